@@ -1,0 +1,6 @@
+//! Pure logic of pg_tally. Needs no server and contains no `unsafe`.
+#![forbid(unsafe_code)]
+
+pub mod event;
+pub mod hll;
+pub mod tdigest;
