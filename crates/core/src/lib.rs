@@ -1,6 +1,8 @@
 //! Pure logic of pg_tally. Needs no server and contains no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod event;
+pub mod grain;
 pub mod hll;
 pub mod tdigest;
