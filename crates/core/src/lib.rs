@@ -3,4 +3,5 @@
 
 pub mod event;
 pub mod hll;
+pub mod jsonb;
 pub mod tdigest;
