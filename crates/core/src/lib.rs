@@ -5,4 +5,5 @@ pub mod calendar;
 pub mod event;
 pub mod grain;
 pub mod hll;
+pub mod jsonb;
 pub mod tdigest;
