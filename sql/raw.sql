@@ -2,14 +2,17 @@
 -- Only the ingest pipeline writes here (src/ingest), below the executor; it checks what the constraints say.
 
 CREATE TABLE tally.tenant (
-  tenant_id     text COLLATE "C" NOT NULL CONSTRAINT tenant_pkey PRIMARY KEY,
+  sketch_epoch  int4 NOT NULL,
   first_seen_at timestamptz NOT NULL,
+  tenant_id     text COLLATE "C" NOT NULL CONSTRAINT tenant_pkey PRIMARY KEY,
   sketch_key    bytea NOT NULL,
   CONSTRAINT tenant_sketch_key_is_128_bits CHECK (octet_length(sketch_key) = 16)
 );
 COMMENT ON TABLE tally.tenant IS 'one row a tenant, made when its first event arrives';
+COMMENT ON COLUMN tally.tenant.sketch_epoch IS
+  'random number that stands in its sketches for the key, so that sketches of unlike keys refuse to merge';
+COMMENT ON COLUMN tally.tenant.first_seen_at IS 'start of the transaction that ingested its first event';
 COMMENT ON COLUMN tally.tenant.tenant_id IS 'the tenant';
-COMMENT ON COLUMN tally.tenant.first_seen_at IS 'when its first event was ingested';
 COMMENT ON COLUMN tally.tenant.sketch_key IS
   'secret key of its HyperLogLog hashes: without it nobody can choose ids that bend a distinct count';
 
@@ -39,6 +42,10 @@ CREATE TABLE tally.events (
   session_id  text COLLATE "C",
   properties  jsonb NOT NULL
 ) PARTITION BY RANGE (occurred_at);
+-- Ids are read in place: never compressed, and too short to be moved out of line.
+ALTER TABLE tally.events
+  ALTER tenant_id SET STORAGE EXTERNAL, ALTER account_id SET STORAGE EXTERNAL, ALTER name SET STORAGE EXTERNAL,
+  ALTER user_id SET STORAGE EXTERNAL, ALTER session_id SET STORAGE EXTERNAL;
 CREATE INDEX events_tenant_account_time ON tally.events (tenant_id, account_id, occurred_at);
 COMMENT ON TABLE tally.events IS 'every accepted event, immutable; one partition a month, made when first needed';
 COMMENT ON COLUMN tally.events.occurred_at IS 'when the event occurred';
@@ -107,8 +114,10 @@ ALTER TABLE tally.quarantine OWNER TO tally_owner;
 SELECT tally.secure_table('tally.tenant'), tally.secure_table('tally.event_key'), tally.secure_table('tally.events'),
        tally.secure_table('tally.ingest_batch'), tally.secure_table('tally.quarantine');
 
-SELECT pg_catalog.pg_extension_config_dump('tally.tenant', ''), pg_catalog.pg_extension_config_dump('tally.event_key', ''),
-       pg_catalog.pg_extension_config_dump('tally.ingest_batch', ''), pg_catalog.pg_extension_config_dump('tally.quarantine', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.tenant', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.event_key', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.ingest_batch', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.quarantine', '');
 
 REVOKE ALL ON tally.tenant, tally.event_key, tally.events, tally.ingest_batch, tally.quarantine FROM PUBLIC;
 GRANT SELECT (tenant_id, first_seen_at) ON tally.tenant TO tally_reader;

@@ -3,7 +3,7 @@
 DO $$
 DECLARE
   wanted name;
-  found  record;
+  seen   record;
 BEGIN
   IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.<>) 'UTF8' THEN
     RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -11,13 +11,13 @@ BEGIN
       HINT = 'create the database with ENCODING ''UTF8''';
   END IF;
 
-  SELECT r.rolname, r.rolsuper INTO STRICT found
+  SELECT r.rolname, r.rolsuper INTO STRICT seen
     FROM pg_catalog.pg_namespace AS n
     JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
    WHERE n.nspname OPERATOR(pg_catalog.=) 'tally';
-  IF NOT found.rolsuper THEN
+  IF NOT seen.rolsuper THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
-      MESSAGE = pg_catalog.format('schema "tally" already exists and belongs to role "%s"', found.rolname),
+      MESSAGE = pg_catalog.format('schema "tally" already exists and belongs to role "%s"', seen.rolname),
       HINT = 'drop or rename that schema: whoever owns it could replace what pg_tally puts there';
   END IF;
   IF EXISTS (SELECT FROM pg_catalog.pg_class AS c
@@ -28,11 +28,11 @@ BEGIN
   FOREACH wanted IN ARRAY ARRAY['tally_owner', 'tally_admin', 'tally_writer', 'tally_reader',
                                 'tally_analyst', 'tally_auditor']::pg_catalog.name[]
   LOOP
-    SELECT r.rolcanlogin, r.rolsuper, r.rolbypassrls, r.rolcreaterole INTO found
+    SELECT r.rolcanlogin, r.rolsuper, r.rolbypassrls, r.rolcreaterole INTO seen
       FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) wanted;
     IF NOT FOUND THEN
       EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
-    ELSIF found.rolcanlogin OR found.rolsuper OR found.rolbypassrls OR found.rolcreaterole THEN
+    ELSIF seen.rolcanlogin OR seen.rolsuper OR seen.rolbypassrls OR seen.rolcreaterole THEN
       RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
         MESSAGE = pg_catalog.format('role "%s" exists with LOGIN, SUPERUSER, BYPASSRLS or CREATEROLE', wanted),
         HINT = 'pg_tally''s group roles must have none of these attributes';

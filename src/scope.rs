@@ -9,7 +9,8 @@ use crate::backend::session;
 use crate::settings;
 use pgrx::pg_sys::Datum;
 use pgrx::prelude::*;
-use tally_core::event::id;
+use pgrx::pg_sys::panic::ErrorReport;
+use tally_core::id;
 
 const SEPARATOR: char = '\u{1f}';
 
@@ -122,7 +123,7 @@ fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
     }
     if let Scope::Tenant { tenant, account } = &wanted {
         for value in [Some(tenant), account.as_ref()].into_iter().flatten() {
-            id::check(value).map_err(|problem| ScopeError::BadId(problem.to_string()))?;
+            id::check(value).map_err(|problem| ScopeError::BadId(format!("\"{value}\" {}", problem.problem())))?;
         }
     }
     if let Some(already) = entered() {
@@ -196,5 +197,5 @@ fn scope_last_account() -> Result<String, ErrorReport> {
 
 #[pg_extern(sql = false)]
 fn check_id(field: &str, value: &str) -> Result<(), ErrorReport> {
-    id::check(value).map_err(|problem| ScopeError::BadId(format!("{field} {problem}")).into())
+    id::check(value).map_err(|problem| ScopeError::BadId(format!("{field} {}", problem.problem())).into())
 }

@@ -71,7 +71,6 @@ pub fn define() {
         GucFlags::NO_SHOW_ALL | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
     );
     // SAFETY: a constant C string; called once, from _PG_init.
-    #[cfg(not(feature = "pg14"))]
     unsafe {
         pgrx::pg_sys::MarkGUCPrefixReserved(c"tally".as_ptr());
     }

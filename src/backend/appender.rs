@@ -135,8 +135,8 @@ impl Appender {
                 self.bulk,
             );
             if (*self.target).ri_NumIndices > 0 {
-                for &slot in &self.slots[..self.used] {
-                    if self.index(slot) == Unique::Clash {
+                for position in 0..self.used {
+                    if self.index(self.slots[position]) == Unique::Clash {
                         unique = Unique::Clash;
                         break;
                     }

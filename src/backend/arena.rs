@@ -85,3 +85,12 @@ pub unsafe fn read_fixed<const N: usize>(datum: Datum) -> [u8; N] {
     let bytes = unsafe { pgrx::varlena::varlena_to_byte_slice(datum.cast_mut_ptr()) };
     bytes.try_into().expect("a value of the column's fixed length")
 }
+
+/// Reads a text.
+///
+/// # Safety
+/// The datum points to a text that is neither compressed nor out of line and lives as long as the result is used.
+pub unsafe fn read_text<'a>(datum: Datum) -> &'a str {
+    // SAFETY: the caller's promise; the database's encoding is UTF-8.
+    unsafe { core::str::from_utf8_unchecked(pgrx::varlena::varlena_to_byte_slice(datum.cast_mut_ptr())) }
+}

@@ -5,8 +5,12 @@
 
 pub mod appender;
 pub mod arena;
+pub mod cache;
+pub mod call;
 pub mod expression;
 pub mod lookup;
 pub mod partition;
+pub mod scan;
 pub mod session;
 pub mod subtransaction;
+pub mod value;

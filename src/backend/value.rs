@@ -24,6 +24,38 @@ pub fn keep(value: Datum, of: &Expression, arena: &mut Arena) -> Datum {
     }
 }
 
+/// Hands the bytes of a varlena, detoasted, to `use_bytes`.
+///
+/// # Safety
+/// The datum is a non-null varlena.
+pub unsafe fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: the caller's promise; a detoasted copy is freed after use.
+    unsafe {
+        let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+        let varlena = pg_sys::pg_detoast_datum_packed(stored);
+        let result = use_bytes(pgrx::varlena::varlena_to_byte_slice(varlena));
+        if varlena != stored {
+            pg_sys::pfree(varlena.cast());
+        }
+        result
+    }
+}
+
+/// A numeric as text without trailing zeros: equal numbers give equal text.
+///
+/// # Safety
+/// The datum is a non-null numeric.
+pub unsafe fn canonical_numeric(datum: Datum) -> String {
+    // SAFETY: the caller's promise; numeric_normalize returns a palloc'd C string.
+    unsafe {
+        let numeric = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+        let text = pg_sys::numeric_normalize(numeric.cast());
+        let canonical = CStr::from_ptr(text).to_string_lossy().into_owned();
+        pg_sys::pfree(text.cast());
+        canonical
+    }
+}
+
 /// Hands the value's bytes to `use_bytes`; of a varlena those after its header, detoasted.
 unsafe fn with_bytes<T>(value: Datum, of: &Expression, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the caller's promise; lengths are the type's own.
@@ -49,7 +81,7 @@ pub struct NumericSum(Option<Datum>);
 impl NumericSum {
     /// Adds a finite number; NaN and the infinities are refused, since nothing could be added to them again.
     pub fn add(&mut self, value: Datum) -> Result<(), ()> {
-        // SAFETY: the datum is a non-null numeric; numeric_add pallocs its result in the current context, which lives
+        // SAFETY: the datum is a non-null numeric; its sum is palloc'd in the current context, which lives
         // as long as the batch.
         unsafe {
             let value = Datum::from(pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr()));
@@ -59,12 +91,11 @@ impl NumericSum {
             }
             self.0 = Some(match self.0 {
                 None => value,
-                Some(sum) => pg_sys::DirectFunctionCall2Coll(
-                    Some(pg_sys::numeric_add),
-                    pg_sys::InvalidOid,
-                    sum,
-                    value,
-                ),
+                Some(sum) => Datum::from(pg_sys::numeric_add_opt_error(
+                    sum.cast_mut_ptr(),
+                    numeric,
+                    core::ptr::null_mut(),
+                )),
             });
         }
         Ok(())

@@ -17,24 +17,13 @@ pub struct Entry<'a> {
     pub fingerprint: i64,
 }
 
-/// What the ledger knows of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Not there, and not being inserted by anyone.
-    New,
-    /// There, with the same content.
-    Same,
-    /// There, with other content.
-    Other,
-}
-
 /// A row that the transaction's snapshot is too old to see.
 #[derive(Debug)]
 pub struct NotSerializable;
 
-/// Looks every key up, waiting for transactions that are inserting one. `entries` are sorted by key, so that two
-/// batches wait for each other in one order only.
-pub fn look_up(entries: &[Entry]) -> Result<Vec<Known>, NotSerializable> {
+/// The fingerprint that the ledger has for each entry's key, `None` where the key is new. Waits for transactions that
+/// are inserting one; `entries` are sorted by key, so that two batches wait for each other in one order only.
+pub fn look_up(entries: &[Entry]) -> Result<Vec<Option<i64>>, NotSerializable> {
     let mut arena = Arena::default();
     let mut ledger = Lookup::open(session::relation(c"event_key"), &[Key::Text, Key::Uuid], View::Latest);
     let known = entries.iter().map(|entry| find(&mut ledger, &mut arena, entry)).collect();
@@ -53,7 +42,7 @@ pub fn wants_look_up(entries: &[Entry]) -> Result<bool, NotSerializable> {
     let mut found = false;
     for sample in 0..SAMPLE {
         let entry = &entries[sample * (entries.len() - 1) / (SAMPLE - 1)];
-        if find(&mut ledger, &mut arena, entry)? != Known::New {
+        if find(&mut ledger, &mut arena, entry)?.is_some() {
             found = true;
             break;
         }
@@ -84,12 +73,10 @@ pub fn insert<'a>(
     Ok(ledger.finish())
 }
 
-fn find(ledger: &mut Lookup, arena: &mut Arena, entry: &Entry) -> Result<Known, NotSerializable> {
+fn find(ledger: &mut Lookup, arena: &mut Arena, entry: &Entry) -> Result<Option<i64>, NotSerializable> {
     let key = [arena.varlena(entry.tenant_id.as_bytes()), arena.fixed(&entry.event_id)];
     match ledger.find(&key, [2]) {
-        None => Ok(Known::New),
         Some(row) if row.is_newer_than_snapshot() => Err(NotSerializable),
-        Some(row) if row.values[0].value() as i64 == entry.fingerprint => Ok(Known::Same),
-        Some(_) => Ok(Known::Other),
+        found => Ok(found.map(|row| row.values[0].value() as i64)),
     }
 }

@@ -5,19 +5,22 @@
 //! looking its keys up first; where one turns out to be there, or another transaction is inserting it, everything is
 //! undone and done again with every key looked up (and waited for).
 
-use super::ledger::{self, Entry, Known, NotSerializable};
-use super::store::{self, EventRow, Quarantined};
-use super::summary::{Counts, Detail, Outcome, Summary};
+use super::event_row::EventRow;
+use super::ledger::{self, Entry, NotSerializable};
 use super::partition;
+use super::store::{self, Quarantined};
+use super::summary::{Counts, Detail, Outcome, Summary};
 use crate::backend::appender::{AppendError, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
-use crate::rollup;
+use crate::rollup::{self, RollupError};
 use crate::scope::{self, Scope, ScopeError};
 use crate::settings;
+use crate::tenant;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use tally_core::event::{self, BatchError, EventRef, Limits};
+use tally_core::event::{self, BatchError, EventRef, Item, Limits};
 
 /// Why a whole ingest call fails, with nothing stored.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub enum IngestError {
     /// At repeatable read or above: a concurrent transaction committed one of the events.
     NotSerializable,
     /// A declared rollup can't be evaluated at all.
-    Rollup(rollup::RollupError),
+    Rollup(RollupError),
 }
 
 /// Events may be dated this far ahead of the server's clock, in microseconds: a day, for clients whose clock is wrong.
@@ -52,11 +55,13 @@ enum Stage {
 }
 
 struct Batch<'a> {
-    items: Vec<event::Item<'a>>,
+    items: Vec<Item<'a>>,
     /// One outcome for each item.
     outcomes: Vec<Outcome>,
-    /// Positions of the valid events, one for each key, sorted by key.
+    /// Positions of the valid events, the first of each key in the batch, sorted by key.
     candidates: Vec<usize>,
+    /// Later events of the same key: position, and index of the candidate.
+    repeats: Vec<(usize, usize)>,
     scope: Scope,
     now: i64,
 }
@@ -65,30 +70,32 @@ struct Batch<'a> {
 pub fn run(text: &str) -> Result<Summary, IngestError> {
     session::require_writable(c"tally.ingest()");
     let scope = scope::for_writing()?;
-    let now = session::transaction_start();
     let limits = Limits {
-        max_events: settings::batch_max_events(),
-        max_properties: settings::properties_max_size(),
+        batch_events: settings::batch_max_events(),
+        properties_bytes: settings::properties_max_size(),
         earliest: EARLIEST,
         latest: session::clock() + FUTURE,
         ..Limits::default()
     };
     let items = event::parse_batch(text, &limits)?.items;
-    let mut batch = Batch { outcomes: Vec::with_capacity(items.len()), items, candidates: Vec::new(), scope, now };
+    let now = session::transaction_start();
+    let mut batch =
+        Batch { outcomes: Vec::with_capacity(items.len()), items, candidates: vec![], repeats: vec![], scope, now };
     batch.judge();
+    batch.group();
     batch.store()
 }
 
 impl<'a> Batch<'a> {
-    /// Gives each item its first outcome and finds the candidates: valid, in scope, first of their key in the batch.
+    /// Gives each item its first outcome: rejected where it isn't valid or not in scope.
     fn judge(&mut self) {
         for item in &self.items {
             self.outcomes.push(match &item.event {
                 Err(rejection) => {
-                    Outcome::Rejected { sqlstate: rejection.sqlstate, reason: rejection.reason.clone() }
+                    Outcome::Rejected { sqlstate: rejection.sqlstate.into(), reason: rejection.reason.clone() }
                 }
                 Ok(event) if !self.scope.admits(&event.tenant_id, &event.account_id) => Outcome::Rejected {
-                    sqlstate: "42501",
+                    sqlstate: "42501".into(),
                     reason: format!(
                         "tenant_id \"{}\", account_id \"{}\" is outside the scope",
                         event.tenant_id, event.account_id
@@ -97,29 +104,31 @@ impl<'a> Batch<'a> {
                 Ok(_) => Outcome::Accepted,
             });
         }
-        let valid = (0..self.items.len()).filter(|&position| self.outcomes[position] == Outcome::Accepted);
-        let mut sorted: Vec<usize> = valid.collect();
-        sorted.sort_unstable_by_key(|&position| {
+    }
+
+    /// Finds the candidates and their repeats among the items that aren't rejected.
+    fn group(&mut self) {
+        let mut sorted: Vec<usize> =
+            (0..self.items.len()).filter(|&position| !self.outcomes[position].is_rejected()).collect();
+        let key = |position: usize| {
             let event = event_at(&self.items, position);
-            (event.tenant_id.as_bytes(), event.event_id, position)
-        });
+            (event.tenant_id.as_bytes(), event.event_id)
+        };
+        sorted.sort_unstable_by(|&left, &right| key(left).cmp(&key(right)).then(left.cmp(&right)));
+        self.candidates.clear();
+        self.repeats.clear();
         for position in sorted {
-            let event = event_at(&self.items, position);
-            match self.candidates.last().map(|&first| event_at(&self.items, first)) {
-                Some(first) if first.tenant_id == event.tenant_id && first.event_id == event.event_id => {
-                    self.outcomes[position] = if first.fingerprint() == event.fingerprint() {
-                        Outcome::Duplicate
-                    } else {
-                        Outcome::Conflict
-                    };
+            match self.candidates.last() {
+                Some(&first) if key(first) == key(position) => {
+                    self.repeats.push((position, self.candidates.len() - 1));
                 }
                 _ => self.candidates.push(position),
             }
         }
     }
 
-    /// Stores the batch, again with every key looked up where a key clashed, and without the events that a declared
-    /// rollup can't evaluate.
+    /// Stores the batch: again with every key looked up where a key clashed, and again without the events that a
+    /// declared rollup can't be evaluated for.
     fn store(mut self) -> Result<Summary, IngestError> {
         let mut look_up = None;
         loop {
@@ -132,10 +141,16 @@ impl<'a> Batch<'a> {
             match attempt {
                 Ok(Ok(Attempt::Done)) => {
                     session::advance_command();
-                    rollup::relieve()?;
-                    return Ok(self.summary(batch_id));
+                    let summary = self.summary(batch_id);
+                    rollup::relieve(summary.counts.accepted)?;
+                    return Ok(summary);
                 }
                 Ok(Ok(Attempt::Clash)) => look_up = Some(true),
+                Ok(Err(IngestError::Rollup(error @ RollupError::Value { .. }))) => {
+                    if !self.reject_unevaluable()? {
+                        return Err(error.into());
+                    }
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(caught) if stage == Stage::Rollups && caught.is_about_data() => {
                     if !self.reject_unevaluable()? {
@@ -154,47 +169,36 @@ impl<'a> Batch<'a> {
         look_up: Option<bool>,
         stage: &mut Stage,
     ) -> Result<Attempt, IngestError> {
-        let Self { items, outcomes, candidates, .. } = self;
-        let items = &*items;
-        partition::ensure(candidates.iter().map(|&position| event_at(items, position).occurred_at));
-        let names = candidates.iter().map(|&position| &*event_at(items, position).tenant_id);
-        let Ok(sketch_keys) = store::tenants(names, self.now)? else {
+        let items = &self.items;
+        let candidates = || self.candidates.iter().map(|&position| event_at(items, position));
+        partition::ensure(candidates().map(|event| event.occurred_at));
+        let Ok(hashers) = tenant::hashers(candidates().map(|event| &*event.tenant_id), self.now)? else {
             return Ok(Attempt::Clash);
         };
+        let entries: Vec<Entry> = candidates().map(entry).collect();
+        let look_up = look_up.map_or_else(|| ledger::wants_look_up(&entries), Ok)?;
+        let known = if look_up { ledger::look_up(&entries)? } else { vec![None; entries.len()] };
 
-        let entries: Vec<Entry> = candidates.iter().map(|&position| entry(event_at(items, position))).collect();
-        let known = match look_up {
-            Some(look_up) => look_up,
-            None => ledger::wants_look_up(&entries)?,
-        }
-        .then(|| ledger::look_up(&entries))
-        .transpose()?;
-        let is_new = |index: usize| known.as_ref().is_none_or(|known| known[index] == Known::New);
-        for (index, &position) in candidates.iter().enumerate() {
-            outcomes[position] = match known.as_ref().map(|known| known[index]) {
-                None | Some(Known::New) => Outcome::Accepted,
-                Some(Known::Same) => Outcome::Duplicate,
-                Some(Known::Other) => Outcome::Conflict,
-            };
-        }
-
-        let mut arena = Arena::default();
-        let new: Vec<usize> = (0..candidates.len()).filter(|&index| is_new(index)).collect();
-        if !new.is_empty() {
-            if ledger::insert(new.iter().map(|&index| &entries[index]), batch_id, &mut arena)? == Unique::Clash {
+        let new = || (0..entries.len()).filter(|&index| known[index].is_none());
+        if new().next().is_some() {
+            let mut arena = Arena::default();
+            if ledger::insert(new().map(|index| &entries[index]), batch_id, &mut arena)? == Unique::Clash {
                 return Ok(Attempt::Clash);
             }
-            let mut rows: Vec<(&EventRef, EventRow)> = new
-                .iter()
-                .map(|&index| {
-                    let event = event_at(items, candidates[index]);
-                    (event, EventRow::new(event, batch_id, &mut arena))
-                })
+            let mut rows: Vec<EventRow> = new()
+                .map(|index| EventRow::new(event_at(items, self.candidates[index]), batch_id, &mut arena))
                 .collect();
             store::raw(&mut rows)?;
             *stage = Stage::Rollups;
-            rollup::append(&rows, &sketch_keys)?;
+            rollup::append(&rows, &hashers)?;
             *stage = Stage::Storing;
+        }
+        for (index, &position) in self.candidates.iter().enumerate() {
+            self.outcomes[position] = outcome(known[index], entries[index].fingerprint);
+        }
+        for &(position, first) in &self.repeats {
+            let there = known[first].unwrap_or(entries[first].fingerprint);
+            self.outcomes[position] = outcome(Some(there), entry(event_at(&self.items, position)).fingerprint);
         }
         self.record(batch_id)
     }
@@ -208,12 +212,12 @@ impl<'a> Batch<'a> {
             counts.entry(tenant_id).or_default().add(outcome);
             if matches!(outcome, Outcome::Conflict | Outcome::Rejected { .. }) {
                 quarantined.push(Quarantined {
-                    position: item.position,
+                    position: item.position as u32,
                     event_id: event_id(item),
                     tenant_id,
                     account_id,
                     outcome,
-                    body: item.source,
+                    body: item.raw,
                 });
             }
         }
@@ -225,7 +229,7 @@ impl<'a> Batch<'a> {
 
     /// Tenant and account under which an item is recorded: the caller's own scope, or what the item itself names where
     /// the caller may write for every tenant. Empty where nothing valid is known.
-    fn home<'b>(&'b self, item: &'b event::Item<'a>) -> (&'b str, &'b str) {
+    fn home<'b>(&'b self, item: &'b Item<'a>) -> (&'b str, &'b str) {
         match (&self.scope, &item.event) {
             (Scope::Tenant { tenant, account }, _) => (tenant, account.as_deref().unwrap_or_default()),
             (Scope::Global, Ok(event)) => (&event.tenant_id, &event.account_id),
@@ -233,23 +237,19 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Rejects the events that make a declared rollup's expressions fail; says whether there were any.
+    /// Rejects the events for which a declared rollup's expressions fail; says whether there were any.
     fn reject_unevaluable(&mut self) -> Result<bool, IngestError> {
-        let mut arena = Arena::default();
         let mut found = false;
-        let mut kept = Vec::with_capacity(self.candidates.len());
-        for &position in &self.candidates {
-            let event = event_at(&self.items, position);
-            let row = EventRow::new(event, 0, &mut arena);
-            match rollup::evaluate(&row)? {
-                None => kept.push(position),
-                Some((sqlstate, reason)) => {
-                    found = true;
-                    self.outcomes[position] = Outcome::Rejected { sqlstate, reason };
-                }
+        let valid = self.candidates.iter().copied().chain(self.repeats.iter().map(|&(position, _)| position));
+        for position in valid.collect::<Vec<_>>() {
+            let mut arena = Arena::default();
+            let row = EventRow::new(event_at(&self.items, position), 0, &mut arena);
+            if let Some((sqlstate, reason)) = rollup::evaluate(&row)? {
+                found = true;
+                self.outcomes[position] = Outcome::Rejected { sqlstate: Cow::Owned(sqlstate), reason };
             }
         }
-        self.candidates = kept;
+        self.group();
         Ok(found)
     }
 
@@ -261,8 +261,8 @@ impl<'a> Batch<'a> {
             if *outcome != Outcome::Accepted {
                 let (sqlstate, reason) = outcome.reason();
                 details.push(Detail {
-                    position: item.position,
-                    event_id: event_id(item).map(|id| event::id::uuid_text(&id)),
+                    position: item.position as u32,
+                    event_id: event_id(item).map(|id| event::format_uuid(&id)),
                     outcome: outcome.word(),
                     sqlstate,
                     reason,
@@ -274,11 +274,20 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn event_at<'b, 'a>(items: &'b [event::Item<'a>], position: usize) -> &'b EventRef<'a> {
+fn event_at<'b, 'a>(items: &'b [Item<'a>], position: usize) -> &'b EventRef<'a> {
     items[position].event.as_ref().expect("candidates are valid events")
 }
 
-fn event_id(item: &event::Item) -> Option<[u8; 16]> {
+/// The outcome of an event whose key has the fingerprint `known` in the ledger.
+fn outcome(known: Option<i64>, fingerprint: i64) -> Outcome {
+    match known {
+        None => Outcome::Accepted,
+        Some(known) if known == fingerprint => Outcome::Duplicate,
+        Some(_) => Outcome::Conflict,
+    }
+}
+
+fn event_id(item: &Item) -> Option<[u8; 16]> {
     match &item.event {
         Ok(event) => Some(event.event_id),
         Err(rejection) => rejection.event_id,
@@ -290,7 +299,7 @@ fn entry<'a>(event: &'a EventRef) -> Entry<'a> {
         tenant_id: &event.tenant_id,
         event_id: event.event_id,
         occurred_at: event.occurred_at,
-        fingerprint: event.fingerprint() as i64,
+        fingerprint: event::fingerprint(event),
     }
 }
 
@@ -325,8 +334,8 @@ impl From<NotSerializable> for IngestError {
     }
 }
 
-impl From<rollup::RollupError> for IngestError {
-    fn from(error: rollup::RollupError) -> Self {
+impl From<RollupError> for IngestError {
+    fn from(error: RollupError) -> Self {
         Self::Rollup(error)
     }
 }

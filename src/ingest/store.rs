@@ -1,101 +1,34 @@
-//! Writes a batch's rows: tenants, raw events, the batch itself, the quarantine.
+//! Writes a batch's rows: raw events, the batch itself, the quarantine.
 
+use super::event_row::EventRow;
 use super::summary::{Counts, Outcome};
 use crate::backend::appender::{AppendError, Appender, Unique};
 use crate::backend::arena::Arena;
-use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::partition::Routing;
 use crate::backend::session;
 use pgrx::pg_sys::{Datum, Oid};
 use std::collections::BTreeMap;
-use tally_core::event::EventRef;
-
-/// Number of columns of `tally.events`.
-pub const EVENT_COLUMNS: usize = 9;
-
-/// One row of `tally.events`, in column order.
-pub struct EventRow {
-    pub values: [Datum; EVENT_COLUMNS],
-    pub nulls: [bool; EVENT_COLUMNS],
-}
-
-impl EventRow {
-    /// Forms the row; the datums live in the arena.
-    pub fn new(event: &EventRef, batch_id: i64, arena: &mut Arena) -> Self {
-        let nothing = Datum::from(0);
-        let text = |arena: &mut Arena, value: Option<&str>| {
-            value.map_or(nothing, |value| arena.varlena(value.as_bytes()))
-        };
-        let values = [
-            Datum::from(event.occurred_at),
-            Datum::from(batch_id),
-            arena.fixed(&event.event_id),
-            arena.varlena(event.tenant_id.as_bytes()),
-            arena.varlena(event.account_id.as_bytes()),
-            arena.varlena(event.name.as_bytes()),
-            text(arena, event.user_id.as_deref()),
-            text(arena, event.session_id.as_deref()),
-            arena.long_varlena(event.properties.jsonb()),
-        ];
-        let nulls =
-            [false, false, false, false, false, false, event.user_id.is_none(), event.session_id.is_none(), false];
-        Self { values, nulls }
-    }
-}
-
-/// The secret sketch key of each tenant, made for those that are new. `Clash` when another transaction is making one.
-pub fn tenants<'a>(
-    names: impl Iterator<Item = &'a str>,
-    now: i64,
-) -> Result<Result<BTreeMap<&'a str, [u8; 16]>, Unique>, AppendError> {
-    let table = session::relation(c"tenant");
-    let mut arena = Arena::default();
-    let mut keys: BTreeMap<&str, [u8; 16]> = names.map(|name| (name, [0; 16])).collect();
-    let mut missing = Vec::new();
-    let mut known = Lookup::open(table, &[Key::Text], View::Latest);
-    for (name, key) in &mut keys {
-        match known.find(&[arena.varlena(name.as_bytes())], [3]) {
-            // SAFETY: column 3 is a bytea, valid until the next `find`.
-            Some(row) => *key = unsafe { crate::backend::arena::read_fixed(row.values[0]) },
-            None => missing.push(*name),
-        }
-    }
-    known.close();
-    if !missing.is_empty() {
-        let mut new = Appender::open(table)?;
-        for name in missing {
-            let key = session::random_bytes();
-            keys.insert(name, key);
-            let mut row = [arena.varlena(name.as_bytes()), Datum::from(now), arena.varlena(&key)];
-            if new.push(&mut row, &mut [false; 3]) == Unique::Clash {
-                return Ok(Err(Unique::Clash));
-            }
-        }
-        if new.finish() == Unique::Clash {
-            return Ok(Err(Unique::Clash));
-        }
-    }
-    Ok(Ok(keys))
-}
 
 /// Writes events into their partitions. Each partition's rows are sorted as its index is, so that neighbouring rows go
 /// to neighbouring index pages.
-pub fn raw(rows: &mut [(&EventRef, EventRow)]) -> Result<(), AppendError> {
+pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
     let routing = Routing::open(session::relation(c"events"));
-    let mut by_partition: BTreeMap<Oid, Vec<usize>> = BTreeMap::new();
-    for (position, (event, _)) in rows.iter().enumerate() {
-        let partition = routing.find(event.occurred_at).expect("partition::ensure made it");
-        by_partition.entry(partition).or_default().push(position);
+    let mut by_partition: BTreeMap<u32, Vec<&mut EventRow>> = BTreeMap::new();
+    for row in rows {
+        let partition = routing.find(row.occurred_at()).expect("partition::ensure made it");
+        by_partition.entry(partition.to_u32()).or_default().push(row);
     }
     routing.close();
-    for (partition, mut positions) in by_partition {
-        positions.sort_unstable_by_key(|&position| {
-            let event = rows[position].0;
-            (event.tenant_id.as_bytes(), event.account_id.as_bytes(), event.occurred_at)
+    for (partition, mut rows) in by_partition {
+        rows.sort_unstable_by(|left, right| {
+            (left.tenant_id(), left.account_id(), left.occurred_at()).cmp(&(
+                right.tenant_id(),
+                right.account_id(),
+                right.occurred_at(),
+            ))
         });
-        let mut events = Appender::open(partition)?;
-        for position in positions {
-            let row = &mut rows[position].1;
+        let mut events = Appender::open(Oid::from(partition))?;
+        for row in rows {
             // No unique index here: the ledger has said that each event is new.
             let _ = events.push(&mut row.values, &mut row.nulls);
         }

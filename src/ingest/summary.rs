@@ -1,6 +1,7 @@
 //! What an ingest call answers.
 
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,7 +9,7 @@ pub enum Outcome {
     Accepted,
     Duplicate,
     Conflict,
-    Rejected { sqlstate: &'static str, reason: String },
+    Rejected { sqlstate: Cow<'static, str>, reason: String },
 }
 
 impl Outcome {
@@ -22,8 +23,13 @@ impl Outcome {
         }
     }
 
+    /// Whether the event isn't valid.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, Outcome::Rejected { .. })
+    }
+
     /// Why the event isn't accepted, with its error code.
-    pub fn reason(&self) -> (&'static str, &str) {
+    pub fn reason(&self) -> (&str, &str) {
         match self {
             Outcome::Accepted => ("00000", ""),
             Outcome::Duplicate => ("00000", "the event is there already"),
@@ -60,7 +66,7 @@ pub struct Detail<'a> {
     pub position: u32,
     pub event_id: Option<String>,
     pub outcome: &'static str,
-    pub sqlstate: &'static str,
+    pub sqlstate: &'a str,
     pub reason: &'a str,
 }
 

@@ -7,11 +7,9 @@ use crate::backend::value::{self, Extreme, NumericSum};
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
-use tally_core::hll::{DEFAULT_LGK, HashKey, Hll, ValueHasher};
+use tally_core::hll::{DEFAULT_LGK, Hll, ValueHasher};
 use tally_core::tdigest::{DEFAULT_COMPRESSION, TDigest};
 
-/// Key epoch of the rollups' sketches: a tenant's key has not been changed since it was made.
-const KEY_EPOCH: u32 = 1;
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
 const MAX_DIMENSION: usize = 500;
 
@@ -49,7 +47,7 @@ pub struct Origin<'a> {
     pub tenant: Datum,
     pub account: Datum,
     pub bucket: i64,
-    pub sketch_key: [u8; 16],
+    pub hasher: &'a ValueHasher,
 }
 
 impl<'d> Groups<'d> {
@@ -81,7 +79,6 @@ impl<'d> Groups<'d> {
     /// Adds one event; `values` are its evaluated expressions, in the order of the columns that have one.
     pub fn add(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<(), RollupError> {
         let group = self.group(origin, values, nulls)?;
-        let hasher = ValueHasher::keyed(HashKey(origin.sketch_key), KEY_EPOCH);
         let cells = &mut self.groups[group].cells;
         let mut place = 0;
         let mut cell = 0;
@@ -103,7 +100,7 @@ impl<'d> Groups<'d> {
                 (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
                 (Cell::Distinct(hll), Some((_, Some(value)))) => {
                     let hashable = self.hashables[index].as_ref().expect("made for every distinct measure");
-                    if let Some(coupon) = hashable.coupon(&hasher, value) {
+                    if let Some(coupon) = hashable.coupon(origin.hasher, value) {
                         hll.add(coupon);
                     }
                 }
@@ -119,7 +116,7 @@ impl<'d> Groups<'d> {
     }
 
     /// Hands each group's pending row to `write`.
-    pub fn rows<E>(mut self, mut write: impl FnMut(&mut [Datum], &mut [bool]) -> Result<(), E>) -> Result<(), E> {
+    pub fn rows(mut self, mut write: impl FnMut(&mut [Datum], &mut [bool])) {
         let mut values = Vec::new();
         let mut nulls = Vec::new();
         for group in std::mem::take(&mut self.groups) {
@@ -138,12 +135,11 @@ impl<'d> Groups<'d> {
                     Cell::Sum(sum) => sum.finish(),
                     Cell::Extreme(extreme) => extreme.finish(),
                     Cell::Distinct(hll) => Some(self.arena.varlena(&hll.to_bytes())),
-                    Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.into_bytes())),
+                    Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.to_bytes())),
                 });
             }
-            write(&mut values, &mut nulls)?;
+            write(&mut values, &mut nulls);
         }
-        Ok(())
     }
 
     fn group(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<usize, RollupError> {
@@ -178,7 +174,6 @@ impl<'d> Groups<'d> {
                 (!nulls[place]).then(|| value::keep(values[place], expression, &mut self.arena))
             })
             .collect();
-        let hasher = ValueHasher::keyed(HashKey(origin.sketch_key), KEY_EPOCH);
         let cells = self
             .definition
             .measures()
@@ -187,7 +182,7 @@ impl<'d> Groups<'d> {
                 (Kind::Min, Some(expression)) => Cell::Extreme(Extreme::smallest(expression)),
                 (Kind::Max, Some(expression)) => Cell::Extreme(Extreme::greatest(expression)),
                 (Kind::Distinct, _) => {
-                    Cell::Distinct(Hll::new(DEFAULT_LGK, hasher.keying()).expect("the default size is valid"))
+                    Cell::Distinct(Hll::new(DEFAULT_LGK, origin.hasher.keying()).expect("the default size is valid"))
                 }
                 (Kind::Percentiles, _) => {
                     Cell::Percentiles(TDigest::new(DEFAULT_COMPRESSION).expect("the default is valid"))

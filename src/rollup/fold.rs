@@ -4,6 +4,7 @@ use super::RollupError;
 use super::definition::{self, Definition, Kind};
 use crate::backend::session;
 use crate::settings;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::grain::Grain;
 

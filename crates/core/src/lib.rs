@@ -5,5 +5,6 @@ pub mod calendar;
 pub mod event;
 pub mod grain;
 pub mod hll;
+pub mod id;
 pub mod jsonb;
 pub mod tdigest;
