@@ -15,7 +15,7 @@ stage_clippy() {
 }
 stage_dependencies() { ./tests/dependencies.sh; }
 stage_other-versions() { ./tests/other-versions.sh; }
-stage_unit() { cargo test --quiet --locked -p tally-core; }
+stage_unit() { cargo test --quiet --locked -p tally-core -p tally-workload -p tally-bench; }
 stage_build() { ./pgrx-config/install-extension.sh; ./tests/template-database.sh; }
 stage_regress() { ./tests/sql-tier.sh regress; }
 stage_isolation() { ./tests/sql-tier.sh isolation; }
@@ -58,7 +58,8 @@ for stage in "$@"; do
     verdict=ok
   fi
   took=$(seconds "$began")
-  echo "--- $stage $verdict in $took s: $passed passed, $failed failed, $skipped skipped"
+  if grep -q '^test result:' "$LOGS/stage-$stage.log"; then verdict+=", $passed passed, $failed failed, $skipped skipped"; fi
+  echo "--- $stage $verdict, $took s"
   echo "$stage $passed $failed $skipped $took" >>"$results"
 done
 
