@@ -1,3 +1,26 @@
-//! pg_tally: multi-tenant product analytics inside Postgres.
+//! pg_tally: multi-tenant product analytics inside Postgres. docs/ARCHITECTURE.md is the map.
 
-::pgrx::pg_module_magic!(name, version);
+use pgrx::prelude::*;
+
+mod backend;
+mod error;
+mod ingest;
+mod rollup;
+mod scope;
+mod settings;
+mod sketch;
+mod tenant;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Runs when a backend loads the library.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+}
+
+extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
+extension_sql_file!("../sql/scope.sql", name = "scope", requires = ["roles"]);
+extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["scope"]);
+extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
+extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);

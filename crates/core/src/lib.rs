@@ -1,6 +1,10 @@
 //! Pure logic of pg_tally. Needs no server and contains no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod event;
+pub mod grain;
 pub mod hll;
+pub mod id;
+pub mod jsonb;
 pub mod tdigest;

@@ -1,0 +1,151 @@
+-- The raw layer: the dedupe ledger, the events, the batches that carried them and the quarantine.
+-- Only the ingest pipeline writes here (src/ingest), below the executor; it checks what the constraints say.
+
+CREATE TABLE tally.tenant (
+  sketch_epoch  int4 NOT NULL,
+  first_seen_at timestamptz NOT NULL,
+  tenant_id     text COLLATE "C" NOT NULL CONSTRAINT tenant_pkey PRIMARY KEY,
+  sketch_key    bytea NOT NULL,
+  CONSTRAINT tenant_sketch_key_is_128_bits CHECK (octet_length(sketch_key) = 16)
+);
+COMMENT ON TABLE tally.tenant IS 'one row a tenant, made when its first event arrives';
+COMMENT ON COLUMN tally.tenant.sketch_epoch IS
+  'random number that stands in its sketches for the key, so that sketches of unlike keys refuse to merge';
+COMMENT ON COLUMN tally.tenant.first_seen_at IS 'start of the transaction that ingested its first event';
+COMMENT ON COLUMN tally.tenant.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.tenant.sketch_key IS
+  'secret key of its HyperLogLog hashes: without it nobody can choose ids that bend a distinct count';
+
+CREATE TABLE tally.event_key (
+  occurred_at timestamptz NOT NULL,
+  fingerprint int8 NOT NULL,
+  batch_id    int8 NOT NULL,
+  event_id    uuid NOT NULL,
+  tenant_id   text COLLATE "C" NOT NULL,
+  CONSTRAINT event_key_pkey PRIMARY KEY (tenant_id, event_id)
+);
+COMMENT ON TABLE tally.event_key IS 'the dedupe ledger: one row for each event ever accepted';
+COMMENT ON COLUMN tally.event_key.occurred_at IS 'when the event occurred, as first sent';
+COMMENT ON COLUMN tally.event_key.fingerprint IS 'hash of the event''s content: same key and other fingerprint is a conflict';
+COMMENT ON COLUMN tally.event_key.batch_id IS 'the batch that brought it';
+COMMENT ON COLUMN tally.event_key.event_id IS 'the idempotency key, unique within the tenant';
+COMMENT ON COLUMN tally.event_key.tenant_id IS 'the tenant';
+
+CREATE TABLE tally.events (
+  occurred_at timestamptz NOT NULL,
+  batch_id    int8 NOT NULL,
+  event_id    uuid NOT NULL,
+  tenant_id   text COLLATE "C" NOT NULL,
+  account_id  text COLLATE "C" NOT NULL,
+  name        text COLLATE "C" NOT NULL,
+  user_id     text COLLATE "C",
+  session_id  text COLLATE "C",
+  properties  jsonb NOT NULL
+) PARTITION BY RANGE (occurred_at);
+-- Ids are read in place: never compressed, and too short to be moved out of line.
+ALTER TABLE tally.events
+  ALTER tenant_id SET STORAGE EXTERNAL, ALTER account_id SET STORAGE EXTERNAL, ALTER name SET STORAGE EXTERNAL,
+  ALTER user_id SET STORAGE EXTERNAL, ALTER session_id SET STORAGE EXTERNAL;
+CREATE INDEX events_tenant_account_time ON tally.events (tenant_id, account_id, occurred_at);
+COMMENT ON TABLE tally.events IS 'every accepted event, immutable; one partition a month, made when first needed';
+COMMENT ON COLUMN tally.events.occurred_at IS 'when the event occurred';
+COMMENT ON COLUMN tally.events.batch_id IS 'the batch that brought it (tally.ingest_batch)';
+COMMENT ON COLUMN tally.events.event_id IS 'the idempotency key, unique within the tenant';
+COMMENT ON COLUMN tally.events.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.events.account_id IS 'the account inside the tenant';
+COMMENT ON COLUMN tally.events.name IS 'the name of the event';
+COMMENT ON COLUMN tally.events.user_id IS 'who acted, where sent';
+COMMENT ON COLUMN tally.events.session_id IS 'in which sitting, where sent';
+COMMENT ON COLUMN tally.events.properties IS 'everything else, an object';
+
+CREATE TABLE tally.ingest_batch (
+  batch_id    int8 NOT NULL,
+  ingested_at timestamptz NOT NULL,
+  accepted    int4 NOT NULL,
+  duplicates  int4 NOT NULL,
+  conflicts   int4 NOT NULL,
+  rejected    int4 NOT NULL,
+  tenant_id   text COLLATE "C" NOT NULL,
+  caller      name NOT NULL,
+  CONSTRAINT ingest_batch_pkey PRIMARY KEY (tenant_id, batch_id)
+);
+COMMENT ON TABLE tally.ingest_batch IS 'one row for each tenant in each ingest call';
+COMMENT ON COLUMN tally.ingest_batch.batch_id IS 'the ingest call';
+COMMENT ON COLUMN tally.ingest_batch.ingested_at IS 'start of the transaction that ingested it';
+COMMENT ON COLUMN tally.ingest_batch.accepted IS 'events counted';
+COMMENT ON COLUMN tally.ingest_batch.duplicates IS 'events that were there already';
+COMMENT ON COLUMN tally.ingest_batch.conflicts IS 'events whose key was there with other content';
+COMMENT ON COLUMN tally.ingest_batch.rejected IS 'events that are in quarantine because they are not valid';
+COMMENT ON COLUMN tally.ingest_batch.tenant_id IS 'the tenant; empty for events that named no valid one';
+COMMENT ON COLUMN tally.ingest_batch.caller IS 'the role that logged in and called';
+
+CREATE TABLE tally.quarantine (
+  batch_id       int8 NOT NULL,
+  quarantined_at timestamptz NOT NULL,
+  position       int4 NOT NULL,
+  event_id       uuid,
+  tenant_id      text COLLATE "C" NOT NULL,
+  account_id     text COLLATE "C" NOT NULL DEFAULT '',
+  outcome        text COLLATE "C" NOT NULL,
+  sqlstate       text COLLATE "C" NOT NULL,
+  reason         text COLLATE "C" NOT NULL,
+  body           text COLLATE "C" NOT NULL,
+  CONSTRAINT quarantine_pkey PRIMARY KEY (tenant_id, batch_id, position),
+  CONSTRAINT quarantine_outcome_known CHECK (outcome IN ('conflict', 'rejected'))
+);
+COMMENT ON TABLE tally.quarantine IS 'conflicting and rejected events, whole, with the reason';
+COMMENT ON COLUMN tally.quarantine.batch_id IS 'the batch that brought it';
+COMMENT ON COLUMN tally.quarantine.quarantined_at IS 'start of the transaction that ingested the batch';
+COMMENT ON COLUMN tally.quarantine.position IS 'place in the batch, from 0';
+COMMENT ON COLUMN tally.quarantine.event_id IS 'the event''s key, where it could be read';
+COMMENT ON COLUMN tally.quarantine.tenant_id IS 'the tenant in whose scope it was sent; empty where there was none';
+COMMENT ON COLUMN tally.quarantine.account_id IS 'the account in whose scope it was sent; empty where there was none';
+COMMENT ON COLUMN tally.quarantine.outcome IS 'conflict or rejected';
+COMMENT ON COLUMN tally.quarantine.sqlstate IS 'error code of the reason';
+COMMENT ON COLUMN tally.quarantine.reason IS 'what is wrong, naming the field';
+COMMENT ON COLUMN tally.quarantine.body IS 'the event as it was sent';
+
+ALTER TABLE tally.tenant OWNER TO tally_owner;
+ALTER TABLE tally.event_key OWNER TO tally_owner;
+ALTER TABLE tally.events OWNER TO tally_owner;
+ALTER TABLE tally.ingest_batch OWNER TO tally_owner;
+ALTER TABLE tally.quarantine OWNER TO tally_owner;
+
+SELECT tally.secure_table('tally.tenant'), tally.secure_table('tally.event_key'), tally.secure_table('tally.events'),
+       tally.secure_table('tally.ingest_batch'), tally.secure_table('tally.quarantine');
+
+SELECT pg_catalog.pg_extension_config_dump('tally.tenant', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.event_key', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.ingest_batch', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.quarantine', '');
+
+REVOKE ALL ON tally.tenant, tally.event_key, tally.events, tally.ingest_batch, tally.quarantine FROM PUBLIC;
+GRANT SELECT (tenant_id, first_seen_at) ON tally.tenant TO tally_reader;
+GRANT SELECT ON tally.events, tally.ingest_batch, tally.quarantine TO tally_reader;
+
+-- Makes the partition of the month that begins at month_start. It has row security before anyone can see it:
+-- the table is made, secured and attached in one transaction.
+CREATE FUNCTION tally.create_partition(month_start timestamptz) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+DECLARE
+  month_end timestamptz := month_start OPERATOR(pg_catalog.+) interval '1 month';
+  partition name := 'events_p' OPERATOR(pg_catalog.||) pg_catalog.to_char(month_start, 'YYYY_MM');
+BEGIN
+  -- One maker at a time: without it two first events of a month would both try, and one of them fail.
+  PERFORM pg_catalog.pg_advisory_xact_lock('tally.events'::pg_catalog.regclass::pg_catalog.oid::int4, 0);
+  IF pg_catalog.to_regclass('tally.' OPERATOR(pg_catalog.||) partition) IS NOT NULL THEN
+    RETURN;
+  END IF;
+  EXECUTE pg_catalog.format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES)', partition);
+  PERFORM tally.secure_table(pg_catalog.format('tally.%I', partition)::pg_catalog.regclass);
+  EXECUTE pg_catalog.format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)',
+    partition, month_start, month_end);
+END
+$$;
+COMMENT ON FUNCTION tally.create_partition(timestamptz) IS
+  'makes the partition of tally.events for the month (UTC) that begins at month_start, with row security';
+REVOKE ALL ON FUNCTION tally.create_partition(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.create_partition(timestamptz) TO tally_owner;

@@ -1,0 +1,76 @@
+-- Declared rollups. The tables and views of each one are made by tally.create_rollup (src/rollup/declare.rs).
+
+CREATE TABLE tally.rollup (
+  rollup_name text COLLATE "C" NOT NULL CONSTRAINT rollup_pkey PRIMARY KEY,
+  grains      text[] NOT NULL,
+  filter      text,
+  declared_at timestamptz NOT NULL DEFAULT now(),
+  declared_by name NOT NULL DEFAULT session_user,
+  CONSTRAINT rollup_has_a_grain CHECK (cardinality(grains) > 0)
+);
+COMMENT ON TABLE tally.rollup IS 'declared rollups';
+COMMENT ON COLUMN tally.rollup.rollup_name IS 'name of the rollup; its views are <name>_<grain> and <name>_<grain>_state';
+COMMENT ON COLUMN tally.rollup.grains IS 'bucket widths, in UTC';
+COMMENT ON COLUMN tally.rollup.filter IS 'SQL condition over an event: only events for which it is true are counted';
+COMMENT ON COLUMN tally.rollup.declared_at IS 'when it was declared';
+COMMENT ON COLUMN tally.rollup.declared_by IS 'the role that logged in and declared it';
+
+CREATE TABLE tally.rollup_column (
+  rollup_name text COLLATE "C" NOT NULL
+    CONSTRAINT rollup_column_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE,
+  position    int4 NOT NULL,
+  column_name text COLLATE "C" NOT NULL,
+  kind        text COLLATE "C" NOT NULL,
+  expression  text,
+  CONSTRAINT rollup_column_pkey PRIMARY KEY (rollup_name, position),
+  CONSTRAINT rollup_column_kind_known
+    CHECK (kind IN ('dimension', 'count', 'sum', 'min', 'max', 'distinct', 'percentiles')),
+  CONSTRAINT rollup_column_needs_expression CHECK (expression IS NOT NULL OR kind = 'count')
+);
+COMMENT ON TABLE tally.rollup_column IS 'dimensions and measures of the declared rollups';
+COMMENT ON COLUMN tally.rollup_column.rollup_name IS 'the rollup';
+COMMENT ON COLUMN tally.rollup_column.position IS 'place among its columns, dimensions first';
+COMMENT ON COLUMN tally.rollup_column.column_name IS 'name of the column';
+COMMENT ON COLUMN tally.rollup_column.kind IS 'dimension, or what the measure computes';
+COMMENT ON COLUMN tally.rollup_column.expression IS 'SQL expression over an event; null for count(*)';
+
+ALTER TABLE tally.rollup OWNER TO tally_owner;
+ALTER TABLE tally.rollup_column OWNER TO tally_owner;
+REVOKE ALL ON tally.rollup, tally.rollup_column FROM PUBLIC;
+GRANT SELECT ON tally.rollup, tally.rollup_column TO tally_admin, tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', '');
+
+CREATE FUNCTION tally.property_number(properties jsonb, key text) RETURNS numeric
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  RETURN CASE pg_catalog.jsonb_typeof(properties OPERATOR(pg_catalog.->) key)
+           WHEN 'number' THEN (properties OPERATOR(pg_catalog.->) key)::pg_catalog.numeric END;
+COMMENT ON FUNCTION tally.property_number(jsonb, text) IS
+  'a property as a number; null where it is missing or is not a JSON number';
+
+CREATE FUNCTION tally.property_float(properties jsonb, key text) RETURNS float8
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  RETURN CASE WHEN pg_catalog.abs(tally.property_number(properties, key)) OPERATOR(pg_catalog.<=) 1e308
+              THEN tally.property_number(properties, key)::pg_catalog.float8 END;
+COMMENT ON FUNCTION tally.property_float(jsonb, text) IS
+  'a property as a double; null where it is missing, not a JSON number, or beyond 1e308';
+
+CREATE FUNCTION tally.create_rollup(rollup_name text, grains text[], measures text[],
+    dimensions text[] DEFAULT '{}', filter text DEFAULT NULL) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'create_rollup_wrapper';
+COMMENT ON FUNCTION tally.create_rollup(text, text[], text[], text[], text) IS
+  'declares a rollup: makes its tables and views and fills them from the events that are there';
+
+CREATE FUNCTION tally.drop_rollup(rollup_name text) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_rollup_wrapper';
+COMMENT ON FUNCTION tally.drop_rollup(text) IS 'drops a rollup with its tables and views';
+
+CREATE FUNCTION tally.fold(rollup_name text, max_rows int8 DEFAULT 100000) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'fold_wrapper';
+COMMENT ON FUNCTION tally.fold(text, int8) IS
+  'merges pending rows into the base rows, at most max_rows of them; returns how many, 0 also where another session is folding the same rollup';
+
+REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text), tally.drop_rollup(text),
+  tally.fold(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.create_rollup(text, text[], text[], text[], text), tally.drop_rollup(text),
+  tally.fold(text, int8) TO tally_admin;

@@ -1,0 +1,186 @@
+-- Scope: what the current transaction may see. Row security on every table reads it through these functions.
+
+CREATE TABLE tally.role_binding (
+  role_name  regrole NOT NULL CONSTRAINT role_binding_pkey PRIMARY KEY,
+  tenant_id  text COLLATE "C",
+  account_id text COLLATE "C",
+  CONSTRAINT role_binding_account_needs_tenant CHECK (account_id IS NULL OR tenant_id IS NOT NULL)
+);
+ALTER TABLE tally.role_binding OWNER TO tally_owner;
+COMMENT ON TABLE tally.role_binding IS
+  'login roles with a scope of their own; a row without a tenant is a trusted role, which may act for every tenant';
+COMMENT ON COLUMN tally.role_binding.role_name IS 'the role that logs in (session_user)';
+COMMENT ON COLUMN tally.role_binding.tenant_id IS 'the only tenant the role may see; null for a trusted role';
+COMMENT ON COLUMN tally.role_binding.account_id IS 'the only account the role may see; null for the whole tenant';
+REVOKE ALL ON tally.role_binding FROM PUBLIC;
+GRANT SELECT ON tally.role_binding TO tally_admin, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.role_binding', '');
+
+CREATE FUNCTION tally.current_tenant() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'current_tenant_wrapper';
+COMMENT ON FUNCTION tally.current_tenant() IS
+  'the tenant in scope, null in the global scope; error 42501 where there is no scope';
+
+CREATE FUNCTION tally.current_account() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'current_account_wrapper';
+COMMENT ON FUNCTION tally.current_account() IS
+  'the account in scope, null where the scope is a whole tenant or global; error 42501 where there is no scope';
+
+CREATE FUNCTION tally.scope_is_global() RETURNS boolean
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'scope_is_global_wrapper';
+COMMENT ON FUNCTION tally.scope_is_global() IS
+  'whether the scope is global; error 42501 where there is no scope';
+
+CREATE FUNCTION tally.scope_first_account() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'scope_first_account_wrapper';
+COMMENT ON FUNCTION tally.scope_first_account() IS
+  'lower end, inclusive, of the account ids in scope; used by row security so that one index serves every scope';
+
+CREATE FUNCTION tally.scope_last_account() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'scope_last_account_wrapper';
+COMMENT ON FUNCTION tally.scope_last_account() IS
+  'upper end, inclusive, of the account ids in scope';
+
+CREATE FUNCTION tally.current_scope(OUT kind text, OUT tenant_id text, OUT account_id text) RETURNS record
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT CASE WHEN tally.scope_is_global() THEN 'global'
+                WHEN tally.current_account() IS NULL THEN 'tenant'
+                ELSE 'account' END,
+           tally.current_tenant(), tally.current_account();
+  END;
+COMMENT ON FUNCTION tally.current_scope() IS
+  'the scope in words: account, tenant or global, with its ids; error 42501 where there is none';
+
+CREATE FUNCTION tally.enter(tenant_id text, account_id text DEFAULT NULL) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enter_wrapper';
+COMMENT ON FUNCTION tally.enter(text, text) IS
+  'puts the rest of the transaction in the scope of a tenant or one of its accounts; for trusted roles, and for bound roles that narrow their own tenant to an account';
+
+CREATE FUNCTION tally.enter_global() RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'enter_global_wrapper';
+COMMENT ON FUNCTION tally.enter_global() IS
+  'puts the rest of the transaction in the global scope: every tenant; for members of tally_analyst that are not bound to a tenant';
+
+CREATE FUNCTION tally.bind_role(role_name regrole, tenant_id text, account_id text DEFAULT NULL) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF bind_role.role_name IS NULL OR bind_role.tenant_id IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+      MESSAGE = 'role_name and tenant_id must not be null',
+      HINT = 'tally.trust_role(role) is for a role that acts for every tenant';
+  END IF;
+  PERFORM tally.check_id('tenant_id', bind_role.tenant_id), tally.check_id('account_id', bind_role.account_id);
+  PERFORM tally.check_bindable(bind_role.role_name);
+  INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id)
+  VALUES (bind_role.role_name, bind_role.tenant_id, bind_role.account_id)
+  ON CONFLICT ON CONSTRAINT role_binding_pkey
+  DO UPDATE SET tenant_id = excluded.tenant_id, account_id = excluded.account_id;
+END
+$$;
+COMMENT ON FUNCTION tally.bind_role(regrole, text, text) IS
+  'binds a login role to one tenant, or to one of its accounts; replaces an earlier binding';
+
+CREATE FUNCTION tally.trust_role(role_name regrole) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally.check_bindable(trust_role.role_name);
+  INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id)
+  VALUES (trust_role.role_name, NULL, NULL)
+  ON CONFLICT ON CONSTRAINT role_binding_pkey DO UPDATE SET tenant_id = NULL, account_id = NULL;
+END
+$$;
+COMMENT ON FUNCTION tally.trust_role(regrole) IS
+  'lets a login role act for every tenant: enter any tenant''s scope, and ingest for any tenant without entering one';
+
+CREATE FUNCTION tally.unbind_role(role_name regrole) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM tally.role_binding AS b WHERE b.role_name OPERATOR(pg_catalog.=) unbind_role.role_name;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION tally.unbind_role(regrole) IS
+  'removes a role''s binding or trust; says whether there was one';
+
+CREATE FUNCTION tally.check_bindable(role_name regrole) RETURNS void
+  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+                  WHERE r.oid OPERATOR(pg_catalog.=) check_bindable.role_name::pg_catalog.oid) THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+      MESSAGE = pg_catalog.format('role %s does not exist', check_bindable.role_name);
+  END IF;
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+              WHERE r.oid OPERATOR(pg_catalog.=) check_bindable.role_name::pg_catalog.oid
+                AND (r.rolsuper OR r.rolbypassrls)) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = pg_catalog.format('role %s bypasses row security', check_bindable.role_name),
+      HINT = 'a binding holds only for roles that are neither SUPERUSER nor BYPASSRLS';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.check_bindable(regrole) IS
+  'raises an error for a role that does not exist or bypasses row security';
+
+CREATE FUNCTION tally.check_id(field text, value text) RETURNS void
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_id_wrapper';
+COMMENT ON FUNCTION tally.check_id(text, text) IS
+  'raises an error unless the value is an id: 1 to 200 bytes without control characters';
+
+ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_owner;
+ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_owner;
+ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_owner;
+
+REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
+  tally.scope_first_account(), tally.scope_last_account(), tally.current_scope(),
+  tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text),
+  tally.trust_role(regrole), tally.unbind_role(regrole), tally.check_bindable(regrole),
+  tally.check_id(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
+  tally.scope_first_account(), tally.scope_last_account(), tally.current_scope(),
+  tally.enter(text, text), tally.enter_global() TO tally_owner, tally_reader, tally_writer;
+GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.trust_role(regrole),
+  tally.unbind_role(regrole) TO tally_admin;
+
+-- Every table with tenant rows gets these policies, in the transaction that creates it.
+-- The permissive policies open, the restrictive one closes: a permissive policy added later can't widen the scope.
+-- The account is a range, so that one scope-independent index condition serves account, tenant and global scope.
+CREATE FUNCTION tally.secure_table(target regclass) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  guard text := '((SELECT tally.scope_is_global()) OR tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant()))';
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid OPERATOR(pg_catalog.=) target::pg_catalog.oid
+                AND a.attname OPERATOR(pg_catalog.=) 'account_id' AND NOT a.attisdropped) THEN
+    guard := guard OPERATOR(pg_catalog.||)
+      ' AND account_id OPERATOR(pg_catalog.>=) (SELECT tally.scope_first_account())'
+      ' AND account_id OPERATOR(pg_catalog.<=) (SELECT tally.scope_last_account())';
+  END IF;
+  EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
+  EXECUTE pg_catalog.format('CREATE POLICY tally_tenant ON %s TO PUBLIC '
+    'USING (tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant())) '
+    'WITH CHECK (tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant()))', target);
+  EXECUTE pg_catalog.format('CREATE POLICY tally_global ON %s TO tally_analyst, tally_owner '
+    'USING ((SELECT tally.scope_is_global())) WITH CHECK ((SELECT tally.scope_is_global()))', target);
+  EXECUTE pg_catalog.format('CREATE POLICY tally_guard ON %s AS RESTRICTIVE TO PUBLIC USING (%s) WITH CHECK (%s)',
+    target, guard, guard);
+END
+$$;
+COMMENT ON FUNCTION tally.secure_table(regclass) IS
+  'enables and forces row security on one of pg_tally''s own tables and creates its policies';
+REVOKE ALL ON FUNCTION tally.secure_table(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.secure_table(regclass) TO tally_owner;

@@ -1,0 +1,177 @@
+//! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
+
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// Rows buffered before they are written; COPY uses the same number.
+const BUFFERED_ROWS: usize = 1000;
+
+/// Why a table can't be appended to.
+#[derive(Debug)]
+pub enum AppendError {
+    /// The table has an insert trigger, which a bulk insert would skip.
+    Trigger(String),
+    /// The table is not an ordinary heap table.
+    Kind(String),
+}
+
+/// Whether every row so far had unique keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Unique {
+    Yes,
+    /// A key is there already, or another transaction is inserting it. The caller rolls its subtransaction back.
+    Clash,
+}
+
+/// An open table to append rows to. Row security isn't consulted: the caller has checked the scope.
+pub struct Appender {
+    relation: pg_sys::Relation,
+    estate: *mut pg_sys::EState,
+    target: *mut pg_sys::ResultRelInfo,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    used: usize,
+    bulk: pg_sys::BulkInsertState,
+    /// Holds the buffered tuples; reset with each write.
+    tuples: pg_sys::MemoryContext,
+}
+
+impl Appender {
+    /// Opens a table with the lock of an INSERT.
+    pub fn open(table: Oid) -> Result<Self, AppendError> {
+        // SAFETY: the relation stays open, with its lock, until `finish`, or until the transaction aborts;
+        // pointers read from the relcache entry are valid for as long.
+        unsafe {
+            let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let form = &*(*relation).rd_rel;
+            let name = || pgrx::name_data_to_str(&form.relname).to_owned();
+            if form.relkind != pg_sys::RELKIND_RELATION as core::ffi::c_char
+                || form.relam != pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+            {
+                return Err(AppendError::Kind(name()));
+            }
+            if let Some(triggers) = (*relation).trigdesc.as_ref()
+                && (triggers.trig_insert_before_row
+                    || triggers.trig_insert_after_row
+                    || triggers.trig_insert_before_statement
+                    || triggers.trig_insert_after_statement)
+            {
+                return Err(AppendError::Trigger(name()));
+            }
+            let estate = pg_sys::CreateExecutorState();
+            let target = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(target, relation, 1, ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(target, false);
+            let tuples = pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CurrentMemoryContext,
+                c"pg_tally appended rows".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            Ok(Self {
+                relation,
+                estate,
+                target,
+                slots: Vec::new(),
+                used: 0,
+                bulk: pg_sys::GetBulkInsertState(),
+                tuples,
+            })
+        }
+    }
+
+    /// Buffers one row. `values` and `nulls` have one entry for each column, in table order.
+    pub fn push(&mut self, values: &mut [Datum], nulls: &mut [bool]) -> Unique {
+        // SAFETY: the descriptor is the open relation's own; the caller's slices have its length, checked here.
+        unsafe {
+            let descriptor = (*self.relation).rd_att;
+            assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
+            assert_eq!(nulls.len(), values.len());
+            if self.used == self.slots.len() {
+                self.slots.push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
+            }
+            let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
+            let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            (*tuple).t_tableOid = (*self.relation).rd_id;
+            pg_sys::MemoryContextSwitchTo(outer);
+            pg_sys::ExecStoreHeapTuple(tuple, self.slots[self.used], false);
+        }
+        self.used += 1;
+        if self.used == BUFFERED_ROWS { self.write() } else { Unique::Yes }
+    }
+
+    /// Writes what is buffered and closes the table, keeping its lock until the transaction ends.
+    pub fn finish(mut self) -> Unique {
+        let unique = self.write();
+        // SAFETY: everything closed here was opened by `open` and is not used again.
+        unsafe {
+            pg_sys::FreeBulkInsertState(self.bulk);
+            for slot in self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+            pg_sys::ExecCloseIndices(self.target);
+            pg_sys::FreeExecutorState(self.estate);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::MemoryContextDelete(self.tuples);
+        }
+        unique
+    }
+
+    fn write(&mut self) -> Unique {
+        if self.used == 0 {
+            return Unique::Yes;
+        }
+        let mut unique = Unique::Yes;
+        // SAFETY: `used` slots hold tuples of this relation, in `tuples`, until the reset at the end.
+        unsafe {
+            pg_sys::heap_multi_insert(
+                self.relation,
+                self.slots.as_mut_ptr(),
+                self.used as i32,
+                pg_sys::GetCurrentCommandId(true),
+                0,
+                self.bulk,
+            );
+            if (*self.target).ri_NumIndices > 0 {
+                for position in 0..self.used {
+                    if self.index(self.slots[position]) == Unique::Clash {
+                        unique = Unique::Clash;
+                        break;
+                    }
+                }
+            }
+            for &slot in &self.slots[..self.used] {
+                pg_sys::ExecClearTuple(slot);
+            }
+            self.used = 0;
+            pg_sys::MemoryContextReset(self.tuples);
+        }
+        unique
+    }
+
+    /// Inserts one written row's index entries. A key that may exist already is reported, not raised and not waited for.
+    unsafe fn index(&mut self, slot: *mut pg_sys::TupleTableSlot) -> Unique {
+        let mut clash = false;
+        // SAFETY: as for `write`; the executor state is this appender's own.
+        unsafe {
+            pg_sys::ExecInsertIndexTuples(
+                self.target,
+                slot,
+                self.estate,
+                false,
+                true,
+                &raw mut clash,
+                ptr::null_mut(),
+                #[cfg(not(feature = "pg15"))]
+                false,
+            );
+            let context = (*self.estate).es_per_tuple_exprcontext;
+            if !context.is_null() {
+                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            }
+        }
+        if clash { Unique::Clash } else { Unique::Yes }
+    }
+}

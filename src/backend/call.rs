@@ -1,0 +1,229 @@
+//! SQL functions in their plain C form, for the types and aggregates of this crate: arguments are read in place, and an
+//! error carries an SQLSTATE of our own, which pgrx's list of codes doesn't have.
+
+use core::ffi::{CStr, c_char, c_int};
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::CString;
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct SqlError {
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub hint: &'static str,
+}
+
+/// What an SQL function comes to; `None` is SQL's null.
+pub type Outcome = Result<Option<Datum>, SqlError>;
+
+/// Defines an SQL function `name` in its C form, with its `pg_finfo` record. The body gets a `Call`.
+macro_rules! sql_function {
+    ($(#[$attribute:meta])* fn $name:ident / $record:ident ($call:ident) $body:block) => {
+        $(#[$attribute])*
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            fn body($call: &$crate::backend::call::Call) -> $crate::backend::call::Outcome $body
+            // SAFETY: Postgres calls this with a valid call record.
+            unsafe { $crate::backend::call::answer(fcinfo, body) }
+        }
+
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $record() -> &'static pgrx::pg_sys::Pg_finfo_record {
+            static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &RECORD
+        }
+    };
+}
+pub(crate) use sql_function;
+
+/// The arguments and the surroundings of a running call.
+pub struct Call {
+    record: pg_sys::FunctionCallInfo,
+}
+
+impl Call {
+    /// An argument, from 0; `None` where it is null.
+    pub fn datum(&self, argument: usize) -> Option<Datum> {
+        // SAFETY: the function is declared with more arguments than this one's number.
+        unsafe {
+            assert!((argument as i16) < (*self.record).nargs, "the function is declared with this argument");
+            let entry = &*(*self.record).args.as_ptr().add(argument);
+            (!entry.isnull).then_some(entry.value)
+        }
+    }
+
+    /// A varlena argument, detoasted, without its header; valid during the call.
+    pub fn bytes(&self, argument: usize) -> Option<&[u8]> {
+        let datum = self.datum(argument)?;
+        // SAFETY: the argument is declared with a varlena type; a detoasted copy lives in the call's memory context.
+        unsafe {
+            let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            Some(pgrx::varlena::varlena_to_byte_slice(varlena))
+        }
+    }
+
+    /// A text argument.
+    pub fn text(&self, argument: usize) -> Option<&str> {
+        // SAFETY: the server encoding is UTF-8, which the install script checks, and text is valid in it.
+        self.bytes(argument).map(|bytes| unsafe { core::str::from_utf8_unchecked(bytes) })
+    }
+
+    /// A cstring argument, as an input function gets it.
+    pub fn cstring(&self, argument: usize) -> Option<&str> {
+        let datum = self.datum(argument)?;
+        // SAFETY: the argument is declared `cstring`, which is NUL-terminated and valid in the server encoding, UTF-8.
+        unsafe { Some(core::str::from_utf8_unchecked(CStr::from_ptr(datum.cast_mut_ptr()).to_bytes())) }
+    }
+
+    /// What is left of the message that a receive function gets.
+    pub fn message(&self, argument: usize) -> Option<&[u8]> {
+        let datum = self.datum(argument)?;
+        // SAFETY: the argument is declared `internal` and only called as a receive function, with a StringInfo.
+        unsafe {
+            let message = datum.cast_mut_ptr::<pg_sys::StringInfoData>();
+            let (cursor, length) = ((*message).cursor as usize, (*message).len as usize);
+            (*message).cursor = (*message).len;
+            Some(core::slice::from_raw_parts((*message).data.cast::<u8>().add(cursor), length - cursor))
+        }
+    }
+
+    /// A float8 argument.
+    pub fn float(&self, argument: usize) -> Option<f64> {
+        self.datum(argument).map(|datum| f64::from_bits(datum.value() as u64))
+    }
+
+    /// An int4 argument.
+    pub fn int(&self, argument: usize) -> Option<i32> {
+        self.datum(argument).map(|datum| datum.value() as i32)
+    }
+
+    /// An int8 argument.
+    pub fn long(&self, argument: usize) -> Option<i64> {
+        self.datum(argument).map(|datum| datum.value() as i64)
+    }
+
+    /// Type of an argument as the query has it.
+    pub fn argument_type(&self, argument: usize) -> Oid {
+        // SAFETY: the call record is valid; the planner has filled in the expression where a type is polymorphic.
+        unsafe { pg_sys::get_fn_expr_argtype((*self.record).flinfo, argument as c_int) }
+    }
+
+    /// The memory context that an aggregate's state lives in; `None` outside an aggregate.
+    pub fn aggregate_context(&self) -> Option<pg_sys::MemoryContext> {
+        let mut context = core::ptr::null_mut();
+        // SAFETY: the call record is valid.
+        let kind = unsafe { pg_sys::AggCheckCallContext(self.record, &raw mut context) };
+        (kind != 0).then_some(context)
+    }
+
+    /// What the function keeps between calls of one query.
+    pub fn kept<T>(&self) -> *mut *mut T {
+        // SAFETY: the call record and its function info are valid.
+        unsafe { (&raw mut (*(*self.record).flinfo).fn_extra).cast() }
+    }
+
+    /// Memory context of what the function keeps between calls.
+    pub fn kept_context(&self) -> pg_sys::MemoryContext {
+        // SAFETY: as above.
+        unsafe { (*(*self.record).flinfo).fn_mcxt }
+    }
+}
+
+/// A palloc'd varlena with these bytes, as a result.
+pub fn varlena(bytes: &[u8]) -> Datum {
+    // SAFETY: the allocation has room for header and bytes.
+    unsafe {
+        let size = bytes.len() + pg_sys::VARHDRSZ;
+        let result = pg_sys::palloc(size).cast::<pg_sys::varlena>();
+        pgrx::varlena::set_varsize_4b(result, i32::try_from(size).expect("a varlena is below 1 GB"));
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), result.cast::<u8>().add(pg_sys::VARHDRSZ), bytes.len());
+        Datum::from(result)
+    }
+}
+
+/// A palloc'd C string, as an output function's result.
+pub fn cstring(text: &str) -> Datum {
+    // SAFETY: the allocation has room for the text and its NUL.
+    unsafe {
+        let result = pg_sys::palloc(text.len() + 1).cast::<u8>();
+        core::ptr::copy_nonoverlapping(text.as_ptr(), result, text.len());
+        *result.add(text.len()) = 0;
+        Datum::from(result)
+    }
+}
+
+/// A float8 result.
+pub fn float(value: f64) -> Datum {
+    Datum::from(value.to_bits())
+}
+
+/// Runs a function's body and hands its result, null or error to Postgres.
+///
+/// # Safety
+/// `fcinfo` is the call record that Postgres passed.
+pub unsafe fn answer(fcinfo: pg_sys::FunctionCallInfo, body: fn(&Call) -> Outcome) -> Datum {
+    // SAFETY: a Postgres error or a panic in the body is caught by the guard and raised by it in turn. Our own error is
+    // raised below, where no Rust value is left that the long jump could skip.
+    unsafe {
+        let outcome =
+            pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { record: fcinfo }).map_err(Box::new));
+        match outcome {
+            Ok(Some(datum)) => datum,
+            Ok(None) => {
+                (*fcinfo).isnull = true;
+                Datum::from(0)
+            }
+            Err(error) => {
+                let raised = Raised::new(*error);
+                raised.raise()
+            }
+        }
+    }
+}
+
+/// An error whose texts are palloc'd, so that a long jump loses nothing.
+#[derive(Clone, Copy)]
+struct Raised {
+    code: c_int,
+    message: *const c_char,
+    hint: *const c_char,
+}
+
+impl Raised {
+    fn new(error: SqlError) -> Self {
+        let code = error
+            .sqlstate
+            .bytes()
+            .enumerate()
+            .fold(0, |code, (place, byte)| code | c_int::from((byte - b'0') & 0x3F) << (6 * place));
+        let text = |text: &str| {
+            let text = CString::new(text.replace('\0', "")).expect("NULs were removed");
+            // SAFETY: pstrdup copies a NUL-terminated string.
+            unsafe { pg_sys::pstrdup(text.as_ptr()).cast_const() }
+        };
+        Self { code, message: text(&error.message), hint: text(error.hint) }
+    }
+
+    unsafe fn raise(self) -> ! {
+        unsafe extern "C-unwind" {
+            fn errstart(level: c_int, domain: *const c_char) -> bool;
+            fn errcode(code: c_int) -> c_int;
+            fn errmsg(format: *const c_char, ...) -> c_int;
+            fn errhint(format: *const c_char, ...) -> c_int;
+            fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+        }
+        // SAFETY: the calls that `ereport(ERROR, …)` consists of, with palloc'd or constant strings. The last one jumps
+        // to Postgres' handler; this frame and its callers in `answer` hold nothing to drop.
+        unsafe {
+            errstart(pg_sys::ERROR as c_int, core::ptr::null());
+            errcode(self.code);
+            errmsg(c"%s".as_ptr(), self.message);
+            if *self.hint != 0 {
+                errhint(c"%s".as_ptr(), self.hint);
+            }
+            errfinish(c"pg_tally".as_ptr(), 0, c"pg_tally".as_ptr());
+        }
+        unreachable!("errfinish does not return from an error")
+    }
+}

@@ -1,0 +1,213 @@
+//! SQL expressions over a row of `tally.events`: analysed once, evaluated for each event, without SPI.
+
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
+use std::ffi::{CStr, CString};
+
+/// Why an expression can't be used; what Postgres' own parser refuses is raised as its own error.
+#[derive(Debug)]
+pub enum ExpressionError {
+    /// More than one plain expression over the event: a query, an aggregate, a sub-select, a set.
+    NotPlain(String),
+    /// Its value may differ from one evaluation to the next.
+    NotImmutable(String),
+    /// It reads a system column or the whole row.
+    SystemColumn(String),
+    /// It can't be cast to the type that is needed.
+    Type { expression: String, found: String, needed: String },
+}
+
+/// An analysed expression. The tree lives in the memory context that was current in `analyse`.
+#[derive(Clone, Copy)]
+pub struct Expression {
+    node: *mut pg_sys::Node,
+    pub type_oid: Oid,
+    pub collation: Oid,
+    pub length: i16,
+    pub by_value: bool,
+}
+
+/// Analyses `text`, which may end in `AS name`; also gives the name that a SELECT would give the column.
+pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<(Expression, String), ExpressionError> {
+    let not_plain = || ExpressionError::NotPlain(text.to_owned());
+    // A newline before FROM, so that a comment at the end can't swallow it.
+    let query = CString::new(format!("SELECT {text}\nFROM tally.events")).map_err(|_| not_plain())?;
+    // SAFETY: the parser's nodes are read while the context they were palloc'd in lives; each pointer is checked or
+    // guaranteed by the node's type.
+    unsafe {
+        let statements = pg_sys::raw_parser(query.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if length(statements) != 1 {
+            return Err(not_plain());
+        }
+        let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
+        if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
+            return Err(not_plain());
+        }
+        let query = &*pg_sys::parse_analyze_fixedparams(
+            statement,
+            query.as_ptr(),
+            ptr::null(),
+            0,
+            ptr::null_mut(),
+        );
+        let from = (*query.jointree).fromlist;
+        let plain = query.commandType == pg_sys::CmdType::CMD_SELECT
+            && length(query.targetList) == 1
+            && length(query.rtable) == 1
+            && length(from) == 1
+            && (*query.jointree).quals.is_null()
+            && !query.hasAggs
+            && !query.hasWindowFuncs
+            && !query.hasTargetSRFs
+            && !query.hasSubLinks
+            && [query.cteList, query.groupClause, query.distinctClause, query.sortClause, query.rowMarks]
+                .iter()
+                .all(|list| list.is_null())
+            && query.setOperations.is_null()
+            && query.limitCount.is_null()
+            && query.limitOffset.is_null();
+        if !plain {
+            return Err(not_plain());
+        }
+        let entry = &*pg_sys::list_nth(query.targetList, 0).cast::<pg_sys::TargetEntry>();
+        let name = CStr::from_ptr(entry.resname).to_string_lossy().into_owned();
+        let mut node = entry.expr.cast::<pg_sys::Node>();
+        if let Some(needed) = cast_to {
+            let found = pg_sys::exprType(node);
+            node = pg_sys::coerce_to_target_type(
+                ptr::null_mut(),
+                node,
+                found,
+                needed,
+                -1,
+                pg_sys::CoercionContext::COERCION_EXPLICIT,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CAST,
+                -1,
+            );
+            if node.is_null() {
+                return Err(ExpressionError::Type {
+                    expression: text.to_owned(),
+                    found: type_name(found),
+                    needed: type_name(needed),
+                });
+            }
+        }
+        let mut columns: *mut pg_sys::Bitmapset = ptr::null_mut();
+        pg_sys::pull_varattnos(node, 1, &raw mut columns);
+        let first = pg_sys::bms_next_member(columns, -1);
+        if first >= 0 && first + pg_sys::FirstLowInvalidHeapAttributeNumber <= 0 {
+            return Err(ExpressionError::SystemColumn(text.to_owned()));
+        }
+        if pg_sys::contain_mutable_functions(node) {
+            return Err(ExpressionError::NotImmutable(text.to_owned()));
+        }
+        let node = pg_sys::expression_planner(node.cast()).cast::<pg_sys::Node>();
+        let type_oid = pg_sys::exprType(node);
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        pg_sys::get_typlenbyvalalign(type_oid, &raw mut length, &raw mut by_value, &raw mut align);
+        let collation = pg_sys::exprCollation(node);
+        Ok((Expression { node, type_oid, collation, length, by_value }, name))
+    }
+}
+
+/// SQL name of a type.
+pub fn type_name(oid: Oid) -> String {
+    // SAFETY: the result is a palloc'd C string.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
+}
+
+/// Evaluates a set of expressions, with an optional filter, one event after the other.
+pub struct Projector {
+    context: *mut pg_sys::ExprContext,
+    event: *mut pg_sys::TupleTableSlot,
+    filter: *mut pg_sys::ExprState,
+    projection: *mut pg_sys::ProjectionInfo,
+    result: *mut pg_sys::TupleTableSlot,
+    columns: usize,
+}
+
+impl Projector {
+    /// Prepares evaluation in the current memory context, for rows shaped like `events`.
+    pub fn new(events: Oid, filter: Option<&Expression>, expressions: &[Expression]) -> Self {
+        // SAFETY: executor set-up as for a scan's projection; the relation is open while its descriptor is copied.
+        unsafe {
+            let relation = pg_sys::table_open(events, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let event = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+            let mut targets: *mut pg_sys::List = ptr::null_mut();
+            for (position, expression) in expressions.iter().enumerate() {
+                let entry = pg_sys::makeTargetEntry(
+                    expression.node.cast(),
+                    position as i16 + 1,
+                    ptr::null_mut(),
+                    false,
+                );
+                targets = pg_sys::lappend(targets, entry.cast());
+            }
+            let result = pg_sys::MakeSingleTupleTableSlot(
+                pg_sys::ExecTypeFromTL(targets),
+                &raw const pg_sys::TTSOpsVirtual,
+            );
+            let context = pg_sys::CreateStandaloneExprContext();
+            (*context).ecxt_scantuple = event;
+            let projection =
+                pg_sys::ExecBuildProjectionInfo(targets, context, result, ptr::null_mut(), ptr::null_mut());
+            let filter = filter.map_or(ptr::null_mut(), |filter| {
+                pg_sys::ExecInitExpr(filter.node.cast(), ptr::null_mut())
+            });
+            Self { context, event, filter, projection, result, columns: expressions.len() }
+        }
+    }
+
+    /// Evaluates the expressions for one event; `None` where the filter isn't true. The values are valid until the next
+    /// call.
+    pub fn evaluate(&mut self, values: &[Datum], nulls: &[bool]) -> Option<(&[Datum], &[bool])> {
+        // SAFETY: the event slot has room for its descriptor's columns, checked below; the closure handed to the guard
+        // owns nothing that an error's long jump could leak.
+        unsafe {
+            let columns = (*(*self.event).tts_tupleDescriptor).natts as usize;
+            assert!(values.len() == columns && nulls.len() == columns, "one value for each column");
+            pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            pg_sys::ExecClearTuple(self.event);
+            ptr::copy_nonoverlapping(values.as_ptr(), (*self.event).tts_values, columns);
+            ptr::copy_nonoverlapping(nulls.as_ptr(), (*self.event).tts_isnull, columns);
+            pg_sys::ExecStoreVirtualTuple(self.event);
+
+            let outer = pg_sys::MemoryContextSwitchTo((*self.context).ecxt_per_tuple_memory);
+            let (filter, context) = (self.filter, self.context);
+            let projection = &raw mut (*self.projection).pi_state;
+            let (result, columns) = (self.result, self.columns);
+            let admitted = pg_guard_ffi_boundary(move || {
+                let mut is_null = false;
+                if !filter.is_null() {
+                    let evaluate = (*filter).evalfunc.unwrap_unchecked();
+                    let value = evaluate(filter, context, &raw mut is_null);
+                    if is_null || value.value() == 0 {
+                        return false;
+                    }
+                }
+                if columns > 0 {
+                    let evaluate = (*projection).evalfunc.unwrap_unchecked();
+                    evaluate(projection, context, &raw mut is_null);
+                }
+                true
+            });
+            pg_sys::MemoryContextSwitchTo(outer);
+            admitted.then(|| {
+                if columns == 0 {
+                    return (&[][..], &[][..]);
+                }
+                (
+                    core::slice::from_raw_parts((*result).tts_values, columns),
+                    core::slice::from_raw_parts((*result).tts_isnull, columns),
+                )
+            })
+        }
+    }
+}
+
+unsafe fn length(list: *mut pg_sys::List) -> i32 {
+    // SAFETY: a null pointer is the empty list; any other is a list.
+    unsafe { list.as_ref().map_or(0, |list| list.length) }
+}

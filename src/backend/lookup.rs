@@ -1,0 +1,211 @@
+//! Equality look-ups in one index, without SPI.
+
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// Function OIDs of the equality operators that keys use; they have been the same since these types exist.
+const TEXT_EQ: u32 = 67;
+const OID_EQ: u32 = 184;
+const UUID_EQ: u32 = 2956;
+
+/// The type of a key column.
+#[derive(Clone, Copy, Debug)]
+pub enum Key {
+    /// `text COLLATE "C"`.
+    Text,
+    Uuid,
+    Oid,
+}
+
+impl Key {
+    fn equality(self) -> Oid {
+        Oid::from(match self {
+            Key::Text => TEXT_EQ,
+            Key::Uuid => UUID_EQ,
+            Key::Oid => OID_EQ,
+        })
+    }
+}
+
+/// Which rows a look-up sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Rows visible to the running statement.
+    Statement,
+    /// Every committed row, whatever the statement's snapshot; waits for a transaction that is inserting the key.
+    Latest,
+}
+
+/// An open index to look keys up in.
+pub struct Lookup {
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    keys: Vec<pg_sys::ScanKeyData>,
+    scan: pg_sys::IndexScanDesc,
+    snapshot: pg_sys::Snapshot,
+    view: View,
+}
+
+impl Lookup {
+    /// Opens the primary key of a table; `keys` are the types of its leading columns.
+    pub fn open(table: Oid, keys: &[Key], view: View) -> Self {
+        // SAFETY: both relations stay open until `close` or the transaction's abort; the snapshot lives in memory
+        // that outlasts the scan: the active snapshot is held by the running statement, the dirty one is palloc'd.
+        unsafe {
+            let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+            let table = pg_sys::table_open(table, lock);
+            let index = pg_sys::index_open(
+                pg_sys::RelationGetPrimaryKeyIndex(
+                    table,
+                    #[cfg(feature = "pg18")]
+                    false,
+                ),
+                lock,
+            );
+            let slot = pg_sys::table_slot_create(table, ptr::null_mut());
+            let snapshot = match view {
+                View::Statement => pg_sys::GetActiveSnapshot(),
+                View::Latest => {
+                    let dirty = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
+                    (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+                    dirty
+                }
+            };
+            let keys = keys
+                .iter()
+                .enumerate()
+                .map(|(position, key)| {
+                    let mut entry = pg_sys::ScanKeyData::default();
+                    pg_sys::ScanKeyInit(
+                        &raw mut entry,
+                        position as i16 + 1,
+                        pg_sys::BTEqualStrategyNumber as u16,
+                        key.equality(),
+                        Datum::from(0),
+                    );
+                    entry
+                })
+                .collect();
+            let mut lookup = Self { table, index, slot, keys, scan: ptr::null_mut(), snapshot, view };
+            lookup.begin();
+            lookup
+        }
+    }
+
+    /// Finds the row with these key values; `columns` are read from it, by attribute number from 1.
+    pub fn find<const N: usize>(&mut self, values: &[Datum], columns: [i32; N]) -> Option<Row<N>> {
+        assert_eq!(values.len(), self.keys.len(), "one value for each key column");
+        for (key, value) in self.keys.iter_mut().zip(values) {
+            key.sk_argument = *value;
+        }
+        // SAFETY: scan, slot and snapshot belong together and are open; attribute numbers are the caller's constants.
+        unsafe {
+            loop {
+                pg_sys::index_rescan(
+                    self.scan,
+                    self.keys.as_mut_ptr(),
+                    self.keys.len() as i32,
+                    ptr::null_mut(),
+                    0,
+                );
+                if !pg_sys::index_getnext_slot(
+                    self.scan,
+                    pg_sys::ScanDirection::ForwardScanDirection,
+                    self.slot,
+                ) {
+                    return None;
+                }
+                if self.view == View::Latest {
+                    let (xmin, xmax) = ((*self.snapshot).xmin, (*self.snapshot).xmax);
+                    let writer = if xmin != pg_sys::InvalidTransactionId { xmin } else { xmax };
+                    if writer != pg_sys::InvalidTransactionId {
+                        self.wait_for(writer);
+                        continue;
+                    }
+                }
+                let mut row = Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: self.inserter() };
+                pg_sys::slot_getallattrs(self.slot);
+                for (position, column) in columns.iter().enumerate() {
+                    row.values[position] = *(*self.slot).tts_values.add(*column as usize - 1);
+                    row.nulls[position] = *(*self.slot).tts_isnull.add(*column as usize - 1);
+                }
+                return Some(row);
+            }
+        }
+    }
+
+    /// Closes table and index; their locks stay until the transaction ends.
+    pub fn close(self) {
+        // SAFETY: everything closed here was opened by `open` and is not used again.
+        unsafe {
+            pg_sys::index_endscan(self.scan);
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(self.table, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+
+    fn begin(&mut self) {
+        // SAFETY: table, index and snapshot are open.
+        self.scan = unsafe {
+            pg_sys::index_beginscan(
+                self.table,
+                self.index,
+                self.snapshot,
+                #[cfg(feature = "pg18")]
+                ptr::null_mut(),
+                self.keys.len() as i32,
+                0,
+            )
+        };
+    }
+
+    /// Waits until another transaction ends, holding no page of the scan meanwhile.
+    unsafe fn wait_for(&mut self, writer: pg_sys::TransactionId) {
+        // SAFETY: the scan and slot are open; the scan is begun anew after the wait.
+        unsafe {
+            let mut place = (*self.slot).tts_tid;
+            pg_sys::ExecClearTuple(self.slot);
+            pg_sys::index_endscan(self.scan);
+            pg_sys::XactLockTableWait(
+                writer,
+                self.table,
+                &raw mut place,
+                pg_sys::XLTW_Oper::XLTW_InsertIndex,
+            );
+        }
+        self.begin();
+    }
+
+    /// The transaction that inserted the row in the slot; the frozen one where that was long ago.
+    unsafe fn inserter(&self) -> pg_sys::TransactionId {
+        // SAFETY: `table_slot_create` made a slot for heap tuples, and it holds one.
+        unsafe {
+            let header = &*(*(*self.slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_data;
+            if u32::from(header.t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN {
+                return pg_sys::FrozenTransactionId;
+            }
+            header.t_choice.t_heap.t_xmin
+        }
+    }
+}
+
+/// Columns of a found row. By-reference values are valid until the next `find`.
+pub struct Row<const N: usize> {
+    pub values: [Datum; N],
+    pub nulls: [bool; N],
+    inserted_by: pg_sys::TransactionId,
+}
+
+impl<const N: usize> Row<N> {
+    /// Whether the running transaction's snapshot is fixed and older than the row. Always false at read committed.
+    pub fn is_newer_than_snapshot(&self) -> bool {
+        // SAFETY: reads the transaction's own state; a transaction snapshot exists at these isolation levels.
+        unsafe {
+            pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32
+                && !pg_sys::TransactionIdIsCurrentTransactionId(self.inserted_by)
+                && pg_sys::XidInMVCCSnapshot(self.inserted_by, pg_sys::GetTransactionSnapshot())
+        }
+    }
+}

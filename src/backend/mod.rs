@@ -1,0 +1,16 @@
+//! The innermost layer: calls into Postgres, with all of the crate's `unsafe`.
+//!
+//! Nothing here implements `Drop`: while an error unwinds, Postgres itself releases relations, locks, pins and
+//! memory when it aborts the (sub)transaction.
+
+pub mod appender;
+pub mod arena;
+pub mod cache;
+pub mod call;
+pub mod expression;
+pub mod lookup;
+pub mod partition;
+pub mod scan;
+pub mod session;
+pub mod subtransaction;
+pub mod value;

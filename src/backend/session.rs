@@ -1,0 +1,167 @@
+//! Who is asking, and the scope setting of the running transaction.
+
+use core::ffi::{CStr, c_char};
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::CString;
+
+/// Name of the setting that holds the scope.
+const SCOPE_SETTING: &CStr = c"tally.scope";
+/// Its value in the global scope.
+pub const GLOBAL_SCOPE: &CStr = c"*";
+
+/// The role that logged in, whatever SET ROLE or an elevated function has made of it since.
+pub fn session_role() -> Oid {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// Name of the role that logged in.
+pub fn session_role_name() -> String {
+    // SAFETY: the role that logged in exists, or the look-up raises an error; the result is a palloc'd C string.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(session_role(), false)).to_string_lossy().into_owned() }
+}
+
+/// Whether the role that logged in is a superuser.
+pub fn session_is_superuser() -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::superuser_arg(session_role()) }
+}
+
+/// Whether the role that logged in has the privileges of a group role.
+pub fn session_is_member_of(role: &CStr) -> bool {
+    // SAFETY: syscache look-ups of a constant name.
+    unsafe {
+        let group = pg_sys::get_role_oid(role.as_ptr(), true);
+        group != Oid::INVALID && pg_sys::has_privs_of_role(session_role(), group)
+    }
+}
+
+/// Whether we are inside a savepoint or an exception block.
+pub fn in_subtransaction() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
+}
+
+/// OID of one of our relations, by name.
+pub fn relation(name: &CStr) -> Oid {
+    // SAFETY: catalogue look-ups of constant names; a missing one is InvalidOid, which opening the relation refuses.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), false);
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    }
+}
+
+/// Raises an error where nothing may be written: a read-only transaction, a standby, a parallel worker.
+pub fn require_writable(command: &CStr) {
+    // SAFETY: each call either returns or raises an error.
+    unsafe {
+        pg_sys::PreventCommandDuringRecovery(command.as_ptr());
+        pg_sys::PreventCommandIfReadOnly(command.as_ptr());
+        pg_sys::PreventCommandIfParallelMode(command.as_ptr());
+    }
+}
+
+/// Makes what this statement wrote visible to the statements that follow inside it.
+pub fn advance_command() {
+    // SAFETY: called between two pieces of work, with no scan open.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// Start of the running transaction, microseconds since 2000-01-01 UTC.
+pub fn transaction_start() -> i64 {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
+/// Random bytes fit for a secret.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0_u8; N];
+    // SAFETY: the buffer has the length that is passed.
+    let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), N) };
+    assert!(filled, "the server has no source of random numbers");
+    bytes
+}
+
+/// Takes a lock on a relation until the transaction ends.
+pub fn lock_relation(relation: Oid, mode: u32) {
+    // SAFETY: waits or raises an error; the lock manager releases it.
+    unsafe { pg_sys::LockRelationOid(relation, mode as pg_sys::LOCKMODE) }
+}
+
+/// Now, microseconds since 2000-01-01 UTC.
+pub fn clock() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// Whether statements of one transaction share a snapshot: repeatable read and serializable.
+pub fn has_fixed_snapshot() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Runs `work` as `tally_owner` in the global scope, with a search path nobody can shadow. Used for our own SQL only,
+/// never around an expression that someone else declared. Afterwards role, scope and path are as they were; where an
+/// error ends the (sub)transaction, Postgres puts them back.
+pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
+    with_settings(
+        &[(SCOPE_SETTING, GLOBAL_SCOPE), (c"search_path", c"pg_catalog, pg_temp"), (c"timezone", c"UTC")],
+        || with_owner_rights(work),
+    )
+}
+
+/// Runs `work` with the rights of `tally_owner` and the caller's own scope.
+pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the role is put back below; on error Postgres does it when it aborts the (sub)transaction.
+    unsafe {
+        let owner = pg_sys::get_role_oid(c"tally_owner".as_ptr(), false);
+        let (mut role, mut security) = (Oid::INVALID, 0);
+        pg_sys::GetUserIdAndSecContext(&raw mut role, &raw mut security);
+        pg_sys::SetUserIdAndSecContext(owner, security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let result = work();
+        pg_sys::SetUserIdAndSecContext(role, security);
+        result
+    }
+}
+
+/// Runs `work` with the search path in which declared expressions are resolved.
+pub fn with_fixed_path<T>(work: impl FnOnce() -> T) -> T {
+    with_settings(&[(c"search_path", c"pg_catalog, tally, pg_temp")], work)
+}
+
+fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
+    // SAFETY: opens and closes one level of settings; on error Postgres closes it with the (sub)transaction.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in settings {
+            write_setting(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
+        }
+        let result = work();
+        pg_sys::AtEOXact_GUC(true, level);
+        result
+    }
+}
+
+/// Sets the scope until the transaction ends.
+pub fn set_scope(value: &str) {
+    let value = CString::new(value).expect("ids contain no NUL");
+    write_setting(SCOPE_SETTING, &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+}
+
+fn write_setting(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
+    let (name, value): (*const c_char, *const c_char) = (name.as_ptr(), value.as_ptr());
+    // SAFETY: both strings outlive the call, which copies them. The superuser context is ours to claim: the caller's
+    // right to the scope was checked before.
+    unsafe {
+        pg_sys::set_config_option(
+            name,
+            value,
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Values of any SQL type, kept and compared by the type's own functions.
+
+use super::arena::Arena;
+use super::expression::Expression;
+use core::ffi::CStr;
+use pgrx::pg_sys::{self, Datum};
+
+/// The bytes of a value, for grouping: equal bytes are equal values of every type.
+pub fn append_bytes(value: Datum, of: &Expression, bytes: &mut Vec<u8>) {
+    // SAFETY: the datum is a non-null value of the expression's type.
+    unsafe { with_bytes(value, of, |image| bytes.extend_from_slice(image)) }
+}
+
+/// Copies a value into the arena.
+pub fn keep(value: Datum, of: &Expression, arena: &mut Arena) -> Datum {
+    if of.by_value {
+        return value;
+    }
+    // SAFETY: the datum is a non-null value of the expression's type.
+    unsafe {
+        with_bytes(value, of, |image| {
+            if of.length == -1 { arena.long_varlena(image) } else { arena.aligned(image) }
+        })
+    }
+}
+
+/// Hands the bytes of a varlena, detoasted, to `use_bytes`.
+///
+/// # Safety
+/// The datum is a non-null varlena.
+pub unsafe fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: the caller's promise; a detoasted copy is freed after use.
+    unsafe {
+        let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+        let varlena = pg_sys::pg_detoast_datum_packed(stored);
+        let result = use_bytes(pgrx::varlena::varlena_to_byte_slice(varlena));
+        if varlena != stored {
+            pg_sys::pfree(varlena.cast());
+        }
+        result
+    }
+}
+
+/// A numeric as text without trailing zeros: equal numbers give equal text.
+///
+/// # Safety
+/// The datum is a non-null numeric.
+pub unsafe fn canonical_numeric(datum: Datum) -> String {
+    // SAFETY: the caller's promise; numeric_normalize returns a palloc'd C string.
+    unsafe {
+        let numeric = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+        let text = pg_sys::numeric_normalize(numeric.cast());
+        let canonical = CStr::from_ptr(text).to_string_lossy().into_owned();
+        pg_sys::pfree(text.cast());
+        canonical
+    }
+}
+
+/// Hands the value's bytes to `use_bytes`; of a varlena those after its header, detoasted.
+unsafe fn with_bytes<T>(value: Datum, of: &Expression, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: the caller's promise; lengths are the type's own.
+    unsafe {
+        if of.by_value {
+            return use_bytes(&value.value().to_le_bytes());
+        }
+        match of.length {
+            -1 => {
+                let varlena = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+                use_bytes(pgrx::varlena::varlena_to_byte_slice(varlena))
+            }
+            -2 => use_bytes(CStr::from_ptr(value.cast_mut_ptr()).to_bytes_with_nul()),
+            length => use_bytes(core::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), length as usize)),
+        }
+    }
+}
+
+/// A sum of `numeric` values, exact.
+#[derive(Default)]
+pub struct NumericSum(Option<Datum>);
+
+impl NumericSum {
+    /// Adds a finite number; NaN and the infinities are refused, since nothing could be added to them again.
+    pub fn add(&mut self, value: Datum) -> Result<(), ()> {
+        // SAFETY: the datum is a non-null numeric; its sum is palloc'd in the current context, which lives
+        // as long as the batch.
+        unsafe {
+            let value = Datum::from(pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr()));
+            let numeric = value.cast_mut_ptr();
+            if pg_sys::numeric_is_nan(numeric) || pg_sys::numeric_is_inf(numeric) {
+                return Err(());
+            }
+            self.0 = Some(match self.0 {
+                None => value,
+                Some(sum) => Datum::from(pg_sys::numeric_add_opt_error(
+                    sum.cast_mut_ptr(),
+                    numeric,
+                    core::ptr::null_mut(),
+                )),
+            });
+        }
+        Ok(())
+    }
+
+    /// The sum; `None` of nothing.
+    pub fn finish(self) -> Option<Datum> {
+        self.0
+    }
+}
+
+/// The smallest or the greatest of the values seen.
+pub struct Extreme {
+    expression: Expression,
+    compare: *mut pg_sys::FmgrInfo,
+    greatest: bool,
+    kept: Option<Datum>,
+}
+
+impl Extreme {
+    pub fn smallest(of: &Expression) -> Self {
+        Self::new(of, false)
+    }
+
+    pub fn greatest(of: &Expression) -> Self {
+        Self::new(of, true)
+    }
+
+    /// Whether the type has an order.
+    pub fn is_ordered(of: &Expression) -> bool {
+        // SAFETY: a type cache look-up.
+        unsafe {
+            let entry = pg_sys::lookup_type_cache(of.type_oid, pg_sys::TYPECACHE_CMP_PROC as i32);
+            (*entry).cmp_proc != pg_sys::InvalidOid
+        }
+    }
+
+    fn new(of: &Expression, greatest: bool) -> Self {
+        // SAFETY: type cache entries live as long as the backend.
+        let compare = unsafe {
+            let entry =
+                pg_sys::lookup_type_cache(of.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
+            &raw mut (*entry).cmp_proc_finfo
+        };
+        Self { expression: *of, compare, greatest, kept: None }
+    }
+
+    /// Takes one more value into account, keeping it in the arena where it is the new extreme.
+    pub fn add(&mut self, value: Datum, arena: &mut Arena) {
+        if let Some(kept) = self.kept {
+            // SAFETY: both datums are non-null values of the type whose comparison this is.
+            let order = unsafe {
+                pg_sys::FunctionCall2Coll(self.compare, self.expression.collation, value, kept).value() as i32
+            };
+            if order == 0 || (order > 0) != self.greatest {
+                return;
+            }
+        }
+        self.kept = Some(keep(value, &self.expression, arena));
+    }
+
+    /// The extreme; `None` of nothing.
+    pub fn finish(self) -> Option<Datum> {
+        self.kept
+    }
+}

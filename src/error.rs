@@ -1,0 +1,140 @@
+//! Every error that a user can meet, mapped to its SQLSTATE, message, detail and hint.
+
+use crate::backend::appender::AppendError;
+use crate::backend::expression::ExpressionError;
+use crate::ingest::IngestError;
+use crate::rollup::RollupError;
+use crate::scope::ScopeError;
+use pgrx::PgSqlErrorCode as Code;
+use pgrx::pg_sys::panic::ErrorReport;
+
+fn report(code: Code, message: impl Into<String>) -> ErrorReport {
+    ErrorReport::new(code, message.into(), "pg_tally")
+}
+
+impl From<ScopeError> for ErrorReport {
+    fn from(error: ScopeError) -> Self {
+        let denied = Code::ERRCODE_INSUFFICIENT_PRIVILEGE;
+        match error {
+            ScopeError::Missing => report(denied, "no tenant in scope").set_hint(
+                "call tally.enter(tenant) first in the transaction, or have the role bound with tally.bind_role(role, tenant)",
+            ),
+            ScopeError::Denied(role) => report(denied, format!("role \"{role}\" may not enter this scope")).set_hint(
+                "a trusted role (tally.trust_role) may enter any tenant's scope, a member of tally_analyst also the global one",
+            ),
+            ScopeError::Latched => report(denied, "the transaction is in another scope already").set_hint(
+                "a scope lasts until the transaction ends; it can only be narrowed from a tenant to one of its accounts",
+            ),
+            ScopeError::Subtransaction => {
+                report(denied, "a scope can't be entered inside a savepoint or an exception block").set_hint(
+                    "call tally.enter() first in the transaction: undoing the savepoint would undo the scope",
+                )
+            }
+            ScopeError::BadId(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem)
+                .set_hint("an id is 1 to 200 bytes of text without control characters"),
+        }
+    }
+}
+
+impl From<IngestError> for ErrorReport {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Batch(problem) => {
+                let (code, hint) = match problem.sqlstate {
+                    "54000" => (
+                        Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                        "send fewer events in a batch, or raise tally.batch_max_events",
+                    ),
+                    _ => (
+                        Code::ERRCODE_INVALID_JSON_TEXT,
+                        "send one JSON object or an array of them; nothing of this batch was stored",
+                    ),
+                };
+                report(code, problem.reason).set_detail(format!("at byte {}", problem.offset)).set_hint(hint)
+            }
+            IngestError::Scope(error) => error.into(),
+            IngestError::Append(error) => error.into(),
+            IngestError::NotSerializable => report(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "could not serialize access due to a concurrent ingest of the same event",
+            )
+            .set_hint("retry the transaction"),
+            IngestError::Rollup(error) => error.into(),
+        }
+    }
+}
+
+impl From<RollupError> for ErrorReport {
+    fn from(error: RollupError) -> Self {
+        match error {
+            RollupError::Name(name) => report(Code::ERRCODE_INVALID_NAME, format!("\"{name}\" can't be used as a name"))
+                .set_hint("use 1 to 40 lower-case letters, digits and underscores, with a letter first"),
+            RollupError::Grain(name) => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("\"{name}\" is no grain"))
+                    .set_hint("grains are minute, hour, day, week, month, quarter and year")
+            }
+            RollupError::Empty(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem),
+            RollupError::Measure(text) => {
+                report(Code::ERRCODE_SYNTAX_ERROR, format!("\"{text}\" is no measure")).set_hint(
+                    "write kind(expression) AS name, where kind is count, sum, min, max, distinct or percentiles",
+                )
+            }
+            RollupError::DuplicateColumn(name) => {
+                report(Code::ERRCODE_DUPLICATE_COLUMN, format!("column \"{name}\" exists already"))
+                    .set_hint("name it otherwise, with AS")
+            }
+            RollupError::Exists(name) => {
+                report(Code::ERRCODE_DUPLICATE_TABLE, format!("relation tally.{name} exists already"))
+                    .set_hint("choose another name, or drop that rollup first with tally.drop_rollup()")
+            }
+            RollupError::Unknown(name) => {
+                report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
+                    .set_hint("tally.rollup lists the declared rollups")
+            }
+            RollupError::Type { column, found, hint } => {
+                report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" has type {found}")).set_hint(hint)
+            }
+            RollupError::Value { rollup, column, problem } => report(
+                Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("rollup \"{rollup}\": {column} {problem}"),
+            ),
+            RollupError::Expression(error) => error.into(),
+            RollupError::Append(error) => error.into(),
+        }
+    }
+}
+
+impl From<ExpressionError> for ErrorReport {
+    fn from(error: ExpressionError) -> Self {
+        match error {
+            ExpressionError::NotPlain(text) => {
+                report(Code::ERRCODE_SYNTAX_ERROR, format!("\"{text}\" is not one plain expression over an event"))
+                    .set_hint("sub-selects, aggregates, window functions and sets of rows can't be used here")
+            }
+            ExpressionError::NotImmutable(text) => {
+                report(Code::ERRCODE_INVALID_OBJECT_DEFINITION, format!("\"{text}\" is not immutable")).set_hint(
+                    "its value may depend on settings, on other rows or on the moment, so a rebuild could differ",
+                )
+            }
+            ExpressionError::SystemColumn(text) => report(
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("\"{text}\" reads a system column or the whole row"),
+            ),
+            ExpressionError::Type { expression, found, needed } => report(
+                Code::ERRCODE_DATATYPE_MISMATCH,
+                format!("\"{expression}\" has type {found}, which can't be cast to {needed}"),
+            ),
+        }
+    }
+}
+
+impl From<AppendError> for ErrorReport {
+    fn from(error: AppendError) -> Self {
+        let code = Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+        match error {
+            AppendError::Trigger(table) => report(code, format!("table \"{table}\" has an insert trigger"))
+                .set_hint("ingest writes below the executor, where triggers don't fire; drop the trigger"),
+            AppendError::Kind(table) => report(code, format!("\"{table}\" is not an ordinary heap table")),
+        }
+    }
+}

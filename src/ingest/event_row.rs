@@ -1,0 +1,83 @@
+//! A row of `tally.events`, as ingest forms it and rollups read it.
+
+use crate::backend::arena::{self, Arena};
+use pgrx::pg_sys::Datum;
+use tally_core::event::EventRef;
+
+/// Columns of `tally.events`, in order.
+pub const EVENT_COLUMN_NAMES: [&str; 9] = [
+    "occurred_at",
+    "batch_id",
+    "event_id",
+    "tenant_id",
+    "account_id",
+    "name",
+    "user_id",
+    "session_id",
+    "properties",
+];
+
+/// One row; its datums live in an arena or in a tuple of the caller's.
+pub struct EventRow {
+    pub values: [Datum; EVENT_COLUMN_NAMES.len()],
+    pub nulls: [bool; EVENT_COLUMN_NAMES.len()],
+}
+
+impl EventRow {
+    /// Forms the row of an event.
+    pub fn new(event: &EventRef, batch_id: i64, arena: &mut Arena) -> Self {
+        let text = |arena: &mut Arena, value: Option<&str>| {
+            value.map_or(Datum::from(0), |value| arena.varlena(value.as_bytes()))
+        };
+        let values = [
+            Datum::from(event.occurred_at),
+            Datum::from(batch_id),
+            arena.fixed(&event.event_id),
+            arena.varlena(event.tenant_id.as_bytes()),
+            arena.varlena(event.account_id.as_bytes()),
+            arena.varlena(event.name.as_bytes()),
+            text(arena, event.user_id.as_deref()),
+            text(arena, event.session_id.as_deref()),
+            arena.long_varlena(event.properties.jsonb()),
+        ];
+        let mut nulls = [false; EVENT_COLUMN_NAMES.len()];
+        nulls[6] = event.user_id.is_none();
+        nulls[7] = event.session_id.is_none();
+        Self { values, nulls }
+    }
+
+    /// Takes a row that a query over `EVENT_COLUMN_NAMES` returned.
+    pub fn read(values: &[Datum], nulls: &[bool]) -> Self {
+        Self {
+            values: values.try_into().expect("the query selects these columns"),
+            nulls: nulls.try_into().expect("the query selects these columns"),
+        }
+    }
+
+    /// Microseconds since 2000-01-01 UTC.
+    pub fn occurred_at(&self) -> i64 {
+        self.values[0].value() as i64
+    }
+
+    /// The tenant's datum.
+    pub fn tenant(&self) -> Datum {
+        self.values[3]
+    }
+
+    /// The account's datum.
+    pub fn account(&self) -> Datum {
+        self.values[4]
+    }
+
+    /// The tenant.
+    pub fn tenant_id(&self) -> &str {
+        // SAFETY: a text of at most 200 bytes, hence neither compressed nor out of line, as long-lived as the row.
+        unsafe { arena::read_text(self.values[3]) }
+    }
+
+    /// The account.
+    pub fn account_id(&self) -> &str {
+        // SAFETY: as for the tenant.
+        unsafe { arena::read_text(self.values[4]) }
+    }
+}

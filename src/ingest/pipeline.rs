@@ -1,0 +1,341 @@
+//! The one pipeline behind every door: parse, check the scope, sort by key, then in one subtransaction ledger, raw,
+//! rollups, batch and quarantine.
+//!
+//! The subtransaction is what makes the optimistic insert safe. A large batch is inserted into the ledger without
+//! looking its keys up first; where one turns out to be there, or another transaction is inserting it, everything is
+//! undone and done again with every key looked up (and waited for).
+
+use super::event_row::EventRow;
+use super::ledger::{self, Entry, NotSerializable};
+use super::partition;
+use super::store::{self, Quarantined};
+use super::summary::{Counts, Detail, Outcome, Summary};
+use crate::backend::appender::{AppendError, Unique};
+use crate::backend::arena::Arena;
+use crate::backend::session;
+use crate::backend::subtransaction::{self, Verdict};
+use crate::rollup::{self, RollupError};
+use crate::scope::{self, Scope, ScopeError};
+use crate::settings;
+use crate::tenant;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use tally_core::event::{self, BatchError, EventRef, Item, Limits};
+
+/// Why a whole ingest call fails, with nothing stored.
+#[derive(Debug)]
+pub enum IngestError {
+    /// The text can't be split into events, or is over a limit.
+    Batch(BatchError),
+    Scope(ScopeError),
+    Append(AppendError),
+    /// At repeatable read or above: a concurrent transaction committed one of the events.
+    NotSerializable,
+    /// A declared rollup can't be evaluated at all.
+    Rollup(RollupError),
+}
+
+/// Events may be dated this far ahead of the server's clock, in microseconds: a day, for clients whose clock is wrong.
+const FUTURE: i64 = 86_400_000_000;
+/// 1970-01-01 00:00 UTC: earlier events are refused, since a few of them would make a partition for every month.
+const EARLIEST: i64 = -946_684_800_000_000;
+
+/// What one attempt came to.
+enum Attempt {
+    Done,
+    /// A key clashed: look every key up next time.
+    Clash,
+}
+
+/// Where an attempt stands, so that an error's origin is known after it was undone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Storing,
+    Rollups,
+}
+
+struct Batch<'a> {
+    items: Vec<Item<'a>>,
+    /// One outcome for each item.
+    outcomes: Vec<Outcome>,
+    /// Positions of the valid events, the first of each key in the batch, sorted by key.
+    candidates: Vec<usize>,
+    /// Later events of the same key: position, and index of the candidate.
+    repeats: Vec<(usize, usize)>,
+    scope: Scope,
+    now: i64,
+}
+
+/// Ingests one event or an array of them.
+pub fn run(text: &str) -> Result<Summary, IngestError> {
+    session::require_writable(c"tally.ingest()");
+    let scope = scope::for_writing()?;
+    let limits = Limits {
+        batch_events: settings::batch_max_events(),
+        properties_bytes: settings::properties_max_size(),
+        earliest: EARLIEST,
+        latest: session::clock() + FUTURE,
+        ..Limits::default()
+    };
+    let items = event::parse_batch(text, &limits)?.items;
+    let now = session::transaction_start();
+    let mut batch =
+        Batch { outcomes: Vec::with_capacity(items.len()), items, candidates: vec![], repeats: vec![], scope, now };
+    batch.judge();
+    batch.group();
+    batch.store()
+}
+
+impl<'a> Batch<'a> {
+    /// Gives each item its first outcome: rejected where it isn't valid or not in scope.
+    fn judge(&mut self) {
+        for item in &self.items {
+            self.outcomes.push(match &item.event {
+                Err(rejection) => {
+                    Outcome::Rejected { sqlstate: rejection.sqlstate.into(), reason: rejection.reason.clone() }
+                }
+                Ok(event) if !self.scope.admits(&event.tenant_id, &event.account_id) => Outcome::Rejected {
+                    sqlstate: "42501".into(),
+                    reason: format!(
+                        "tenant_id \"{}\", account_id \"{}\" is outside the scope",
+                        event.tenant_id, event.account_id
+                    ),
+                },
+                Ok(_) => Outcome::Accepted,
+            });
+        }
+    }
+
+    /// Finds the candidates and their repeats among the items that aren't rejected.
+    fn group(&mut self) {
+        let mut sorted: Vec<usize> =
+            (0..self.items.len()).filter(|&position| !self.outcomes[position].is_rejected()).collect();
+        let key = |position: usize| {
+            let event = event_at(&self.items, position);
+            (event.tenant_id.as_bytes(), event.event_id)
+        };
+        sorted.sort_unstable_by(|&left, &right| key(left).cmp(&key(right)).then(left.cmp(&right)));
+        self.candidates.clear();
+        self.repeats.clear();
+        for position in sorted {
+            match self.candidates.last() {
+                Some(&first) if key(first) == key(position) => {
+                    self.repeats.push((position, self.candidates.len() - 1));
+                }
+                _ => self.candidates.push(position),
+            }
+        }
+    }
+
+    /// Stores the batch: again with every key looked up where a key clashed, and again without the events that a
+    /// declared rollup can't be evaluated for.
+    fn store(mut self) -> Result<Summary, IngestError> {
+        let mut look_up = None;
+        loop {
+            let batch_id = new_batch_id();
+            let mut stage = Stage::Storing;
+            let attempt = subtransaction::run(|| match self.attempt(batch_id, look_up, &mut stage) {
+                Ok(Attempt::Done) => Verdict::Keep(Ok(Attempt::Done)),
+                other => Verdict::Undo(other),
+            });
+            match attempt {
+                Ok(Ok(Attempt::Done)) => {
+                    session::advance_command();
+                    let summary = self.summary(batch_id);
+                    rollup::relieve(summary.counts.accepted)?;
+                    return Ok(summary);
+                }
+                Ok(Ok(Attempt::Clash)) => look_up = Some(true),
+                Ok(Err(IngestError::Rollup(error @ RollupError::Value { .. }))) => {
+                    if !self.reject_unevaluable()? {
+                        return Err(error.into());
+                    }
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(caught) if stage == Stage::Rollups && caught.is_about_data() => {
+                    if !self.reject_unevaluable()? {
+                        caught.rethrow();
+                    }
+                }
+                Err(caught) => caught.rethrow(),
+            }
+        }
+    }
+
+    /// One try at storing everything; `look_up` says whether to look every key up first, `None` leaves it to a sample.
+    fn attempt(
+        &mut self,
+        batch_id: i64,
+        look_up: Option<bool>,
+        stage: &mut Stage,
+    ) -> Result<Attempt, IngestError> {
+        let items = &self.items;
+        let candidates = || self.candidates.iter().map(|&position| event_at(items, position));
+        partition::ensure(candidates().map(|event| event.occurred_at));
+        let Ok(hashers) = tenant::hashers(candidates().map(|event| &*event.tenant_id), self.now)? else {
+            return Ok(Attempt::Clash);
+        };
+        let entries: Vec<Entry> = candidates().map(entry).collect();
+        let look_up = look_up.map_or_else(|| ledger::wants_look_up(&entries), Ok)?;
+        let known = if look_up { ledger::look_up(&entries)? } else { vec![None; entries.len()] };
+
+        let new = || (0..entries.len()).filter(|&index| known[index].is_none());
+        if new().next().is_some() {
+            let mut arena = Arena::default();
+            if ledger::insert(new().map(|index| &entries[index]), batch_id, &mut arena)? == Unique::Clash {
+                return Ok(Attempt::Clash);
+            }
+            let mut rows: Vec<EventRow> = new()
+                .map(|index| EventRow::new(event_at(items, self.candidates[index]), batch_id, &mut arena))
+                .collect();
+            store::raw(&mut rows)?;
+            *stage = Stage::Rollups;
+            rollup::append(&rows, &hashers)?;
+            *stage = Stage::Storing;
+        }
+        for (index, &position) in self.candidates.iter().enumerate() {
+            self.outcomes[position] = outcome(known[index], entries[index].fingerprint);
+        }
+        for &(position, first) in &self.repeats {
+            let there = known[first].unwrap_or(entries[first].fingerprint);
+            self.outcomes[position] = outcome(Some(there), entry(event_at(&self.items, position)).fingerprint);
+        }
+        self.record(batch_id)
+    }
+
+    /// Writes the batch's own rows and the quarantine.
+    fn record(&self, batch_id: i64) -> Result<Attempt, IngestError> {
+        let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
+        let mut quarantined = Vec::new();
+        for (item, outcome) in self.items.iter().zip(&self.outcomes) {
+            let (tenant_id, account_id) = self.home(item);
+            counts.entry(tenant_id).or_default().add(outcome);
+            if matches!(outcome, Outcome::Conflict | Outcome::Rejected { .. }) {
+                quarantined.push(Quarantined {
+                    position: item.position as u32,
+                    event_id: event_id(item),
+                    tenant_id,
+                    account_id,
+                    outcome,
+                    body: item.raw,
+                });
+            }
+        }
+        let caller = session::session_role_name();
+        let unique = store::batch(batch_id, self.now, &counts, &caller)? == Unique::Yes
+            && store::quarantine(batch_id, self.now, &quarantined)? == Unique::Yes;
+        Ok(if unique { Attempt::Done } else { Attempt::Clash })
+    }
+
+    /// Tenant and account under which an item is recorded: the caller's own scope, or what the item itself names where
+    /// the caller may write for every tenant. Empty where nothing valid is known.
+    fn home<'b>(&'b self, item: &'b Item<'a>) -> (&'b str, &'b str) {
+        match (&self.scope, &item.event) {
+            (Scope::Tenant { tenant, account }, _) => (tenant, account.as_deref().unwrap_or_default()),
+            (Scope::Global, Ok(event)) => (&event.tenant_id, &event.account_id),
+            (Scope::Global, Err(rejection)) => (rejection.tenant_id.as_deref().unwrap_or_default(), ""),
+        }
+    }
+
+    /// Rejects the events for which a declared rollup's expressions fail; says whether there were any.
+    fn reject_unevaluable(&mut self) -> Result<bool, IngestError> {
+        let mut found = false;
+        let valid = self.candidates.iter().copied().chain(self.repeats.iter().map(|&(position, _)| position));
+        for position in valid.collect::<Vec<_>>() {
+            let mut arena = Arena::default();
+            let row = EventRow::new(event_at(&self.items, position), 0, &mut arena);
+            if let Some((sqlstate, reason)) = rollup::evaluate(&row)? {
+                found = true;
+                self.outcomes[position] = Outcome::Rejected { sqlstate: Cow::Owned(sqlstate), reason };
+            }
+        }
+        self.group();
+        Ok(found)
+    }
+
+    fn summary(&self, batch_id: i64) -> Summary {
+        let mut counts = Counts::default();
+        let mut details = Vec::new();
+        for (item, outcome) in self.items.iter().zip(&self.outcomes) {
+            counts.add(outcome);
+            if *outcome != Outcome::Accepted {
+                let (sqlstate, reason) = outcome.reason();
+                details.push(Detail {
+                    position: item.position as u32,
+                    event_id: event_id(item).map(|id| event::format_uuid(&id)),
+                    outcome: outcome.word(),
+                    sqlstate,
+                    reason,
+                });
+            }
+        }
+        let details = serde_json::to_string(&details).expect("details are strings and numbers");
+        Summary { batch_id, counts, details }
+    }
+}
+
+fn event_at<'b, 'a>(items: &'b [Item<'a>], position: usize) -> &'b EventRef<'a> {
+    items[position].event.as_ref().expect("candidates are valid events")
+}
+
+/// The outcome of an event whose key has the fingerprint `known` in the ledger.
+fn outcome(known: Option<i64>, fingerprint: i64) -> Outcome {
+    match known {
+        None => Outcome::Accepted,
+        Some(known) if known == fingerprint => Outcome::Duplicate,
+        Some(_) => Outcome::Conflict,
+    }
+}
+
+fn event_id(item: &Item) -> Option<[u8; 16]> {
+    match &item.event {
+        Ok(event) => Some(event.event_id),
+        Err(rejection) => rejection.event_id,
+    }
+}
+
+fn entry<'a>(event: &'a EventRef) -> Entry<'a> {
+    Entry {
+        tenant_id: &event.tenant_id,
+        event_id: event.event_id,
+        occurred_at: event.occurred_at,
+        fingerprint: event::fingerprint(event),
+    }
+}
+
+/// A batch id: milliseconds since 2000 and 22 random bits. In order of time, but not a sequence, whose gaps would tell
+/// a tenant how much the others send.
+fn new_batch_id() -> i64 {
+    let random = u32::from_le_bytes(session::random_bytes()) >> 10;
+    (session::clock() / 1000) << 22 | i64::from(random)
+}
+
+impl From<BatchError> for IngestError {
+    fn from(error: BatchError) -> Self {
+        Self::Batch(error)
+    }
+}
+
+impl From<ScopeError> for IngestError {
+    fn from(error: ScopeError) -> Self {
+        Self::Scope(error)
+    }
+}
+
+impl From<AppendError> for IngestError {
+    fn from(error: AppendError) -> Self {
+        Self::Append(error)
+    }
+}
+
+impl From<NotSerializable> for IngestError {
+    fn from(_: NotSerializable) -> Self {
+        Self::NotSerializable
+    }
+}
+
+impl From<RollupError> for IngestError {
+    fn from(error: RollupError) -> Self {
+        Self::Rollup(error)
+    }
+}

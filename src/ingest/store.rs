@@ -1,0 +1,110 @@
+//! Writes a batch's rows: raw events, the batch itself, the quarantine.
+
+use super::event_row::EventRow;
+use super::summary::{Counts, Outcome};
+use crate::backend::appender::{AppendError, Appender, Unique};
+use crate::backend::arena::Arena;
+use crate::backend::partition::Routing;
+use crate::backend::session;
+use pgrx::pg_sys::{Datum, Oid};
+use std::collections::BTreeMap;
+
+/// Writes events into their partitions. Each partition's rows are sorted as its index is, so that neighbouring rows go
+/// to neighbouring index pages.
+pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
+    let routing = Routing::open(session::relation(c"events"));
+    let mut by_partition: BTreeMap<u32, Vec<&mut EventRow>> = BTreeMap::new();
+    for row in rows {
+        let partition = routing.find(row.occurred_at()).expect("partition::ensure made it");
+        by_partition.entry(partition.to_u32()).or_default().push(row);
+    }
+    routing.close();
+    for (partition, mut rows) in by_partition {
+        rows.sort_unstable_by(|left, right| {
+            (left.tenant_id(), left.account_id(), left.occurred_at()).cmp(&(
+                right.tenant_id(),
+                right.account_id(),
+                right.occurred_at(),
+            ))
+        });
+        let mut events = Appender::open(Oid::from(partition))?;
+        for row in rows {
+            // No unique index here: the ledger has said that each event is new.
+            let _ = events.push(&mut row.values, &mut row.nulls);
+        }
+        let _ = events.finish();
+    }
+    Ok(())
+}
+
+/// Writes the batch's row for each tenant.
+pub fn batch(
+    batch_id: i64,
+    now: i64,
+    counts: &BTreeMap<&str, Counts>,
+    caller: &str,
+) -> Result<Unique, AppendError> {
+    let mut arena = Arena::default();
+    let mut batches = Appender::open(session::relation(c"ingest_batch"))?;
+    let caller = arena.name(caller);
+    for (tenant, counts) in counts {
+        let mut row = [
+            Datum::from(batch_id),
+            Datum::from(now),
+            Datum::from(counts.accepted as i32),
+            Datum::from(counts.duplicates as i32),
+            Datum::from(counts.conflicts as i32),
+            Datum::from(counts.rejected as i32),
+            arena.varlena(tenant.as_bytes()),
+            caller,
+        ];
+        if batches.push(&mut row, &mut [false; 8]) == Unique::Clash {
+            return Ok(Unique::Clash);
+        }
+    }
+    Ok(batches.finish())
+}
+
+/// An event on its way to the quarantine.
+pub struct Quarantined<'a> {
+    pub position: u32,
+    pub event_id: Option<[u8; 16]>,
+    pub tenant_id: &'a str,
+    pub account_id: &'a str,
+    pub outcome: &'a Outcome,
+    pub body: &'a str,
+}
+
+/// Writes conflicting and rejected events, whole.
+pub fn quarantine(
+    batch_id: i64,
+    now: i64,
+    events: &[Quarantined],
+) -> Result<Unique, AppendError> {
+    if events.is_empty() {
+        return Ok(Unique::Yes);
+    }
+    let mut table = Appender::open(session::relation(c"quarantine"))?;
+    for event in events {
+        let mut arena = Arena::default();
+        let (sqlstate, reason) = event.outcome.reason();
+        let mut row = [
+            Datum::from(batch_id),
+            Datum::from(now),
+            Datum::from(event.position as i32),
+            event.event_id.map_or(Datum::from(0), |id| arena.fixed(&id)),
+            arena.varlena(event.tenant_id.as_bytes()),
+            arena.varlena(event.account_id.as_bytes()),
+            arena.varlena(event.outcome.word().as_bytes()),
+            arena.varlena(sqlstate.as_bytes()),
+            arena.varlena(reason.as_bytes()),
+            arena.varlena(event.body.as_bytes()),
+        ];
+        let mut nulls = [false; 10];
+        nulls[3] = event.event_id.is_none();
+        if table.push(&mut row, &mut nulls) == Unique::Clash {
+            return Ok(Unique::Clash);
+        }
+    }
+    Ok(table.finish())
+}

@@ -1,0 +1,209 @@
+//! Groups a batch's events and accumulates each group's measures.
+
+use super::RollupError;
+use super::definition::{Definition, Kind};
+use crate::backend::arena::Arena;
+use crate::backend::value::{self, Extreme, NumericSum};
+use crate::sketch::hash::Hashable;
+use pgrx::pg_sys::Datum;
+use std::collections::HashMap;
+use tally_core::hll::{DEFAULT_LGK, Hll, ValueHasher};
+use tally_core::tdigest::{DEFAULT_COMPRESSION, TDigest};
+
+/// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
+const MAX_DIMENSION: usize = 500;
+
+/// One measure of one group.
+enum Cell {
+    Count(i64),
+    Sum(NumericSum),
+    Extreme(Extreme),
+    Distinct(Hll),
+    Percentiles(TDigest),
+}
+
+struct Group {
+    tenant: Datum,
+    account: Datum,
+    bucket: i64,
+    dimensions: Vec<Option<Datum>>,
+    cells: Vec<Cell>,
+}
+
+/// The groups of one rollup that a batch adds to.
+pub struct Groups<'d> {
+    definition: &'d Definition,
+    hashables: Vec<Option<Hashable>>,
+    groups: Vec<Group>,
+    by_key: HashMap<Vec<u8>, usize>,
+    key: Vec<u8>,
+    arena: Arena,
+}
+
+/// What the groups need to know of an event beside its evaluated expressions.
+pub struct Origin<'a> {
+    pub tenant_id: &'a str,
+    pub account_id: &'a str,
+    pub tenant: Datum,
+    pub account: Datum,
+    pub bucket: i64,
+    pub hasher: &'a ValueHasher,
+}
+
+impl<'d> Groups<'d> {
+    pub fn new(definition: &'d Definition) -> Result<Self, RollupError> {
+        let hashables = definition
+            .columns
+            .iter()
+            .map(|column| match (column.kind, &column.expression) {
+                (Kind::Distinct, Some(expression)) => Hashable::of(expression.type_oid).map(Some).ok_or_else(|| {
+                    RollupError::Type {
+                        column: column.name.clone(),
+                        found: crate::backend::expression::type_name(expression.type_oid),
+                        hint: "distinct counts text, uuid, integers, bytea, timestamptz and numeric; cast to text",
+                    }
+                }),
+                _ => Ok(None),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            definition,
+            hashables,
+            groups: Vec::new(),
+            by_key: HashMap::new(),
+            key: Vec::new(),
+            arena: Arena::default(),
+        })
+    }
+
+    /// Adds one event; `values` are its evaluated expressions, in the order of the columns that have one.
+    pub fn add(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<(), RollupError> {
+        let group = self.group(origin, values, nulls)?;
+        let cells = &mut self.groups[group].cells;
+        let mut place = 0;
+        let mut cell = 0;
+        for (index, column) in self.definition.columns.iter().enumerate() {
+            let value = column.expression.as_ref().map(|expression| {
+                place += 1;
+                (expression, (!nulls[place - 1]).then(|| values[place - 1]))
+            });
+            if column.kind == Kind::Dimension {
+                continue;
+            }
+            cell += 1;
+            match (&mut cells[cell - 1], value) {
+                (Cell::Count(count), None | Some((_, Some(_)))) => *count += 1,
+                (_, None | Some((_, None))) => {}
+                (Cell::Sum(sum), Some((_, Some(value)))) => {
+                    sum.add(value).map_err(|()| self.definition.refuse(&column.name, "is not a finite number"))?;
+                }
+                (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
+                (Cell::Distinct(hll), Some((_, Some(value)))) => {
+                    let hashable = self.hashables[index].as_ref().expect("made for every distinct measure");
+                    if let Some(coupon) = hashable.coupon(origin.hasher, value) {
+                        hll.add(coupon);
+                    }
+                }
+                (Cell::Percentiles(digest), Some((_, Some(value)))) => {
+                    let value = f64::from_bits(value.value() as u64);
+                    digest
+                        .add(value)
+                        .map_err(|_| self.definition.refuse(&column.name, "is not a finite number"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands each group's pending row to `write`.
+    pub fn rows(mut self, mut write: impl FnMut(&mut [Datum], &mut [bool])) {
+        let mut values = Vec::new();
+        let mut nulls = Vec::new();
+        for group in std::mem::take(&mut self.groups) {
+            values.clear();
+            values.extend([group.tenant, group.account, Datum::from(group.bucket)]);
+            nulls.clear();
+            nulls.extend([false; 3]);
+            let mut push = |value: Option<Datum>| {
+                values.push(value.unwrap_or(Datum::from(0)));
+                nulls.push(value.is_none());
+            };
+            group.dimensions.into_iter().for_each(&mut push);
+            for cell in group.cells {
+                push(match cell {
+                    Cell::Count(count) => Some(Datum::from(count)),
+                    Cell::Sum(sum) => sum.finish(),
+                    Cell::Extreme(extreme) => extreme.finish(),
+                    Cell::Distinct(hll) => Some(self.arena.varlena(&hll.to_bytes())),
+                    Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.to_bytes())),
+                });
+            }
+            write(&mut values, &mut nulls);
+        }
+    }
+
+    fn group(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<usize, RollupError> {
+        self.key.clear();
+        for id in [origin.tenant_id, origin.account_id] {
+            self.key.push(id.len() as u8);
+            self.key.extend_from_slice(id.as_bytes());
+        }
+        self.key.extend_from_slice(&origin.bucket.to_le_bytes());
+        for (place, column) in self.definition.dimensions().enumerate() {
+            let expression = column.expression.as_ref().expect("a dimension has an expression");
+            if nulls[place] {
+                self.key.push(0);
+                continue;
+            }
+            self.key.push(1);
+            let before = self.key.len();
+            value::append_bytes(values[place], expression, &mut self.key);
+            if self.key.len() - before > MAX_DIMENSION {
+                return Err(self.definition.refuse(&column.name, "is longer than 500 bytes"));
+            }
+        }
+        if let Some(&found) = self.by_key.get(&self.key) {
+            return Ok(found);
+        }
+        let dimensions = self
+            .definition
+            .dimensions()
+            .enumerate()
+            .map(|(place, column)| {
+                let expression = column.expression.as_ref().expect("a dimension has an expression");
+                (!nulls[place]).then(|| value::keep(values[place], expression, &mut self.arena))
+            })
+            .collect();
+        let cells = self
+            .definition
+            .measures()
+            .map(|column| match (column.kind, &column.expression) {
+                (Kind::Sum, _) => Cell::Sum(NumericSum::default()),
+                (Kind::Min, Some(expression)) => Cell::Extreme(Extreme::smallest(expression)),
+                (Kind::Max, Some(expression)) => Cell::Extreme(Extreme::greatest(expression)),
+                (Kind::Distinct, _) => {
+                    Cell::Distinct(Hll::new(DEFAULT_LGK, origin.hasher.keying()).expect("the default size is valid"))
+                }
+                (Kind::Percentiles, _) => {
+                    Cell::Percentiles(TDigest::new(DEFAULT_COMPRESSION).expect("the default is valid"))
+                }
+                _ => Cell::Count(0),
+            })
+            .collect();
+        self.groups.push(Group {
+            tenant: origin.tenant,
+            account: origin.account,
+            bucket: origin.bucket,
+            dimensions,
+            cells,
+        });
+        self.by_key.insert(self.key.clone(), self.groups.len() - 1);
+        Ok(self.groups.len() - 1)
+    }
+}
+
+impl Definition {
+    fn refuse(&self, column: &str, problem: &'static str) -> RollupError {
+        RollupError::Value { rollup: self.name.clone(), column: column.to_owned(), problem }
+    }
+}

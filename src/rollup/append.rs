@@ -1,0 +1,111 @@
+//! Appends what events add to each rollup: one pending row for each group, never an update.
+
+use super::RollupError;
+use super::accumulate::{Groups, Origin};
+use super::definition::{self, Definition};
+use crate::backend::appender::Appender;
+use crate::backend::expression::{Expression, Projector};
+use crate::backend::scan;
+use crate::backend::session;
+use crate::backend::subtransaction::{self, Verdict};
+use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
+use crate::tenant::{self, Hashers};
+use tally_core::hll::{HashKey, ValueHasher};
+
+/// Appends the pending rows of newly stored events to every declared rollup; returns how many bytes of them.
+pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<(), RollupError> {
+    for definition in definition::all()?.iter() {
+        append_to(definition, rows, hashers)?;
+    }
+    Ok(())
+}
+
+/// Appends every event that is there to one rollup, as if it had been ingested now.
+pub fn fill(name: &str) -> Result<(), RollupError> {
+    let definitions = definition::all()?;
+    let definition = definitions
+        .iter()
+        .find(|definition| definition.name == name)
+        .ok_or_else(|| RollupError::Unknown(name.to_owned()))?;
+    let query = format!("SELECT {} FROM tally.events", EVENT_COLUMN_NAMES.join(", "));
+    session::as_owner(|| {
+        scan::for_each_chunk(&query, |rows| {
+            let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
+            let names = rows.iter().map(EventRow::tenant_id);
+            let hashers = tenant::hashers(names, session::transaction_start())?;
+            let hashers = hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
+            append_to(definition, &rows, &hashers)
+        })
+    })
+}
+
+/// Tries one event on every rollup and undoes it: error code and reason where one of them can't be evaluated for it.
+pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError> {
+    let hasher = ValueHasher::Keyed { key: HashKey([0; 16]), epoch: 0 };
+    for definition in definition::all()?.iter() {
+        let mut groups = Groups::new(definition)?;
+        let tried = subtransaction::run(|| {
+            Verdict::Undo(session::with_owner_rights(|| {
+                add(definition, &mut projector(definition), &mut groups, row, &hasher)
+            }))
+        });
+        match tried {
+            Ok(Ok(())) => {}
+            Ok(Err(RollupError::Value { rollup, column, problem })) => {
+                return Ok(Some(("22003".into(), format!("rollup \"{rollup}\": {column} {problem}"))));
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(caught) if caught.is_about_data() => {
+                let reason = format!("rollup \"{}\": {}", definition.name, caught.message);
+                return Ok(Some((subtransaction::sqlstate(caught.code), reason)));
+            }
+            Err(caught) => caught.rethrow(),
+        }
+    }
+    Ok(None)
+}
+
+fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> Result<(), RollupError> {
+    let mut groups = Groups::new(definition)?;
+    session::with_owner_rights(|| -> Result<(), RollupError> {
+        let mut projector = projector(definition);
+        for row in rows {
+            add(definition, &mut projector, &mut groups, row, &hashers[row.tenant_id()])?;
+        }
+        Ok(())
+    })?;
+    let mut pending = Appender::open(definition.pending)?;
+    groups.rows(|values, nulls| {
+        // A pending table has no key that could clash.
+        let _ = pending.push(values, nulls);
+    });
+    let _ = pending.finish();
+    Ok(())
+}
+
+fn projector(definition: &Definition) -> Projector {
+    let expressions: Vec<Expression> =
+        definition.columns.iter().filter_map(|column| column.expression).collect();
+    Projector::new(session::relation(c"events"), definition.filter.as_ref(), &expressions)
+}
+
+fn add(
+    definition: &Definition,
+    projector: &mut Projector,
+    groups: &mut Groups,
+    row: &EventRow,
+    hasher: &ValueHasher,
+) -> Result<(), RollupError> {
+    let Some((values, nulls)) = projector.evaluate(&row.values, &row.nulls) else {
+        return Ok(());
+    };
+    let origin = Origin {
+        tenant_id: row.tenant_id(),
+        account_id: row.account_id(),
+        tenant: row.tenant(),
+        account: row.account(),
+        bucket: definition.pending_grain().floor(row.occurred_at()),
+        hasher,
+    };
+    groups.add(&origin, values, nulls)
+}

@@ -1,0 +1,165 @@
+//! The declared rollups as the running backend knows them.
+
+use super::RollupError;
+use crate::backend::expression::{self, Expression};
+use crate::backend::{cache, session};
+use pgrx::pg_sys::{self, Oid};
+use pgrx::prelude::*;
+use std::rc::Rc;
+use std::str::FromStr;
+use tally_core::grain::Grain;
+
+/// What a column of a rollup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Dimension,
+    Count,
+    Sum,
+    Min,
+    Max,
+    Distinct,
+    Percentiles,
+}
+
+impl Kind {
+    const ALL: [(Kind, &'static str); 7] = [
+        (Kind::Dimension, "dimension"),
+        (Kind::Count, "count"),
+        (Kind::Sum, "sum"),
+        (Kind::Min, "min"),
+        (Kind::Max, "max"),
+        (Kind::Distinct, "distinct"),
+        (Kind::Percentiles, "percentiles"),
+    ];
+
+    /// The word for it in declarations.
+    pub fn name(self) -> &'static str {
+        Kind::ALL.iter().find(|(kind, _)| *kind == self).expect("every kind is listed").1
+    }
+
+    /// The type that the measure's argument is cast to.
+    pub fn argument_type(self) -> Option<Oid> {
+        match self {
+            Kind::Sum => Some(pg_sys::NUMERICOID),
+            Kind::Percentiles => Some(pg_sys::FLOAT8OID),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Kind::ALL.iter().find(|(_, word)| *word == name).map(|(kind, _)| *kind).ok_or(())
+    }
+}
+
+/// A dimension or a measure.
+pub struct Column {
+    pub name: String,
+    pub kind: Kind,
+    /// `None` for `count(*)`.
+    pub expression: Option<Expression>,
+}
+
+/// A declared rollup, its expressions analysed.
+pub struct Definition {
+    pub name: String,
+    pub grains: Vec<Grain>,
+    pub filter: Option<Expression>,
+    /// Dimensions, then measures.
+    pub columns: Vec<Column>,
+    pub pending: Oid,
+}
+
+impl Definition {
+    /// Width of the pending rows' buckets: the finest grain, from which the others are made when they are folded.
+    pub fn pending_grain(&self) -> Grain {
+        Grain::common(&self.grains).expect("a rollup has a grain")
+    }
+
+    /// Names of the dimensions.
+    pub fn dimensions(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.kind == Kind::Dimension)
+    }
+
+    /// The measures.
+    pub fn measures(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.kind != Kind::Dimension)
+    }
+}
+
+thread_local! {
+    static KNOWN: cache::Cache<Rc<Vec<Definition>>> = const { cache::Cache::new() };
+}
+
+/// Every declared rollup, in order of name. Takes the lock that keeps rollups from being declared or dropped until the
+/// transaction ends: what this transaction appends fits what is declared when it commits.
+pub fn all() -> Result<Rc<Vec<Definition>>, RollupError> {
+    let table = session::relation(c"rollup");
+    session::lock_relation(table, pg_sys::RowExclusiveLock);
+    KNOWN.with(|known| known.get_or_load(table, || Ok(Rc::new(load()?))))
+}
+
+/// Makes every backend load the declarations anew, once this transaction commits.
+pub fn invalidate() {
+    cache::invalidate(session::relation(c"rollup"));
+}
+
+/// Takes the lock that waits for every running ingest, and keeps new ones waiting, until the transaction ends.
+pub fn lock_out_ingest() {
+    session::lock_relation(session::relation(c"rollup"), pg_sys::ShareRowExclusiveLock);
+}
+
+fn load() -> Result<Vec<Definition>, RollupError> {
+    let rows: Vec<_> = session::as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "SELECT r.rollup_name, r.grains, r.filter, c.column_name, c.kind, c.expression, \
+                        ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid \
+                   FROM tally.rollup AS r JOIN tally.rollup_column AS c USING (rollup_name) \
+                  ORDER BY r.rollup_name, c.position",
+                None,
+                &[],
+            )?;
+            rows.map(|row| {
+                Ok((
+                    row.get::<String>(1)?.expect("not null"),
+                    row.get::<Vec<String>>(2)?.expect("not null"),
+                    row.get::<String>(3)?,
+                    row.get::<String>(4)?.expect("not null"),
+                    row.get::<String>(5)?.expect("not null"),
+                    row.get::<String>(6)?,
+                    row.get::<Oid>(7)?.expect("not null"),
+                ))
+            })
+            .collect::<Result<Vec<_>, pgrx::spi::Error>>()
+        })
+    })
+    .expect("the columns have these types");
+
+    let mut definitions: Vec<Definition> = Vec::new();
+    for (name, grains, filter, column, kind, expression, pending) in rows {
+        if definitions.last().is_none_or(|last| last.name != name) {
+            let filter = filter.map(|text| analyse_filter(&text)).transpose()?;
+            let grains = grains.iter().map(|grain| grain.parse().expect("checked when declared")).collect();
+            definitions.push(Definition { name, grains, filter, columns: Vec::new(), pending });
+        }
+        let kind: Kind = kind.parse().expect("a check constraint lists the kinds");
+        let expression = expression.map(|text| analyse(&text, kind.argument_type())).transpose()?;
+        let definition = definitions.last_mut().expect("pushed above");
+        definition.columns.push(Column { name: column, kind, expression });
+    }
+    Ok(definitions)
+}
+
+/// Analyses an expression as ingest will: names that aren't qualified are looked up in `pg_catalog` and `tally` alone.
+pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<Expression, RollupError> {
+    Ok(session::with_fixed_path(|| expression::analyse(text, cast_to))?.0)
+}
+
+/// Analyses a filter: an expression that is true or false.
+pub fn analyse_filter(text: &str) -> Result<Expression, RollupError> {
+    analyse(&format!("({text}\n)"), Some(pg_sys::BOOLOID))
+}

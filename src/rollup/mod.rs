@@ -1,0 +1,53 @@
+//! Rollups: declared sets of dimensions and measures, kept per tenant, account and time bucket.
+//!
+//! `declare` makes them, `append` writes what a batch adds as pending rows, `fold` merges pending rows into the base
+//! rows; the views show both.
+
+mod accumulate;
+mod append;
+mod declare;
+mod definition;
+mod fold;
+
+pub use append::{append, evaluate};
+pub use fold::relieve;
+
+use crate::backend::appender::AppendError;
+use crate::backend::expression::ExpressionError;
+
+/// Why a rollup can't be declared, filled or folded.
+#[derive(Debug)]
+pub enum RollupError {
+    /// A name that isn't a plain lower-case identifier, or is reserved.
+    Name(String),
+    /// A grain that doesn't exist.
+    Grain(String),
+    /// Nothing to measure, or no grain.
+    Empty(&'static str),
+    /// A measure that isn't of the form `kind(expression) AS name`.
+    Measure(String),
+    /// Two columns of the same name.
+    DuplicateColumn(String),
+    /// A relation of that name exists.
+    Exists(String),
+    /// No such rollup.
+    Unknown(String),
+    /// A type that can't be a dimension or be counted.
+    Type { column: String, found: String, hint: &'static str },
+    /// A value that the rollup can't hold.
+    Value { rollup: String, column: String, problem: &'static str },
+    Expression(ExpressionError),
+    Append(AppendError),
+}
+
+impl From<ExpressionError> for RollupError {
+    fn from(error: ExpressionError) -> Self {
+        Self::Expression(error)
+    }
+}
+
+impl From<AppendError> for RollupError {
+    fn from(error: AppendError) -> Self {
+        Self::Append(error)
+    }
+}

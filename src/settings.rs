@@ -1,0 +1,77 @@
+//! The settings, in alphabetical order; the rest of the crate calls the accessors.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+
+static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static PENDING_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(4096);
+static PROPERTIES_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
+static SCOPE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// Events that one ingest call may carry. 100,000 typical events are 25 MB of text, parsed in a tenth of a second.
+pub fn batch_max_events() -> usize {
+    BATCH_MAX_EVENTS.get() as usize
+}
+
+/// Size in bytes of a rollup's pending table above which ingest folds it itself. 4 MB is what GIN allows its own
+/// pending list by default: about 20,000 rows, a few milliseconds for a reader to merge.
+pub fn pending_limit() -> u64 {
+    PENDING_LIMIT.get() as u64 * 1024
+}
+
+/// Size in bytes that an event's properties may have as text. 64 kB is above what product events carry (the median of
+/// real ones is below 1 kB) and small enough that a batch of the largest stays in memory.
+pub fn properties_max_size() -> usize {
+    PROPERTIES_MAX_SIZE.get() as usize * 1024
+}
+
+/// The scope of the running transaction as `scope` wrote it; `None` where nothing entered one.
+pub fn scope() -> Option<CString> {
+    SCOPE.get().filter(|value| !value.is_empty())
+}
+
+/// Defines the settings and reserves their prefix.
+pub fn define() {
+    GucRegistry::define_int_guc(
+        c"tally.batch_max_events",
+        c"Events that one ingest call may carry.",
+        c"A larger batch is refused whole, with nothing stored.",
+        &BATCH_MAX_EVENTS,
+        1,
+        1_000_000,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"tally.pending_limit",
+        c"Size of a rollup's pending rows above which ingest folds them itself.",
+        c"Smaller makes reads faster, larger makes ingest steadier; maintain() folds before it is reached.",
+        &PENDING_LIMIT,
+        64,
+        1_048_576,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"tally.properties_max_size",
+        c"Size that the properties of one event may have as text.",
+        c"An event with larger properties is rejected.",
+        &PROPERTIES_MAX_SIZE,
+        1,
+        1024,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_string_guc(
+        c"tally.scope",
+        c"The scope of the running transaction.",
+        c"Written by tally.enter() alone; no user can set it.",
+        &SCOPE,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
+    );
+    // SAFETY: a constant C string; called once, from _PG_init.
+    unsafe {
+        pgrx::pg_sys::MarkGUCPrefixReserved(c"tally".as_ptr());
+    }
+}

@@ -1,0 +1,3 @@
+//! Sketches as SQL types.
+
+pub mod hash;

@@ -1,0 +1,61 @@
+//! Tenants, as ingest meets them: the secret key of each one's sketches, made when its first event arrives.
+
+use crate::backend::appender::{AppendError, Appender, Unique};
+use crate::backend::arena::{self, Arena};
+use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::session;
+use pgrx::pg_sys::Datum;
+use std::collections::BTreeMap;
+use tally_core::hll::{HashKey, ValueHasher};
+
+/// The hasher of each tenant's distinct counts.
+pub type Hashers = BTreeMap<String, ValueHasher>;
+
+/// Another transaction is registering one of the tenants.
+pub struct Clash;
+
+/// Finds the tenants' hashers and registers the tenants that are new, in order of name, so that two batches wait for
+/// each other in one order only.
+pub fn hashers<'a>(names: impl Iterator<Item = &'a str>, now: i64) -> Result<Result<Hashers, Clash>, AppendError> {
+    let table = session::relation(c"tenant");
+    let mut arena = Arena::default();
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut found = Hashers::new();
+    let mut missing = Vec::new();
+    let mut known = Lookup::open(table, &[Key::Text], View::Latest);
+    for name in names {
+        match known.find(&[arena.varlena(name.as_bytes())], [1, 4]) {
+            Some(row) => {
+                let epoch = row.values[0].value() as u32;
+                // SAFETY: column 4 is a bytea of 16 bytes, valid until the next `find`.
+                let key = HashKey(unsafe { arena::read_fixed(row.values[1]) });
+                found.insert(name.to_owned(), ValueHasher::Keyed { key, epoch });
+            }
+            None => missing.push(name),
+        }
+    }
+    known.close();
+    if !missing.is_empty() {
+        let mut new = Appender::open(table)?;
+        for name in missing {
+            let key: [u8; 16] = session::random_bytes();
+            let epoch = u32::from_le_bytes(session::random_bytes());
+            let mut row = [
+                Datum::from(epoch as i32),
+                Datum::from(now),
+                arena.varlena(name.as_bytes()),
+                arena.varlena(&key),
+            ];
+            if new.push(&mut row, &mut [false; 4]) == Unique::Clash {
+                return Ok(Err(Clash));
+            }
+            found.insert(name.to_owned(), ValueHasher::Keyed { key: HashKey(key), epoch });
+        }
+        if new.finish() == Unique::Clash {
+            return Ok(Err(Clash));
+        }
+    }
+    Ok(Ok(found))
+}
