@@ -12,4 +12,4 @@ eval "$("$cluster" env bench)"
 export PGHOST PGPORT PGUSER
 cd "$ROOT"
 echo "machine: $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg) before the start"
-cargo run --quiet --locked --profile client -p tally-bench -- "$@"
+cargo run --quiet --locked --profile harness -p tally-bench -- "$@"

@@ -8,9 +8,9 @@ began=$(date +%s%N)
 
 "$cluster" start demo
 # The generator is a program of its own: no extension code has a part in making what the extension is shown.
-cargo build --quiet --locked --profile client -p tally-workload
+cargo build --quiet --locked --profile harness -p tally-workload
 mkdir -p "$PRIVATE/demo"
-"${CARGO_TARGET_DIR:-target}/client/tally-workload" --events 50000 --batch 1000 --seed 1 >"$PRIVATE/demo/batches.jsonl"
+"${CARGO_TARGET_DIR:-target}/harness/tally-workload" --events 50000 --batch 1000 --seed 1 >"$PRIVATE/demo/batches.jsonl"
 
 "$cluster" psql demo -q -d postgres -v ON_ERROR_STOP=1 -c 'SET client_min_messages = warning' \
   -c 'DROP DATABASE IF EXISTS tally_demo WITH (FORCE)' \
