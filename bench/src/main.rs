@@ -1,0 +1,82 @@
+//! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
+//! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
+//!
+//! Usage: tally-bench [rounds], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+
+mod contender;
+mod pairing;
+
+use contender::{Batch, Contender};
+use pairing::Measurements;
+use postgres::{Client, Config, NoTls};
+use std::error::Error;
+use std::time::Instant;
+use tally_workload::{Event, Ids, Workload, copy_lines, json_array};
+
+/// Events in a batch: what an application's queue worker would send at once.
+const BATCH: usize = 10_000;
+/// Batches of one contender in a round.
+const BATCHES: usize = 5;
+const DATABASE: &str = "tally_bench";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let rounds = match std::env::args().nth(1) {
+        Some(text) => text.parse::<usize>()?.max(1),
+        None => 7,
+    };
+    let mut client = connect()?;
+    println!("{}", client.query_one("SELECT version()", &[])?.get::<_, &str>(0));
+    for ids in [Ids::Random, Ids::TimeOrdered] {
+        compare(&mut client, ids, rounds)?;
+    }
+    Ok(())
+}
+
+fn connect() -> Result<Client, Box<dyn Error>> {
+    let mut config = Config::new();
+    config.host_path(std::env::var("PGHOST")?).port(std::env::var("PGPORT")?.parse()?);
+    Ok(config.user(&std::env::var("PGUSER")?).dbname(DATABASE).connect(NoTls)?)
+}
+
+/// Runs all contenders over `rounds` rounds and one before them that is not counted.
+fn compare(client: &mut Client, ids: Ids, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let mut contenders = contender::all(client)?;
+    let workload = Workload { seed: 20, events: BATCH * BATCHES * (rounds + 1), ids, ..Workload::default() };
+    let mut measurements = Measurements::new(contenders.len());
+    let mut batches = workload.batches(BATCH);
+    for round in 0..=rounds {
+        let batches: Vec<Batch> = batches.by_ref().take(BATCHES).map(render).collect();
+        // No checkpoint comes by itself; one before each round gives each contender the same full-page images.
+        client.batch_execute("CHECKPOINT")?;
+        let mut seconds = vec![0.0; contenders.len()];
+        for turn in 0..contenders.len() {
+            let chosen = (turn + round) % contenders.len();
+            seconds[chosen] = run(client, &mut contenders[chosen], &batches)?;
+        }
+        if round > 0 {
+            measurements.add(seconds);
+        }
+    }
+    for contender in &contenders {
+        contender.verify(client, workload.events as i64)?;
+    }
+    let ids = if ids == Ids::Random { "random (v4)" } else { "time-ordered (v7)" };
+    println!(
+        "\n{BATCH}-event batches, {BATCHES} a round, {rounds} rounds, {ids} ids, one connection, fsync on"
+    );
+    let names: Vec<&str> = contenders.iter().map(Contender::name).collect();
+    measurements.print(&names, (BATCH * BATCHES) as f64);
+    Ok(())
+}
+
+fn render(events: Vec<Event>) -> Batch {
+    Batch { count: events.len() as i64, json: json_array(&events), copy: copy_lines(&events) }
+}
+
+fn run(client: &mut Client, contender: &mut Contender, batches: &[Batch]) -> Result<f64, Box<dyn Error>> {
+    let began = Instant::now();
+    for batch in batches {
+        contender.load(client, batch)?;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}

@@ -1,0 +1,53 @@
+# Names every place that belongs to this checkout alone. Sourced by the other scripts, never run.
+#
+# PRIVATE   everything that is generated and not Rust: server copy, data directories, logs
+# SERVER    the private copy of Postgres, where `make build` installs the extension
+# SOCKETS   directory of the Unix sockets: under /tmp because a socket path ends at 107 bytes
+# Ports only name the socket files; no server here listens on TCP.
+
+set -euo pipefail
+export LC_ALL=C.UTF-8
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+PG_MAJOR=${PG_MAJOR:-15}
+PG_SUPPORTED="15 16 17 18"
+PGRX_VERSION=$(sed -n 's/^pgrx = .*version = "=\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml")
+SYSTEM_PG=/usr/lib/postgresql/$PG_MAJOR
+
+checkout_id=$(printf %s "$ROOT" | sha256sum | cut -c1-10)
+SOCKETS=/tmp/pg_tally.$checkout_id
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+# Postgres refuses to run as root, so root lends it to the user that Debian's package made.
+if [ "$(id -u)" = 0 ]; then SERVER_USER=postgres; else SERVER_USER=$(id -un); fi
+as_server() {
+  if [ "$(id -un)" = "$SERVER_USER" ]; then (cd / && "$@"); else (cd / && runuser -u "$SERVER_USER" -- "$@"); fi
+}
+
+# A checkout under /root cannot be entered by the user postgres: then the private part moves to /var/tmp.
+PRIVATE=$ROOT/.pg
+if [ "$(id -u)" = 0 ] && id "$SERVER_USER" >/dev/null 2>&1 && ! as_server test -x "$ROOT"; then
+  PRIVATE=/var/tmp/pg_tally.$checkout_id
+  if [ -z "${TALLY_SAID_PRIVATE:-}" ]; then
+    echo "note: user $SERVER_USER cannot enter $ROOT; the private server lives in $PRIVATE" >&2
+    export TALLY_SAID_PRIVATE=1
+  fi
+fi
+SERVER=$PRIVATE/root$SYSTEM_PG
+LOGS=$PRIVATE/log
+
+# Makes a directory in a place that others can write to, or refuses one that somebody else put there.
+own_directory() { # path owner
+  mkdir -m 700 "$1" 2>/dev/null || true
+  if [ -L "$1" ] || [ ! -d "$1" ]; then fail "$1 is not a directory"; fi
+  [ "$(id -u)" != 0 ] || [ "$(stat -c %U "$1")" != root ] || chown "$2" "$1"
+  [ "$(stat -c %U "$1")" = "$2" ] || fail "$1 belongs to $(stat -c %U "$1"), not to $2"
+}
+if [ "$PRIVATE" != "$ROOT/.pg" ]; then own_directory "$PRIVATE" root; chmod 755 "$PRIVATE"; fi
+
+export PGRX_HOME=$PRIVATE/pgrx
+command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+[ ! -x "$ROOT/.pg/tools/bin/cargo-pgrx" ] || PATH=$ROOT/.pg/tools/bin:$PATH
+# Set, it would silently drop the linker flag by which cargo-pgrx keeps its schema section.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs what is missing, and only that: Debian packages and cargo-pgrx in the version that Cargo.toml names.
+# usage: prerequisites.sh [tests]    with `tests`, also what the tests and benchmarks compare with
+. "$(dirname "$0")/paths.sh"
+
+packages="postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR clang libclang-dev pkg-config gcc libc6-dev make"
+if [ "${1:-}" = tests ]; then
+  # hll, tdigest: peers in the benchmarks; pgtap: catalogue assertions; pgbouncer: pooled sessions;
+  # sqlsmith: random queries.
+  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap pgbouncer sqlsmith"
+fi
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif sudo -n true 2>/dev/null; then sudo -n -- "$@"
+  else fail "root is needed for: $*"; fi
+}
+
+install_packages() {
+  missing=()
+  for package in $packages; do installed "$package" || missing+=("$package"); done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || fail "not a Debian system; install by hand: ${missing[*]}"
+  echo "installing ${missing[*]}"
+  as_root apt-get update -q
+  apt_install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@"; }
+  # Debian's package would start a cluster on port 5432; nobody asked for one.
+  no_cluster=/etc/postgresql-common/createcluster.d/pg_tally.conf
+  if ! installed "postgresql-$PG_MAJOR"; then
+    apt_install postgresql-common
+    as_root mkdir -p "${no_cluster%/*}"
+    echo "create_main_cluster = false" | as_root tee "$no_cluster" >/dev/null
+  fi
+  apt_install "${missing[@]}"
+  as_root rm -f "$no_cluster"
+  if [[ " ${missing[*]} " == *" pgbouncer "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now pgbouncer
+  fi
+}
+
+install_cargo_pgrx() {
+  command -v cargo >/dev/null || fail "Rust is missing; install it with rustup (https://rustup.rs)"
+  found=$(cargo pgrx --version 2>/dev/null | awk '{print $2}')
+  [ "$found" != "$PGRX_VERSION" ] || return 0
+  # Another version belongs to another project: leave it, and put ours beside the private server.
+  if [ -n "$found" ]; then place=(--root "$ROOT/.pg/tools"); else place=(); fi
+  echo "installing cargo-pgrx $PGRX_VERSION, which takes some minutes"
+  cargo install cargo-pgrx --version "$PGRX_VERSION" --locked "${place[@]}"
+}
+
+install_packages
+install_cargo_pgrx
+echo "prerequisites are there: PostgreSQL $("$SYSTEM_PG/bin/pg_config" --version | awk '{print $2}'), cargo-pgrx $PGRX_VERSION"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Removes everything that the other scripts made for this checkout, except packages and cargo-pgrx.
+. "$(dirname "$0")/paths.sh"
+"$ROOT/pgrx-config/cluster.sh" stop
+for part in root data log pgrx pgrx-16 pgrx-17 pgrx-18 results; do rm -rf "${PRIVATE:?}/$part"; done
+if [ -d "$SOCKETS" ]; then rm -rf "$SOCKETS"; fi
+(cd "$ROOT" && cargo clean)

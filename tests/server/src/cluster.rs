@@ -1,0 +1,110 @@
+//! Databases and roles that belong to one test.
+
+use postgres::{Client, Config, NoTls};
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A fresh database with the extension, and the roles made for it. Dropping it removes both, also after a failure.
+pub struct Database {
+    name: String,
+    roles: Vec<String>,
+}
+
+impl Database {
+    /// Clones a database with the extension installed. `topic` (letters, digits, underscores) becomes part of its
+    /// name, so that a log line tells which test it belongs to.
+    pub fn new(topic: &str) -> Database {
+        Database::clone_of("tally_template", topic)
+    }
+
+    /// Makes a database without the extension.
+    pub fn without_extension(topic: &str) -> Database {
+        Database::clone_of("template1", topic)
+    }
+
+    fn clone_of(template: &str, topic: &str) -> Database {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{topic}_{}_{number}", std::process::id());
+        connect_superuser("postgres")
+            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .unwrap_or_else(|problem| panic!("cannot clone {template}, which `make test` builds: {problem}"));
+        Database { name, roles: Vec::new() }
+    }
+
+    /// Names the database.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Connects as the superuser `postgres`, who sees everything and therefore proves nothing about isolation.
+    pub fn superuser(&self) -> Client {
+        connect_superuser(&self.name)
+    }
+
+    /// Connects as `role`.
+    pub fn connect(&self, role: &str) -> Client {
+        self.config(role).connect(NoTls).unwrap_or_else(|problem| panic!("connecting as {role}: {problem}"))
+    }
+
+    /// Says how to connect as `role`, for a test that wants options of its own.
+    pub fn config(&self, role: &str) -> Config {
+        config(&self.name, role)
+    }
+
+    /// Creates a login role, a member of `groups`, and returns its name: unique in the cluster, beginning with `topic`.
+    pub fn role(&mut self, topic: &str, groups: &[&str]) -> String {
+        let role = format!("{topic}_{}", self.name);
+        assert!(role.len() < 64, "Postgres would cut the name {role}");
+        let mut client = self.superuser();
+        client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).expect("creating a role");
+        self.roles.push(role.clone());
+        for group in groups {
+            client.batch_execute(&format!("GRANT {group} TO {role}")).expect("granting a role");
+        }
+        role
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Panicking here while a test's own panic unwinds would hide the test's message.
+        let Ok(mut client) = config("postgres", "postgres").connect(NoTls) else { return };
+        let mut statements = vec![format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)];
+        statements.extend(self.roles.iter().map(|role| format!("DROP ROLE IF EXISTS {role}")));
+        for statement in statements {
+            if let Err(problem) = client.batch_execute(&statement) {
+                eprintln!("{statement}: {problem}");
+            }
+        }
+    }
+}
+
+/// Connects to any database of the test cluster as the superuser.
+pub fn connect_superuser(database: &str) -> Client {
+    config(database, "postgres").connect(NoTls).unwrap_or_else(|problem| {
+        panic!("no test cluster; start it with tests/template-database.sh: {problem}")
+    })
+}
+
+fn config(database: &str, role: &str) -> Config {
+    static ADDRESS: OnceLock<(String, u16)> = OnceLock::new();
+    let (directory, port) = ADDRESS.get_or_init(address);
+    let mut config = Config::new();
+    config.host_path(directory).port(*port).user(role).dbname(database);
+    config
+}
+
+/// Asks the script that starts the cluster for its socket's directory and its port.
+fn address() -> (String, u16) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pgrx-config/cluster.sh");
+    let output = Command::new(script).args(["env", "test"]).output().expect("running cluster.sh");
+    let text = String::from_utf8(output.stdout).expect("cluster.sh prints text");
+    let value = |key: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("cluster.sh env test prints no {key}")).to_owned()
+    };
+    (value("PGHOST"), value("PGPORT").parse().expect("a port"))
+}

@@ -1,0 +1,14 @@
+//! What tests against a running server share: a database of their own, real roles, ingest, seeds, real input.
+//!
+//! The server is the private test cluster of this checkout, which `make test` starts; every database is cloned from
+//! `tally_template`, so tests run side by side and see nothing of each other except roles.
+
+mod cluster;
+mod git_events;
+mod ingest;
+mod seed;
+
+pub use cluster::{Database, connect_superuser};
+pub use git_events::{GitEvent, git_events};
+pub use ingest::{Summary, ingest, json_array};
+pub use seed::{seeded, skip};

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Runs stages in order, prints how long each took, and ends with "N passed, N failed" over all tests.
+# usage: stages.sh STAGE...    a failed stage does not stop those after it, except that nothing runs without a build
+#   TALLY_RESULTS  a file to which "stage passed failed skipped seconds" lines are added; the caller then prints the sum
+. "$(dirname "$0")/../pgrx-config/paths.sh"
+cd "$ROOT"
+mkdir -p "$LOGS"
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto} TALLY_SKIPPED=$LOGS/skipped
+
+stage_fmt() { cargo fmt --all --check; }
+stage_clippy() {
+  ./pgrx-config/private-postgres.sh
+  cargo clippy --quiet --locked --profile harness --workspace --all-targets --no-default-features --features "pg$PG_MAJOR" -- -D warnings
+}
+stage_dependencies() { ./tests/dependencies.sh; }
+stage_other-versions() { ./tests/other-versions.sh; }
+stage_unit() { cargo test --quiet --locked --no-fail-fast --profile harness -p tally-core -p tally-workload -p tally-bench; }
+stage_build() { ./pgrx-config/install-extension.sh; ./tests/template-database.sh; }
+stage_regress() { ./tests/sql-tier.sh regress; }
+stage_isolation() { ./tests/sql-tier.sh isolation; }
+stage_server() { cargo test --quiet --locked --no-fail-fast --profile harness -p tally-server-tests; }
+stage_server-log() { ./tests/server-log.sh; }
+
+now() { date +%s%N; }
+seconds() { awk -v from="$1" -v to="$(now)" 'BEGIN { printf "%.1f", (to - from) / 1e9 }'; }
+
+results=${TALLY_RESULTS:-$(mktemp)}
+failed_stages= built=yes number=0
+for stage in "$@"; do
+  number=$((number + 1))
+  case $stage in
+    regress | isolation | server | server-log)
+      if [ "$built" = no ]; then echo "--- $stage not run: the build failed"; echo "$stage 0 0 0 0" >>"$results"; continue; fi ;;
+  esac
+  echo "=== $number/$#: $stage"
+  : >"$TALLY_SKIPPED"
+  began=$(now) code=0
+  # A subshell of its own with set -e: inside an `if` or before `||`, bash would go on after a failed command.
+  set +e
+  (set -e; "stage_$stage") </dev/null 2>&1 | tee "$LOGS/stage-$stage.log"
+  code=${PIPESTATUS[0]}
+  set -e
+  skipped=$(wc -l <"$TALLY_SKIPPED")
+  sed 's/^/SKIPPED: /' "$TALLY_SKIPPED"
+  # cargo test and the SQL tiers end alike: "test result: ok. 3 passed; 0 failed; 1 ignored".
+  read -r passed failed ignored < <(awk '/^test result:/ { for (i = 2; i <= NF; i++) {
+      if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) g += $(i-1) } }
+    END { print p + 0, f + 0, g + 0 }' "$LOGS/stage-$stage.log")
+  # A test that found its input missing returns early, which its harness counts as passed.
+  passed=$((passed - skipped)) skipped=$((skipped + ignored))
+  if [ "$code" != 0 ]; then
+    [ "$failed" -gt 0 ] || failed=1
+    failed_stages+=" $stage"
+    [ "$stage" != build ] || built=no
+    verdict=FAILED
+  else
+    verdict=ok
+  fi
+  took=$(seconds "$began")
+  if grep -q '^test result:' "$LOGS/stage-$stage.log"; then verdict+=", $passed passed, $failed failed, $skipped skipped"; fi
+  echo "--- $stage $verdict, $took s"
+  echo "$stage $passed $failed $skipped $took" >>"$results"
+done
+
+if [ -n "$failed_stages" ]; then echo "failed stages:$failed_stages (logs in $LOGS)"; fi
+if [ -z "${TALLY_RESULTS:-}" ]; then
+  awk '{ p += $2; f += $3; s += $4; t += $5 } END { if (s) print s " skipped"; printf "%d passed, %d failed\n", p, f }' "$results"
+  rm -f "$results"
+fi
+[ -z "$failed_stages" ]
