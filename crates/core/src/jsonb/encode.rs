@@ -3,7 +3,7 @@
 //! The text's order is not the container's (keys are sorted by length, then bytes), so values are first noted as
 //! small nodes that point into the text or into a scratch buffer, and then written.
 
-use super::scan::{skip_space, string_end, unescape};
+use super::scan::{skip_space, string_end, token, unescape};
 use super::*;
 use std::cmp::Ordering;
 
@@ -190,15 +190,10 @@ impl Reader<'_, '_> {
 
     #[cold]
     fn unexpected(&self, pos: usize, wanted: &str) -> JsonbError {
-        match self.text.get(pos..).and_then(|t| t.chars().next()) {
-            Some(_) => {
-                let rest = &self.text[pos..];
-                let token = rest.split(|c: char| ",:[]{}\"".contains(c) || c.is_whitespace()).next();
-                let token = token.filter(|t| !t.is_empty()).unwrap_or(&rest[..1]);
-                fail("22P02", pos, format!("expected {wanted}, found \"{}\"", excerpt(token)))
-            }
-            None => fail("22P02", pos, format!("expected {wanted}, found the end of the text")),
+        if pos >= self.text.len() {
+            return fail("22P02", pos, format!("expected {wanted}, found the end of the text"));
         }
+        fail("22P02", pos, format!("expected {wanted}, found \"{}\"", token(self.text, pos)))
     }
 
     /// Reads the string whose opening quote is at `pos`.

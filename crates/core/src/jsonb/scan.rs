@@ -1,6 +1,6 @@
 //! The lexical layer of JSON: white space, strings, escapes.
 
-use super::{JsonbError, fail};
+use super::{JsonbError, excerpt, fail};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -147,4 +147,13 @@ pub(crate) fn quote(text: &str, out: &mut String) {
     }
     out.push_str(&text[from..]);
     out.push('"');
+}
+
+/// Returns the token at `pos` for a message: up to the next punctuation or space, cut short.
+#[cold]
+pub(crate) fn token(text: &str, pos: usize) -> String {
+    let rest = text.get(pos..).unwrap_or_default();
+    let end = rest.find(|c: char| ",:[]{}\"".contains(c) || c.is_whitespace()).unwrap_or(rest.len());
+    let first = rest.chars().next().map_or(0, char::len_utf8);
+    excerpt(&rest[..end.max(first)])
 }
