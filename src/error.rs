@@ -67,18 +67,22 @@ impl From<IngestError> for ErrorReport {
 impl From<RollupError> for ErrorReport {
     fn from(error: RollupError) -> Self {
         match error {
-            RollupError::Name(name) => report(Code::ERRCODE_INVALID_NAME, format!("\"{name}\" can't be used as a name"))
-                .set_hint("use 1 to 40 lower-case letters, digits and underscores, with a letter first"),
+            RollupError::Name(name) => {
+                report(Code::ERRCODE_INVALID_NAME, format!("\"{name}\" can't be used as a name"))
+                    .set_hint("use 1 to 40 lower-case letters, digits and underscores, with a letter first")
+            }
             RollupError::Grain(name) => {
                 report(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("\"{name}\" is no grain"))
                     .set_hint("grains are minute, hour, day, week, month, quarter and year")
             }
             RollupError::Empty(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem),
-            RollupError::Measure(text) => {
-                report(Code::ERRCODE_SYNTAX_ERROR, format!("\"{text}\" is no measure")).set_hint(
-                    "write kind(expression) AS name, where kind is count, sum, min, max, distinct or percentiles",
-                )
-            }
+            RollupError::Measure(text) => report(
+                Code::ERRCODE_SYNTAX_ERROR,
+                format!("\"{text}\" is no measure"),
+            )
+            .set_hint(
+                "write kind(expression) AS name, where kind is count, sum, min, max, distinct or percentiles",
+            ),
             RollupError::DuplicateColumn(name) => {
                 report(Code::ERRCODE_DUPLICATE_COLUMN, format!("column \"{name}\" exists already"))
                     .set_hint("name it otherwise, with AS")
@@ -92,7 +96,8 @@ impl From<RollupError> for ErrorReport {
                     .set_hint("tally.rollup lists the declared rollups")
             }
             RollupError::Type { column, found, hint } => {
-                report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" has type {found}")).set_hint(hint)
+                report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" has type {found}"))
+                    .set_hint(hint)
             }
             RollupError::Value { rollup, column, problem } => report(
                 Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
@@ -107,15 +112,18 @@ impl From<RollupError> for ErrorReport {
 impl From<ExpressionError> for ErrorReport {
     fn from(error: ExpressionError) -> Self {
         match error {
-            ExpressionError::NotPlain(text) => {
-                report(Code::ERRCODE_SYNTAX_ERROR, format!("\"{text}\" is not one plain expression over an event"))
-                    .set_hint("sub-selects, aggregates, window functions and sets of rows can't be used here")
-            }
-            ExpressionError::NotImmutable(text) => {
-                report(Code::ERRCODE_INVALID_OBJECT_DEFINITION, format!("\"{text}\" is not immutable")).set_hint(
-                    "its value may depend on settings, on other rows or on the moment, so a rebuild could differ",
-                )
-            }
+            ExpressionError::NotPlain(text) => report(
+                Code::ERRCODE_SYNTAX_ERROR,
+                format!("\"{text}\" is not one plain expression over an event"),
+            )
+            .set_hint("sub-selects, aggregates, window functions and sets of rows can't be used here"),
+            ExpressionError::NotImmutable(text) => report(
+                Code::ERRCODE_INVALID_OBJECT_DEFINITION,
+                format!("\"{text}\" is not immutable"),
+            )
+            .set_hint(
+                "its value may depend on settings, on other rows or on the moment, so a rebuild could differ",
+            ),
             ExpressionError::SystemColumn(text) => report(
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
                 format!("\"{text}\" reads a system column or the whole row"),

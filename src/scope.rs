@@ -8,8 +8,8 @@ use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
 use crate::settings;
 use pgrx::pg_sys::Datum;
-use pgrx::prelude::*;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 use tally_core::id;
 
 const SEPARATOR: char = '\u{1f}';
@@ -88,7 +88,9 @@ pub fn current() -> Result<Scope, ScopeError> {
 /// The scope that ingest happens in: a trusted role need not enter one, since it may write for every tenant.
 pub fn for_writing() -> Result<Scope, ScopeError> {
     match current() {
-        Err(ScopeError::Missing) if session::session_is_superuser() || matches!(binding(), Binding::Trusted) => {
+        Err(ScopeError::Missing)
+            if session::session_is_superuser() || matches!(binding(), Binding::Trusted) =>
+        {
             Ok(Scope::Global)
         }
         other => other,
@@ -100,8 +102,7 @@ fn entered() -> Option<Scope> {
 }
 
 fn binding() -> Binding {
-    let mut bindings =
-        Lookup::open(session::relation(c"role_binding"), &[Key::Oid], View::Statement);
+    let mut bindings = Lookup::open(session::relation(c"role_binding"), &[Key::Oid], View::Statement);
     let found = bindings.find(&[Datum::from(session::session_role())], [2, 3]);
     let text = |column: usize| {
         let row = found.as_ref()?;
@@ -123,7 +124,8 @@ fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
     }
     if let Scope::Tenant { tenant, account } = &wanted {
         for value in [Some(tenant), account.as_ref()].into_iter().flatten() {
-            id::check(value).map_err(|problem| ScopeError::BadId(format!("\"{value}\" {}", problem.problem())))?;
+            id::check(value)
+                .map_err(|problem| ScopeError::BadId(format!("\"{value}\" {}", problem.problem())))?;
         }
     }
     if let Some(already) = entered() {
@@ -140,9 +142,7 @@ fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
         }
         (Binding::Bound { .. }, Scope::Global) => false,
         (Binding::Trusted, Scope::Tenant { .. }) => true,
-        (Binding::None, Scope::Tenant { .. }) => {
-            superuser || session::session_is_member_of(c"tally_analyst")
-        }
+        (Binding::None, Scope::Tenant { .. }) => superuser || session::session_is_member_of(c"tally_analyst"),
         (_, Scope::Global) => superuser || session::session_is_member_of(c"tally_analyst"),
     };
     if !allowed {

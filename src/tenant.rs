@@ -16,7 +16,10 @@ pub struct Clash;
 
 /// Finds the tenants' hashers and registers the tenants that are new, in order of name, so that two batches wait for
 /// each other in one order only.
-pub fn hashers<'a>(names: impl Iterator<Item = &'a str>, now: i64) -> Result<Result<Hashers, Clash>, AppendError> {
+pub fn hashers<'a>(
+    names: impl Iterator<Item = &'a str>,
+    now: i64,
+) -> Result<Result<Hashers, Clash>, AppendError> {
     let table = session::relation(c"tenant");
     let mut arena = Arena::default();
     let mut names: Vec<&str> = names.collect();

@@ -69,7 +69,8 @@ impl<T: Holds> State<T> {
         let holds = self.value.outside();
         // SAFETY: the context outlives the state. Its account only decides when to spill; `drop_state` evens it out.
         unsafe {
-            (*self.context).mem_allocated = (*self.context).mem_allocated - self.charged as pg_sys::Size + holds as pg_sys::Size;
+            (*self.context).mem_allocated =
+                (*self.context).mem_allocated - self.charged as pg_sys::Size + holds as pg_sys::Size;
         }
         self.charged = holds;
     }

@@ -46,7 +46,7 @@ impl Appender {
             let form = &*(*relation).rd_rel;
             let name = || pgrx::name_data_to_str(&form.relname).to_owned();
             if form.relkind != pg_sys::RELKIND_RELATION as core::ffi::c_char
-                || form.relam != pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+                || form.relam != pg_sys::HEAP_TABLE_AM_OID
             {
                 return Err(AppendError::Kind(name()));
             }
@@ -90,7 +90,8 @@ impl Appender {
             assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
             assert_eq!(nulls.len(), values.len());
             if self.used == self.slots.len() {
-                self.slots.push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
+                self.slots
+                    .push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
             }
             let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());

@@ -71,7 +71,8 @@ impl Arena {
         self.used = start + length;
         let chunk = self.chunks.last_mut().expect("a chunk was pushed above when there was none");
         // SAFETY: u64s are plain bytes without padding; the slice covers exactly the chunk's allocation.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(chunk.as_mut_ptr().cast::<u8>(), chunk.len() * 8) };
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut(chunk.as_mut_ptr().cast::<u8>(), chunk.len() * 8) };
         &mut bytes[start..start + length]
     }
 }

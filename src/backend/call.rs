@@ -2,7 +2,7 @@
 //! error carries an SQLSTATE of our own, which pgrx's list of codes doesn't have.
 
 use core::ffi::{CStr, c_char, c_int};
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Datum};
 use std::ffi::CString;
 
 /// An error on its way to the user.
@@ -103,30 +103,12 @@ impl Call {
         self.datum(argument).map(|datum| datum.value() as i64)
     }
 
-    /// Type of an argument as the query has it.
-    pub fn argument_type(&self, argument: usize) -> Oid {
-        // SAFETY: the call record is valid; the planner has filled in the expression where a type is polymorphic.
-        unsafe { pg_sys::get_fn_expr_argtype((*self.record).flinfo, argument as c_int) }
-    }
-
     /// The memory context that an aggregate's state lives in; `None` outside an aggregate.
     pub fn aggregate_context(&self) -> Option<pg_sys::MemoryContext> {
         let mut context = core::ptr::null_mut();
         // SAFETY: the call record is valid.
         let kind = unsafe { pg_sys::AggCheckCallContext(self.record, &raw mut context) };
         (kind != 0).then_some(context)
-    }
-
-    /// What the function keeps between calls of one query.
-    pub fn kept<T>(&self) -> *mut *mut T {
-        // SAFETY: the call record and its function info are valid.
-        unsafe { (&raw mut (*(*self.record).flinfo).fn_extra).cast() }
-    }
-
-    /// Memory context of what the function keeps between calls.
-    pub fn kept_context(&self) -> pg_sys::MemoryContext {
-        // SAFETY: as above.
-        unsafe { (*(*self.record).flinfo).fn_mcxt }
     }
 }
 
@@ -137,7 +119,11 @@ pub fn varlena(bytes: &[u8]) -> Datum {
         let size = bytes.len() + pg_sys::VARHDRSZ;
         let result = pg_sys::palloc(size).cast::<pg_sys::varlena>();
         pgrx::varlena::set_varsize_4b(result, i32::try_from(size).expect("a varlena is below 1 GB"));
-        core::ptr::copy_nonoverlapping(bytes.as_ptr(), result.cast::<u8>().add(pg_sys::VARHDRSZ), bytes.len());
+        core::ptr::copy_nonoverlapping(
+            bytes.as_ptr(),
+            result.cast::<u8>().add(pg_sys::VARHDRSZ),
+            bytes.len(),
+        );
         Datum::from(result)
     }
 }
@@ -176,8 +162,7 @@ pub unsafe fn answer(fcinfo: pg_sys::FunctionCallInfo, body: fn(&Call) -> Outcom
     // SAFETY: a Postgres error or a panic in the body is caught by the guard and raised by it in turn. Our own error is
     // raised below, where no Rust value is left that the long jump could skip.
     unsafe {
-        let outcome =
-            pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { record: fcinfo }).map_err(Box::new));
+        let outcome = pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { record: fcinfo }).map_err(Box::new));
         match outcome {
             Ok(Some(datum)) => datum,
             Ok(None) => {

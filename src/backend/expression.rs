@@ -43,13 +43,8 @@ pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<(Expression, String),
         if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
             return Err(not_plain());
         }
-        let query = &*pg_sys::parse_analyze_fixedparams(
-            statement,
-            query.as_ptr(),
-            ptr::null(),
-            0,
-            ptr::null_mut(),
-        );
+        let query =
+            &*pg_sys::parse_analyze_fixedparams(statement, query.as_ptr(), ptr::null(), 0, ptr::null_mut());
         let from = (*query.jointree).fromlist;
         let plain = query.commandType == pg_sys::CmdType::CMD_SELECT
             && length(query.targetList) == 1
@@ -153,9 +148,8 @@ impl Projector {
             (*context).ecxt_scantuple = event;
             let projection =
                 pg_sys::ExecBuildProjectionInfo(targets, context, result, ptr::null_mut(), ptr::null_mut());
-            let filter = filter.map_or(ptr::null_mut(), |filter| {
-                pg_sys::ExecInitExpr(filter.node.cast(), ptr::null_mut())
-            });
+            let filter = filter
+                .map_or(ptr::null_mut(), |filter| pg_sys::ExecInitExpr(filter.node.cast(), ptr::null_mut()));
             Self { context, event, filter, projection, result, columns: expressions.len() }
         }
     }

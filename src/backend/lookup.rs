@@ -67,7 +67,8 @@ impl Lookup {
             let snapshot = match view {
                 View::Statement => pg_sys::GetActiveSnapshot(),
                 View::Latest => {
-                    let dirty = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
+                    let dirty =
+                        pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
                     (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
                     dirty
                 }
@@ -124,7 +125,8 @@ impl Lookup {
                         continue;
                     }
                 }
-                let mut row = Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: self.inserter() };
+                let mut row =
+                    Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: self.inserter() };
                 pg_sys::slot_getallattrs(self.slot);
                 for (position, column) in columns.iter().enumerate() {
                     row.values[position] = *(*self.slot).tts_values.add(*column as usize - 1);

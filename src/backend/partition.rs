@@ -11,8 +11,7 @@ impl Routing {
     /// Opens the partitioned table with the lock of an INSERT.
     pub fn open(table: Oid) -> Self {
         // SAFETY: the relation stays open until `close` or the transaction's abort.
-        let relation =
-            unsafe { pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
+        let relation = unsafe { pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
         Self { relation }
     }
 

@@ -19,13 +19,8 @@ pub fn for_each_chunk<E>(
         pg_sys::SPI_connect();
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, core::ptr::null_mut());
         assert!(!plan.is_null(), "our own SQL can be prepared");
-        let portal = pg_sys::SPI_cursor_open(
-            core::ptr::null(),
-            plan,
-            core::ptr::null_mut(),
-            core::ptr::null(),
-            true,
-        );
+        let portal =
+            pg_sys::SPI_cursor_open(core::ptr::null(), plan, core::ptr::null_mut(), core::ptr::null(), true);
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, FETCHED_ROWS);
             let fetched = pg_sys::SPI_processed as usize;

@@ -18,9 +18,13 @@ pub fn keep(value: Datum, of: &Expression, arena: &mut Arena) -> Datum {
     }
     // SAFETY: the datum is a non-null value of the expression's type.
     unsafe {
-        with_bytes(value, of, |image| {
-            if of.length == -1 { arena.long_varlena(image) } else { arena.aligned(image) }
-        })
+        with_bytes(
+            value,
+            of,
+            |image| {
+                if of.length == -1 { arena.long_varlena(image) } else { arena.aligned(image) }
+            },
+        )
     }
 }
 
@@ -136,8 +140,7 @@ impl Extreme {
     fn new(of: &Expression, greatest: bool) -> Self {
         // SAFETY: type cache entries live as long as the backend.
         let compare = unsafe {
-            let entry =
-                pg_sys::lookup_type_cache(of.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
+            let entry = pg_sys::lookup_type_cache(of.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
             &raw mut (*entry).cmp_proc_finfo
         };
         Self { expression: *of, compare, greatest, kept: None }

@@ -79,8 +79,14 @@ pub fn run(text: &str) -> Result<Summary, IngestError> {
     };
     let items = event::parse_batch(text, &limits)?.items;
     let now = session::transaction_start();
-    let mut batch =
-        Batch { outcomes: Vec::with_capacity(items.len()), items, candidates: vec![], repeats: vec![], scope, now };
+    let mut batch = Batch {
+        outcomes: Vec::with_capacity(items.len()),
+        items,
+        candidates: vec![],
+        repeats: vec![],
+        scope,
+        now,
+    };
     batch.judge();
     batch.group();
     batch.store()
@@ -91,9 +97,10 @@ impl<'a> Batch<'a> {
     fn judge(&mut self) {
         for item in &self.items {
             self.outcomes.push(match &item.event {
-                Err(rejection) => {
-                    Outcome::Rejected { sqlstate: rejection.sqlstate.into(), reason: rejection.reason.clone() }
-                }
+                Err(rejection) => Outcome::Rejected {
+                    sqlstate: rejection.sqlstate.into(),
+                    reason: rejection.reason.clone(),
+                },
                 Ok(event) if !self.scope.admits(&event.tenant_id, &event.account_id) => Outcome::Rejected {
                     sqlstate: "42501".into(),
                     reason: format!(
@@ -198,7 +205,8 @@ impl<'a> Batch<'a> {
         }
         for &(position, first) in &self.repeats {
             let there = known[first].unwrap_or(entries[first].fingerprint);
-            self.outcomes[position] = outcome(Some(there), entry(event_at(&self.items, position)).fingerprint);
+            self.outcomes[position] =
+                outcome(Some(there), entry(event_at(&self.items, position)).fingerprint);
         }
         self.record(batch_id)
     }

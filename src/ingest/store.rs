@@ -76,11 +76,7 @@ pub struct Quarantined<'a> {
 }
 
 /// Writes conflicting and rejected events, whole.
-pub fn quarantine(
-    batch_id: i64,
-    now: i64,
-    events: &[Quarantined],
-) -> Result<Unique, AppendError> {
+pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Unique, AppendError> {
     if events.is_empty() {
         return Ok(Unique::Yes);
     }

@@ -95,7 +95,8 @@ impl<'d> Groups<'d> {
                 (Cell::Count(count), None | Some((_, Some(_)))) => *count += 1,
                 (_, None | Some((_, None))) => {}
                 (Cell::Sum(sum), Some((_, Some(value)))) => {
-                    sum.add(value).map_err(|()| self.definition.refuse(&column.name, "is not a finite number"))?;
+                    sum.add(value)
+                        .map_err(|()| self.definition.refuse(&column.name, "is not a finite number"))?;
                 }
                 (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
                 (Cell::Distinct(hll), Some((_, Some(value)))) => {
@@ -181,9 +182,9 @@ impl<'d> Groups<'d> {
                 (Kind::Sum, _) => Cell::Sum(NumericSum::default()),
                 (Kind::Min, Some(expression)) => Cell::Extreme(Extreme::smallest(expression)),
                 (Kind::Max, Some(expression)) => Cell::Extreme(Extreme::greatest(expression)),
-                (Kind::Distinct, _) => {
-                    Cell::Distinct(Hll::new(DEFAULT_LGK, origin.hasher.keying()).expect("the default size is valid"))
-                }
+                (Kind::Distinct, _) => Cell::Distinct(
+                    Hll::new(DEFAULT_LGK, origin.hasher.keying()).expect("the default size is valid"),
+                ),
                 (Kind::Percentiles, _) => {
                     Cell::Percentiles(TDigest::new(DEFAULT_COMPRESSION).expect("the default is valid"))
                 }

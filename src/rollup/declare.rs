@@ -4,11 +4,11 @@ use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::{aggregate, bucket, quote};
 use crate::backend::expression::{self, type_name};
-use crate::backend::value::Extreme;
 use crate::backend::session;
+use crate::backend::value::Extreme;
 use crate::sketch::hash::Hashable;
-use pgrx::pg_sys::{self, Oid};
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 use tally_core::grain::Grain;
@@ -144,10 +144,13 @@ fn check_name(name: &str) -> Result<(), RollupError> {
 }
 
 fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, RollupError> {
-    let grains: BTreeSet<Grain> = names
-        .map(|name| name.parse().map_err(|()| RollupError::Grain(name)))
-        .collect::<Result<_, _>>()?;
-    if grains.is_empty() { Err(RollupError::Empty("a rollup needs a grain")) } else { Ok(grains.into_iter().collect()) }
+    let grains: BTreeSet<Grain> =
+        names.map(|name| name.parse().map_err(|()| RollupError::Grain(name))).collect::<Result<_, _>>()?;
+    if grains.is_empty() {
+        Err(RollupError::Empty("a rollup needs a grain"))
+    } else {
+        Ok(grains.into_iter().collect())
+    }
 }
 
 /// `expression` or `expression AS name`.
@@ -184,7 +187,9 @@ fn measure(text: &str) -> Result<Declared, RollupError> {
         Kind::Distinct if Hashable::of(expression.type_oid).is_none() => {
             Some("distinct counts text, uuid, integers, bytea, timestamptz and numeric; cast to text")
         }
-        Kind::Min | Kind::Max if !Extreme::is_ordered(&expression) => Some("min and max need a type with an order"),
+        Kind::Min | Kind::Max if !Extreme::is_ordered(&expression) => {
+            Some("min and max need a type with an order")
+        }
         _ => None,
     };
     match problem {
@@ -239,7 +244,11 @@ fn finished(column: &Column) -> Vec<(String, String, String)> {
     match column.kind {
         Kind::Dimension => vec![(name.clone(), quoted, "dimension".into())],
         Kind::Distinct => vec![
-            (name.clone(), format!("tally.distinct_count({quoted})"), "estimated number of distinct values".into()),
+            (
+                name.clone(),
+                format!("tally.distinct_count({quoted})"),
+                "estimated number of distinct values".into(),
+            ),
             (
                 format!("{name}_stderr"),
                 format!("tally.distinct_count({quoted}) * tally.stderror({quoted})"),
@@ -279,7 +288,12 @@ fn ddl(definition: &Definition) -> Vec<String> {
         .iter()
         .map(|column| {
             let sketch = matches!(column.kind, Kind::Distinct | Kind::Percentiles | Kind::Count);
-            format!(", {} {}{}", quote(&column.name), column_type(column), if sketch { " NOT NULL" } else { "" })
+            format!(
+                ", {} {}{}",
+                quote(&column.name),
+                column_type(column),
+                if sketch { " NOT NULL" } else { "" }
+            )
         })
         .collect();
     let keys = "tenant_id text COLLATE \"C\" NOT NULL, account_id text COLLATE \"C\" NOT NULL, \
@@ -294,7 +308,9 @@ fn ddl(definition: &Definition) -> Vec<String> {
         ),
         format!("SELECT tally.secure_table('tally.{pending}')"),
         format!("GRANT SELECT ON tally.{pending} TO tally_reader"),
-        format!("COMMENT ON TABLE tally.{pending} IS 'rollup {name}: rows written by ingest, not yet folded'"),
+        format!(
+            "COMMENT ON TABLE tally.{pending} IS 'rollup {name}: rows written by ingest, not yet folded'"
+        ),
     ];
     let dimensions: String =
         definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
@@ -304,8 +320,10 @@ fn ddl(definition: &Definition) -> Vec<String> {
         .measures()
         .map(|column| format!(", {} AS {}", aggregate(column.kind, &column.name), quote(&column.name)))
         .collect();
-    let places =
-        (1..=3 + definition.dimensions().count()).map(|place| place.to_string()).collect::<Vec<_>>().join(", ");
+    let places = (1..=3 + definition.dimensions().count())
+        .map(|place| place.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
     let shown: Vec<_> = definition.columns.iter().flat_map(finished).collect();
     let finished: String = shown.iter().map(|(name, sql, _)| format!(", {sql} AS {}", quote(name))).collect();
     for &grain in &definition.grains {
@@ -335,9 +353,11 @@ fn ddl(definition: &Definition) -> Vec<String> {
             format!("COMMENT ON VIEW tally.{view} IS 'rollup {name} by {grain} (UTC): finished numbers'"),
             format!("COMMENT ON VIEW tally.{state} IS 'rollup {name} by {grain} (UTC): sketches, for further roll-ups'"),
         ]);
-        for (column, comment) in
-            [("tenant_id", "the tenant"), ("account_id", "the account"), ("bucket", "start of the bucket (UTC)")]
-        {
+        for (column, comment) in [
+            ("tenant_id", "the tenant"),
+            ("account_id", "the account"),
+            ("bucket", "start of the bucket (UTC)"),
+        ] {
             for view in [&view, &state] {
                 statements.push(format!("COMMENT ON COLUMN tally.{view}.{column} IS '{comment}'"));
             }

@@ -65,15 +65,18 @@ fn statement(definition: &Definition) -> String {
 fn merge(definition: &Definition, grain: Grain) -> String {
     let base = quote(&format!("{}_{grain}_base", definition.name));
     let bucket = bucket(definition, grain);
-    let dimensions: String = definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
-    let names: String = definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
-    let merged: String = definition.measures().map(|column| format!(", {}", aggregate(column.kind, &column.name))).collect();
-    let places = (1..=3 + definition.dimensions().count()).map(|place| place.to_string()).collect::<Vec<_>>().join(", ");
-    let updates = definition
-        .measures()
-        .map(|column| update(column.kind, &column.name))
+    let dimensions: String =
+        definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
+    let names: String =
+        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
+    let merged: String =
+        definition.measures().map(|column| format!(", {}", aggregate(column.kind, &column.name))).collect();
+    let places = (1..=3 + definition.dimensions().count())
+        .map(|place| place.to_string())
         .collect::<Vec<_>>()
         .join(", ");
+    let updates =
+        definition.measures().map(|column| update(column.kind, &column.name)).collect::<Vec<_>>().join(", ");
     format!(
         ", {grain}_merged AS (INSERT INTO tally.{base} AS base (tenant_id, account_id, bucket{names}) \
          SELECT tenant_id, account_id, {bucket}{dimensions}{merged} FROM taken GROUP BY {places} ORDER BY {places} \
@@ -107,7 +110,9 @@ fn update(kind: Kind, name: &str) -> String {
     let name = quote(name);
     match kind {
         Kind::Count => format!("{name} = base.{name} + excluded.{name}"),
-        Kind::Sum => format!("{name} = coalesce(base.{name} + excluded.{name}, base.{name}, excluded.{name})"),
+        Kind::Sum => {
+            format!("{name} = coalesce(base.{name} + excluded.{name}, base.{name}, excluded.{name})")
+        }
         Kind::Min => format!("{name} = least(base.{name}, excluded.{name})"),
         Kind::Max => format!("{name} = greatest(base.{name}, excluded.{name})"),
         Kind::Distinct | Kind::Percentiles => format!("{name} = tally.merge(base.{name}, excluded.{name})"),

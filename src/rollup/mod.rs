@@ -33,9 +33,17 @@ pub enum RollupError {
     /// No such rollup.
     Unknown(String),
     /// A type that can't be a dimension or be counted.
-    Type { column: String, found: String, hint: &'static str },
+    Type {
+        column: String,
+        found: String,
+        hint: &'static str,
+    },
     /// A value that the rollup can't hold.
-    Value { rollup: String, column: String, problem: &'static str },
+    Value {
+        rollup: String,
+        column: String,
+        problem: &'static str,
+    },
     Expression(ExpressionError),
     Append(AppendError),
 }

@@ -118,10 +118,7 @@ sql_function! {
     }
 }
 
-fn bound(
-    call: &call::Call,
-    side: fn(&tally_core::hll::Bounds) -> f64,
-) -> call::Outcome {
+fn bound(call: &call::Call, side: fn(&tally_core::hll::Bounds) -> f64) -> call::Outcome {
     let (Some(bytes), Some(deviations)) = (call.bytes(0), call.int(1)) else { return Ok(None) };
     let deviations = u8::try_from(deviations).unwrap_or(u8::MAX);
     Ok(Some(call::float(side(&load(bytes)?.bounds(deviations)?))))

@@ -25,15 +25,8 @@ pub enum Grain {
 
 impl Grain {
     /// All grains, from fine to coarse.
-    pub const ALL: [Grain; 7] = [
-        Grain::Minute,
-        Grain::Hour,
-        Grain::Day,
-        Grain::Week,
-        Grain::Month,
-        Grain::Quarter,
-        Grain::Year,
-    ];
+    pub const ALL: [Grain; 7] =
+        [Grain::Minute, Grain::Hour, Grain::Day, Grain::Week, Grain::Month, Grain::Quarter, Grain::Year];
 
     /// The grain's name, which is also the field name that SQL's `date_trunc` takes.
     pub fn name(self) -> &'static str {
