@@ -38,8 +38,8 @@ ALTER TABLE tally.rollup OWNER TO tally_owner;
 ALTER TABLE tally.rollup_column OWNER TO tally_owner;
 REVOKE ALL ON tally.rollup, tally.rollup_column FROM PUBLIC;
 GRANT SELECT ON tally.rollup, tally.rollup_column TO tally_admin, tally_analyst, tally_auditor;
-SELECT pg_catalog.pg_extension_config_dump('tally.rollup', '');
-SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup', $$WHERE rollup_name <> 'usage'$$);
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', $$WHERE rollup_name <> 'usage'$$);
 
 CREATE FUNCTION tally.property_number(properties jsonb, key text) RETURNS numeric
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT

@@ -216,7 +216,7 @@ impl Raised {
         // SAFETY: the calls that `ereport(ERROR, …)` consists of, with palloc'd or constant strings. The last one jumps
         // to Postgres' handler; this frame and its callers in `answer` hold nothing to drop.
         unsafe {
-            errstart(pg_sys::ERROR as c_int, core::ptr::null());
+            errstart(pgrx::PgLogLevel::ERROR as c_int, core::ptr::null());
             errcode(self.code);
             errmsg(c"%s".as_ptr(), self.message);
             if *self.hint != 0 {

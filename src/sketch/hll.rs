@@ -1,0 +1,128 @@
+//! The SQL type `hll`: input, output, casts and questions.
+
+use super::text;
+use crate::backend::call::{self, SqlError, sql_function};
+use pgrx::pg_sys::Datum;
+use tally_core::hll::{Hll, HllError, HllRef, MAX_STORED_BYTES};
+
+impl From<HllError> for SqlError {
+    fn from(error: HllError) -> Self {
+        let hint = match error {
+            HllError::LgkMismatch { .. } => "only sketches of the same size can be merged",
+            HllError::KeyingMismatch | HllError::EpochMismatch { .. } => {
+                "sketches of different tenants, or of rollups and of tally.hll(value), can't be merged; group by tenant_id"
+            }
+            _ => "",
+        };
+        SqlError { sqlstate: error.sqlstate(), message: error.to_string(), hint }
+    }
+}
+
+/// Reads a stored sketch for asking it one question.
+pub fn load(bytes: &[u8]) -> Result<Hll, SqlError> {
+    Ok(Hll::try_from(&HllRef::parse(bytes)?)?)
+}
+
+fn store(sketch: &Hll) -> Datum {
+    call::varlena(&sketch.to_bytes())
+}
+
+sql_function! {
+    fn tally_hll_in / pg_finfo_tally_hll_in(call) {
+        let Some(input) = call.cstring(0) else { return Ok(None) };
+        let bytes = text::read(input, MAX_STORED_BYTES, "hll")?;
+        HllRef::parse(&bytes)?;
+        Ok(Some(call::varlena(&bytes)))
+    }
+}
+
+sql_function! {
+    fn tally_hll_out / pg_finfo_tally_hll_out(call) {
+        Ok(call.bytes(0).map(|bytes| call::cstring(&text::write(bytes))))
+    }
+}
+
+sql_function! {
+    fn tally_hll_recv / pg_finfo_tally_hll_recv(call) {
+        let Some(bytes) = call.message(0) else { return Ok(None) };
+        HllRef::parse(bytes)?;
+        Ok(Some(call::varlena(bytes)))
+    }
+}
+
+sql_function! {
+    fn tally_hll_send / pg_finfo_tally_hll_send(call) {
+        Ok(call.bytes(0).map(call::varlena))
+    }
+}
+
+sql_function! {
+    fn tally_hll_from_bytea / pg_finfo_tally_hll_from_bytea(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        HllRef::parse(bytes)?;
+        Ok(Some(call::varlena(bytes)))
+    }
+}
+
+sql_function! {
+    fn tally_hll_distinct_count / pg_finfo_tally_hll_distinct_count(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Some(Datum::from(load(bytes)?.estimate().round() as i64)))
+    }
+}
+
+sql_function! {
+    fn tally_hll_stderror / pg_finfo_tally_hll_stderror(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Some(call::float(load(bytes)?.stderror())))
+    }
+}
+
+sql_function! {
+    fn tally_hll_lower_bound / pg_finfo_tally_hll_lower_bound(call) {
+        bound(call, |bounds| bounds.lower)
+    }
+}
+
+sql_function! {
+    fn tally_hll_upper_bound / pg_finfo_tally_hll_upper_bound(call) {
+        bound(call, |bounds| bounds.upper)
+    }
+}
+
+sql_function! {
+    fn tally_hll_merge / pg_finfo_tally_hll_merge(call) {
+        match (call.bytes(0), call.bytes(1)) {
+            (None, None) => Ok(None),
+            (Some(only), None) | (None, Some(only)) => Ok(Some(store(&load(only)?))),
+            (Some(left), Some(right)) => {
+                let mut sketch = load(left)?;
+                sketch.merge(&HllRef::parse(right)?)?;
+                Ok(Some(store(&sketch)))
+            }
+        }
+    }
+}
+
+sql_function! {
+    fn tally_hll_to_datasketches / pg_finfo_tally_hll_to_datasketches(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Some(call::varlena(&load(bytes)?.to_datasketches()?)))
+    }
+}
+
+sql_function! {
+    fn tally_hll_from_datasketches / pg_finfo_tally_hll_from_datasketches(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Some(store(&Hll::from_datasketches(bytes)?)))
+    }
+}
+
+fn bound(
+    call: &call::Call,
+    side: fn(&tally_core::hll::Bounds) -> f64,
+) -> call::Outcome {
+    let (Some(bytes), Some(deviations)) = (call.bytes(0), call.int(1)) else { return Ok(None) };
+    let deviations = u8::try_from(deviations).unwrap_or(u8::MAX);
+    Ok(Some(call::float(side(&load(bytes)?.bounds(deviations)?))))
+}

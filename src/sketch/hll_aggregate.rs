@@ -1,0 +1,134 @@
+//! The aggregates over `hll`: `hll(value)` and `rollup(hll)`.
+
+use super::hash::Hashable;
+use crate::backend::aggregate::{Holds, State};
+use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
+use tally_core::hll::{DEFAULT_LGK, HashKey, Hll, HllRef, Keying, ValueHasher};
+
+impl Holds for Hll {
+    fn outside(&self) -> usize {
+        self.memory() - size_of::<Hll>()
+    }
+}
+
+/// Adds one value to a plain sketch.
+fn add(call: &Call, hashable: Hashable) -> Outcome {
+    let hasher = ValueHasher::Plain;
+    let state = State::<Hll>::of(call, 0);
+    let Some(value) = call.datum(1) else {
+        return Ok(state.map(State::datum));
+    };
+    let state = match state {
+        Some(state) => state,
+        None => State::new(context(call)?, Hll::new(DEFAULT_LGK, Keying::Plain)?),
+    };
+    if let Some(coupon) = hashable.coupon(&hasher, value) {
+        state.change(|sketch| sketch.add(coupon));
+    }
+    Ok(Some(state.datum()))
+}
+
+sql_function! {
+    fn tally_hll_trans_int2 / pg_finfo_tally_hll_trans_int2(call) { add(call, Hashable::Int2) }
+}
+sql_function! {
+    fn tally_hll_trans_int4 / pg_finfo_tally_hll_trans_int4(call) { add(call, Hashable::Int4) }
+}
+sql_function! {
+    fn tally_hll_trans_int8 / pg_finfo_tally_hll_trans_int8(call) { add(call, Hashable::Int8) }
+}
+sql_function! {
+    fn tally_hll_trans_bytes / pg_finfo_tally_hll_trans_bytes(call) { add(call, Hashable::Bytes) }
+}
+sql_function! {
+    fn tally_hll_trans_uuid / pg_finfo_tally_hll_trans_uuid(call) { add(call, Hashable::Uuid) }
+}
+sql_function! {
+    fn tally_hll_trans_numeric / pg_finfo_tally_hll_trans_numeric(call) { add(call, Hashable::Numeric) }
+}
+
+sql_function! {
+    /// `hll(value text, key bytea, epoch int4)`: a sketch hashed under a 128-bit secret.
+    fn tally_hll_trans_keyed / pg_finfo_tally_hll_trans_keyed(call) {
+        let state = State::<Hll>::of(call, 0);
+        let (Some(value), Some(key), Some(epoch)) = (call.bytes(1), call.bytes(2), call.int(3)) else {
+            return Ok(state.map(State::datum));
+        };
+        let key = HashKey(key.try_into().map_err(|_| SqlError {
+            sqlstate: "22023",
+            message: format!("a sketch key has 16 bytes, not {}", key.len()),
+            hint: "",
+        })?);
+        let hasher = ValueHasher::Keyed { key, epoch: epoch as u32 };
+        let state = match state {
+            Some(state) => state,
+            None => State::new(context(call)?, Hll::new(DEFAULT_LGK, hasher.keying())?),
+        };
+        if state.value().keying() != hasher.keying() {
+            return Err(tally_core::hll::HllError::KeyingMismatch.into());
+        }
+        state.change(|sketch| sketch.add_bytes(&hasher, value));
+        Ok(Some(state.datum()))
+    }
+}
+
+sql_function! {
+    fn tally_hll_rollup_trans / pg_finfo_tally_hll_rollup_trans(call) {
+        let state = State::<Hll>::of(call, 0);
+        let Some(stored) = call.bytes(1) else {
+            return Ok(state.map(State::datum));
+        };
+        merge(call, state, stored)
+    }
+}
+
+sql_function! {
+    fn tally_hll_combine / pg_finfo_tally_hll_combine(call) {
+        match (State::<Hll>::of(call, 0), State::<Hll>::of(call, 1)) {
+            (state, None) => Ok(state.map(State::datum)),
+            (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
+            (Some(state), Some(other)) => {
+                state.change(|sketch| sketch.merge_state(other.value()))?;
+                Ok(Some(state.datum()))
+            }
+        }
+    }
+}
+
+sql_function! {
+    fn tally_hll_serialize / pg_finfo_tally_hll_serialize(call) {
+        Ok(State::<Hll>::of(call, 0).map(|state| call::varlena(&state.value().to_bytes())))
+    }
+}
+
+sql_function! {
+    fn tally_hll_deserialize / pg_finfo_tally_hll_deserialize(call) {
+        let Some(stored) = call.bytes(0) else { return Ok(None) };
+        merge(call, None, stored)
+    }
+}
+
+sql_function! {
+    fn tally_hll_final / pg_finfo_tally_hll_final(call) {
+        Ok(State::<Hll>::of(call, 0).map(|state| call::varlena(&state.value().to_bytes())))
+    }
+}
+
+fn merge(call: &Call, state: Option<&mut State<Hll>>, stored: &[u8]) -> Outcome {
+    let stored = HllRef::parse(stored)?;
+    let state = match state {
+        Some(state) => state,
+        None => State::new(context(call)?, Hll::new(stored.lgk(), stored.keying())?),
+    };
+    state.change(|sketch| sketch.merge(&stored))?;
+    Ok(Some(state.datum()))
+}
+
+/// The aggregate's memory context; an error outside an aggregate.
+pub fn context(call: &Call) -> Result<pgrx::pg_sys::MemoryContext, SqlError> {
+    call.aggregate_context().ok_or(SqlError {
+        sqlstate: "0A000",
+        message: "this function is part of an aggregate and can't be called by itself".into(),
+        hint: "",
+    })
+}

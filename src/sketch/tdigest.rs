@@ -1,0 +1,135 @@
+//! The SQL type `tdigest`: input, output, casts and questions.
+
+use super::text;
+use crate::backend::array;
+use crate::backend::call::{self, SqlError, sql_function};
+use pgrx::pg_sys::Datum;
+use tally_core::tdigest::{MAX_STORED_BYTES, Summary, TDigest, TDigestError};
+
+impl From<TDigestError> for SqlError {
+    fn from(error: TDigestError) -> Self {
+        let hint = match error {
+            TDigestError::CompressionMismatch { .. } => "only digests of the same compression can be merged",
+            TDigestError::NotFinite(_) => "leave NaN and the infinities out with FILTER (WHERE …)",
+            _ => "",
+        };
+        SqlError { sqlstate: error.sqlstate(), message: error.to_string(), hint }
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_in / pg_finfo_tally_tdigest_in(call) {
+        let Some(input) = call.cstring(0) else { return Ok(None) };
+        let bytes = text::read(input, MAX_STORED_BYTES, "tdigest")?;
+        Summary::parse(&bytes)?;
+        Ok(Some(call::varlena(&bytes)))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_out / pg_finfo_tally_tdigest_out(call) {
+        Ok(call.bytes(0).map(|bytes| call::cstring(&text::write(bytes))))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_recv / pg_finfo_tally_tdigest_recv(call) {
+        let Some(bytes) = call.message(0) else { return Ok(None) };
+        Summary::parse(bytes)?;
+        Ok(Some(call::varlena(bytes)))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_send / pg_finfo_tally_tdigest_send(call) {
+        Ok(call.bytes(0).map(call::varlena))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_from_bytea / pg_finfo_tally_tdigest_from_bytea(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Summary::parse(bytes)?;
+        Ok(Some(call::varlena(bytes)))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_merge / pg_finfo_tally_tdigest_merge(call) {
+        match (call.bytes(0), call.bytes(1)) {
+            (None, None) => Ok(None),
+            (Some(only), None) | (None, Some(only)) => Ok(Some(call::varlena(&Summary::parse(only)?.to_bytes()))),
+            (Some(left), Some(right)) => {
+                let mut digest = TDigest::new(Summary::parse(left)?.compression())?;
+                digest.merge(left)?;
+                digest.merge(right)?;
+                Ok(Some(call::varlena(&digest.into_summary().to_bytes())))
+            }
+        }
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_approx_percentile / pg_finfo_tally_tdigest_approx_percentile(call) {
+        let (Some(fraction), Some(bytes)) = (call.float(0), call.bytes(1)) else { return Ok(None) };
+        Ok(Summary::parse(bytes)?.quantile(fraction)?.map(call::float))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_approx_percentiles / pg_finfo_tally_tdigest_approx_percentiles(call) {
+        let (Some(fractions), Some(bytes)) = (call.datum(0), call.bytes(1)) else { return Ok(None) };
+        // SAFETY: the argument is declared float8[].
+        let fractions = unsafe { array::read_floats(fractions) };
+        let summary = Summary::parse(bytes)?;
+        let answers = fractions
+            .into_iter()
+            .map(|fraction| fraction.map_or(Ok(None), |fraction| summary.quantile(fraction)))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(array::write_floats(&answers)))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_approx_percentile_rank / pg_finfo_tally_tdigest_approx_percentile_rank(call) {
+        let (Some(value), Some(bytes)) = (call.float(0), call.bytes(1)) else { return Ok(None) };
+        Ok(Summary::parse(bytes)?.rank(value)?.map(call::float))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_num_vals / pg_finfo_tally_tdigest_num_vals(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Some(Datum::from(Summary::parse(bytes)?.num_vals() as i64)))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_mean / pg_finfo_tally_tdigest_mean(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Summary::parse(bytes)?.mean().map(call::float))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_min_val / pg_finfo_tally_tdigest_min_val(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Summary::parse(bytes)?.min().map(call::float))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_max_val / pg_finfo_tally_tdigest_max_val(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        Ok(Summary::parse(bytes)?.max().map(call::float))
+    }
+}
+
+sql_function! {
+    fn tally_tdigest_trimmed_mean / pg_finfo_tally_tdigest_trimmed_mean(call) {
+        let (Some(bytes), Some(low), Some(high)) = (call.bytes(0), call.float(1), call.float(2)) else {
+            return Ok(None);
+        };
+        Ok(Summary::parse(bytes)?.trimmed_mean(low, high)?.map(call::float))
+    }
+}
