@@ -25,5 +25,16 @@ CREATE FUNCTION tally.ingest(events jsonb,
 COMMENT ON FUNCTION tally.ingest(jsonb) IS
   'ingests one event or an array of events; each counts once however often it is sent';
 
-REVOKE ALL ON FUNCTION tally.ingest(text), tally.ingest(json), tally.ingest(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.ingest(text), tally.ingest(json), tally.ingest(jsonb) TO tally_writer;
+CREATE FUNCTION tally.ingest_events(events tally.event[],
+    OUT batch_id int8, OUT accepted int8, OUT duplicates int8, OUT conflicts int8, OUT rejected int8, OUT details json)
+  RETURNS SETOF record ROWS 1
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT s.* FROM tally.ingest(pg_catalog.concat('[', pg_catalog.array_to_string(events, ',', 'null'), ']')) AS s;
+  END;
+COMMENT ON FUNCTION tally.ingest_events(tally.event[]) IS
+  'ingests an array of typed events; each counts once however often it is sent';
+
+REVOKE ALL ON FUNCTION tally.ingest_events(tally.event[]), tally.ingest(text), tally.ingest(json), tally.ingest(jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.ingest_events(tally.event[]), tally.ingest(text), tally.ingest(json), tally.ingest(jsonb) TO tally_writer;

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 mod backend;
 mod error;
+mod event;
 mod ingest;
 mod rollup;
 mod scope;
@@ -21,7 +22,8 @@ pub extern "C-unwind" fn _PG_init() {
 
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../sql/sketch.sql", name = "sketch", requires = ["roles"]);
-extension_sql_file!("../sql/scope.sql", name = "scope", requires = ["sketch"]);
+extension_sql_file!("../sql/event.sql", name = "event", requires = ["sketch"]);
+extension_sql_file!("../sql/scope.sql", name = "scope", requires = ["event"]);
 extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["scope"]);
 extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);

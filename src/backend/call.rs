@@ -153,6 +153,16 @@ pub fn cstring(text: &str) -> Datum {
     }
 }
 
+/// A palloc'd fixed-length value, as a result.
+pub fn fixed<const N: usize>(bytes: &[u8; N]) -> Datum {
+    // SAFETY: the allocation has the value's length.
+    unsafe {
+        let result = pg_sys::palloc(N).cast::<u8>();
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), result, N);
+        Datum::from(result)
+    }
+}
+
 /// A float8 result.
 pub fn float(value: f64) -> Datum {
     Datum::from(value.to_bits())
