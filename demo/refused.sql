@@ -1,6 +1,6 @@
 -- Fails the demo unless the statement before set :refused to true.
 \if :refused
-  \echo refused: :LAST_ERROR_SQLSTATE :LAST_ERROR_MESSAGE
+  \echo refused with SQLSTATE :LAST_ERROR_SQLSTATE
 \else
   \set ON_ERROR_STOP on
   SELECT 'this should have been refused'::int;

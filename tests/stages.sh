@@ -10,15 +10,15 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto} TALLY_SKIPPED=$LOGS/skipped
 stage_fmt() { cargo fmt --all --check; }
 stage_clippy() {
   ./pgrx-config/private-postgres.sh
-  cargo clippy --quiet --locked --profile harness --workspace --all-targets --no-default-features --features "pg$PG_MAJOR" -- -D warnings
+  cargo clippy --locked --profile harness --workspace --all-targets --no-default-features --features "pg$PG_MAJOR" -- -D warnings
 }
 stage_dependencies() { ./tests/dependencies.sh; }
 stage_other-versions() { ./tests/other-versions.sh; }
-stage_unit() { cargo test --quiet --locked --no-fail-fast --profile harness -p tally-core -p tally-workload -p tally-bench; }
+stage_unit() { cargo test --locked --no-fail-fast --profile harness -p tally-core -p tally-workload -p tally-bench; }
 stage_build() { ./pgrx-config/install-extension.sh; ./tests/template-database.sh; }
 stage_regress() { ./tests/sql-tier.sh regress; }
 stage_isolation() { ./tests/sql-tier.sh isolation; }
-stage_server() { cargo test --quiet --locked --no-fail-fast --profile harness -p tally-server-tests; }
+stage_server() { cargo test --locked --no-fail-fast --profile harness -p tally-server-tests; }
 stage_server-log() { ./tests/server-log.sh; }
 
 now() { date +%s%N; }
