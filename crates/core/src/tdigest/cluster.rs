@@ -35,7 +35,9 @@ pub(super) fn unite_equal_points(sorted: &[Sortable]) -> Vec<Centroid> {
 
 /// Reduces ascending centroids of `count` values in all to at most `most`; fewer are left alone.
 ///
-/// The first and the last stay alone. Every other cluster ends in a cell of its own, and there are
+/// The first and the last stay alone, and so does a point that fills a cell: many equal values are kept
+/// apart from their neighbours, and exact. Every other group begins by leaving a cell, a point that
+/// stays alone leaves two, for itself and for what follows it: so there are no more groups than the
 /// `most - 2` cells.
 pub(super) fn cluster(centroids: &mut Vec<Centroid>, count: u64, most: usize) {
     if centroids.len() <= most {
@@ -48,12 +50,15 @@ pub(super) fn cluster(centroids: &mut Vec<Centroid>, count: u64, most: usize) {
     let (mut cell, mut cell_end) = (0.0, 0.0);
     while read < last {
         let mut group = Group::of(centroids[read]);
+        let mut crossed = 0;
         while cell_end < before + group.mass {
+            crossed += 1;
             cell += 1.0;
             cell_end = if cell < cells { count * fraction(cell / cells) } else { f64::INFINITY };
         }
         let mut end = read + 1;
-        while end < last && group.take(centroids[end], cell_end - before) {
+        let alone = crossed > 1 && centroids[read].is_point();
+        while !alone && end < last && group.take(centroids[end], cell_end - before) {
             end += 1;
         }
         centroids[written] = group.united(&centroids[read..end]);

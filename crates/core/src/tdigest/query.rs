@@ -176,10 +176,10 @@ fn knots(centroid: Centroid, before: u64) -> [Knot; 2] {
 /// The value at a number between two knots.
 fn between(left: Knot, right: Knot, number: f64) -> f64 {
     let gap = right.0 - left.0;
-    if gap <= 0.0 {
+    let share = (number - left.0) / gap;
+    if gap <= 0.0 || share >= 1.0 {
         return right.1;
     }
-    let share = (number - left.0) / gap;
     let rise = right.1 - left.1;
     let value =
         if rise.is_finite() { left.1 + rise * share } else { left.1 * (1.0 - share) + right.1 * share };
