@@ -42,18 +42,14 @@ SELECT pg_catalog.pg_extension_config_dump('tally.rollup', $$WHERE rollup_name <
 SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', $$WHERE rollup_name <> 'usage'$$);
 
 CREATE FUNCTION tally.property_number(properties jsonb, key text) RETURNS numeric
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-  RETURN CASE pg_catalog.jsonb_typeof(properties OPERATOR(pg_catalog.->) key)
-           WHEN 'number' THEN (properties OPERATOR(pg_catalog.->) key)::pg_catalog.numeric END;
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_property_number';
 COMMENT ON FUNCTION tally.property_number(jsonb, text) IS
   'a property as a number; null where it is missing or is not a JSON number';
 
 CREATE FUNCTION tally.property_float(properties jsonb, key text) RETURNS float8
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-  RETURN CASE WHEN pg_catalog.abs(tally.property_number(properties, key)) OPERATOR(pg_catalog.<=) 1e308
-              THEN tally.property_number(properties, key)::pg_catalog.float8 END;
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_property_float';
 COMMENT ON FUNCTION tally.property_float(jsonb, text) IS
-  'a property as a double; null where it is missing, not a JSON number, or beyond 1e308';
+  'a property as a double; null where it is missing, not a JSON number, or beyond the range of doubles';
 
 CREATE FUNCTION tally.create_rollup(rollup_name text, grains text[], measures text[],
     dimensions text[] DEFAULT '{}', filter text DEFAULT NULL) RETURNS void

@@ -6,6 +6,7 @@ mod backend;
 mod error;
 mod event;
 mod ingest;
+mod property;
 mod rollup;
 mod scope;
 mod settings;

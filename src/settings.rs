@@ -13,8 +13,8 @@ pub fn batch_max_events() -> usize {
     BATCH_MAX_EVENTS.get() as usize
 }
 
-/// Size in bytes of a rollup's pending table above which ingest folds it itself. 4 MB is what GIN allows its own
-/// pending list by default: about 20,000 rows, a few milliseconds for a reader to merge.
+/// Bytes of pending rows that ingest lets a rollup have before it folds them itself, on average. 4 MB is what GIN allows
+/// its own pending list by default: about 20,000 rows, a few milliseconds for a reader to merge.
 pub fn pending_limit() -> u64 {
     PENDING_LIMIT.get() as u64 * 1024
 }
@@ -44,7 +44,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"tally.pending_limit",
-        c"Size of a rollup's pending rows above which ingest folds them itself.",
+        c"Size of a rollup's pending rows within which ingest keeps them by folding.",
         c"Smaller makes reads faster, larger makes ingest steadier; maintain() folds before it is reached.",
         &PENDING_LIMIT,
         64,

@@ -60,6 +60,8 @@ struct Batch<'a> {
     outcomes: Vec<Outcome>,
     /// Positions of the valid events, the first of each key in the batch, sorted by key.
     candidates: Vec<usize>,
+    /// Bytes appended to each rollup.
+    appended: Vec<usize>,
     /// Later events of the same key: position, and index of the candidate.
     repeats: Vec<(usize, usize)>,
     scope: Scope,
@@ -84,6 +86,7 @@ pub fn run(text: &str) -> Result<Summary, IngestError> {
         items,
         candidates: vec![],
         repeats: vec![],
+        appended: vec![],
         scope,
         now,
     };
@@ -149,7 +152,7 @@ impl<'a> Batch<'a> {
                 Ok(Ok(Attempt::Done)) => {
                     session::advance_command();
                     let summary = self.summary(batch_id);
-                    rollup::relieve(summary.counts.accepted)?;
+                    rollup::relieve(&self.appended)?;
                     return Ok(summary);
                 }
                 Ok(Ok(Attempt::Clash)) => look_up = Some(true),
@@ -197,7 +200,7 @@ impl<'a> Batch<'a> {
                 .collect();
             store::raw(&mut rows)?;
             *stage = Stage::Rollups;
-            rollup::append(&rows, &hashers)?;
+            self.appended = rollup::append(&rows, &hashers)?;
             *stage = Stage::Storing;
         }
         for (index, &position) in self.candidates.iter().enumerate() {

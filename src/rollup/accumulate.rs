@@ -13,6 +13,9 @@ use tally_core::tdigest::{DEFAULT_COMPRESSION, TDigest};
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
 const MAX_DIMENSION: usize = 500;
 
+/// Bytes that a heap row takes beside its values.
+const ROW_HEADER: usize = 28;
+
 /// One measure of one group.
 enum Cell {
     Count(i64),
@@ -116,8 +119,9 @@ impl<'d> Groups<'d> {
         Ok(())
     }
 
-    /// Hands each group's pending row to `write`.
-    pub fn rows(mut self, mut write: impl FnMut(&mut [Datum], &mut [bool])) {
+    /// Hands each group's pending row to `write`; returns about how many bytes they take.
+    pub fn rows(mut self, mut write: impl FnMut(&mut [Datum], &mut [bool])) -> usize {
+        let fixed = self.groups.len() * (ROW_HEADER + 8 * (3 + self.definition.columns.len()));
         let mut values = Vec::new();
         let mut nulls = Vec::new();
         for group in std::mem::take(&mut self.groups) {
@@ -141,6 +145,7 @@ impl<'d> Groups<'d> {
             }
             write(&mut values, &mut nulls);
         }
+        fixed + self.arena.bytes()
     }
 
     fn group(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<usize, RollupError> {

@@ -12,12 +12,9 @@ use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
 use crate::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
 
-/// Appends the pending rows of newly stored events to every declared rollup; returns how many bytes of them.
-pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<(), RollupError> {
-    for definition in definition::all()?.iter() {
-        append_to(definition, rows, hashers)?;
-    }
-    Ok(())
+/// Appends the pending rows of newly stored events to every declared rollup; returns the bytes of each one's.
+pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<usize>, RollupError> {
+    definition::all()?.iter().map(|definition| append_to(definition, rows, hashers)).collect()
 }
 
 /// Appends every event that is there to one rollup, as if it had been ingested now.
@@ -34,7 +31,7 @@ pub fn fill(name: &str) -> Result<(), RollupError> {
             let names = rows.iter().map(EventRow::tenant_id);
             let hashers = tenant::hashers(names, session::transaction_start())?;
             let hashers = hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
-            append_to(definition, &rows, &hashers)
+            append_to(definition, &rows, &hashers).map(|_| ())
         })
     })
 }
@@ -65,7 +62,7 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
     Ok(None)
 }
 
-fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> Result<(), RollupError> {
+fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> Result<usize, RollupError> {
     let mut groups = Groups::new(definition)?;
     session::with_owner_rights(|| -> Result<(), RollupError> {
         let mut projector = projector(definition);
@@ -75,12 +72,12 @@ fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> R
         Ok(())
     })?;
     let mut pending = Appender::open(definition.pending)?;
-    groups.rows(|values, nulls| {
+    let bytes = groups.rows(|values, nulls| {
         // A pending table has no key that could clash.
         let _ = pending.push(values, nulls);
     });
     let _ = pending.finish();
-    Ok(())
+    Ok(bytes)
 }
 
 fn projector(definition: &Definition) -> Projector {

@@ -9,19 +9,23 @@ use pgrx::prelude::*;
 use tally_core::grain::Grain;
 
 /// Rows that one fold by ingest merges at most: some tens of milliseconds.
-const RELIEF: i64 = 20_000;
+const RELIEF: i64 = 10_000;
+/// Ingest folds once, on average, for each eighth of the limit that is appended: RELIEF rows are more than that, so
+/// pending shrinks, and none of the folds is long.
+const SHARE: f64 = 8.0;
 
-/// Folds a little where a rollup's pending table has grown past the limit, so that it stays bounded where nothing else
-/// folds. Not where statements share a snapshot: there a fold can fail for reasons that aren't the caller's.
-pub fn relieve(appended: i64) -> Result<(), RollupError> {
+/// Folds a little now and then, so that the pending tables stay within the limit where nothing else folds. `appended`
+/// has the bytes appended to each rollup. Not where statements share a snapshot: there a fold can fail for reasons that
+/// aren't the caller's.
+pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
     if session::has_fixed_snapshot() {
         return Ok(());
     }
-    for definition in definition::all()?.iter() {
-        // One ingest in as many as it takes to append the limit's rows; no counter that every writer would update.
-        let share = appended as f64 / settings::pending_limit() as f64;
+    for (definition, &bytes) in definition::all()?.iter().zip(appended) {
+        // By chance, so that writers share no counter.
+        let chance = SHARE * bytes as f64 / settings::pending_limit() as f64;
         let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
-        if drawn < share {
+        if drawn < chance {
             fold_definition(definition, RELIEF);
         }
     }

@@ -7,4 +7,5 @@ pub mod grain;
 pub mod hll;
 pub mod id;
 pub mod jsonb;
+pub mod numeric;
 pub mod tdigest;
