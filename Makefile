@@ -10,7 +10,7 @@ LINTS := fmt dependencies clippy other-versions
 TIERS := unit build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build install demo psql stop lint test check bench accept clean
+.PHONY: help setup setup-tests build install demo psql stop lint test check bench accept reference clean
 .NOTPARALLEL:
 
 help: ## list the commands
@@ -52,6 +52,9 @@ bench: setup-tests ## paired benchmarks against peers
 
 accept: ## take a SQL test's present output for the expected: make accept TIER=regress TEST=name
 	@./tests/template-database.sh && ./tests/sql-tier.sh $(or $(TIER),regress) --accept $(TEST)
+
+reference: build ## write docs/sql-reference.md from what is installed
+	@./tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference the_reference
 
 clean: ## stop the clusters and remove them, the server copy and all build output
 	@./pgrx-config/remove.sh

@@ -54,13 +54,19 @@ impl Database {
         config(&self.name, role)
     }
 
-    /// Creates a login role, a member of `groups`, and returns its name: unique in the cluster, beginning with `topic`.
-    pub fn role(&mut self, topic: &str, groups: &[&str]) -> String {
+    /// Names a role that the test will create itself; dropped with the database.
+    pub fn reserve_role(&mut self, topic: &str) -> String {
         let role = format!("{topic}_{}", self.name);
         assert!(role.len() < 64, "Postgres would cut the name {role}");
+        self.roles.push(role.clone());
+        role
+    }
+
+    /// Creates a login role, a member of `groups`, and returns its name: unique in the cluster, beginning with `topic`.
+    pub fn role(&mut self, topic: &str, groups: &[&str]) -> String {
+        let role = self.reserve_role(topic);
         let mut client = self.superuser();
         client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).expect("creating a role");
-        self.roles.push(role.clone());
         for group in groups {
             client.batch_execute(&format!("GRANT {group} TO {role}")).expect("granting a role");
         }

@@ -1,0 +1,152 @@
+//! The SQL reference is what is installed, and what is installed is declared with care.
+
+use postgres::Client;
+use std::fmt::Write;
+use tally_server_tests::Database;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/sql-reference.md");
+
+fn section(out: &mut String, client: &mut Client, title: &str, header: &str, query: &str) {
+    write!(out, "\n## {title}\n\n{header}\n").unwrap();
+    let columns = header.matches('|').count() - 1;
+    writeln!(out, "|{}", " --- |".repeat(columns)).unwrap();
+    for row in client.query(query, &[]).unwrap() {
+        let cells: Vec<String> =
+            (0..columns).map(|column| row.get::<_, Option<String>>(column).unwrap_or_default()).collect();
+        writeln!(out, "| {} |", cells.join(" | ")).unwrap();
+    }
+}
+
+fn reference(client: &mut Client) -> String {
+    let mut out = String::from(
+        "# SQL reference\n\nWritten from an installed database by `make reference`; a test compares the two.\n\
+         *Who*: the roles that may use it; PUBLIC is everybody.\n",
+    );
+    let who = |kind: &str, object: &str| {
+        format!(
+            "(SELECT string_agg(DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, ', ')
+              FROM aclexplode(coalesce({object}acl, acldefault('{kind}', {object}owner))) AS a
+              WHERE a.grantee <> {object}owner)"
+        )
+    };
+    let functions = |kinds: &str| {
+        format!(
+            "SELECT '`' || p.proname || '(' || pg_get_function_arguments(p.oid) || ')`',
+                    '`' || pg_get_function_result(p.oid) || '`', obj_description(p.oid, 'pg_proc'), {}
+             FROM pg_proc AS p WHERE p.pronamespace = 'tally'::regnamespace AND p.prokind IN ({kinds})
+               AND obj_description(p.oid, 'pg_proc') NOT LIKE 'aggregate support:%'
+             ORDER BY p.proname, pg_get_function_identity_arguments(p.oid)",
+            who("f", "p.pro")
+        )
+    };
+    section(&mut out, client, "Functions", "| function | returns | what it does | who |", &functions("'f', 'p'"));
+    section(&mut out, client, "Aggregates", "| aggregate | returns | what it does | who |", &functions("'a'"));
+    section(
+        &mut out,
+        client,
+        "Types",
+        "| type | what it is |",
+        "SELECT '`' || typname || '`', obj_description(oid, 'pg_type') FROM pg_type
+         WHERE typnamespace = 'tally'::regnamespace AND typtype = 'b' AND typelem = 0 ORDER BY 1",
+    );
+    for (title, kinds) in [("Views", "'v'"), ("Tables", "'r', 'p'")] {
+        let query = format!(
+            "SELECT '`' || c.relname || '`', obj_description(c.oid, 'pg_class'), {} FROM pg_class AS c
+             WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ({kinds}) ORDER BY 1",
+            who("r", "c.rel")
+        );
+        section(&mut out, client, title, "| name | what it shows | who |", &query);
+    }
+    section(
+        &mut out,
+        client,
+        "Columns",
+        "| table or view | column | type | meaning |",
+        "SELECT '`' || c.relname || '`', '`' || a.attname || '`', format_type(a.atttypid, a.atttypmod),
+                col_description(c.oid, a.attnum)
+         FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+           AND col_description(c.oid, a.attnum) IS NOT NULL
+         ORDER BY c.relname, a.attnum",
+    );
+    section(
+        &mut out,
+        client,
+        "Settings",
+        "| setting | default | unit | what it does |",
+        "SELECT '`' || name || '`', boot_val, unit, short_desc || ' ' || extra_desc FROM pg_settings
+         WHERE name LIKE 'tally.%' AND name <> 'tally.scope' ORDER BY name",
+    );
+    out
+}
+
+#[test]
+fn the_reference_is_what_is_installed() {
+    let database = Database::new("reference");
+    let mut client = database.superuser();
+    client.batch_execute("LOAD 'pg_tally'").unwrap();
+    let installed = reference(&mut client);
+    if std::env::var_os("TALLY_WRITE_REFERENCE").is_some() {
+        std::fs::write(FILE, &installed).unwrap();
+    }
+    let written = std::fs::read_to_string(FILE).unwrap_or_default();
+    let differs = installed.lines().zip(written.lines().chain(std::iter::repeat(""))).find(|(a, b)| a != b);
+    assert!(installed == written, "docs/sql-reference.md is stale; `make reference` writes it. First: {differs:#?}");
+}
+
+/// What a query finds, one line each; the tests below want none.
+fn offenders(query: &str) -> Vec<String> {
+    Database::new("offenders").superuser().query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn everything_has_a_comment() {
+    let found = offenders(
+        "SELECT 'function ' || oid::regprocedure FROM pg_proc
+           WHERE pronamespace = 'tally'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL
+         UNION ALL SELECT 'type ' || typname FROM pg_type
+           WHERE typnamespace = 'tally'::regnamespace AND typtype = 'b' AND typelem = 0
+             AND obj_description(oid, 'pg_type') IS NULL
+         UNION ALL SELECT 'relation ' || relname FROM pg_class
+           WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p', 'v')
+             AND obj_description(oid, 'pg_class') IS NULL
+         UNION ALL SELECT 'column ' || c.relname || '.' || a.attname
+           FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+             AND c.relname !~ '_(base|pending)$' AND col_description(c.oid, a.attnum) IS NULL",
+    );
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn functions_say_what_they_may_be_used_for() {
+    // Whoever elevates has a fixed search path; nothing that writes is parallel safe or less than volatile; everything
+    // that PUBLIC may execute is immutable and takes a sketch, an event, or a plain value.
+    let found = offenders(
+        "SELECT 'elevated without a path: ' || oid::regprocedure FROM pg_proc
+           WHERE pronamespace = 'tally'::regnamespace AND prosecdef
+             AND NOT coalesce(array_to_string(proconfig, ',') LIKE '%search_path=pg_catalog, pg_temp%', false)
+         UNION ALL SELECT 'volatile but parallel safe: ' || oid::regprocedure FROM pg_proc
+           WHERE pronamespace = 'tally'::regnamespace AND provolatile = 'v' AND proparallel <> 'u'
+         UNION ALL SELECT 'PUBLIC may execute: ' || oid::regprocedure FROM pg_proc
+           WHERE pronamespace = 'tally'::regnamespace AND provolatile <> 'i'
+             AND has_function_privilege('public', oid, 'EXECUTE')
+         UNION ALL SELECT 'PUBLIC may use: ' || relname FROM pg_class
+           WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p', 'v', 'S', 'm')
+             AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')",
+    );
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_table_with_a_tenant_has_forced_row_security() {
+    let found = offenders(
+        "SELECT c.relname FROM pg_class AS c
+         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+         WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname <> 'role_binding'
+           AND NOT (c.relrowsecurity AND c.relforcerowsecurity
+                    AND (SELECT count(*) FROM pg_policy AS p WHERE p.polrelid = c.oid) = 3
+                    AND pg_get_userbyid(c.relowner) = 'tally_owner')",
+    );
+    assert!(found.is_empty(), "{found:#?}");
+}
