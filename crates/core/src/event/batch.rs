@@ -140,10 +140,11 @@ fn array<'a>(
         items.push(item);
         match bytes.get(end) {
             Some(b',') => start = skip_space(bytes, end + 1),
-            _ => {
+            Some(b']') => {
                 at_end(text, end + 1)?;
                 return Ok(Batch { items });
             }
+            _ => return Err(unsplittable(end, "unbalanced brackets: found }, expected ]")),
         }
     }
 }

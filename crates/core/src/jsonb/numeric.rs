@@ -4,6 +4,10 @@
 //! the first nor the last digit is zero, and zero itself has no digits.
 
 use super::{JsonbError, digest, fail};
+use std::fmt::Write;
+
+/// Why writing to a string is taken to succeed.
+const NEVER: &str = "a string takes all text";
 
 /// The most digits before the decimal point, and the most after it. Both are counted once an exponent has been
 /// applied, so what is printed from a stored number is accepted again.
@@ -247,9 +251,9 @@ impl Numeric<'_> {
         }
         for power in (0..=i32::from(self.weight)).rev() {
             if power == i32::from(self.weight) {
-                out.push_str(&group(power).to_string());
+                write!(out, "{}", group(power)).expect(NEVER);
             } else {
-                out.push_str(&format!("{:04}", group(power)));
+                write!(out, "{:04}", group(power)).expect(NEVER);
             }
         }
         let scale = usize::from(self.scale);
@@ -258,7 +262,7 @@ impl Numeric<'_> {
             let end = out.len() + scale;
             let mut power = -1;
             while out.len() < end {
-                out.push_str(&format!("{:04}", group(power)));
+                write!(out, "{:04}", group(power)).expect(NEVER);
                 power -= 1;
             }
             out.truncate(end);

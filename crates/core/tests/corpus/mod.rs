@@ -1,4 +1,5 @@
-//! Seeded JSON objects of every shape that matters to the encoder, spelt in every way JSON allows.
+//! Seeded JSON objects of every shape that matters to the encoder, spelt in every way JSON allows, and times.
+#![allow(dead_code)]
 
 /// Generates the same objects for the same seed.
 pub struct Corpus {
@@ -32,6 +33,35 @@ impl Corpus {
             _ => 1 + self.below(6),
         };
         self.members(size, 0, &mut out);
+        out
+    }
+
+    /// Returns a time between the years 2 and 9998, most often one that exists. Fractions have at most 6 digits
+    /// or 9 that are not half a microsecond, where rounding by floating point may differ.
+    pub fn time(&mut self) -> String {
+        let slip = self.below(40) == 0;
+        let range = |c: &mut Self, low: u64, high: u64| low + c.below(high + 1 - low + u64::from(slip));
+        let (year, month, day) =
+            (2 + self.below(9997), range(self, 1, 12), range(self, 1, 28 + u64::from(slip) * 4));
+        let (hour, minute, second) = (range(self, 0, 23), range(self, 0, 59), range(self, 0, 60));
+        let mut out = format!("{year:04}-{month:02}-{day:02}");
+        out.push(['T', ' '][self.below(2) as usize]);
+        out.push_str(&format!("{hour:02}:{minute:02}:{second:02}"));
+        match self.below(3) {
+            0 => {
+                let digits = 1 + self.below(6) as usize;
+                out.push_str(&format!(".{:06}", self.below(1_000_000))[..digits + 1]);
+            }
+            1 => out.push_str(&format!(".{:06}{:03}", self.below(1_000_000), self.below(490))),
+            _ => {}
+        }
+        let (hours, minutes) = (self.below(16), self.below(60));
+        out.push_str(&match self.below(4) {
+            0 => "Z".into(),
+            1 => format!("+{hours:02}"),
+            2 => format!("-{hours:02}{minutes:02}"),
+            _ => format!("+{hours:02}:{minutes:02}"),
+        });
         out
     }
 

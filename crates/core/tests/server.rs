@@ -1,12 +1,13 @@
-//! Byte equality with a real server. Needs `psql`, a database (`PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`) and
+//! Equality with a real server: jsonb bytes, jsonb text, times. Needs `psql`, a database (`PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`) and
 //! the right to create the extension pageinspect in it:
-//! `cargo test --release --test jsonb_server -- --ignored`.
+//! `cargo test --release --test server -- --ignored`.
 
 mod corpus;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use tally_core::event::{format_timestamp, parse_timestamp};
 use tally_core::jsonb::{Bounds, Encoder, check, to_json};
 
 const OBJECTS: usize = 20_000;
@@ -32,7 +33,7 @@ fn psql(script: &str) -> String {
 
 #[test]
 #[ignore = "needs a server"]
-fn bytes_equal_the_servers() {
+fn jsonb_equals_the_servers() {
     let mut corpus = corpus::Corpus::new(15);
     let mut encoder = Encoder::new();
     let mut cases = Vec::new();
@@ -85,4 +86,43 @@ fn bytes_equal_the_servers() {
         seen += 1;
     }
     assert_eq!(seen, 2 * OBJECTS);
+}
+
+#[test]
+#[ignore = "needs a server"]
+fn times_equal_the_servers() {
+    let mut corpus = corpus::Corpus::new(3339);
+    let times: Vec<String> = (0..OBJECTS).map(|_| corpus.time()).collect();
+    let mut script = String::from(
+        "CREATE TEMP TABLE times (id int, t text);
+         CREATE FUNCTION pg_temp.judge(t text) RETURNS text LANGUAGE plpgsql AS $$
+         DECLARE at timestamptz;
+         BEGIN
+           at := t::timestamptz;
+           RETURN (extract(epoch FROM at) * 1000000)::bigint - 946684800000000;
+         EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE;
+         END $$;
+         COPY times FROM STDIN;\n",
+    );
+    for (id, time) in times.iter().enumerate() {
+        writeln!(script, "{id}\t{time}").expect("a string");
+    }
+    script.push_str("\\.\nSELECT pg_temp.judge(t) FROM times ORDER BY id;\n");
+    let answer = psql(&script);
+    let (mut accepted, mut refused) = (0, 0);
+    for (time, theirs) in times.iter().zip(answer.lines()) {
+        match parse_timestamp(time) {
+            Ok(micros) => {
+                assert_eq!(micros.to_string(), theirs, "{time}");
+                assert_eq!(parse_timestamp(&format_timestamp(micros)), Ok(micros));
+                accepted += 1;
+            }
+            Err(e) => {
+                assert_eq!(e.sqlstate, theirs, "{time}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(accepted + refused, OBJECTS);
+    assert!(accepted > OBJECTS / 2 && refused > 100, "{accepted} {refused}");
 }
