@@ -86,8 +86,8 @@ proptest! {
     #[test]
     fn garbage_behind_a_good_header_is_survived(
         means in prop::collection::vec(any::<f64>(), 1..40),
-        weights in prop::collection::vec(any::<u64>(), 1..40),
-        flags in 0_u8..=1,
+        weights in prop::collection::vec(any::<u64>(), 40),
+        width in 0_usize..=9,
         sum in any::<f64>(),
         order in any::<bool>(),
     ) {
@@ -95,17 +95,12 @@ proptest! {
         if order {
             means.sort_unstable_by(f64::total_cmp);
         }
-        let mut bytes = vec![0xd1, flags, 100, 0];
+        let mut bytes = vec![0xd1, (width as u8) << 4, 100, 0];
         bytes.extend(sum.to_le_bytes());
         bytes.extend((means.len() as u16).to_le_bytes());
         bytes.extend(means.iter().flat_map(|mean| mean.to_le_bytes()));
-        for weight in weights {
-            let mut weight = weight >> (weight % 64);
-            while weight >= 0x80 {
-                bytes.push(weight as u8 | 0x80);
-                weight >>= 7;
-            }
-            bytes.push(weight as u8);
+        for weight in &weights[..means.len()] {
+            bytes.extend((weight >> (weight % 64)).to_le_bytes().iter().take(width));
         }
         use_stored(&bytes);
     }

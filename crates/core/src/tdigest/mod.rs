@@ -10,13 +10,15 @@ mod centroid;
 mod cluster;
 mod error;
 mod query;
+mod runs;
 mod stored;
 
 pub use error::TDigestError;
 pub use query::Summary;
 pub use stored::MAX_STORED_BYTES;
 
-use centroid::{Centroid, Sortable};
+use centroid::Centroid;
+use runs::Runs;
 
 /// The smallest accepted compression.
 pub const MIN_COMPRESSION: u16 = 10;
@@ -47,9 +49,9 @@ pub struct TDigest {
     sum: f64,
     /// Values not yet sorted in, as keys of [`centroid::key`].
     values: Vec<i64>,
-    /// The settled centroids, then those of merged digests, each ascending.
-    centroids: Vec<Sortable>,
-    settled: u32,
+    /// Centroids of merged digests, not yet sorted in.
+    runs: Runs,
+    settled: Vec<Centroid>,
 }
 
 impl TDigest {
@@ -58,7 +60,14 @@ impl TDigest {
         if !(MIN_COMPRESSION..=MAX_COMPRESSION).contains(&compression) {
             return Err(TDigestError::Compression(compression));
         }
-        Ok(Self { compression, count: 0, sum: 0.0, values: Vec::new(), centroids: Vec::new(), settled: 0 })
+        Ok(Self {
+            compression,
+            count: 0,
+            sum: 0.0,
+            values: Vec::new(),
+            runs: Runs::default(),
+            settled: Vec::new(),
+        })
     }
 
     /// The most centroids that the finished digest holds.
@@ -75,7 +84,8 @@ impl TDigest {
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + self.values.capacity() * size_of::<i64>()
-            + self.centroids.capacity() * size_of::<Sortable>()
+            + self.runs.heap_bytes()
+            + self.settled.capacity() * size_of::<Centroid>()
     }
 
     /// Adds a value. NaN and infinities are refused; -0 counts as 0.
@@ -99,11 +109,12 @@ impl TDigest {
 
     /// Adds all that a stored digest holds. Every byte is distrusted; on an error nothing is added.
     pub fn merge(&mut self, stored: &[u8]) -> Result<(), TDigestError> {
-        let (values, centroids) = (self.values.len(), self.centroids.len());
+        let values = self.values.len();
         let header = stored::decode(stored, Some(self.compression), self);
         let total = header.and_then(|header| Ok((self.total_with(header.count)?, header.sum)));
         match total {
             Ok((count, sum)) => {
+                self.runs.end_run();
                 self.count = count;
                 self.sum = add_sums(self.sum, sum);
                 self.settle_if_full();
@@ -111,7 +122,7 @@ impl TDigest {
             }
             Err(error) => {
                 self.values.truncate(values);
-                self.centroids.truncate(centroids);
+                self.runs.drop_run();
                 Err(error)
             }
         }
@@ -130,7 +141,8 @@ impl TDigest {
         }
         self.count = self.total_with(other.num_vals())?;
         self.sum = add_sums(self.sum, other.sum());
-        self.centroids.extend(other.centroids().iter().copied().map(Sortable::from));
+        other.centroids().iter().for_each(|&centroid| self.runs.push(centroid.into()));
+        self.runs.end_run();
         self.settle_if_full();
         Ok(())
     }
@@ -165,42 +177,36 @@ impl TDigest {
 
     fn settle_if_full(&mut self) {
         let compression = usize::from(self.compression);
-        let held = self.centroids.len() - self.settled as usize;
-        if held > CENTROIDS_HELD * compression || self.values.len() > VALUES_HELD * compression {
+        if self.runs.len() > CENTROIDS_HELD * compression || self.values.len() > VALUES_HELD * compression {
             self.settle();
         }
     }
 
     /// Sorts in all that is held back, and clusters if there are more centroids than worked with.
     fn settle(&mut self) {
-        let mut centroids = self.sort_all();
-        cluster::cluster(&mut centroids, self.count, WORKING * usize::from(self.compression));
-        self.centroids.clear();
-        self.centroids.extend(centroids.into_iter().map(Sortable::from));
-        self.settled = self.centroids.len() as u32;
+        self.settled = self.sort_all();
+        cluster::cluster(&mut self.settled, self.count, WORKING * usize::from(self.compression));
     }
 
-    /// All centroids in order, points of one mean united; the values held back are among them.
+    /// Takes all centroids in order, points of one mean united; the values held back are among them.
     fn sort_all(&mut self) -> Vec<Centroid> {
-        self.values.sort();
-        cluster::append_points(&mut self.centroids, &self.values);
-        self.values.clear();
-        if !self.centroids.is_sorted() {
-            // The stable sort finds the ascending runs and merges them.
-            self.centroids.sort();
+        if self.values.is_empty() && self.runs.len() == 0 {
+            return std::mem::take(&mut self.settled);
         }
-        cluster::unite_equal_points(&self.centroids)
+        self.values.sort_unstable();
+        cluster::each_point(&self.values, |point| self.runs.push(point.into()));
+        self.values.clear();
+        self.runs.end_run();
+        self.settled.drain(..).for_each(|centroid| self.runs.push(centroid.into()));
+        self.runs.end_run();
+        cluster::unite_equal_points(&self.runs.take_merged())
     }
 }
 
 /// Where decoding puts what it reads.
 impl stored::Sink for TDigest {
-    fn reserve(&mut self, centroids: usize, singles: bool) {
-        if singles {
-            self.values.reserve(centroids);
-        } else {
-            self.centroids.reserve(centroids);
-        }
+    fn reserve(&mut self, centroids: usize) {
+        self.runs.reserve(centroids);
     }
 
     #[inline]
@@ -210,7 +216,7 @@ impl stored::Sink for TDigest {
 
     #[inline]
     fn centroid(&mut self, centroid: Centroid) {
-        self.centroids.push(centroid.into());
+        self.runs.push(centroid.into());
     }
 }
 

@@ -7,8 +7,11 @@ pub const MAX_STORED_BYTES: usize = 65_536;
 /// High nibble: a t-digest. Low nibble: version 1.
 const MAGIC: u8 = 0xd0;
 const VERSION: u8 = 1;
-/// Every centroid is one value: no weights follow.
-const FLAG_SINGLES: u8 = 1;
+/// Bytes of each weight, in the upper half of the second byte; 0 when every centroid is one value.
+const WIDTH_SHIFT: u8 = 4;
+/// Digests of up to this many single values are handed on value by value, longer ones as a run: runs
+/// are merged pair by pair, which many short ones would make long work.
+const FEW: usize = 16;
 const HEADER: usize = 4;
 const MEAN: usize = 8;
 
@@ -22,15 +25,15 @@ pub(super) struct Header {
 /// Takes what decoding reads, in ascending order.
 pub(super) trait Sink {
     /// Prepares for a number of centroids, already checked.
-    fn reserve(&mut self, centroids: usize, singles: bool);
-    /// Takes a point of weight 1.
+    fn reserve(&mut self, centroids: usize);
+    /// Takes a point of weight 1 that is one of a few.
     fn single(&mut self, value: f64);
     /// Takes any centroid.
     fn centroid(&mut self, centroid: Centroid);
 }
 
 impl Sink for Vec<Centroid> {
-    fn reserve(&mut self, centroids: usize, _singles: bool) {
+    fn reserve(&mut self, centroids: usize) {
         Vec::reserve(self, centroids);
     }
 
@@ -60,7 +63,8 @@ pub(super) fn decode(bytes: &[u8], wanted: Option<u16>, out: &mut impl Sink) -> 
     if magic & 0x0f != VERSION {
         return Err(TDigestError::Version(magic & 0x0f));
     }
-    if flags & !FLAG_SINGLES != 0 {
+    let width = usize::from(flags >> WIDTH_SHIFT);
+    if flags & 0x0f != 0 || width > 8 {
         return Err(TDigestError::Malformed("unknown flags"));
     }
     let compression = u16::from_le_bytes([low, high]);
@@ -95,16 +99,12 @@ pub(super) fn decode(bytes: &[u8], wanted: Option<u16>, out: &mut impl Sink) -> 
         return Err(TDigestError::Malformed("sum is not finite"));
     }
     let means = means.as_chunks::<MEAN>().0;
-    let singles = flags == FLAG_SINGLES;
-    out.reserve(number, singles);
-    let count = if singles {
-        if !weights.is_empty() {
-            return Err(TDigestError::Malformed("weights beside single values"));
-        }
-        decode_singles(means, out)?
-    } else {
-        decode_weighted(means, weights, out)?
-    };
+    if weights.len() != number * width {
+        return Err(TDigestError::Malformed("weights cut short or bytes left over"));
+    }
+    out.reserve(number);
+    let count =
+        if width == 0 { decode_singles(means, out)? } else { decode_weighted(means, weights, width, out)? };
     Ok(Header { compression, count, sum })
 }
 
@@ -127,26 +127,35 @@ fn decode_singles(means: &[[u8; MEAN]], out: &mut impl Sink) -> Result<u64, TDig
             return Err(TDigestError::Malformed("means not ascending"));
         }
         last = mean;
-        out.single(mean);
+        if means.len() <= FEW {
+            out.single(mean);
+        } else {
+            out.centroid(Centroid::point(mean, 1));
+        }
     }
     Ok(means.len() as u64)
 }
 
-/// Pairs means with weights; gives back the sum of the weights.
+/// Pairs means with weights of `width` bytes each; gives back the sum of the weights.
 fn decode_weighted(
     means: &[[u8; MEAN]],
-    mut weights: &[u8],
+    weights: &[u8],
+    width: usize,
     out: &mut impl Sink,
 ) -> Result<u64, TDigestError> {
     let mut count = 0_u64;
+    let mut most = 0_u64;
     // Stands for a point below all, so that the first must lie above it.
     let mut last = Centroid::point(f64::NEG_INFINITY, 1);
     for (at, &mean) in means.iter().enumerate() {
-        let centroid = Centroid::from_tagged(mean_of(mean)?, take_varint(&mut weights)?);
-        if centroid.weight() == 0 || (centroid.weight() == 1 && !centroid.is_point()) {
+        let tagged = weight_at(weights, at * width, width);
+        let centroid = Centroid::from_tagged(mean_of(mean)?, tagged);
+        // 1 would be a point of weight 0, 2 a cluster of one value.
+        if tagged < 3 {
             return Err(TDigestError::Malformed("weight out of range"));
         }
-        if centroid.mean < last.mean || (centroid.mean == last.mean && centroid.is_point() && last.is_point())
+        if centroid.mean <= last.mean
+            && (centroid.mean < last.mean || (centroid.is_point() && last.is_point()))
         {
             return Err(TDigestError::Malformed("means not ascending"));
         }
@@ -158,69 +167,35 @@ fn decode_weighted(
         if count > MAX_COUNT {
             return Err(TDigestError::Malformed("weights out of range"));
         }
+        most |= tagged;
         last = centroid;
         out.centroid(centroid);
     }
     if !last.is_point() {
         return Err(TDigestError::Malformed("an extreme is no point"));
     }
-    if count == means.len() as u64 {
-        return Err(TDigestError::Malformed("single values with weights"));
+    if count == means.len() as u64 || width_of(most) != width {
+        return Err(TDigestError::Malformed("weights wider than they must be"));
     }
-    if weights.is_empty() { Ok(count) } else { Err(TDigestError::Malformed("bytes left over")) }
+    Ok(count)
 }
 
-/// Seven bits a byte, lowest first, the top bit saying that more follow; no longer than it must be.
+/// The weight of `width` bytes at an offset that lies within.
 #[inline]
-fn take_varint(bytes: &mut &[u8]) -> Result<u64, TDigestError> {
-    // Nearly all weights take four bytes at most: read those at once.
-    if let Some(word) = bytes.first_chunk::<4>() {
-        let word = u32::from_le_bytes(*word);
-        let ends = !word & 0x8080_8080;
-        if ends != 0 {
-            let bits = ends.trailing_zeros();
-            let kept = word & (u32::MAX >> (31 - bits));
-            let length = (bits / 8 + 1) as usize;
-            if length > 1 && kept >> (bits - 7) == 0 {
-                return Err(TDigestError::Malformed("weight too long"));
-            }
-            *bytes = &bytes[length..];
-            let value = kept & 0x7f | kept >> 1 & 0x3f80 | kept >> 2 & 0x1f_c000 | kept >> 3 & 0xfe0_0000;
-            return Ok(u64::from(value));
-        }
+fn weight_at(weights: &[u8], at: usize, width: usize) -> u64 {
+    let unused = 64 - 8 * width as u32;
+    if let Some(word) = weights.get(at..at + 8).and_then(|bytes| bytes.first_chunk::<8>()) {
+        u64::from_le_bytes(*word) << unused >> unused
+    } else {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(&weights[at..at + width]);
+        u64::from_le_bytes(word)
     }
-    take_any_varint(bytes)
 }
 
-#[cold]
-fn take_any_varint(bytes: &mut &[u8]) -> Result<u64, TDigestError> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let Some((&byte, rest)) = bytes.split_first() else {
-            return Err(TDigestError::Malformed("weights cut short"));
-        };
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            break;
-        }
-        value |= bits << shift;
-        if byte < 0x80 {
-            if byte == 0 && shift != 0 {
-                return Err(TDigestError::Malformed("weight too long"));
-            }
-            return Ok(value);
-        }
-    }
-    Err(TDigestError::Malformed("weight too long"))
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+/// Bytes needed for a weight.
+fn width_of(tagged: u64) -> usize {
+    (u64::BITS - tagged.leading_zeros()).div_ceil(8) as usize
 }
 
 impl Summary {
@@ -234,9 +209,11 @@ impl Summary {
     /// The stored form; see docs/formats.md.
     pub fn to_bytes(&self) -> Vec<u8> {
         let centroids = self.centroids();
-        let singles = !centroids.is_empty() && centroids.iter().all(|centroid| centroid.weight() == 1);
-        let mut out = Vec::with_capacity(HEADER + 10 + centroids.len() * (MEAN + 3));
-        out.extend([MAGIC | VERSION, if singles { FLAG_SINGLES } else { 0 }]);
+        let singles = centroids.iter().all(|centroid| centroid.weight() == 1);
+        let most = centroids.iter().fold(0, |most, centroid| most | centroid.tagged());
+        let width = if singles { 0 } else { width_of(most) };
+        let mut out = Vec::with_capacity(HEADER + 10 + centroids.len() * (MEAN + width));
+        out.extend([MAGIC | VERSION, (width as u8) << WIDTH_SHIFT]);
         out.extend(self.compression().to_le_bytes());
         if centroids.is_empty() {
             return out;
@@ -244,8 +221,8 @@ impl Summary {
         out.extend(self.sum().to_le_bytes());
         out.extend((centroids.len() as u16).to_le_bytes());
         out.extend(centroids.iter().flat_map(|centroid| centroid.mean.to_le_bytes()));
-        if !singles {
-            centroids.iter().for_each(|centroid| put_varint(&mut out, centroid.tagged()));
+        for centroid in centroids.iter().filter(|_| width != 0) {
+            out.extend(&centroid.tagged().to_le_bytes()[..width]);
         }
         out
     }
