@@ -66,7 +66,12 @@ fn a_batch_of_a_thousand_keeps_the_good_and_quarantines_the_bad() {
     assert_eq!(texts.len(), 1_000);
     let mut client = database.connect(&writer);
     let summary = ingest(&mut client, &format!("[{}]", texts.join(","))).unwrap();
-    assert_eq!((summary.accepted, summary.duplicates), (1_000 - bad.len() as i64, 0), "{:?}", summary.details);
+    assert_eq!(
+        (summary.accepted, summary.duplicates),
+        (1_000 - bad.len() as i64, 0),
+        "{:?}",
+        summary.details
+    );
     assert_eq!((summary.conflicts, summary.rejected), (0, bad.len() as i64));
 
     let mut transaction = client.transaction().unwrap();
@@ -116,11 +121,13 @@ fn a_text_that_cannot_be_split_stores_nothing() {
 fn same_key_with_other_content_is_a_conflict_and_another_tenant_is_another_event() {
     let database = Database::new("conflict");
     let mut client = database.superuser();
-    let outcome = |summary: Summary| (summary.accepted, summary.duplicates, summary.conflicts, summary.rejected);
+    let outcome =
+        |summary: Summary| (summary.accepted, summary.duplicates, summary.conflicts, summary.rejected);
     let first = event(1);
     assert_eq!(outcome(ingest(&mut client, &first.to_string()).unwrap()), (1, 0, 0, 0));
     // Other spelling, same content.
-    let spelled = bent(1, "{\"value\":1}", "{ \"value\" : 10e-1 }").replace("09:15:00Z", "10:15:00.000+01:00");
+    let spelled =
+        bent(1, "{\"value\":1}", "{ \"value\" : 10e-1 }").replace("09:15:00Z", "10:15:00.000+01:00");
     assert_eq!(outcome(ingest(&mut client, &spelled).unwrap()), (0, 1, 0, 0));
 
     for change in [
@@ -175,7 +182,9 @@ fn every_parameter_style_resolves() {
     assert_eq!(client.query_one(&statement, &[&quoted(6)]).unwrap().get::<_, i64>(0), 1);
     // JDBC's setString declares varchar; drivers with JSON types declare json or jsonb.
     for (id, kind) in [(7, "varchar"), (8, "json"), (9, "jsonb"), (10, "text"), (11, "unknown")] {
-        client.batch_execute(&format!("PREPARE s ({kind}) AS SELECT accepted FROM tally.ingest($1)")).unwrap();
+        client
+            .batch_execute(&format!("PREPARE s ({kind}) AS SELECT accepted FROM tally.ingest($1)"))
+            .unwrap();
         let query = format!("EXECUTE s ('{}')", quoted(id));
         let messages = client.simple_query(&query).unwrap();
         let accepted = messages.iter().find_map(|message| match message {
@@ -228,6 +237,7 @@ fn a_rollup_that_cannot_take_an_event_rejects_that_event_alone() {
         .collect();
     assert_eq!(reasons[0], "22P02 rollup \"money\": invalid input syntax for type numeric: \"abc\"");
     assert_eq!(reasons[1], "22003 rollup \"money\": amount is not a finite number");
-    let total: String = client.query_one("SELECT sum(amount)::text FROM tally.money_day", &[]).unwrap().get(0);
+    let total: String =
+        client.query_one("SELECT sum(amount)::text FROM tally.money_day", &[]).unwrap().get(0);
     assert_eq!(total, "21.00");
 }

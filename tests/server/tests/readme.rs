@@ -36,11 +36,12 @@ fn the_tour_runs_as_written() {
             user = user.replace(login, name);
         }
         let mut client = if user == "postgres" { database.superuser() } else { database.connect(&user) };
-        let messages = client.simple_query(&text).unwrap_or_else(|error| panic!("as {login}: {error:?}\n{text}"));
+        let messages =
+            client.simple_query(&text).unwrap_or_else(|error| panic!("as {login}: {error:?}\n{text}"));
         answers.extend(messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|column| row.get(column).unwrap_or("").to_owned()).collect::<Vec<_>>())
-            }
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len()).map(|column| row.get(column).unwrap_or("").to_owned()).collect::<Vec<_>>(),
+            ),
             _ => None,
         }));
     }
@@ -59,5 +60,9 @@ fn the_tour_runs_as_written() {
     for line in expected {
         assert!(answers.iter().any(|answer| answer == line), "no line {line} in\n{}", answers.join("\n"));
     }
-    assert!(answers.iter().any(|answer| answer.starts_with("1|1|[{\"position\":0")), "{}", answers.join("\n"));
+    assert!(
+        answers.iter().any(|answer| answer.starts_with("1|1|[{\"position\":0")),
+        "{}",
+        answers.join("\n")
+    );
 }

@@ -39,8 +39,20 @@ fn reference(client: &mut Client) -> String {
             who("f", "p.pro")
         )
     };
-    section(&mut out, client, "Functions", "| function | returns | what it does | who |", &functions("'f', 'p'"));
-    section(&mut out, client, "Aggregates", "| aggregate | returns | what it does | who |", &functions("'a'"));
+    section(
+        &mut out,
+        client,
+        "Functions",
+        "| function | returns | what it does | who |",
+        &functions("'f', 'p'"),
+    );
+    section(
+        &mut out,
+        client,
+        "Aggregates",
+        "| aggregate | returns | what it does | who |",
+        &functions("'a'"),
+    );
     section(
         &mut out,
         client,
@@ -91,7 +103,10 @@ fn the_reference_is_what_is_installed() {
     }
     let written = std::fs::read_to_string(FILE).unwrap_or_default();
     let differs = installed.lines().zip(written.lines().chain(std::iter::repeat(""))).find(|(a, b)| a != b);
-    assert!(installed == written, "docs/sql-reference.md is stale; `make reference` writes it. First: {differs:#?}");
+    assert!(
+        installed == written,
+        "docs/sql-reference.md is stale; `make reference` writes it. First: {differs:#?}"
+    );
 }
 
 /// What a query finds, one line each; the tests below want none.
