@@ -42,7 +42,7 @@ fn real_input_counts_once_and_reads_right_in_every_scope() {
     let second = send(&database, &loader, shares, &mut random);
     assert_eq!(totals(&second), (0, 82_030, 0, 0));
 
-    let by_day = groups(&events, |event| day_of(event));
+    let by_day = groups(&events, day_of);
     let mut reader = database.connect(&operator);
     compare_days(&days(&mut reader, "SELECT tally.enter_global()"), &by_day);
     compare_accounts(&mut reader, &events);
