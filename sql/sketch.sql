@@ -31,12 +31,12 @@ COMMENT ON TYPE tally.hll IS 'a HyperLogLog sketch of a set of values: counts th
 CREATE FUNCTION tally.hll_from_bytea(bytea) RETURNS tally.hll
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_from_bytea';
 COMMENT ON FUNCTION tally.hll_from_bytea(bytea) IS
-  'hll from its stored bytes, checked';
+  'hll from its stored bytes or from an image that Apache DataSketches wrote, checked';
 
 CREATE FUNCTION tally.hll_to_bytea(tally.hll) RETURNS bytea
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_send';
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_to_bytea';
 COMMENT ON FUNCTION tally.hll_to_bytea(tally.hll) IS
-  'stored bytes of a hll; docs/formats.md has the layout';
+  'a plain sketch as Apache DataSketches reads it in every language (compact HLL_4 image); a keyed one as it is stored';
 
 CREATE CAST (bytea AS tally.hll) WITH FUNCTION tally.hll_from_bytea(bytea);
 CREATE CAST (tally.hll AS bytea) WITH FUNCTION tally.hll_to_bytea(tally.hll);
@@ -106,16 +106,6 @@ CREATE FUNCTION tally.merge(a tally.hll, b tally.hll) RETURNS tally.hll
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_merge';
 COMMENT ON FUNCTION tally.merge(tally.hll, tally.hll) IS
   'sketch of the union; null only where both are null';
-
-CREATE FUNCTION tally.to_datasketches(sketch tally.hll) RETURNS bytea
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_to_datasketches';
-COMMENT ON FUNCTION tally.to_datasketches(tally.hll) IS
-  'the sketch as Apache DataSketches reads it in every language (compact HLL_4 image); not of a keyed sketch';
-
-CREATE FUNCTION tally.hll_from_datasketches(image bytea) RETURNS tally.hll
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_from_datasketches';
-COMMENT ON FUNCTION tally.hll_from_datasketches(bytea) IS
-  'a sketch that Apache DataSketches wrote (HLL, any target type)';
 
 CREATE FUNCTION tally.merge(a tally.tdigest, b tally.tdigest) RETURNS tally.tdigest
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_merge';

@@ -44,6 +44,7 @@ pub struct Call {
 
 impl Call {
     /// An argument, from 0; `None` where it is null.
+    #[inline]
     pub fn datum(&self, argument: usize) -> Option<Datum> {
         // SAFETY: the function is declared with more arguments than this one's number.
         unsafe {
@@ -58,8 +59,10 @@ impl Call {
         let datum = self.datum(argument)?;
         // SAFETY: the argument is declared with a varlena type; a detoasted copy lives in the call's memory context.
         unsafe {
-            let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-            Some(pgrx::varlena::varlena_to_byte_slice(varlena))
+            super::value::varlena_in_place(datum).or_else(|| {
+                let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+                Some(pgrx::varlena::varlena_to_byte_slice(varlena))
+            })
         }
     }
 

@@ -28,19 +28,44 @@ pub fn keep(value: Datum, of: &Expression, arena: &mut Arena) -> Datum {
     }
 }
 
+/// The bytes of a varlena that is neither compressed nor out of line; `None` of any other. Most are, and a call into the
+/// server to find that out costs more than hashing a short text.
+///
+/// # Safety
+/// The datum is a non-null varlena that lives as long as the result is used.
+#[inline]
+pub unsafe fn varlena_in_place<'a>(datum: Datum) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise. The header's low bits tell its form (postgres.h, little-endian): 01 with other bits
+    // set is one byte with the length, 00 four bytes with the length, 01 alone is out of line, 10 compressed.
+    unsafe {
+        let start = datum.cast_mut_ptr::<u8>().cast_const();
+        let first = *start;
+        match first & 3 {
+            _ if first == 1 => None,
+            1 | 3 => Some(core::slice::from_raw_parts(start.add(1), usize::from(first >> 1) - 1)),
+            0 => {
+                let length = start.cast::<u32>().read_unaligned() >> 2;
+                Some(core::slice::from_raw_parts(start.add(4), length as usize - 4))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Hands the bytes of a varlena, detoasted, to `use_bytes`.
 ///
 /// # Safety
 /// The datum is a non-null varlena.
+#[inline]
 pub unsafe fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the caller's promise; a detoasted copy is freed after use.
     unsafe {
-        let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
-        let varlena = pg_sys::pg_detoast_datum_packed(stored);
-        let result = use_bytes(pgrx::varlena::varlena_to_byte_slice(varlena));
-        if varlena != stored {
-            pg_sys::pfree(varlena.cast());
+        if let Some(bytes) = varlena_in_place(datum) {
+            return use_bytes(bytes);
         }
+        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let result = use_bytes(pgrx::varlena::varlena_to_byte_slice(varlena));
+        pg_sys::pfree(varlena.cast());
         result
     }
 }
@@ -68,10 +93,7 @@ unsafe fn with_bytes<T>(value: Datum, of: &Expression, use_bytes: impl FnOnce(&[
             return use_bytes(&value.value().to_le_bytes());
         }
         match of.length {
-            -1 => {
-                let varlena = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
-                use_bytes(pgrx::varlena::varlena_to_byte_slice(varlena))
-            }
+            -1 => with_varlena(value, use_bytes),
             -2 => use_bytes(CStr::from_ptr(value.cast_mut_ptr()).to_bytes_with_nul()),
             length => use_bytes(core::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), length as usize)),
         }

@@ -3,7 +3,10 @@
 use super::text;
 use crate::backend::call::{self, SqlError, sql_function};
 use pgrx::pg_sys::Datum;
-use tally_core::hll::{Hll, HllError, HllRef, MAX_STORED_BYTES};
+use tally_core::hll::{Hll, HllError, HllRef, Keying, MAX_STORED_BYTES};
+
+/// The largest first byte of a DataSketches HLL image: its preamble's length in words.
+const MAX_PREAMBLE: u8 = 10;
 
 impl From<HllError> for SqlError {
     fn from(error: HllError) -> Self {
@@ -57,10 +60,26 @@ sql_function! {
 }
 
 sql_function! {
+    /// Takes both forms: the stored one begins with 0xb1, a DataSketches image with a count of at most 10.
     fn tally_hll_from_bytea / pg_finfo_tally_hll_from_bytea(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        if bytes.first().is_some_and(|first| *first <= MAX_PREAMBLE) {
+            return Ok(Some(store(&Hll::from_datasketches(bytes)?)));
+        }
         HllRef::parse(bytes)?;
         Ok(Some(call::varlena(bytes)))
+    }
+}
+
+sql_function! {
+    /// A plain sketch as DataSketches writes it; a keyed one, which means nothing elsewhere, as it is stored.
+    fn tally_hll_to_bytea / pg_finfo_tally_hll_to_bytea(call) {
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        let sketch = load(bytes)?;
+        Ok(Some(match sketch.keying() {
+            Keying::Plain => call::varlena(&sketch.to_datasketches()?),
+            Keying::Keyed { .. } => call::varlena(bytes),
+        }))
     }
 }
 
@@ -101,20 +120,6 @@ sql_function! {
                 Ok(Some(store(&sketch)))
             }
         }
-    }
-}
-
-sql_function! {
-    fn tally_hll_to_datasketches / pg_finfo_tally_hll_to_datasketches(call) {
-        let Some(bytes) = call.bytes(0) else { return Ok(None) };
-        Ok(Some(call::varlena(&load(bytes)?.to_datasketches()?)))
-    }
-}
-
-sql_function! {
-    fn tally_hll_from_datasketches / pg_finfo_tally_hll_from_datasketches(call) {
-        let Some(bytes) = call.bytes(0) else { return Ok(None) };
-        Ok(Some(store(&Hll::from_datasketches(bytes)?)))
     }
 }
 
