@@ -1,10 +1,11 @@
 //! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
 //! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
 //!
-//! Usage: tally-bench [rounds], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+//! Usage: tally-bench [rounds [ingest|sketches]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
 
 mod contender;
 mod pairing;
+mod sketches;
 
 use contender::{Batch, Contender};
 use pairing::Measurements;
@@ -26,8 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut client = connect()?;
     println!("{}", client.query_one("SELECT version()", &[])?.get::<_, &str>(0));
-    for ids in [Ids::Random, Ids::TimeOrdered] {
-        compare(&mut client, ids, rounds)?;
+    let only = std::env::args().nth(2);
+    if only.as_deref().is_none_or(|only| only == "ingest") {
+        for ids in [Ids::Random, Ids::TimeOrdered] {
+            compare(&mut client, ids, rounds)?;
+        }
+    }
+    if only.as_deref().is_none_or(|only| only == "sketches") {
+        sketches::compare(&mut client, rounds)?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ impl Measurements {
 }
 
 /// Returns the least, the median and the greatest; `values` must not be empty.
-fn spread(values: &[f64]) -> [f64; 3] {
+pub fn spread(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (half, last) = (sorted.len() / 2, sorted.len() - 1);
