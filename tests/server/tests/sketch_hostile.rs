@@ -81,7 +81,7 @@ fn hostile_bytes_are_a_value_or_an_error() {
            FROM seeds, generate_series(0, 8 * length(image) - 1) AS n",
     );
     println!("{flipped} bit flips, {taken} of them sketches");
-    assert!(truncated > 4_000 && flipped == 8 * truncated);
+    assert!(truncated > 3_500 && flipped == 8 * truncated);
     // Garbage behind the first bytes of a valid sketch, so that it gets past the header.
     let (taken, fed) = counts(
         &mut client,
