@@ -91,6 +91,11 @@ impl From<RollupError> for ErrorReport {
                 report(Code::ERRCODE_DUPLICATE_TABLE, format!("relation tally.{name} exists already"))
                     .set_hint("choose another name, or drop that rollup first with tally.drop_rollup()")
             }
+            RollupError::OldSnapshot => report(
+                Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+                "a rollup can't be declared in a repeatable read or serializable transaction",
+            )
+            .set_hint("use read committed: the snapshot may be older than events that the rollup must count"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

@@ -19,8 +19,16 @@ pub fn for_each_chunk<E>(
         pg_sys::SPI_connect();
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, core::ptr::null_mut());
         assert!(!plan.is_null(), "our own SQL can be prepared");
-        let portal =
-            pg_sys::SPI_cursor_open(core::ptr::null(), plan, core::ptr::null_mut(), core::ptr::null(), true);
+        // Not read-only: that would use the calling statement's snapshot, which may be older than a lock that this
+        // statement has waited for.
+        let read_only = false;
+        let portal = pg_sys::SPI_cursor_open(
+            core::ptr::null(),
+            plan,
+            core::ptr::null_mut(),
+            core::ptr::null(),
+            read_only,
+        );
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, FETCHED_ROWS);
             let fetched = pg_sys::SPI_processed as usize;

@@ -64,6 +64,9 @@ fn create_rollup(
     }
     check_names(&columns)?;
 
+    if session::has_fixed_snapshot() {
+        return Err(RollupError::OldSnapshot.into());
+    }
     definition::lock_out_ingest();
     let texts: Vec<Option<String>> = columns.iter().map(|declared| declared.text.clone()).collect();
     let columns = columns.into_iter().map(|declared| declared.column).collect();

@@ -30,6 +30,8 @@ pub enum RollupError {
     DuplicateColumn(String),
     /// A relation of that name exists.
     Exists(String),
+    /// Declaring in a transaction whose snapshot may be older than events that are there.
+    OldSnapshot,
     /// No such rollup.
     Unknown(String),
     /// A type that can't be a dimension or be counted.
