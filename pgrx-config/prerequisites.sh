@@ -3,7 +3,9 @@
 # usage: prerequisites.sh [tests]    with `tests`, also what the tests and benchmarks compare with
 . "$(dirname "$0")/paths.sh"
 
-packages="postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR clang libclang-dev pkg-config gcc libc6-dev make"
+packages="postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR clang libclang-dev gcc libc6-dev make"
+# cargo-pgrx is built here, and links OpenSSL.
+packages+=" pkg-config libssl-dev"
 if [ "${1:-}" = tests ]; then
   # hll, tdigest: peers in the benchmarks; pgtap: catalogue assertions; pgbouncer: pooled sessions;
   # sqlsmith: random queries.
