@@ -44,7 +44,7 @@ install_packages() {
 
 install_cargo_pgrx() {
   command -v cargo >/dev/null || fail "Rust is missing; install it with rustup (https://rustup.rs)"
-  found=$(cargo pgrx --version 2>/dev/null | awk '{print $2}')
+  found=$(cargo pgrx --version 2>/dev/null | awk '{print $2}' || true)
   [ "$found" != "$PGRX_VERSION" ] || return 0
   # Another version belongs to another project: leave it, and put ours beside the private server.
   if [ -n "$found" ]; then place=(--root "$ROOT/.pg/tools"); else place=(); fi
