@@ -48,10 +48,9 @@ pub fn check(id: &str) -> Result<(), IdError> {
     if id.len() > MAX_BYTES {
         return Err(IdError::TooLong);
     }
-    // U+0080–009F are 0xC2 followed by 0x80–0x9F.
-    let bytes = id.as_bytes();
-    let control = bytes.iter().any(|&byte| byte < 0x20 || byte == 0x7F)
-        || bytes.windows(2).any(|pair| pair[0] == 0xC2 && pair[1] < 0xA0);
+    // 0xC2 begins U+0080–00BF; only then are characters looked at one by one.
+    let suspect = id.bytes().fold(false, |seen, byte| seen | (byte < 0x20) | (byte == 0x7F) | (byte == 0xC2));
+    let control = suspect && id.chars().any(char::is_control);
     if control { Err(IdError::ControlCharacter) } else { Ok(()) }
 }
 

@@ -8,6 +8,7 @@ mod parse;
 mod split;
 mod time;
 
+use crate::id::{self as id_rules, IdError};
 use crate::jsonb::{self, Bounds, JsonbError};
 use std::borrow::Cow;
 
@@ -16,9 +17,6 @@ pub use codec::{CodecError, EventView, encode, encode_into, to_json_text};
 pub use fingerprint::fingerprint;
 pub use id::{KEY_NAMESPACE, event_id_from_key, format_uuid, parse_uuid};
 pub use time::{format_timestamp, parse_timestamp};
-
-/// The most bytes of UTF-8 that an id or a name may have.
-pub const MAX_ID_BYTES: usize = 200;
 
 /// Holds one event; text without JSON escapes is borrowed from the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,22 +127,15 @@ impl Limits {
 
 /// Says what is wrong with an id or a name, if anything: SQLSTATE and reason.
 fn id_fault(field: &str, text: &str) -> Option<(&'static str, String)> {
-    let bytes = text.as_bytes();
-    if bytes.is_empty() {
-        return Some(("22023", format!("{field} is empty")));
-    }
-    if bytes.len() > MAX_ID_BYTES {
-        let value = jsonb::excerpt(text);
-        let len = bytes.len();
-        return Some((
-            "22001",
-            format!("{field} \"{value}\" has {len} bytes, at most {MAX_ID_BYTES} are allowed"),
-        ));
-    }
-    // 0xC2 begins U+0080–00BF; only then are characters looked at one by one.
-    let suspect = bytes.iter().fold(false, |s, &b| s | (b < 0x20) | (b == 0x7F) | (b == 0xC2));
-    if suspect && text.chars().any(char::is_control) {
-        return Some(("22021", format!("{field} \"{}\" has a control character", jsonb::excerpt(text))));
-    }
-    None
+    let error = id_rules::check(text).err()?;
+    let value = jsonb::excerpt(text);
+    let reason = match error {
+        IdError::Empty => format!("{field} is empty"),
+        IdError::TooLong => {
+            let len = text.len();
+            format!("{field} \"{value}\" has {len} bytes, at most {} are allowed", id_rules::MAX_BYTES)
+        }
+        IdError::ControlCharacter => format!("{field} \"{value}\" has a control character"),
+    };
+    Some((error.sqlstate(), reason))
 }

@@ -1,22 +1,15 @@
 //! Times: RFC 3339 text and Postgres microseconds.
 
+use crate::calendar::{civil_from_days, days_from_civil};
 use crate::jsonb::{JsonbError, excerpt, fail};
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
-/// Days from 0000-03-01 to 2000-01-01 in the proleptic Gregorian calendar.
-const EPOCH_DAYS: i64 = 730_425;
 
 /// 0001-01-01 00:00 UTC.
-pub(super) const EARLIEST: i64 = days(1, 1, 1) * DAY;
+pub(super) const EARLIEST: i64 = days_from_civil(1, 1, 1) * DAY;
 /// The last microsecond of 9999-12-31 UTC.
-pub(super) const LATEST: i64 = days(10_000, 1, 1) * DAY - 1;
-
-/// Counts the days from 2000-01-01 to a date; years start in March so that the leap day comes last.
-const fn days(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - EPOCH_DAYS
-}
+pub(super) const LATEST: i64 = days_from_civil(10_000, 1, 1) * DAY - 1;
 
 fn month_days(year: i64, month: i64) -> i64 {
     match month {
@@ -89,7 +82,7 @@ fn parse(text: &[u8]) -> Result<i64, Fault> {
     if hour > 23 || minute > 59 || second > 60 {
         return Err(Fault::Range);
     }
-    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
     Ok(seconds * SECOND + micros)
 }
 
@@ -119,15 +112,7 @@ fn offset(text: &[u8]) -> Result<i64, Fault> {
 /// Any value prints; years outside 1–9999 do not parse again.
 pub fn format_timestamp(micros: i64) -> String {
     let (day, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
-    // Civil date from day number, in eras of 400 years that start in March.
-    let day = day + EPOCH_DAYS;
-    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) =
-        if month < 10 { (year + era * 400, month + 3) } else { (year + era * 400 + 1, month - 9) };
+    let (year, month, day) = civil_from_days(day);
     let (seconds, fraction) = (rest / SECOND, rest % SECOND);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let mut out = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
