@@ -3,6 +3,7 @@
 
 pub mod calendar;
 pub mod event;
+pub mod funnel;
 pub mod grain;
 pub mod hll;
 pub mod id;
