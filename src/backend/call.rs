@@ -37,6 +37,15 @@ macro_rules! sql_function {
 }
 pub(crate) use sql_function;
 
+/// A length of time as SQL has it: three numbers that can't be added up, since months and days differ in length.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Interval {
+    pub microseconds: i64,
+    pub days: i32,
+    pub months: i32,
+}
+
 /// The arguments and the surroundings of a running call.
 pub struct Call {
     record: pg_sys::FunctionCallInfo,
@@ -104,6 +113,12 @@ impl Call {
     /// An int8 argument.
     pub fn long(&self, argument: usize) -> Option<i64> {
         self.datum(argument).map(|datum| datum.value() as i64)
+    }
+
+    /// An interval argument.
+    pub fn interval(&self, argument: usize) -> Option<Interval> {
+        // SAFETY: the argument is declared `interval`, which is passed by reference and has this layout.
+        self.datum(argument).map(|datum| unsafe { datum.cast_mut_ptr::<Interval>().read_unaligned() })
     }
 
     /// The memory context that an aggregate's state lives in; `None` outside an aggregate.

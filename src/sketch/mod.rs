@@ -6,3 +6,5 @@ mod hll_aggregate;
 mod tdigest;
 mod tdigest_aggregate;
 mod text;
+
+pub use hll_aggregate::context;

@@ -1,0 +1,146 @@
+-- Funnels over the events in scope. The caller's own row security decides which events those are.
+
+-- Reads the steps into one row each and refuses what is none.
+CREATE FUNCTION tally.funnel_steps(steps jsonb,
+    OUT step int4, OUT label text, OUT event_name text, OUT condition jsonb)
+  RETURNS SETOF record ROWS 4
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  given jsonb;
+BEGIN
+  IF steps IS NULL OR jsonb_typeof(steps) <> 'array' OR jsonb_array_length(steps) NOT BETWEEN 1 AND 31 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'a funnel has 1 to 31 steps',
+      HINT = 'give an array of event names, such as ARRAY[''signed_up'', ''paid'']';
+  END IF;
+  FOR step, given IN SELECT e.place, e.value FROM jsonb_array_elements(steps) WITH ORDINALITY AS e (value, place) LOOP
+    IF jsonb_typeof(given) = 'string' THEN
+      given := jsonb_build_object('event', given);
+    END IF;
+    IF jsonb_typeof(given) <> 'object' OR coalesce(jsonb_typeof(given -> 'event'), '') <> 'string'
+       OR jsonb_typeof(coalesce(given -> 'where', '{}')) <> 'object'
+       OR jsonb_typeof(coalesce(given -> 'label', '""')) <> 'string'
+       OR given - ARRAY['event', 'where', 'label'] <> '{}' THEN
+      RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('step %s is no step: %s', step, given),
+        HINT = 'a step is an event''s name, or an object {"event": name, "where": {property: value, ...}, "label": text}';
+    END IF;
+    event_name := given ->> 'event';
+    condition := nullif(given -> 'where', '{}');
+    label := coalesce(given ->> 'label', concat_ws(' ', event_name, condition::text));
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally.funnel_steps(jsonb) IS
+  'the steps of a funnel, one row each: number, label, name of the event, and what its properties must contain';
+
+CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz, "to" timestamptz,
+    unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
+    exclude text[] DEFAULT '{}',
+    OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
+    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
+  RETURNS SETOF record
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  number   int4;
+  masks    text;
+  labels   text[];
+  names    text[];
+  unit_id  text := CASE funnel.unit WHEN 'user' THEN 'e.user_id' ELSE 'e.account_id' END;
+  excluded text;
+BEGIN
+  PERFORM tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
+          tally.check_metric_unit(funnel.unit);
+  SELECT count(*), array_agg(s.label ORDER BY s.step), array_agg(DISTINCT s.event_name)
+    INTO number, labels, names FROM tally.funnel_steps(funnel.steps) AS s;
+  SELECT x INTO excluded FROM unnest(funnel.exclude) AS x WHERE x = ANY (names) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('event %s is a step and excluded', quote_ident(excluded)),
+      HINT = 'an excluded event ends the attempt, so it can''t be a step of it';
+  END IF;
+  -- For each name of an event the steps that it fits, as bits; bit 31 excludes.
+  SELECT string_agg(format('WHEN %L THEN %s', m.event_name, m.bits), ' ') INTO masks
+    FROM (SELECT s.event_name, string_agg(
+                   CASE WHEN s.condition IS NULL THEN (1 << s.step - 1)::text
+                        ELSE format('CASE WHEN e.properties @> %L THEN %s ELSE 0 END', s.condition, 1 << s.step - 1)
+                   END, ' | ') AS bits
+            FROM tally.funnel_steps(funnel.steps) AS s GROUP BY s.event_name
+          UNION ALL SELECT x, '-2147483648' FROM (SELECT DISTINCT unnest(funnel.exclude)) AS d (x)) AS m;
+  RETURN QUERY EXECUTE format($query$
+    WITH step_event AS %3$s (
+      SELECT e.tenant_id, %1$s AS unit_id, %4$s AS held, e.occurred_at, %5$s AS trait,
+             (CASE e.name %2$s ELSE 0 END) & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END AS mask
+        FROM tally.events AS e
+       WHERE e.occurred_at >= $2 AND e.occurred_at < $3 + $1 AND %1$s IS NOT NULL %6$s
+    ), chain AS (
+      SELECT e.tenant_id, e.unit_id, e.held, tally.funnel_times($1, $4, e.occurred_at, $5, e.mask) AS times
+        FROM step_event AS e GROUP BY e.tenant_id, e.unit_id, e.held
+    ), best AS (
+      %7$s
+    ), segmented AS (
+      %8$s
+    ), counted AS (
+      SELECT s.segment, n.step, count(*) FILTER (WHERE cardinality(s.times) >= n.step) AS units,
+             percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.times[n.step] - s.times[n.step - 1]) AS waits
+        FROM segmented AS s CROSS JOIN generate_series(1, $5) AS n (step) GROUP BY s.segment, n.step
+      %9$s
+    )
+    SELECT c.segment COLLATE "default", c.step, $6[c.step], c.units,
+           c.units / nullif(first_value(c.units) OVER steps, 0)::float8,
+           c.units / nullif(CASE c.step WHEN 1 THEN c.units ELSE lag(c.units) OVER steps END, 0)::float8,
+           coalesce(lag(c.units) OVER steps - c.units, 0),
+           extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8
+      FROM counted AS c WINDOW steps AS (PARTITION BY c.segment ORDER BY c.step) ORDER BY c.segment, c.step
+    $query$,
+    unit_id, masks,
+    -- A breakdown reads the events twice: for the chains, and for the property of the event that began one.
+    CASE WHEN funnel.breakdown IS NULL THEN '' ELSE 'MATERIALIZED' END,
+    CASE WHEN funnel.hold IS NULL THEN 'NULL::text' ELSE format('(e.properties ->> %L) COLLATE "C"', funnel.hold) END,
+    CASE WHEN funnel.breakdown IS NULL THEN 'NULL::text'
+         ELSE format('(e.properties ->> %L) COLLATE "C"', funnel.breakdown) END,
+    CASE WHEN funnel.strict THEN '' ELSE format(' AND e.name = ANY (%L::text[])', names || funnel.exclude) END
+      || CASE WHEN funnel.hold IS NULL THEN '' ELSE format(' AND e.properties ->> %L IS NOT NULL', funnel.hold) END,
+    CASE WHEN funnel.hold IS NULL THEN 'SELECT * FROM chain AS c WHERE c.times <> ''{}'''
+         ELSE 'SELECT DISTINCT ON (c.tenant_id, c.unit_id) * FROM chain AS c WHERE c.times <> ''{}'' ORDER BY c.tenant_id, '
+              'c.unit_id, cardinality(c.times) DESC, c.times[cardinality(c.times)], c.times[1] DESC, c.times, c.held' END,
+    CASE WHEN funnel.breakdown IS NULL THEN 'SELECT NULL::text AS segment, b.times FROM best AS b'
+         ELSE 'SELECT min(e.trait) AS segment, b.times FROM best AS b JOIN step_event AS e ON e.tenant_id = b.tenant_id '
+              'AND e.unit_id = b.unit_id AND e.held IS NOT DISTINCT FROM b.held AND e.occurred_at = b.times[1] '
+              'AND e.mask & 1 = 1 GROUP BY b.tenant_id, b.unit_id, b.times' END,
+    CASE WHEN funnel.breakdown IS NULL
+         THEN 'UNION ALL SELECT NULL, n, 0, NULL FROM generate_series(1, $5) AS n WHERE NOT EXISTS (SELECT FROM best)' END)
+  USING funnel."window", funnel."from", funnel."to", CASE WHEN funnel.strict THEN 'strict_order' ELSE '' END,
+        number, labels;
+END
+$$;
+COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]) IS
+  'how many units in scope that took the first step from "from" to "to" took each next one within the window; docs/metrics.md defines it';
+
+CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz, "to" timestamptz,
+    unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
+    exclude text[] DEFAULT '{}',
+    OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
+    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT f.* FROM tally.funnel(pg_catalog.to_jsonb(steps), "window", "from", "to", unit, strict, hold, breakdown,
+                                 exclude) AS f;
+  END;
+COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[]) IS
+  'the funnel whose steps are events of these names';
+
+REVOKE ALL ON FUNCTION tally.funnel_steps(jsonb),
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.funnel_steps(jsonb),
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[]) TO tally_reader;

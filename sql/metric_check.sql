@@ -1,0 +1,101 @@
+-- What the metrics want of their arguments, and the calendar that they share: periods of a grain, in UTC, numbered.
+
+CREATE FUNCTION tally.check_metric_range("from" timestamptz, "to" timestamptz) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF "from" IS NULL OR "to" IS NULL OR NOT isfinite("from") OR NOT isfinite("to") THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'from and to must be times, neither null nor infinite',
+      HINT = 'a range holds its start and not its end, such as ''2026-01-01 00:00Z'', ''2026-02-01 00:00Z''';
+  END IF;
+  IF "from" >= "to" THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('from (%s) must be earlier than to (%s)', "from", "to"),
+      HINT = 'a range holds its start and not its end';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.check_metric_range(timestamptz, timestamptz) IS
+  'raises an error unless from and to are finite times, from the earlier';
+
+CREATE FUNCTION tally.check_metric_unit(unit text) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF unit IS NULL OR unit NOT IN ('user', 'account') THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('%s is no unit', coalesce(quote_ident(unit), 'null')),
+      HINT = 'units are user and account';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.check_metric_unit(text) IS 'raises an error unless the unit is user or account';
+
+CREATE FUNCTION tally.check_metric_grain(grain text) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF grain IS NULL OR grain NOT IN ('day', 'week', 'month') THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('%s is no grain of a metric', coalesce(quote_ident(grain), 'null')),
+      HINT = 'grains of metrics are day, week and month';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.check_metric_grain(text) IS 'raises an error unless the grain is day, week or month';
+
+CREATE FUNCTION tally.check_metric_window("window" interval) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF "window" IS NULL OR "window" <= interval '0' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('the window must be longer than 0, not %s', coalesce("window"::text, 'null')),
+      HINT = 'give a length of time, such as interval ''7 days''';
+  END IF;
+  IF extract(year FROM "window") <> 0 OR extract(month FROM "window") <> 0 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'the window must not contain months or years, which differ in length',
+      HINT = 'give days, such as interval ''30 days''; a day is 24 hours';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.check_metric_window(interval) IS
+  'raises an error unless the window is longer than 0 and free of months and years';
+
+-- Counted from 0001-01-01, which was a Monday, so that integer division cuts weeks for every event that there can be.
+CREATE FUNCTION tally.period_number(grain text, at timestamptz) RETURNS int4
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  BEGIN ATOMIC
+    SELECT CASE grain
+      WHEN 'day' THEN (at AT TIME ZONE 'UTC')::pg_catalog.date - pg_catalog.make_date(1, 1, 1)
+      WHEN 'week' THEN ((at AT TIME ZONE 'UTC')::pg_catalog.date - pg_catalog.make_date(1, 1, 1)) / 7
+      WHEN 'month' THEN (pg_catalog.date_part('year', at AT TIME ZONE 'UTC') * 12
+                         + pg_catalog.date_part('month', at AT TIME ZONE 'UTC') - 1)::pg_catalog.int4
+    END;
+  END;
+COMMENT ON FUNCTION tally.period_number(text, timestamptz) IS
+  'number of the day, ISO week or month in UTC that holds a time; successive periods have successive numbers';
+
+CREATE FUNCTION tally.period_start(grain text, number int4) RETURNS date
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  BEGIN ATOMIC
+    SELECT CASE grain
+      WHEN 'day' THEN pg_catalog.make_date(1, 1, 1) + number
+      WHEN 'week' THEN pg_catalog.make_date(1, 1, 1) + 7 * number
+      WHEN 'month' THEN pg_catalog.make_date(number / 12, number % 12 + 1, 1)
+    END;
+  END;
+COMMENT ON FUNCTION tally.period_start(text, int4) IS 'first day of the day, ISO week or month with this number';
+
+REVOKE ALL ON FUNCTION tally.check_metric_range(timestamptz, timestamptz), tally.check_metric_unit(text),
+  tally.check_metric_grain(text), tally.check_metric_window(interval), tally.period_number(text, timestamptz),
+  tally.period_start(text, int4) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.check_metric_range(timestamptz, timestamptz), tally.check_metric_unit(text),
+  tally.check_metric_grain(text), tally.check_metric_window(interval), tally.period_number(text, timestamptz),
+  tally.period_start(text, int4) TO tally_owner, tally_reader;

@@ -1,0 +1,6 @@
+//! Metrics: the aggregates that funnels and retention are made of. The metrics themselves are SQL, in sql/funnel.sql,
+//! sql/metric.sql and sql/definition.sql.
+
+mod conditions;
+mod funnel_aggregate;
+mod retention_aggregate;
