@@ -45,6 +45,7 @@ CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz,
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -7,6 +7,7 @@ CREATE FUNCTION tally.retention(start_event text, return_event text, grain text,
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -76,6 +77,7 @@ CREATE FUNCTION tally.activation(start_event text, activation_event text, "windo
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -124,6 +126,7 @@ CREATE FUNCTION tally.revenue("from" timestamptz, "to" timestamptz, grain text D
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 BEGIN

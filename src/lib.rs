@@ -35,3 +35,4 @@ extension_sql_file!("../sql/metric_check.sql", name = "metric_check", requires =
 extension_sql_file!("../sql/funnel.sql", name = "funnel", requires = ["metric_check"]);
 extension_sql_file!("../sql/metric.sql", name = "metric", requires = ["funnel"]);
 extension_sql_file!("../sql/activity.sql", name = "activity", requires = ["metric"]);
+extension_sql_file!("../sql/definition.sql", name = "definition", requires = ["activity"]);

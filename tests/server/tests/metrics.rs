@@ -1,0 +1,322 @@
+//! Every metric against tests/oracle/metrics.py, which computes it a second time from its definition: on real input and
+//! on generated edges, as an operator, as a tenant's login and as an account's, in sessions of several time zones.
+
+use postgres::Client;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::process::Command;
+use tally_server_tests::{Database, git_events, ingest, json_array, seeded, skip};
+use tally_workload::{Random, write_time};
+
+const DAY: i64 = 86_400_000_000;
+
+/// One reader: what it may see, how it gets there, and its session's time zone.
+struct Reader {
+    scope: Value,
+    client: Client,
+    enter: &'static str,
+}
+
+/// An operator, a tenant's login and an account's.
+fn readers(database: &mut Database, tenant: &str, account: &str) -> Vec<Reader> {
+    let mut admin = database.superuser();
+    let operator = database.role("operator", &["tally_analyst"]);
+    let (whole, part) =
+        (database.role("tenant", &["tally_reader"]), database.role("account", &["tally_reader"]));
+    admin.execute("SELECT tally.bind_role($1::text::regrole, $2)", &[&whole, &tenant]).unwrap();
+    admin.execute("SELECT tally.bind_role($1::text::regrole, $2, $3)", &[&part, &tenant, &account]).unwrap();
+    let scopes = [
+        (operator, json!({}), "SELECT tally.enter_global()", "America/New_York"),
+        (whole, json!({"tenant_id": tenant}), "SELECT", "Australia/Lord_Howe"),
+        (part, json!({"tenant_id": tenant, "account_id": account}), "SELECT", "UTC"),
+    ];
+    scopes
+        .into_iter()
+        .map(|(role, scope, enter, zone)| {
+            let mut client = database.connect(&role);
+            client.batch_execute(&format!("SET timezone = '{zone}'")).unwrap();
+            Reader { scope, client, enter }
+        })
+        .collect()
+}
+
+fn literal(name: &str, value: &Value) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(_) if name == "steps" => quoted(&value.to_string()) + "::jsonb",
+        Value::Array(items) => {
+            let items: Vec<&str> = items.iter().map(|item| item.as_str().expect("a list of texts")).collect();
+            quoted(&format!("{{{}}}", items.join(",")))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The rows that a metric's function returns, as the oracle prints them.
+fn ask(reader: &mut Reader, function: &str, arguments: &Map<String, Value>) -> Vec<Value> {
+    let list: Vec<String> =
+        arguments.iter().map(|(name, value)| format!("\"{name}\" => {}", literal(name, value))).collect();
+    let columns = match function {
+        "did_at_least" => {
+            "tenant_id, unit_id, times, (extract(epoch FROM first_at) * 1000000)::int8 AS first_at,
+                           (extract(epoch FROM last_at) * 1000000)::int8 AS last_at"
+        }
+        _ => "*",
+    };
+    let query = format!(
+        "SELECT coalesce(json_agg(to_jsonb(r)), '[]')::text FROM (SELECT {columns} FROM tally.{function}({})) AS r",
+        list.join(", ")
+    );
+    let mut transaction = reader.client.transaction().unwrap();
+    transaction.batch_execute(reader.enter).unwrap();
+    let row = transaction.query_one(&query, &[]).unwrap_or_else(|problem| panic!("{query}: {problem:?}"));
+    serde_json::from_str(row.get(0)).unwrap()
+}
+
+fn same(seen: &Value, expected: &Value) -> bool {
+    match (seen, expected) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
+        }
+        _ => seen == expected,
+    }
+}
+
+/// Asks every question in every scope, of the database and of the oracle; returns how many rows agreed.
+fn compare(
+    database: &Database,
+    lines: &[String],
+    readers: &mut [Reader],
+    questions: &[(&str, Value)],
+) -> usize {
+    let folder = std::env::temp_dir().join(database.name());
+    std::fs::create_dir_all(&folder).unwrap();
+    let (events, asked) = (folder.join("events"), folder.join("questions"));
+    std::fs::write(&events, lines.join("\n")).unwrap();
+    let all: Vec<String> = readers
+        .iter()
+        .flat_map(|reader| {
+            questions.iter().map(|(function, arguments)| {
+                json!({"scope": reader.scope, "function": function, "arguments": arguments}).to_string()
+            })
+        })
+        .collect();
+    std::fs::write(&asked, all.join("\n")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../oracle/metrics.py");
+    let output = Command::new("/usr/bin/python3").arg(script).args([&events, &asked]).output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(output.status.success(), "the oracle failed: {}", String::from_utf8_lossy(&output.stderr));
+    let output = String::from_utf8(output.stdout).unwrap();
+    let mut answers = output.lines();
+    let mut rows = 0;
+    for reader in readers {
+        for (function, arguments) in questions {
+            let expected: Vec<Value> =
+                serde_json::from_str(answers.next().expect("an answer a question")).unwrap();
+            let seen = ask(reader, function, arguments.as_object().unwrap());
+            let scope = &reader.scope;
+            for (seen, expected) in seen.iter().zip(&expected) {
+                assert!(
+                    same(seen, expected),
+                    "{function}({arguments}) in {scope}:\n  seen     {seen}\n  expected {expected}"
+                );
+            }
+            assert_eq!(seen.len(), expected.len(), "rows of {function}({arguments}) in {scope}");
+            rows += seen.len();
+        }
+    }
+    println!("{rows} rows compared");
+    rows
+}
+
+fn oracle_is_there() -> bool {
+    let found = Command::new("/usr/bin/python3").args(["-c", "import pandas"]).output();
+    let there = found.is_ok_and(|output| output.status.success());
+    if !there {
+        skip("python3-pandas is not installed (make setup-tests)");
+    }
+    there
+}
+
+#[test]
+fn metrics_of_real_input_agree_with_the_oracle() {
+    let Some(events) = git_events() else { return };
+    if !oracle_is_there() {
+        return;
+    }
+    let mut database = Database::new("metric_real");
+    let mut admin = database.superuser();
+    for batch in events.chunks(20_000) {
+        ingest(&mut admin, &json_array(batch.iter().map(|event| event.line.as_str()))).unwrap();
+    }
+    let lines: Vec<String> = events.iter().map(|event| event.line.clone()).collect();
+    let mut readers = readers(&mut database, "theory", "pgtap");
+    let (from, to) = ("2012-01-01T00:00:00Z", "2014-01-01T00:00:00Z");
+    let one = json!({"event": "commit", "where": {"files": 1}, "label": "one file"});
+    let two = json!({"event": "commit", "where": {"files": 2}, "label": "two files"});
+    let rows = compare(
+        &database,
+        &lines,
+        &mut readers,
+        &[
+            (
+                "funnel",
+                json!({"steps": ["commit", "commit", "commit"], "window": "1 day", "from": from, "to": to}),
+            ),
+            (
+                "funnel",
+                json!({"steps": [one, two], "window": "7 days", "from": from, "to": to, "unit": "account"}),
+            ),
+            (
+                "funnel",
+                json!({"steps": [two, one], "window": "1 hour", "from": from, "to": to, "breakdown": "insertions"}),
+            ),
+            (
+                "retention",
+                json!({"start_event": "commit", "return_event": "commit", "grain": "month", "from": from, "to": to}),
+            ),
+            (
+                "retention",
+                json!({"start_event": "commit", "return_event": "commit", "grain": "week", "from": from, "to": to,
+                                 "kind": "rolling"}),
+            ),
+            (
+                "activation",
+                json!({"start_event": null, "activation_event": "commit", "window": "30 days", "from": from, "to": to}),
+            ),
+            (
+                "revenue",
+                json!({"from": from, "to": to, "amount_property": "insertions", "currency_property": "none"}),
+            ),
+            ("active_users", json!({"days": "[2012-02-15,2012-03-15)"})),
+            ("active_users", json!({"days": "[2013-02-15,2013-03-15)", "unit": "account"})),
+            ("did_at_least", json!({"event": "commit", "n": 10, "from": from, "to": to})),
+            (
+                "account_health",
+                json!({"account": "pgtap", "as_of": "2013-03-15T12:00:00Z", "zone": "Europe/Berlin"}),
+            ),
+        ],
+    );
+    assert!(rows > 500, "only {rows} rows: the questions ask too little");
+}
+
+/// Events that crowd around the edges: ties, windows' ends, months' ends, leap days, changes of the clock, the same user
+/// in two accounts and in two tenants, nobody, properties of every type.
+fn edges(random: &mut Random, number: usize) -> Vec<String> {
+    // 2024: 31 January, 28 and 29 February, 1 March, DST in New York (10 March, 3 November) and Lord Howe (6 April),
+    // the year's end; as days after 2024-01-01, which began 1,704,067,200 s after 1970.
+    let days = [30, 58, 59, 60, 69, 96, 307, 365, 366];
+    let shifts =
+        [0, 0, 0, -1, 1, DAY, DAY - 1, DAY + 1, 3_600_000_000, 3_600_000_001, 7 * DAY, 25_200_000_000];
+    (0..number)
+        .map(|position| {
+            let mut occurred_at = String::new();
+            let shift = shifts[random.below(shifts.len())];
+            write_time(&mut occurred_at, 1_704_067_200_000_000 + days[random.below(days.len())] * DAY + shift);
+            let mut properties = Map::new();
+            if random.below(4) > 0 {
+                properties.insert("plan".into(), json!(["free", "pro", "ünï", ""][random.below(4)]));
+            }
+            if random.below(2) > 0 {
+                let amounts = [json!(10), json!(2.5), json!(-4), json!(0), json!("7"), json!(true), json!(0.1), json!(99.99)];
+                properties.insert("amount".into(), amounts[random.below(amounts.len())].clone());
+                properties.insert("currency".into(), [json!("EUR"), json!("USD"), json!(null)][random.below(3)].clone());
+            }
+            let mut event = json!({
+                "event_id": format!("00000000-0000-4000-8000-{position:012}"),
+                "tenant_id": (["t1", "t1", "t2"][random.below(3)]), "account_id": format!("a{}", random.below(4)),
+                "name": (["a", "b", "c", "help"][random.below(4)]), "occurred_at": occurred_at, "properties": properties,
+            });
+            if random.below(10) > 0 {
+                event["user_id"] = json!(format!("u{}", random.below(40)));
+            }
+            event.to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn metrics_of_edges_agree_with_the_oracle() {
+    if !oracle_is_there() {
+        return;
+    }
+    let mut random = seeded();
+    let mut database = Database::new("metric_edges");
+    let lines = edges(&mut random, 1_500);
+    let mut admin = database.superuser();
+    // In no order of time, the second half late.
+    for half in lines.chunks(750) {
+        assert_eq!(ingest(&mut admin, &json_array(half.iter().map(String::as_str))).unwrap().accepted, 750);
+    }
+    let mut readers = readers(&mut database, "t1", "a1");
+    let ranges = [
+        ("2024-01-31T00:00:00Z", "2025-01-02T00:00:00Z"),
+        ("2024-02-29T00:00:00Z", "2024-03-01T00:00:00.000001Z"),
+        ("2024-03-10T07:00:00Z", "2024-11-03T00:00:00Z"),
+    ];
+    let pro = json!({"event": "b", "where": {"plan": "pro"}, "label": "b as pro"});
+    let mut questions = Vec::new();
+    for (from, to) in ranges {
+        for unit in ["user", "account"] {
+            for window in ["1 day", "1 hour", "7 days"] {
+                for steps in [json!(["a", "b", "c"]), json!(["a", "a", "b", "a"]), json!(["c", pro, "a"])] {
+                    let plain =
+                        json!({"steps": steps, "window": window, "from": from, "to": to, "unit": unit});
+                    for more in [
+                        json!({}),
+                        json!({"strict": unit == "user"}),
+                        json!({"hold": "plan"}),
+                        json!({"breakdown": "plan", "exclude": ["help"]}),
+                        json!({"hold": "currency", "breakdown": "plan", "exclude": ["help", "other"]}),
+                    ] {
+                        let mut all = plain.clone();
+                        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                        questions.push(("funnel", all));
+                    }
+                }
+                questions.push((
+                    "activation",
+                    json!({"start_event": "a", "activation_event": "b", "window": window,
+                    "from": from, "to": to, "unit": unit, "grain": "day"}),
+                ));
+            }
+            for grain in ["day", "week", "month"] {
+                for kind in ["first_time", "rolling", "bracketed"] {
+                    questions.push((
+                        "retention",
+                        json!({"start_event": "a", "return_event": null, "grain": grain,
+                        "from": from, "to": to, "unit": unit, "kind": kind}),
+                    ));
+                }
+            }
+            questions
+                .push(("did_at_least", json!({"event": "a", "n": 3, "from": from, "to": to, "unit": unit})));
+        }
+        for grain in ["day", "week", "month"] {
+            questions.push(("revenue", json!({"from": from, "to": to, "grain": grain})));
+        }
+        questions.push(("revenue", json!({"from": from, "to": to, "event": "a"})));
+    }
+    for unit in ["user", "account"] {
+        questions.push(("active_users", json!({"days": "[2024-02-27,2024-03-20)", "unit": unit})));
+    }
+    for (account, as_of) in [("nobody", "2024-04-01T00:00:00Z"), ("none", "2025-01-01T00:00:00Z")] {
+        questions.push(("account_health", json!({"account": account, "as_of": as_of})));
+    }
+    let rows = compare(&database, &lines, &mut readers, &questions);
+    assert!(rows > 5_000, "only {rows} rows: the questions ask too little");
+    // The operator sees the account in two tenants, which is an error; a test below has it.
+    let health: Vec<_> = [
+        "2024-03-10T07:00:00Z",
+        "2024-03-11T06:59:59.999999Z",
+        "2024-11-04T00:00:00Z",
+        "2024-01-01T00:00:00Z",
+    ]
+    .into_iter()
+    .map(|as_of| ("account_health", json!({"account": "a1", "as_of": as_of, "zone": "America/New_York"})))
+    .collect();
+    assert_eq!(compare(&database, &lines, &mut readers[1..], &health), 2 * health.len());
+}
