@@ -29,3 +29,4 @@ extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["scope"]);
 extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["rollup"]);
+extension_sql_file!("../sql/protect.sql", name = "protect", requires = ["usage"]);
