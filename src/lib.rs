@@ -30,3 +30,8 @@ extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["rollup"]);
 extension_sql_file!("../sql/protect.sql", name = "protect", requires = ["usage"]);
+extension_sql_file!("../sql/lint_rules.sql", name = "lint_rules", requires = ["protect"]);
+extension_sql_file!("../sql/lint_tables.sql", name = "lint_tables", requires = ["lint_rules"]);
+extension_sql_file!("../sql/lint_roles.sql", name = "lint_roles", requires = ["lint_tables"]);
+extension_sql_file!("../sql/lint_paths.sql", name = "lint_paths", requires = ["lint_roles"]);
+extension_sql_file!("../sql/lint.sql", name = "lint", requires = ["lint_paths"]);
