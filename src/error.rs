@@ -96,6 +96,26 @@ impl From<RollupError> for ErrorReport {
                 "a rollup can't be declared in a repeatable read or serializable transaction",
             )
             .set_hint("use read committed: the snapshot may be older than events that the rollup must count"),
+            RollupError::FixedSnapshot => report(
+                Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+                "this can't be done in a repeatable read or serializable transaction",
+            )
+            .set_hint("use read committed: the snapshot may be older than events that must be counted"),
+            RollupError::Range => report(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                "the range of time is empty or infinite",
+            )
+            .set_hint("give a start before the end; leave either out for everything on that side"),
+            RollupError::Frozen(from) => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the events from before {from} were dropped, so these buckets can't be rebuilt"),
+            )
+            .set_hint("they keep the numbers that they have; rebuild a range that begins later"),
+            RollupError::Pending(name) => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("rollup \"{name}\" has pending rows of events that would be dropped"),
+            )
+            .set_hint("fold it first, with tally.fold(), until that returns 0"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

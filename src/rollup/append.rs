@@ -17,23 +17,24 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<usize>, Rollup
     definition::all()?.iter().map(|definition| append_to(definition, rows, hashers)).collect()
 }
 
-/// Appends every event that is there to one rollup, as if it had been ingested now.
-pub fn fill(name: &str) -> Result<(), RollupError> {
+/// Appends the events that are there and meet `condition`, SQL over an event, to one rollup, as if they had been ingested
+/// now; returns how many.
+pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
     let definitions = definition::all()?;
-    let definition = definitions
-        .iter()
-        .find(|definition| definition.name == name)
-        .ok_or_else(|| RollupError::Unknown(name.to_owned()))?;
-    let query = format!("SELECT {} FROM tally.events", EVENT_COLUMN_NAMES.join(", "));
+    let definition = definition::find(&definitions, name)?;
+    let query = format!("SELECT {} FROM tally.events WHERE {condition}", EVENT_COLUMN_NAMES.join(", "));
+    let mut filled = 0;
     session::as_owner(|| {
         scan::for_each_chunk(&query, |rows| {
             let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
             let names = rows.iter().map(EventRow::tenant_id);
             let hashers = tenant::hashers(names, session::transaction_start())?;
             let hashers = hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
+            filled += rows.len() as i64;
             append_to(definition, &rows, &hashers).map(|_| ())
         })
-    })
+    })?;
+    Ok(filled)
 }
 
 /// Tries one event on every rollup and undoes it: error code and reason where one of them can't be evaluated for it.

@@ -110,7 +110,7 @@ fn create_rollup(
     })?;
     definition::invalidate();
     definition.pending = Oid::INVALID;
-    super::append::fill(name)?;
+    super::append::fill(name, "true")?;
     Ok(())
 }
 
@@ -119,10 +119,7 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.drop_rollup()");
     definition::lock_out_ingest();
     let definitions = definition::all()?;
-    let definition = definitions
-        .iter()
-        .find(|definition| definition.name == rollup_name)
-        .ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
+    let definition = definition::find(&definitions, rollup_name)?;
     session::as_owner(|| {
         for grain in &definition.grains {
             let (view, base) = (format!("{rollup_name}_{grain}"), format!("{rollup_name}_{grain}_base"));

@@ -102,6 +102,12 @@ pub fn all() -> Result<Rc<Vec<Definition>>, RollupError> {
     KNOWN.with(|known| known.get_or_load(table, || Ok(Rc::new(load()?))))
 }
 
+/// The rollup of that name.
+pub fn find<'a>(definitions: &'a [Definition], name: &str) -> Result<&'a Definition, RollupError> {
+    let found = definitions.iter().find(|definition| definition.name == name);
+    found.ok_or_else(|| RollupError::Unknown(name.to_owned()))
+}
+
 /// Makes every backend load the declarations anew, once this transaction commits.
 pub fn invalidate() {
     cache::invalidate(session::relation(c"rollup"));

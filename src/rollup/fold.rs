@@ -62,7 +62,13 @@ fn statement(definition: &Definition) -> String {
     for &grain in &definition.grains {
         text.push_str(&merge(definition, grain));
     }
-    text.push_str(" SELECT count(*) FROM taken");
+    text.push_str(&format!(
+        ", noted AS (INSERT INTO tally.rollup_fold AS fold (rollup_name, last_fold_at, rows_folded) \
+         SELECT {}, clock_timestamp(), count(*) FROM taken HAVING count(*) > 0 \
+         ON CONFLICT (rollup_name) DO UPDATE SET last_fold_at = excluded.last_fold_at, \
+         rows_folded = fold.rows_folded + excluded.rows_folded) SELECT count(*) FROM taken",
+        pgrx::spi::quote_literal(&definition.name)
+    ));
     text
 }
 
@@ -133,9 +139,6 @@ pub fn quote(name: &str) -> String {
 fn fold(rollup_name: &str, max_rows: i64) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.fold()");
     let definitions = definition::all()?;
-    let definition = definitions
-        .iter()
-        .find(|definition| definition.name == rollup_name)
-        .ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
+    let definition = definition::find(&definitions, rollup_name)?;
     Ok(fold_definition(definition, max_rows))
 }

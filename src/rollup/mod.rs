@@ -1,13 +1,17 @@
 //! Rollups: declared sets of dimensions and measures, kept per tenant, account and time bucket.
 //!
 //! `declare` makes them, `append` writes what a batch adds as pending rows, `fold` merges pending rows into the base
-//! rows; the views show both.
+//! rows; the views show both. `verify` compares them with the events, `rebuild` makes them anew, `retention` drops old
+//! events once every rollup has them.
 
 mod accumulate;
 mod append;
 mod declare;
 mod definition;
 mod fold;
+mod rebuild;
+mod retention;
+mod verify;
 
 pub use append::{append, evaluate};
 pub use fold::relieve;
@@ -32,6 +36,14 @@ pub enum RollupError {
     Exists(String),
     /// Declaring in a transaction whose snapshot may be older than events that are there.
     OldSnapshot,
+    /// Rebuilding or dropping events in a transaction whose snapshot may be older than events that are there.
+    FixedSnapshot,
+    /// A range of time that isn't one.
+    Range,
+    /// Events of buckets from before this moment (text) are gone.
+    Frozen(String),
+    /// Pending rows still stand for events that would be dropped.
+    Pending(String),
     /// No such rollup.
     Unknown(String),
     /// A type that can't be a dimension or be counted.

@@ -1,0 +1,124 @@
+-- Findings about ways around the tables: views, functions, schemas, event triggers.
+
+CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    WITH RECURSIVE isolated AS (
+      SELECT i.id, i.is_own, c.relname FROM tally.isolated_tables() AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.id
+    ), reader (id) AS (
+      SELECT i.id FROM isolated AS i
+      UNION
+      SELECT w.ev_class
+        FROM reader AS s
+        JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = s.id
+         AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+        JOIN pg_catalog.pg_rewrite AS w ON w.oid = d.objid
+    ), fn AS (
+      SELECT p.*, p.oid::regprocedure AS ref, n.nspname, r.rolname, r.rolsuper, r.rolsuper OR r.rolbypassrls AS bypasses,
+             (SELECT pg_catalog.substr(c.setting, 13) FROM pg_catalog.unnest(p.proconfig) AS c (setting)
+               WHERE c.setting LIKE 'search\_path=%') AS path,
+             EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
+                      WHERE a.grantee = 0) AS is_public,
+             EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+                        AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e') AS is_member
+        FROM pg_catalog.pg_proc AS p
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+        JOIN pg_catalog.pg_roles AS r ON r.oid = p.proowner
+       WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+    ), finding (rule, type, schema, object, detail, fix) AS (
+      SELECT CASE c.relkind WHEN 'm' THEN 'materialized_view' ELSE 'view_owner_bypasses_rls' END,
+             CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, n.nspname, c.relname::text,
+             pg_catalog.format('%s reads protected tables and belongs to %I', c.oid::regclass, r.rolname),
+             CASE c.relkind WHEN 'm' THEN pg_catalog.format('DROP MATERIALIZED VIEW %s;', c.oid::regclass)
+                            ELSE pg_catalog.format('ALTER VIEW %s SET (security_invoker = true);', c.oid::regclass) END
+        FROM reader AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.id
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+       WHERE c.relkind = 'm'
+          OR c.relkind = 'v' AND (r.rolsuper OR r.rolbypassrls)
+         AND NOT EXISTS (SELECT FROM pg_catalog.unnest(c.reloptions) AS o (option)
+                          WHERE o.option IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=yes', 'security_invoker=1'))
+      UNION ALL
+      SELECT 'security_definer_path', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('function %s runs with the rights of %I and takes names from the caller''s search_path', f.ref, f.rolname),
+             pg_catalog.format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', f.ref)
+        FROM fn AS f WHERE f.prosecdef AND f.is_public AND f.path IS NULL AND f.nspname <> 'tally'
+      UNION ALL
+      SELECT 'security_definer_temp', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('function %s runs with the rights of %I and with search_path %s', f.ref, f.rolname, f.path),
+             pg_catalog.format('ALTER FUNCTION %s SET search_path = %s, pg_temp;', f.ref, coalesce(nullif(f.path, '""'), 'pg_catalog'))
+        FROM fn AS f
+       WHERE f.prosecdef AND f.is_public AND f.path !~ '(^|[ ,])"?pg_temp"?$' AND f.nspname <> 'tally' AND f.prolang NOT IN (12, 13)
+      UNION ALL
+      SELECT 'security_definer_reads', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('function %s runs with the rights of %I and names a protected table', f.ref, f.rolname),
+             pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', f.ref)
+        FROM fn AS f
+       WHERE f.prosecdef AND f.bypasses AND NOT f.is_member AND f.nspname <> 'tally'
+         AND (EXISTS (SELECT FROM isolated AS i
+                       WHERE f.prosrc ~ (CASE WHEN i.is_own THEN '\mtally\.' ELSE '\m' END
+                         || pg_catalog.regexp_replace(i.relname, '(\W)', '\\\1', 'g') || '\M'))
+           OR EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN reader AS s ON s.id = d.refobjid
+                       WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = f.oid
+                         AND d.refclassid = 'pg_catalog.pg_class'::regclass))
+      UNION ALL
+      SELECT 'leakproof_function', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('function %s of %I is LEAKPROOF', f.ref, f.rolname),
+             pg_catalog.format('ALTER FUNCTION %s NOT LEAKPROOF;', f.ref)
+        FROM fn AS f WHERE f.proleakproof AND NOT (f.is_member AND f.rolsuper)
+      UNION ALL
+      SELECT 'stranger_in_schema', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('function %s is not part of pg_tally', f.ref), pg_catalog.format('DROP FUNCTION %s;', f.ref)
+        FROM fn AS f WHERE f.nspname = 'tally' AND NOT f.is_member
+      UNION ALL
+      SELECT 'scope_function_altered', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('function %s is not as pg_tally declares it', f.ref),
+             pg_catalog.format('ALTER FUNCTION %s STABLE PARALLEL SAFE STRICT SECURITY INVOKER RESET ALL;', f.ref)
+        FROM fn AS f JOIN pg_catalog.pg_language AS l ON l.oid = f.prolang
+       WHERE f.nspname = 'tally' AND f.pronargs = 0
+         AND f.proname IN ('current_tenant', 'current_account', 'scope_is_global', 'scope_first_account', 'scope_last_account')
+         AND NOT (l.lanname = 'c' AND f.provolatile = 's' AND f.proparallel = 's' AND f.proisstrict AND NOT f.prosecdef
+           AND f.proconfig IS NULL AND f.prosrc = f.proname || '_wrapper'
+           AND f.probin = (SELECT e.probin FROM pg_catalog.pg_proc AS e WHERE e.oid = 'tally.enter(text, text)'::regprocedure))
+      UNION ALL
+      SELECT 'elevated_function_altered', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('elevated function %s belongs to %I and has search_path %s', f.ref, f.rolname, coalesce(f.path, 'of the caller')),
+             pg_catalog.format('ALTER FUNCTION %1$s OWNER TO tally_owner; ALTER FUNCTION %1$s SET search_path = pg_catalog, pg_temp;', f.ref)
+        FROM fn AS f
+       WHERE f.nspname = 'tally' AND f.is_member AND f.prosecdef
+         AND (f.rolname <> 'tally_owner' OR f.path IS DISTINCT FROM 'pg_catalog, pg_temp')
+      UNION ALL
+      SELECT 'function_granted_to_public', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('PUBLIC may execute %s', f.ref), pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC;', f.ref)
+        FROM fn AS f WHERE f.nspname = 'tally' AND f.is_member AND f.is_public AND f.provolatile <> 'i'
+      UNION ALL
+      SELECT 'public_schema_writable', 'schema', n.nspname, n.nspname::text, 'PUBLIC may create objects in schema public',
+             'REVOKE CREATE ON SCHEMA public FROM PUBLIC;'
+        FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
+       WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE'
+      UNION ALL
+      SELECT 'tally_schema_writable', 'schema', n.nspname, n.nspname::text,
+             pg_catalog.format('%s may create objects in schema tally', w.who),
+             pg_catalog.format('REVOKE CREATE ON SCHEMA tally FROM %s CASCADE;', w.who)
+        FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a,
+             LATERAL (SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END) AS w (who)
+       WHERE n.nspname = 'tally' AND a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND w.who <> 'tally_owner'
+      UNION ALL
+      SELECT 'file_function_granted', 'function', 'pg_catalog', p.oid::regprocedure::text,
+             pg_catalog.format('%s may execute %s', w.who, p.oid::regprocedure),
+             pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM %s CASCADE;', p.oid::regprocedure, w.who)
+        FROM pg_catalog.pg_proc AS p, pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a,
+             LATERAL (SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END) AS w (who)
+       WHERE p.pronamespace = 'pg_catalog'::regnamespace AND a.grantee <> p.proowner
+         AND p.proname IN ('pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'pg_stat_file', 'lo_import', 'lo_export')
+      UNION ALL
+      SELECT 'event_trigger', 'event trigger', NULL, t.evtname::text,
+             pg_catalog.format('event trigger %I runs %s', t.evtname, t.evtfoid::regprocedure),
+             pg_catalog.format('DROP EVENT TRIGGER %I;', t.evtname)
+        FROM pg_catalog.pg_event_trigger AS t WHERE t.evtenabled <> 'D'
+    )
+    SELECT f.rule, f.type, f.schema::text, f.object, f.detail, f.fix FROM finding AS f;
+  END;
+COMMENT ON FUNCTION tally.lint_paths() IS 'findings of tally.lint() about views, functions, schemas and event triggers';

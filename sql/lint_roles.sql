@@ -1,0 +1,96 @@
+-- Findings about roles: attributes, memberships, bindings and settings.
+
+CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    WITH groups AS (
+      SELECT g.* FROM pg_catalog.pg_roles AS g
+       WHERE g.rolname IN ('tally_owner', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
+    ), person AS (
+      -- Superusers are members of everything; what binds them is outside of what a lint can tell.
+      SELECT r.* FROM pg_catalog.pg_roles AS r
+       WHERE NOT r.rolsuper AND r.oid >= 16384 AND r.oid NOT IN (SELECT g.oid FROM groups AS g)
+    ), bound AS (
+      SELECT b.role_name::oid AS id, b.tenant_id, r.rolname, r.oid IS NULL AS is_gone, r.rolsuper OR r.rolbypassrls AS bypasses
+        FROM tally.role_binding AS b LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = b.role_name
+    ), finding (rule, object, detail, fix) AS (
+      SELECT 'group_role_attribute', g.rolname, pg_catalog.format('group role %I has %s', g.rolname, a.attribute),
+             pg_catalog.format('ALTER ROLE %I NO%s;', g.rolname, a.attribute)
+        FROM groups AS g
+        CROSS JOIN LATERAL (VALUES ('LOGIN', g.rolcanlogin), ('SUPERUSER', g.rolsuper), ('BYPASSRLS', g.rolbypassrls),
+          ('CREATEROLE', g.rolcreaterole)) AS a (attribute, has) WHERE a.has
+      UNION ALL
+      SELECT 'bypassrls_role', p.rolname, pg_catalog.format('role %I has BYPASSRLS and may read protected tables', p.rolname),
+             pg_catalog.format('ALTER ROLE %I NOBYPASSRLS;', p.rolname)
+        FROM person AS p
+       WHERE p.rolbypassrls AND p.oid NOT IN (SELECT b.id FROM bound AS b)
+         AND (EXISTS (SELECT FROM groups AS g WHERE pg_catalog.pg_has_role(p.oid, g.oid, 'MEMBER'))
+           OR EXISTS (SELECT FROM tally.isolated_tables() AS i WHERE pg_catalog.has_table_privilege(p.oid, i.id, 'SELECT')))
+      UNION ALL
+      SELECT 'binding_bypasses_rls', b.rolname,
+             pg_catalog.format('role %I is %s and bypasses row security', b.rolname,
+               CASE WHEN b.tenant_id IS NULL THEN 'trusted' ELSE 'bound' END),
+             pg_catalog.format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', b.rolname)
+        FROM bound AS b WHERE b.bypasses
+      UNION ALL
+      SELECT 'binding_without_role', b.id::text, pg_catalog.format('role number %s is bound and does not exist', b.id),
+             pg_catalog.format('SELECT tally.unbind_role(%L);', b.id)
+        FROM bound AS b WHERE b.is_gone
+      UNION ALL
+      SELECT 'bound_role_is_admin', b.rolname, pg_catalog.format('bound role %I is a member of tally_admin', b.rolname),
+             pg_catalog.format('REVOKE tally_admin FROM %I;', b.rolname)
+        FROM bound AS b JOIN groups AS g ON g.rolname = 'tally_admin'
+       WHERE b.tenant_id IS NOT NULL AND NOT b.bypasses AND pg_catalog.pg_has_role(b.id, g.oid, 'MEMBER')
+      UNION ALL
+      SELECT 'bound_role_owns_table', b.rolname,
+             pg_catalog.format('bound role %I owns table %s', b.rolname, c.oid::regclass),
+             'give the table to a role that nobody logs in as, with ALTER TABLE ... OWNER TO'
+        FROM bound AS b JOIN pg_catalog.pg_class AS c ON c.relowner = b.id
+        JOIN tally.isolated_tables() AS i ON i.id = c.oid
+       WHERE b.tenant_id IS NOT NULL AND NOT i.is_own
+      UNION ALL
+      SELECT 'owner_member', m.rolname, pg_catalog.format('role %I is a member of tally_owner', m.rolname),
+             pg_catalog.format('REVOKE tally_owner FROM %I;', m.rolname)
+        FROM groups AS g JOIN pg_catalog.pg_roles AS m ON NOT m.rolsuper AND m.oid <> g.oid
+       WHERE g.rolname = 'tally_owner' AND pg_catalog.pg_has_role(m.oid, g.oid, 'MEMBER')
+      UNION ALL
+      SELECT 'createrole', p.rolname, pg_catalog.format('role %I has CREATEROLE', p.rolname),
+             pg_catalog.format('ALTER ROLE %I NOCREATEROLE;', p.rolname)
+        FROM person AS p
+       WHERE p.rolcreaterole
+         AND (pg_catalog.current_setting('server_version_num')::int4 < 160000
+           OR EXISTS (SELECT FROM groups AS g WHERE pg_catalog.pg_has_role(p.oid, g.oid, 'MEMBER WITH ADMIN OPTION')))
+      UNION ALL
+      SELECT 'data_role_member', m.rolname, pg_catalog.format('role %I is a member of %I', m.rolname, d.rolname),
+             pg_catalog.format('REVOKE %I FROM %I;', d.rolname, m.rolname)
+        FROM pg_catalog.pg_roles AS d
+        JOIN pg_catalog.pg_roles AS m ON NOT m.rolsuper AND m.oid >= 16384 AND pg_catalog.pg_has_role(m.oid, d.oid, 'MEMBER')
+       WHERE d.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
+                           'pg_execute_server_program')
+      UNION ALL
+      SELECT 'replication_role', p.rolname, pg_catalog.format('role %I has REPLICATION', p.rolname),
+             pg_catalog.format('ALTER ROLE %I NOREPLICATION;', p.rolname)
+        FROM person AS p WHERE p.rolreplication
+    )
+    SELECT f.rule, 'role', NULL::text, f.object::text, f.detail, f.fix FROM finding AS f
+    UNION ALL
+    SELECT 'role_setting', CASE WHEN s.setrole = 0 THEN 'database' ELSE 'role' END, NULL,
+           coalesce(r.rolname, d.datname)::text,
+           pg_catalog.format('%s is set for %s', c.setting, pg_catalog.concat_ws(' in database ', r.rolname, d.datname)),
+           CASE WHEN s.setrole = 0 THEN pg_catalog.format('ALTER DATABASE %I RESET %s;', d.datname, c.name)
+                ELSE pg_catalog.format('ALTER ROLE %s%s RESET %s;', pg_catalog.quote_ident(r.rolname),
+                  coalesce(' IN DATABASE ' || pg_catalog.quote_ident(d.datname), ''), c.name) END
+      FROM pg_catalog.pg_db_role_setting AS s
+      LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+      LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
+      CROSS JOIN LATERAL (SELECT x, pg_catalog.split_part(x, '=', 1), pg_catalog.split_part(x, '=', 2)
+                            FROM pg_catalog.unnest(s.setconfig) AS x) AS c (setting, name, value)
+     WHERE s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
+       AND (c.name = 'row_security' AND c.value IN ('off', 'false', 'no', '0')
+         OR c.name = 'session_replication_role' AND c.value <> 'origin'
+         OR c.name = 'tally.scope'
+         OR c.name = 'search_path' AND c.value ~ '(^|[ ,])pg_temp *,');
+  END;
+COMMENT ON FUNCTION tally.lint_roles() IS 'findings of tally.lint() about roles, bindings and their settings';

@@ -1,0 +1,316 @@
+-- Protection: the row security of pg_tally's own tables, for a table of the user's.
+
+CREATE TABLE tally.protected_table (
+  table_name     regclass NOT NULL CONSTRAINT protected_table_pkey PRIMARY KEY,
+  tenant_column  name NOT NULL,
+  account_column name
+);
+ALTER TABLE tally.protected_table OWNER TO tally_owner;
+COMMENT ON TABLE tally.protected_table IS 'the user''s tables that tally.protect() has protected; tally.lint() watches them';
+COMMENT ON COLUMN tally.protected_table.table_name IS 'the table; its partitions are protected with it';
+COMMENT ON COLUMN tally.protected_table.tenant_column IS 'the column that holds the tenant';
+COMMENT ON COLUMN tally.protected_table.account_column IS 'the column that holds the account; null where the tenant alone bounds';
+REVOKE ALL ON tally.protected_table FROM PUBLIC;
+GRANT SELECT ON tally.protected_table TO tally_admin, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.protected_table', '');
+
+CREATE FUNCTION tally.family(target regclass) RETURNS SETOF regclass
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    WITH RECURSIVE member (id) AS (
+      SELECT target::oid
+      UNION
+      SELECT i.inhrelid FROM member AS m JOIN pg_catalog.pg_inherits AS i ON i.inhparent = m.id
+    )
+    SELECT m.id::regclass FROM member AS m ORDER BY m.id;
+  END;
+COMMENT ON FUNCTION tally.family(regclass) IS
+  'a table and everything below it: partitions and inheritance children of every level';
+
+-- The same three policies as tally.secure_table() makes. An account column with another collation than "C" is
+-- compared under "C": its order bounds the account.
+CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_column name,
+    OUT policy_name name, OUT is_permissive boolean, OUT role_names name[], OUT declared text, OUT printed text)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    WITH spelled AS (
+      SELECT a.attname = tenant_column AS is_tenant, pg_catalog.quote_ident(a.attname) AS declared,
+             pg_catalog.quote_ident(a.attname)
+               || CASE WHEN a.atttypid = 'varchar'::regtype THEN '::pg_catalog.text' ELSE '' END
+               || CASE WHEN a.attcollation = 'pg_catalog."C"'::regcollation THEN '' ELSE ' COLLATE pg_catalog."C"' END
+               AS declared_range,
+             t.printed,
+             CASE WHEN a.attcollation = 'pg_catalog."C"'::regcollation THEN t.printed
+                  ELSE '(' || t.printed || ' COLLATE "C")' END AS printed_range
+        FROM pg_catalog.pg_attribute AS a
+        CROSS JOIN LATERAL (SELECT CASE WHEN a.atttypid = 'varchar'::regtype
+                                        THEN '(' || pg_catalog.quote_ident(a.attname) || ')::text'
+                                        ELSE pg_catalog.quote_ident(a.attname) END) AS t (printed)
+       WHERE a.attrelid = target AND a.attname IN (tenant_column, account_column) AND NOT a.attisdropped
+    ), tenant AS (
+      SELECT s.declared || ' OPERATOR(pg_catalog.=) (SELECT tally.current_tenant())' AS declared,
+             '(' || s.printed || ' = ( SELECT tally.current_tenant() AS current_tenant))' AS printed
+        FROM spelled AS s WHERE s.is_tenant
+    ), account AS (
+      SELECT ' AND ' || s.declared_range || ' OPERATOR(pg_catalog.>=) (SELECT tally.scope_first_account()) AND '
+               || s.declared_range || ' OPERATOR(pg_catalog.<=) (SELECT tally.scope_last_account())' AS declared,
+             ' AND (' || s.printed_range || ' >= ( SELECT tally.scope_first_account() AS scope_first_account)) AND ('
+               || s.printed_range || ' <= ( SELECT tally.scope_last_account() AS scope_last_account))' AS printed
+        FROM spelled AS s WHERE NOT s.is_tenant
+    )
+    SELECT p.* FROM tenant AS t LEFT JOIN account AS c ON true
+     CROSS JOIN LATERAL (VALUES
+       ('tally_tenant'::name, true, '{public}'::name[], t.declared, t.printed),
+       ('tally_global', true, '{tally_analyst,tally_owner}', '(SELECT tally.scope_is_global())',
+        '( SELECT tally.scope_is_global() AS scope_is_global)'),
+       ('tally_guard', false, '{public}',
+        '((SELECT tally.scope_is_global()) OR ' || t.declared || ')' || coalesce(c.declared, ''),
+        CASE WHEN c.printed IS NULL THEN '(' ELSE '((' END
+          || '( SELECT tally.scope_is_global() AS scope_is_global) OR ' || t.printed || ')'
+          || coalesce(c.printed || ')', ''))
+     ) AS p (policy_name, is_permissive, role_names, declared, printed);
+  END;
+COMMENT ON FUNCTION tally.policies(regclass, name, name) IS
+  'the policies that isolate a table: as they are declared, and as pg_get_expr() prints them';
+
+CREATE FUNCTION tally.policy_is_intact(target regclass, policy_name name, is_permissive boolean, role_names name[],
+    printed text) RETURNS boolean
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT EXISTS (
+      SELECT FROM pg_catalog.pg_policy AS p
+       WHERE p.polrelid = target AND p.polname = policy_name AND p.polcmd = '*' AND p.polpermissive = is_permissive
+         AND pg_catalog.pg_get_expr(p.polqual, p.polrelid) = printed
+         AND pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) = printed
+         AND ARRAY(SELECT CASE WHEN r.id = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(r.id) END
+                     FROM pg_catalog.unnest(p.polroles) AS r (id) ORDER BY 1) = role_names);
+  END;
+COMMENT ON FUNCTION tally.policy_is_intact(regclass, name, boolean, name[], text) IS
+  'whether a table has this policy, exactly';
+
+CREATE FUNCTION tally.check_protectable(target regclass, tenant_column name, account_column name) RETURNS void
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  seen  record;
+  wanted record;
+BEGIN
+  IF target IS NULL OR tenant_column IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'target and tenant_column must not be null';
+  END IF;
+  SELECT c.relkind, c.relpersistence, c.relispartition, n.nspname, r.rolname, r.rolsuper OR r.rolbypassrls AS bypasses
+    INTO seen
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+   WHERE c.oid = target;
+  IF NOT FOUND OR seen.relkind NOT IN ('r', 'p') OR seen.relpersistence = 't' THEN
+    RAISE EXCEPTION USING ERRCODE = '42T01', MESSAGE = pg_catalog.format('"%s" is not a table', target),
+      HINT = 'row security binds ordinary and partitioned tables; give a view security_invoker, and protect its tables';
+  END IF;
+  IF seen.nspname IN ('tally', 'pg_catalog', 'information_schema') THEN
+    RAISE EXCEPTION USING ERRCODE = '42T02', MESSAGE = pg_catalog.format('"%s" is not a table of yours', target),
+      HINT = 'pg_tally''s own tables are protected already; tally.lint() tells whether they still are';
+  END IF;
+  IF seen.bypasses THEN
+    RAISE EXCEPTION USING ERRCODE = '42T03',
+      MESSAGE = pg_catalog.format('owner "%s" of table "%s" bypasses row security', seen.rolname, target),
+      HINT = 'FORCE ROW LEVEL SECURITY doesn''t bind superusers and BYPASSRLS roles; ALTER TABLE ... OWNER TO a role that is neither';
+  END IF;
+  IF EXISTS (SELECT FROM tally.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id
+              WHERE c.relkind NOT IN ('r', 'p')) THEN
+    RAISE EXCEPTION USING ERRCODE = '42T04',
+      MESSAGE = pg_catalog.format('table "%s" has a foreign table below it', target),
+      HINT = 'a foreign table has no row security; detach it first';
+  END IF;
+  FOR wanted IN SELECT * FROM (VALUES (tenant_column), (account_column)) AS v (column_name) WHERE v.column_name IS NOT NULL LOOP
+    SELECT a.atttypid::pg_catalog.regtype AS type_name, a.attnotnull, coalesce(l.collisdeterministic, true) AS deterministic
+      INTO seen
+      FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
+     WHERE a.attrelid = target AND a.attname = wanted.column_name AND a.attnum > 0 AND NOT a.attisdropped;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING ERRCODE = '42T05',
+        MESSAGE = pg_catalog.format('table "%s" has no column "%s"', target, wanted.column_name),
+        HINT = 'name the columns: tally.protect(table, tenant_column => ..., account_column => ...)';
+    END IF;
+    IF seen.type_name NOT IN ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype) THEN
+      RAISE EXCEPTION USING ERRCODE = '42T06',
+        MESSAGE = pg_catalog.format('column "%s" of table "%s" has type %s', wanted.column_name, target, seen.type_name),
+        HINT = 'ids are text or varchar';
+    END IF;
+    IF NOT seen.deterministic THEN
+      RAISE EXCEPTION USING ERRCODE = '42T07',
+        MESSAGE = pg_catalog.format('column "%s" of table "%s" has a nondeterministic collation', wanted.column_name, target),
+        HINT = 'two different ids could be equal under it; use COLLATE "C"';
+    END IF;
+    IF NOT seen.attnotnull THEN
+      RAISE EXCEPTION USING ERRCODE = '42T08',
+        MESSAGE = pg_catalog.format('column "%s" of table "%s" is nullable', wanted.column_name, target),
+        HINT = pg_catalog.format('a row without an id belongs to nobody: ALTER TABLE %s ALTER %I SET NOT NULL', target, wanted.column_name);
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally.check_protectable(regclass, name, name) IS
+  'raises an error for a table that row security can''t isolate: 42T01 to 42T08';
+
+CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, account_column name) RETURNS SETOF text
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    WITH member AS (
+      SELECT c.oid, c.oid::regclass AS id, c.relowner, c.relrowsecurity AND c.relforcerowsecurity AS is_forced, c.relacl,
+             c.oid = target OR t.relkind = 'r' AS needs_index
+        FROM tally.family(target) AS f (id)
+        JOIN pg_catalog.pg_class AS c ON c.oid = f.id
+        JOIN pg_catalog.pg_class AS t ON t.oid = target
+    ), policy AS (
+      SELECT m.id, p.*, EXISTS (SELECT FROM pg_catalog.pg_policy AS o WHERE o.polrelid = m.id AND o.polname = p.policy_name) AS exists
+        FROM member AS m CROSS JOIN LATERAL tally.policies(m.id, tenant_column, account_column) AS p
+       WHERE NOT tally.policy_is_intact(m.id, p.policy_name, p.is_permissive, p.role_names, p.printed)
+    ), granted AS (
+      SELECT m.id, g.grantee, pg_catalog.string_agg(DISTINCT g.privilege_type, ', ') AS privileges
+        FROM member AS m
+        CROSS JOIN LATERAL (
+          SELECT a.grantee, a.grantor, a.privilege_type FROM pg_catalog.aclexplode(m.relacl) AS a
+          UNION ALL
+          SELECT a.grantee, a.grantor, a.privilege_type
+            FROM pg_catalog.pg_attribute AS c, pg_catalog.aclexplode(c.attacl) AS a WHERE c.attrelid = m.id
+        ) AS g
+       WHERE g.grantee <> m.relowner AND g.grantor = m.relowner
+         AND g.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')
+       GROUP BY m.id, g.grantee
+    ), statement (step, id, name, ddl) AS (
+      SELECT 1, m.id, '', 'ALTER TABLE ' || m.id || ' ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY'
+        FROM member AS m WHERE NOT m.is_forced
+      UNION ALL
+      SELECT 2, p.id, p.policy_name::text, 'DROP POLICY ' || pg_catalog.quote_ident(p.policy_name) || ' ON ' || p.id
+        FROM policy AS p WHERE p.exists
+      UNION ALL
+      SELECT 3, p.id, p.policy_name::text,
+             pg_catalog.format('CREATE POLICY %I ON %s AS %s TO %s USING (%s) WITH CHECK (%s)', p.policy_name, p.id,
+               CASE WHEN p.is_permissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+               pg_catalog.array_to_string(p.role_names, ', '), p.declared, p.declared)
+        FROM policy AS p
+      UNION ALL
+      SELECT 4, g.id, g.grantee::text,
+             pg_catalog.format('REVOKE %s ON %s FROM %s CASCADE', g.privileges, g.id,
+               CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END)
+        FROM granted AS g
+      UNION ALL
+      SELECT 5, m.id, '',
+             pg_catalog.format('CREATE INDEX ON %s (%I%s)', m.id, tenant_column,
+               CASE WHEN account_column IS NULL THEN ''
+                    ELSE ', ' || pg_catalog.quote_ident(account_column) || ' COLLATE pg_catalog."C"' END)
+        FROM member AS m
+       WHERE m.needs_index
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i
+                          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                         WHERE i.indrelid = m.id AND i.indisvalid AND i.indpred IS NULL AND a.attname = tenant_column)
+    )
+    SELECT s.ddl FROM statement AS s ORDER BY s.step, s.id, s.name;
+  END;
+COMMENT ON FUNCTION tally.protect_statements(regclass, name, name) IS
+  'the DDL that is missing to isolate a table by tenant, or by tenant and account; none where it is isolated';
+
+-- Elevated, so that a table's owner can have it recorded; what is recorded is read from the catalog, not believed.
+CREATE FUNCTION tally.record_protection(target regclass, tenant_column name, account_column name) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p
+                  WHERE p.polrelid OPERATOR(pg_catalog.=) target::pg_catalog.oid AND p.polname OPERATOR(pg_catalog.=) ANY (ARRAY['tally_tenant', 'tally_global', 'tally_guard']::pg_catalog.name[])) THEN
+    DELETE FROM tally.protected_table AS p WHERE p.table_name OPERATOR(pg_catalog.=) target;
+  ELSIF EXISTS (SELECT FROM tally.policies(target, tenant_column, account_column))
+    AND NOT EXISTS (SELECT FROM tally.policies(target, tenant_column, account_column) AS p
+                     WHERE NOT tally.policy_is_intact(target, p.policy_name, p.is_permissive, p.role_names, p.printed)) THEN
+    INSERT INTO tally.protected_table AS p (table_name, tenant_column, account_column)
+    VALUES (target, record_protection.tenant_column, record_protection.account_column)
+    ON CONFLICT ON CONSTRAINT protected_table_pkey
+    DO UPDATE SET tenant_column = excluded.tenant_column, account_column = excluded.account_column;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.record_protection(regclass, name, name) IS
+  'brings tally.protected_table in line with the policies that a table has';
+ALTER FUNCTION tally.record_protection(regclass, name, name) OWNER TO tally_owner;
+
+CREATE FUNCTION tally.protect(target regclass, tenant_column name DEFAULT 'tenant_id', account_column name DEFAULT NULL,
+    dry_run boolean DEFAULT false) RETURNS SETOF text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  statements text[];
+  statement  text;
+BEGIN
+  PERFORM tally.check_protectable(target, tenant_column, account_column);
+  statements := ARRAY(SELECT s FROM tally.protect_statements(target, tenant_column, account_column) AS s);
+  IF dry_run IS NOT TRUE THEN
+    FOREACH statement IN ARRAY statements LOOP
+      EXECUTE statement;
+    END LOOP;
+    PERFORM tally.record_protection(target, tenant_column, account_column);
+  END IF;
+  RETURN QUERY SELECT u.ddl FROM pg_catalog.unnest(statements) AS u (ddl);
+END
+$$;
+COMMENT ON FUNCTION tally.protect(regclass, name, name, boolean) IS
+  'isolates a table of yours, with its partitions, by the scope of the transaction; returns the DDL, executed unless dry_run; no rows where nothing is to change';
+
+CREATE FUNCTION tally.unprotect(target regclass, dry_run boolean DEFAULT false) RETURNS SETOF text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  statements text[];
+  statement  text;
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_class AS c
+              WHERE c.oid = target AND c.relnamespace = 'tally'::pg_catalog.regnamespace) THEN
+    RAISE EXCEPTION USING ERRCODE = '42T02', MESSAGE = pg_catalog.format('"%s" is not a table of yours', target),
+      HINT = 'pg_tally''s own tables stay protected';
+  END IF;
+  -- Policies of somebody else's making keep row security on: without it they would stop to count.
+  statements := ARRAY(
+    SELECT s.ddl
+      FROM tally.family(target) AS f (id)
+      CROSS JOIN LATERAL (
+        SELECT 1, pg_catalog.format('DROP POLICY %I ON %s', p.polname, f.id)
+          FROM pg_catalog.pg_policy AS p
+         WHERE p.polrelid = f.id AND p.polname IN ('tally_tenant', 'tally_global', 'tally_guard')
+        UNION ALL
+        SELECT 2, pg_catalog.format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', f.id)
+          FROM pg_catalog.pg_class AS c
+         WHERE c.oid = f.id AND (c.relrowsecurity OR c.relforcerowsecurity)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p
+                            WHERE p.polrelid = f.id AND p.polname NOT IN ('tally_tenant', 'tally_global', 'tally_guard'))
+      ) AS s (step, ddl)
+     ORDER BY s.step, f.id, s.ddl);
+  IF dry_run IS NOT TRUE THEN
+    FOREACH statement IN ARRAY statements LOOP
+      EXECUTE statement;
+    END LOOP;
+    PERFORM tally.record_protection(target, NULL, NULL);
+  END IF;
+  RETURN QUERY SELECT u.ddl FROM pg_catalog.unnest(statements) AS u (ddl);
+END
+$$;
+COMMENT ON FUNCTION tally.unprotect(regclass, boolean) IS
+  'undoes tally.protect(): drops its policies and, where no other policy is left, switches row security off; the index and the revoked privileges stay as they are';
+
+REVOKE ALL ON FUNCTION tally.family(regclass), tally.policies(regclass, name, name),
+  tally.policy_is_intact(regclass, name, boolean, name[], text), tally.check_protectable(regclass, name, name),
+  tally.protect_statements(regclass, name, name), tally.record_protection(regclass, name, name),
+  tally.protect(regclass, name, name, boolean), tally.unprotect(regclass, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.family(regclass), tally.policies(regclass, name, name),
+  tally.policy_is_intact(regclass, name, boolean, name[], text), tally.check_protectable(regclass, name, name),
+  tally.protect_statements(regclass, name, name), tally.record_protection(regclass, name, name),
+  tally.protect(regclass, name, name, boolean), tally.unprotect(regclass, boolean)
+  TO tally_owner, tally_reader, tally_writer, tally_auditor;

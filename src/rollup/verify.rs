@@ -1,0 +1,229 @@
+//! Verifying: compares what a rollup shows with a plain recomputation from the events, in one statement and hence one
+//! snapshot. The recomputation is SQL over the declared expressions and shares no code with ingest and fold.
+
+use super::RollupError;
+use super::definition::{self, Column, Definition, Kind};
+use super::fold::quote;
+use super::rebuild::{self, within};
+use super::retention;
+use crate::backend::session;
+use crate::sketch::hash::Hashable;
+use core::ops::Range;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{self, Oid};
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+use tally_core::grain::Grain;
+
+/// How far, as a fraction of ranks, a stored percentile may be from that of a digest made in one go.
+const RANK_TOLERANCE: &str = "0.03";
+
+/// One difference: grain, tenant, account, bucket, dimensions, measure, stored, recomputed.
+type Difference = (
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<TimestampWithTimeZone>,
+    Option<pgrx::JsonB>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
+fn verify_rollup(
+    rollup_name: &str,
+    from: Option<TimestampWithTimeZone>,
+    to: Option<TimestampWithTimeZone>,
+    tenant_id: Option<&str>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(grain, Option<String>),
+            name!(tenant_id, Option<String>),
+            name!(account_id, Option<String>),
+            name!(bucket, Option<TimestampWithTimeZone>),
+            name!(dimensions, Option<pgrx::JsonB>),
+            name!(measure, Option<String>),
+            name!(stored, Option<String>),
+            name!(recomputed, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let mut range = rebuild::range(from, to)?;
+    if let Some((horizon, _)) = retention::horizon() {
+        range.start = range.start.max(horizon);
+    }
+    let definitions = definition::all()?;
+    let definition = definition::find(&definitions, rollup_name)?;
+    let differences = session::with_fixed_path(|| {
+        session::with_owner_rights(|| -> Result<Vec<Difference>, pgrx::spi::Error> {
+            let mut found = Vec::new();
+            for &grain in &definition.grains {
+                let statement = statement(definition, grain, &range, tenant_id);
+                Spi::connect(|client| -> Result<(), pgrx::spi::Error> {
+                    for row in client.select(&statement, None, &[])? {
+                        found.push((
+                            row.get(1)?,
+                            row.get(2)?,
+                            row.get(3)?,
+                            row.get(4)?,
+                            row.get(5)?,
+                            row.get(6)?,
+                            row.get(7)?,
+                            row.get(8)?,
+                        ));
+                    }
+                    Ok(())
+                })?;
+            }
+            Ok(found)
+        })
+    })
+    .expect("the columns have these types");
+    Ok(TableIterator::new(differences))
+}
+
+fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: Option<&str>) -> String {
+    let state = quote(&format!("{}_{grain}_state", definition.name));
+    // Whole buckets: from the one that holds the start to the one that holds the moment before the end.
+    let start = if range.start == i64::MIN { i64::MIN } else { grain.floor(range.start) };
+    let end = if range.end == i64::MAX { i64::MAX } else { grain.ceiling(range.end) };
+    let whole = start..end;
+    let tenant =
+        tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", quote_literal(tenant)));
+    let mut inputs = String::new();
+    let mut names = "tenant_id, account_id, bucket".to_owned();
+    let mut dimensions = String::new();
+    let mut measures = String::new();
+    let mut stored = String::new();
+    let mut differences = Vec::new();
+    for (place, column) in definition.columns.iter().enumerate() {
+        let text = column.text.as_deref();
+        names.push_str(&format!(", c{place}"));
+        let name = quote(&column.name);
+        if column.kind == Kind::Dimension {
+            inputs.push_str(&format!(", {}", text.expect("a dimension has an expression")));
+            dimensions.push_str(&format!(", c{place}"));
+            stored.push_str(&format!(", {name} AS c{place}"));
+            continue;
+        }
+        inputs.push_str(&text.map_or_else(|| ", 1".to_owned(), |text| format!(", {}", argument(column, text))));
+        measures.push_str(&format!(", {} AS c{place}", recomputed(column, place)));
+        stored.push_str(&format!(", {name} AS c{place}"));
+        differences.push(difference(column, place));
+    }
+    let dimension_names: String =
+        definition.dimensions().map(|column| format!(", {}", quote_literal(&column.name))).collect();
+    let key = |side: &str| {
+        let values: String = definition
+            .dimensions()
+            .enumerate()
+            .map(|(place, _)| format!(", {side}.c{place}"))
+            .collect();
+        format!("jsonb_build_array({side}.tenant_id, {side}.account_id, {side}.bucket{values})")
+    };
+    let values: String = (0..definition.dimensions().count())
+        .map(|place| format!(", coalesce(s.c{place}, r.c{place})::text"))
+        .collect();
+    let shown = if dimension_names.is_empty() {
+        "'{}'::jsonb".to_owned()
+    } else {
+        format!("jsonb_object(ARRAY[{}], ARRAY[{}])", &dimension_names[2..], &values[2..])
+    };
+    let filter = definition.filter_text.as_deref().map_or_else(String::new, |text| format!(" AND ({text}\n)"));
+    format!(
+        "WITH input ({names}) AS (\
+           SELECT events.tenant_id, events.account_id, date_trunc('{grain}', events.occurred_at, 'UTC'){inputs} \
+             FROM tally.events WHERE {raw}{tenant}{filter}), \
+         r AS (SELECT input.tenant_id, account_id, bucket{dimensions}{measures} \
+                 FROM input JOIN tally.tenant AS key ON key.tenant_id = input.tenant_id \
+                GROUP BY input.tenant_id, account_id, bucket{dimensions}), \
+         s AS (SELECT tenant_id, account_id, bucket{stored} FROM tally.{state} WHERE {kept}{tenant}) \
+         SELECT '{grain}', coalesce(s.tenant_id, r.tenant_id), coalesce(s.account_id, r.account_id), \
+                coalesce(s.bucket, r.bucket), {shown}, difference.measure, \
+                CASE WHEN s.tenant_id IS NULL THEN NULL ELSE coalesce(difference.stored, 'null') END, \
+                CASE WHEN r.tenant_id IS NULL THEN NULL ELSE coalesce(difference.recomputed, 'null') END \
+           FROM s FULL JOIN r ON {ours} = {theirs}, \
+                LATERAL (VALUES {rows}) AS difference (measure, differs, stored, recomputed) \
+          WHERE s.tenant_id IS NULL OR r.tenant_id IS NULL OR difference.differs ORDER BY 2, 3, 4, 5, 6",
+        raw = within("events.occurred_at", &whole),
+        kept = within("bucket", &whole),
+        ours = key("s"),
+        theirs = key("r"),
+        rows = differences.join(", "),
+    )
+}
+
+/// What the recomputation aggregates.
+fn argument(column: &Column, text: &str) -> String {
+    let expression = column.expression.as_ref().expect("a column with text has an expression");
+    match column.kind {
+        Kind::Sum => format!("({text}\n)::numeric"),
+        Kind::Percentiles => format!("({text}\n)::float8"),
+        Kind::Distinct => match expression.type_oid {
+            pg_sys::TIMESTAMPTZOID => {
+                format!("(extract(epoch FROM ({text}\n)) * 1000000 - 946684800000000)::int8")
+            }
+            _ => match Hashable::of(expression.type_oid).expect("checked when declared") {
+                Hashable::Int2 | Hashable::Int4 | Hashable::Int8 => format!("({text}\n)::int8"),
+                Hashable::Uuid => format!("uuid_send(({text}\n))"),
+                Hashable::Numeric => format!("trim_scale(({text}\n))::text"),
+                Hashable::Bytes => format!("({text}\n)"),
+            },
+        },
+        _ if expression.collation != Oid::INVALID => format!("({text}\n) COLLATE \"C\""),
+        _ => format!("({text}\n)"),
+    }
+}
+
+fn recomputed(column: &Column, place: usize) -> String {
+    match column.kind {
+        Kind::Count => format!("count(c{place})"),
+        Kind::Sum => format!("sum(c{place})"),
+        Kind::Min => format!("min(c{place})"),
+        Kind::Max => format!("max(c{place})"),
+        Kind::Distinct => format!(
+            "coalesce(tally.hll(c{place}, key.sketch_key, key.sketch_epoch), \
+             tally.hll_empty((array_agg(key.sketch_epoch))[1]))"
+        ),
+        Kind::Percentiles => {
+            format!("coalesce(tally.tdigest(c{place}, 200), tally.tdigest_empty(200))")
+        }
+        Kind::Dimension => unreachable!("a dimension isn't recomputed"),
+    }
+}
+
+/// A row for the list of measures: name, whether the sides differ, both sides as text.
+fn difference(column: &Column, place: usize) -> String {
+    let (name, ours, theirs) = (quote_literal(&column.name), format!("s.c{place}"), format!("r.c{place}"));
+    match column.kind {
+        Kind::Distinct => format!(
+            "({name}, {ours}::bytea IS DISTINCT FROM {theirs}::bytea, tally.distinct_count({ours})::text, \
+             tally.distinct_count({theirs})::text)"
+        ),
+        Kind::Percentiles => {
+            let shown = |side: &str| {
+                format!(
+                    "concat_ws(' ', tally.num_vals({side}), tally.min_val({side}), \
+                     tally.approx_percentile(0.5, {side}), tally.max_val({side}))"
+                )
+            };
+            format!(
+                "({name}, tally.num_vals({ours}) IS DISTINCT FROM tally.num_vals({theirs}) \
+                 OR tally.min_val({ours}) IS DISTINCT FROM tally.min_val({theirs}) \
+                 OR tally.max_val({ours}) IS DISTINCT FROM tally.max_val({theirs}) \
+                 OR abs(tally.approx_percentile_rank(tally.approx_percentile(0.5, {ours}), {theirs}) \
+                      - tally.approx_percentile_rank(tally.approx_percentile(0.5, {theirs}), {theirs})) > {RANK_TOLERANCE}, \
+                 {}, {})",
+                shown(&ours),
+                shown(&theirs)
+            )
+        }
+        _ => format!("({name}, {ours} IS DISTINCT FROM {theirs}, {ours}::text, {theirs}::text)"),
+    }
+}

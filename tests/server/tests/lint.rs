@@ -1,0 +1,326 @@
+//! `tally.lint` is silent about a clean install, finds each planted fault alone, and names a fix that works.
+
+use postgres::{Client, GenericClient};
+use serde_json::json;
+use std::collections::BTreeSet;
+use tally_server_tests::{Database, ingest};
+
+struct Finding {
+    name: String,
+    object: String,
+    fix: String,
+}
+
+fn lint(client: &mut impl GenericClient) -> Vec<Finding> {
+    let query = "SELECT name, concat_ws('.', metadata->>'schema', metadata->>'name'), remediation FROM tally.lint()
+                 WHERE level IN ('ERROR', 'WARN', 'INFO') AND length(detail) > 10 AND length(description) > 20";
+    let row = |row: &postgres::Row| Finding { name: row.get(0), object: row.get(1), fix: row.get(2) };
+    client.query(query, &[]).unwrap().iter().map(row).collect()
+}
+
+fn told(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(|finding| format!("{}: {} ({})", finding.name, finding.object, finding.fix)).collect()
+}
+
+/// Rule, part of the object's name, SQL that plants the fault. `$owner`, `$app` and `$spare` are roles: the owner of
+/// the protected tables, one bound to tenant `a`, one without anything.
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("rls_disabled", "tally.events", "ALTER TABLE tally.events DISABLE ROW LEVEL SECURITY"),
+    ("rls_disabled", "events_p2026_01", "ALTER TABLE tally.events_p2026_01 DISABLE ROW LEVEL SECURITY"),
+    ("rls_disabled", "shop.orders", "ALTER TABLE shop.orders DISABLE ROW LEVEL SECURITY"),
+    ("rls_not_forced", "usage_pending", "ALTER TABLE tally.usage_pending NO FORCE ROW LEVEL SECURITY"),
+    ("rls_not_forced", "shop.part1", "ALTER TABLE shop.part1 NO FORCE ROW LEVEL SECURITY"),
+    (
+        "child_unprotected",
+        "shop.part2",
+        "CREATE TABLE shop.part2 PARTITION OF shop.part FOR VALUES IN (2); ALTER TABLE shop.part2 OWNER TO $owner",
+    ),
+    (
+        "child_unprotected",
+        "shop.heir",
+        "CREATE TABLE shop.heir () INHERITS (shop.orders); ALTER TABLE shop.heir OWNER TO $owner",
+    ),
+    (
+        "child_unprotected",
+        "tally.events_p2031_01",
+        "CREATE TABLE tally.events_p2031_01 PARTITION OF tally.events FOR VALUES FROM ('2031-01-01') TO ('2031-02-01'); ALTER TABLE tally.events_p2031_01 OWNER TO tally_owner",
+    ),
+    (
+        "child_outside_extension",
+        "shop.mine",
+        "CREATE TABLE shop.mine PARTITION OF tally.events FOR VALUES FROM ('2031-01-01') TO ('2031-02-01')",
+    ),
+    ("guard_missing", "tally.quarantine", "DROP POLICY tally_guard ON tally.quarantine"),
+    ("guard_missing", "shop.orders", "DROP POLICY tally_guard ON shop.orders"),
+    ("guard_altered", "tally.event_key", "ALTER POLICY tally_guard ON tally.event_key USING (true)"),
+    (
+        "guard_altered",
+        "shop.part1",
+        "ALTER POLICY tally_guard ON shop.part1 WITH CHECK (tenant_id IS NOT NULL)",
+    ),
+    ("guard_altered", "shop.orders", "ALTER POLICY tally_guard ON shop.orders TO $app"),
+    (
+        "guard_altered",
+        "tally.events",
+        "DROP POLICY tally_guard ON tally.events; CREATE POLICY tally_guard ON tally.events AS RESTRICTIVE FOR SELECT USING (tenant_id = (SELECT tally.current_tenant()))",
+    ),
+    ("tenant_policy_altered", "shop.orders", "ALTER POLICY tally_tenant ON shop.orders USING (true)"),
+    ("tenant_policy_altered", "tally.events", "ALTER POLICY tally_global ON tally.events TO PUBLIC"),
+    ("tenant_policy_altered", "tally.tenant", "DROP POLICY tally_tenant ON tally.tenant"),
+    ("extra_policy", "shop.orders", "CREATE POLICY support ON shop.orders USING (true)"),
+    (
+        "policy_function",
+        "shop.orders",
+        "CREATE FUNCTION shop.peek(text) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE POLICY slow ON shop.orders AS RESTRICTIVE USING (shop.peek(tenant_id))",
+    ),
+    ("tenant_column_nullable", "shop.part", "ALTER TABLE shop.part ALTER tenant_id DROP NOT NULL"),
+    ("owner_bypasses_rls", "shop.orders", "ALTER TABLE shop.orders OWNER TO postgres"),
+    (
+        "owner_bypasses_rls",
+        "shop.lone",
+        "ALTER TABLE shop.lone OWNER TO $spare; ALTER ROLE $spare BYPASSRLS; REVOKE ALL ON shop.lone FROM $spare",
+    ),
+    ("owner_changed", "tally.quarantine", "ALTER TABLE tally.quarantine OWNER TO postgres"),
+    ("truncate_granted", "tally.events", "GRANT TRUNCATE ON tally.events TO tally_writer"),
+    ("truncate_granted", "shop.orders", "GRANT TRUNCATE ON shop.orders TO PUBLIC"),
+    ("references_granted", "shop.orders", "GRANT REFERENCES (tenant_id) ON shop.orders TO $app"),
+    ("trigger_granted", "shop.part1", "GRANT TRIGGER ON shop.part1 TO $app"),
+    ("write_granted", "tally.events", "GRANT UPDATE ON tally.events TO tally_writer"),
+    ("write_granted", "tally.events", "GRANT DELETE ON tally.events TO tally_admin"),
+    ("write_granted", "tally.role_binding", "GRANT UPDATE (tenant_id) ON tally.role_binding TO tally_reader"),
+    ("read_granted_to_public", "tally.usage_day", "GRANT SELECT ON tally.usage_day TO PUBLIC"),
+    ("secret_readable", "tally.tenant", "GRANT SELECT (sketch_key) ON tally.tenant TO tally_reader"),
+    ("secret_readable", "tally.tenant", "GRANT SELECT ON tally.tenant TO tally_analyst"),
+    ("unique_key_without_tenant", "shop.orders", "ALTER TABLE shop.orders ADD UNIQUE (id)"),
+    (
+        "unique_key_without_tenant",
+        "tally.events",
+        "CREATE UNIQUE INDEX ON tally.events (occurred_at, event_id)",
+    ),
+    (
+        "foreign_key_without_tenant",
+        "shop.line",
+        "CREATE TABLE shop.line (t text, id int, FOREIGN KEY (t, id) REFERENCES shop.orders)",
+    ),
+    (
+        "foreign_key_without_tenant",
+        "shop.lone",
+        "ALTER TABLE shop.lone ADD COLUMN other text, ADD COLUMN id int, ADD FOREIGN KEY (other, id) REFERENCES shop.orders",
+    ),
+    (
+        "trigger_on_table",
+        "tally.quarantine",
+        "CREATE TRIGGER spy AFTER INSERT ON tally.quarantine EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
+    ("rule_on_table", "shop.orders", "CREATE RULE spy AS ON INSERT TO shop.orders DO ALSO NOTIFY spy"),
+    ("publication", "feed", "CREATE PUBLICATION feed FOR TABLE shop.orders"),
+    ("publication", "feed", "CREATE PUBLICATION feed FOR ALL TABLES"),
+    ("publication", "feed", "CREATE PUBLICATION feed FOR TABLES IN SCHEMA tally"),
+    ("statistics_granted", "pg_catalog.pg_statistic", "GRANT SELECT ON pg_statistic TO $app"),
+    (
+        "default_privileges",
+        "tally_owner",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE tally_owner GRANT SELECT ON TABLES TO PUBLIC",
+    ),
+    (
+        "default_privileges",
+        "postgres",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA tally GRANT SELECT ON TABLES TO $app",
+    ),
+    ("group_role_attribute", "tally_reader", "ALTER ROLE tally_reader LOGIN"),
+    ("group_role_attribute", "tally_owner", "ALTER ROLE tally_owner SUPERUSER"),
+    ("group_role_attribute", "tally_analyst", "ALTER ROLE tally_analyst BYPASSRLS"),
+    ("bypassrls_role", "spare", "ALTER ROLE $spare BYPASSRLS; GRANT tally_reader TO $spare"),
+    ("bypassrls_role", "spare", "ALTER ROLE $spare BYPASSRLS; GRANT SELECT ON shop.orders TO $spare"),
+    ("binding_bypasses_rls", "app", "ALTER ROLE $app BYPASSRLS"),
+    ("binding_bypasses_rls", "spare", "SELECT tally.trust_role('$spare'); ALTER ROLE $spare SUPERUSER"),
+    (
+        "binding_without_role",
+        "4000000000",
+        "INSERT INTO tally.role_binding VALUES (4000000000::oid::regrole, 'a')",
+    ),
+    ("bound_role_is_admin", "app", "GRANT tally_admin TO $app"),
+    ("bound_role_owns_table", "app", "ALTER TABLE shop.lone OWNER TO $app"),
+    ("owner_member", "spare", "GRANT tally_owner TO $spare"),
+    ("createrole", "spare", "ALTER ROLE $spare CREATEROLE"),
+    ("data_role_member", "spare", "GRANT pg_read_all_data TO $spare"),
+    ("data_role_member", "app", "GRANT pg_write_all_data TO $app"),
+    ("data_role_member", "spare", "GRANT pg_execute_server_program TO $spare"),
+    ("data_role_member", "spare", "GRANT pg_read_server_files TO $spare"),
+    ("replication_role", "spare", "ALTER ROLE $spare REPLICATION"),
+    ("role_setting", "app", "ALTER ROLE $app SET row_security = off"),
+    ("role_setting", "app", "ALTER ROLE $app IN DATABASE $database SET session_replication_role = replica"),
+    ("role_setting", "test_lint", "ALTER DATABASE $database SET row_security = off"),
+    ("role_setting", "app", "ALTER ROLE $app SET tally.scope = '*'"),
+    ("role_setting", "app", "ALTER ROLE $app SET search_path = pg_temp, public"),
+    ("view_owner_bypasses_rls", "shop.v", "CREATE VIEW shop.v AS SELECT * FROM tally.events"),
+    (
+        "view_owner_bypasses_rls",
+        "shop.outer",
+        "CREATE VIEW shop.inner WITH (security_invoker) AS SELECT * FROM shop.orders; CREATE VIEW shop.outer AS SELECT * FROM shop.inner",
+    ),
+    (
+        "materialized_view",
+        "shop.m",
+        "CREATE MATERIALIZED VIEW shop.m AS SELECT * FROM tally.usage_day WITH NO DATA",
+    ),
+    (
+        "security_definer_path",
+        "shop.f()",
+        "CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+    ),
+    (
+        "security_definer_temp",
+        "shop.f()",
+        "CREATE FUNCTION shop.f() RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = shop AS 'BEGIN RETURN 1; END'",
+    ),
+    (
+        "security_definer_reads",
+        "shop.f()",
+        "CREATE FUNCTION shop.f() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT count(*) FROM shop.orders'; REVOKE ALL ON FUNCTION shop.f() FROM PUBLIC; GRANT EXECUTE ON FUNCTION shop.f() TO $app",
+    ),
+    (
+        "security_definer_reads",
+        "shop.f()",
+        "CREATE FUNCTION shop.f() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp BEGIN ATOMIC SELECT count(*) FROM tally.usage_day; END",
+    ),
+    (
+        "leakproof_function",
+        "shop.f(text)",
+        "CREATE FUNCTION shop.f(text) RETURNS boolean LANGUAGE sql LEAKPROOF AS 'SELECT true'; ALTER FUNCTION shop.f(text) OWNER TO $spare",
+    ),
+    ("public_schema_writable", "public", "GRANT CREATE ON SCHEMA public TO PUBLIC"),
+    ("tally_schema_writable", "tally", "GRANT CREATE ON SCHEMA tally TO PUBLIC"),
+    ("tally_schema_writable", "tally", "GRANT CREATE ON SCHEMA tally TO tally_writer"),
+    (
+        "stranger_in_schema",
+        "tally.enter(integer)",
+        "CREATE FUNCTION tally.enter(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ),
+    ("scope_function_altered", "current_tenant", "ALTER FUNCTION tally.current_tenant() IMMUTABLE"),
+    (
+        "scope_function_altered",
+        "scope_is_global",
+        "ALTER FUNCTION tally.scope_is_global() SET tally.scope = '*'",
+    ),
+    (
+        "elevated_function_altered",
+        "bind_role",
+        "ALTER FUNCTION tally.bind_role(regrole, text, text) RESET search_path",
+    ),
+    ("elevated_function_altered", "trust_role", "ALTER FUNCTION tally.trust_role(regrole) OWNER TO postgres"),
+    (
+        "function_granted_to_public",
+        "enter_global",
+        "GRANT EXECUTE ON FUNCTION tally.enter_global() TO PUBLIC",
+    ),
+    (
+        "function_granted_to_public",
+        "bind_role",
+        "GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text) TO PUBLIC",
+    ),
+    ("file_function_granted", "pg_read_file(text)", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC"),
+    (
+        "event_trigger",
+        "watch",
+        "CREATE FUNCTION shop.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION shop.watch()",
+    ),
+];
+
+/// A clean database in use: events, a rollup, bound roles, and tables that their owner has protected.
+fn clean(database: &mut Database) -> (Client, Vec<(&'static str, String)>) {
+    let roles: Vec<(&str, String)> = vec![
+        ("$owner", database.role("owner", &["tally_writer"])),
+        ("$app", database.role("app", &["tally_reader"])),
+        ("$spare", database.role("spare", &[])),
+        ("$database", database.name().to_owned()),
+    ];
+    let mut admin = database.superuser();
+    let event = json!({"tenant_id": "a", "account_id": "a1", "name": "run",
+        "event_id": "00000000-0000-4000-8000-000000000001", "occurred_at": "2026-01-05T00:00:00Z"});
+    ingest(&mut admin, &event.to_string()).unwrap();
+    let (owner, app) = (&roles[0].1, &roles[1].1);
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{app}', 'a');
+             CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
+             CREATE TABLE shop.orders (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+             CREATE TABLE shop.item (tenant_id text NOT NULL, id int, FOREIGN KEY (tenant_id, id) REFERENCES shop.orders);
+             CREATE TABLE shop.lone (tenant_id text NOT NULL);
+             CREATE TABLE shop.part (tenant_id text NOT NULL, v int) PARTITION BY LIST (v);
+             CREATE TABLE shop.part1 PARTITION OF shop.part FOR VALUES IN (1);
+             CREATE VIEW shop.own AS SELECT * FROM shop.orders;
+             CREATE FUNCTION shop.harmless() RETURNS int LANGUAGE sql AS 'SELECT 1';
+             SELECT tally.protect('shop.orders'), tally.protect('shop.item'), tally.protect('shop.lone'), tally.protect('shop.part');
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO {app};
+             RESET ROLE; CREATE VIEW shop.safe WITH (security_invoker = true) AS SELECT * FROM tally.events"
+        ))
+        .unwrap();
+    (admin, roles)
+}
+
+#[test]
+fn a_clean_install_has_no_findings() {
+    let database = Database::new("lint_fresh");
+    let found = lint(&mut database.superuser());
+    assert!(found.is_empty(), "{:#?}", told(&found));
+}
+
+#[test]
+fn each_planted_fault_is_found_alone_and_its_fix_removes_it() {
+    let mut database = Database::new("lint");
+    let (mut admin, roles) = clean(&mut database);
+    let found = lint(&mut admin);
+    assert!(found.is_empty(), "before any fault: {:#?}", told(&found));
+    let (mut wrong, mut fixed) = (Vec::new(), 0);
+    for (rule, object, fault) in FAULTS {
+        let plant = roles.iter().fold((*fault).to_owned(), |sql, (name, role)| sql.replace(name, role));
+        let mut transaction = admin.transaction().unwrap();
+        if let Err(problem) = transaction.batch_execute(&plant) {
+            wrong.push(format!("{plant}: {problem:?}"));
+            continue;
+        }
+        let found = lint(&mut transaction);
+        let alone = matches!(&found[..], [one] if one.name == *rule && one.object.contains(object));
+        if !alone {
+            wrong.push(format!("{rule} of {object}: found {:#?}", told(&found)));
+            continue;
+        }
+        // A fix that ends like SQL is SQL.
+        if found[0].fix.ends_with(';') {
+            fixed += 1;
+            if let Err(problem) = transaction.batch_execute(&found[0].fix) {
+                wrong.push(format!("{rule} of {object}: {}: {problem:?}", found[0].fix));
+                continue;
+            }
+            let left = lint(&mut transaction);
+            if !left.is_empty() {
+                wrong.push(format!("{rule} of {object}: after {}: {:#?}", found[0].fix, told(&left)));
+            }
+        }
+        transaction.rollback().unwrap();
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FAULTS.len(), wrong.join("\n"));
+    assert!(fixed >= FAULTS.len() - 8, "{fixed} of {} fixes are SQL", FAULTS.len());
+    let found = lint(&mut admin);
+    assert!(found.is_empty(), "after all: {:#?}", told(&found));
+}
+
+#[test]
+fn every_rule_is_shown_to_find_something() {
+    let database = Database::new("lint_rules");
+    let rows = database.superuser().query("SELECT name FROM tally.lint_rules()", &[]).unwrap();
+    let rules: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let planted: BTreeSet<String> = FAULTS.iter().map(|(rule, ..)| (*rule).to_owned()).collect();
+    assert_eq!(rules, planted);
+}
+
+#[test]
+fn an_auditor_may_lint_and_a_reader_may_not() {
+    let mut database = Database::new("lint_who");
+    let auditor = database.role("auditor", &["tally_auditor"]);
+    let reader = database.role("reader", &["tally_reader"]);
+    database.superuser().batch_execute("ALTER TABLE tally.events NO FORCE ROW LEVEL SECURITY").unwrap();
+    assert_eq!(lint(&mut database.connect(&auditor)).len(), 1);
+    assert!(database.connect(&reader).query("SELECT * FROM tally.lint()", &[]).is_err());
+}

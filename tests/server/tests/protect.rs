@@ -1,0 +1,205 @@
+//! `tally.protect` isolates a table of the user's own, and says why where it can't.
+
+use postgres::error::SqlState;
+use postgres::{Client, SimpleQueryMessage};
+use tally_server_tests::Database;
+
+/// A database whose role `owner` may make tables, and readers bound to tenant `a` and to its account `a1`.
+struct Shop {
+    database: Database,
+    owner: String,
+    tenant: String,
+    account: String,
+}
+
+fn shop(topic: &str) -> Shop {
+    let mut database = Database::new(topic);
+    let owner = database.role("owner", &["tally_writer"]);
+    let tenant = database.role("tenant", &["tally_reader"]);
+    let account = database.role("account", &["tally_reader"]);
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "CREATE SCHEMA shop AUTHORIZATION {owner}; GRANT USAGE ON SCHEMA shop TO PUBLIC;
+             SELECT tally.bind_role('{tenant}', 'a'), tally.bind_role('{account}', 'a', 'a1');"
+        ))
+        .unwrap();
+    Shop { database, owner, tenant, account }
+}
+
+fn lines(client: &mut Client, query: &str) -> Vec<String> {
+    let messages = client.simple_query(query).unwrap_or_else(|problem| panic!("{query}: {problem}"));
+    let row = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    };
+    messages.iter().filter_map(row).collect()
+}
+
+const FORMS: [&str; 5] = [
+    "CREATE TABLE shop.t (tenant text COLLATE \"C\" NOT NULL, account text COLLATE \"C\" NOT NULL, v int)",
+    "CREATE TABLE shop.t (tenant text NOT NULL, account text NOT NULL, v int)",
+    "CREATE TABLE shop.t (v int, tenant varchar(40) NOT NULL, account varchar NOT NULL)",
+    "CREATE TABLE shop.t (tenant text COLLATE \"en-x-icu\" NOT NULL, account text COLLATE \"en-x-icu\" NOT NULL, v int)",
+    "CREATE TABLE shop.t (tenant text NOT NULL, account text NOT NULL, v int) PARTITION BY LIST (v);
+     CREATE TABLE shop.t1 PARTITION OF shop.t FOR VALUES IN (1) PARTITION BY LIST (tenant);
+     CREATE TABLE shop.t1a PARTITION OF shop.t1 DEFAULT; CREATE TABLE shop.t2 PARTITION OF shop.t DEFAULT",
+];
+
+#[test]
+fn a_protected_table_shows_what_is_in_scope() {
+    let shop = shop("protect");
+    let mut owner = shop.database.connect(&shop.owner);
+    for form in FORMS {
+        owner.batch_execute(form).unwrap();
+        owner
+            .batch_execute(
+                "INSERT INTO shop.t (tenant, account, v) VALUES
+                   ('a', 'a1', 1), ('a', 'z\u{ffff}', 2), ('a', '~', 1), ('b', 'a1', 1), ('b', 'b1', 2);
+                 GRANT ALL ON ALL TABLES IN SCHEMA shop TO PUBLIC",
+            )
+            .unwrap();
+        let dry = lines(&mut owner, "SELECT tally.protect('shop.t', 'tenant', 'account', dry_run => true)");
+        assert!(dry.len() >= 6, "{form}: {dry:#?}");
+        assert_eq!(lines(&mut owner, "SELECT count(*) FROM shop.t"), ["5"], "a dry run changes nothing");
+        let done = lines(&mut owner, "SELECT tally.protect('shop.t', 'tenant', 'account')");
+        assert_eq!(done, dry);
+        assert!(done.iter().any(|ddl| ddl.starts_with("CREATE INDEX")), "{done:#?}");
+        let again = lines(&mut owner, "SELECT tally.protect('shop.t', 'tenant', 'account')");
+        assert!(again.is_empty(), "{form}: {again:#?}");
+        let recorded = lines(
+            &mut shop.database.superuser(),
+            "SELECT concat_ws(' ', table_name, tenant_column, account_column) FROM tally.protected_table",
+        );
+        assert_eq!(recorded, ["shop.t tenant account"]);
+
+        let refused = owner.batch_execute("SELECT * FROM shop.t").expect_err("the owner is bound, too");
+        assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+        let tables = lines(
+            &mut owner,
+            "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'shop'::regnamespace AND relkind IN ('r', 'p')",
+        );
+        for (role, rows) in [(&shop.tenant, "3"), (&shop.account, "1")] {
+            let mut client = shop.database.connect(role);
+            assert_eq!(lines(&mut client, "SELECT count(*) FROM shop.t"), [rows], "{role}: {form}");
+            for table in &tables {
+                let foreign = format!("SELECT count(*) FROM {table} WHERE tenant <> 'a'");
+                assert_eq!(lines(&mut client, &foreign), ["0"], "{role}: {table}");
+                for statement in ["TRUNCATE", "CREATE TRIGGER x AFTER INSERT ON"] {
+                    let rest = if statement == "TRUNCATE" {
+                        ""
+                    } else {
+                        "EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+                    };
+                    let refused = client.batch_execute(&format!("{statement} {table} {rest}")).unwrap_err();
+                    assert_eq!(
+                        refused.code(),
+                        Some(&SqlState::INSUFFICIENT_PRIVILEGE),
+                        "{role}: {statement}"
+                    );
+                }
+            }
+            for statement in [
+                "INSERT INTO shop.t (tenant, account, v) VALUES ('b', 'b1', 1)",
+                "UPDATE shop.t SET tenant = 'b'",
+                "INSERT INTO shop.t (tenant, account, v) VALUES ('A', 'a1', 1)",
+            ] {
+                let refused = client.batch_execute(statement).expect_err(statement);
+                assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {statement}");
+            }
+            client.batch_execute("DELETE FROM shop.t WHERE tenant = 'b'").unwrap();
+        }
+        assert_eq!(lines(&mut shop.database.superuser(), "SELECT count(*) FROM shop.t"), ["5"]);
+
+        let undone = lines(&mut owner, "SELECT tally.unprotect('shop.t')");
+        assert!(undone.len() >= 4, "{undone:#?}");
+        assert!(lines(&mut owner, "SELECT tally.unprotect('shop.t')").is_empty());
+        assert_eq!(lines(&mut owner, "SELECT count(*) FROM shop.t"), ["5"]);
+        assert!(
+            lines(&mut shop.database.superuser(), "SELECT table_name FROM tally.protected_table").is_empty()
+        );
+        owner.batch_execute("DROP TABLE shop.t").unwrap();
+    }
+}
+
+#[test]
+fn a_changed_policy_is_put_back_and_other_policies_are_left_alone() {
+    let shop = shop("repair");
+    let mut owner = shop.database.connect(&shop.owner);
+    owner
+        .batch_execute(
+            "CREATE TABLE shop.t (tenant_id text PRIMARY KEY); INSERT INTO shop.t VALUES ('a'), ('b');
+             GRANT SELECT ON shop.t TO PUBLIC; SELECT tally.protect('shop.t');
+             ALTER POLICY tally_guard ON shop.t USING (true); ALTER POLICY tally_tenant ON shop.t USING (true);
+             CREATE POLICY mine ON shop.t USING (true)",
+        )
+        .unwrap();
+    let mut client = shop.database.connect(&shop.tenant);
+    assert_eq!(lines(&mut client, "SELECT count(*) FROM shop.t"), ["2"], "the fault is one");
+    let put_back = lines(&mut owner, "SELECT tally.protect('shop.t')");
+    assert_eq!(put_back.len(), 4, "{put_back:#?}");
+    assert_eq!(
+        lines(&mut client, "SELECT count(*) FROM shop.t"),
+        ["1"],
+        "the guard holds beside a wide policy"
+    );
+    owner.batch_execute("SELECT tally.unprotect('shop.t')").unwrap();
+    let forced = "SELECT relrowsecurity FROM pg_class WHERE oid = 'shop.t'::regclass";
+    assert_eq!(lines(&mut owner, forced), ["t"], "the other policy still counts");
+}
+
+#[test]
+fn what_cannot_be_isolated_is_refused() {
+    let shop = shop("refuse");
+    let mut owner = shop.database.connect(&shop.owner);
+    let mut admin = shop.database.superuser();
+    admin
+        .batch_execute(
+            "CREATE TABLE public.super (tenant_id text NOT NULL);
+             CREATE COLLATION public.blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+        )
+        .unwrap();
+    admin.batch_execute(&format!("GRANT USAGE ON FOREIGN SERVER nowhere TO {}", shop.owner)).unwrap();
+    owner
+        .batch_execute(
+            "CREATE TABLE shop.good (tenant_id text NOT NULL, account text);
+             CREATE VIEW shop.v AS SELECT * FROM shop.good;
+             CREATE TABLE shop.number (tenant_id int NOT NULL);
+             CREATE TABLE shop.nullable (tenant_id text);
+             CREATE TABLE shop.blind (tenant_id text COLLATE public.blind NOT NULL);
+             CREATE TABLE shop.far (tenant_id text NOT NULL) PARTITION BY LIST (tenant_id);
+             CREATE FOREIGN TABLE shop.far1 PARTITION OF shop.far DEFAULT SERVER nowhere",
+        )
+        .unwrap();
+    for (arguments, code) in [
+        ("NULL", "22004"),
+        ("'shop.v'", "42T01"),
+        ("'tally.events'", "42T02"),
+        ("'pg_class'", "42T02"),
+        ("'public.super'", "42T03"),
+        ("'shop.far'", "42T04"),
+        ("'shop.good', 'tenant'", "42T05"),
+        ("'shop.good', 'tenant_id', 'ctid'", "42T05"),
+        ("'shop.number'", "42T06"),
+        ("'shop.blind'", "42T07"),
+        ("'shop.nullable'", "42T08"),
+        ("'shop.good', 'tenant_id', 'account'", "42T08"),
+    ] {
+        let call = format!("SELECT tally.protect({arguments})");
+        let refused = owner.batch_execute(&call).expect_err(&call);
+        let error = refused.as_db_error().unwrap();
+        assert_eq!(error.code().code(), code, "{call}: {error}");
+        assert!(error.hint().is_some() || code == "22004", "{call}: no hint");
+    }
+    // Somebody else's table: the DDL is refused as it would be by hand.
+    let refused =
+        shop.database.connect(&shop.tenant).batch_execute("SELECT tally.protect('shop.good')").unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    assert!(lines(&mut admin, "SELECT table_name FROM tally.protected_table").is_empty());
+    // A record can't be made or removed against the catalog.
+    owner.batch_execute("SELECT tally.protect('shop.good')").unwrap();
+    let mut client = shop.database.connect(&shop.tenant);
+    client.batch_execute("SELECT tally.record_protection('shop.good', NULL, NULL), tally.record_protection('shop.number', 'tenant_id', NULL)").unwrap();
+    assert_eq!(lines(&mut admin, "SELECT table_name FROM tally.protected_table"), ["shop.good"]);
+}
