@@ -30,6 +30,11 @@ impl From<ScopeError> for ErrorReport {
                     "call tally.enter() first in the transaction: undoing the savepoint would undo the scope",
                 )
             }
+            ScopeError::Dirty(leftover) => {
+                report(denied, format!("the session carries {leftover} from before the scope")).set_hint(
+                    "what one tenant left could reach the next: have the pool run DISCARD ALL between clients, and call tally.enter() before anything else in the transaction",
+                )
+            }
             ScopeError::BadId(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem)
                 .set_hint("an id is 1 to 200 bytes of text without control characters"),
         }

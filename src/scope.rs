@@ -4,8 +4,9 @@
 //! `tally.scope` carries an entered one: `*` is global, otherwise tenant and account separated by U+001F, which no id
 //! contains.
 
+use crate::backend::arena::Arena;
 use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::session;
+use crate::backend::session::{self, Limit};
 use crate::settings;
 use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -32,6 +33,8 @@ pub enum ScopeError {
     Latched,
     /// `enter` was called inside a savepoint or an exception block.
     Subtransaction,
+    /// An earlier client of the session left something in it.
+    Dirty(&'static str),
     /// A tenant or account is not an id.
     BadId(String),
 }
@@ -136,6 +139,12 @@ fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
         }
     }
     let superuser = session::session_is_superuser();
+    let is_first = entered().is_none();
+    if let (Scope::Tenant { .. }, true, false, Some(leftover)) =
+        (&wanted, is_first, superuser, session::leftover())
+    {
+        return Err(ScopeError::Dirty(leftover));
+    }
     let allowed = match (binding(), &wanted) {
         (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {
             own == *tenant && only.is_none_or(|only| account.as_ref() == Some(&only))
@@ -149,7 +158,27 @@ fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
         return Err(ScopeError::Denied(session::session_role_name()));
     }
     session::set_scope(&wanted.setting());
+    if let (Scope::Tenant { tenant, .. }, true) = (&wanted, is_first) {
+        apply_limits(tenant);
+    }
     Ok(())
+}
+
+/// Lowers what tally.tenant_limit bounds for the tenant.
+fn apply_limits(tenant: &str) {
+    let mut arena = Arena::default();
+    let mut limits = Lookup::open(session::relation(c"tenant_limit"), &[Key::Text], View::Statement);
+    let found = limits
+        .find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3])
+        // SAFETY: columns 1 to 3 of tenant_limit are int4.
+        .map(|row| [0, 1, 2].map(|column| unsafe { i32::from_datum(row.values[column], row.nulls[column]) }));
+    limits.close();
+    let settings = [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers];
+    for (setting, most) in settings.into_iter().zip(found.into_iter().flatten()) {
+        if let Some(most) = most {
+            session::limit(setting, most);
+        }
+    }
 }
 
 #[pg_extern(sql = false)]

@@ -8,6 +8,12 @@ use std::ffi::CString;
 const SCOPE_SETTING: &CStr = c"tally.scope";
 /// Its value in the global scope.
 pub const GLOBAL_SCOPE: &CStr = c"*";
+/// pg_depend, its index by what is depended on, two of its columns, and `oideq`: fixed numbers of the catalogue.
+const PG_DEPEND: u32 = 2608;
+const PG_DEPEND_REFERENCE_INDEX: u32 = 2674;
+const PG_DEPEND_REFCLASSID: i16 = 4;
+const PG_DEPEND_REFOBJID: i16 = 5;
+const OID_EQ: u32 = 184;
 
 /// The role that logged in, whatever SET ROLE or an elevated function has made of it since.
 pub fn session_role() -> Oid {
@@ -40,6 +46,92 @@ pub fn session_is_member_of(role: &CStr) -> bool {
 pub fn in_subtransaction() -> bool {
     // SAFETY: reads backend state.
     unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
+}
+
+/// What an earlier client of this session may have left for the next one to fall into; `None` in a fresh session.
+pub fn leftover() -> Option<&'static str> {
+    // SAFETY: reads backend state and catalogues.
+    unsafe {
+        let (mut schema, mut toast) = (Oid::INVALID, Oid::INVALID);
+        pg_sys::GetTempNamespaceState(&raw mut schema, &raw mut toast);
+        if schema != Oid::INVALID && schema_has_objects(schema) {
+            return Some("temporary objects");
+        }
+        // The portal that runs this statement is active, not ready.
+        if !pg_sys::ThereAreNoReadyPortals() {
+            return Some("an open cursor");
+        }
+    }
+    if is_changed(c"search_path") {
+        return Some("a changed search_path");
+    }
+    is_changed(c"role").then_some("a changed role")
+}
+
+/// Whether anything depends on a schema, as everything does that lies in it.
+unsafe fn schema_has_objects(schema: Oid) -> bool {
+    let mut keys = [pg_sys::ScanKeyData::default(); 2];
+    let wanted = [(PG_DEPEND_REFCLASSID, pg_sys::NamespaceRelationId), (PG_DEPEND_REFOBJID, schema)];
+    // SAFETY: an index scan of a catalogue with two keys of type oid, closed again.
+    unsafe {
+        for (key, (column, value)) in keys.iter_mut().zip(wanted) {
+            pg_sys::ScanKeyInit(
+                key,
+                column,
+                pg_sys::BTEqualStrategyNumber as u16,
+                Oid::from(OID_EQ),
+                value.into(),
+            );
+        }
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let table = pg_sys::table_open(Oid::from(PG_DEPEND), lock);
+        let index = Oid::from(PG_DEPEND_REFERENCE_INDEX);
+        let scan =
+            pg_sys::systable_beginscan(table, index, true, core::ptr::null_mut(), 2, keys.as_mut_ptr());
+        let found = !pg_sys::systable_getnext(scan).is_null();
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(table, lock);
+        found
+    }
+}
+
+/// Whether a text setting differs from what it was when the session began.
+fn is_changed(setting: &CStr) -> bool {
+    // SAFETY: the setting exists; both results are C strings of the settings' own, or null.
+    unsafe {
+        let now = pg_sys::GetConfigOption(setting.as_ptr(), true, false);
+        let first = pg_sys::GetConfigOptionResetString(setting.as_ptr());
+        now.is_null() != first.is_null() || (!now.is_null() && CStr::from_ptr(now) != CStr::from_ptr(first))
+    }
+}
+
+/// A setting that a tenant can be limited in.
+#[derive(Clone, Copy, Debug)]
+pub enum Limit {
+    /// Milliseconds.
+    StatementTimeout,
+    /// Kilobytes.
+    WorkMem,
+    ParallelWorkers,
+}
+
+/// Lowers a setting to `most` until the transaction ends; where it is lower already it stays.
+pub fn limit(setting: Limit, most: i32) {
+    // SAFETY: reads backend state.
+    let (name, now) = unsafe {
+        match setting {
+            Limit::StatementTimeout => (c"statement_timeout", pg_sys::StatementTimeout),
+            Limit::WorkMem => (c"work_mem", pg_sys::work_mem),
+            Limit::ParallelWorkers => {
+                (c"max_parallel_workers_per_gather", pg_sys::max_parallel_workers_per_gather)
+            }
+        }
+    };
+    let is_unlimited = matches!(setting, Limit::StatementTimeout) && now == 0;
+    if now > most || is_unlimited {
+        let value = CString::new(most.to_string()).expect("digits contain no NUL");
+        write_setting(name, &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+    }
 }
 
 /// OID of one of our relations, by name.
