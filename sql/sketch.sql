@@ -247,6 +247,16 @@ CREATE FUNCTION tally.hll_trans(internal, text, bytea, int4) RETURNS internal
 COMMENT ON FUNCTION tally.hll_trans(internal, text, bytea, int4) IS
   'aggregate support: adds a value to a state under a key';
 
+CREATE FUNCTION tally.hll_trans(internal, bytea, bytea, int4) RETURNS internal
+  LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_keyed';
+COMMENT ON FUNCTION tally.hll_trans(internal, bytea, bytea, int4) IS
+  'aggregate support: adds a value to a state under a key';
+
+CREATE FUNCTION tally.hll_trans(internal, int8, bytea, int4) RETURNS internal
+  LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_keyed_int8';
+COMMENT ON FUNCTION tally.hll_trans(internal, int8, bytea, int4) IS
+  'aggregate support: adds a value to a state under a key';
+
 CREATE FUNCTION tally.tdigest_trans(internal, float8) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_trans';
 COMMENT ON FUNCTION tally.tdigest_trans(internal, float8) IS
@@ -327,6 +337,22 @@ CREATE AGGREGATE tally.hll(value text, key bytea, epoch int4) (
   DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(text, bytea, int4) IS
+  'distinct-count sketch hashed under a secret of 16 bytes, which the epoch names';
+
+CREATE AGGREGATE tally.hll(value bytea, key bytea, epoch int4) (
+  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
+  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
+  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tally.hll(bytea, bytea, int4) IS
+  'distinct-count sketch hashed under a secret of 16 bytes, which the epoch names';
+
+CREATE AGGREGATE tally.hll(value int8, key bytea, epoch int4) (
+  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
+  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
+  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tally.hll(int8, bytea, int4) IS
   'distinct-count sketch hashed under a secret of 16 bytes, which the epoch names';
 
 CREATE AGGREGATE tally.rollup(sketch tally.hll) (

@@ -106,11 +106,10 @@ impl From<RollupError> for ErrorReport {
                 "this can't be done in a repeatable read or serializable transaction",
             )
             .set_hint("use read committed: the snapshot may be older than events that must be counted"),
-            RollupError::Range => report(
-                Code::ERRCODE_INVALID_PARAMETER_VALUE,
-                "the range of time is empty or infinite",
-            )
-            .set_hint("give a start before the end; leave either out for everything on that side"),
+            RollupError::Range => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "the range of time is empty or infinite")
+                    .set_hint("give a start before the end; leave either out for everything on that side")
+            }
             RollupError::Frozen(from) => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("the events from before {from} were dropped, so these buckets can't be rebuilt"),

@@ -15,7 +15,7 @@ const MAX_DIMENSION: usize = 500;
 
 /// Compression of the rollups' digests. Folded again and again, digests of 100 were off by up to 2.7 % of ranks on the
 /// real input; see docs/ARCHITECTURE.md.
-const COMPRESSION: u16 = 200;
+pub const COMPRESSION: u16 = 200;
 /// Bytes that a heap row takes beside its values.
 const ROW_HEADER: usize = 28;
 

@@ -30,12 +30,6 @@ const SHOWN_PERCENTILES: [(&str, &str); 3] = [("p50", "0.5"), ("p95", "0.95"), (
 /// Longest rollup name: the longest name made from it, `<name>_quarter_state`, still is an identifier.
 const MAX_NAME: usize = 40;
 
-/// A declaration's column with the text that it was declared with.
-struct Declared {
-    column: Column,
-    text: Option<String>,
-}
-
 #[pg_extern(sql = false)]
 fn create_rollup(
     rollup_name: Option<&str>,
@@ -68,10 +62,14 @@ fn create_rollup(
         return Err(RollupError::OldSnapshot.into());
     }
     definition::lock_out_ingest();
-    let texts: Vec<Option<String>> = columns.iter().map(|declared| declared.text.clone()).collect();
-    let columns = columns.into_iter().map(|declared| declared.column).collect();
-    let mut definition =
-        Definition { name: name.to_owned(), grains, filter: None, columns, pending: Oid::INVALID };
+    let definition = Definition {
+        name: name.to_owned(),
+        grains,
+        filter: None,
+        filter_text: None,
+        columns,
+        pending: Oid::INVALID,
+    };
     let statements = ddl(&definition);
     session::as_owner(|| -> Result<(), RollupError> {
         for relation in relations(&definition) {
@@ -92,7 +90,7 @@ fn create_rollup(
             &[name.into(), grains.into(), filter.into()],
         )
         .expect("an INSERT raises its own errors");
-        for (position, (column, text)) in definition.columns.iter().zip(&texts).enumerate() {
+        for (position, column) in definition.columns.iter().enumerate() {
             Spi::run_with_args(
                 "INSERT INTO tally.rollup_column (rollup_name, position, column_name, kind, expression) \
                  VALUES ($1, $2, $3, $4, $5)",
@@ -101,7 +99,7 @@ fn create_rollup(
                     (position as i32).into(),
                     column.name.as_str().into(),
                     column.kind.name().into(),
-                    text.as_deref().into(),
+                    column.text.as_deref().into(),
                 ],
             )
             .expect("an INSERT raises its own errors");
@@ -109,7 +107,8 @@ fn create_rollup(
         Ok(())
     })?;
     definition::invalidate();
-    definition.pending = Oid::INVALID;
+    // Until the next command this backend still knows the rollups that it knew before.
+    session::advance_command();
     super::append::fill(name, "true")?;
     Ok(())
 }
@@ -154,7 +153,7 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
 }
 
 /// `expression` or `expression AS name`.
-fn dimension(text: String) -> Result<Declared, RollupError> {
+fn dimension(text: String) -> Result<Column, RollupError> {
     let (expression, name) = session::with_fixed_path(|| expression::analyse(&text, None))?;
     if !DIMENSION_TYPES.contains(&expression.type_oid) {
         return Err(RollupError::Type {
@@ -163,12 +162,11 @@ fn dimension(text: String) -> Result<Declared, RollupError> {
             hint: "a dimension is text, boolean, an integer, a uuid, a date or a timestamptz; cast to one of these",
         });
     }
-    let column = Column { name, kind: Kind::Dimension, expression: Some(expression) };
-    Ok(Declared { column, text: Some(text) })
+    Ok(Column { name, kind: Kind::Dimension, expression: Some(expression), text: Some(text) })
 }
 
 /// `kind(expression) AS name`, or `count(*) AS name`.
-fn measure(text: &str) -> Result<Declared, RollupError> {
+fn measure(text: &str) -> Result<Column, RollupError> {
     let malformed = || RollupError::Measure(text.to_owned());
     let (call, name) = split_alias(text).ok_or_else(malformed)?;
     check_name(name)?;
@@ -180,7 +178,7 @@ fn measure(text: &str) -> Result<Declared, RollupError> {
     }
     let name = name.to_owned();
     if kind == Kind::Count && argument == "*" {
-        return Ok(Declared { column: Column { name, kind, expression: None }, text: None });
+        return Ok(Column { name, kind, expression: None, text: None });
     }
     let expression = definition::analyse(argument, kind.argument_type())?;
     let problem = match kind {
@@ -194,10 +192,7 @@ fn measure(text: &str) -> Result<Declared, RollupError> {
     };
     match problem {
         Some(hint) => Err(RollupError::Type { column: name, found: type_name(expression.type_oid), hint }),
-        None => {
-            let column = Column { name, kind, expression: Some(expression) };
-            Ok(Declared { column, text: Some(argument.to_owned()) })
-        }
+        None => Ok(Column { name, kind, expression: Some(expression), text: Some(argument.to_owned()) }),
     }
 }
 
@@ -211,10 +206,10 @@ fn split_alias(text: &str) -> Option<(&str, &str)> {
     Some((text[..place].trim(), text[place + 2..].trim()))
 }
 
-fn check_names(columns: &[Declared]) -> Result<(), RollupError> {
+fn check_names(columns: &[Column]) -> Result<(), RollupError> {
     let mut taken: BTreeSet<String> =
         ["tenant_id", "account_id", "bucket"].into_iter().map(str::to_owned).collect();
-    for Declared { column, .. } in columns {
+    for column in columns {
         let shown = finished(column).into_iter().map(|(name, _, _)| name);
         for name in shown.chain([column.name.clone()]).collect::<BTreeSet<_>>() {
             if !taken.insert(name.clone()) {

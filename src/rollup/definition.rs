@@ -61,6 +61,8 @@ pub struct Column {
     pub kind: Kind,
     /// `None` for `count(*)`.
     pub expression: Option<Expression>,
+    /// The expression as declared, of a dimension with its `AS name`.
+    pub text: Option<String>,
 }
 
 /// A declared rollup, its expressions analysed.
@@ -68,6 +70,7 @@ pub struct Definition {
     pub name: String,
     pub grains: Vec<Grain>,
     pub filter: Option<Expression>,
+    pub filter_text: Option<String>,
     /// Dimensions, then measures.
     pub columns: Vec<Column>,
     pub pending: Oid,
@@ -148,14 +151,16 @@ fn load() -> Result<Vec<Definition>, RollupError> {
     let mut definitions: Vec<Definition> = Vec::new();
     for (name, grains, filter, column, kind, expression, pending) in rows {
         if definitions.last().is_none_or(|last| last.name != name) {
-            let filter = filter.map(|text| analyse_filter(&text)).transpose()?;
+            let filter_text = filter;
+            let filter = filter_text.as_deref().map(analyse_filter).transpose()?;
             let grains = grains.iter().map(|grain| grain.parse().expect("checked when declared")).collect();
-            definitions.push(Definition { name, grains, filter, columns: Vec::new(), pending });
+            definitions.push(Definition { name, grains, filter, filter_text, columns: Vec::new(), pending });
         }
         let kind: Kind = kind.parse().expect("a check constraint lists the kinds");
-        let expression = expression.map(|text| analyse(&text, kind.argument_type())).transpose()?;
+        let text = expression;
+        let expression = text.as_deref().map(|text| analyse(text, kind.argument_type())).transpose()?;
         let definition = definitions.last_mut().expect("pushed above");
-        definition.columns.push(Column { name: column, kind, expression });
+        definition.columns.push(Column { name: column, kind, expression, text });
     }
     Ok(definitions)
 }

@@ -11,18 +11,20 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// A range of time in microseconds since 2000; an open side is the least or greatest number.
+/// Microseconds from 2000 beyond which no event can be: about the year 5168, and as far before 2000.
+const FAR: i64 = 100_000_000_000_000_000;
+
+/// A range of time in microseconds since 2000; a side that is open, or beyond any event, is the least or greatest number.
 pub fn range(
     from: Option<TimestampWithTimeZone>,
     to: Option<TimestampWithTimeZone>,
 ) -> Result<Range<i64>, RollupError> {
-    let bound = |time: Option<TimestampWithTimeZone>, open| match time.map(i64::from) {
-        Some(i64::MIN | i64::MAX) => Err(RollupError::Range),
-        Some(time) => Ok(time),
-        None => Ok(open),
-    };
-    let range = bound(from, i64::MIN)?..bound(to, i64::MAX)?;
-    if range.is_empty() { Err(RollupError::Range) } else { Ok(range) }
+    let start = from.map_or(i64::MIN, i64::from);
+    let end = to.map_or(i64::MAX, i64::from);
+    if start >= end || start > FAR || end < -FAR {
+        return Err(RollupError::Range);
+    }
+    Ok(if start < -FAR { i64::MIN } else { start }..if end > FAR { i64::MAX } else { end })
 }
 
 /// SQL that is true where `column` lies in the range.
@@ -42,37 +44,35 @@ pub fn literal(time: i64) -> String {
     format!("(timestamptz '2000-01-01 00:00:00+00' + interval '{time} microseconds')")
 }
 
-/// Widens a range until it begins and ends where a bucket of every grain does: each pending row feeds all grains.
-fn widen(definition: &Definition, range: Range<i64>) -> Range<i64> {
-    let floor = |mut time: i64| {
-        while let Some(earlier) =
-            definition.grains.iter().map(|grain| grain.floor(time)).find(|&floor| floor != time)
-        {
-            time = earlier;
-        }
-        time
-    };
-    let ceiling = |mut time: i64| {
-        while let Some(later) =
-            definition.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
-        {
-            time = later;
-        }
-        time
-    };
-    let start = if range.start == i64::MIN { range.start } else { floor(range.start) };
-    let end = if range.end == i64::MAX { range.end } else { ceiling(range.end) };
-    start..end
+/// The latest moment not after `time` at which a bucket of every grain begins: each pending row feeds all grains.
+fn floor(definition: &Definition, mut time: i64) -> i64 {
+    while let Some(earlier) =
+        definition.grains.iter().map(|grain| grain.floor(time)).find(|&floor| floor != time)
+    {
+        time = earlier;
+    }
+    time
+}
+
+/// The earliest such moment not before `time`.
+fn ceiling(definition: &Definition, mut time: i64) -> i64 {
+    while let Some(later) =
+        definition.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
+    {
+        time = later;
+    }
+    time
 }
 
 #[pg_extern(sql = false)]
 fn rebuild_rollup(
-    rollup_name: &str,
+    rollup_name: Option<&str>,
     from: Option<TimestampWithTimeZone>,
     to: Option<TimestampWithTimeZone>,
     tenant_id: Option<&str>,
 ) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.rebuild_rollup()");
+    let rollup_name = rollup_name.unwrap_or_default();
     if session::has_fixed_snapshot() {
         return Err(RollupError::FixedSnapshot.into());
     }
@@ -80,18 +80,20 @@ fn rebuild_rollup(
     definition::lock_out_ingest();
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
-    let mut range = widen(definition, asked.clone());
-    if let Some((horizon, text)) = retention::horizon() {
-        if asked.start == i64::MIN {
-            range.start = widen(definition, horizon..i64::MAX).start;
-        }
-        if range.start < horizon {
-            return Err(RollupError::Frozen(text).into());
-        }
+    let horizon = retention::horizon();
+    let start = match (asked.start, &horizon) {
+        (i64::MIN, None) => i64::MIN,
+        (i64::MIN, Some((horizon, _))) => ceiling(definition, *horizon),
+        (start, _) => floor(definition, start),
+    };
+    if let Some((horizon, text)) = horizon
+        && start < horizon
+    {
+        return Err(RollupError::Frozen(text).into());
     }
-    let tenant = tenant_id.map_or_else(String::new, |tenant| {
-        format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant))
-    });
+    let range = start..if asked.end == i64::MAX { i64::MAX } else { ceiling(definition, asked.end) };
+    let tenant = tenant_id
+        .map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant)));
     session::as_owner(|| {
         // Waits for a running fold; the deletions' snapshots are newer than the lock.
         Spi::run_with_args("SELECT pg_advisory_xact_lock($1::oid::int4, 1)", &[definition.pending.into()])

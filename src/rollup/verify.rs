@@ -1,7 +1,7 @@
 //! Verifying: compares what a rollup shows with a plain recomputation from the events, in one statement and hence one
 //! snapshot. The recomputation is SQL over the declared expressions and shares no code with ingest and fold.
 
-use super::RollupError;
+use super::accumulate::COMPRESSION;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::quote;
 use super::rebuild::{self, within};
@@ -34,7 +34,7 @@ type Difference = (
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
 fn verify_rollup(
-    rollup_name: &str,
+    rollup_name: Option<&str>,
     from: Option<TimestampWithTimeZone>,
     to: Option<TimestampWithTimeZone>,
     tenant_id: Option<&str>,
@@ -59,7 +59,7 @@ fn verify_rollup(
         range.start = range.start.max(horizon);
     }
     let definitions = definition::all()?;
-    let definition = definition::find(&definitions, rollup_name)?;
+    let definition = definition::find(&definitions, rollup_name.unwrap_or_default())?;
     let differences = session::with_fixed_path(|| {
         session::with_owner_rights(|| -> Result<Vec<Difference>, pgrx::spi::Error> {
             let mut found = Vec::new();
@@ -107,12 +107,13 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
         names.push_str(&format!(", c{place}"));
         let name = quote(&column.name);
         if column.kind == Kind::Dimension {
-            inputs.push_str(&format!(", {}", text.expect("a dimension has an expression")));
+            inputs.push_str(&format!(", {}\n", text.expect("a dimension has an expression")));
             dimensions.push_str(&format!(", c{place}"));
             stored.push_str(&format!(", {name} AS c{place}"));
             continue;
         }
-        inputs.push_str(&text.map_or_else(|| ", 1".to_owned(), |text| format!(", {}", argument(column, text))));
+        inputs
+            .push_str(&text.map_or_else(|| ", 1".to_owned(), |text| format!(", {}", argument(column, text))));
         measures.push_str(&format!(", {} AS c{place}", recomputed(column, place)));
         stored.push_str(&format!(", {name} AS c{place}"));
         differences.push(difference(column, place));
@@ -120,11 +121,8 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
     let dimension_names: String =
         definition.dimensions().map(|column| format!(", {}", quote_literal(&column.name))).collect();
     let key = |side: &str| {
-        let values: String = definition
-            .dimensions()
-            .enumerate()
-            .map(|(place, _)| format!(", {side}.c{place}"))
-            .collect();
+        let values: String =
+            definition.dimensions().enumerate().map(|(place, _)| format!(", {side}.c{place}")).collect();
         format!("jsonb_build_array({side}.tenant_id, {side}.account_id, {side}.bucket{values})")
     };
     let values: String = (0..definition.dimensions().count())
@@ -135,7 +133,8 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
     } else {
         format!("jsonb_object(ARRAY[{}], ARRAY[{}])", &dimension_names[2..], &values[2..])
     };
-    let filter = definition.filter_text.as_deref().map_or_else(String::new, |text| format!(" AND ({text}\n)"));
+    let filter =
+        definition.filter_text.as_deref().map_or_else(String::new, |text| format!(" AND ({text}\n)"));
     format!(
         "WITH input ({names}) AS (\
            SELECT events.tenant_id, events.account_id, date_trunc('{grain}', events.occurred_at, 'UTC'){inputs} \
@@ -187,13 +186,8 @@ fn recomputed(column: &Column, place: usize) -> String {
         Kind::Sum => format!("sum(c{place})"),
         Kind::Min => format!("min(c{place})"),
         Kind::Max => format!("max(c{place})"),
-        Kind::Distinct => format!(
-            "coalesce(tally.hll(c{place}, key.sketch_key, key.sketch_epoch), \
-             tally.hll_empty((array_agg(key.sketch_epoch))[1]))"
-        ),
-        Kind::Percentiles => {
-            format!("coalesce(tally.tdigest(c{place}, 200), tally.tdigest_empty(200))")
-        }
+        Kind::Distinct => format!("tally.hll(c{place}, key.sketch_key, key.sketch_epoch)"),
+        Kind::Percentiles => format!("tally.tdigest(c{place}, {COMPRESSION})"),
         Kind::Dimension => unreachable!("a dimension isn't recomputed"),
     }
 }
@@ -203,7 +197,8 @@ fn difference(column: &Column, place: usize) -> String {
     let (name, ours, theirs) = (quote_literal(&column.name), format!("s.c{place}"), format!("r.c{place}"));
     match column.kind {
         Kind::Distinct => format!(
-            "({name}, {ours}::bytea IS DISTINCT FROM {theirs}::bytea, tally.distinct_count({ours})::text, \
+            "({name}, CASE WHEN {theirs} IS NULL THEN tally.distinct_count({ours}) <> 0 \
+             ELSE {ours}::bytea IS DISTINCT FROM {theirs}::bytea END, tally.distinct_count({ours})::text, \
              tally.distinct_count({theirs})::text)"
         ),
         Kind::Percentiles => {
@@ -214,11 +209,12 @@ fn difference(column: &Column, place: usize) -> String {
                 )
             };
             format!(
-                "({name}, tally.num_vals({ours}) IS DISTINCT FROM tally.num_vals({theirs}) \
+                "({name}, CASE WHEN {theirs} IS NULL THEN tally.num_vals({ours}) <> 0 \
+                 ELSE tally.num_vals({ours}) IS DISTINCT FROM tally.num_vals({theirs}) \
                  OR tally.min_val({ours}) IS DISTINCT FROM tally.min_val({theirs}) \
                  OR tally.max_val({ours}) IS DISTINCT FROM tally.max_val({theirs}) \
                  OR abs(tally.approx_percentile_rank(tally.approx_percentile(0.5, {ours}), {theirs}) \
-                      - tally.approx_percentile_rank(tally.approx_percentile(0.5, {theirs}), {theirs})) > {RANK_TOLERANCE}, \
+                      - tally.approx_percentile_rank(tally.approx_percentile(0.5, {theirs}), {theirs})) > {RANK_TOLERANCE} END, \
                  {}, {})",
                 shown(&ours),
                 shown(&theirs)

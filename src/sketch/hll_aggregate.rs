@@ -49,27 +49,35 @@ sql_function! {
 
 sql_function! {
     /// `hll(value text, key bytea, epoch int4)`: a sketch hashed under a 128-bit secret.
-    fn tally_hll_trans_keyed / pg_finfo_tally_hll_trans_keyed(call) {
-        let state = State::<Hll>::of(call, 0);
-        let (Some(value), Some(key), Some(epoch)) = (call.bytes(1), call.bytes(2), call.int(3)) else {
-            return Ok(state.map(State::datum));
-        };
-        let key = HashKey(key.try_into().map_err(|_| SqlError {
-            sqlstate: "22023",
-            message: format!("a sketch key has 16 bytes, not {}", key.len()),
-            hint: "",
-        })?);
-        let hasher = ValueHasher::Keyed { key, epoch: epoch as u32 };
-        let state = match state {
-            Some(state) => state,
-            None => State::new(context(call)?, Hll::new(DEFAULT_LGK, hasher.keying())?),
-        };
-        if state.value().keying() != hasher.keying() {
-            return Err(tally_core::hll::HllError::KeyingMismatch.into());
-        }
-        state.change(|sketch| sketch.add_bytes(&hasher, value));
-        Ok(Some(state.datum()))
+    fn tally_hll_trans_keyed / pg_finfo_tally_hll_trans_keyed(call) { add_keyed(call, Hashable::Bytes) }
+}
+sql_function! {
+    fn tally_hll_trans_keyed_int8 / pg_finfo_tally_hll_trans_keyed_int8(call) { add_keyed(call, Hashable::Int8) }
+}
+
+/// Adds one value to a sketch under a key.
+fn add_keyed(call: &Call, hashable: Hashable) -> Outcome {
+    let state = State::<Hll>::of(call, 0);
+    let (Some(value), Some(key), Some(epoch)) = (call.datum(1), call.bytes(2), call.int(3)) else {
+        return Ok(state.map(State::datum));
+    };
+    let key = HashKey(key.try_into().map_err(|_| SqlError {
+        sqlstate: "22023",
+        message: format!("a sketch key has 16 bytes, not {}", key.len()),
+        hint: "",
+    })?);
+    let hasher = ValueHasher::Keyed { key, epoch: epoch as u32 };
+    let state = match state {
+        Some(state) => state,
+        None => State::new(context(call)?, Hll::new(DEFAULT_LGK, hasher.keying())?),
+    };
+    if state.value().keying() != hasher.keying() {
+        return Err(tally_core::hll::HllError::KeyingMismatch.into());
     }
+    if let Some(coupon) = hashable.coupon(&hasher, value) {
+        state.change(|sketch| sketch.add(coupon));
+    }
+    Ok(Some(state.datum()))
 }
 
 sql_function! {

@@ -61,6 +61,25 @@ impl Grain {
         }
     }
 
+    /// Start of the first bucket that begins at `time` or later.
+    pub fn ceiling(self, time: i64) -> i64 {
+        let floor = self.floor(time);
+        if floor == time {
+            return time;
+        }
+        // Lands in the next bucket, whatever its length.
+        let step = match self {
+            Grain::Minute => MINUTE,
+            Grain::Hour => HOUR,
+            Grain::Day => DAY,
+            Grain::Week => 7 * DAY,
+            Grain::Month => 31 * DAY,
+            Grain::Quarter => 92 * DAY,
+            Grain::Year => 366 * DAY,
+        };
+        self.floor(floor + step)
+    }
+
     /// Whether every bucket of `coarser` is made of whole buckets of this grain.
     pub fn nests_in(self, coarser: Grain) -> bool {
         self == coarser || (self < coarser && self != Grain::Week)
@@ -129,6 +148,10 @@ mod tests {
                 prop_assert!(floor <= time);
                 prop_assert_eq!(grain.floor(floor), floor);
                 prop_assert!(grain.floor(floor - 1) < floor);
+                let ceiling = grain.ceiling(time);
+                prop_assert!(ceiling >= time);
+                prop_assert_eq!(grain.floor(ceiling), ceiling);
+                prop_assert!(ceiling == time || grain.floor(ceiling - 1) == floor);
             }
         }
 

@@ -1,0 +1,94 @@
+-- Looking after rollups: proving, rebuilding and watching them, and dropping raw events that they have folded.
+
+CREATE TABLE tally.rollup_fold (
+  last_fold_at timestamptz NOT NULL,
+  rows_folded  int8 NOT NULL,
+  rollup_name  text COLLATE "C" NOT NULL CONSTRAINT rollup_fold_pkey PRIMARY KEY
+    CONSTRAINT rollup_fold_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE
+);
+COMMENT ON TABLE tally.rollup_fold IS 'what was folded, one row a rollup';
+COMMENT ON COLUMN tally.rollup_fold.last_fold_at IS 'when pending rows were last folded';
+COMMENT ON COLUMN tally.rollup_fold.rows_folded IS 'pending rows ever folded';
+COMMENT ON COLUMN tally.rollup_fold.rollup_name IS 'the rollup';
+
+CREATE TABLE tally.raw_horizon (
+  raw_from   timestamptz NOT NULL CONSTRAINT raw_horizon_pkey PRIMARY KEY,
+  dropped_at timestamptz NOT NULL DEFAULT now(),
+  dropped_by name NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE tally.raw_horizon IS 'how far raw events were dropped: buckets from before the latest horizon are frozen';
+COMMENT ON COLUMN tally.raw_horizon.raw_from IS 'events from before this moment were dropped';
+COMMENT ON COLUMN tally.raw_horizon.dropped_at IS 'when';
+COMMENT ON COLUMN tally.raw_horizon.dropped_by IS 'the role that logged in and dropped them';
+
+ALTER TABLE tally.rollup_fold OWNER TO tally_owner;
+ALTER TABLE tally.raw_horizon OWNER TO tally_owner;
+REVOKE ALL ON tally.rollup_fold, tally.raw_horizon FROM PUBLIC;
+GRANT SELECT ON tally.rollup_fold, tally.raw_horizon TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup_fold', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.raw_horizon', '');
+
+CREATE FUNCTION tally.verify_rollup(rollup_name text, "from" timestamptz DEFAULT NULL, "to" timestamptz DEFAULT NULL,
+    tenant text DEFAULT NULL)
+  RETURNS TABLE (grain text, tenant_id text, account_id text, bucket timestamptz, dimensions jsonb, measure text,
+    stored text, recomputed text)
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'verify_rollup_wrapper';
+COMMENT ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text) IS
+  'differences between what a rollup shows and a recomputation from the events in scope, none where all is well: counts, sums, extremes and distinct sketches exactly, percentiles by number, extremes and the rank of the median';
+
+CREATE FUNCTION tally.rebuild_rollup(rollup_name text, "from" timestamptz DEFAULT NULL, "to" timestamptz DEFAULT NULL,
+    tenant text DEFAULT NULL) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'rebuild_rollup_wrapper';
+COMMENT ON FUNCTION tally.rebuild_rollup(text, timestamptz, timestamptz, text) IS
+  'makes the buckets of a range of time, widened to whole buckets of every grain, anew from the events; returns how many it read; ingest waits meanwhile, readers do not';
+
+CREATE FUNCTION tally.drop_raw(before timestamptz) RETURNS SETOF text
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_raw_wrapper';
+COMMENT ON FUNCTION tally.drop_raw(timestamptz) IS
+  'drops the raw events of whole months before a moment and returns the partitions; refuses while a rollup has pending rows of them; the ledger keeps their keys, the rollups their numbers';
+
+CREATE FUNCTION tally.rollup_status()
+  RETURNS TABLE (rollup_name text, grains text[], pending_rows int8, pending_bytes int8,
+    oldest_pending_bucket timestamptz, last_fold_at timestamptz, rows_folded int8, lag interval)
+  LANGUAGE plpgsql STABLE PARALLEL SAFE
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  declared record;
+BEGIN
+  FOR declared IN
+    SELECT r.rollup_name, r.grains, r.declared_at, f.last_fold_at, coalesce(f.rows_folded, 0) AS rows_folded
+      FROM tally.rollup AS r LEFT JOIN tally.rollup_fold AS f USING (rollup_name) ORDER BY r.rollup_name
+  LOOP
+    EXECUTE format('SELECT count(*), min(bucket) FROM tally.%I', declared.rollup_name || '_pending')
+      INTO pending_rows, oldest_pending_bucket;
+    pending_bytes := pg_table_size(format('tally.%I', declared.rollup_name || '_pending')::regclass);
+    rollup_name := declared.rollup_name;
+    grains := declared.grains;
+    last_fold_at := declared.last_fold_at;
+    rows_folded := declared.rows_folded;
+    lag := CASE WHEN pending_rows = 0 THEN interval '0'
+                ELSE clock_timestamp() - coalesce(declared.last_fold_at, declared.declared_at) END;
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally.rollup_status() IS
+  'one row a rollup: pending rows in scope, bytes of the pending table, the oldest bucket among them, the last fold, and lag: at most how long the oldest pending row has waited (readers see it all the while)';
+
+CREATE FUNCTION tally.freshness(rollup_name text) RETURNS float8
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT extract(epoch FROM s.lag)::float8 FROM tally.rollup_status() AS s
+   WHERE s.rollup_name = freshness.rollup_name
+$$;
+COMMENT ON FUNCTION tally.freshness(text) IS
+  'seconds for which pending rows of a rollup have waited to be folded at most, 0 where none wait; null where there is no such rollup';
+
+REVOKE ALL ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text),
+  tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz), tally.rollup_status(),
+  tally.freshness(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text),
+  tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.rollup_status(), tally.freshness(text) TO tally_analyst;

@@ -1,0 +1,345 @@
+//! Looking after rollups: verify finds what is wrong and nothing else, rebuild puts it right, retention loses no number;
+//! and whatever is done in whatever order, by however many sessions, every rollup equals a recomputation.
+
+use postgres::error::SqlState;
+use postgres::{Client, Row};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use tally_server_tests::{Database, ingest, json_array, seeded};
+use tally_workload::Random;
+
+/// Every kind of measure over every type that can be counted, by grains that don't nest.
+const EVERYTHING: &str = "SELECT tally.create_rollup('everything', grains => '{hour,week,month}',
+    dimensions => ARRAY['name', $$(properties->>'n')::int % 3 AS third$$, $$properties->>'absent' AS nothing$$],
+    measures => ARRAY['count(*) AS events', 'count(user_id) AS known', 'distinct(user_id) AS users',
+      'distinct(event_id) AS ids', 'distinct(occurred_at) AS moments', 'distinct(length(user_id)) AS lengths',
+      $$distinct(tally.property_number(properties, 'n')) AS numbers$$,
+      $$distinct(decode(md5(name), 'hex')) AS bytes$$,
+      $$sum(tally.property_number(properties, 'n')) AS total$$, 'min(user_id) AS least', 'max(occurred_at) AS latest',
+      $$percentiles(tally.property_float(properties, 'n')) AS n$$],
+    filter => $$name <> 'skipped'$$)";
+
+struct Bench {
+    database: Database,
+    admin: String,
+    loader: String,
+}
+
+impl Bench {
+    fn new(topic: &str) -> Self {
+        let mut database = Database::new(topic);
+        let admin = database.role("admin", &["tally_admin"]);
+        let loader = database.role("loader", &["tally_writer"]);
+        let mut superuser = database.superuser();
+        superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
+        Self { database, admin, loader }
+    }
+
+    fn admin(&self) -> Client {
+        self.database.connect(&self.admin)
+    }
+
+    fn loader(&self) -> Client {
+        self.database.connect(&self.loader)
+    }
+}
+
+/// An event whose content follows from its number alone, so that a second sending is a duplicate.
+fn event(number: usize) -> String {
+    let mut random = Random::new(number as u64);
+    let name = ["opened", "closed", "skipped"][random.below(3)];
+    let user =
+        if random.below(5) == 0 { String::new() } else { format!(r#""user_id":"u{}","#, random.below(40)) };
+    format!(
+        r#"{{"tenant_id":"t{}","account_id":"a{}","name":"{name}",{user}"event_id":"00000000-0000-4000-8000-{number:012}",
+            "occurred_at":"20{}-{:02}-{:02}T{:02}:30:00Z","properties":{{"n":{}}}}}"#,
+        random.below(3),
+        random.below(4),
+        24 + random.below(2),
+        1 + random.below(12),
+        1 + random.below(28),
+        random.below(24),
+        random.below(1000),
+    )
+}
+
+fn batch(numbers: impl IntoIterator<Item = usize>) -> String {
+    let events: Vec<String> = numbers.into_iter().map(event).collect();
+    json_array(events.iter().map(String::as_str))
+}
+
+/// The differences of a rollup in the global scope.
+fn verify(admin: &mut Client, rollup: &str) -> Vec<Row> {
+    let mut transaction = admin.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    transaction
+        .query(
+            "SELECT grain, tenant_id, account_id, bucket::text, dimensions::text, measure, stored, recomputed \
+               FROM tally.verify_rollup($1)",
+            &[&rollup],
+        )
+        .unwrap()
+}
+
+fn assert_right(admin: &mut Client, rollup: &str) {
+    let differences = verify(admin, rollup);
+    assert!(
+        differences.is_empty(),
+        "{rollup}: {} differences, first {:?}",
+        differences.len(),
+        differences[0]
+    );
+}
+
+fn fold_all(admin: &mut Client, rollup: &str) {
+    while admin.query_one("SELECT tally.fold($1)", &[&rollup]).unwrap().get::<_, i64>(0) > 0 {}
+}
+
+#[test]
+fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
+    let bench = Bench::new("verify");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    admin.batch_execute(EVERYTHING).unwrap();
+    assert_eq!(ingest(&mut loader, &batch(0..600)).unwrap().accepted, 600);
+    assert_right(&mut admin, "everything");
+    fold_all(&mut admin, "everything");
+    assert_right(&mut admin, "everything");
+    assert_right(&mut admin, "usage");
+
+    // Every fault in one row of one grain; found alone, as that measure.
+    let mut superuser = bench.database.superuser();
+    let row = "WHERE ctid = (SELECT min(ctid) FROM tally.everything_week_base WHERE known > 1)";
+    for (fault, measure) in [
+        ("events = events + 1", "events"),
+        ("known = known - 1", "known"),
+        ("total = total + 0.5", "total"),
+        ("least = 'a'", "least"),
+        ("latest = latest + interval '1 microsecond'", "latest"),
+        ("users = tally.hll_from_text_of_other(users)", "users"),
+        ("n = (SELECT tally.merge(n, tally.tdigest(5000::float8, 200)))", "n"),
+    ] {
+        let fault = fault.replace(
+            "tally.hll_from_text_of_other(users)",
+            "(SELECT tally.hll('intruder', sketch_key, sketch_epoch) FROM tally.tenant AS t \
+               WHERE t.tenant_id = everything_week_base.tenant_id)",
+        );
+        let changed =
+            superuser.execute(&format!("UPDATE tally.everything_week_base SET {fault} {row}"), &[]).unwrap();
+        assert_eq!(changed, 1, "{fault}");
+        let found = verify(&mut admin, "everything");
+        assert_eq!(found.len(), 1, "{fault}: {found:?}");
+        assert_eq!((found[0].get::<_, &str>(0), found[0].get::<_, &str>(5)), ("week", measure));
+        let (tenant, bucket): (&str, &str) = (found[0].get(1), found[0].get(3));
+        let read: i64 = admin
+            .query_one(
+                "SELECT tally.rebuild_rollup('everything', $1::text::timestamptz, \
+                        $1::text::timestamptz + interval '1 day', $2)",
+                &[&bucket, &tenant],
+            )
+            .unwrap()
+            .get(0);
+        assert!(read > 0 && read < 600, "only the widened range of one tenant is read, not {read}");
+        assert_right(&mut admin, "everything");
+        fold_all(&mut admin, "everything");
+        assert_right(&mut admin, "everything");
+    }
+
+    // A row too many, and rows too few.
+    superuser
+        .batch_execute(
+            "INSERT INTO tally.usage_day_base SELECT * FROM tally.usage_day_base LIMIT 0;
+             DELETE FROM tally.everything_hour_base WHERE account_id = 'a1';",
+        )
+        .unwrap();
+    assert!(!verify(&mut admin, "everything").is_empty());
+    admin.execute("SELECT tally.rebuild_rollup('everything')", &[]).unwrap();
+    assert_right(&mut admin, "everything");
+
+    // Without a scope nothing is verified: an error, not an empty answer.
+    let problem = admin.query("SELECT * FROM tally.verify_rollup('usage')", &[]).unwrap_err();
+    assert_eq!(problem.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    for call in ["verify_rollup('none')", "rebuild_rollup('none')", "rebuild_rollup(NULL)"] {
+        let problem = admin.query(&format!("SELECT tally.{call}"), &[]).unwrap_err();
+        assert_eq!(problem.code(), Some(&SqlState::UNDEFINED_OBJECT), "{call}");
+    }
+    let empty = "SELECT tally.rebuild_rollup('usage', '2025-01-02', '2025-01-02')";
+    assert_eq!(admin.query(empty, &[]).unwrap_err().code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
+}
+
+#[test]
+fn dropping_raw_events_waits_for_folds_and_freezes_their_buckets() {
+    let bench = Bench::new("retention");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    ingest(&mut loader, &batch(0..300)).unwrap();
+    let drop = "SELECT count(*) FROM tally.drop_raw('2025-01-15')";
+    let problem = admin.query(drop, &[]).unwrap_err();
+    assert_eq!(problem.code(), Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE));
+    let numbers =
+        "SELECT count(*), sum(events)::int8, sum(users)::text, sum(value_sum)::text FROM tally.usage_day";
+    let read = |admin: &mut Client| -> (i64, i64, Option<String>) {
+        let mut transaction = admin.transaction().unwrap();
+        transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+        let row = transaction.query_one(numbers, &[]).unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    };
+    let before = read(&mut admin);
+    fold_all(&mut admin, "usage");
+    assert_eq!(admin.query_one(drop, &[]).unwrap().get::<_, i64>(0), 12, "the months of 2024");
+    assert_eq!(admin.query_one(drop, &[]).unwrap().get::<_, i64>(0), 0, "and nothing the second time");
+    assert_eq!(read(&mut admin), before, "rollups keep what raw events no longer show");
+    assert_right(&mut admin, "usage");
+    let rebuild = |range: &str| format!("SELECT tally.rebuild_rollup('usage'{range})");
+    let problem = admin.query(&rebuild(", '2024-12-31'"), &[]).unwrap_err();
+    assert_eq!(problem.code(), Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{problem}");
+    for range in ["", ", '2025-01-01'"] {
+        admin.query(&rebuild(range), &[]).unwrap();
+        assert_eq!(read(&mut admin), before);
+    }
+    // The ledger remembers: what was dropped is still a duplicate.
+    let again = ingest(&mut loader, &batch(0..300)).unwrap();
+    assert_eq!((again.accepted, again.duplicates), (0, 300));
+    assert_eq!(read(&mut admin), before);
+}
+
+#[test]
+fn status_says_what_waits() {
+    let bench = Bench::new("status");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    let status = |admin: &mut Client| -> (i64, i64, f64) {
+        let mut transaction = admin.transaction().unwrap();
+        transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+        let row = transaction
+            .query_one(
+                "SELECT pending_rows, rows_folded, tally.freshness('usage') FROM tally.rollup_status()",
+                &[],
+            )
+            .unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    };
+    assert_eq!(status(&mut admin), (0, 0, 0.0));
+    ingest(&mut loader, &batch(0..50)).unwrap();
+    let (pending, folded, freshness) = status(&mut admin);
+    assert!(pending + folded > 0 && (freshness > 0.0) == (pending > 0));
+    fold_all(&mut admin, "usage");
+    let (left, all, freshness) = status(&mut admin);
+    assert_eq!((left, all, freshness), (0, pending + folded, 0.0));
+}
+
+/// Random schedules on one thread, each step checked. `TALLY_CASES` steps, 120 unless told otherwise.
+#[test]
+fn every_schedule_ends_in_the_recomputed_numbers() {
+    let cases: usize = std::env::var("TALLY_CASES").map_or(120, |text| text.parse().expect("a whole number"));
+    let bench = Bench::new("model");
+    let mut random = seeded();
+    let mut admin = bench.admin();
+    let mut loaders = [bench.loader(), bench.loader(), bench.loader()];
+    let (mut sent, mut kept) = (BTreeSet::new(), BTreeSet::from(["usage"]));
+    for case in 0..cases {
+        let loader = &mut loaders[random.below(3)];
+        match random.below(10) {
+            // New, duplicate and late at once: numbers are drawn from a pool that grows slowly, times from two years.
+            0..=5 => {
+                let numbers: Vec<usize> =
+                    (0..1 + random.below(40)).map(|_| random.below(50 + 10 * case)).collect();
+                let fresh: BTreeSet<usize> =
+                    numbers.iter().copied().filter(|number| !sent.contains(number)).collect();
+                if random.below(6) == 0 {
+                    let mut transaction = loader.transaction().unwrap();
+                    ingest(&mut transaction, &batch(numbers)).unwrap();
+                    transaction.rollback().unwrap();
+                } else {
+                    let summary = ingest(loader, &batch(numbers)).unwrap();
+                    assert_eq!(summary.accepted as usize, fresh.len(), "case {case}");
+                    sent.extend(fresh);
+                }
+            }
+            6..=7 => {
+                for rollup in &kept {
+                    let rows = 1 + random.below(200) as i64;
+                    admin.execute("SELECT tally.fold($1, $2)", &[rollup, &rows]).unwrap();
+                }
+            }
+            8 => {
+                let month = format!("2024-{:02}-17 05:00", 1 + random.below(12));
+                let tenant = (random.below(2) == 0).then(|| format!("t{}", random.below(3)));
+                for rollup in &kept {
+                    admin
+                        .execute(
+                            "SELECT tally.rebuild_rollup($1, $2::text::timestamptz, $2::text::timestamptz + '40 days', $3)",
+                            &[rollup, &month, &tenant],
+                        )
+                        .unwrap();
+                }
+            }
+            _ if kept.remove("everything") => {
+                admin.execute("SELECT tally.drop_rollup('everything')", &[]).unwrap();
+            }
+            _ => {
+                admin.batch_execute(EVERYTHING).unwrap();
+                kept.insert("everything");
+            }
+        }
+        for rollup in &kept {
+            assert_right(&mut admin, rollup);
+        }
+    }
+    let total: i64 =
+        bench.database.superuser().query_one("SELECT count(*) FROM tally.events", &[]).unwrap().get(0);
+    assert_eq!(total as usize, sent.len());
+}
+
+/// Writers with overlapping keys, folders and a rebuilder at once; no deadlock, and the numbers right in the end.
+#[test]
+fn concurrent_writers_folders_and_rebuilds_agree_with_recomputation() {
+    const WRITERS: usize = 6;
+    const EVENTS: usize = 6_000;
+    let bench = Bench::new("together");
+    let seed = seeded().bits();
+    bench.admin().batch_execute(EVERYTHING).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let mut loader = bench.loader();
+                scope.spawn(move || {
+                    let mut random = Random::new(seed.wrapping_add(writer as u64));
+                    let mut numbers: Vec<usize> = (0..EVENTS).collect();
+                    random.shuffle(&mut numbers);
+                    let accepted: i64 = numbers
+                        .chunks(150)
+                        .map(|chunk| ingest(&mut loader, &batch(chunk.iter().copied())).unwrap().accepted)
+                        .sum();
+                    accepted
+                })
+            })
+            .collect();
+        let done = &done;
+        for folder in 0..3 {
+            let mut admin = bench.admin();
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    for rollup in ["usage", "everything"] {
+                        admin.execute("SELECT tally.fold($1, 500)", &[&rollup]).unwrap();
+                        if folder == 0 {
+                            let range = "SELECT tally.rebuild_rollup($1, '2024-05-05', '2024-07-07')";
+                            admin.execute(range, &[&rollup]).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+        let mut reader = bench.admin();
+        scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                assert_right(&mut reader, "usage");
+            }
+        });
+        let accepted: i64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(accepted as usize, EVENTS, "each event counted once among {WRITERS} writers");
+    });
+    let mut admin = bench.admin();
+    assert_right(&mut admin, "usage");
+    assert_right(&mut admin, "everything");
+}
