@@ -49,6 +49,12 @@ impl<T: Holds> State<T> {
         &self.value
     }
 
+    /// The value, for a change that allocates nothing.
+    #[inline]
+    pub fn in_place(&mut self) -> &mut T {
+        &mut self.value
+    }
+
     /// Changes the value and charges what it grew by.
     #[inline]
     pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {

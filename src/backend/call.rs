@@ -17,7 +17,33 @@ pub struct SqlError {
 pub type Outcome = Result<Option<Datum>, SqlError>;
 
 /// Defines an SQL function `name` in its C form, with its `pg_finfo` record. The body gets a `Call`.
+///
+/// `fast $block` comes first and runs without the guard that catches panics and Postgres errors, a fifth of the time of a
+/// cheap transition: it neither allocates nor can fail, and gives `None` where the body has to do the work.
 macro_rules! sql_function {
+    ($(#[$attribute:meta])* fn $name:ident / $record:ident ($call:ident) fast $fast:block $body:block) => {
+        $(#[$attribute])*
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            #[inline(always)]
+            fn fast($call: &$crate::backend::call::Call) -> Option<pgrx::pg_sys::Datum> $fast
+            fn body($call: &$crate::backend::call::Call) -> $crate::backend::call::Outcome $body
+            // SAFETY: Postgres calls this with a valid call record.
+            unsafe {
+                match fast(&$crate::backend::call::Call::new(fcinfo)) {
+                    Some(datum) => datum,
+                    None => $crate::backend::call::answer(fcinfo, body),
+                }
+            }
+        }
+
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $record() -> &'static pgrx::pg_sys::Pg_finfo_record {
+            static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &RECORD
+        }
+    };
     ($(#[$attribute:meta])* fn $name:ident / $record:ident ($call:ident) $body:block) => {
         $(#[$attribute])*
         #[unsafe(no_mangle)]
@@ -52,6 +78,13 @@ pub struct Call {
 }
 
 impl Call {
+    /// # Safety
+    /// `record` is the call record that Postgres passed.
+    #[inline]
+    pub unsafe fn new(record: pg_sys::FunctionCallInfo) -> Self {
+        Self { record }
+    }
+
     /// An argument, from 0; `None` where it is null.
     #[inline]
     pub fn datum(&self, argument: usize) -> Option<Datum> {
@@ -79,6 +112,14 @@ impl Call {
     pub fn text(&self, argument: usize) -> Option<&str> {
         // SAFETY: the server encoding is UTF-8, which the install script checks, and text is valid in it.
         self.bytes(argument).map(|bytes| unsafe { core::str::from_utf8_unchecked(bytes) })
+    }
+
+    /// A varlena argument that needs no detoasting, without its header; `None` where it is null or needs that.
+    #[inline]
+    pub fn bytes_in_place(&self, argument: usize) -> Option<&[u8]> {
+        let datum = self.datum(argument)?;
+        // SAFETY: the argument is declared with a varlena type.
+        unsafe { super::value::varlena_in_place(datum) }
     }
 
     /// A cstring argument, as an input function gets it.

@@ -3,6 +3,7 @@
 use super::hash::Hashable;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
+use pgrx::pg_sys::Datum;
 use tally_core::hll::{DEFAULT_LGK, HashKey, Hll, HllRef, Keying, ValueHasher};
 
 impl Holds for Hll {
@@ -28,20 +29,42 @@ fn add(call: &Call, hashable: Hashable) -> Outcome {
     Ok(Some(state.datum()))
 }
 
+/// Adds one value to a plain sketch that has room for it.
+#[inline(always)]
+fn add_in_place(call: &Call, hashable: Hashable) -> Option<Datum> {
+    let state = State::<Hll>::of(call, 0)?;
+    let coupon = match hashable {
+        // Never detoasted here: that could fail.
+        Hashable::Bytes => ValueHasher::Plain.bytes(call.bytes_in_place(1)?)?,
+        hashable => hashable.coupon(&ValueHasher::Plain, call.datum(1)?)?,
+    };
+    state.in_place().add_in_place(coupon).then(|| state.datum())
+}
+
 sql_function! {
-    fn tally_hll_trans_int2 / pg_finfo_tally_hll_trans_int2(call) { add(call, Hashable::Int2) }
+    fn tally_hll_trans_int2 / pg_finfo_tally_hll_trans_int2(call)
+    fast { add_in_place(call, Hashable::Int2) }
+    { add(call, Hashable::Int2) }
 }
 sql_function! {
-    fn tally_hll_trans_int4 / pg_finfo_tally_hll_trans_int4(call) { add(call, Hashable::Int4) }
+    fn tally_hll_trans_int4 / pg_finfo_tally_hll_trans_int4(call)
+    fast { add_in_place(call, Hashable::Int4) }
+    { add(call, Hashable::Int4) }
 }
 sql_function! {
-    fn tally_hll_trans_int8 / pg_finfo_tally_hll_trans_int8(call) { add(call, Hashable::Int8) }
+    fn tally_hll_trans_int8 / pg_finfo_tally_hll_trans_int8(call)
+    fast { add_in_place(call, Hashable::Int8) }
+    { add(call, Hashable::Int8) }
 }
 sql_function! {
-    fn tally_hll_trans_bytes / pg_finfo_tally_hll_trans_bytes(call) { add(call, Hashable::Bytes) }
+    fn tally_hll_trans_bytes / pg_finfo_tally_hll_trans_bytes(call)
+    fast { add_in_place(call, Hashable::Bytes) }
+    { add(call, Hashable::Bytes) }
 }
 sql_function! {
-    fn tally_hll_trans_uuid / pg_finfo_tally_hll_trans_uuid(call) { add(call, Hashable::Uuid) }
+    fn tally_hll_trans_uuid / pg_finfo_tally_hll_trans_uuid(call)
+    fast { add_in_place(call, Hashable::Uuid) }
+    { add(call, Hashable::Uuid) }
 }
 sql_function! {
     fn tally_hll_trans_numeric / pg_finfo_tally_hll_trans_numeric(call) { add(call, Hashable::Numeric) }

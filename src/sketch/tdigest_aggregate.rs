@@ -3,6 +3,7 @@
 use super::hll_aggregate::context;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, Call, Outcome, sql_function};
+use pgrx::pg_sys::Datum;
 use tally_core::tdigest::{DEFAULT_COMPRESSION, Summary, TDigest};
 
 impl Holds for TDigest {
@@ -24,12 +25,23 @@ fn add(call: &Call, compression: u16) -> Outcome {
     Ok(Some(state.datum()))
 }
 
-sql_function! {
-    fn tally_tdigest_trans / pg_finfo_tally_tdigest_trans(call) { add(call, DEFAULT_COMPRESSION) }
+/// Adds a value to a digest that has room for it.
+#[inline(always)]
+fn add_in_place(call: &Call) -> Option<Datum> {
+    let state = State::<TDigest>::of(call, 0)?;
+    state.in_place().add_in_place(call.float(1)?).then(|| state.datum())
 }
 
 sql_function! {
-    fn tally_tdigest_trans_compression / pg_finfo_tally_tdigest_trans_compression(call) {
+    fn tally_tdigest_trans / pg_finfo_tally_tdigest_trans(call)
+    fast { add_in_place(call) }
+    { add(call, DEFAULT_COMPRESSION) }
+}
+
+sql_function! {
+    fn tally_tdigest_trans_compression / pg_finfo_tally_tdigest_trans_compression(call)
+    fast { add_in_place(call) }
+    {
         let compression = call.int(2).map_or(DEFAULT_COMPRESSION, |given| u16::try_from(given).unwrap_or(0));
         add(call, compression)
     }

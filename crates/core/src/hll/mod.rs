@@ -108,6 +108,18 @@ impl Hll {
         }
     }
 
+    /// Adds one hashed value where that needs no allocation; says whether it did.
+    #[inline]
+    pub fn add_in_place(&mut self, coupon: Coupon) -> bool {
+        match &mut self.state {
+            State::Dense(registers) => {
+                registers::raise(registers, coupon);
+                true
+            }
+            State::Sparse(set) => set.len() < sparse_limit(self.lgk) && set.insert_in_place(coupon),
+        }
+    }
+
     /// Adds a byte string; text is its UTF-8 bytes. See [`ValueHasher::bytes`] for the empty one.
     pub fn add_bytes(&mut self, hasher: &ValueHasher, bytes: &[u8]) {
         if let Some(coupon) = hasher.bytes(bytes) {

@@ -51,6 +51,28 @@ impl CouponSet {
         added
     }
 
+    /// Adds a coupon where there is room for one more; says whether it is in the set now.
+    #[inline]
+    pub(super) fn insert_in_place(&mut self, coupon: Coupon) -> bool {
+        let raw = coupon.raw();
+        if self.slots.len() <= LIST_CAPACITY {
+            if self.slots.contains(&raw) {
+                return true;
+            }
+            if self.slots.len() == self.slots.capacity() || self.slots.len() == LIST_CAPACITY {
+                return false;
+            }
+            self.slots.push(raw);
+            self.len += 1;
+            return true;
+        }
+        if (self.len() + 1) * 4 > self.slots.len() * 3 {
+            return false;
+        }
+        self.len += u32::from(place(&mut self.slots, raw));
+        true
+    }
+
     fn push(&mut self, raw: u32) {
         if self.slots.len() == self.slots.capacity() {
             // 1, 2, 4, 8: most groups of a wide GROUP BY hold a value or two.

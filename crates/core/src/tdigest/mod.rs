@@ -91,20 +91,32 @@ impl TDigest {
     /// Adds a value. NaN and infinities are refused; -0 counts as 0.
     #[inline]
     pub fn add(&mut self, value: f64) -> Result<(), TDigestError> {
+        if self.add_in_place(value) {
+            return Ok(());
+        }
         if !value.is_finite() {
             return Err(TDigestError::NotFinite(value));
         }
         if self.count == MAX_COUNT {
             return Err(TDigestError::Count);
         }
-        if self.values.len() == self.values.capacity() {
-            self.make_room();
+        self.make_room();
+        self.add_in_place(value);
+        Ok(())
+    }
+
+    /// Adds a value where that needs no allocation and can't fail; says whether it did.
+    #[inline]
+    pub fn add_in_place(&mut self, value: f64) -> bool {
+        let room = self.values.len() < self.values.capacity();
+        if !room || !value.is_finite() || self.count == MAX_COUNT {
+            return false;
         }
         let value = value + 0.0;
         self.count += 1;
         self.sum = add_sums(self.sum, value);
         self.values.push(centroid::key(value));
-        Ok(())
+        true
     }
 
     /// Adds all that a stored digest holds. Every byte is distrusted; on an error nothing is added.
