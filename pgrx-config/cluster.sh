@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Starts and stops this checkout's private clusters. Each has its data directory, its settings file and its socket.
-# usage: cluster.sh start KIND | stop [KIND] | status | psql KIND [psql's arguments] | env KIND
-#   KIND  demo, test or bench: settings from postgresql.KIND.conf
+# usage: cluster.sh start KIND | stop [KIND] | status | psql KIND [psql's arguments] | env KIND | bin
+#   KIND  demo, test, bench or crash (whose servers are killed): settings from postgresql.KIND.conf
+#   bin   prints where the private server's programs are
 #   env   prints how to connect, as shell assignments (PGHOST, PGPORT, PGUSER)
 . "$(dirname "$0")/paths.sh"
 
-kinds="demo test bench"
+kinds="demo test bench crash"
 use() {
   case $1 in
     demo) port=5432 ;;
     test) port=5433 ;;
     bench) port=5434 ;;
+    crash) port=5435 ;;
     *) fail "no cluster is called '$1'; there are: $kinds" ;;
   esac
   kind=$1
@@ -63,5 +65,6 @@ case "${1:-}" in
   status) for each in $kinds; do use "$each"; if running; then echo "$kind: running"; else echo "$kind: stopped"; fi; done ;;
   psql) use "${2:?which cluster: $kinds}"; shift 2; exec "$SERVER/bin/psql" -X -h "$SOCKETS" -p "$port" -U postgres "$@" ;;
   env) use "${2:?which cluster: $kinds}"; printf 'PGHOST=%s\nPGPORT=%s\nPGUSER=postgres\n' "$SOCKETS" "$port" ;;
-  *) sed -n '2,5s/^# //p' "$0"; exit 2 ;;
+  bin) echo "$SERVER/bin" ;;
+  *) sed -n '2,6s/^# //p' "$0"; exit 2 ;;
 esac
