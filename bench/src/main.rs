@@ -1,9 +1,10 @@
 //! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
 //! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
 //!
-//! Usage: tally-bench [rounds [ingest|sketches]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+//! Usage: tally-bench [rounds [ingest|sketches|dashboards]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
 
 mod contender;
+mod dashboards;
 mod pairing;
 mod sketches;
 
@@ -36,13 +37,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     if only.as_deref().is_none_or(|only| only == "sketches") {
         sketches::compare(&mut client, rounds)?;
     }
+    if only.as_deref().is_none_or(|only| only == "dashboards") {
+        dashboards::compare(&mut client, &config()?, rounds)?;
+    }
     Ok(())
 }
 
-fn connect() -> Result<Client, Box<dyn Error>> {
+fn config() -> Result<Config, Box<dyn Error>> {
     let mut config = Config::new();
     config.host_path(std::env::var("PGHOST")?).port(std::env::var("PGPORT")?.parse()?);
-    Ok(config.user(&std::env::var("PGUSER")?).dbname(DATABASE).connect(NoTls)?)
+    config.user(&std::env::var("PGUSER")?).dbname(DATABASE);
+    Ok(config)
+}
+
+fn connect() -> Result<Client, Box<dyn Error>> {
+    Ok(config()?.connect(NoTls)?)
 }
 
 /// Runs all contenders over `rounds` rounds and one before them that is not counted.
