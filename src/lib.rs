@@ -43,5 +43,6 @@ extension_sql_file!("../sql/lint_tables.sql", name = "lint_tables", requires = [
 extension_sql_file!("../sql/lint_roles.sql", name = "lint_roles", requires = ["lint_tables"]);
 extension_sql_file!("../sql/lint_paths.sql", name = "lint_paths", requires = ["lint_roles"]);
 extension_sql_file!("../sql/lint.sql", name = "lint", requires = ["lint_paths"]);
+extension_sql_file!("../sql/maintain.sql", name = "maintain", requires = ["lint", "definition"]);
 extension_sql_file!("../sql/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/testing.sql", name = "testing", requires = ["limit"]);

@@ -23,3 +23,21 @@ pub fn ensure(times: impl Iterator<Item = i64>) {
         });
     }
 }
+
+/// Makes the partitions of this month and of `months` after it; returns how many were missing.
+#[pg_extern(sql = false)]
+fn make_partitions(months: i32) -> i64 {
+    session::require_writable(c"tally.make_partitions()");
+    session::as_owner(|| {
+        let count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass";
+        let there = || Spi::get_one::<i64>(count).expect("a count").unwrap_or(0);
+        let before = there();
+        Spi::run_with_args(
+            "SELECT tally.create_partition(date_trunc('month', now(), 'UTC') + make_interval(months => ahead)) \
+               FROM generate_series(0, $1) AS ahead",
+            &[months.clamp(0, 120).into()],
+        )
+        .expect("DDL raises its own errors");
+        there() - before
+    })
+}

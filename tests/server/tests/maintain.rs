@@ -1,0 +1,104 @@
+//! Housekeeping by an ordinary role, twice at once, while events come in; and what health says before and after.
+
+use postgres::Client;
+use std::collections::BTreeMap;
+use std::thread;
+use tally_server_tests::{Database, ingest, json_array};
+
+fn events(from: usize, count: usize) -> String {
+    let events: Vec<String> = (from..from + count)
+        .map(|number| {
+            format!(
+                r#"{{"tenant_id":"t{}","account_id":"a","name":"x","event_id":"00000000-0000-4000-8000-{number:012}",
+                    "occurred_at":"2026-0{}-01T00:00:00Z"}}"#,
+                number % 3,
+                1 + number % 6
+            )
+        })
+        .collect();
+    json_array(events.iter().map(String::as_str))
+}
+
+/// Status and advice of each component, in the global scope.
+fn health(admin: &mut Client) -> BTreeMap<String, (String, Option<String>)> {
+    let mut transaction = admin.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let rows = transaction.query("SELECT component, status, advice FROM tally.health()", &[]).unwrap();
+    rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+}
+
+#[test]
+fn maintain_folds_and_makes_partitions_twice_at_once() {
+    let mut database = Database::new("maintain");
+    let admin = database.role("admin", &["tally_admin"]);
+    let loader = database.role("loader", &["tally_writer"]);
+    database.superuser().execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
+    let mut client = database.connect(&admin);
+    client
+        .batch_execute("SELECT tally.create_rollup('second', '{week,month}', ARRAY['count(*) AS n'])")
+        .unwrap();
+
+    let before = health(&mut client);
+    assert_eq!(before["partitions"].0, "warning");
+    assert!(before["partitions"].1.as_deref().unwrap().contains("tally.maintain"));
+    assert_eq!(before["quarantine"].0, "ok");
+    // The test cluster runs with fsync off, which health must not overlook.
+    assert_eq!(before["settings"].0, "failing");
+    assert!(before["settings"].1.as_deref().unwrap().contains("fsync"));
+
+    thread::scope(|scope| {
+        for writer in 0..2 {
+            let mut client = database.connect(&loader);
+            scope.spawn(move || {
+                for batch in 0..20 {
+                    let summary = ingest(&mut client, &events((writer * 20 + batch) * 100, 100)).unwrap();
+                    assert_eq!(summary.accepted, 100);
+                }
+            });
+        }
+        for _ in 0..2 {
+            let mut client = database.connect(&admin);
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    client.batch_execute("CALL tally.maintain(7)").unwrap();
+                }
+            });
+        }
+    });
+    client.batch_execute("CALL tally.maintain()").unwrap();
+
+    let after = health(&mut client);
+    assert_eq!(after["partitions"], ("ok".to_owned(), None));
+    assert_eq!(after["rollup usage"].0, "ok");
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    for (rollup, grain, count) in
+        [("usage", "day", "events"), ("second", "week", "n"), ("second", "month", "n")]
+    {
+        let query = format!(
+            "SELECT (SELECT count(*) FROM tally.{rollup}_pending), (SELECT sum({count})::int8 FROM tally.{rollup}_{grain}),
+                    (SELECT count(*) FROM tally.verify_rollup('{rollup}'))"
+        );
+        let row = transaction.query_one(&query, &[]).unwrap();
+        assert_eq!(
+            (row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)),
+            (0, 4000, 0),
+            "{rollup}"
+        );
+    }
+    transaction.commit().unwrap();
+
+    // What is wrong shows, with what to do.
+    ingest(&mut database.connect(&loader), r#"[{"tenant_id":"t1"}]"#).unwrap();
+    let mut superuser = database.superuser();
+    superuser.batch_execute("ALTER TABLE tally.events NO FORCE ROW LEVEL SECURITY").unwrap();
+    let broken = health(&mut client);
+    assert_eq!(broken["quarantine"].0, "warning");
+    assert!(broken["quarantine"].1.as_deref().unwrap().contains("tally.quarantine"));
+    assert_eq!(broken["protection"].0, "failing");
+
+    // Nobody else may.
+    let mut other = database.connect(&loader);
+    assert!(other.batch_execute("CALL tally.maintain()").is_err());
+    assert!(other.query("SELECT * FROM tally.health()", &[]).is_err());
+}
