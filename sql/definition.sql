@@ -166,8 +166,8 @@ DECLARE
   metric tally.metric := tally.metric_definition(name);
   d      jsonb := metric.definition;
   unit   text := coalesce(d ->> 'unit', 'user') || 's';
-  event  text := coalesce(format('events named "%s"', d ->> 'event'), 'all events');
-  start  text := coalesce(format('event "%s"', d ->> 'start'), 'event');
+  event  text := coalesce('events named "' || (d ->> 'event') || '"', 'all events');
+  start  text := coalesce('event "' || (d ->> 'start') || '"', 'event');
 BEGIN
   RETURN format('%s, version %s: ', metric.metric_name, metric.version) || CASE d ->> 'kind'
     WHEN 'events' THEN format('the number of %s', event)
@@ -177,11 +177,11 @@ BEGIN
       (SELECT s.label FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step = 1),
       (SELECT coalesce(string_agg(format('"%s"', s.label), ', then ' ORDER BY s.step), 'nothing more') FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step > 1),
       CASE WHEN (d -> 'strict')::boolean THEN ' with no other event between' ELSE '' END, d ->> 'window',
-      format(', with the same "%s" throughout', d ->> 'hold'),
+      ', with the same "' || (d ->> 'hold') || '" throughout',
       (SELECT format(', and without %s between', string_agg(format('"%s"', x), ' or ')) FROM jsonb_array_elements_text(d -> 'exclude') AS x HAVING count(*) > 0))
     WHEN 'activation' THEN format('of the %s whose first %s is in the range, the share with event "%s" within %s of it', unit, start, d ->> 'activation', d ->> 'window')
     WHEN 'retention' THEN format('of the %s whose first %s is in the range and lies %s or more %ss before its end, the share with a later %s in %s %s (UTC) after the one in which they began%s',
-      unit, start, d ->> 'period', d ->> 'grain', coalesce(format('event "%s"', d ->> 'return'), 'event'), d ->> 'grain', d ->> 'period', CASE WHEN (d -> 'rolling')::boolean THEN ', or after that' ELSE '' END)
+      unit, start, d ->> 'period', d ->> 'grain', coalesce('event "' || (d ->> 'return') || '"', 'event'), d ->> 'grain', d ->> 'period', CASE WHEN (d -> 'rolling')::boolean THEN ', or after that' ELSE '' END)
   END;
 END
 $$;
@@ -201,7 +201,12 @@ DECLARE
   unit   text := coalesce(d ->> 'unit', 'user');
 BEGIN
   PERFORM tally.check_metric_range(metric_value."from", metric_value."to");
-  (metric_name, version, exact, stderror, as_of, definition_hash) := ROW(metric.metric_name, metric.version, true, 0, statement_timestamp(), metric.definition_hash);
+  metric_name := metric.metric_name;
+  version := metric.version;
+  exact := true;
+  stderror := 0;
+  as_of := statement_timestamp();
+  definition_hash := metric.definition_hash;
   IF (d -> 'approximate')::boolean THEN
     IF date_trunc('day', metric_value."from") <> metric_value."from" OR date_trunc('day', metric_value."to") <> metric_value."to" THEN
       RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'an estimate reads whole days: from and to must be at midnight UTC', HINT = 'leave "approximate" out of the definition to count other ranges exactly';

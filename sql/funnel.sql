@@ -79,7 +79,7 @@ BEGIN
       SELECT e.tenant_id, %1$s AS unit_id, %4$s AS held, e.occurred_at, %5$s AS trait,
              (CASE e.name %2$s ELSE 0 END) & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END AS mask
         FROM tally.events AS e
-       WHERE e.occurred_at >= $2 AND e.occurred_at < $3 + $1 AND %1$s IS NOT NULL %6$s
+       WHERE e.occurred_at >= $2 AND e.occurred_at < $7 AND %1$s IS NOT NULL %6$s
     ), chain AS (
       SELECT e.tenant_id, e.unit_id, e.held, tally.funnel_times($1, $4, e.occurred_at, $5, e.mask) AS times
         FROM step_event AS e GROUP BY e.tenant_id, e.unit_id, e.held
@@ -87,11 +87,17 @@ BEGIN
       %7$s
     ), segmented AS (
       %8$s
-    ), counted AS (
-      SELECT s.segment, n.step, count(*) FILTER (WHERE cardinality(s.times) >= n.step) AS units,
+    ), reached AS (
+      SELECT s.segment, n.step, count(*) AS units,
              percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.times[n.step] - s.times[n.step - 1]) AS waits
-        FROM segmented AS s CROSS JOIN generate_series(1, $5) AS n (step) GROUP BY s.segment, n.step
-      %9$s
+        FROM segmented AS s JOIN generate_series(1, $5) AS n (step) ON n.step <= cardinality(s.times)
+       GROUP BY s.segment, n.step
+    ), counted AS (
+      -- Steps that nobody reached are shown too. Nulls are equal here, in a form that can be hashed.
+      SELECT g.segment, n.step, coalesce(r.units, 0) AS units, r.waits
+        FROM (SELECT DISTINCT a.segment FROM reached AS a %9$s) AS g CROSS JOIN generate_series(1, $5) AS n (step)
+        LEFT JOIN reached AS r ON r.step = n.step AND coalesce(r.segment, '') = coalesce(g.segment, '')
+         AND (r.segment IS NULL) = (g.segment IS NULL)
     )
     SELECT c.segment COLLATE "default", c.step, $6[c.step], c.units,
            c.units / nullif(first_value(c.units) OVER steps, 0)::float8,
@@ -115,10 +121,9 @@ BEGIN
          ELSE 'SELECT min(e.trait) AS segment, b.times FROM best AS b JOIN step_event AS e ON e.tenant_id = b.tenant_id '
               'AND e.unit_id = b.unit_id AND e.held IS NOT DISTINCT FROM b.held AND e.occurred_at = b.times[1] '
               'AND e.mask & 1 = 1 GROUP BY b.tenant_id, b.unit_id, b.times' END,
-    CASE WHEN funnel.breakdown IS NULL
-         THEN 'UNION ALL SELECT NULL, n, 0, NULL FROM generate_series(1, $5) AS n WHERE NOT EXISTS (SELECT FROM best)' END)
+    CASE WHEN funnel.breakdown IS NULL THEN 'UNION SELECT NULL' END)
   USING funnel."window", funnel."from", funnel."to", CASE WHEN funnel.strict THEN 'strict_order' ELSE '' END,
-        number, labels;
+        number, labels, funnel."to" + funnel."window";
 END
 $$;
 COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]) IS

@@ -80,6 +80,8 @@ CREATE FUNCTION tally.activation(start_event text, activation_event text, "windo
   SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
+DECLARE
+  last_at timestamptz := activation."to" + activation."window";
 BEGIN
   PERFORM tally.check_metric_window(activation."window"), tally.check_metric_range(activation."from", activation."to"),
           tally.check_metric_unit(activation.unit), tally.check_metric_grain(activation.grain);
@@ -101,7 +103,7 @@ BEGIN
         FROM started AS s JOIN tally.events AS e ON e.tenant_id = s.tenant_id
          AND e.occurred_at >= s.started_at AND e.occurred_at <= s.started_at + activation."window"
          AND CASE activation.unit WHEN 'user' THEN e.user_id ELSE e.account_id END = s.unit_id
-       WHERE e.occurred_at >= activation."from" AND e.occurred_at < activation."to" + activation."window"
+       WHERE e.occurred_at >= activation."from" AND e.occurred_at < last_at
          AND e.name = activation.activation_event
        GROUP BY s.tenant_id, s.unit_id, s.started_at
     ), counted AS (

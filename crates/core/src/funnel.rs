@@ -58,6 +58,19 @@ fn in_order(rule: &Rule, events: &[(i64, u32)]) -> Vec<i64> {
     let mut chains: Vec<Vec<i64>> = vec![Vec::new(); rule.steps + 1];
     let mut deepest = Vec::new();
     for (time, moment) in moments(events) {
+        if let [(_, mask)] = moment
+            && mask.is_power_of_two()
+            && *mask != EXCLUDED
+            && rule.order == Order::Steps
+        {
+            if lengthen(rule, &mut chains, time, mask.trailing_zeros() as usize) == Some(deepest.len() + 1) {
+                deepest.clone_from(&chains[deepest.len() + 1]);
+                if deepest.len() == rule.steps {
+                    break;
+                }
+            }
+            continue;
+        }
         let runs = Runs::new(rule, moment);
         let mut found: Vec<Vec<i64>> = Vec::new();
         // From deep to shallow, so that what is found here is not taken up again at the same time.
@@ -101,6 +114,27 @@ fn in_order(rule: &Rule, events: &[(i64, u32)]) -> Vec<i64> {
         }
     }
     deepest
+}
+
+/// What most moments are, one event that fits one step, without allocating: the chain that ends with that step now,
+/// where it is better than the one kept. Returns its depth.
+fn lengthen(rule: &Rule, chains: &mut [Vec<i64>], time: i64, step: usize) -> Option<usize> {
+    let (before, after) = chains.get_mut(step..step + 2)?.split_at_mut(1);
+    let (before, kept) = (&before[0], &mut after[0]);
+    let begins = match before.first() {
+        Some(begins) if begins.saturating_add(rule.window) >= time => *begins,
+        None if step == 0 => time,
+        _ => return None,
+    };
+    // A chain with the same beginning that was there before has earlier times.
+    if kept.first().is_some_and(|first| *first >= begins)
+        || (rule.strict_increase && before.last() == Some(&time))
+    {
+        return None;
+    }
+    kept.clone_from(before);
+    kept.push(time);
+    Some(kept.len())
 }
 
 /// Of one moment: how many successive steps can be taken at once.
