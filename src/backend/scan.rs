@@ -1,7 +1,7 @@
-//! Reading a query's rows without converting their values.
+//! Reading a query's rows: unconverted and in chunks, or as text.
 
 use pgrx::pg_sys::{self, Datum};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Rows fetched at a time: memory stays bounded whatever the query returns.
 const FETCHED_ROWS: i64 = 10_000;
@@ -57,4 +57,40 @@ pub fn for_each_chunk<E>(
         pg_sys::SPI_finish();
     }
     Ok(())
+}
+
+/// Which committed rows a query sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Snapshot {
+    /// Those the calling statement sees. The query is planned after that snapshot was taken, so that each partition
+    /// whose rows it sees is in the plan; with a fresh one, a partition made while the query is planned is missed.
+    Calling,
+    /// Those committed by now: for what must be newer than a lock that the calling statement waited for.
+    Fresh,
+}
+
+/// A query's rows as text. Assigns no transaction id, so it also runs on a standby.
+pub fn texts(query: &str, snapshot: Snapshot) -> Vec<Vec<Option<String>>> {
+    let query = CString::new(query).expect("our own SQL contains no NUL");
+    // SAFETY: the tuple table lives until SPI_finish; the texts are copied out of it.
+    unsafe {
+        pg_sys::SPI_connect();
+        let read_only = snapshot == Snapshot::Calling;
+        let result = pg_sys::SPI_execute(query.as_ptr(), read_only, 0);
+        assert_eq!(result, pg_sys::SPI_OK_SELECT as i32, "our own SQL is a SELECT");
+        let table = pg_sys::SPI_tuptable;
+        let descriptor = (*table).tupdesc;
+        let text = |tuple, column| {
+            let text = pg_sys::SPI_getvalue(tuple, descriptor, column);
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        };
+        let rows = (0..pg_sys::SPI_processed as usize)
+            .map(|row| {
+                let tuple = *(*table).vals.add(row);
+                (1..=(*descriptor).natts).map(|column| text(tuple, column)).collect()
+            })
+            .collect();
+        pg_sys::SPI_finish();
+        rows
+    }
 }

@@ -3,6 +3,7 @@
 use super::RollupError;
 use super::definition;
 use super::fold::quote;
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -10,13 +11,11 @@ use pgrx::prelude::*;
 
 /// The moment before which events may be gone: microseconds since 2000, and as text. `None` where none were dropped.
 pub fn horizon() -> Option<(i64, String)> {
-    session::as_owner(|| {
-        Spi::get_two::<TimestampWithTimeZone, String>(
-            "SELECT max(raw_from), max(raw_from)::text FROM tally.raw_horizon",
-        )
-    })
-    .map(|(horizon, text)| Some((i64::from(horizon?), text?)))
-    .expect("the columns have these types")
+    let latest = "SELECT (extract(epoch FROM raw_from) * 1000000)::int8 - 946684800000000, raw_from \
+                    FROM tally.raw_horizon ORDER BY raw_from DESC LIMIT 1";
+    let row = session::as_owner(|| scan::texts(latest, Snapshot::Fresh)).pop()?;
+    let [Some(time), Some(text)] = &row[..] else { unreachable!("both columns are NOT NULL") };
+    Some((time.parse().expect("a bigint"), text.clone()))
 }
 
 #[pg_extern(sql = false)]

@@ -1,4 +1,4 @@
-//! Verifying: compares what a rollup shows with a plain recomputation from the events, in one statement and hence one
+//! Verifying: compares what a rollup shows with a plain recomputation from the events, in the calling statement's
 //! snapshot. The recomputation is SQL over the declared expressions and shares no code with ingest and fold.
 
 use super::accumulate::COMPRESSION;
@@ -6,6 +6,7 @@ use super::definition::{self, Column, Definition, Kind};
 use super::fold::quote;
 use super::rebuild::{self, within};
 use super::retention;
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use crate::sketch::hash::Hashable;
 use core::ops::Range;
@@ -55,37 +56,36 @@ fn verify_rollup(
     ErrorReport,
 > {
     let mut range = rebuild::range(from, to)?;
+    // No partition is dropped between reading the horizon and reading the events.
+    session::lock_relation(session::relation(c"events"), pg_sys::AccessShareLock);
     if let Some((horizon, _)) = retention::horizon() {
         range.start = range.start.max(horizon);
     }
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name.unwrap_or_default())?;
     let differences = session::with_fixed_path(|| {
-        session::with_owner_rights(|| -> Result<Vec<Difference>, pgrx::spi::Error> {
-            let mut found = Vec::new();
-            for &grain in &definition.grains {
-                let statement = statement(definition, grain, &range, tenant_id);
-                Spi::connect(|client| -> Result<(), pgrx::spi::Error> {
-                    for row in client.select(&statement, None, &[])? {
-                        found.push((
-                            row.get(1)?,
-                            row.get(2)?,
-                            row.get(3)?,
-                            row.get(4)?,
-                            row.get(5)?,
-                            row.get(6)?,
-                            row.get(7)?,
-                            row.get(8)?,
-                        ));
-                    }
-                    Ok(())
-                })?;
-            }
-            Ok(found)
+        session::with_owner_rights(|| {
+            let statements =
+                definition.grains.iter().map(|&grain| statement(definition, grain, &range, tenant_id));
+            statements
+                .flat_map(|statement| scan::texts(&statement, Snapshot::Calling))
+                .map(read)
+                .collect::<Vec<_>>()
         })
-    })
-    .expect("the columns have these types");
+    });
     Ok(TableIterator::new(differences))
+}
+
+/// A row of `statement`'s result.
+fn read(row: Vec<Option<String>>) -> Difference {
+    let [grain, tenant_id, account_id, bucket, dimensions, measure, stored, recomputed] =
+        row.try_into().expect("eight columns");
+    let bucket = bucket.map(|time| {
+        let time: i64 = time.parse().expect("a bigint");
+        TimestampWithTimeZone::try_from(time).expect("a bucket is in range")
+    });
+    let dimensions = dimensions.map(|text| pgrx::JsonB(serde_json::from_str(&text).expect("json")));
+    (grain, tenant_id, account_id, bucket, dimensions, measure, stored, recomputed)
 }
 
 fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: Option<&str>) -> String {
@@ -144,7 +144,8 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
                 GROUP BY input.tenant_id, account_id, bucket{dimensions}), \
          s AS (SELECT tenant_id, account_id, bucket{stored} FROM tally.{state} WHERE {kept}{tenant}) \
          SELECT '{grain}', coalesce(s.tenant_id, r.tenant_id), coalesce(s.account_id, r.account_id), \
-                coalesce(s.bucket, r.bucket), {shown}, difference.measure, \
+                (extract(epoch FROM coalesce(s.bucket, r.bucket)) * 1000000)::int8 - 946684800000000, {shown}, \
+                difference.measure, \
                 CASE WHEN s.tenant_id IS NULL THEN NULL ELSE coalesce(difference.stored, 'null') END, \
                 CASE WHEN r.tenant_id IS NULL THEN NULL ELSE coalesce(difference.recomputed, 'null') END \
            FROM s FULL JOIN r ON {ours} = {theirs}, \

@@ -88,7 +88,7 @@ fn assert_right(admin: &mut Client, rollup: &str) {
         differences.is_empty(),
         "{rollup}: {} differences, first {:?}",
         differences.len(),
-        differences[0]
+        (0..8).map(|place| differences[0].get::<_, Option<String>>(place)).collect::<Vec<_>>()
     );
 }
 
