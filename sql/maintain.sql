@@ -18,6 +18,10 @@ BEGIN
   SELECT pg_catalog.array_agg(r.rollup_name ORDER BY r.rollup_name) INTO names FROM tally.rollup AS r;
   FOREACH rollup IN ARRAY coalesce(names, '{}'::pg_catalog.text[]) LOOP
     LOOP
+      EXIT WHEN tally.backfill(rollup, fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
+      COMMIT;
+    END LOOP;
+    LOOP
       -- 0 where nothing is left, and where another session is folding this rollup.
       EXIT WHEN tally.fold(rollup, fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
       COMMIT;
@@ -27,7 +31,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tally.maintain(int8) IS
-  'all housekeeping in steps that are committed one by one: partitions ahead, then folding each rollup, fold_rows pending rows at a time; safe to run twice at once, from any scheduler';
+  'all housekeeping in steps that are committed one by one: partitions ahead, then for each rollup filling what waits for its backfill and folding, fold_rows events or pending rows at a time; safe to run twice at once, from any scheduler';
 
 CREATE FUNCTION tally.health()
   RETURNS TABLE (component text, status text, value float8, "limit" float8, advice text)

@@ -24,7 +24,7 @@ CREATE TABLE tally.rollup_column (
   expression  text,
   CONSTRAINT rollup_column_pkey PRIMARY KEY (rollup_name, position),
   CONSTRAINT rollup_column_kind_known
-    CHECK (kind IN ('dimension', 'count', 'sum', 'min', 'max', 'distinct', 'percentiles')),
+    CHECK (kind IN ('dimension', 'count', 'sum', 'min', 'max', 'distinct', 'percentiles', 'first', 'last')),
   CONSTRAINT rollup_column_needs_expression CHECK (expression IS NOT NULL OR kind = 'count')
 );
 COMMENT ON TABLE tally.rollup_column IS 'dimensions and measures of the declared rollups';
@@ -33,6 +33,30 @@ COMMENT ON COLUMN tally.rollup_column.position IS 'place among its columns, dime
 COMMENT ON COLUMN tally.rollup_column.column_name IS 'name of the column';
 COMMENT ON COLUMN tally.rollup_column.kind IS 'dimension, or what the measure computes';
 COMMENT ON COLUMN tally.rollup_column.expression IS 'SQL expression over an event; null for count(*)';
+
+CREATE TABLE tally.rollup_backfill (
+  filled_from     timestamptz NOT NULL,
+  started_at      timestamptz NOT NULL DEFAULT now(),
+  updated_at      timestamptz NOT NULL DEFAULT now(),
+  finished_at     timestamptz,
+  events_done     int8 NOT NULL DEFAULT 0,
+  events_expected int8 NOT NULL,
+  rollup_name     text COLLATE "C" NOT NULL CONSTRAINT rollup_backfill_pkey PRIMARY KEY
+    CONSTRAINT rollup_backfill_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE
+);
+COMMENT ON TABLE tally.rollup_backfill IS 'progress of the rollups that were declared with backfill => false';
+COMMENT ON COLUMN tally.rollup_backfill.filled_from IS 'events from this moment on are counted, earlier ones wait';
+COMMENT ON COLUMN tally.rollup_backfill.started_at IS 'when the rollup was declared';
+COMMENT ON COLUMN tally.rollup_backfill.updated_at IS 'when the last step was made';
+COMMENT ON COLUMN tally.rollup_backfill.finished_at IS 'when nothing was left; null while events wait';
+COMMENT ON COLUMN tally.rollup_backfill.events_done IS 'events that the steps counted';
+COMMENT ON COLUMN tally.rollup_backfill.events_expected IS 'events in the table when the rollup was declared, by the statistics of ANALYZE';
+COMMENT ON COLUMN tally.rollup_backfill.rollup_name IS 'the rollup';
+
+ALTER TABLE tally.rollup_backfill OWNER TO tally_owner;
+REVOKE ALL ON tally.rollup_backfill FROM PUBLIC;
+GRANT SELECT ON tally.rollup_backfill TO tally_admin, tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup_backfill', '');
 
 ALTER TABLE tally.rollup OWNER TO tally_owner;
 ALTER TABLE tally.rollup_column OWNER TO tally_owner;
@@ -52,10 +76,21 @@ COMMENT ON FUNCTION tally.property_float(jsonb, text) IS
   'a property as a double; null where it is missing, not a JSON number, or beyond the range of doubles';
 
 CREATE FUNCTION tally.create_rollup(rollup_name text, grains text[], measures text[],
-    dimensions text[] DEFAULT '{}', filter text DEFAULT NULL) RETURNS void
+    dimensions text[] DEFAULT '{}', filter text DEFAULT NULL, backfill boolean DEFAULT true) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'create_rollup_wrapper';
-COMMENT ON FUNCTION tally.create_rollup(text, text[], text[], text[], text) IS
-  'declares a rollup: makes its tables and views and fills them from the events that are there';
+COMMENT ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean) IS
+  'declares a rollup: makes its tables and views and fills them from the events that are there, in this transaction (ingest waits meanwhile); with backfill => false only from now on: tally.backfill() or tally.maintain() then counts earlier events, in steps';
+
+CREATE FUNCTION tally.alter_rollup(rollup_name text, add_measures text[] DEFAULT '{}', add_dimensions text[] DEFAULT '{}')
+  RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'alter_rollup_wrapper';
+COMMENT ON FUNCTION tally.alter_rollup(text, text[], text[]) IS
+  'adds measures and dimensions to a rollup, and makes its buckets anew from the events, as one change (ingest waits meanwhile); in buckets whose events were dropped what was added is null; its views are made anew, so views of your own on them, and your grants, must be made again';
+
+CREATE FUNCTION tally.backfill(rollup_name text, max_events int8 DEFAULT 100000) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'backfill_wrapper';
+COMMENT ON FUNCTION tally.backfill(text, int8) IS
+  'one step of filling a rollup that was declared with backfill => false, from late to early: counts about max_events events (all of one microsecond together) while ingest waits; returns how many, 0 when nothing is left; tally.rollup_backfill shows how far it has come';
 
 CREATE FUNCTION tally.drop_rollup(rollup_name text) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_rollup_wrapper';
@@ -66,7 +101,7 @@ CREATE FUNCTION tally.fold(rollup_name text, max_rows int8 DEFAULT 100000) RETUR
 COMMENT ON FUNCTION tally.fold(text, int8) IS
   'merges pending rows into the base rows, at most max_rows of them; returns how many, 0 also where another session is folding the same rollup';
 
-REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text), tally.drop_rollup(text),
-  tally.fold(text, int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.create_rollup(text, text[], text[], text[], text), tally.drop_rollup(text),
-  tally.fold(text, int8) TO tally_admin;
+REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),
+  tally.alter_rollup(text, text[], text[]), tally.backfill(text, int8), tally.fold(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),
+  tally.alter_rollup(text, text[], text[]), tally.backfill(text, int8), tally.fold(text, int8) TO tally_admin;

@@ -120,6 +120,11 @@ impl From<RollupError> for ErrorReport {
                 format!("rollup \"{name}\" has pending rows of events that would be dropped"),
             )
             .set_hint("fold it first, with tally.fold(), until that returns 0"),
+            RollupError::Unfilled(name) => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("rollup \"{name}\" is still to be backfilled with events that would be dropped"),
+            )
+            .set_hint("call tally.backfill() until it returns 0"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

@@ -111,6 +111,12 @@ pub fn type_name(oid: Oid) -> String {
     unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
 }
 
+/// Whether there are arrays of a type.
+pub fn has_array_type(oid: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::get_array_type(oid) != pg_sys::InvalidOid }
+}
+
 /// Evaluates a set of expressions, with an optional filter, one event after the other.
 pub struct Projector {
     context: *mut pg_sys::ExprContext,

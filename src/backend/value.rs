@@ -142,14 +142,6 @@ pub struct Extreme {
 }
 
 impl Extreme {
-    pub fn smallest(of: &Expression) -> Self {
-        Self::new(of, false)
-    }
-
-    pub fn greatest(of: &Expression) -> Self {
-        Self::new(of, true)
-    }
-
     /// Whether the type has an order.
     pub fn is_ordered(of: &Expression) -> bool {
         // SAFETY: a type cache look-up.
@@ -159,7 +151,8 @@ impl Extreme {
         }
     }
 
-    fn new(of: &Expression, greatest: bool) -> Self {
+    /// Of nothing yet: the greatest, or else the smallest, of what is added.
+    pub fn new(of: &Expression, greatest: bool) -> Self {
         // SAFETY: type cache entries live as long as the backend.
         let compare = unsafe {
             let entry = pg_sys::lookup_type_cache(of.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
@@ -180,6 +173,11 @@ impl Extreme {
             }
         }
         self.kept = Some(keep(value, &self.expression, arena));
+    }
+
+    /// Whether nothing was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_none()
     }
 
     /// The extreme; `None` of nothing.

@@ -24,6 +24,12 @@ enum Cell {
     Count(i64),
     Sum(NumericSum),
     Extreme(Extreme),
+    /// The value at the earliest or latest time; of several then, the smallest or the greatest.
+    AtExtreme {
+        time: i64,
+        value: Extreme,
+        latest: bool,
+    },
     Distinct(Hll),
     Percentiles(TDigest),
 }
@@ -53,6 +59,7 @@ pub struct Origin<'a> {
     pub tenant: Datum,
     pub account: Datum,
     pub bucket: i64,
+    pub occurred_at: i64,
     pub hasher: &'a ValueHasher,
 }
 
@@ -105,6 +112,15 @@ impl<'d> Groups<'d> {
                         .map_err(|()| self.definition.refuse(&column.name, "is not a finite number"))?;
                 }
                 (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
+                (Cell::AtExtreme { time, value: kept, latest }, Some((expression, Some(value)))) => {
+                    let at = origin.occurred_at;
+                    if kept.is_empty() || (at != *time && (at > *time) == *latest) {
+                        (*time, *kept) = (at, Extreme::new(expression, *latest));
+                    }
+                    if at == *time {
+                        kept.add(value, &mut self.arena);
+                    }
+                }
                 (Cell::Distinct(hll), Some((_, Some(value)))) => {
                     let hashable = self.hashables[index].as_ref().expect("made for every distinct measure");
                     if let Some(coupon) = hashable.coupon(origin.hasher, value) {
@@ -141,7 +157,7 @@ impl<'d> Groups<'d> {
                 push(match cell {
                     Cell::Count(count) => Some(Datum::from(count)),
                     Cell::Sum(sum) => sum.finish(),
-                    Cell::Extreme(extreme) => extreme.finish(),
+                    Cell::Extreme(value) | Cell::AtExtreme { value, .. } => value.finish(),
                     Cell::Distinct(hll) => Some(self.arena.varlena(&hll.to_bytes())),
                     Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.into_summary().to_bytes())),
                 });
@@ -188,8 +204,12 @@ impl<'d> Groups<'d> {
             .measures()
             .map(|column| match (column.kind, &column.expression) {
                 (Kind::Sum, _) => Cell::Sum(NumericSum::default()),
-                (Kind::Min, Some(expression)) => Cell::Extreme(Extreme::smallest(expression)),
-                (Kind::Max, Some(expression)) => Cell::Extreme(Extreme::greatest(expression)),
+                (Kind::Min, Some(expression)) => Cell::Extreme(Extreme::new(expression, false)),
+                (Kind::Max, Some(expression)) => Cell::Extreme(Extreme::new(expression, true)),
+                (Kind::First | Kind::Last, Some(expression)) => {
+                    let latest = column.kind == Kind::Last;
+                    Cell::AtExtreme { time: 0, value: Extreme::new(expression, latest), latest }
+                }
                 (Kind::Distinct, _) => Cell::Distinct(
                     Hll::new(DEFAULT_LGK, origin.hasher.keying()).expect("the default size is valid"),
                 ),

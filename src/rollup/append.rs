@@ -65,10 +65,14 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
 
 fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> Result<usize, RollupError> {
     let mut groups = Groups::new(definition)?;
+    // Earlier events are counted by the backfill. That they can be is found out now, while they can be rejected.
+    let mut waiting = Groups::new(definition)?;
     session::with_owner_rights(|| -> Result<(), RollupError> {
         let mut projector = projector(definition);
         for row in rows {
-            add(definition, &mut projector, &mut groups, row, &hashers[row.tenant_id()])?;
+            let counted = row.occurred_at() >= definition.filled_from;
+            let groups = if counted { &mut groups } else { &mut waiting };
+            add(definition, &mut projector, groups, row, &hashers[row.tenant_id()])?;
         }
         Ok(())
     })?;
@@ -102,6 +106,7 @@ fn add(
         account_id: row.account_id(),
         tenant: row.tenant(),
         account: row.account(),
+        occurred_at: row.occurred_at(),
         bucket: definition.pending_grain().floor(row.occurred_at()),
         hasher,
     };

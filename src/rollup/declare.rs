@@ -1,8 +1,11 @@
-//! Declaring rollups: checks a declaration, makes its tables and views, fills them, and drops them again.
+//! Declaring rollups: checks a declaration, makes its tables and views, fills them, alters and drops them again.
 
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
-use super::fold::{aggregate, bucket, quote};
+use super::fold::quote;
+use super::layout::{self, finished};
+use super::rebuild::{self, within};
+use super::{backfill, retention};
 use crate::backend::expression::{self, type_name};
 use crate::backend::session;
 use crate::backend::value::Extreme;
@@ -25,8 +28,6 @@ const DIMENSION_TYPES: [Oid; 9] = [
     pg_sys::DATEOID,
     pg_sys::TIMESTAMPTZOID,
 ];
-/// Percentiles that a finished view shows of each t-digest.
-const SHOWN_PERCENTILES: [(&str, &str); 3] = [("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")];
 /// Longest rollup name: the longest name made from it, `<name>_quarter_state`, still is an identifier.
 const MAX_NAME: usize = 40;
 
@@ -37,6 +38,7 @@ fn create_rollup(
     measures: Option<Vec<Option<String>>>,
     dimensions: Option<Vec<Option<String>>>,
     filter: Option<&str>,
+    backfill: Option<bool>,
 ) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.create_rollup()");
     let name = rollup_name.unwrap_or_default();
@@ -46,13 +48,8 @@ fn create_rollup(
     if measures.is_empty() {
         return Err(RollupError::Empty("a rollup needs a measure").into());
     }
-    let mut columns = Vec::new();
-    for text in dimensions.unwrap_or_default().into_iter().flatten() {
-        columns.push(dimension(text)?);
-    }
-    for text in &measures {
-        columns.push(measure(text)?);
-    }
+    let mut columns = dimension_columns(dimensions)?;
+    columns.extend(measure_columns(&measures)?);
     if let Some(filter) = filter {
         definition::analyse_filter(filter)?;
     }
@@ -69,10 +66,11 @@ fn create_rollup(
         filter_text: None,
         columns,
         pending: Oid::INVALID,
+        filled_from: i64::MIN,
     };
-    let statements = ddl(&definition);
+    let at_once = backfill.unwrap_or(true);
     session::as_owner(|| -> Result<(), RollupError> {
-        for relation in relations(&definition) {
+        for relation in layout::relations(&definition) {
             let taken = Spi::get_one_with_args::<bool>(
                 "SELECT to_regclass('tally.' || quote_ident($1)) IS NOT NULL",
                 &[relation.as_str().into()],
@@ -81,36 +79,131 @@ fn create_rollup(
                 return Err(RollupError::Exists(relation));
             }
         }
-        for statement in &statements {
-            Spi::run(statement).expect("DDL raises its own errors");
-        }
+        run(&layout::create(&definition));
         let grains: Vec<&str> = definition.grains.iter().map(|grain| grain.name()).collect();
         Spi::run_with_args(
             "INSERT INTO tally.rollup (rollup_name, grains, filter) VALUES ($1, $2, $3)",
             &[name.into(), grains.into(), filter.into()],
         )
         .expect("an INSERT raises its own errors");
-        for (position, column) in definition.columns.iter().enumerate() {
-            Spi::run_with_args(
-                "INSERT INTO tally.rollup_column (rollup_name, position, column_name, kind, expression) \
-                 VALUES ($1, $2, $3, $4, $5)",
-                &[
-                    name.into(),
-                    (position as i32).into(),
-                    column.name.as_str().into(),
-                    column.kind.name().into(),
-                    column.text.as_deref().into(),
-                ],
-            )
-            .expect("an INSERT raises its own errors");
+        register(&definition);
+        if !at_once {
+            backfill::begin(name);
         }
         Ok(())
     })?;
     definition::invalidate();
     // Until the next command this backend still knows the rollups that it knew before.
     session::advance_command();
-    super::append::fill(name, "true")?;
+    // Of a rollup that is to be backfilled, only the events from now on are counted here.
+    super::append::fill(name, if at_once { "true" } else { "occurred_at >= now()" })?;
     Ok(())
+}
+
+/// Adds measures and dimensions: makes the tables anew, keeps the buckets whose events were dropped as they are, and fills
+/// the others from the events.
+#[pg_extern(sql = false)]
+fn alter_rollup(
+    rollup_name: Option<&str>,
+    add_measures: Option<Vec<Option<String>>>,
+    add_dimensions: Option<Vec<Option<String>>>,
+) -> Result<(), ErrorReport> {
+    session::require_writable(c"tally.alter_rollup()");
+    let name = rollup_name.unwrap_or_default();
+    let measures: Vec<String> = add_measures.unwrap_or_default().into_iter().flatten().collect();
+    let (new_dimensions, new_measures) = (dimension_columns(add_dimensions)?, measure_columns(&measures)?);
+    if new_dimensions.is_empty() && new_measures.is_empty() {
+        return Err(RollupError::Empty("nothing is to be added").into());
+    }
+    if session::has_fixed_snapshot() {
+        return Err(RollupError::OldSnapshot.into());
+    }
+    definition::lock_out_ingest();
+    let definitions = definition::all()?;
+    let old = definition::find(&definitions, name)?;
+    let kept = |column: &Column| column.copied();
+    let mut columns: Vec<Column> = old.dimensions().map(kept).collect();
+    columns.extend(new_dimensions);
+    columns.extend(old.measures().map(kept));
+    columns.extend(new_measures);
+    check_names(&columns)?;
+    let frozen = retention::horizon().map(|(horizon, _)| rebuild::ceiling(old, horizon));
+    let new = Definition {
+        name: name.to_owned(),
+        grains: old.grains.clone(),
+        filter: None,
+        filter_text: None,
+        columns,
+        pending: Oid::INVALID,
+        filled_from: old.filled_from,
+    };
+    session::as_owner(|| {
+        // Waits for a running fold.
+        Spi::run_with_args("SELECT pg_advisory_xact_lock($1::oid::int4, 1)", &[old.pending.into()])
+            .expect("a lock raises its own errors");
+        run(&layout::drop_views(old));
+        run(&layout::set_aside(old));
+        run(&layout::create(&new));
+        let kept = frozen.map_or_else(|| "false".to_owned(), |end| within("bucket", &(i64::MIN..end)));
+        run(&layout::copy_aside(old, &kept));
+        Spi::run_with_args("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()])
+            .expect("a DELETE raises its own errors");
+        register(&new);
+    });
+    definition::invalidate();
+    session::advance_command();
+    super::append::fill(name, &within("occurred_at", &(frozen.unwrap_or(i64::MIN)..i64::MAX)))?;
+    Ok(())
+}
+
+fn run(statements: &[String]) {
+    for statement in statements {
+        Spi::run(statement).expect("DDL raises its own errors");
+    }
+}
+
+fn register(definition: &Definition) {
+    for (position, column) in definition.columns.iter().enumerate() {
+        Spi::run_with_args(
+            "INSERT INTO tally.rollup_column (rollup_name, position, column_name, kind, expression) \
+             VALUES ($1, $2, $3, $4, $5)",
+            &[
+                definition.name.as_str().into(),
+                (position as i32).into(),
+                column.name.as_str().into(),
+                column.kind.name().into(),
+                column.text.as_deref().into(),
+            ],
+        )
+        .expect("an INSERT raises its own errors");
+    }
+}
+
+fn dimension_columns(texts: Option<Vec<Option<String>>>) -> Result<Vec<Column>, RollupError> {
+    texts.unwrap_or_default().into_iter().flatten().map(dimension).collect()
+}
+
+/// A first or last value brings a measure of its own with it, the time of that value.
+fn measure_columns(texts: &[String]) -> Result<Vec<Column>, RollupError> {
+    let mut columns = Vec::new();
+    for text in texts {
+        let column = measure(text)?;
+        let of_time = match column.kind {
+            Kind::First => Some("min"),
+            Kind::Last => Some("max"),
+            _ => None,
+        };
+        let time = of_time.map(|kind| {
+            let value = column.text.as_deref().expect("has an argument");
+            measure(&format!(
+                "{kind}(CASE WHEN ({value}\n) IS NOT NULL THEN occurred_at END) AS {}",
+                column.time_name()
+            ))
+        });
+        columns.push(column);
+        columns.extend(time.transpose()?);
+    }
+    Ok(columns)
 }
 
 #[pg_extern(sql = false)]
@@ -120,10 +213,9 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
     session::as_owner(|| {
+        run(&layout::drop_views(definition));
         for grain in &definition.grains {
-            let (view, base) = (format!("{rollup_name}_{grain}"), format!("{rollup_name}_{grain}_base"));
-            Spi::run(&format!("DROP VIEW tally.{}, tally.{}", quote(&view), quote(&format!("{view}_state"))))
-                .expect("DDL raises its own errors");
+            let base = format!("{rollup_name}_{grain}_base");
             Spi::run(&format!("DROP TABLE tally.{}", quote(&base))).expect("DDL raises its own errors");
         }
         Spi::run(&format!("DROP TABLE tally.{}", quote(&format!("{rollup_name}_pending"))))
@@ -188,6 +280,11 @@ fn measure(text: &str) -> Result<Column, RollupError> {
         Kind::Min | Kind::Max if !Extreme::is_ordered(&expression) => {
             Some("min and max need a type with an order")
         }
+        Kind::First | Kind::Last
+            if !Extreme::is_ordered(&expression) || !expression::has_array_type(expression.type_oid) =>
+        {
+            Some("first and last need a type that has an order and is not an array")
+        }
         _ => None,
     };
     match problem {
@@ -218,155 +315,4 @@ fn check_names(columns: &[Column]) -> Result<(), RollupError> {
         }
     }
     Ok(())
-}
-
-fn relations(definition: &Definition) -> Vec<String> {
-    let name = &definition.name;
-    let mut relations = vec![format!("{name}_pending")];
-    for grain in &definition.grains {
-        relations.extend([
-            format!("{name}_{grain}_base"),
-            format!("{name}_{grain}"),
-            format!("{name}_{grain}_state"),
-        ]);
-    }
-    relations
-}
-
-/// Columns that the finished view shows of a column: name, SQL over the state view, comment.
-fn finished(column: &Column) -> Vec<(String, String, String)> {
-    let (name, quoted) = (&column.name, quote(&column.name));
-    match column.kind {
-        Kind::Dimension => vec![(name.clone(), quoted, "dimension".into())],
-        Kind::Distinct => vec![
-            (
-                name.clone(),
-                format!("tally.distinct_count({quoted})"),
-                "estimated number of distinct values".into(),
-            ),
-            (
-                format!("{name}_stderr"),
-                format!("tally.distinct_count({quoted}) * tally.stderror({quoted})"),
-                format!("standard error of {name}, in values"),
-            ),
-        ],
-        Kind::Percentiles => SHOWN_PERCENTILES
-            .iter()
-            .map(|(suffix, fraction)| {
-                (
-                    format!("{name}_{suffix}"),
-                    format!("tally.approx_percentile({fraction}, {quoted})"),
-                    format!("estimated value at fraction {fraction}"),
-                )
-            })
-            .collect(),
-        kind => vec![(name.clone(), quoted, kind.name().into())],
-    }
-}
-
-fn column_type(column: &Column) -> String {
-    match (column.kind, &column.expression) {
-        (Kind::Distinct, _) => "tally.hll".into(),
-        (Kind::Percentiles, _) => "tally.tdigest".into(),
-        (Kind::Count, _) | (_, None) => "bigint".into(),
-        (_, Some(expression)) if expression.collation != Oid::INVALID => {
-            format!("{} COLLATE \"C\"", type_name(expression.type_oid))
-        }
-        (_, Some(expression)) => type_name(expression.type_oid),
-    }
-}
-
-fn ddl(definition: &Definition) -> Vec<String> {
-    let name = &definition.name;
-    let columns: String = definition
-        .columns
-        .iter()
-        .map(|column| {
-            let sketch = matches!(column.kind, Kind::Distinct | Kind::Percentiles | Kind::Count);
-            format!(
-                ", {} {}{}",
-                quote(&column.name),
-                column_type(column),
-                if sketch { " NOT NULL" } else { "" }
-            )
-        })
-        .collect();
-    let keys = "tenant_id text COLLATE \"C\" NOT NULL, account_id text COLLATE \"C\" NOT NULL, \
-                bucket timestamptz NOT NULL";
-    let pending = quote(&format!("{name}_pending"));
-    // A dense sketch and a digest together exceed the usual 2 kB: kept in line, a reader needs no second look-up.
-    let mut statements = vec![
-        format!(
-            "CREATE TABLE tally.{pending} ({keys}{columns}) WITH (toast_tuple_target = 8160, \
-             autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, \
-             autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000)"
-        ),
-        format!("SELECT tally.secure_table('tally.{pending}')"),
-        format!("GRANT SELECT ON tally.{pending} TO tally_reader"),
-        format!(
-            "COMMENT ON TABLE tally.{pending} IS 'rollup {name}: rows written by ingest, not yet folded'"
-        ),
-    ];
-    let dimensions: String =
-        definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
-    let names: String =
-        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
-    let merged: String = definition
-        .measures()
-        .map(|column| format!(", {} AS {}", aggregate(column.kind, &column.name), quote(&column.name)))
-        .collect();
-    let places = (1..=3 + definition.dimensions().count())
-        .map(|place| place.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let shown: Vec<_> = definition.columns.iter().flat_map(finished).collect();
-    let finished: String = shown.iter().map(|(name, sql, _)| format!(", {sql} AS {}", quote(name))).collect();
-    for &grain in &definition.grains {
-        let base = quote(&format!("{name}_{grain}_base"));
-        let (view, state) = (quote(&format!("{name}_{grain}")), quote(&format!("{name}_{grain}_state")));
-        let key = quote(&format!("{name}_{grain}_key"));
-        statements.extend([
-            format!(
-                "CREATE TABLE tally.{base} ({keys}{columns}, CONSTRAINT {key} UNIQUE NULLS NOT DISTINCT \
-                 (tenant_id, account_id, bucket{dimensions})) WITH (fillfactor = 70, toast_tuple_target = 8160)"
-            ),
-            format!("SELECT tally.secure_table('tally.{base}')"),
-            format!("GRANT SELECT ON tally.{base} TO tally_reader"),
-            format!("COMMENT ON TABLE tally.{base} IS 'rollup {name} by {grain}: folded rows'"),
-            format!(
-                "CREATE VIEW tally.{state} WITH (security_invoker = true) AS \
-                 SELECT tenant_id, account_id, bucket{dimensions}{merged} FROM (\
-                 SELECT tenant_id, account_id, bucket{names} FROM tally.{base} UNION ALL \
-                 SELECT tenant_id, account_id, {} AS bucket{names} FROM tally.{pending}) AS rows GROUP BY {places}",
-                bucket(definition, grain)
-            ),
-            format!(
-                "CREATE VIEW tally.{view} WITH (security_invoker = true) AS \
-                 SELECT tenant_id, account_id, bucket{finished} FROM tally.{state}"
-            ),
-            format!("GRANT SELECT ON tally.{view}, tally.{state} TO tally_reader"),
-            format!("COMMENT ON VIEW tally.{view} IS 'rollup {name} by {grain} (UTC): finished numbers'"),
-            format!("COMMENT ON VIEW tally.{state} IS 'rollup {name} by {grain} (UTC): sketches, for further roll-ups'"),
-        ]);
-        for (column, comment) in [
-            ("tenant_id", "the tenant"),
-            ("account_id", "the account"),
-            ("bucket", "start of the bucket (UTC)"),
-        ] {
-            for view in [&view, &state] {
-                statements.push(format!("COMMENT ON COLUMN tally.{view}.{column} IS '{comment}'"));
-            }
-        }
-        for (column, _, comment) in &shown {
-            statements.push(format!("COMMENT ON COLUMN tally.{view}.{} IS '{comment}'", quote(column)));
-        }
-        for column in &definition.columns {
-            statements.push(format!(
-                "COMMENT ON COLUMN tally.{state}.{} IS '{}'",
-                quote(&column.name),
-                column.kind.name()
-            ));
-        }
-    }
-    statements
 }

@@ -19,10 +19,14 @@ pub enum Kind {
     Max,
     Distinct,
     Percentiles,
+    /// The value of the earliest event; the measure `<name>_at` has its time.
+    First,
+    /// The value of the latest event; the measure `<name>_at` has its time.
+    Last,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 7] = [
+    const ALL: [(Kind, &'static str); 9] = [
         (Kind::Dimension, "dimension"),
         (Kind::Count, "count"),
         (Kind::Sum, "sum"),
@@ -30,6 +34,8 @@ impl Kind {
         (Kind::Max, "max"),
         (Kind::Distinct, "distinct"),
         (Kind::Percentiles, "percentiles"),
+        (Kind::First, "first"),
+        (Kind::Last, "last"),
     ];
 
     /// The word for it in declarations.
@@ -65,6 +71,23 @@ pub struct Column {
     pub text: Option<String>,
 }
 
+impl Column {
+    /// The same column again.
+    pub fn copied(&self) -> Column {
+        Column {
+            name: self.name.clone(),
+            kind: self.kind,
+            expression: self.expression,
+            text: self.text.clone(),
+        }
+    }
+
+    /// Of a first or last value: the measure that has its time.
+    pub fn time_name(&self) -> String {
+        format!("{}_at", self.name)
+    }
+}
+
 /// A declared rollup, its expressions analysed.
 pub struct Definition {
     pub name: String,
@@ -74,6 +97,8 @@ pub struct Definition {
     /// Dimensions, then measures.
     pub columns: Vec<Column>,
     pub pending: Oid,
+    /// Microseconds since 2000: earlier events wait to be backfilled. The least number where none do.
+    pub filled_from: i64,
 }
 
 impl Definition {
@@ -126,7 +151,10 @@ fn load() -> Result<Vec<Definition>, RollupError> {
         Spi::connect(|client| {
             let rows = client.select(
                 "SELECT r.rollup_name, r.grains, r.filter, c.column_name, c.kind, c.expression, \
-                        ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid \
+                        ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid, \
+                        (SELECT (extract(epoch FROM b.filled_from) * 1000000)::int8 - 946684800000000 \
+                           FROM tally.rollup_backfill AS b \
+                          WHERE b.rollup_name = r.rollup_name AND b.finished_at IS NULL) \
                    FROM tally.rollup AS r JOIN tally.rollup_column AS c USING (rollup_name) \
                   ORDER BY r.rollup_name, c.position",
                 None,
@@ -141,6 +169,7 @@ fn load() -> Result<Vec<Definition>, RollupError> {
                     row.get::<String>(5)?.expect("not null"),
                     row.get::<String>(6)?,
                     row.get::<Oid>(7)?.expect("not null"),
+                    row.get::<i64>(8)?.unwrap_or(i64::MIN),
                 ))
             })
             .collect::<Result<Vec<_>, pgrx::spi::Error>>()
@@ -149,12 +178,20 @@ fn load() -> Result<Vec<Definition>, RollupError> {
     .expect("the columns have these types");
 
     let mut definitions: Vec<Definition> = Vec::new();
-    for (name, grains, filter, column, kind, expression, pending) in rows {
+    for (name, grains, filter, column, kind, expression, pending, filled_from) in rows {
         if definitions.last().is_none_or(|last| last.name != name) {
             let filter_text = filter;
             let filter = filter_text.as_deref().map(analyse_filter).transpose()?;
             let grains = grains.iter().map(|grain| grain.parse().expect("checked when declared")).collect();
-            definitions.push(Definition { name, grains, filter, filter_text, columns: Vec::new(), pending });
+            definitions.push(Definition {
+                name,
+                grains,
+                filter,
+                filter_text,
+                columns: Vec::new(),
+                pending,
+                filled_from,
+            });
         }
         let kind: Kind = kind.parse().expect("a check constraint lists the kinds");
         let text = expression;

@@ -1,7 +1,7 @@
 //! Folding: merges pending rows into the base rows, invisibly to readers.
 
 use super::RollupError;
-use super::definition::{self, Definition, Kind};
+use super::definition::{self, Column, Definition, Kind};
 use crate::backend::session;
 use crate::settings;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -79,14 +79,12 @@ fn merge(definition: &Definition, grain: Grain) -> String {
         definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
     let names: String =
         definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
-    let merged: String =
-        definition.measures().map(|column| format!(", {}", aggregate(column.kind, &column.name))).collect();
+    let merged: String = definition.measures().map(|column| format!(", {}", aggregate(column))).collect();
     let places = (1..=3 + definition.dimensions().count())
         .map(|place| place.to_string())
         .collect::<Vec<_>>()
         .join(", ");
-    let updates =
-        definition.measures().map(|column| update(column.kind, &column.name)).collect::<Vec<_>>().join(", ");
+    let updates = definition.measures().map(update).collect::<Vec<_>>().join(", ");
     format!(
         ", {grain}_merged AS (INSERT INTO tally.{base} AS base (tenant_id, account_id, bucket{names}) \
          SELECT tenant_id, account_id, {bucket}{dimensions}{merged} FROM taken GROUP BY {places} ORDER BY {places} \
@@ -104,28 +102,43 @@ pub fn bucket(definition: &Definition, grain: Grain) -> String {
 }
 
 /// SQL that merges a measure's states.
-pub fn aggregate(kind: Kind, name: &str) -> String {
-    let name = quote(name);
-    match kind {
+pub fn aggregate(column: &Column) -> String {
+    let name = quote(&column.name);
+    let at = quote(&column.time_name());
+    match column.kind {
         Kind::Count => format!("sum({name})::int8"),
         Kind::Sum => format!("sum({name})"),
         Kind::Min => format!("min({name})"),
         Kind::Max => format!("max({name})"),
         Kind::Distinct | Kind::Percentiles => format!("tally.rollup({name})"),
+        Kind::First => {
+            format!("(array_agg({name} ORDER BY {at}, {name}) FILTER (WHERE {name} IS NOT NULL))[1]")
+        }
+        Kind::Last => format!(
+            "(array_agg({name} ORDER BY {at} DESC, {name} DESC) FILTER (WHERE {name} IS NOT NULL))[1]"
+        ),
         Kind::Dimension => unreachable!("a dimension isn't merged"),
     }
 }
 
-fn update(kind: Kind, name: &str) -> String {
-    let name = quote(name);
-    match kind {
-        Kind::Count => format!("{name} = base.{name} + excluded.{name}"),
-        Kind::Sum => {
-            format!("{name} = coalesce(base.{name} + excluded.{name}, base.{name}, excluded.{name})")
-        }
+/// What an added measure knows nothing of is null, and stays out of the sum.
+fn update(column: &Column) -> String {
+    let name = quote(&column.name);
+    let at = quote(&column.time_name());
+    let either = |both: &str| format!("{name} = coalesce({both}, base.{name}, excluded.{name})");
+    let replaced = |order: &str| {
+        format!(
+            "{name} = CASE WHEN base.{name} IS NULL OR (excluded.{at}, excluded.{name}) {order} (base.{at}, base.{name}) \
+             THEN excluded.{name} ELSE base.{name} END"
+        )
+    };
+    match column.kind {
+        Kind::Count | Kind::Sum => either(&format!("base.{name} + excluded.{name}")),
         Kind::Min => format!("{name} = least(base.{name}, excluded.{name})"),
         Kind::Max => format!("{name} = greatest(base.{name}, excluded.{name})"),
-        Kind::Distinct | Kind::Percentiles => format!("{name} = tally.merge(base.{name}, excluded.{name})"),
+        Kind::Distinct | Kind::Percentiles => either(&format!("tally.merge(base.{name}, excluded.{name})")),
+        Kind::First => replaced("<"),
+        Kind::Last => replaced(">"),
         Kind::Dimension => unreachable!("a dimension isn't merged"),
     }
 }

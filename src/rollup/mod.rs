@@ -1,14 +1,16 @@
 //! Rollups: declared sets of dimensions and measures, kept per tenant, account and time bucket.
 //!
-//! `declare` makes them, `append` writes what a batch adds as pending rows, `fold` merges pending rows into the base
+//! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for; `append` writes what a batch adds as pending rows, `fold` merges pending rows into the base
 //! rows; the views show both. `verify` compares them with the events, `rebuild` makes them anew, `retention` drops old
 //! events once every rollup has them.
 
 mod accumulate;
 mod append;
+mod backfill;
 mod declare;
 mod definition;
 mod fold;
+mod layout;
 mod rebuild;
 mod retention;
 mod verify;
@@ -42,6 +44,8 @@ pub enum RollupError {
     Range,
     /// Events of buckets from before this moment (text) are gone.
     Frozen(String),
+    /// Events that would be dropped are still to be backfilled.
+    Unfilled(String),
     /// Pending rows still stand for events that would be dropped.
     Pending(String),
     /// No such rollup.

@@ -31,6 +31,9 @@ fn drop_raw(before: TimestampWithTimeZone) -> Result<SetOfIterator<'static, Stri
     let definitions = definition::all()?;
     let dropped = session::as_owner(|| -> Result<Vec<String>, RollupError> {
         for definition in definitions.iter() {
+            if definition.filled_from != i64::MIN {
+                return Err(RollupError::Unfilled(definition.name.clone()));
+            }
             let pending = quote(&format!("{}_pending", definition.name));
             let unfolded = Spi::get_one_with_args::<bool>(
                 &format!(

@@ -114,7 +114,7 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
         }
         inputs
             .push_str(&text.map_or_else(|| ", 1".to_owned(), |text| format!(", {}", argument(column, text))));
-        measures.push_str(&format!(", {} AS c{place}", recomputed(column, place)));
+        measures.push_str(&format!(", {} AS c{place}", recomputed(definition, column, place)));
         stored.push_str(&format!(", {name} AS c{place}"));
         differences.push(difference(column, place));
     }
@@ -151,7 +151,7 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
            FROM s FULL JOIN r ON {ours} = {theirs}, \
                 LATERAL (VALUES {rows}) AS difference (measure, differs, stored, recomputed) \
           WHERE s.tenant_id IS NULL OR r.tenant_id IS NULL OR difference.differs ORDER BY 2, 3, 4, 5, 6",
-        raw = within("events.occurred_at", &whole),
+        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end)),
         kept = within("bucket", &whole),
         ours = key("s"),
         theirs = key("r"),
@@ -181,7 +181,11 @@ fn argument(column: &Column, text: &str) -> String {
     }
 }
 
-fn recomputed(column: &Column, place: usize) -> String {
+fn recomputed(definition: &Definition, column: &Column, place: usize) -> String {
+    let time_of = |column: &Column| {
+        let name = column.time_name();
+        definition.columns.iter().position(|other| other.name == name).expect("declared together")
+    };
     match column.kind {
         Kind::Count => format!("count(c{place})"),
         Kind::Sum => format!("sum(c{place})"),
@@ -189,6 +193,16 @@ fn recomputed(column: &Column, place: usize) -> String {
         Kind::Max => format!("max(c{place})"),
         Kind::Distinct => format!("tally.hll(c{place}, key.sketch_key, key.sketch_epoch)"),
         Kind::Percentiles => format!("tally.tdigest(c{place}, {COMPRESSION})"),
+        Kind::First => {
+            format!(
+                "(array_agg(c{place} ORDER BY c{}, c{place}) FILTER (WHERE c{place} IS NOT NULL))[1]",
+                time_of(column)
+            )
+        }
+        Kind::Last => format!(
+            "(array_agg(c{place} ORDER BY c{} DESC, c{place} DESC) FILTER (WHERE c{place} IS NOT NULL))[1]",
+            time_of(column)
+        ),
         Kind::Dimension => unreachable!("a dimension isn't recomputed"),
     }
 }

@@ -17,6 +17,7 @@ const EVERYTHING: &str = "SELECT tally.create_rollup('everything', grains => '{h
       $$distinct(tally.property_number(properties, 'n')) AS numbers$$,
       $$distinct(decode(md5(name), 'hex')) AS bytes$$,
       $$sum(tally.property_number(properties, 'n')) AS total$$, 'min(user_id) AS least', 'max(occurred_at) AS latest',
+      'first(user_id) AS opener', $$last((properties->>'n')::int) AS closing$$,
       $$percentiles(tally.property_float(properties, 'n')) AS n$$],
     filter => $$name <> 'skipped'$$)";
 
@@ -116,6 +117,9 @@ fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
         ("total = total + 0.5", "total"),
         ("least = 'a'", "least"),
         ("latest = latest + interval '1 microsecond'", "latest"),
+        ("opener = 'intruder'", "opener"),
+        ("closing = closing + 1", "closing"),
+        ("closing_at = closing_at + interval '1 microsecond'", "closing_at"),
         ("users = tally.hll_from_text_of_other(users)", "users"),
         ("n = (SELECT tally.merge(n, tally.tdigest(5000::float8, 200)))", "n"),
     ] {
@@ -226,6 +230,102 @@ fn status_says_what_waits() {
     assert_eq!((left, all, freshness), (0, pending + folded, 0.0));
 }
 
+/// The switch from waiting to counted, event by event, while writers send more.
+#[test]
+fn a_backfill_in_steps_counts_each_event_once_while_ingest_goes_on() {
+    let bench = Bench::new("backfill");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    for start in (0..3000).step_by(500) {
+        ingest(&mut loader, &batch(start..start + 500)).unwrap();
+    }
+    admin.batch_execute(&EVERYTHING.replace("'skipped'$$)", "'skipped'$$, backfill => false)")).unwrap();
+    let events = "SELECT coalesce(sum(events), 0)::int8 FROM tally.everything_month";
+    let sum = |admin: &mut Client| -> i64 {
+        let mut transaction = admin.transaction().unwrap();
+        transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+        transaction.query_one(events, &[]).unwrap().get(0)
+    };
+    assert_eq!(sum(&mut admin), 0, "nothing is counted yet");
+    // Dropping raw events would lose what waits.
+    fold_all(&mut admin, "usage");
+    let problem = admin.query("SELECT tally.drop_raw('2025-06-01')", &[]).unwrap_err();
+    assert_eq!(problem.code(), Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{problem}");
+
+    let mut steps = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut loader = bench.loader();
+            for number in 3000..3600 {
+                ingest(&mut loader, &batch([number, number - 3000])).unwrap();
+            }
+        });
+        while admin.query_one("SELECT tally.backfill('everything', 400)", &[]).unwrap().get::<_, i64>(0) > 0 {
+            steps += 1;
+            if steps % 5 == 0 {
+                assert_right(&mut admin, "everything");
+            }
+        }
+    });
+    assert!(steps > 5, "{steps} steps");
+    assert_right(&mut admin, "everything");
+    let row = admin
+        .query_one("SELECT finished_at IS NOT NULL, events_done FROM tally.rollup_backfill", &[])
+        .unwrap();
+    assert!(row.get::<_, bool>(0) && row.get::<_, i64>(1) >= 3000, "{row:?}");
+    let counted: i64 = bench
+        .database
+        .superuser()
+        .query_one("SELECT count(*) FROM tally.events WHERE name <> 'skipped'", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(sum(&mut admin), counted);
+}
+
+/// What was added is filled from the events that are there, and null where they were dropped.
+#[test]
+fn an_altered_rollup_keeps_frozen_buckets() {
+    let bench = Bench::new("altered");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    admin.batch_execute(EVERYTHING).unwrap();
+    ingest(&mut loader, &batch(0..900)).unwrap();
+    for rollup in ["usage", "everything"] {
+        fold_all(&mut admin, rollup);
+    }
+    admin.execute("SELECT tally.drop_raw('2025-03-01')", &[]).unwrap();
+    let numbers = "SELECT sum(events)::int8, sum(total)::text, max(closing) FROM tally.everything_month";
+    let read = |admin: &mut Client, query: &str| -> (i64, String, i32) {
+        let mut transaction = admin.transaction().unwrap();
+        transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+        let row = transaction.query_one(query, &[]).unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    };
+    let before = read(&mut admin, numbers);
+    admin
+        .batch_execute(
+            "SELECT tally.alter_rollup('everything', '{count(*) AS again,last(name) AS said}', '{event_id AS id}')",
+        )
+        .unwrap();
+    assert_eq!(read(&mut admin, numbers), before);
+    assert_right(&mut admin, "everything");
+    let added = "SELECT count(*) FILTER (WHERE again IS NULL), \
+                        bool_and(again IS NULL OR again = events)::text, count(*) FILTER (WHERE said IS NULL)::int4 \
+                   FROM tally.everything_hour";
+    let (frozen, equal, unknown) = read(&mut admin, added);
+    assert!(frozen > 0 && equal == "true" && i64::from(unknown) == frozen, "{frozen} {equal} {unknown}");
+    // A late event of a frozen bucket still counts.
+    fold_all(&mut admin, "everything");
+    for (call, code) in [
+        ("'none', '{count(*) AS n}'", SqlState::UNDEFINED_OBJECT),
+        ("'everything'", SqlState::INVALID_PARAMETER_VALUE),
+        ("'everything', '{count(*) AS events}'", SqlState::DUPLICATE_COLUMN),
+        ("'everything', '{count(*) AS said_at, count(*) AS said_at}'", SqlState::DUPLICATE_COLUMN),
+        ("'everything', '{first(properties) AS p, first(ARRAY[1]) AS q}'", SqlState::DATATYPE_MISMATCH),
+    ] {
+        let problem = admin.query(&format!("SELECT tally.alter_rollup({call})"), &[]).unwrap_err();
+        assert_eq!(problem.code(), Some(&code), "{call}: {problem}");
+    }
+}
+
 /// Random schedules on one thread, each step checked. `TALLY_CASES` steps, 120 unless told otherwise.
 #[test]
 fn every_schedule_ends_in_the_recomputed_numbers() {
@@ -235,6 +335,7 @@ fn every_schedule_ends_in_the_recomputed_numbers() {
     let mut admin = bench.admin();
     let mut loaders = [bench.loader(), bench.loader(), bench.loader()];
     let (mut sent, mut kept) = (BTreeSet::new(), BTreeSet::from(["usage"]));
+    let mut added = 0;
     for case in 0..cases {
         let loader = &mut loaders[random.below(3)];
         match random.below(10) {
@@ -272,11 +373,32 @@ fn every_schedule_ends_in_the_recomputed_numbers() {
                         .unwrap();
                 }
             }
-            _ if kept.remove("everything") => {
-                admin.execute("SELECT tally.drop_rollup('everything')", &[]).unwrap();
-            }
+            _ if kept.contains("everything") => match random.below(3) {
+                0 => {
+                    admin.execute("SELECT tally.drop_rollup('everything')", &[]).unwrap();
+                    kept.remove("everything");
+                    added = 0;
+                }
+                1 if added < 3 => {
+                    added += 1;
+                    admin
+                        .batch_execute(&format!(
+                            "SELECT tally.alter_rollup('everything', \
+                               add_measures => '{{last(name) AS said_{added},distinct(user_id) AS who_{added}}}', \
+                               add_dimensions => ARRAY[$$(properties->>'n')::int % {added} AS part_{added}$$])"
+                        ))
+                        .unwrap();
+                }
+                _ => {
+                    let events = 1 + random.below(100) as i64;
+                    admin.execute("SELECT tally.backfill('everything', $1)", &[&events]).unwrap();
+                }
+            },
             _ => {
-                admin.batch_execute(EVERYTHING).unwrap();
+                let later = if random.below(2) == 0 { ", backfill => false)" } else { ")" };
+                admin
+                    .batch_execute(&EVERYTHING.replace("'skipped'$$)", &format!("'skipped'$${later}")))
+                    .unwrap();
                 kept.insert("everything");
             }
         }

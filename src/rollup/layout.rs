@@ -1,0 +1,208 @@
+//! How a rollup lies in the database: its tables and views, as SQL.
+
+use super::definition::{Column, Definition, Kind};
+use super::fold::{aggregate, bucket, quote};
+use crate::backend::expression::type_name;
+use pgrx::pg_sys::Oid;
+
+/// Percentiles that a finished view shows of each t-digest.
+const SHOWN_PERCENTILES: [(&str, &str); 3] = [("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")];
+
+/// Names of its tables and views.
+pub fn relations(definition: &Definition) -> Vec<String> {
+    let name = &definition.name;
+    let mut relations = vec![format!("{name}_pending")];
+    for grain in &definition.grains {
+        relations.extend([
+            format!("{name}_{grain}_base"),
+            format!("{name}_{grain}"),
+            format!("{name}_{grain}_state"),
+        ]);
+    }
+    relations
+}
+
+/// Columns that the finished view shows of a column: name, SQL over the state view, comment.
+pub fn finished(column: &Column) -> Vec<(String, String, String)> {
+    let (name, quoted) = (&column.name, quote(&column.name));
+    match column.kind {
+        Kind::Dimension => vec![(name.clone(), quoted, "dimension".into())],
+        Kind::Distinct => vec![
+            (
+                name.clone(),
+                format!("tally.distinct_count({quoted})"),
+                "estimated number of distinct values".into(),
+            ),
+            (
+                format!("{name}_stderr"),
+                format!("tally.distinct_count({quoted}) * tally.stderror({quoted})"),
+                format!("standard error of {name}, in values"),
+            ),
+        ],
+        Kind::Percentiles => SHOWN_PERCENTILES
+            .iter()
+            .map(|(suffix, fraction)| {
+                (
+                    format!("{name}_{suffix}"),
+                    format!("tally.approx_percentile({fraction}, {quoted})"),
+                    format!("estimated value at fraction {fraction}"),
+                )
+            })
+            .collect(),
+        Kind::First | Kind::Last => {
+            vec![(name.clone(), quoted, format!("{} value, that of {name}_at", column.kind.name()))]
+        }
+        kind => vec![(name.clone(), quoted, kind.name().into())],
+    }
+}
+
+fn column_type(column: &Column) -> String {
+    match (column.kind, &column.expression) {
+        (Kind::Distinct, _) => "tally.hll".into(),
+        (Kind::Percentiles, _) => "tally.tdigest".into(),
+        (Kind::Count, _) | (_, None) => "bigint".into(),
+        (_, Some(expression)) if expression.collation != Oid::INVALID => {
+            format!("{} COLLATE \"C\"", type_name(expression.type_oid))
+        }
+        (_, Some(expression)) => type_name(expression.type_oid),
+    }
+}
+
+/// Statements that make the tables and views.
+pub fn create(definition: &Definition) -> Vec<String> {
+    let name = &definition.name;
+    let columns: String = definition
+        .columns
+        .iter()
+        .map(|column| format!(", {} {}", quote(&column.name), column_type(column)))
+        .collect();
+    let keys = "tenant_id text COLLATE \"C\" NOT NULL, account_id text COLLATE \"C\" NOT NULL, \
+                bucket timestamptz NOT NULL";
+    let pending = quote(&format!("{name}_pending"));
+    // A dense sketch and a digest together exceed the usual 2 kB: kept in line, a reader needs no second look-up.
+    let mut statements = vec![
+        format!(
+            "CREATE TABLE tally.{pending} ({keys}{columns}) WITH (toast_tuple_target = 8160, \
+             autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, \
+             autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000)"
+        ),
+        format!("SELECT tally.secure_table('tally.{pending}')"),
+        format!("GRANT SELECT ON tally.{pending} TO tally_reader"),
+        format!(
+            "COMMENT ON TABLE tally.{pending} IS 'rollup {name}: rows written by ingest, not yet folded'"
+        ),
+    ];
+    let dimensions: String =
+        definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
+    let names: String =
+        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
+    let merged: String = definition
+        .measures()
+        .map(|column| format!(", {} AS {}", aggregate(column), quote(&column.name)))
+        .collect();
+    let places = (1..=3 + definition.dimensions().count())
+        .map(|place| place.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let shown: Vec<_> = definition.columns.iter().flat_map(finished).collect();
+    let finished: String = shown.iter().map(|(name, sql, _)| format!(", {sql} AS {}", quote(name))).collect();
+    for &grain in &definition.grains {
+        let base = quote(&format!("{name}_{grain}_base"));
+        let (view, state) = (quote(&format!("{name}_{grain}")), quote(&format!("{name}_{grain}_state")));
+        let key = quote(&format!("{name}_{grain}_key"));
+        statements.extend([
+            format!(
+                "CREATE TABLE tally.{base} ({keys}{columns}, CONSTRAINT {key} UNIQUE NULLS NOT DISTINCT \
+                 (tenant_id, account_id, bucket{dimensions})) WITH (fillfactor = 70, toast_tuple_target = 8160)"
+            ),
+            format!("SELECT tally.secure_table('tally.{base}')"),
+            format!("GRANT SELECT ON tally.{base} TO tally_reader"),
+            format!("COMMENT ON TABLE tally.{base} IS 'rollup {name} by {grain}: folded rows'"),
+            format!(
+                "CREATE VIEW tally.{state} WITH (security_invoker = true) AS \
+                 SELECT tenant_id, account_id, bucket{dimensions}{merged} FROM (\
+                 SELECT tenant_id, account_id, bucket{names} FROM tally.{base} UNION ALL \
+                 SELECT tenant_id, account_id, {} AS bucket{names} FROM tally.{pending}) AS rows GROUP BY {places}",
+                bucket(definition, grain)
+            ),
+            format!(
+                "CREATE VIEW tally.{view} WITH (security_invoker = true) AS \
+                 SELECT tenant_id, account_id, bucket{finished} FROM tally.{state}"
+            ),
+            format!("GRANT SELECT ON tally.{view}, tally.{state} TO tally_reader"),
+            format!("COMMENT ON VIEW tally.{view} IS 'rollup {name} by {grain} (UTC): finished numbers'"),
+            format!("COMMENT ON VIEW tally.{state} IS 'rollup {name} by {grain} (UTC): sketches, for further roll-ups'"),
+        ]);
+        for (column, comment) in [
+            ("tenant_id", "the tenant"),
+            ("account_id", "the account"),
+            ("bucket", "start of the bucket (UTC)"),
+        ] {
+            for view in [&view, &state] {
+                statements.push(format!("COMMENT ON COLUMN tally.{view}.{column} IS '{comment}'"));
+            }
+        }
+        for (column, _, comment) in &shown {
+            statements.push(format!("COMMENT ON COLUMN tally.{view}.{} IS '{comment}'", quote(column)));
+        }
+        for column in &definition.columns {
+            statements.push(format!(
+                "COMMENT ON COLUMN tally.{state}.{} IS '{}'",
+                quote(&column.name),
+                column.kind.name()
+            ));
+        }
+    }
+    statements
+}
+
+/// Statements that remove the views.
+pub fn drop_views(definition: &Definition) -> Vec<String> {
+    let views = definition.grains.iter().map(|grain| format!("{}_{grain}", definition.name));
+    views
+        .map(|view| format!("DROP VIEW tally.{}, tally.{}", quote(&view), quote(&format!("{view}_state"))))
+        .collect()
+}
+
+/// Statements that rename the tables, to make room for new ones.
+pub fn set_aside(definition: &Definition) -> Vec<String> {
+    let name = &definition.name;
+    let mut statements = vec![format!(
+        "ALTER TABLE tally.{} RENAME TO {}",
+        quote(&format!("{name}_pending")),
+        quote(&aside(name, "pending"))
+    )];
+    for grain in &definition.grains {
+        let table = quote(&aside(name, grain.name()));
+        let key = quote(&format!("{name}_{grain}_key"));
+        statements
+            .push(format!("ALTER TABLE tally.{} RENAME TO {table}", quote(&format!("{name}_{grain}_base"))));
+        statements.push(format!("ALTER TABLE tally.{table} DROP CONSTRAINT {key}"));
+    }
+    statements
+}
+
+/// Statements that copy rows from the tables set aside into the new ones, and drop the former.
+pub fn copy_aside(definition: &Definition, condition: &str) -> Vec<String> {
+    let name = &definition.name;
+    let names: String =
+        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
+    let columns = format!("tenant_id, account_id, bucket{names}");
+    let mut tables = vec![("pending".to_owned(), format!("{name}_pending"))];
+    tables.extend(
+        definition.grains.iter().map(|grain| (grain.name().to_owned(), format!("{name}_{grain}_base"))),
+    );
+    let mut statements = Vec::new();
+    for (part, table) in tables {
+        let (from, to) = (quote(&aside(name, &part)), quote(&table));
+        statements.push(format!(
+            "INSERT INTO tally.{to} ({columns}) SELECT {columns} FROM tally.{from} WHERE {condition}"
+        ));
+        statements.push(format!("DROP TABLE tally.{from}"));
+    }
+    statements
+}
+
+fn aside(name: &str, part: &str) -> String {
+    format!("{name}_{part}_aside")
+}
