@@ -174,6 +174,9 @@ fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
 #[test]
 fn dropping_raw_events_waits_for_folds_and_freezes_their_buckets() {
     let bench = Bench::new("retention");
+    // Ingest must not fold by itself here.
+    let keep = format!("ALTER DATABASE {} SET tally.pending_limit = '1GB'", bench.database.name());
+    bench.database.superuser().batch_execute(&keep).unwrap();
     let (mut admin, mut loader) = (bench.admin(), bench.loader());
     ingest(&mut loader, &batch(0..300)).unwrap();
     let drop = "SELECT count(*) FROM tally.drop_raw('2025-01-15')";
@@ -286,6 +289,7 @@ fn a_backfill_in_steps_counts_each_event_once_while_ingest_goes_on() {
 fn an_altered_rollup_keeps_frozen_buckets() {
     let bench = Bench::new("altered");
     let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    // A week lies across the horizon.
     admin.batch_execute(EVERYTHING).unwrap();
     ingest(&mut loader, &batch(0..900)).unwrap();
     for rollup in ["usage", "everything"] {
