@@ -27,6 +27,26 @@ pub fn session_role_name() -> String {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(session_role(), false)).to_string_lossy().into_owned() }
 }
 
+/// Names this cluster and database, as tokens do.
+pub fn audience() -> String {
+    // SAFETY: reads backend state; the database that we are connected to exists, so its name is a palloc'd C string.
+    unsafe {
+        let name = CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId));
+        format!("{}/{}", pg_sys::GetSystemIdentifier(), name.to_string_lossy())
+    }
+}
+
+/// Number of the running transaction, unlike any other of this backend.
+pub fn transaction_number() -> u32 {
+    // SAFETY: every backend that runs a function has a PGPROC, and a transaction.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return (*pg_sys::MyProc).lxid;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return (*pg_sys::MyProc).vxid.lxid;
+    }
+}
+
 /// Whether the role that logged in is a superuser.
 pub fn session_is_superuser() -> bool {
     // SAFETY: a syscache look-up.
