@@ -7,7 +7,9 @@ use crate::backend::value::{self, Extreme, NumericSum};
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
+use tally_core::days::{self, Days};
 use tally_core::hll::{DEFAULT_LGK, Hll, ValueHasher};
+use tally_core::session::Windows;
 use tally_core::tdigest::TDigest;
 
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
@@ -32,6 +34,8 @@ enum Cell {
     },
     Distinct(Hll),
     Percentiles(TDigest),
+    Days(Days),
+    SessionWindows(Windows),
 }
 
 struct Group {
@@ -133,6 +137,17 @@ impl<'d> Groups<'d> {
                         .add(value)
                         .map_err(|_| self.definition.refuse(&column.name, "is not a finite number"))?;
                 }
+                (cell, Some((_, Some(value)))) => {
+                    let time = value.value() as i64;
+                    if matches!(time, i64::MIN | i64::MAX) {
+                        return Err(self.definition.refuse(&column.name, "is not a finite time"));
+                    }
+                    match cell {
+                        Cell::Days(days) => days.add(days::day_of(time)),
+                        Cell::SessionWindows(windows) => windows.add(time),
+                        _ => unreachable!("the other cells are above"),
+                    }
+                }
             }
         }
         Ok(())
@@ -160,6 +175,10 @@ impl<'d> Groups<'d> {
                     Cell::Extreme(value) | Cell::AtExtreme { value, .. } => value.finish(),
                     Cell::Distinct(hll) => Some(self.arena.varlena(&hll.to_bytes())),
                     Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.into_summary().to_bytes())),
+                    Cell::Days(days) => days.to_bytes().map(|bytes| self.arena.varlena(&bytes)),
+                    Cell::SessionWindows(windows) => {
+                        windows.to_bytes().map(|bytes| self.arena.varlena(&bytes))
+                    }
                 });
             }
             write(&mut values, &mut nulls);
@@ -216,6 +235,8 @@ impl<'d> Groups<'d> {
                 (Kind::Percentiles, _) => {
                     Cell::Percentiles(TDigest::new(COMPRESSION).expect("the default is valid"))
                 }
+                (Kind::Days, _) => Cell::Days(Days::default()),
+                (Kind::SessionWindows, _) => Cell::SessionWindows(Windows::default()),
                 _ => Cell::Count(0),
             })
             .collect();

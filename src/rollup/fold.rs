@@ -111,6 +111,8 @@ pub fn aggregate(column: &Column) -> String {
         Kind::Min => format!("min({name})"),
         Kind::Max => format!("max({name})"),
         Kind::Distinct | Kind::Percentiles => format!("tally.rollup({name})"),
+        Kind::Days => format!("tally.union_days({name})"),
+        Kind::SessionWindows => format!("tally.union_session_windows({name})"),
         Kind::First => {
             format!("(array_agg({name} ORDER BY {at}, {name}) FILTER (WHERE {name} IS NOT NULL))[1]")
         }
@@ -137,6 +139,8 @@ fn update(column: &Column) -> String {
         Kind::Min => format!("{name} = least(base.{name}, excluded.{name})"),
         Kind::Max => format!("{name} = greatest(base.{name}, excluded.{name})"),
         Kind::Distinct | Kind::Percentiles => either(&format!("tally.merge(base.{name}, excluded.{name})")),
+        Kind::Days => either(&format!("tally.merge_days(base.{name}, excluded.{name})")),
+        Kind::SessionWindows => either(&format!("tally.merge_session_windows(base.{name}, excluded.{name})")),
         Kind::First => replaced("<"),
         Kind::Last => replaced(">"),
         Kind::Dimension => unreachable!("a dimension isn't merged"),

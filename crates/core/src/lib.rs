@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calendar;
+pub mod days;
 pub mod event;
 pub mod funnel;
 pub mod grain;
@@ -9,4 +10,7 @@ pub mod hll;
 pub mod id;
 pub mod jsonb;
 pub mod numeric;
+pub mod retention;
+pub mod session;
 pub mod tdigest;
+pub mod varint;
