@@ -167,6 +167,16 @@ impl From<RollupError> for ErrorReport {
                 report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" has type {found}"))
                     .set_hint(hint)
             }
+            RollupError::State { rollup, column, problem } => report(
+                Code::ERRCODE_DATA_CORRUPTED,
+                format!("rollup \"{rollup}\": a stored {column} can't be merged: {problem}"),
+            )
+            .set_hint("tally.verify_rollup() shows which buckets differ from the events, tally.rebuild_rollup() makes them anew"),
+            RollupError::NotSerializable => report(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "could not serialize access due to a concurrent fold of the same rollup",
+            )
+            .set_hint("retry the transaction"),
             RollupError::Value { rollup, column, problem } => report(
                 Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
                 format!("rollup \"{rollup}\": {column} {problem}"),

@@ -249,6 +249,22 @@ pub fn lock_relation(relation: Oid, mode: u32) {
     unsafe { pg_sys::LockRelationOid(relation, mode as pg_sys::LOCKMODE) }
 }
 
+/// Takes the advisory lock (`class`, `object`) of this database until the transaction ends, as the SQL functions with two
+/// int4 arguments do; says whether it has it, which it always does where it may wait.
+pub fn advisory_lock(class: u32, object: u32, wait: bool) -> bool {
+    // SAFETY: calls the SQL functions' own C functions with the two arguments that they are declared with.
+    unsafe {
+        let arguments = [pg_sys::Datum::from(class as i32), pg_sys::Datum::from(object as i32)];
+        if wait {
+            pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_xact_lock_int4, &arguments.map(Some));
+            true
+        } else {
+            pgrx::direct_function_call::<bool>(pg_sys::pg_try_advisory_xact_lock_int4, &arguments.map(Some))
+                .expect("never null")
+        }
+    }
+}
+
 /// Now, microseconds since 2000-01-01 UTC.
 pub fn clock() -> i64 {
     // SAFETY: reads the clock.
