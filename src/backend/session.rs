@@ -85,6 +85,9 @@ pub fn leftover() -> Option<&'static str> {
     if is_changed(c"search_path") {
         return Some("a changed search_path");
     }
+    if is_changed(c"row_security") {
+        return Some("a changed row_security");
+    }
     is_changed(c"role").then_some("a changed role")
 }
 
