@@ -21,6 +21,7 @@ pgrx::pg_module_magic!(name, version);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    scope::confine();
 }
 
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);

@@ -10,6 +10,7 @@ pub mod array;
 pub mod cache;
 pub mod call;
 pub mod expression;
+pub mod hook;
 pub mod json;
 pub mod lookup;
 pub mod memory;

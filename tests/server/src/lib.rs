@@ -3,6 +3,7 @@
 //! The server is the private test cluster of this checkout, which `make test` starts; every database is cloned from
 //! `tally_template`, so tests run side by side and see nothing of each other except roles.
 
+mod bouncer;
 mod cluster;
 mod git_events;
 mod ingest;
@@ -10,6 +11,7 @@ mod oracle;
 mod seed;
 mod token;
 
+pub use bouncer::Bouncer;
 pub use cluster::{Database, connect_superuser};
 pub use git_events::{GitEvent, git_events};
 pub use ingest::{Summary, ingest, json_array};
