@@ -17,3 +17,4 @@ pub mod scan;
 pub mod session;
 pub mod subtransaction;
 pub mod value;
+pub mod worker;

@@ -128,6 +128,7 @@ fn alter_rollup(
     columns.extend(new_measures);
     check_names(&columns)?;
     let frozen = retention::horizon().map(|(horizon, _)| rebuild::ceiling(old, horizon));
+    let thawed = retention::Frozen::read(old);
     let new = Definition {
         name: name.to_owned(),
         grains: old.grains.clone(),
@@ -145,14 +146,15 @@ fn alter_rollup(
         run(&layout::set_aside(old));
         run(&layout::create(&new));
         let kept = frozen.map_or_else(|| "false".to_owned(), |end| within("bucket", &(i64::MIN..end)));
-        run(&layout::copy_aside(old, &kept));
+        run(&layout::copy_aside(old, &format!("({kept}) OR NOT {}", thawed.not_frozen("bucket"))));
         Spi::run_with_args("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()])
             .expect("a DELETE raises its own errors");
         register(&new);
     });
     definition::invalidate();
     session::advance_command();
-    super::append::fill(name, &within("occurred_at", &(frozen.unwrap_or(i64::MIN)..i64::MAX)))?;
+    let counted = within("occurred_at", &(frozen.unwrap_or(i64::MIN)..i64::MAX));
+    super::append::fill(name, &format!("{counted} AND {}", thawed.not_frozen("occurred_at")))?;
     Ok(())
 }
 
@@ -220,8 +222,10 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
         }
         Spi::run(&format!("DROP TABLE tally.{}", quote(&format!("{rollup_name}_pending"))))
             .expect("DDL raises its own errors");
-        Spi::run_with_args("DELETE FROM tally.rollup WHERE rollup_name = $1", &[rollup_name.into()])
-            .expect("a DELETE raises its own errors");
+        for table in ["rollup", "rollup_column", "rollup_backfill", "rollup_fold"] {
+            let delete = format!("DELETE FROM tally.{table} WHERE rollup_name = $1");
+            Spi::run_with_args(&delete, &[rollup_name.into()]).expect("a DELETE raises its own errors");
+        }
     });
     definition::invalidate();
     Ok(())

@@ -151,11 +151,21 @@ fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: 
            FROM s FULL JOIN r ON {ours} = {theirs}, \
                 LATERAL (VALUES {rows}) AS difference (measure, differs, stored, recomputed) \
           WHERE s.tenant_id IS NULL OR r.tenant_id IS NULL OR difference.differs ORDER BY 2, 3, 4, 5, 6",
-        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end)),
-        kept = within("bucket", &whole),
+        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end))
+            + &not_frozen("events", &format!("date_trunc('{grain}', events.occurred_at, 'UTC')")),
+        kept = within("bucket", &whole) + &not_frozen(&format!("tally.{state}"), "bucket"),
         ours = key("s"),
         theirs = key("r"),
         rows = differences.join(", "),
+    )
+}
+
+/// SQL that leaves out buckets that begin before their tenant's horizon: some of their events may be gone.
+fn not_frozen(table: &str, bucket: &str) -> String {
+    let tenant = table.trim_start_matches("tally.");
+    format!(
+        " AND NOT EXISTS (SELECT FROM tally.tenant_horizon AS horizon \
+           WHERE horizon.tenant_id = {tenant}.tenant_id AND {bucket} < horizon.raw_from)"
     )
 }
 
