@@ -10,6 +10,7 @@ mod ingest;
 mod oracle;
 mod private_server;
 mod seed;
+mod token;
 
 pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, connect_superuser};
@@ -18,3 +19,4 @@ pub use ingest::{Summary, ingest, json_array};
 pub use oracle::{Group, groups, rank_error};
 pub use private_server::{PrivateServer, succeed, wait_for};
 pub use seed::{seeded, skip};
+pub use token::TokenSigner;
