@@ -55,7 +55,7 @@ fn floor(definition: &Definition, mut time: i64) -> i64 {
 }
 
 /// The earliest such moment not before `time`.
-fn ceiling(definition: &Definition, mut time: i64) -> i64 {
+pub fn ceiling(definition: &Definition, mut time: i64) -> i64 {
     while let Some(later) =
         definition.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
     {
