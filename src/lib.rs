@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 
+mod activity;
 mod backend;
 mod error;
 mod event;
@@ -33,10 +34,13 @@ extension_sql_file!("../sql/token.sql", name = "token", requires = ["scope"]);
 extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["token"]);
 extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);
-extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["rollup"]);
-extension_sql_file!("../sql/upkeep.sql", name = "upkeep", requires = ["usage"]);
+extension_sql_file!("../sql/active_state.sql", name = "active_state", requires = ["rollup"]);
+extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["active_state"]);
+extension_sql_file!("../sql/enriched.sql", name = "enriched", requires = ["usage"]);
+extension_sql_file!("../sql/upkeep.sql", name = "upkeep", requires = ["enriched"]);
 extension_sql_file!("../sql/metric_aggregate.sql", name = "metric_aggregate", requires = ["upkeep"]);
-extension_sql_file!("../sql/metric_check.sql", name = "metric_check", requires = ["metric_aggregate"]);
+extension_sql_file!("../sql/unit_aggregate.sql", name = "unit_aggregate", requires = ["metric_aggregate"]);
+extension_sql_file!("../sql/metric_check.sql", name = "metric_check", requires = ["unit_aggregate"]);
 extension_sql_file!("../sql/funnel.sql", name = "funnel", requires = ["metric_check"]);
 extension_sql_file!("../sql/metric.sql", name = "metric", requires = ["funnel"]);
 extension_sql_file!("../sql/activity.sql", name = "activity", requires = ["metric"]);

@@ -204,6 +204,11 @@ fn recomputed(definition: &Definition, column: &Column, place: usize) -> String 
         Kind::Max => format!("max(c{place})"),
         Kind::Distinct => format!("tally.hll(c{place}, key.sketch_key, key.sketch_epoch)"),
         Kind::Percentiles => format!("tally.tdigest(c{place}, {COMPRESSION})"),
+        Kind::Days => format!(
+            "array_agg(DISTINCT (c{place} AT TIME ZONE 'UTC')::date ORDER BY (c{place} AT TIME ZONE 'UTC')::date) \
+             FILTER (WHERE c{place} IS NOT NULL)"
+        ),
+        Kind::SessionWindows => format!("tally.session_windows(c{place})"),
         Kind::First => {
             format!(
                 "(array_agg(c{place} ORDER BY c{}, c{place}) FILTER (WHERE c{place} IS NOT NULL))[1]",
@@ -220,7 +225,11 @@ fn recomputed(definition: &Definition, column: &Column, place: usize) -> String 
 
 /// A row for the list of measures: name, whether the sides differ, both sides as text.
 fn difference(column: &Column, place: usize) -> String {
-    let (name, ours, theirs) = (quote_literal(&column.name), format!("s.c{place}"), format!("r.c{place}"));
+    let (name, mut ours, theirs) =
+        (quote_literal(&column.name), format!("s.c{place}"), format!("r.c{place}"));
+    if column.kind == Kind::Days {
+        ours = format!("tally.day_list({ours})");
+    }
     match column.kind {
         Kind::Distinct => format!(
             "({name}, CASE WHEN {theirs} IS NULL THEN tally.distinct_count({ours}) <> 0 \
