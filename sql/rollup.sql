@@ -1,4 +1,5 @@
 -- Declared rollups. The tables and views of each one are made by tally.create_rollup (src/rollup/declare.rs).
+-- No foreign keys between these tables: pg_restore with several jobs loads an extension's tables in any order.
 
 CREATE TABLE tally.rollup (
   rollup_name text COLLATE "C" NOT NULL CONSTRAINT rollup_pkey PRIMARY KEY,
@@ -16,8 +17,7 @@ COMMENT ON COLUMN tally.rollup.declared_at IS 'when it was declared';
 COMMENT ON COLUMN tally.rollup.declared_by IS 'the role that logged in and declared it';
 
 CREATE TABLE tally.rollup_column (
-  rollup_name text COLLATE "C" NOT NULL
-    CONSTRAINT rollup_column_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE,
+  rollup_name text COLLATE "C" NOT NULL,
   position    int4 NOT NULL,
   column_name text COLLATE "C" NOT NULL,
   kind        text COLLATE "C" NOT NULL,
@@ -42,7 +42,6 @@ CREATE TABLE tally.rollup_backfill (
   events_done     int8 NOT NULL DEFAULT 0,
   events_expected int8 NOT NULL,
   rollup_name     text COLLATE "C" NOT NULL CONSTRAINT rollup_backfill_pkey PRIMARY KEY
-    CONSTRAINT rollup_backfill_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE
 );
 COMMENT ON TABLE tally.rollup_backfill IS 'progress of the rollups that were declared with backfill => false';
 COMMENT ON COLUMN tally.rollup_backfill.filled_from IS 'events from this moment on are counted, earlier ones wait';

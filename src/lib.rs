@@ -8,12 +8,14 @@ mod error;
 mod event;
 mod ingest;
 mod metric;
+mod probe;
 mod property;
 mod rollup;
 mod scope;
 mod settings;
 mod sketch;
 mod tenant;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -22,6 +24,7 @@ pgrx::pg_module_magic!(name, version);
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     scope::confine();
+    worker::register();
 }
 
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
@@ -49,6 +52,10 @@ extension_sql_file!("../sql/lint_tables.sql", name = "lint_tables", requires = [
 extension_sql_file!("../sql/lint_roles.sql", name = "lint_roles", requires = ["lint_tables"]);
 extension_sql_file!("../sql/lint_paths.sql", name = "lint_paths", requires = ["lint_roles"]);
 extension_sql_file!("../sql/lint.sql", name = "lint", requires = ["lint_paths"]);
-extension_sql_file!("../sql/maintain.sql", name = "maintain", requires = ["lint", "definition"]);
+extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["upkeep"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["retention"]);
+extension_sql_file!("../sql/maintain.sql", name = "maintain", requires = ["lint", "definition", "worker"]);
+extension_sql_file!("../sql/probe.sql", name = "probe", requires = ["maintain"]);
+extension_sql_file!("../sql/health.sql", name = "health", requires = ["probe"]);
 extension_sql_file!("../sql/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/testing.sql", name = "testing", requires = ["limit"]);

@@ -304,7 +304,13 @@ pub fn has_fixed_snapshot() -> bool {
 /// error ends the (sub)transaction, Postgres puts them back.
 pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
     with_settings(
-        &[(SCOPE_SETTING, GLOBAL_SCOPE), (c"search_path", c"pg_catalog, pg_temp"), (c"timezone", c"UTC")],
+        &[
+            (SCOPE_SETTING, GLOBAL_SCOPE),
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"timezone", c"UTC"),
+            // pg_restore turns it off, so that a policy raises an error instead of hiding rows.
+            (c"row_security", c"on"),
+        ],
         || with_owner_rights(work),
     )
 }

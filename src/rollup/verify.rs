@@ -102,6 +102,7 @@ fn statement(
     let end = if range.end == i64::MAX { i64::MAX } else { grain.ceiling(range.end) };
     let unfrozen = if horizon == i64::MIN { i64::MIN } else { grain.ceiling(horizon) };
     let whole = start.max(unfrozen)..end;
+    let frozen = retention::Frozen::read(definition);
     let tenant =
         tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", quote_literal(tenant)));
     let mut inputs = String::new();
@@ -159,8 +160,10 @@ fn statement(
            FROM s FULL JOIN r ON {ours} = {theirs}, \
                 LATERAL (VALUES {rows}) AS difference (measure, differs, stored, recomputed) \
           WHERE s.tenant_id IS NULL OR r.tenant_id IS NULL OR difference.differs ORDER BY 2, 3, 4, 5, 6",
-        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end)),
-        kept = within("bucket", &whole),
+        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end))
+            + " AND "
+            + &frozen.not_frozen("events.occurred_at"),
+        kept = within("bucket", &whole) + " AND " + &frozen.not_frozen("bucket"),
         ours = key("s"),
         theirs = key("r"),
         rows = differences.join(", "),
