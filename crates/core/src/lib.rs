@@ -10,3 +10,4 @@ pub mod id;
 pub mod jsonb;
 pub mod numeric;
 pub mod tdigest;
+pub mod traceparent;
