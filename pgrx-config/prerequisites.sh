@@ -8,8 +8,9 @@ packages="postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR clang libclang-de
 packages+=" pkg-config libssl-dev"
 if [ "${1:-}" = tests ]; then
   # hll, tdigest: peers in the benchmarks; pgtap: catalogue assertions; pgbouncer: pooled sessions;
-  # sqlsmith: random queries; pandas: the metrics computed a second time; venv: datasketches from PyPI.
-  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap pgbouncer sqlsmith python3-pandas python3-venv"
+  # sqlsmith: random queries; pandas: the metrics computed a second time; cryptography: tokens
+  # signed in Python; venv: datasketches from PyPI.
+  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap pgbouncer sqlsmith python3-pandas python3-cryptography python3-venv"
 fi
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }

@@ -13,7 +13,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
       SELECT r.* FROM pg_catalog.pg_roles AS r
        WHERE NOT r.rolsuper AND r.oid >= 16384 AND r.oid NOT IN (SELECT g.oid FROM groups AS g)
     ), bound AS (
-      SELECT b.role_name::oid AS id, b.tenant_id, r.rolname, r.oid IS NULL AS is_gone, r.rolsuper OR r.rolbypassrls AS bypasses
+      SELECT b.role_name::oid AS id, b.tenant_id, b.tenant_id IS NOT NULL OR b.needs_token AS is_confined, r.rolname, r.oid IS NULL AS is_gone, r.rolsuper OR r.rolbypassrls AS bypasses
         FROM tally.role_binding AS b LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = b.role_name
     ), finding (rule, object, detail, fix) AS (
       SELECT 'group_role_attribute', g.rolname, pg_catalog.format('group role %I has %s', g.rolname, a.attribute),
@@ -31,7 +31,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
       UNION ALL
       SELECT 'binding_bypasses_rls', b.rolname,
              pg_catalog.format('role %I is %s and bypasses row security', b.rolname,
-               CASE WHEN b.tenant_id IS NULL THEN 'trusted' ELSE 'bound' END),
+               CASE WHEN b.is_confined THEN 'bound' ELSE 'trusted' END),
              pg_catalog.format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', b.rolname)
         FROM bound AS b WHERE b.bypasses
       UNION ALL
@@ -42,14 +42,14 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
       SELECT 'bound_role_is_admin', b.rolname, pg_catalog.format('bound role %I is a member of tally_admin', b.rolname),
              pg_catalog.format('REVOKE tally_admin FROM %I;', b.rolname)
         FROM bound AS b JOIN groups AS g ON g.rolname = 'tally_admin'
-       WHERE b.tenant_id IS NOT NULL AND NOT b.bypasses AND pg_catalog.pg_has_role(b.id, g.oid, 'MEMBER')
+       WHERE b.is_confined AND NOT b.bypasses AND pg_catalog.pg_has_role(b.id, g.oid, 'MEMBER')
       UNION ALL
       SELECT 'bound_role_owns_table', b.rolname,
              pg_catalog.format('bound role %I owns table %s', b.rolname, c.oid::regclass),
              'give the table to a role that nobody logs in as, with ALTER TABLE ... OWNER TO'
         FROM bound AS b JOIN pg_catalog.pg_class AS c ON c.relowner = b.id
         JOIN tally.isolated_tables() AS i ON i.id = c.oid
-       WHERE b.tenant_id IS NOT NULL AND NOT i.is_own
+       WHERE b.is_confined AND NOT i.is_own
       UNION ALL
       SELECT 'owner_member', m.rolname, pg_catalog.format('role %I is a member of tally_owner', m.rolname),
              pg_catalog.format('REVOKE tally_owner FROM %I;', m.rolname)

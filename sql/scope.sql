@@ -1,17 +1,20 @@
 -- Scope: what the current transaction may see. Row security on every table reads it through these functions.
 
 CREATE TABLE tally.role_binding (
-  role_name  regrole NOT NULL CONSTRAINT role_binding_pkey PRIMARY KEY,
-  tenant_id  text COLLATE "C",
-  account_id text COLLATE "C",
-  CONSTRAINT role_binding_account_needs_tenant CHECK (account_id IS NULL OR tenant_id IS NOT NULL)
+  role_name   regrole NOT NULL CONSTRAINT role_binding_pkey PRIMARY KEY,
+  tenant_id   text COLLATE "C",
+  account_id  text COLLATE "C",
+  needs_token boolean NOT NULL DEFAULT false,
+  CONSTRAINT role_binding_account_needs_tenant CHECK (account_id IS NULL OR tenant_id IS NOT NULL),
+  CONSTRAINT role_binding_token_names_the_tenant CHECK (NOT needs_token OR tenant_id IS NULL)
 );
 ALTER TABLE tally.role_binding OWNER TO tally_owner;
 COMMENT ON TABLE tally.role_binding IS
-  'login roles with a scope of their own; a row without a tenant is a trusted role, which may act for every tenant';
+  'login roles with a scope of their own; a row without a tenant is a pool role, which enters scopes by token, or else a trusted role, which may act for every tenant';
 COMMENT ON COLUMN tally.role_binding.role_name IS 'the role that logs in (session_user)';
-COMMENT ON COLUMN tally.role_binding.tenant_id IS 'the only tenant the role may see; null for a trusted role';
+COMMENT ON COLUMN tally.role_binding.tenant_id IS 'the only tenant the role may see; null for a trusted or pool role';
 COMMENT ON COLUMN tally.role_binding.account_id IS 'the only account the role may see; null for the whole tenant';
+COMMENT ON COLUMN tally.role_binding.needs_token IS 'whether it is a pool role, which enters a scope by signed token alone';
 REVOKE ALL ON tally.role_binding FROM PUBLIC;
 GRANT SELECT ON tally.role_binding TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.role_binding', '');
@@ -56,7 +59,7 @@ COMMENT ON FUNCTION tally.current_scope() IS
 CREATE FUNCTION tally.enter(tenant_id text, account_id text DEFAULT NULL) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enter_wrapper';
 COMMENT ON FUNCTION tally.enter(text, text) IS
-  'puts the rest of the transaction in the scope of a tenant or one of its accounts; for trusted roles, and for bound roles that narrow their own tenant to an account';
+  'puts the rest of the transaction in the scope of a tenant or one of its accounts; for trusted roles, and for bound roles that narrow their own tenant to an account. A pool role gives a signed token, alone, for the tenant';
 
 CREATE FUNCTION tally.enter_global() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'enter_global_wrapper';
@@ -78,7 +81,7 @@ BEGIN
   INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id)
   VALUES (bind_role.role_name, bind_role.tenant_id, bind_role.account_id)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
-  DO UPDATE SET tenant_id = excluded.tenant_id, account_id = excluded.account_id;
+  DO UPDATE SET tenant_id = excluded.tenant_id, account_id = excluded.account_id, needs_token = false;
 END
 $$;
 COMMENT ON FUNCTION tally.bind_role(regrole, text, text) IS
@@ -92,7 +95,8 @@ BEGIN
   PERFORM tally.check_bindable(trust_role.role_name);
   INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id)
   VALUES (trust_role.role_name, NULL, NULL)
-  ON CONFLICT ON CONSTRAINT role_binding_pkey DO UPDATE SET tenant_id = NULL, account_id = NULL;
+  ON CONFLICT ON CONSTRAINT role_binding_pkey
+  DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = false;
 END
 $$;
 COMMENT ON FUNCTION tally.trust_role(regrole) IS
@@ -108,7 +112,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.unbind_role(regrole) IS
-  'removes a role''s binding or trust; says whether there was one';
+  'removes a role''s binding, trust or need of tokens; says whether there was one';
 
 CREATE FUNCTION tally.check_bindable(role_name regrole) RETURNS void
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT

@@ -7,6 +7,7 @@ use crate::rollup::RollupError;
 use crate::scope::ScopeError;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
+use tally_core::token::TokenError;
 use tally_schema::SchemaError;
 
 fn report(code: Code, message: impl Into<String>) -> ErrorReport {
@@ -50,6 +51,29 @@ impl From<ScopeError> for ErrorReport {
             }
             ScopeError::BadId(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem)
                 .set_hint("an id is 1 to 200 bytes of text without control characters"),
+            ScopeError::NeedsToken(role) => {
+                report(denied, format!("role \"{role}\" enters a scope by token alone"))
+                    .set_hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
+            }
+            ScopeError::Token(TokenError::Key) => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "the public key can't be registered")
+                    .set_detail(TokenError::Key.problem())
+                    .set_hint("give the raw key, or what a tool writes as SubjectPublicKeyInfo in DER")
+            }
+            ScopeError::Token(problem) => {
+                let hint = match problem {
+                    TokenError::Audience => "tally.token_audience() is what it must be for",
+                    TokenError::Nonce => "call tally.challenge() in the same transaction, once for each token",
+                    TokenError::NotYet | TokenError::Expired | TokenError::Lifetime => {
+                        "sign it when the challenge has come, with exp at most 60 seconds after iat"
+                    }
+                    _ => "docs/SECURITY.md says how a token is signed",
+                };
+                report(denied, "the token is refused").set_detail(problem.problem()).set_hint(hint)
+            }
+            ScopeError::UnknownKey => report(denied, "the token is refused")
+                .set_detail("its key is not registered, or no longer valid")
+                .set_hint("tally.register_key(key_id, public_key) registers one"),
         }
     }
 }
@@ -163,6 +187,16 @@ impl From<RollupError> for ErrorReport {
                 report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" has type {found}"))
                     .set_hint(hint)
             }
+            RollupError::State { rollup, column, problem } => report(
+                Code::ERRCODE_DATA_CORRUPTED,
+                format!("rollup \"{rollup}\": a stored {column} can't be merged: {problem}"),
+            )
+            .set_hint("tally.verify_rollup() shows which buckets differ from the events, tally.rebuild_rollup() makes them anew"),
+            RollupError::NotSerializable => report(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "could not serialize access due to a concurrent fold of the same rollup",
+            )
+            .set_hint("retry the transaction"),
             RollupError::Value { rollup, column, problem } => report(
                 Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
                 format!("rollup \"{rollup}\": {column} {problem}"),

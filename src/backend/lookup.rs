@@ -126,7 +126,7 @@ impl Lookup {
                     }
                 }
                 let mut row =
-                    Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: self.inserter() };
+                    Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: inserter(self.slot) };
                 pg_sys::slot_getallattrs(self.slot);
                 for (position, column) in columns.iter().enumerate() {
                     row.values[position] = *(*self.slot).tts_values.add(*column as usize - 1);
@@ -179,17 +179,37 @@ impl Lookup {
         }
         self.begin();
     }
+}
 
-    /// The transaction that inserted the row in the slot; the frozen one where that was long ago.
-    unsafe fn inserter(&self) -> pg_sys::TransactionId {
-        // SAFETY: `table_slot_create` made a slot for heap tuples, and it holds one.
-        unsafe {
-            let header = &*(*(*self.slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_data;
-            if u32::from(header.t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN {
-                return pg_sys::FrozenTransactionId;
-            }
-            header.t_choice.t_heap.t_xmin
+/// The transaction that inserted the row in a slot for heap tuples; the frozen one where that was long ago.
+unsafe fn inserter(slot: *mut pg_sys::TupleTableSlot) -> pg_sys::TransactionId {
+    // SAFETY: `table_slot_create` made a slot for heap tuples, and it holds one.
+    unsafe {
+        let header = &*(*(*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_data;
+        if u32::from(header.t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN {
+            return pg_sys::FrozenTransactionId;
         }
+        header.t_choice.t_heap.t_xmin
+    }
+}
+
+/// Whether the running transaction's snapshot is fixed and older than the row in a slot.
+///
+/// # Safety
+/// The slot is one for heap tuples and holds one.
+pub unsafe fn is_newer_than_snapshot(slot: *mut pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { is_newer(inserter(slot)) }
+}
+
+/// Whether the running transaction's snapshot is fixed and older than what another transaction inserted. Always false at
+/// read committed.
+fn is_newer(inserted_by: pg_sys::TransactionId) -> bool {
+    // SAFETY: reads the transaction's own state; a transaction snapshot exists at these isolation levels.
+    unsafe {
+        pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32
+            && !pg_sys::TransactionIdIsCurrentTransactionId(inserted_by)
+            && pg_sys::XidInMVCCSnapshot(inserted_by, pg_sys::GetTransactionSnapshot())
     }
 }
 
@@ -203,11 +223,6 @@ pub struct Row<const N: usize> {
 impl<const N: usize> Row<N> {
     /// Whether the running transaction's snapshot is fixed and older than the row. Always false at read committed.
     pub fn is_newer_than_snapshot(&self) -> bool {
-        // SAFETY: reads the transaction's own state; a transaction snapshot exists at these isolation levels.
-        unsafe {
-            pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32
-                && !pg_sys::TransactionIdIsCurrentTransactionId(self.inserted_by)
-                && pg_sys::XidInMVCCSnapshot(self.inserted_by, pg_sys::GetTransactionSnapshot())
-        }
+        is_newer(self.inserted_by)
     }
 }

@@ -37,6 +37,26 @@ pub fn application_name() -> Option<String> {
     }
 }
 
+/// Names this cluster and database, as tokens do.
+pub fn audience() -> String {
+    // SAFETY: reads backend state; the database that we are connected to exists, so its name is a palloc'd C string.
+    unsafe {
+        let name = CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId));
+        format!("{}/{}", pg_sys::GetSystemIdentifier(), name.to_string_lossy())
+    }
+}
+
+/// Number of the running transaction, unlike any other of this backend.
+pub fn transaction_number() -> u32 {
+    // SAFETY: every backend that runs a function has a PGPROC, and a transaction.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return (*pg_sys::MyProc).lxid;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return (*pg_sys::MyProc).vxid.lxid;
+    }
+}
+
 /// Whether the role that logged in is a superuser.
 pub fn session_is_superuser() -> bool {
     // SAFETY: a syscache look-up.
@@ -191,6 +211,22 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 pub fn lock_relation(relation: Oid, mode: u32) {
     // SAFETY: waits or raises an error; the lock manager releases it.
     unsafe { pg_sys::LockRelationOid(relation, mode as pg_sys::LOCKMODE) }
+}
+
+/// Takes the advisory lock (`class`, `object`) of this database until the transaction ends, as the SQL functions with two
+/// int4 arguments do; says whether it has it, which it always does where it may wait.
+pub fn advisory_lock(class: u32, object: u32, wait: bool) -> bool {
+    // SAFETY: calls the SQL functions' own C functions with the two arguments that they are declared with.
+    unsafe {
+        let arguments = [pg_sys::Datum::from(class as i32), pg_sys::Datum::from(object as i32)];
+        if wait {
+            pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_xact_lock_int4, &arguments.map(Some));
+            true
+        } else {
+            pgrx::direct_function_call::<bool>(pg_sys::pg_try_advisory_xact_lock_int4, &arguments.map(Some))
+                .expect("never null")
+        }
+    }
 }
 
 /// Now, microseconds since 2000-01-01 UTC.

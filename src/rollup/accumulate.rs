@@ -1,14 +1,14 @@
 //! Groups a batch's events and accumulates each group's measures.
 
 use super::RollupError;
+use super::cell::Cell;
 use super::definition::{Definition, Kind};
 use crate::backend::arena::Arena;
-use crate::backend::value::{self, Extreme, NumericSum};
+use crate::backend::value;
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
-use tally_core::hll::{DEFAULT_LGK, Hll, ValueHasher};
-use tally_core::tdigest::TDigest;
+use tally_core::hll::ValueHasher;
 
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
 const MAX_DIMENSION: usize = 500;
@@ -18,21 +18,6 @@ const MAX_DIMENSION: usize = 500;
 pub const COMPRESSION: u16 = 200;
 /// Bytes that a heap row takes beside its values.
 const ROW_HEADER: usize = 28;
-
-/// One measure of one group.
-enum Cell {
-    Count(i64),
-    Sum(NumericSum),
-    Extreme(Extreme),
-    /// The value at the earliest or latest time; of several then, the smallest or the greatest.
-    AtExtreme {
-        time: i64,
-        value: Extreme,
-        latest: bool,
-    },
-    Distinct(Hll),
-    Percentiles(TDigest),
-}
 
 struct Group {
     tenant: Datum,
@@ -112,14 +97,8 @@ impl<'d> Groups<'d> {
                         .map_err(|()| self.definition.refuse(&column.name, "is not a finite number"))?;
                 }
                 (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
-                (Cell::AtExtreme { time, value: kept, latest }, Some((expression, Some(value)))) => {
-                    let at = origin.occurred_at;
-                    if kept.is_empty() || (at != *time && (at > *time) == *latest) {
-                        (*time, *kept) = (at, Extreme::new(expression, *latest));
-                    }
-                    if at == *time {
-                        kept.add(value, &mut self.arena);
-                    }
+                (cell @ Cell::AtExtreme { .. }, Some((_, Some(value)))) => {
+                    cell.add_at(column, origin.occurred_at, value, &mut self.arena);
                 }
                 (Cell::Distinct(hll), Some((_, Some(value)))) => {
                     let hashable = self.hashables[index].as_ref().expect("made for every distinct measure");
@@ -154,13 +133,7 @@ impl<'d> Groups<'d> {
             };
             group.dimensions.into_iter().for_each(&mut push);
             for cell in group.cells {
-                push(match cell {
-                    Cell::Count(count) => Some(Datum::from(count)),
-                    Cell::Sum(sum) => sum.finish(),
-                    Cell::Extreme(value) | Cell::AtExtreme { value, .. } => value.finish(),
-                    Cell::Distinct(hll) => Some(self.arena.varlena(&hll.to_bytes())),
-                    Cell::Percentiles(digest) => Some(self.arena.varlena(&digest.into_summary().to_bytes())),
-                });
+                push(cell.finish(&mut self.arena));
             }
             write(&mut values, &mut nulls);
         }
@@ -199,26 +172,8 @@ impl<'d> Groups<'d> {
                 (!nulls[place]).then(|| value::keep(values[place], expression, &mut self.arena))
             })
             .collect();
-        let cells = self
-            .definition
-            .measures()
-            .map(|column| match (column.kind, &column.expression) {
-                (Kind::Sum, _) => Cell::Sum(NumericSum::default()),
-                (Kind::Min, Some(expression)) => Cell::Extreme(Extreme::new(expression, false)),
-                (Kind::Max, Some(expression)) => Cell::Extreme(Extreme::new(expression, true)),
-                (Kind::First | Kind::Last, Some(expression)) => {
-                    let latest = column.kind == Kind::Last;
-                    Cell::AtExtreme { time: 0, value: Extreme::new(expression, latest), latest }
-                }
-                (Kind::Distinct, _) => Cell::Distinct(
-                    Hll::new(DEFAULT_LGK, origin.hasher.keying()).expect("the default size is valid"),
-                ),
-                (Kind::Percentiles, _) => {
-                    Cell::Percentiles(TDigest::new(COMPRESSION).expect("the default is valid"))
-                }
-                _ => Cell::Count(0),
-            })
-            .collect();
+        let keying = origin.hasher.keying();
+        let cells = self.definition.measures().map(|column| Cell::empty(column, keying)).collect();
         self.groups.push(Group {
             tenant: origin.tenant,
             account: origin.account,

@@ -2,9 +2,9 @@
 
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
-use super::fold::quote;
+use super::fold::{self, quote};
 use super::layout::{self, finished};
-use super::rebuild::{self, within};
+use super::rebuild::within;
 use super::{backfill, retention};
 use crate::backend::expression::{self, type_name};
 use crate::backend::session;
@@ -127,7 +127,8 @@ fn alter_rollup(
     columns.extend(old.measures().map(kept));
     columns.extend(new_measures);
     check_names(&columns)?;
-    let frozen = retention::horizon().map(|(horizon, _)| rebuild::ceiling(old, horizon));
+    // Buckets that begin before this keep what they have; those that begin later are made anew from the events.
+    let frozen = retention::horizon().map_or(i64::MIN, |(horizon, _)| horizon);
     let new = Definition {
         name: name.to_owned(),
         grains: old.grains.clone(),
@@ -137,14 +138,13 @@ fn alter_rollup(
         pending: Oid::INVALID,
         filled_from: old.filled_from,
     };
+    fold::fold_all(old, i64::MIN)?;
+    session::advance_command();
     session::as_owner(|| {
-        // Waits for a running fold.
-        Spi::run_with_args("SELECT pg_advisory_xact_lock($1::oid::int4, 1)", &[old.pending.into()])
-            .expect("a lock raises its own errors");
         run(&layout::drop_views(old));
         run(&layout::set_aside(old));
         run(&layout::create(&new));
-        let kept = frozen.map_or_else(|| "false".to_owned(), |end| within("bucket", &(i64::MIN..end)));
+        let kept = if frozen == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..frozen)) };
         run(&layout::copy_aside(old, &kept));
         Spi::run_with_args("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()])
             .expect("a DELETE raises its own errors");
@@ -152,8 +152,10 @@ fn alter_rollup(
     });
     definition::invalidate();
     session::advance_command();
-    super::append::fill(name, &within("occurred_at", &(frozen.unwrap_or(i64::MIN)..i64::MAX)))?;
-    Ok(())
+    super::append::fill(name, &within("occurred_at", &(frozen..i64::MAX)))?;
+    session::advance_command();
+    let definitions = definition::all()?;
+    Ok(fold::fold_all(definition::find(&definitions, name)?, frozen)?)
 }
 
 fn run(statements: &[String]) {

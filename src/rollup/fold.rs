@@ -1,15 +1,24 @@
-//! Folding: merges pending rows into the base rows, invisibly to readers.
+//! Folding: merges pending rows into the base rows, invisibly to readers: both change in one transaction, below the executor.
 
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
-use crate::backend::session;
+use super::delta::{self, Delta, States};
+use crate::backend::appender::{Appender, Unique};
+use crate::backend::arena::Arena;
+use crate::backend::take::{self, Conflict};
+use crate::backend::upsert::Upsert;
+use crate::backend::{memory, session};
 use crate::settings;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
+use std::ffi::CString;
 use tally_core::grain::Grain;
 
 /// Rows that one fold by ingest merges at most: some tens of milliseconds.
 const RELIEF: i64 = 10_000;
+/// Rows that are folded at a time where all are: some tens of megabytes.
+const CHUNK: i64 = 100_000;
 /// Ingest folds once, on average, for each eighth of the limit that is appended: RELIEF rows are more than that, so
 /// pending shrinks, and none of the folds is long.
 const SHARE: f64 = 8.0;
@@ -26,70 +35,122 @@ pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
         let chance = SHARE * bytes as f64 / settings::pending_limit() as f64;
         let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
         if drawn < chance {
-            fold_definition(definition, RELIEF);
+            fold_definition(definition, RELIEF)?;
         }
     }
     Ok(())
 }
 
 /// Folds at most `max_rows` pending rows; 0 where another session is folding this rollup.
-fn fold_definition(definition: &Definition, max_rows: i64) -> i64 {
-    let statement = statement(definition);
-    session::as_owner(|| {
-        // Transaction-long, so that the next folder sees what this one did. Taken by a statement of its own: the
-        // fold's snapshot must be newer than the lock.
-        let locked = Spi::get_one_with_args::<bool>(
-            "SELECT pg_try_advisory_xact_lock($1::oid::int4, 1)",
-            &[definition.pending.into()],
-        );
-        if locked != Ok(Some(true)) {
-            return 0;
-        }
-        Spi::get_one_with_args::<i64>(&statement, &[max_rows.into()])
-            .expect("a fold raises its own errors")
-            .unwrap_or(0)
-    })
+fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
+    if lock_folding(definition, Wait::No) { fold_locked(definition, max_rows, i64::MIN) } else { Ok(0) }
 }
 
-/// One statement, hence one snapshot: takes rows out of pending and merges them into each grain's base rows, which are
-/// locked in order of their key.
-fn statement(definition: &Definition) -> String {
-    let pending = quote(&format!("{}_pending", definition.name));
-    let mut text = format!(
-        "WITH taken AS (DELETE FROM tally.{pending} WHERE ctid = ANY (ARRAY(SELECT ctid FROM tally.{pending} \
-         LIMIT $1)) RETURNING *)"
-    );
-    for &grain in &definition.grains {
-        text.push_str(&merge(definition, grain));
+/// Folds all pending rows, waiting for a running fold. Buckets that begin before `frozen` stay as they are.
+pub fn fold_all(definition: &Definition, frozen: i64) -> Result<(), RollupError> {
+    lock_folding(definition, Wait::Yes);
+    while fold_locked(definition, CHUNK, frozen)? > 0 {
+        session::advance_command();
     }
-    text.push_str(&format!(
-        ", noted AS (INSERT INTO tally.rollup_fold AS fold (rollup_name, last_fold_at, rows_folded) \
-         SELECT {}, clock_timestamp(), count(*) FROM taken HAVING count(*) > 0 \
-         ON CONFLICT (rollup_name) DO UPDATE SET last_fold_at = excluded.last_fold_at, \
-         rows_folded = fold.rows_folded + excluded.rows_folded) SELECT count(*) FROM taken",
-        pgrx::spi::quote_literal(&definition.name)
-    ));
-    text
+    Ok(())
 }
 
-fn merge(definition: &Definition, grain: Grain) -> String {
-    let base = quote(&format!("{}_{grain}_base", definition.name));
-    let bucket = bucket(definition, grain);
-    let dimensions: String =
-        definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
-    let names: String =
-        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
-    let merged: String = definition.measures().map(|column| format!(", {}", aggregate(column))).collect();
-    let places = (1..=3 + definition.dimensions().count())
-        .map(|place| place.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let updates = definition.measures().map(update).collect::<Vec<_>>().join(", ");
-    format!(
-        ", {grain}_merged AS (INSERT INTO tally.{base} AS base (tenant_id, account_id, bucket{names}) \
-         SELECT tenant_id, account_id, {bucket}{dimensions}{merged} FROM taken GROUP BY {places} ORDER BY {places} \
-         ON CONFLICT (tenant_id, account_id, bucket{dimensions}) DO UPDATE SET {updates})"
-    )
+fn fold_locked(definition: &Definition, max_rows: i64, frozen: i64) -> Result<i64, RollupError> {
+    let mut deltas = Vec::new();
+    let folded = memory::in_temporary(c"pg_tally fold", || -> Result<i64, RollupError> {
+        take::rows(definition.pending, |values, nulls| {
+            let value = |place: usize| (!nulls[place]).then_some(values[place]);
+            let columns = (3..values.len()).map(value).collect();
+            let bucket = values[2].value() as i64;
+            deltas.push(Delta::new(definition, values[0], values[1], bucket, columns));
+            (deltas.len() as i64) < max_rows
+        })?;
+        let folded = deltas.len() as i64;
+        let mut arena = Arena::default();
+        let finest = delta::merge(definition, std::mem::take(&mut deltas), &mut arena)?;
+        for &grain in &definition.grains {
+            let mut deltas = delta::merge(definition, delta::at_grain(&finest, grain), &mut arena)?;
+            deltas.retain(|delta| delta.bucket >= frozen);
+            store(definition, grain, &deltas, &mut arena)?;
+        }
+        Ok(folded)
+    })?;
+    if folded > 0 {
+        note(definition, folded);
+    }
+    Ok(folded)
+}
+
+/// Merges what is added to the groups of a grain, sorted by key, into the base rows.
+fn store(
+    definition: &Definition,
+    grain: Grain,
+    deltas: &[Delta],
+    arena: &mut Arena,
+) -> Result<(), RollupError> {
+    let base = relation(&format!("{}_{grain}_base", definition.name));
+    let mut rows = Upsert::open(base, relation(&format!("{}_{grain}_key", definition.name)));
+    let mut new = Vec::new();
+    for delta in deltas {
+        let Some((values, nulls)) = rows.find(&delta.index_key(definition))? else {
+            new.push(delta);
+            continue;
+        };
+        let mut columns: Vec<Option<Datum>> =
+            (3..values.len()).map(|place| (!nulls[place]).then_some(values[place])).collect();
+        let mut states = States::stored(definition, &columns, arena)?;
+        states.merge(&delta.values, arena)?;
+        states.finish_into(&mut columns, arena);
+        let (mut values, mut nulls) = row(delta, &columns);
+        rows.replace(&mut values, &mut nulls)?;
+    }
+    rows.close();
+    let mut appender = Appender::open(base)?;
+    for delta in new {
+        let (mut values, mut nulls) = row(delta, &delta.values);
+        if appender.push(&mut values, &mut nulls) == Unique::Clash {
+            return Err(Conflict.into());
+        }
+    }
+    if appender.finish() == Unique::Clash { Err(Conflict.into()) } else { Ok(()) }
+}
+
+/// The table row of a group with these columns.
+fn row(delta: &Delta, columns: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
+    let keys = [Some(delta.tenant), Some(delta.account), Some(Datum::from(delta.bucket))];
+    let all = || keys.iter().chain(columns);
+    (all().map(|value| value.unwrap_or(Datum::from(0))).collect(), all().map(Option::is_none).collect())
+}
+
+fn relation(name: &str) -> Oid {
+    session::relation(&CString::new(name).expect("a rollup's name contains no NUL"))
+}
+
+/// Whether to wait for a lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    Yes,
+    No,
+}
+
+/// Takes the lock that one folder at a time holds, until the transaction ends, so that the next one sees what this one
+/// did; says whether it was to be had.
+pub fn lock_folding(definition: &Definition, wait: Wait) -> bool {
+    session::advisory_lock(definition.pending.to_u32(), 1, wait == Wait::Yes)
+}
+
+/// Notes that rows were folded.
+fn note(definition: &Definition, rows: i64) {
+    session::as_owner(|| {
+        Spi::run_with_args(
+            "INSERT INTO tally.rollup_fold AS fold (rollup_name, last_fold_at, rows_folded) \
+             VALUES ($1, clock_timestamp(), $2) \
+             ON CONFLICT (rollup_name) DO UPDATE SET last_fold_at = excluded.last_fold_at, \
+               rows_folded = fold.rows_folded + excluded.rows_folded",
+            &[definition.name.as_str().into(), rows.into()],
+        )
+        .expect("an INSERT raises its own errors");
+    });
 }
 
 /// SQL for the bucket that a pending row belongs to at a grain.
@@ -121,28 +182,6 @@ pub fn aggregate(column: &Column) -> String {
     }
 }
 
-/// What an added measure knows nothing of is null, and stays out of the sum.
-fn update(column: &Column) -> String {
-    let name = quote(&column.name);
-    let at = quote(&column.time_name());
-    let either = |both: &str| format!("{name} = coalesce({both}, base.{name}, excluded.{name})");
-    let replaced = |order: &str| {
-        format!(
-            "{name} = CASE WHEN base.{name} IS NULL OR (excluded.{at}, excluded.{name}) {order} (base.{at}, base.{name}) \
-             THEN excluded.{name} ELSE base.{name} END"
-        )
-    };
-    match column.kind {
-        Kind::Count | Kind::Sum => either(&format!("base.{name} + excluded.{name}")),
-        Kind::Min => format!("{name} = least(base.{name}, excluded.{name})"),
-        Kind::Max => format!("{name} = greatest(base.{name}, excluded.{name})"),
-        Kind::Distinct | Kind::Percentiles => either(&format!("tally.merge(base.{name}, excluded.{name})")),
-        Kind::First => replaced("<"),
-        Kind::Last => replaced(">"),
-        Kind::Dimension => unreachable!("a dimension isn't merged"),
-    }
-}
-
 /// A name as it stands in SQL.
 pub fn quote(name: &str) -> String {
     pgrx::spi::quote_identifier(name)
@@ -153,5 +192,5 @@ fn fold(rollup_name: &str, max_rows: i64) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.fold()");
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
-    Ok(fold_definition(definition, max_rows))
+    Ok(fold_definition(definition, max_rows)?)
 }

@@ -182,19 +182,15 @@ pub fn set_aside(definition: &Definition) -> Vec<String> {
     statements
 }
 
-/// Statements that copy rows from the tables set aside into the new ones, and drop the former.
+/// Statements that copy base rows from the tables set aside into the new ones, and drop the former.
 pub fn copy_aside(definition: &Definition, condition: &str) -> Vec<String> {
     let name = &definition.name;
     let names: String =
         definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
     let columns = format!("tenant_id, account_id, bucket{names}");
-    let mut tables = vec![("pending".to_owned(), format!("{name}_pending"))];
-    tables.extend(
-        definition.grains.iter().map(|grain| (grain.name().to_owned(), format!("{name}_{grain}_base"))),
-    );
-    let mut statements = Vec::new();
-    for (part, table) in tables {
-        let (from, to) = (quote(&aside(name, &part)), quote(&table));
+    let mut statements = vec![format!("DROP TABLE tally.{}", quote(&aside(name, "pending")))];
+    for grain in &definition.grains {
+        let (from, to) = (quote(&aside(name, grain.name())), quote(&format!("{name}_{grain}_base")));
         statements.push(format!(
             "INSERT INTO tally.{to} ({columns}) SELECT {columns} FROM tally.{from} WHERE {condition}"
         ));

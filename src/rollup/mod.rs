@@ -1,14 +1,17 @@
 //! Rollups: declared sets of dimensions and measures, kept per tenant, account and time bucket.
 //!
-//! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for; `append` writes what a batch adds as pending rows, `fold` merges pending rows into the base
-//! rows; the views show both. `verify` compares them with the events, `rebuild` makes them anew, `retention` drops old
-//! events once every rollup has them.
+//! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for.
+//! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
+//! by way of each measure's state (`cell`); the views show both. `verify` compares rollups with the events, `rebuild` makes
+//! them anew, `retention` drops old events once every rollup has them.
 
 mod accumulate;
 mod append;
 mod backfill;
+mod cell;
 mod declare;
 mod definition;
+mod delta;
 mod fold;
 mod layout;
 mod rebuild;
@@ -20,6 +23,7 @@ pub use fold::relieve;
 
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
+use crate::backend::take::Conflict;
 
 /// Why a rollup can't be declared, filled or folded.
 #[derive(Debug)]
@@ -56,6 +60,14 @@ pub enum RollupError {
         found: String,
         hint: &'static str,
     },
+    /// A stored state that can't be merged.
+    State {
+        rollup: String,
+        column: String,
+        problem: String,
+    },
+    /// At repeatable read or above: what is to be folded was changed after the snapshot was taken.
+    NotSerializable,
     /// A value that the rollup can't hold.
     Value {
         rollup: String,
@@ -69,6 +81,12 @@ pub enum RollupError {
 impl From<ExpressionError> for RollupError {
     fn from(error: ExpressionError) -> Self {
         Self::Expression(error)
+    }
+}
+
+impl From<Conflict> for RollupError {
+    fn from(_: Conflict) -> Self {
+        Self::NotSerializable
     }
 }
 

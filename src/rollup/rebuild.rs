@@ -3,7 +3,7 @@
 use super::RollupError;
 use super::append;
 use super::definition::{self, Definition};
-use super::fold::quote;
+use super::fold::{Wait, lock_folding, quote};
 use super::retention;
 use crate::backend::session;
 use core::ops::Range;
@@ -55,7 +55,7 @@ fn floor(definition: &Definition, mut time: i64) -> i64 {
 }
 
 /// The earliest such moment not before `time`.
-pub fn ceiling(definition: &Definition, mut time: i64) -> i64 {
+fn ceiling(definition: &Definition, mut time: i64) -> i64 {
     while let Some(later) =
         definition.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
     {
@@ -96,8 +96,7 @@ fn rebuild_rollup(
         .map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant)));
     session::as_owner(|| {
         // Waits for a running fold; the deletions' snapshots are newer than the lock.
-        Spi::run_with_args("SELECT pg_advisory_xact_lock($1::oid::int4, 1)", &[definition.pending.into()])
-            .expect("a lock raises its own errors");
+        lock_folding(definition, Wait::Yes);
         let bases = definition.grains.iter().map(|grain| format!("{rollup_name}_{grain}_base"));
         for table in bases.chain([format!("{rollup_name}_pending")]) {
             let condition = within("bucket", &range);

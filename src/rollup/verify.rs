@@ -55,18 +55,19 @@ fn verify_rollup(
     >,
     ErrorReport,
 > {
-    let mut range = rebuild::range(from, to)?;
+    let range = rebuild::range(from, to)?;
     // No partition is dropped between reading the horizon and reading the events.
     session::lock_relation(session::relation(c"events"), pg_sys::AccessShareLock);
-    if let Some((horizon, _)) = retention::horizon() {
-        range.start = range.start.max(horizon);
-    }
+    // Buckets that begin before this are frozen, also those that end after it.
+    let horizon = retention::horizon().map_or(i64::MIN, |(horizon, _)| horizon);
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name.unwrap_or_default())?;
     let differences = session::with_fixed_path(|| {
         session::with_owner_rights(|| {
-            let statements =
-                definition.grains.iter().map(|&grain| statement(definition, grain, &range, tenant_id));
+            let statements = definition
+                .grains
+                .iter()
+                .map(|&grain| statement(definition, grain, &range, horizon, tenant_id));
             statements
                 .flat_map(|statement| scan::texts(&statement, Snapshot::Calling))
                 .map(read)
@@ -88,12 +89,19 @@ fn read(row: Vec<Option<String>>) -> Difference {
     (grain, tenant_id, account_id, bucket, dimensions, measure, stored, recomputed)
 }
 
-fn statement(definition: &Definition, grain: Grain, range: &Range<i64>, tenant: Option<&str>) -> String {
+fn statement(
+    definition: &Definition,
+    grain: Grain,
+    range: &Range<i64>,
+    horizon: i64,
+    tenant: Option<&str>,
+) -> String {
     let state = quote(&format!("{}_{grain}_state", definition.name));
     // Whole buckets: from the one that holds the start to the one that holds the moment before the end.
     let start = if range.start == i64::MIN { i64::MIN } else { grain.floor(range.start) };
     let end = if range.end == i64::MAX { i64::MAX } else { grain.ceiling(range.end) };
-    let whole = start..end;
+    let unfrozen = if horizon == i64::MIN { i64::MIN } else { grain.ceiling(horizon) };
+    let whole = start.max(unfrozen)..end;
     let tenant =
         tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", quote_literal(tenant)));
     let mut inputs = String::new();

@@ -10,4 +10,5 @@ pub mod id;
 pub mod jsonb;
 pub mod numeric;
 pub mod tdigest;
+pub mod token;
 pub mod traceparent;

@@ -8,9 +8,11 @@ mod git_events;
 mod ingest;
 mod oracle;
 mod seed;
+mod token;
 
 pub use cluster::{Database, connect_superuser};
 pub use git_events::{GitEvent, git_events};
 pub use ingest::{Summary, ingest, json_array};
 pub use oracle::{Group, groups, rank_error};
 pub use seed::{seeded, skip};
+pub use token::TokenSigner;

@@ -1,17 +1,21 @@
 //! Scope: what the current transaction may see. One account, one tenant, or global.
 //!
-//! A scope comes from the transaction's own `enter`, or else from the binding of the role that logged in. The setting
+//! A scope comes from the transaction's own `enter`, or else from the binding of the role that logged in; a pool role
+//! enters by token. The setting
 //! `tally.scope` carries an entered one: `*` is global, otherwise tenant and account separated by U+001F, which no id
 //! contains.
 
-use crate::backend::arena::Arena;
-use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::session::{self, Limit};
+mod binding;
+mod limit;
+mod token;
+
+use crate::backend::session;
 use crate::settings;
-use pgrx::pg_sys::Datum;
+use binding::{Binding, binding};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::id;
+use tally_core::token::TokenError;
 
 const SEPARATOR: char = '\u{1f}';
 
@@ -37,13 +41,12 @@ pub enum ScopeError {
     Dirty(&'static str),
     /// A tenant or account is not an id.
     BadId(String),
-}
-
-/// What the role that logged in may do.
-enum Binding {
-    None,
-    Trusted,
-    Bound { tenant: String, account: Option<String> },
+    /// The role enters a scope by token alone.
+    NeedsToken(String),
+    /// The token, or the key that is to be registered, is refused.
+    Token(TokenError),
+    /// The token names a key that is not registered, or no longer valid.
+    UnknownKey,
 }
 
 impl Scope {
@@ -84,7 +87,7 @@ pub fn current() -> Result<Scope, ScopeError> {
     }
     match binding() {
         Binding::Bound { tenant, account } => Ok(Scope::Tenant { tenant, account }),
-        Binding::Trusted | Binding::None => Err(ScopeError::Missing),
+        Binding::Trusted | Binding::Pool | Binding::None => Err(ScopeError::Missing),
     }
 }
 
@@ -104,24 +107,16 @@ fn entered() -> Option<Scope> {
     settings::scope().map(|setting| Scope::parse(&setting.to_string_lossy()))
 }
 
-fn binding() -> Binding {
-    let mut bindings = Lookup::open(session::relation(c"role_binding"), &[Key::Oid], View::Statement);
-    let found = bindings.find(&[Datum::from(session::session_role())], [2, 3]);
-    let text = |column: usize| {
-        let row = found.as_ref()?;
-        // SAFETY: columns 2 and 3 of role_binding are text, and the row is valid until the next `find`.
-        unsafe { String::from_datum(row.values[column], row.nulls[column]) }
-    };
-    let binding = match (&found, text(0)) {
-        (None, _) => Binding::None,
-        (Some(_), None) => Binding::Trusted,
-        (Some(_), Some(tenant)) => Binding::Bound { tenant, account: text(1) },
-    };
-    bindings.close();
-    binding
+/// Who vouches for the scope that is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Warrant {
+    /// What the role that logged in may do.
+    Role,
+    /// A token that was verified for this role and transaction.
+    Token,
 }
 
-fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
+fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     if session::in_subtransaction() {
         return Err(ScopeError::Subtransaction);
     }
@@ -131,66 +126,55 @@ fn enter_scope(wanted: Scope) -> Result<(), ScopeError> {
                 .map_err(|problem| ScopeError::BadId(format!("\"{value}\" {}", problem.problem())))?;
         }
     }
-    if let Some(already) = entered() {
-        let narrows = matches!((&already, &wanted), (Scope::Tenant { tenant: own, account: None },
-            Scope::Tenant { tenant, account: Some(_) }) if own == tenant);
-        if already != wanted && !narrows {
-            return Err(ScopeError::Latched);
-        }
+    let already = entered();
+    let narrows = matches!((&already, &wanted), (Some(Scope::Tenant { tenant: own, account: None }),
+        Scope::Tenant { tenant, account: Some(_) }) if own == tenant);
+    let stays = already.as_ref() == Some(&wanted);
+    if already.is_some() && !stays && !narrows {
+        return Err(ScopeError::Latched);
     }
     let superuser = session::session_is_superuser();
-    let is_first = entered().is_none();
-    if let (Scope::Tenant { .. }, true, false, Some(leftover)) =
-        (&wanted, is_first, superuser, session::leftover())
+    if let (Scope::Tenant { .. }, None, false, Some(leftover)) =
+        (&wanted, &already, superuser, session::leftover())
     {
         return Err(ScopeError::Dirty(leftover));
     }
+    let is_analyst = || superuser || session::session_is_member_of(c"tally_analyst");
     let allowed = match (binding(), &wanted) {
         (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {
             own == *tenant && only.is_none_or(|only| account.as_ref() == Some(&only))
         }
-        (Binding::Bound { .. }, Scope::Global) => false,
-        (Binding::Trusted, Scope::Tenant { .. }) => true,
-        (Binding::None, Scope::Tenant { .. }) => superuser || session::session_is_member_of(c"tally_analyst"),
-        (_, Scope::Global) => superuser || session::session_is_member_of(c"tally_analyst"),
+        (Binding::Bound { .. } | Binding::Pool, Scope::Global) => false,
+        (Binding::Pool, Scope::Tenant { .. }) if warrant == Warrant::Role && !stays && !narrows => {
+            return Err(ScopeError::NeedsToken(session::session_role_name()));
+        }
+        (Binding::Trusted | Binding::Pool, Scope::Tenant { .. }) => true,
+        (Binding::None, Scope::Tenant { .. }) | (_, Scope::Global) => is_analyst(),
     };
     if !allowed {
         return Err(ScopeError::Denied(session::session_role_name()));
     }
     session::set_scope(&wanted.setting());
-    if let (Scope::Tenant { tenant, .. }, true) = (&wanted, is_first) {
-        apply_limits(tenant);
+    if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
+        limit::apply(tenant);
     }
     Ok(())
-}
-
-/// Lowers what tally.tenant_limit bounds for the tenant.
-fn apply_limits(tenant: &str) {
-    let mut arena = Arena::default();
-    let mut limits = Lookup::open(session::relation(c"tenant_limit"), &[Key::Text], View::Statement);
-    let found = limits
-        .find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3])
-        // SAFETY: columns 1 to 3 of tenant_limit are int4.
-        .map(|row| [0, 1, 2].map(|column| unsafe { i32::from_datum(row.values[column], row.nulls[column]) }));
-    limits.close();
-    let settings = [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers];
-    for (setting, most) in settings.into_iter().zip(found.into_iter().flatten()) {
-        if let Some(most) = most {
-            session::limit(setting, most);
-        }
-    }
 }
 
 #[pg_extern(sql = false)]
 fn enter(tenant_id: Option<&str>, account_id: Option<&str>) -> Result<(), ErrorReport> {
+    if let (Binding::Pool, None) = (binding(), account_id) {
+        let scope = token::scope(tenant_id.unwrap_or_default())?;
+        return Ok(enter_scope(scope, Warrant::Token)?);
+    }
     let tenant = tenant_id.ok_or_else(|| ScopeError::BadId("tenant_id must not be null".into()))?;
-    enter_scope(Scope::Tenant { tenant: tenant.to_owned(), account: account_id.map(str::to_owned) })?;
-    Ok(())
+    let scope = Scope::Tenant { tenant: tenant.to_owned(), account: account_id.map(str::to_owned) };
+    Ok(enter_scope(scope, Warrant::Role)?)
 }
 
 #[pg_extern(sql = false)]
 fn enter_global() -> Result<(), ErrorReport> {
-    Ok(enter_scope(Scope::Global)?)
+    Ok(enter_scope(Scope::Global, Warrant::Role)?)
 }
 
 #[pg_extern(sql = false)]

@@ -1,0 +1,23 @@
+//! Memory contexts for a piece of work.
+
+use core::ffi::CStr;
+use pgrx::pg_sys;
+
+/// Runs `work` in a memory context of its own, deleted afterwards; on error Postgres deletes it with the (sub)transaction.
+pub fn in_temporary<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
+    // SAFETY: what `work` returns owns nothing in the context; the context that was current is put back first.
+    unsafe {
+        let context = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            name.as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        let outer = pg_sys::MemoryContextSwitchTo(context);
+        let result = work();
+        pg_sys::MemoryContextSwitchTo(outer);
+        pg_sys::MemoryContextDelete(context);
+        result
+    }
+}

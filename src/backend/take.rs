@@ -1,0 +1,71 @@
+//! Taking rows out of a table: reads and deletes them, below the executor.
+
+use super::value::varlena_in_place;
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// A row was changed by a transaction that the running one's snapshot doesn't see.
+#[derive(Debug)]
+pub struct Conflict;
+
+/// Deletes the rows that a snapshot taken now sees, in the order in which they lie, and hands each one's values and nulls to
+/// `take`, until that says it has enough. The values, copied and detoasted, live in the current memory context.
+pub fn rows(table: Oid, mut take: impl FnMut(&[Datum], &[bool]) -> bool) -> Result<(), Conflict> {
+    // SAFETY: the relation, the snapshot and the scan are open until they are closed here; on error Postgres releases them
+    // with the (sub)transaction. The tuple is copied out of the page before it is handed on.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+        assert!((*(*relation).rd_rel).relam == pg_sys::HEAP_TABLE_AM_OID, "one of our own tables");
+        let descriptor = (*relation).rd_att;
+        let columns = (*descriptor).natts as usize;
+        let described = pgrx::PgTupleDesc::from_pg_copy(descriptor);
+        let is_varlena: Vec<bool> = described.iter().map(|column| column.attlen == -1).collect();
+        let (mut values, mut nulls) = (vec![Datum::from(0); columns], vec![false; columns]);
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+        let scan = pg_sys::heap_beginscan(
+            relation,
+            pg_sys::GetActiveSnapshot(),
+            0,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            flags,
+        );
+        let command = pg_sys::GetCurrentCommandId(true);
+        let mut result = Ok(());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let mut failure = pg_sys::TM_FailureData::default();
+            let deleted = pg_sys::heap_delete(
+                relation,
+                &raw mut (*tuple).t_self,
+                command,
+                ptr::null_mut(),
+                true,
+                &raw mut failure,
+                false,
+            );
+            if deleted != pg_sys::TM_Result::TM_Ok {
+                result = Err(Conflict);
+                break;
+            }
+            let copy = pg_sys::heap_copytuple(tuple);
+            pg_sys::heap_deform_tuple(copy, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            for (place, value) in values.iter_mut().enumerate() {
+                if is_varlena[place] && !nulls[place] && varlena_in_place(*value).is_none() {
+                    *value = Datum::from(pg_sys::pg_detoast_datum(value.cast_mut_ptr()));
+                }
+            }
+            if !take(&values, &nulls) {
+                break;
+            }
+        }
+        pg_sys::heap_endscan(scan);
+        pg_sys::PopActiveSnapshot();
+        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        result
+    }
+}

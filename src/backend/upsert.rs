@@ -1,0 +1,206 @@
+//! Finding rows of a table by a unique key and replacing them, below the executor.
+
+use super::take::Conflict;
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// The strategy number of a search for nulls.
+const INVALID_STRATEGY: u16 = 0;
+
+/// A table open for replacing rows found by key. Row security isn't consulted.
+pub struct Upsert {
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    estate: *mut pg_sys::EState,
+    target: *mut pg_sys::ResultRelInfo,
+    found: *mut pg_sys::TupleTableSlot,
+    written: *mut pg_sys::TupleTableSlot,
+    scan: pg_sys::IndexScanDesc,
+    keys: Vec<pg_sys::ScanKeyData>,
+}
+
+impl Upsert {
+    /// Opens a table and one of its unique indexes. The caller holds a lock that keeps other writers away.
+    pub fn open(table: Oid, index: Oid) -> Self {
+        // SAFETY: both relations stay open until `close` or the (sub)transaction's abort; the dirty snapshot is palloc'd.
+        unsafe {
+            let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+            let table = pg_sys::table_open(table, lock);
+            // A publication without a replica identity must fail here, not at the subscriber.
+            pg_sys::CheckCmdReplicaIdentity(table, pg_sys::CmdType::CMD_UPDATE);
+            let index = pg_sys::index_open(index, lock);
+            let estate = pg_sys::CreateExecutorState();
+            let target = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(target, table, 1, ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(target, false);
+            let dirty = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
+            (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+            let keys = vec![pg_sys::ScanKeyData::default(); (*(*index).rd_att).natts as usize];
+            let scan = pg_sys::index_beginscan(
+                table,
+                index,
+                dirty,
+                #[cfg(feature = "pg18")]
+                ptr::null_mut(),
+                keys.len() as i32,
+                0,
+            );
+            Self {
+                table,
+                index,
+                estate,
+                target,
+                found: pg_sys::table_slot_create(table, ptr::null_mut()),
+                written: pg_sys::MakeSingleTupleTableSlot(
+                    (*table).rd_att,
+                    &raw const pg_sys::TTSOpsHeapTuple,
+                ),
+                scan,
+                keys,
+            }
+        }
+    }
+
+    /// Finds the row with this key, one value for each of the index's columns, a null being equal to a null. Its values and
+    /// nulls are valid until the next call.
+    pub fn find(&mut self, key: &[Option<Datum>]) -> Result<Option<(&[Datum], &[bool])>, Conflict> {
+        assert_eq!(key.len(), self.keys.len(), "one value for each key column");
+        // SAFETY: scan, slot and index belong together and are open.
+        unsafe {
+            for (place, value) in key.iter().enumerate() {
+                self.set_key(place, *value);
+            }
+            pg_sys::index_rescan(
+                self.scan,
+                self.keys.as_mut_ptr(),
+                self.keys.len() as i32,
+                ptr::null_mut(),
+                0,
+            );
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            if !pg_sys::index_getnext_slot(self.scan, forward, self.found) {
+                return Ok(None);
+            }
+            let snapshot = (*self.scan).xs_snapshot;
+            let in_progress = [(*snapshot).xmin, (*snapshot).xmax];
+            if in_progress.iter().any(|&writer| writer != pg_sys::InvalidTransactionId)
+                || super::lookup::is_newer_than_snapshot(self.found)
+            {
+                return Err(Conflict);
+            }
+            pg_sys::slot_getallattrs(self.found);
+            let columns = (*(*self.table).rd_att).natts as usize;
+            Ok(Some((
+                core::slice::from_raw_parts((*self.found).tts_values, columns),
+                core::slice::from_raw_parts((*self.found).tts_isnull, columns),
+            )))
+        }
+    }
+
+    /// Replaces the row found last. Its key stays as it is.
+    pub fn replace(&mut self, values: &mut [Datum], nulls: &mut [bool]) -> Result<(), Conflict> {
+        // SAFETY: the slot still holds the row found last; the new tuple is formed for the same table.
+        unsafe {
+            let descriptor = (*self.table).rd_att;
+            assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
+            assert_eq!(nulls.len(), values.len());
+            let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            (*tuple).t_tableOid = (*self.table).rd_id;
+            let mut place = (*self.found).tts_tid;
+            let mut failure = pg_sys::TM_FailureData::default();
+            let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;
+            #[cfg(not(feature = "pg15"))]
+            let mut indexes = pg_sys::TU_UpdateIndexes::TU_None;
+            let updated = pg_sys::heap_update(
+                self.table,
+                &raw mut place,
+                tuple,
+                pg_sys::GetCurrentCommandId(true),
+                ptr::null_mut(),
+                true,
+                &raw mut failure,
+                &raw mut lock,
+                #[cfg(not(feature = "pg15"))]
+                &raw mut indexes,
+            );
+            if updated != pg_sys::TM_Result::TM_Ok {
+                return Err(Conflict);
+            }
+            let heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
+            if !heap_only {
+                pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
+                // Not as of an update: that hint would need the range table of a planned statement.
+                pg_sys::ExecInsertIndexTuples(
+                    self.target,
+                    self.written,
+                    self.estate,
+                    false,
+                    false,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    #[cfg(not(feature = "pg15"))]
+                    false,
+                );
+                pg_sys::ExecClearTuple(self.written);
+            }
+            pg_sys::heap_freetuple(tuple);
+            Ok(())
+        }
+    }
+
+    /// Closes table and index; their locks stay until the transaction ends.
+    pub fn close(self) {
+        // SAFETY: everything closed here was opened by `open` and is not used again.
+        unsafe {
+            pg_sys::index_endscan(self.scan);
+            pg_sys::ExecDropSingleTupleTableSlot(self.found);
+            pg_sys::ExecDropSingleTupleTableSlot(self.written);
+            pg_sys::ExecCloseIndices(self.target);
+            pg_sys::FreeExecutorState(self.estate);
+            pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(self.table, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+
+    /// Equality of one key column, by the index's own operator.
+    unsafe fn set_key(&mut self, place: usize, value: Option<Datum>) {
+        let column = place as i16 + 1;
+        // SAFETY: the arrays of the open index have an entry for each of its columns.
+        unsafe {
+            let entry = &raw mut self.keys[place];
+            let Some(value) = value else {
+                pg_sys::ScanKeyEntryInitialize(
+                    entry,
+                    (pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32,
+                    column,
+                    INVALID_STRATEGY,
+                    Oid::INVALID,
+                    Oid::INVALID,
+                    Oid::INVALID,
+                    Datum::from(0),
+                );
+                return;
+            };
+            // The function is looked up once: it stays the same for the column.
+            if (*entry).sk_func.fn_oid != Oid::INVALID && (*entry).sk_flags == 0 {
+                (*entry).sk_argument = value;
+                return;
+            }
+            let (family, of) =
+                (*(*self.index).rd_opfamily.add(place), *(*self.index).rd_opcintype.add(place));
+            let equality = pg_sys::BTEqualStrategyNumber;
+            let operator = pg_sys::get_opfamily_member(family, of, of, equality as i16);
+            pg_sys::ScanKeyEntryInitialize(
+                entry,
+                0,
+                column,
+                equality as u16,
+                Oid::INVALID,
+                *(*self.index).rd_indcollation.add(place),
+                pg_sys::get_opcode(operator),
+                value,
+            );
+        }
+    }
+}

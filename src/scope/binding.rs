@@ -1,0 +1,46 @@
+//! What a role may do once it has logged in, looked up each time: there is nothing to invalidate.
+
+use crate::backend::arena;
+use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::session;
+use pgrx::FromDatum;
+use pgrx::pg_sys::Datum;
+
+/// What the role that logged in may do.
+#[derive(Debug)]
+pub enum Binding {
+    None,
+    /// Enters any tenant's scope.
+    Trusted,
+    /// Enters the scope that a token names.
+    Pool,
+    /// Is in a scope from the start.
+    Bound {
+        tenant: String,
+        account: Option<String>,
+    },
+}
+
+/// Looks up the binding of the role that logged in.
+pub fn binding() -> Binding {
+    let mut bindings = Lookup::open(session::relation(c"role_binding"), &[Key::Oid], View::Statement);
+    let found = bindings.find(&[Datum::from(session::session_role())], [2, 3, 4]);
+    let binding = match &found {
+        None => Binding::None,
+        Some(row) => {
+            let text = |column: usize| {
+                // SAFETY: columns 2 and 3 of role_binding are ids, and the row is valid until the next `find`.
+                (!row.nulls[column]).then(|| unsafe { arena::read_text(row.values[column]) }.to_owned())
+            };
+            // SAFETY: column 4 is a boolean that is not null.
+            let needs_token = unsafe { bool::from_datum(row.values[2], row.nulls[2]) } == Some(true);
+            match text(0) {
+                Some(tenant) => Binding::Bound { tenant, account: text(1) },
+                None if needs_token => Binding::Pool,
+                None => Binding::Trusted,
+            }
+        }
+    };
+    bindings.close();
+    binding
+}

@@ -1,0 +1,84 @@
+//! Tokens: challenge, verification, keys.
+//!
+//! A token answers a challenge: a random number that this backend gave to this transaction and holds in its memory. It is
+//! forgotten as soon as a token is tried, and it counts for no other transaction. So a token works once, in one
+//! connection, whatever becomes of the transaction; nothing is shared, nothing written, and a standby can do it too.
+
+use super::{Scope, ScopeError};
+use crate::backend::arena::{self, Arena};
+use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::session;
+use pgrx::FromDatum;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::sync::Mutex;
+use tally_core::token::{Expected, PublicKey, Token, encode};
+
+/// Seconds between 1970, which tokens count from, and 2000, which Postgres counts from.
+const EPOCH: i64 = 946_684_800;
+const CHALLENGE_BYTES: usize = 18;
+
+/// What a token in this transaction must answer.
+struct Challenge {
+    transaction: u32,
+    nonce: String,
+}
+
+static CHALLENGE: Mutex<Option<Challenge>> = Mutex::new(None);
+
+/// Takes the running transaction's challenge: a second token needs another one.
+fn take_challenge() -> Option<String> {
+    let taken = CHALLENGE.lock().expect("one thread").take()?;
+    (taken.transaction == session::transaction_number()).then_some(taken.nonce)
+}
+
+/// The scope that a token opens in this transaction.
+pub fn scope(text: &str) -> Result<Scope, ScopeError> {
+    // First of all: a token that is refused has used its challenge up, too.
+    let nonce = take_challenge().unwrap_or_default();
+    let token = Token::read(text).map_err(ScopeError::Token)?;
+    let key = registered(token.key_id()).ok_or(ScopeError::UnknownKey)?;
+    let claims = token.verify(&key).map_err(ScopeError::Token)?;
+    let (audience, role) = (session::audience(), session::session_role_name());
+    let expected = Expected {
+        audience: &audience,
+        role: &role,
+        nonce: &nonce,
+        now: session::clock().div_euclid(1_000_000) + EPOCH,
+    };
+    claims.check(&expected).map_err(ScopeError::Token)?;
+    Ok(Scope::Tenant { tenant: claims.tenant, account: claims.account })
+}
+
+/// The registered key of this name, while it is valid.
+fn registered(key_id: &str) -> Option<PublicKey> {
+    let mut arena = Arena::default();
+    let mut keys = Lookup::open(session::relation(c"token_key"), &[Key::Text], View::Statement);
+    let found = keys.find(&[arena.varlena(key_id.as_bytes())], [2, 3]).and_then(|row| {
+        // SAFETY: column 2 is a timestamptz, which is passed by value as an int8.
+        let until = unsafe { i64::from_datum(row.values[0], row.nulls[0]) };
+        // SAFETY: column 3 is a bytea of 32 bytes, valid until the next `find`.
+        let bytes: [u8; 32] = unsafe { arena::read_fixed(row.values[1]) };
+        until.is_none_or(|until| session::clock() < until).then_some(bytes)
+    });
+    keys.close();
+    PublicKey::read(&found?).ok()
+}
+
+#[pg_extern(sql = false)]
+fn challenge() -> String {
+    let nonce = encode(&session::random_bytes::<CHALLENGE_BYTES>());
+    let transaction = session::transaction_number();
+    *CHALLENGE.lock().expect("one thread") = Some(Challenge { transaction, nonce: nonce.clone() });
+    nonce
+}
+
+#[pg_extern(sql = false)]
+fn token_audience() -> String {
+    session::audience()
+}
+
+#[pg_extern(sql = false)]
+fn read_public_key(key: &[u8]) -> Result<Vec<u8>, ErrorReport> {
+    Ok(PublicKey::read(key).map_err(ScopeError::Token)?.bytes().to_vec())
+}
