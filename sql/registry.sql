@@ -46,9 +46,9 @@ ALTER TABLE tally.event_schema OWNER TO tally_owner;
 ALTER TABLE tally.unregistered_policy OWNER TO tally_owner;
 ALTER TABLE tally.unregistered_event OWNER TO tally_owner;
 SELECT tally.secure_table('tally.unregistered_policy'), tally.secure_table('tally.unregistered_event');
-SELECT pg_catalog.pg_extension_config_dump('tally.event_schema', ''),
-       pg_catalog.pg_extension_config_dump('tally.unregistered_policy', ''),
-       pg_catalog.pg_extension_config_dump('tally.unregistered_event', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.event_schema', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.unregistered_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.unregistered_event', '');
 REVOKE ALL ON tally.event_schema, tally.unregistered_policy, tally.unregistered_event FROM PUBLIC;
 GRANT SELECT ON tally.event_schema TO tally_reader, tally_writer, tally_auditor;
 GRANT SELECT ON tally.unregistered_policy TO tally_admin, tally_auditor;
