@@ -11,4 +11,5 @@ pub mod jsonb;
 pub mod numeric;
 pub mod tdigest;
 pub mod token;
+pub mod token_bucket;
 pub mod traceparent;
