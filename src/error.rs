@@ -52,6 +52,16 @@ impl From<ScopeError> for ErrorReport {
             }
             ScopeError::BadId(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem)
                 .set_hint("an id is 1 to 200 bytes of text without control characters"),
+            ScopeError::Confined(what) => {
+                report(denied, format!("a session that acts for tenants can't use {what}")).set_hint(
+                    "it would tell about other tenants' rows, or stay in the session for the next tenant; use a role of your own",
+                )
+            }
+            ScopeError::Busy(tenant, most) => report(
+                Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("tenant \"{tenant}\" has {most} transactions open, as many as it may"),
+            )
+            .set_hint("try again when one of them has ended; tally.limit_tenant() sets the limit"),
             ScopeError::NeedsToken(role) => {
                 report(denied, format!("role \"{role}\" enters a scope by token alone"))
                     .set_hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
