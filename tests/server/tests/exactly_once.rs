@@ -24,6 +24,9 @@ fn events(random: &mut Random) -> Vec<Value> {
                 "occurred_at": format!("2026-0{}-{:02}T{:02}:00:00Z", 1 + random.below(2), 1 + random.below(3), random.below(24)),
                 "properties": {"value": random.below(1_000)}
             });
+            if random.below(2) > 0 {
+                event["session_id"] = json!(format!("s{}", random.below(5)));
+            }
             if random.below(3) > 0 {
                 event["user_id"] = json!(format!("u{}", random.below(40)));
             }
@@ -63,7 +66,7 @@ fn send(client: &mut Client, batch: &[Value], door: usize) -> Result<Option<i64>
         }
         1 => {
             let insert = "INSERT INTO tally.inbox SELECT e->>'tenant_id', e->>'account_id', e->>'name', e->>'occurred_at',
-                                 e->>'event_id', e->>'user_id', NULL, e->>'properties'
+                                 e->>'event_id', e->>'user_id', e->>'session_id', e->>'properties'
                           FROM jsonb_array_elements($1::text::jsonb) AS e";
             client.execute(insert, &[&Value::Array(batch.to_vec()).to_string()])?;
             Ok(None)
@@ -131,6 +134,9 @@ fn state(client: &mut Client, tenant: &str) -> Vec<String> {
                 tally.num_vals(value), tally.min_val(value), tally.max_val(value), first_at, last_at) FROM tally.usage_hour_state",
         "SELECT concat_ws('|', 'day', account_id, bucket, name, events, tally.hll_send(users), tally.hll_send(sessions), value_sum,
                 tally.num_vals(value), tally.min_val(value), tally.max_val(value), first_at, last_at) FROM tally.usage_day_state",
+        "SELECT concat_ws('|', 'user', user_id, first_seen, last_seen, events, active_days) FROM tally.users",
+        "SELECT concat_ws('|', 'account', account_id, first_seen, last_seen, events) FROM tally.accounts",
+        "SELECT concat_ws('|', 'session', account_id, session_id, user_id, started_at, ended_at, events) FROM tally.sessions",
     ];
     let mut rows: Vec<String> = queries
         .iter()
