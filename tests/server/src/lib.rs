@@ -9,6 +9,7 @@ mod git_events;
 mod ingest;
 mod oracle;
 mod seed;
+mod session;
 mod token;
 
 pub use bouncer::Bouncer;
@@ -17,4 +18,5 @@ pub use git_events::{GitEvent, git_events};
 pub use ingest::{Summary, ingest, json_array};
 pub use oracle::{Group, groups, rank_error};
 pub use seed::{seeded, skip};
+pub use session::Session;
 pub use token::TokenSigner;
