@@ -10,6 +10,10 @@ AS $$
 DECLARE
   first_day date := lower(active_users.days);
   end_day   date := upper(active_users.days);
+  -- The buckets, a year each, that can hold the range's days and the 29 before them.
+  first_year timestamptz := date_trunc('year', (first_day - 29)::timestamp) AT TIME ZONE 'UTC';
+  end_at    timestamptz := end_day::timestamp AT TIME ZONE 'UTC';
+  counts    int8[];
 BEGIN
   PERFORM tally.check_metric_unit(active_users.unit);
   IF first_day IS NULL OR end_day IS NULL OR NOT isfinite(first_day) OR NOT isfinite(end_day) THEN
@@ -17,37 +21,53 @@ BEGIN
       MESSAGE = 'days must be a range with a first and a last day',
       HINT = 'such as daterange(''2026-01-01'', ''2026-02-01''), which ends before its upper bound';
   END IF;
+  IF active_users.unit = 'user' THEN
+    SELECT tally.active_counts(p.tenant_id, p.user_id, p.days, first_day, end_day) INTO counts
+      FROM (SELECT a.tenant_id, a.user_id, a.days FROM tally.user_activity_part AS a
+             WHERE a.user_id IS NOT NULL AND a.bucket BETWEEN first_year AND end_at ORDER BY a.tenant_id, a.user_id) AS p;
+  ELSE
+    SELECT tally.active_counts(p.tenant_id, p.account_id, p.days, first_day, end_day) INTO counts
+      FROM (SELECT a.tenant_id, a.account_id, tally.union_days(a.days) AS days FROM tally.user_activity_part AS a
+             WHERE a.bucket BETWEEN first_year AND end_at GROUP BY 1, 2 ORDER BY 1, 2) AS p;
+  END IF;
+  counts := coalesce(counts, array_fill(0::int8, ARRAY[3 * (end_day - first_day)]));
   RETURN QUERY
-    WITH active AS (
-      SELECT DISTINCT e.tenant_id, CASE active_users.unit WHEN 'user' THEN e.user_id ELSE e.account_id END AS unit_id,
-             (e.occurred_at AT TIME ZONE 'UTC')::date AS day
-        FROM tally.events AS e
-       WHERE e.occurred_at >= (first_day - 29)::timestamp AT TIME ZONE 'UTC'
-         AND e.occurred_at < end_day::timestamp AT TIME ZONE 'UTC'
-         AND (active_users.unit = 'account' OR e.user_id IS NOT NULL)
-    ), spell AS (
-      SELECT a.day, lead(a.day, 1, 'infinity') OVER (PARTITION BY a.tenant_id, a.unit_id ORDER BY a.day) AS next_day
-        FROM active AS a
-    ), edge AS (
-      -- A day of activity keeps its unit in the count for 1, 7 or 30 days, or until its next one takes over.
-      SELECT g.day, sum(g.d) AS d, sum(g.w) AS w, sum(g.m) AS m
-        FROM (SELECT s.day, 1 AS d, 1 AS w, 1 AS m FROM spell AS s
-              UNION ALL SELECT s.day + 1, -1, 0, 0 FROM spell AS s
-              UNION ALL SELECT least(s.day + 7, s.next_day), 0, -1, 0 FROM spell AS s
-              UNION ALL SELECT least(s.day + 30, s.next_day), 0, 0, -1 FROM spell AS s
-              UNION ALL SELECT first_day + n, 0, 0, 0 FROM generate_series(0, end_day - first_day - 1) AS n) AS g
-       GROUP BY g.day
-    ), running AS (
-      SELECT e.day, (sum(e.d) OVER days)::int8 AS dau, (sum(e.w) OVER days)::int8 AS wau,
-             (sum(e.m) OVER days)::int8 AS mau
-        FROM edge AS e WINDOW days AS (ORDER BY e.day)
-    )
-    SELECT r.day, r.dau, r.wau, r.mau, r.dau / nullif(r.mau, 0)::float8
-      FROM running AS r WHERE r.day >= first_day AND r.day < end_day ORDER BY r.day;
+    SELECT first_day + n, counts[3 * n + 1], counts[3 * n + 2], counts[3 * n + 3],
+           counts[3 * n + 1] / nullif(counts[3 * n + 3], 0)::float8
+      FROM generate_series(0, end_day - first_day - 1) AS n ORDER BY n;
 END
 $$;
 COMMENT ON FUNCTION tally.active_users(daterange, text) IS
   'for each day (UTC) the units in scope active on it, in the 7 and in the 30 days that end with it, and the share of the last that the first is';
+
+CREATE FUNCTION tally.session_metrics("from" timestamptz, "to" timestamptz, grain text DEFAULT 'day',
+    OUT period date, OUT sessions int8, OUT bounced int8, OUT bounce_rate float8, OUT events int8, OUT mean_seconds float8,
+    OUT median_seconds float8, OUT p90_seconds float8)
+  RETURNS SETOF record
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM tally.check_metric_range(session_metrics."from", session_metrics."to"),
+          tally.check_metric_grain(session_metrics.grain);
+  RETURN QUERY
+    WITH counted AS (
+      SELECT tally.period_number(session_metrics.grain, s.started_at) AS number, count(*) AS sessions,
+             count(*) FILTER (WHERE s.events = 1) AS bounced, sum(s.events)::int8 AS events,
+             sum((extract(epoch FROM s.ended_at - s.started_at) * 1000000)::int8)::float8 / count(*) / 1000000 AS mean,
+             percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.ended_at - s.started_at) AS lengths
+        FROM tally.sessions AS s
+       WHERE s.started_at >= session_metrics."from" AND s.started_at < session_metrics."to" GROUP BY 1
+    )
+    SELECT tally.period_start(session_metrics.grain, c.number), c.sessions, c.bounced, c.bounced / c.sessions::float8,
+           c.events, c.mean, extract(epoch FROM c.lengths[1])::float8, extract(epoch FROM c.lengths[2])::float8
+      FROM counted AS c ORDER BY c.number;
+END
+$$;
+COMMENT ON FUNCTION tally.session_metrics(timestamptz, timestamptz, text) IS
+  'the sessions in scope that began in each day, week or month (UTC): how many, how many of one event alone, and how long they were';
 
 CREATE FUNCTION tally.did_at_least(event text, n int8, "from" timestamptz, "to" timestamptz, unit text DEFAULT 'user',
     OUT tenant_id text, OUT unit_id text, OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz)
@@ -123,11 +143,15 @@ COMMENT ON FUNCTION tally.account_health(text, timestamptz, text) IS
   'one row on one account in scope: seen first and last (local time of a zone), events, users and active days of the 30 days up to as_of and of the 30 before, and a status';
 
 REVOKE ALL ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[]),
+  tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[]),
+  tally.session_metrics(timestamptz, timestamptz, text),
   tally.activation(text, text, interval, timestamptz, timestamptz, text, text),
   tally.revenue(timestamptz, timestamptz, text, text, text, text), tally.active_users(daterange, text),
   tally.did_at_least(text, int8, timestamptz, timestamptz, text),
   tally.account_health(text, timestamptz, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[]),
+  tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[]),
+  tally.session_metrics(timestamptz, timestamptz, text),
   tally.activation(text, text, interval, timestamptz, timestamptz, text, text),
   tally.revenue(timestamptz, timestamptz, text, text, text, text), tally.active_users(daterange, text),
   tally.did_at_least(text, int8, timestamptz, timestamptz, text),

@@ -56,7 +56,7 @@ DECLARE
     "events": {"event": "string"},
     "units": {"event": "string", "unit": "string", "approximate": "boolean"},
     "sum": {"event": "string", "property": "string!"},
-    "funnel": {"steps": "array!", "window": "string!", "unit": "string", "strict": "boolean", "hold": "string", "exclude": "array"},
+    "funnel": {"steps": "array!", "window": "string!", "unit": "string", "strict": "boolean", "any_order": "boolean", "hold": "string", "exclude": "array"},
     "activation": {"start": "string", "activation": "string!", "window": "string!", "unit": "string"},
     "retention": {"start": "string", "return": "string", "grain": "string!", "period": "number!", "unit": "string", "rolling": "boolean"},
     "cohort": {"event": "string", "at_least": "number!", "unit": "string"}}';
@@ -176,7 +176,7 @@ BEGIN
     WHEN 'funnel' THEN format('of the %s that did "%s" in the range, the share that went on to %s%s, all within %s of the first step%s%s', unit,
       (SELECT s.label FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step = 1),
       (SELECT coalesce(string_agg(format('"%s"', s.label), ', then ' ORDER BY s.step), 'nothing more') FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step > 1),
-      CASE WHEN (d -> 'strict')::boolean THEN ' with no other event between' ELSE '' END, d ->> 'window',
+      CASE WHEN (d -> 'strict')::boolean THEN ' with no other event between' WHEN (d -> 'any_order')::boolean THEN ', in any order' ELSE '' END, d ->> 'window',
       ', with the same "' || (d ->> 'hold') || '" throughout',
       (SELECT format(', and without %s between', string_agg(format('"%s"', x), ' or ')) FROM jsonb_array_elements_text(d -> 'exclude') AS x HAVING count(*) > 0))
     WHEN 'activation' THEN format('of the %s whose first %s is in the range, the share with event "%s" within %s of it', unit, start, d ->> 'activation', d ->> 'window')
@@ -228,7 +228,7 @@ BEGIN
     WHEN 'funnel' THEN
       SELECT f.from_first INTO value
         FROM tally.funnel(d -> 'steps', (d ->> 'window')::interval, metric_value."from", metric_value."to", unit, coalesce((d -> 'strict')::boolean, false), d ->> 'hold', NULL,
-               ARRAY(SELECT jsonb_array_elements_text(d -> 'exclude'))) AS f ORDER BY f.step DESC LIMIT 1;
+               ARRAY(SELECT jsonb_array_elements_text(d -> 'exclude')), coalesce((d -> 'any_order')::boolean, false)) AS f ORDER BY f.step DESC LIMIT 1;
     WHEN 'activation' THEN
       SELECT sum(a.activated) / nullif(sum(a.cohort_size), 0)::float8 INTO value
         FROM tally.activation(d ->> 'start', d ->> 'activation', (d ->> 'window')::interval, metric_value."from", metric_value."to", unit) AS a;

@@ -39,7 +39,7 @@ COMMENT ON FUNCTION tally.funnel_steps(jsonb) IS
 
 CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
-    exclude text[] DEFAULT '{}',
+    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false,
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
   RETURNS SETOF record
@@ -58,7 +58,11 @@ DECLARE
 BEGIN
   PERFORM tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
           tally.check_metric_unit(funnel.unit);
-  SELECT count(*), array_agg(s.label ORDER BY s.step), array_agg(DISTINCT s.event_name)
+  IF funnel.strict AND funnel.any_order THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'an order can''t be both strict and any',
+      HINT = 'leave out strict or any_order';
+  END IF;
+  SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), array_agg(DISTINCT s.event_name)
     INTO number, labels, names FROM tally.funnel_steps(funnel.steps) AS s;
   SELECT x INTO excluded FROM unnest(funnel.exclude) AS x WHERE x = ANY (names) LIMIT 1;
   IF FOUND THEN
@@ -77,7 +81,7 @@ BEGIN
   RETURN QUERY EXECUTE format($query$
     WITH step_event AS %3$s (
       SELECT e.tenant_id, %1$s AS unit_id, %4$s AS held, e.occurred_at, %5$s AS trait,
-             (CASE e.name %2$s ELSE 0 END) & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END AS mask
+             (CASE e.name %2$s ELSE 0 END)%10$s AS mask
         FROM tally.events AS e
        WHERE e.occurred_at >= $2 AND e.occurred_at < $7 AND %1$s IS NOT NULL %6$s
     ), chain AS (
@@ -120,18 +124,21 @@ BEGIN
     CASE WHEN funnel.breakdown IS NULL THEN 'SELECT NULL::text AS segment, b.times FROM best AS b'
          ELSE 'SELECT min(e.trait) AS segment, b.times FROM best AS b JOIN step_event AS e ON e.tenant_id = b.tenant_id '
               'AND e.unit_id = b.unit_id AND e.held IS NOT DISTINCT FROM b.held AND e.occurred_at = b.times[1] '
-              'AND e.mask & 1 = 1 GROUP BY b.tenant_id, b.unit_id, b.times' END,
-    CASE WHEN funnel.breakdown IS NULL THEN 'UNION SELECT NULL' END)
-  USING funnel."window", funnel."from", funnel."to", CASE WHEN funnel.strict THEN 'strict_order' ELSE '' END,
-        number, labels, funnel."to" + funnel."window";
+              'AND ' || CASE WHEN funnel.any_order THEN 'e.mask & 2147483647 <> 0' ELSE 'e.mask & 1 = 1' END || ' GROUP BY b.tenant_id, b.unit_id, b.times' END,
+    CASE WHEN funnel.breakdown IS NULL THEN 'UNION SELECT NULL' END,
+    -- In any order every event lies in the range; else only the first must.
+    CASE WHEN funnel.any_order THEN '' ELSE ' & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END' END)
+  USING funnel."window", funnel."from", funnel."to",
+        CASE WHEN funnel.strict THEN 'strict_order' WHEN funnel.any_order THEN 'any_order' ELSE '' END, number, labels,
+        CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END;
 END
 $$;
-COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]) IS
+COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) IS
   'how many units in scope that took the first step from "from" to "to" took each next one within the window; docs/metrics.md defines it';
 
 CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
-    exclude text[] DEFAULT '{}',
+    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false,
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
   RETURNS SETOF record
@@ -139,14 +146,14 @@ CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT f.* FROM tally.funnel(pg_catalog.to_jsonb(steps), "window", "from", "to", unit, strict, hold, breakdown,
-                                 exclude) AS f;
+                                 exclude, any_order) AS f;
   END;
-COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[]) IS
+COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) IS
   'the funnel whose steps are events of these names';
 
 REVOKE ALL ON FUNCTION tally.funnel_steps(jsonb),
-  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]),
-  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[]) FROM PUBLIC;
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.funnel_steps(jsonb),
-  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[]),
-  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[]) TO tally_reader;
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) TO tally_reader;

@@ -121,7 +121,7 @@ CREATE FUNCTION tally.isolated_tables(OUT id oid, OUT tenant_column name, OUT ac
       FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
      WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p')
-       AND c.relname NOT IN ('role_binding', 'tenant_limit')
+       AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target')
     UNION ALL
     SELECT f.id::oid, p.tenant_column, p.account_column, false
       FROM tally.protected_table AS p

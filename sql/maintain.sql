@@ -5,25 +5,140 @@ CREATE FUNCTION tally.make_partitions(months int4 DEFAULT 2) RETURNS int8
 COMMENT ON FUNCTION tally.make_partitions(int4) IS
   'makes the partitions of this month (UTC) and of so many months after it, at most 120, each with row security before anyone can see it; returns how many were missing';
 
+CREATE TABLE tally.maintenance (
+  started_at  timestamptz NOT NULL,
+  finished_at timestamptz NOT NULL,
+  failed_at   timestamptz,
+  done        int8 NOT NULL,
+  failures    int8 NOT NULL DEFAULT 0,
+  task        text COLLATE "C" NOT NULL,
+  subject     text COLLATE "C" NOT NULL,
+  caller      name NOT NULL,
+  sqlstate    text,
+  problem     text,
+  CONSTRAINT maintenance_pkey PRIMARY KEY (task, subject)
+);
+COMMENT ON TABLE tally.maintenance IS 'what maintain() and the worker did last, one row a task; noted when there was work or a failure, and once a minute';
+COMMENT ON COLUMN tally.maintenance.started_at IS 'when the last step began';
+COMMENT ON COLUMN tally.maintenance.finished_at IS 'when the last step that succeeded ended';
+COMMENT ON COLUMN tally.maintenance.failed_at IS 'when the task failed, where its last step did; otherwise null';
+COMMENT ON COLUMN tally.maintenance.done IS 'rows, events or partitions ever worked on';
+COMMENT ON COLUMN tally.maintenance.failures IS 'steps that ever failed';
+COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, fold, retention or statistics';
+COMMENT ON COLUMN tally.maintenance.subject IS 'the rollup, where the task is about one; otherwise empty';
+COMMENT ON COLUMN tally.maintenance.caller IS 'the role that logged in and ran it';
+COMMENT ON COLUMN tally.maintenance.sqlstate IS 'error code, where the last step failed';
+COMMENT ON COLUMN tally.maintenance.problem IS 'error message, where the last step failed';
+ALTER TABLE tally.maintenance OWNER TO tally_owner;
+REVOKE ALL ON tally.maintenance FROM PUBLIC;
+GRANT SELECT ON tally.maintenance TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.maintenance', '');
+
+CREATE FUNCTION tally.note_maintenance(task text, subject text, started_at timestamptz, done int8, sqlstate text, problem text)
+  RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF note_maintenance.problem IS NULL AND note_maintenance.done = 0 AND EXISTS (
+      SELECT FROM tally.maintenance AS m WHERE m.task = note_maintenance.task AND m.subject = note_maintenance.subject
+         AND m.failed_at IS NULL AND m.finished_at > clock_timestamp() - interval '1 minute') THEN
+    RETURN;
+  END IF;
+  INSERT INTO tally.maintenance AS m (started_at, finished_at, failed_at, done, failures, task, subject, caller, sqlstate, problem)
+  VALUES (note_maintenance.started_at, clock_timestamp(), CASE WHEN note_maintenance.problem IS NOT NULL THEN clock_timestamp() END,
+          note_maintenance.done, (note_maintenance.problem IS NOT NULL)::int4, note_maintenance.task, note_maintenance.subject,
+          session_user, note_maintenance.sqlstate, note_maintenance.problem)
+  ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET started_at = excluded.started_at,
+    finished_at = CASE WHEN excluded.failed_at IS NULL THEN excluded.finished_at ELSE m.finished_at END,
+    failed_at = excluded.failed_at, done = m.done + excluded.done, failures = m.failures + excluded.failures,
+    caller = excluded.caller, sqlstate = excluded.sqlstate, problem = excluded.problem;
+END
+$$;
+COMMENT ON FUNCTION tally.note_maintenance(text, text, timestamptz, int8, text, text) IS
+  'writes down what a step of maintenance did; called by tally.maintain_step()';
+
+-- Partitioned tables aren't analysed by autovacuum.
+CREATE FUNCTION tally.analyze_events() RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = 'tally.events'::regclass
+                AND s.last_analyze > clock_timestamp() - interval '1 day') THEN
+    RETURN 0;
+  END IF;
+  ANALYZE tally.events;
+  RETURN 1;
+END
+$$;
+COMMENT ON FUNCTION tally.analyze_events() IS 'makes the statistics of tally.events, unless they are from the last 24 hours; returns 1 if it did';
+
+CREATE FUNCTION tally.maintenance_tasks() RETURNS TABLE (task text, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT t.task, t.subject
+      FROM (SELECT 1 AS place, 'partitions' AS task, '' AS subject
+            UNION ALL SELECT 2, 'backfill', r.rollup_name FROM tally.rollup AS r
+            UNION ALL SELECT 3, 'fold', r.rollup_name FROM tally.rollup AS r
+            UNION ALL SELECT 4, 'retention', ''
+            UNION ALL SELECT 5, 'statistics', '') AS t (place, task, subject)
+     ORDER BY t.place, t.subject;
+  END;
+COMMENT ON FUNCTION tally.maintenance_tasks() IS 'what maintain() and the worker do in a round, in order';
+
+CREATE FUNCTION tally.maintain_step(task text, subject text, max_rows int8) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  began timestamptz := clock_timestamp();
+  done  int8 := 0;
+  code  text;
+  said  text;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION USING ERRCODE = 'read_only_sql_transaction', MESSAGE = 'cannot execute tally.maintain() during recovery',
+      HINT = 'run it on the primary';
+  END IF;
+  -- A task that fails must not keep the others from being done.
+  BEGIN
+    CASE maintain_step.task
+      WHEN 'partitions' THEN done := tally.make_partitions(2);
+      WHEN 'backfill' THEN done := tally.backfill(maintain_step.subject, max_rows);
+      WHEN 'fold' THEN done := tally.fold(maintain_step.subject, max_rows);
+      WHEN 'retention' THEN done := tally.retain(max_rows);
+      WHEN 'statistics' THEN done := tally.analyze_events();
+    END CASE;
+  EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
+    RAISE WARNING USING ERRCODE = code, MESSAGE = format('pg_tally event=maintain_failed task=%s subject=%s sqlstate=%s ms=%s problem=%s',
+      maintain_step.task, quote_ident(maintain_step.subject), code,
+      round(extract(epoch FROM clock_timestamp() - began) * 1000), to_json(said));
+  END;
+  PERFORM tally.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
+  -- Less than a full step of these means that nothing is left for now; what comes in meanwhile waits for the next round.
+  RETURN CASE WHEN maintain_step.task IN ('partitions', 'statistics') OR (maintain_step.task = 'fold' AND done < max_rows)
+              THEN 0 ELSE done END;
+END
+$$;
+COMMENT ON FUNCTION tally.maintain_step(text, text, int8) IS
+  'one bounded step of a task of tally.maintenance_tasks(); returns how much it did, 0 where the task is finished for now, also where it failed: then a warning is raised and tally.maintenance tells';
+
 -- Names are qualified one by one: a procedure that commits can't fix its search path.
 CREATE PROCEDURE tally.maintain(fold_rows int8 DEFAULT 50000)
   LANGUAGE plpgsql
 AS $$
 DECLARE
-  names text[];
-  rollup text;
+  tasks    text[];
+  subjects text[];
 BEGIN
-  PERFORM tally.make_partitions(2);
-  COMMIT;
-  SELECT pg_catalog.array_agg(r.rollup_name ORDER BY r.rollup_name) INTO names FROM tally.rollup AS r;
-  FOREACH rollup IN ARRAY coalesce(names, '{}'::pg_catalog.text[]) LOOP
+  SELECT pg_catalog.array_agg(t.task), pg_catalog.array_agg(t.subject) INTO tasks, subjects
+    FROM tally.maintenance_tasks() AS t;
+  FOR place IN 1 .. pg_catalog.cardinality(tasks) LOOP
     LOOP
-      EXIT WHEN tally.backfill(rollup, fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
-      COMMIT;
-    END LOOP;
-    LOOP
-      -- 0 where nothing is left, and where another session is folding this rollup.
-      EXIT WHEN tally.fold(rollup, fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
+      EXIT WHEN tally.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
       COMMIT;
     END LOOP;
     COMMIT;
@@ -31,70 +146,13 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tally.maintain(int8) IS
-  'all housekeeping in steps that are committed one by one: partitions ahead, then for each rollup filling what waits for its backfill and folding, fold_rows events or pending rows at a time; safe to run twice at once, from any scheduler';
+  'all housekeeping in steps that are committed one by one: partitions ahead, filling what waits for its backfill, folding, retention, statistics; fold_rows events or rows at a time; a task that fails raises a warning and leaves the others alone; safe to run twice at once, from any scheduler';
 
-CREATE FUNCTION tally.health()
-  RETURNS TABLE (component text, status text, value float8, "limit" float8, advice text)
-  LANGUAGE plpgsql STABLE PARALLEL UNSAFE
-  SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  declared record;
-BEGIN
-  component := 'partitions';
-  value := (SELECT count(*) FROM generate_series(0, 1) AS ahead
-             WHERE to_regclass('tally.events_p' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC')
-                                                           + make_interval(months => ahead), 'YYYY_MM')) IS NULL);
-  "limit" := 0;
-  status := CASE WHEN value > 0 THEN 'warning' ELSE 'ok' END;
-  advice := CASE WHEN value > 0 THEN 'partitions of this or the next month are missing and ingest would have to make them: CALL tally.maintain()' END;
-  RETURN NEXT;
-
-  FOR declared IN SELECT s.rollup_name, s.pending_bytes, s.lag FROM tally.rollup_status() AS s LOOP
-    component := 'rollup ' || declared.rollup_name;
-    value := declared.pending_bytes;
-    "limit" := 2 * pg_size_bytes(current_setting('tally.pending_limit'));
-    status := CASE WHEN value > 4 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
-    advice := CASE WHEN value > "limit" THEN format('%s bytes of pending rows make readers slow, the oldest wait %s: CALL tally.maintain() more often, then VACUUM tally.%I',
-                                                    value, declared.lag, declared.rollup_name || '_pending') END;
-    RETURN NEXT;
-  END LOOP;
-
-  component := 'quarantine';
-  value := (SELECT count(*) FROM tally.quarantine AS q WHERE q.quarantined_at > now() - interval '1 day');
-  "limit" := 0;
-  status := CASE WHEN value > 0 THEN 'warning' ELSE 'ok' END;
-  advice := CASE WHEN value > 0 THEN 'events of the last day were not counted: SELECT reason, count(*) FROM tally.quarantine GROUP BY reason' END;
-  RETURN NEXT;
-
-  component := 'ledger';
-  value := (SELECT age(c.relfrozenxid) FROM pg_class AS c WHERE c.oid = 'tally.event_key'::regclass);
-  "limit" := current_setting('autovacuum_freeze_max_age')::float8;
-  status := CASE WHEN value > 4 * "limit" THEN 'failing' WHEN value > 1.2 * "limit" THEN 'warning' ELSE 'ok' END;
-  advice := CASE WHEN value > 1.2 * "limit" THEN 'vacuum does not keep up with transactions: VACUUM (FREEZE) tally.event_key' END;
-  RETURN NEXT;
-
-  component := 'settings';
-  value := (SELECT count(*) FROM pg_settings AS s
-             WHERE s.name IN ('fsync', 'full_page_writes', 'autovacuum') AND s.setting = 'off');
-  "limit" := 0;
-  status := CASE WHEN value > 0 THEN 'failing' ELSE 'ok' END;
-  advice := CASE WHEN value > 0 THEN (SELECT 'turn on ' || string_agg(s.name, ', ' ORDER BY s.name) FROM pg_settings AS s
-             WHERE s.name IN ('fsync', 'full_page_writes', 'autovacuum') AND s.setting = 'off') END;
-  RETURN NEXT;
-
-  component := 'protection';
-  value := (SELECT count(*) FROM tally.lint() AS l WHERE l.level = 'ERROR');
-  "limit" := 0;
-  status := CASE WHEN value > 0 THEN 'failing' ELSE 'ok' END;
-  advice := CASE WHEN value > 0 THEN 'isolation can be undone: SELECT * FROM tally.lint()' END;
-  RETURN NEXT;
-END
-$$;
-COMMENT ON FUNCTION tally.health() IS
-  'one row a component: ok, warning or failing; a number and its limit (months missing, bytes pending, events of the last day in quarantine, transactions since the freeze, unsafe settings, errors found by lint); what to do. In the global scope';
-
-REVOKE ALL ON FUNCTION tally.make_partitions(int4), tally.health() FROM PUBLIC;
+ALTER FUNCTION tally.note_maintenance(text, text, timestamptz, int8, text, text) OWNER TO tally_owner;
+ALTER FUNCTION tally.analyze_events() OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.make_partitions(int4), tally.note_maintenance(text, text, timestamptz, int8, text, text),
+  tally.analyze_events(), tally.maintenance_tasks(), tally.maintain_step(text, text, int8) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE tally.maintain(int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally.health() TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally.note_maintenance(text, text, timestamptz, int8, text, text),
+  tally.analyze_events(), tally.maintenance_tasks(), tally.maintain_step(text, text, int8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.maintain(int8) TO tally_admin;

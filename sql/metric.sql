@@ -11,7 +11,7 @@ CREATE FUNCTION tally.retention(start_event text, return_event text, grain text,
 AS $$
 #variable_conflict use_column
 DECLARE
-  last_number int4;
+  triangle int8[];
 BEGIN
   PERFORM tally.check_metric_range(retention."from", retention."to"), tally.check_metric_grain(retention.grain),
           tally.check_metric_unit(retention.unit);
@@ -28,47 +28,46 @@ BEGIN
       MESSAGE = 'brackets must be numbers of periods from 0, each greater than the one before',
       HINT = 'each number begins a bracket that the next one ends, such as ARRAY[0, 1, 7, 30]';
   END IF;
-  last_number := tally.period_number(retention.grain, retention."to" - interval '1 microsecond');
+  -- Of a few accounts the sets are merged by account first; of many users they are read in order, and merged as they come.
+  EXECUTE format(CASE retention.unit WHEN 'user' THEN $query$
+    SELECT tally.retention_triangle(p.tenant_id, p.user_id, p.days, p.role, $1, $2, $3, $4, $5)
+      FROM (SELECT a.tenant_id, a.user_id, a.days, %s AS role FROM tally.user_activity_part AS a
+             WHERE a.user_id IS NOT NULL AND %s ORDER BY a.tenant_id, a.user_id) AS p
+    $query$ ELSE $query$
+    SELECT tally.retention_triangle(p.tenant_id, p.account_id, p.days, p.role, $1, $2, $3, $4, $5)
+      FROM (SELECT a.tenant_id, a.account_id, %s AS role, tally.union_days(a.days) AS days
+              FROM tally.user_activity_part AS a WHERE %s GROUP BY 1, 2, 3 ORDER BY 1, 2) AS p
+    $query$ END,
+    CASE WHEN retention.start_event IS NULL THEN '1' ELSE format('CASE a.name WHEN %L THEN 1 ELSE 0 END', retention.start_event) END
+      || ' | ' || CASE WHEN retention.return_event IS NULL THEN '2' ELSE format('CASE a.name WHEN %L THEN 2 ELSE 0 END', retention.return_event) END,
+    CASE WHEN retention.start_event IS NULL OR retention.return_event IS NULL THEN 'true'
+         ELSE format('a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END
+      || format(' AND a.bucket < %L::timestamptz', retention."to"))
+    INTO triangle
+   USING retention.grain, (retention."from" AT TIME ZONE 'UTC')::date,
+         ((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC')::date + 1, retention.kind, retention.brackets;
   RETURN QUERY
-    WITH started AS (
-      SELECT e.tenant_id, CASE retention.unit WHEN 'user' THEN e.user_id ELSE e.account_id END AS unit_id,
-             min(e.occurred_at) AS started_at
-        FROM tally.events AS e
-       WHERE e.occurred_at < retention."to" AND (retention.start_event IS NULL OR e.name = retention.start_event)
-         AND (retention.unit = 'account' OR e.user_id IS NOT NULL)
-       GROUP BY 1, 2 HAVING min(e.occurred_at) >= retention."from"
-    ), member AS (
-      SELECT s.*, tally.period_number(retention.grain, s.started_at) AS number FROM started AS s
-    ), visit AS (
-      SELECT DISTINCT m.tenant_id, m.unit_id, m.number,
-             tally.period_number(retention.grain, e.occurred_at) - m.number AS period
-        FROM member AS m JOIN tally.events AS e ON e.tenant_id = m.tenant_id AND e.occurred_at > m.started_at
-         AND CASE retention.unit WHEN 'user' THEN e.user_id ELSE e.account_id END = m.unit_id
-       WHERE e.occurred_at >= retention."from" AND e.occurred_at < retention."to"
-         AND (retention.return_event IS NULL OR e.name = retention.return_event)
-    ), counted AS (
-      -- A visit counts in its period, in every one up to it, or in its bracket: once for each unit.
-      SELECT v.number, p.period, count(DISTINCT (v.tenant_id, v.unit_id)) AS retained
-        FROM visit AS v CROSS JOIN LATERAL (
-               SELECT v.period WHERE retention.kind = 'first_time'
-               UNION ALL SELECT generate_series(0, v.period) WHERE retention.kind = 'rolling'
-               UNION ALL SELECT max(b) FROM unnest(retention.brackets) AS b
-                          WHERE retention.kind = 'bracketed' AND b <= v.period) AS p
-       GROUP BY v.number, p.period
-    )
-    SELECT tally.period_start(retention.grain, c.number), p.period, c.size, coalesce(r.retained, 0),
-           coalesce(r.retained, 0) / c.size::float8
-      FROM (SELECT m.number, count(*) AS size FROM member AS m GROUP BY m.number) AS c
-      CROSS JOIN LATERAL (
-             SELECT generate_series(0, last_number - c.number) AS period WHERE retention.kind <> 'bracketed'
-             UNION ALL SELECT b FROM unnest(retention.brackets) AS b
-                        WHERE retention.kind = 'bracketed' AND b <= last_number - c.number) AS p
-      LEFT JOIN counted AS r ON r.number = c.number AND r.period = p.period
-     ORDER BY c.number, p.period;
+    SELECT date '2000-01-01' + triangle[n]::int4, triangle[n + 1]::int4, triangle[n + 2], triangle[n + 3], triangle[n + 3] / triangle[n + 2]::float8
+      FROM generate_series(1, coalesce(cardinality(triangle), 0), 4) AS n;
 END
 $$;
 COMMENT ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[]) IS
-  'of the units in scope that began in a day, week or month (UTC), how many returned in each later one; a null event is any event';
+  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, from the enriched layer; a null event is any event';
+
+CREATE FUNCTION tally.retention_curve(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
+    unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
+    OUT period int4, OUT units int8, OUT retained int8, OUT rate float8)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT r.period, sum(r.cohort_size)::pg_catalog.int8, sum(r.retained)::pg_catalog.int8,
+           sum(r.retained)::pg_catalog.float8 / sum(r.cohort_size)::pg_catalog.float8
+      FROM tally.retention(start_event, return_event, grain, "from", "to", unit, kind, brackets) AS r
+     GROUP BY r.period ORDER BY r.period;
+  END;
+COMMENT ON FUNCTION tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[]) IS
+  'the triangle of tally.retention as one curve: each period over the cohorts old enough to have it';
 
 CREATE FUNCTION tally.activation(start_event text, activation_event text, "window" interval, "from" timestamptz,
     "to" timestamptz, unit text DEFAULT 'user', grain text DEFAULT 'month',
@@ -80,8 +79,6 @@ CREATE FUNCTION tally.activation(start_event text, activation_event text, "windo
   SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
-DECLARE
-  last_at timestamptz := activation."to" + activation."window";
 BEGIN
   PERFORM tally.check_metric_window(activation."window"), tally.check_metric_range(activation."from", activation."to"),
           tally.check_metric_unit(activation.unit), tally.check_metric_grain(activation.grain);
@@ -91,26 +88,23 @@ BEGIN
       HINT = 'name the event that shows that a unit found the product''s value';
   END IF;
   RETURN QUERY
-    WITH started AS (
-      SELECT e.tenant_id, CASE activation.unit WHEN 'user' THEN e.user_id ELSE e.account_id END AS unit_id,
-             min(e.occurred_at) AS started_at
-        FROM tally.events AS e
-       WHERE e.occurred_at < activation."to" AND (activation.start_event IS NULL OR e.name = activation.start_event)
-         AND (activation.unit = 'account' OR e.user_id IS NOT NULL)
-       GROUP BY 1, 2 HAVING min(e.occurred_at) >= activation."from"
-    ), attained AS (
-      SELECT s.tenant_id, s.unit_id, min(e.occurred_at) - s.started_at AS wait
-        FROM started AS s JOIN tally.events AS e ON e.tenant_id = s.tenant_id
-         AND e.occurred_at >= s.started_at AND e.occurred_at <= s.started_at + activation."window"
-         AND CASE activation.unit WHEN 'user' THEN e.user_id ELSE e.account_id END = s.unit_id
-       WHERE e.occurred_at >= activation."from" AND e.occurred_at < last_at
-         AND e.name = activation.activation_event
-       GROUP BY s.tenant_id, s.unit_id, s.started_at
+    WITH reached AS (
+      SELECT a.tenant_id, CASE activation.unit WHEN 'user' THEN a.user_id ELSE a.account_id END AS unit_id,
+             min(a.first_at) FILTER (WHERE activation.start_event IS NULL OR a.name = activation.start_event) AS started_at,
+             min(a.first_at) FILTER (WHERE a.name = activation.activation_event) AS activated_at
+        FROM tally.user_activity_part AS a
+       WHERE (activation.start_event IS NULL OR a.name IN (activation.start_event, activation.activation_event))
+         AND (activation.unit = 'account' OR a.user_id IS NOT NULL)
+       GROUP BY 1, 2
+    ), started AS (
+      -- What a unit had reached before it began took it no time.
+      SELECT r.started_at, CASE WHEN r.activated_at <= r.started_at + activation."window"
+                                THEN greatest(r.activated_at, r.started_at) - r.started_at END AS wait
+        FROM reached AS r WHERE r.started_at >= activation."from" AND r.started_at < activation."to"
     ), counted AS (
-      SELECT tally.period_number(activation.grain, s.started_at) AS number, count(*) AS size, count(a.wait) AS activated,
-             percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY a.wait) AS waits
-        FROM started AS s LEFT JOIN attained AS a ON a.tenant_id = s.tenant_id AND a.unit_id = s.unit_id
-       GROUP BY 1
+      SELECT tally.period_number(activation.grain, s.started_at) AS number, count(*) AS size, count(s.wait) AS activated,
+             percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.wait) AS waits
+        FROM started AS s GROUP BY 1
     )
     SELECT tally.period_start(activation.grain, c.number), c.size, c.activated, c.activated / c.size::float8,
            extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8
@@ -118,7 +112,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.activation(text, text, interval, timestamptz, timestamptz, text, text) IS
-  'of the units in scope that began in a day, week or month (UTC), how many reached the activation event within the window';
+  'of the units in scope that began in a day, week or month (UTC), how many had their first activation event by the end of the window, from the enriched layer';
 
 CREATE FUNCTION tally.revenue("from" timestamptz, "to" timestamptz, grain text DEFAULT 'month',
     amount_property text DEFAULT 'amount', currency_property text DEFAULT 'currency', event text DEFAULT NULL,

@@ -46,7 +46,8 @@ CREATE TABLE tally.events (
 ALTER TABLE tally.events
   ALTER tenant_id SET STORAGE EXTERNAL, ALTER account_id SET STORAGE EXTERNAL, ALTER name SET STORAGE EXTERNAL,
   ALTER user_id SET STORAGE EXTERNAL, ALTER session_id SET STORAGE EXTERNAL;
-CREATE INDEX events_tenant_account_time ON tally.events (tenant_id, account_id, occurred_at);
+-- Its one index is made on each partition, not here: where the parent has an index, attaching a partition makes another
+-- one, and restoring a dump would then meet the partition's own a second time.
 COMMENT ON TABLE tally.events IS 'every accepted event, immutable; one partition a month, made when first needed';
 COMMENT ON COLUMN tally.events.occurred_at IS 'when the event occurred';
 COMMENT ON COLUMN tally.events.batch_id IS 'the batch that brought it (tally.ingest_batch)';
@@ -140,6 +141,8 @@ BEGIN
     RETURN;
   END IF;
   EXECUTE pg_catalog.format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES)', partition);
+  EXECUTE pg_catalog.format('CREATE INDEX %I ON tally.%I (tenant_id, account_id, occurred_at)',
+    partition OPERATOR(pg_catalog.||) '_tenant_account_time', partition);
   PERFORM tally.secure_table(pg_catalog.format('tally.%I', partition)::pg_catalog.regclass);
   EXECUTE pg_catalog.format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)',
     partition, month_start, month_end);

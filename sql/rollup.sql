@@ -1,4 +1,5 @@
 -- Declared rollups. The tables and views of each one are made by tally.create_rollup (src/rollup/declare.rs).
+-- No foreign keys between these tables: pg_restore with several jobs loads an extension's tables in any order.
 
 CREATE TABLE tally.rollup (
   rollup_name text COLLATE "C" NOT NULL CONSTRAINT rollup_pkey PRIMARY KEY,
@@ -16,15 +17,14 @@ COMMENT ON COLUMN tally.rollup.declared_at IS 'when it was declared';
 COMMENT ON COLUMN tally.rollup.declared_by IS 'the role that logged in and declared it';
 
 CREATE TABLE tally.rollup_column (
-  rollup_name text COLLATE "C" NOT NULL
-    CONSTRAINT rollup_column_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE,
+  rollup_name text COLLATE "C" NOT NULL,
   position    int4 NOT NULL,
   column_name text COLLATE "C" NOT NULL,
   kind        text COLLATE "C" NOT NULL,
   expression  text,
   CONSTRAINT rollup_column_pkey PRIMARY KEY (rollup_name, position),
   CONSTRAINT rollup_column_kind_known
-    CHECK (kind IN ('dimension', 'count', 'sum', 'min', 'max', 'distinct', 'percentiles', 'first', 'last')),
+    CHECK (kind IN ('dimension', 'count', 'sum', 'min', 'max', 'distinct', 'percentiles', 'first', 'last', 'days', 'session_windows')),
   CONSTRAINT rollup_column_needs_expression CHECK (expression IS NOT NULL OR kind = 'count')
 );
 COMMENT ON TABLE tally.rollup_column IS 'dimensions and measures of the declared rollups';
@@ -42,7 +42,6 @@ CREATE TABLE tally.rollup_backfill (
   events_done     int8 NOT NULL DEFAULT 0,
   events_expected int8 NOT NULL,
   rollup_name     text COLLATE "C" NOT NULL CONSTRAINT rollup_backfill_pkey PRIMARY KEY
-    CONSTRAINT rollup_backfill_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE
 );
 COMMENT ON TABLE tally.rollup_backfill IS 'progress of the rollups that were declared with backfill => false';
 COMMENT ON COLUMN tally.rollup_backfill.filled_from IS 'events from this moment on are counted, earlier ones wait';
@@ -62,8 +61,8 @@ ALTER TABLE tally.rollup OWNER TO tally_owner;
 ALTER TABLE tally.rollup_column OWNER TO tally_owner;
 REVOKE ALL ON tally.rollup, tally.rollup_column FROM PUBLIC;
 GRANT SELECT ON tally.rollup, tally.rollup_column TO tally_admin, tally_analyst, tally_auditor;
-SELECT pg_catalog.pg_extension_config_dump('tally.rollup', $$WHERE rollup_name <> 'usage'$$);
-SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', $$WHERE rollup_name <> 'usage'$$);
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup', $$WHERE rollup_name NOT IN ('usage', 'user_activity', 'session')$$);
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', $$WHERE rollup_name NOT IN ('usage', 'user_activity', 'session')$$);
 
 CREATE FUNCTION tally.property_number(properties jsonb, key text) RETURNS numeric
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_property_number';

@@ -4,7 +4,6 @@ CREATE TABLE tally.rollup_fold (
   last_fold_at timestamptz NOT NULL,
   rows_folded  int8 NOT NULL,
   rollup_name  text COLLATE "C" NOT NULL CONSTRAINT rollup_fold_pkey PRIMARY KEY
-    CONSTRAINT rollup_fold_rollup_fkey REFERENCES tally.rollup ON DELETE CASCADE
 );
 COMMENT ON TABLE tally.rollup_fold IS 'what was folded, one row a rollup';
 COMMENT ON COLUMN tally.rollup_fold.last_fold_at IS 'when pending rows were last folded';

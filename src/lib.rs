@@ -2,17 +2,20 @@
 
 use pgrx::prelude::*;
 
+mod activity;
 mod backend;
 mod error;
 mod event;
 mod ingest;
 mod metric;
+mod probe;
 mod property;
 mod rollup;
 mod scope;
 mod settings;
 mod sketch;
 mod tenant;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -21,6 +24,7 @@ pgrx::pg_module_magic!(name, version);
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     scope::confine();
+    worker::register();
 }
 
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
@@ -31,10 +35,13 @@ extension_sql_file!("../sql/token.sql", name = "token", requires = ["scope"]);
 extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["token"]);
 extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);
-extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["rollup"]);
-extension_sql_file!("../sql/upkeep.sql", name = "upkeep", requires = ["usage"]);
+extension_sql_file!("../sql/active_state.sql", name = "active_state", requires = ["rollup"]);
+extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["active_state"]);
+extension_sql_file!("../sql/enriched.sql", name = "enriched", requires = ["usage"]);
+extension_sql_file!("../sql/upkeep.sql", name = "upkeep", requires = ["enriched"]);
 extension_sql_file!("../sql/metric_aggregate.sql", name = "metric_aggregate", requires = ["upkeep"]);
-extension_sql_file!("../sql/metric_check.sql", name = "metric_check", requires = ["metric_aggregate"]);
+extension_sql_file!("../sql/unit_aggregate.sql", name = "unit_aggregate", requires = ["metric_aggregate"]);
+extension_sql_file!("../sql/metric_check.sql", name = "metric_check", requires = ["unit_aggregate"]);
 extension_sql_file!("../sql/funnel.sql", name = "funnel", requires = ["metric_check"]);
 extension_sql_file!("../sql/metric.sql", name = "metric", requires = ["funnel"]);
 extension_sql_file!("../sql/activity.sql", name = "activity", requires = ["metric"]);
@@ -45,6 +52,10 @@ extension_sql_file!("../sql/lint_tables.sql", name = "lint_tables", requires = [
 extension_sql_file!("../sql/lint_roles.sql", name = "lint_roles", requires = ["lint_tables"]);
 extension_sql_file!("../sql/lint_paths.sql", name = "lint_paths", requires = ["lint_roles"]);
 extension_sql_file!("../sql/lint.sql", name = "lint", requires = ["lint_paths"]);
-extension_sql_file!("../sql/maintain.sql", name = "maintain", requires = ["lint", "definition"]);
+extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["upkeep"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["retention"]);
+extension_sql_file!("../sql/maintain.sql", name = "maintain", requires = ["lint", "definition", "worker"]);
+extension_sql_file!("../sql/probe.sql", name = "probe", requires = ["maintain"]);
+extension_sql_file!("../sql/health.sql", name = "health", requires = ["probe"]);
 extension_sql_file!("../sql/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/testing.sql", name = "testing", requires = ["limit"]);

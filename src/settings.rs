@@ -7,6 +7,9 @@ static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static PENDING_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(4096);
 static PROPERTIES_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 static SCOPE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static WORKER_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static WORKER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
+static WORKER_ROLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// Events that one ingest call may carry. 100,000 typical events are 25 MB of text, parsed in a tenth of a second.
 pub fn batch_max_events() -> usize {
@@ -28,6 +31,28 @@ pub fn properties_max_size() -> usize {
 /// The scope of the running transaction as `scope` wrote it; `None` where nothing entered one.
 pub fn scope() -> Option<CString> {
     SCOPE.get().filter(|value| !value.is_empty())
+}
+
+/// Names in a list that commas separate.
+fn names(setting: &GucSetting<Option<CString>>) -> Vec<String> {
+    let text = setting.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+/// Databases that the background worker looks after.
+pub fn worker_databases() -> Vec<String> {
+    names(&WORKER_DATABASES)
+}
+
+/// Pause between two rounds of the background worker. In 10 seconds a busy writer appends some tens of thousands of
+/// pending rows: a fraction of a second to fold, some milliseconds for a reader.
+pub fn worker_interval() -> std::time::Duration {
+    std::time::Duration::from_secs(WORKER_INTERVAL.get() as u64)
+}
+
+/// Login role that the background worker acts as.
+pub fn worker_role() -> Option<String> {
+    names(&WORKER_ROLE).pop()
 }
 
 /// Defines the settings and reserves their prefix.
@@ -69,6 +94,32 @@ pub fn define() {
         &SCOPE,
         GucContext::Suset,
         GucFlags::NO_SHOW_ALL | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
+    );
+    GucRegistry::define_string_guc(
+        c"tally.worker_databases",
+        c"Databases, separated by commas, in which the background worker does the housekeeping of tally.maintain().",
+        c"Needs shared_preload_libraries; a database added here gets its worker when the server restarts.",
+        &WORKER_DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"tally.worker_interval",
+        c"Pause between two rounds of the background worker.",
+        c"Shorter keeps readers faster, longer makes fewer small transactions.",
+        &WORKER_INTERVAL,
+        1,
+        3600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_string_guc(
+        c"tally.worker_role",
+        c"Login role that the background worker acts as.",
+        c"A member of tally_admin, neither superuser nor BYPASSRLS: the worker refuses those.",
+        &WORKER_ROLE,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
     // SAFETY: a constant C string; called once, from _PG_init.
     unsafe {

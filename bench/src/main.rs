@@ -1,12 +1,13 @@
 //! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
 //! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
 //!
-//! Usage: tally-bench [rounds [ingest|rollups|sketches|dashboards|funnels]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+//! Usage: tally-bench [rounds [ingest|rollups|sketches|dashboards|funnels|retention]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
 
 mod contender;
 mod dashboards;
 mod funnels;
 mod pairing;
+mod retention;
 mod rollups;
 mod sketches;
 
@@ -47,6 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if only.as_deref().is_none_or(|only| only == "funnels") {
         funnels::compare(&mut client, rounds)?;
+    }
+    if only.as_deref().is_none_or(|only| only == "retention") {
+        retention::measure(&mut client, &config()?, rounds)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Arrays of float8.
+//! Arrays: of float8, and of any type of fixed length.
 
-use pgrx::pg_sys::{self, Datum};
+use super::call;
+use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Reads a one-dimensional or empty float8 array.
 ///
@@ -46,5 +47,30 @@ pub fn write_floats(floats: &[Option<f64>]) -> Datum {
             true,
             pg_sys::TYPALIGN_DOUBLE as core::ffi::c_char,
         ))
+    }
+}
+
+/// Bytes of a one-dimensional array before its null bitmap or data, without the varlena header.
+const HEADER: usize = 20;
+
+/// Makes a one-dimensional array of values of a fixed length (array.h): number of dimensions, offset of the data if there is
+/// a null bitmap, element type, then length and lower bound of the dimension.
+pub fn fixed_values<const N: usize>(of: Oid, number: usize, values: impl Iterator<Item = [u8; N]>) -> Datum {
+    let mut bytes = Vec::with_capacity(HEADER + number * N);
+    let dimensions = u32::from(number > 0);
+    for word in [dimensions, 0, of.to_u32(), number as u32, 1].iter().take(if number > 0 { 5 } else { 3 }) {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    values.for_each(|value| bytes.extend_from_slice(&value));
+    call::varlena(&bytes)
+}
+
+/// Reads a one-dimensional or empty int4 array without nulls from its bytes; `None` of any other.
+pub fn read_ints(array: &[u8]) -> Option<Vec<i32>> {
+    let word = |at: usize| Some(i32::from_ne_bytes(array.get(at..at + 4)?.try_into().ok()?));
+    match (word(0)?, word(4)?) {
+        (0, _) => Some(Vec::new()),
+        (1, 0) => (0..word(12)? as usize).map(|place| word(HEADER + 4 * place)).collect(),
+        _ => None,
     }
 }

@@ -21,3 +21,4 @@ pub mod subtransaction;
 pub mod take;
 pub mod upsert;
 pub mod value;
+pub mod worker;

@@ -231,6 +231,25 @@ pub fn advance_command() {
     unsafe { pg_sys::CommandCounterIncrement() }
 }
 
+/// Tells one statement of a client, in one transaction, from every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    began: i64,
+    transaction: u32,
+}
+
+/// The statement that is running.
+pub fn statement() -> Statement {
+    // SAFETY: reads backend state.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let transaction = (*pg_sys::MyProc).lxid;
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        let transaction = (*pg_sys::MyProc).vxid.lxid;
+        Statement { began: pg_sys::GetCurrentStatementStartTimestamp(), transaction }
+    }
+}
+
 /// Start of the running transaction, microseconds since 2000-01-01 UTC.
 pub fn transaction_start() -> i64 {
     // SAFETY: reads backend state.
@@ -285,7 +304,13 @@ pub fn has_fixed_snapshot() -> bool {
 /// error ends the (sub)transaction, Postgres puts them back.
 pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
     with_settings(
-        &[(SCOPE_SETTING, GLOBAL_SCOPE), (c"search_path", c"pg_catalog, pg_temp"), (c"timezone", c"UTC")],
+        &[
+            (SCOPE_SETTING, GLOBAL_SCOPE),
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"timezone", c"UTC"),
+            // pg_restore turns it off, so that a policy raises an error instead of hiding rows.
+            (c"row_security", c"on"),
+        ],
         || with_owner_rights(work),
     )
 }

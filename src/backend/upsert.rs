@@ -62,14 +62,14 @@ impl Upsert {
         }
     }
 
-    /// Finds the row with this key, one value for each of the index's columns, a null being equal to a null. Its values and
-    /// nulls are valid until the next call.
-    pub fn find(&mut self, key: &[Option<Datum>]) -> Result<Option<(&[Datum], &[bool])>, Conflict> {
-        assert_eq!(key.len(), self.keys.len(), "one value for each key column");
-        // SAFETY: scan, slot and index belong together and are open.
+    /// Finds the row with this key; `leading` are values of the table's first columns, among them all that the index has.
+    /// A null is equal to a null. The row's values and nulls are valid until the next call.
+    pub fn find(&mut self, leading: &[Option<Datum>]) -> Result<Option<(&[Datum], &[bool])>, Conflict> {
+        // SAFETY: scan, slot and index belong together and are open; the index has as many column numbers as columns.
         unsafe {
-            for (place, value) in key.iter().enumerate() {
-                self.set_key(place, *value);
+            let columns = (*(*self.index).rd_index).indkey.values.as_ptr();
+            for place in 0..self.keys.len() {
+                self.set_key(place, leading[*columns.add(place) as usize - 1]);
             }
             pg_sys::index_rescan(
                 self.scan,

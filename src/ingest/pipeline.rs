@@ -40,6 +40,9 @@ const FUTURE: i64 = 86_400_000_000;
 /// 1970-01-01 00:00 UTC: earlier events are refused, since a few of them would make a partition for every month.
 const EARLIEST: i64 = -946_684_800_000_000;
 
+/// SQLSTATE of an event that is older than its tenant's retention: its key may have left the ledger.
+const TOO_LATE: &str = "22T11";
+
 /// What one attempt came to.
 enum Attempt {
     Done,
@@ -98,6 +101,9 @@ pub fn run(text: &str) -> Result<Summary, IngestError> {
 impl<'a> Batch<'a> {
     /// Gives each item its first outcome: rejected where it isn't valid or not in scope.
     fn judge(&mut self) {
+        // Taken before any other lock: from here on nobody moves a horizon under this batch.
+        let named = self.items.iter().filter_map(|item| Some(&*item.event.as_ref().ok()?.tenant_id));
+        let horizons = rollup::hold_horizons(named);
         for item in &self.items {
             self.outcomes.push(match &item.event {
                 Err(rejection) => Outcome::Rejected {
@@ -111,6 +117,15 @@ impl<'a> Batch<'a> {
                         event.tenant_id, event.account_id
                     ),
                 },
+                Ok(event)
+                    if horizons.get(&*event.tenant_id).is_some_and(|&from| event.occurred_at < from) =>
+                {
+                    Outcome::Rejected {
+                        sqlstate: TOO_LATE.into(),
+                        reason: "occurred_at is before the time from which this tenant's events are kept"
+                            .into(),
+                    }
+                }
                 Ok(_) => Outcome::Accepted,
             });
         }

@@ -1,8 +1,9 @@
 //! Conditions of one row, as a mask; arrays as results. Arrays are read and written by their bytes (array.h): number of
 //! dimensions, offset of the data if there is a null bitmap, element type, then length and lower bound of each dimension.
 
-use crate::backend::call::{self, Call, SqlError};
-use pgrx::pg_sys::{self, Datum, Oid};
+use crate::backend::array::fixed_values;
+use crate::backend::call::{Call, SqlError};
+use pgrx::pg_sys::{self, Datum};
 
 /// Bytes of a one-dimensional array before its null bitmap or data, without the varlena header.
 const HEADER: usize = 20;
@@ -46,20 +47,10 @@ pub fn mask(call: &Call, argument: usize, most: usize) -> Result<Option<(u32, us
 
 /// A boolean array.
 pub fn booleans(values: impl ExactSizeIterator<Item = bool>) -> Datum {
-    array(pg_sys::BOOLOID, values.len(), values.map(|value| [u8::from(value)]))
+    fixed_values(pg_sys::BOOLOID, values.len(), values.map(|value| [u8::from(value)]))
 }
 
 /// An array of times, in microseconds since 2000.
 pub fn times(values: &[i64]) -> Datum {
-    array(pg_sys::TIMESTAMPTZOID, values.len(), values.iter().map(|value| value.to_ne_bytes()))
-}
-
-fn array<const N: usize>(of: Oid, number: usize, values: impl Iterator<Item = [u8; N]>) -> Datum {
-    let mut bytes = Vec::with_capacity(HEADER + number * N);
-    let dimensions = u32::from(number > 0);
-    for word in [dimensions, 0, of.to_u32(), number as u32, 1].iter().take(if number > 0 { 5 } else { 3 }) {
-        bytes.extend_from_slice(&word.to_ne_bytes());
-    }
-    values.for_each(|value| bytes.extend_from_slice(&value));
-    call::varlena(&bytes)
+    fixed_values(pg_sys::TIMESTAMPTZOID, values.len(), values.iter().map(|value| value.to_ne_bytes()))
 }

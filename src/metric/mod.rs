@@ -4,3 +4,4 @@
 mod conditions;
 mod funnel_aggregate;
 mod retention_aggregate;
+mod units;

@@ -8,6 +8,7 @@ use crate::backend::value;
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
+use tally_core::days;
 use tally_core::hll::ValueHasher;
 
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
@@ -111,6 +112,17 @@ impl<'d> Groups<'d> {
                     digest
                         .add(value)
                         .map_err(|_| self.definition.refuse(&column.name, "is not a finite number"))?;
+                }
+                (cell, Some((_, Some(value)))) => {
+                    let time = value.value() as i64;
+                    if matches!(time, i64::MIN | i64::MAX) {
+                        return Err(self.definition.refuse(&column.name, "is not a finite time"));
+                    }
+                    match cell {
+                        Cell::Days(days) => days.add(days::day_of(time)),
+                        Cell::SessionWindows(windows) => windows.add(time),
+                        _ => unreachable!("the other cells are above"),
+                    }
                 }
             }
         }

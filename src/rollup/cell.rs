@@ -5,7 +5,9 @@ use super::definition::{Column, Kind};
 use crate::backend::arena::Arena;
 use crate::backend::value::{self, Extreme, NumericSum};
 use pgrx::pg_sys::Datum;
+use tally_core::days::{Days, DaysRef};
 use tally_core::hll::{DEFAULT_LGK, Hll, HllRef, Keying};
+use tally_core::session::{Windows, WindowsRef};
 use tally_core::tdigest::{Summary, TDigest};
 
 /// Accumulated so far.
@@ -21,6 +23,8 @@ pub enum Cell {
     },
     Distinct(Hll),
     Percentiles(TDigest),
+    Days(Days),
+    SessionWindows(Windows),
 }
 
 /// What a stored state can't be merged for.
@@ -43,6 +47,8 @@ impl Cell {
             (Kind::Percentiles, _) => {
                 Cell::Percentiles(TDigest::new(COMPRESSION).expect("the default is valid"))
             }
+            (Kind::Days, _) => Cell::Days(Days::default()),
+            (Kind::SessionWindows, _) => Cell::SessionWindows(Windows::default()),
             _ => Cell::Count(0),
         }
     }
@@ -131,6 +137,18 @@ impl Cell {
             // SAFETY: as above.
             Cell::Percentiles(digest) => unsafe { value::with_varlena(state, |bytes| digest.merge(bytes)) }
                 .map_err(|error| error.to_string()),
+            // SAFETY: as above.
+            Cell::Days(days) => unsafe {
+                value::with_varlena(state, |bytes| DaysRef::parse(bytes).map(|other| days.merge(&other)))
+            }
+            .ok_or_else(|| "is no set of days".to_owned()),
+            // SAFETY: as above.
+            Cell::SessionWindows(windows) => unsafe {
+                value::with_varlena(state, |bytes| {
+                    WindowsRef::parse(bytes).map(|other| windows.merge(&other))
+                })
+            }
+            .ok_or_else(|| "is no set of session windows".to_owned()),
         }
     }
 
@@ -142,6 +160,8 @@ impl Cell {
             Cell::Extreme(value) | Cell::AtExtreme { value, .. } => value.finish(),
             Cell::Distinct(hll) => Some(arena.varlena(&hll.to_bytes())),
             Cell::Percentiles(digest) => Some(arena.varlena(&digest.into_summary().to_bytes())),
+            Cell::Days(days) => days.to_bytes().map(|bytes| arena.varlena(&bytes)),
+            Cell::SessionWindows(windows) => windows.to_bytes().map(|bytes| arena.varlena(&bytes)),
         }
     }
 }

@@ -129,6 +129,7 @@ fn alter_rollup(
     check_names(&columns)?;
     // Buckets that begin before this keep what they have; those that begin later are made anew from the events.
     let frozen = retention::horizon().map_or(i64::MIN, |(horizon, _)| horizon);
+    let thawed = retention::Frozen::read(old);
     let new = Definition {
         name: name.to_owned(),
         grains: old.grains.clone(),
@@ -145,14 +146,15 @@ fn alter_rollup(
         run(&layout::set_aside(old));
         run(&layout::create(&new));
         let kept = if frozen == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..frozen)) };
-        run(&layout::copy_aside(old, &kept));
+        run(&layout::copy_aside(old, &format!("({kept}) OR NOT {}", thawed.not_frozen("bucket"))));
         Spi::run_with_args("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()])
             .expect("a DELETE raises its own errors");
         register(&new);
     });
     definition::invalidate();
     session::advance_command();
-    super::append::fill(name, &within("occurred_at", &(frozen..i64::MAX)))?;
+    let counted = within("occurred_at", &(frozen..i64::MAX));
+    super::append::fill(name, &format!("{counted} AND {}", thawed.not_frozen("occurred_at")))?;
     session::advance_command();
     let definitions = definition::all()?;
     Ok(fold::fold_all(definition::find(&definitions, name)?, frozen)?)
@@ -222,8 +224,10 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
         }
         Spi::run(&format!("DROP TABLE tally.{}", quote(&format!("{rollup_name}_pending"))))
             .expect("DDL raises its own errors");
-        Spi::run_with_args("DELETE FROM tally.rollup WHERE rollup_name = $1", &[rollup_name.into()])
-            .expect("a DELETE raises its own errors");
+        for table in ["rollup", "rollup_column", "rollup_backfill", "rollup_fold"] {
+            let delete = format!("DELETE FROM tally.{table} WHERE rollup_name = $1");
+            Spi::run_with_args(&delete, &[rollup_name.into()]).expect("a DELETE raises its own errors");
+        }
     });
     definition::invalidate();
     Ok(())

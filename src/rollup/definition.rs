@@ -23,10 +23,14 @@ pub enum Kind {
     First,
     /// The value of the latest event; the measure `<name>_at` has its time.
     Last,
+    /// The set of days, in UTC.
+    Days,
+    /// The session windows.
+    SessionWindows,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 9] = [
+    const ALL: [(Kind, &'static str); 11] = [
         (Kind::Dimension, "dimension"),
         (Kind::Count, "count"),
         (Kind::Sum, "sum"),
@@ -36,6 +40,8 @@ impl Kind {
         (Kind::Percentiles, "percentiles"),
         (Kind::First, "first"),
         (Kind::Last, "last"),
+        (Kind::Days, "days"),
+        (Kind::SessionWindows, "session_windows"),
     ];
 
     /// The word for it in declarations.
@@ -48,6 +54,7 @@ impl Kind {
         match self {
             Kind::Sum => Some(pg_sys::NUMERICOID),
             Kind::Percentiles => Some(pg_sys::FLOAT8OID),
+            Kind::Days | Kind::SessionWindows => Some(pg_sys::TIMESTAMPTZOID),
             _ => None,
         }
     }

@@ -54,8 +54,8 @@ impl Delta {
         Self { key, bucket_at, tenant, account, bucket, values }
     }
 
-    /// The index key of its base row: tenant, account, bucket, dimensions.
-    pub fn index_key(&self, definition: &Definition) -> Vec<Option<Datum>> {
+    /// The leading columns of its base row, which are its key: tenant, account, bucket, dimensions.
+    pub fn key_columns(&self, definition: &Definition) -> Vec<Option<Datum>> {
         let ids = [Some(self.tenant), Some(self.account), Some(Datum::from(self.bucket))];
         ids.into_iter().chain(self.values.iter().copied().take(definition.dimensions().count())).collect()
     }

@@ -92,7 +92,7 @@ fn store(
     let mut rows = Upsert::open(base, relation(&format!("{}_{grain}_key", definition.name)));
     let mut new = Vec::new();
     for delta in deltas {
-        let Some((values, nulls)) = rows.find(&delta.index_key(definition))? else {
+        let Some((values, nulls)) = rows.find(&delta.key_columns(definition))? else {
             new.push(delta);
             continue;
         };
@@ -172,6 +172,8 @@ pub fn aggregate(column: &Column) -> String {
         Kind::Min => format!("min({name})"),
         Kind::Max => format!("max({name})"),
         Kind::Distinct | Kind::Percentiles => format!("tally.rollup({name})"),
+        Kind::Days => format!("tally.union_days({name})"),
+        Kind::SessionWindows => format!("tally.union_session_windows({name})"),
         Kind::First => {
             format!("(array_agg({name} ORDER BY {at}, {name}) FILTER (WHERE {name} IS NOT NULL))[1]")
         }

@@ -52,6 +52,14 @@ pub fn finished(column: &Column) -> Vec<(String, String, String)> {
         Kind::First | Kind::Last => {
             vec![(name.clone(), quoted, format!("{} value, that of {name}_at", column.kind.name()))]
         }
+        Kind::Days => {
+            vec![(name.clone(), format!("tally.day_count({quoted})"), "number of days".into())]
+        }
+        Kind::SessionWindows => vec![(
+            name.clone(),
+            format!("tally.session_window_count({quoted})"),
+            "number of session windows".into(),
+        )],
         kind => vec![(name.clone(), quoted, kind.name().into())],
     }
 }
@@ -60,6 +68,7 @@ fn column_type(column: &Column) -> String {
     match (column.kind, &column.expression) {
         (Kind::Distinct, _) => "tally.hll".into(),
         (Kind::Percentiles, _) => "tally.tdigest".into(),
+        (Kind::Days | Kind::SessionWindows, _) => "bytea".into(),
         (Kind::Count, _) | (_, None) => "bigint".into(),
         (_, Some(expression)) if expression.collation != Oid::INVALID => {
             format!("{} COLLATE \"C\"", type_name(expression.type_oid))

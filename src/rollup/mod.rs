@@ -20,6 +20,7 @@ mod verify;
 
 pub use append::{append, evaluate};
 pub use fold::relieve;
+pub use retention::hold_horizons;
 
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;

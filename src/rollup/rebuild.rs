@@ -55,7 +55,7 @@ fn floor(definition: &Definition, mut time: i64) -> i64 {
 }
 
 /// The earliest such moment not before `time`.
-fn ceiling(definition: &Definition, mut time: i64) -> i64 {
+pub fn ceiling(definition: &Definition, mut time: i64) -> i64 {
     while let Some(later) =
         definition.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
     {
@@ -92,6 +92,14 @@ fn rebuild_rollup(
         return Err(RollupError::Frozen(text).into());
     }
     let range = start..if asked.end == i64::MAX { i64::MAX } else { ceiling(definition, asked.end) };
+    let frozen = retention::Frozen::read(definition);
+    if let Some(moment) = tenant_id.and_then(|tenant| frozen.of(tenant))
+        && asked.start != i64::MIN
+        && start < moment
+    {
+        let text = session::as_owner(|| Spi::get_one::<String>(&format!("SELECT {}::text", literal(moment))));
+        return Err(RollupError::Frozen(text.ok().flatten().unwrap_or_default()).into());
+    }
     let tenant = tenant_id
         .map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant)));
     session::as_owner(|| {
@@ -100,9 +108,13 @@ fn rebuild_rollup(
         let bases = definition.grains.iter().map(|grain| format!("{rollup_name}_{grain}_base"));
         for table in bases.chain([format!("{rollup_name}_pending")]) {
             let condition = within("bucket", &range);
-            Spi::run(&format!("DELETE FROM tally.{} WHERE {condition}{tenant}", quote(&table)))
+            let thawed = frozen.not_frozen("bucket");
+            Spi::run(&format!("DELETE FROM tally.{} WHERE {condition} AND {thawed}{tenant}", quote(&table)))
                 .expect("a DELETE raises its own errors");
         }
     });
-    Ok(append::fill(rollup_name, &format!("{}{tenant}", within("occurred_at", &range)))?)
+    Ok(append::fill(
+        rollup_name,
+        &format!("{} AND {}{tenant}", within("occurred_at", &range), frozen.not_frozen("occurred_at")),
+    )?)
 }

@@ -1,70 +1,361 @@
-//! Retention: dropping raw events by whole months, once every rollup has folded them.
+//! Retention: removing raw events once every rollup has folded them. Of all tenants by whole months, and of each tenant by
+//! the days that it keeps.
+//!
+//! A tenant's horizon, `tally.tenant_horizon.raw_from`, moves first, with ingest locked out: from then on earlier events are
+//! rejected as too late, so their keys can leave the ledger together with them, and no retry is counted again. It never
+//! moves back. Buckets that begin before a horizon are frozen: neither verified nor rebuilt.
 
 use super::RollupError;
-use super::definition;
+use super::definition::{self, Definition};
 use super::fold::quote;
+use super::rebuild;
+use crate::backend::arena::Arena;
+use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+use std::collections::BTreeMap;
 
-/// The moment before which events may be gone: microseconds since 2000, and as text. `None` where none were dropped.
+/// SQL for a column of type timestamptz in microseconds since 2000.
+fn micros(column: &str) -> String {
+    format!("(extract(epoch FROM {column}) * 1000000)::int8 - 946684800000000")
+}
+
+/// The moment before which events of every tenant may be gone: microseconds since 2000, and as text. `None` where none
+/// were dropped.
 pub fn horizon() -> Option<(i64, String)> {
-    let latest = "SELECT (extract(epoch FROM raw_from) * 1000000)::int8 - 946684800000000, raw_from \
-                    FROM tally.raw_horizon ORDER BY raw_from DESC LIMIT 1";
-    let row = session::as_owner(|| scan::texts(latest, Snapshot::Fresh)).pop()?;
+    let latest = format!(
+        "SELECT {}, raw_from FROM tally.raw_horizon ORDER BY raw_from DESC LIMIT 1",
+        micros("raw_from")
+    );
+    let row = session::as_owner(|| scan::texts(&latest, Snapshot::Fresh)).pop()?;
     let [Some(time), Some(text)] = &row[..] else { unreachable!("both columns are NOT NULL") };
     Some((time.parse().expect("a bigint"), text.clone()))
+}
+
+/// The horizons of some tenants, in microseconds since 2000, of those that have one. Before reading them, takes the lock
+/// that moving a horizon waits for: they hold until the transaction ends.
+pub fn hold_horizons<'a>(tenants: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64> {
+    session::lock_relation(session::relation(c"rollup"), pg_sys::RowExclusiveLock);
+    let mut tenants: Vec<&str> = tenants.collect();
+    tenants.sort_unstable();
+    tenants.dedup();
+    let mut arena = Arena::default();
+    let mut horizons = Lookup::open(session::relation(c"tenant_horizon"), &[Key::Text], View::Latest);
+    let mut found = BTreeMap::new();
+    for tenant in tenants {
+        if let Some(row) = horizons.find(&[arena.varlena(tenant.as_bytes())], [1]) {
+            found.insert(tenant.to_owned(), row.values[0].value() as i64);
+        }
+    }
+    horizons.close();
+    found
+}
+
+/// Moments from which each tenant's buckets of every grain are rebuilt, of those tenants that have a horizon.
+pub struct Frozen(BTreeMap<String, i64>);
+
+impl Frozen {
+    pub fn read(definition: &Definition) -> Self {
+        let query = format!("SELECT tenant_id, {} FROM tally.tenant_horizon", micros("raw_from"));
+        let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+        let moments = rows.into_iter().map(|row| {
+            let [Some(tenant), Some(time)] = &row[..] else { unreachable!("both columns are NOT NULL") };
+            (tenant.clone(), rebuild::ceiling(definition, time.parse().expect("a bigint")))
+        });
+        Self(moments.collect())
+    }
+
+    /// That of one tenant.
+    pub fn of(&self, tenant: &str) -> Option<i64> {
+        self.0.get(tenant).copied()
+    }
+
+    /// SQL that is true where `column`, a moment of the row's tenant, isn't frozen.
+    pub fn not_frozen(&self, column: &str) -> String {
+        if self.0.is_empty() {
+            return "true".to_owned();
+        }
+        // One look-up in an object, however many tenants there are.
+        let moments: BTreeMap<&str, i64> = self.0.iter().map(|(t, m)| (t.as_str(), *m)).collect();
+        let moments = serde_json::to_string(&moments).expect("texts and numbers");
+        format!(
+            "coalesce({} >= ({}::jsonb ->> tenant_id)::int8, true)",
+            micros(column),
+            quote_literal(moments)
+        )
+    }
+}
+
+/// What becomes of whole months.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Dropped,
+    Detached,
 }
 
 #[pg_extern(sql = false)]
 fn drop_raw(before: TimestampWithTimeZone) -> Result<SetOfIterator<'static, String>, ErrorReport> {
     session::require_writable(c"tally.drop_raw()");
+    Ok(SetOfIterator::new(months(before, Fate::Dropped)?))
+}
+
+#[pg_extern(sql = false)]
+fn detach_raw(before: TimestampWithTimeZone) -> Result<SetOfIterator<'static, String>, ErrorReport> {
+    session::require_writable(c"tally.detach_raw()");
+    Ok(SetOfIterator::new(months(before, Fate::Detached)?))
+}
+
+fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, RollupError> {
     if session::has_fixed_snapshot() {
-        return Err(RollupError::FixedSnapshot.into());
+        return Err(RollupError::FixedSnapshot);
     }
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
-        return Err(RollupError::Range.into());
+        return Err(RollupError::Range);
     }
     definition::lock_out_ingest();
     let definitions = definition::all()?;
-    let dropped = session::as_owner(|| -> Result<Vec<String>, RollupError> {
+    session::as_owner(|| {
         for definition in definitions.iter() {
             if definition.filled_from != i64::MIN {
                 return Err(RollupError::Unfilled(definition.name.clone()));
             }
-            let pending = quote(&format!("{}_pending", definition.name));
-            let unfolded = Spi::get_one_with_args::<bool>(
-                &format!(
-                    "SELECT EXISTS (SELECT FROM tally.{pending} WHERE bucket < date_trunc('month', $1, 'UTC'))"
-                ),
-                &[before.into()],
-            );
-            if unfolded != Ok(Some(false)) {
+            if has_pending(&definition.name, "bucket < date_trunc('month', $1, 'UTC')", before) {
                 return Err(RollupError::Pending(definition.name.clone()));
             }
         }
-        let partitions = Spi::get_one_with_args::<Vec<String>>(
-            "SELECT coalesce(array_agg(c.relname::text ORDER BY c.relname), '{}') \
-               FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
-              WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' \
-                AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' <= $1",
-            &[before.into()],
-        )
-        .expect("the columns have these types")
-        .unwrap_or_default();
+        let mut done = Vec::new();
+        let partitions = partitions_before(before);
         for partition in &partitions {
-            Spi::run(&format!("DROP TABLE tally.{}", quote(partition))).expect("DDL raises its own errors");
+            let name = quote(partition);
+            if fate == Fate::Dropped {
+                Spi::run(&format!("DROP TABLE tally.{name}")).expect("DDL raises its own errors");
+                done.push(partition.clone());
+                continue;
+            }
+            let kept = detached_name(partition);
+            Spi::run(&format!("ALTER TABLE tally.events DETACH PARTITION tally.{name}"))
+                .expect("DDL raises its own errors");
+            // A late event makes the month's partition again, so its name must be free.
+            Spi::run(&format!("ALTER TABLE tally.{name} RENAME TO {}", quote(&kept)))
+                .expect("DDL raises its own errors");
+            Spi::run(&format!(
+                "ALTER INDEX tally.{} RENAME TO {}",
+                quote(&format!("{partition}_tenant_account_time")),
+                quote(&format!("{kept}_tenant_account_time"))
+            ))
+            .expect("DDL raises its own errors");
+            done.push(kept);
         }
         if !partitions.is_empty() {
             Spi::run_with_args(
-                "INSERT INTO tally.raw_horizon (raw_from) VALUES (date_trunc('month', $1, 'UTC'))",
+                "INSERT INTO tally.raw_horizon (raw_from) VALUES (date_trunc('month', $1, 'UTC')) ON CONFLICT DO NOTHING",
                 &[before.into()],
             )
             .expect("an INSERT raises its own errors");
         }
-        Ok(partitions)
-    })?;
-    Ok(SetOfIterator::new(dropped))
+        Ok(done)
+    })
+}
+
+/// Whether a rollup has pending rows that meet `condition` about the moment `$1`.
+fn has_pending(rollup: &str, condition: &str, moment: TimestampWithTimeZone) -> bool {
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM tally.{} WHERE {condition})",
+        quote(&format!("{rollup}_pending"))
+    );
+    Spi::get_one_with_args::<bool>(&query, &[moment.into()]) != Ok(Some(false))
+}
+
+/// The partitions whose month ends at or before a moment.
+fn partitions_before(moment: TimestampWithTimeZone) -> Vec<String> {
+    Spi::get_one_with_args::<Vec<String>>(
+        "SELECT coalesce(array_agg(c.relname::text ORDER BY c.relname), '{}') \
+           FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' \
+            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' <= $1",
+        &[moment.into()],
+    )
+    .expect("the columns have these types")
+    .unwrap_or_default()
+}
+
+/// A name that is free for a detached month: a month can be detached again after late events.
+fn detached_name(partition: &str) -> String {
+    let month = partition.trim_start_matches("events_p");
+    let free = |name: &String| {
+        let query = "SELECT to_regclass('tally.' || quote_ident($1)) IS NULL";
+        Spi::get_one_with_args::<bool>(query, &[name.as_str().into()]) == Ok(Some(true))
+    };
+    let first = format!("detached_events_{month}");
+    let later = (2..).map(|number| format!("{first}_{number}"));
+    std::iter::once(first.clone()).chain(later).find(free).expect("numbers don't end")
+}
+
+/// One step of retention.
+#[pg_extern(sql = false)]
+fn retain(max_rows: i64) -> Result<i64, ErrorReport> {
+    session::require_writable(c"tally.retain()");
+    if session::has_fixed_snapshot() {
+        return Err(RollupError::FixedSnapshot.into());
+    }
+    if max_rows < 1 {
+        return Err(RollupError::Range.into());
+    }
+    let moved = advance_horizons()?;
+    if moved > 0 {
+        return Ok(moved);
+    }
+    if definition::all()?.iter().any(|definition| definition.filled_from != i64::MIN) {
+        // Earlier events wait to be counted.
+        return Ok(0);
+    }
+    let dropped = drop_passed_month()?;
+    Ok(if dropped > 0 { dropped } else { prune(max_rows)? })
+}
+
+/// Moves the horizon of each tenant that keeps less than it has; returns how many moved.
+fn advance_horizons() -> Result<i64, RollupError> {
+    // The day in which the retention begins.
+    let wanted = "SELECT t.tenant_id, date_trunc('day', now() - coalesce(own.keep, usual.keep), 'UTC') AS raw_from \
+           FROM tally.tenant AS t \
+           LEFT JOIN tally.retention AS own ON own.tenant_id = t.tenant_id \
+           LEFT JOIN tally.retention AS usual ON usual.tenant_id = '' \
+          WHERE coalesce(own.keep, usual.keep) IS NOT NULL";
+    let due = format!(
+        "SELECT count(*) FROM ({wanted}) AS w LEFT JOIN tally.tenant_horizon AS h USING (tenant_id) \
+          WHERE h.raw_from IS NULL OR h.raw_from < w.raw_from"
+    );
+    if session::as_owner(|| Spi::get_one::<i64>(&due)) == Ok(Some(0)) {
+        return Ok(0);
+    }
+    definition::lock_out_ingest();
+    let moved = format!(
+        "WITH moved AS (INSERT INTO tally.tenant_horizon AS h (tenant_id, raw_from) \
+           SELECT w.tenant_id, w.raw_from FROM ({wanted}) AS w ORDER BY 1 \
+           ON CONFLICT (tenant_id) DO UPDATE SET raw_from = excluded.raw_from WHERE h.raw_from < excluded.raw_from \
+           RETURNING 1) SELECT count(*) FROM moved"
+    );
+    Ok(session::as_owner(|| Spi::get_one::<i64>(&moved)).expect("a count").unwrap_or(0))
+}
+
+/// Drops the oldest month if every tenant's horizon lies behind it; returns 1 if it did.
+fn drop_passed_month() -> Result<i64, RollupError> {
+    let everybody = "SELECT min(coalesce(h.raw_from, '-infinity')) \
+                       FROM tally.tenant AS t LEFT JOIN tally.tenant_horizon AS h USING (tenant_id)";
+    let oldest = || -> Option<TimestampWithTimeZone> {
+        session::as_owner(|| {
+            let passed = Spi::get_one::<TimestampWithTimeZone>(everybody).expect("a moment")?;
+            if i64::from(passed) == i64::MIN {
+                return None;
+            }
+            let first = partitions_before(passed).into_iter().next()?;
+            let end = "SELECT to_timestamp($1, 'YYYY_MM') + interval '1 month'";
+            let month = first.trim_start_matches("events_p");
+            Spi::get_one_with_args::<TimestampWithTimeZone>(end, &[month.into()]).expect("a moment")
+        })
+    };
+    let Some(end) = oldest() else { return Ok(0) };
+    let folded = |moment: TimestampWithTimeZone| -> Result<bool, RollupError> {
+        let definitions = definition::all()?;
+        Ok(session::as_owner(|| {
+            definitions.iter().all(|definition| !has_pending(&definition.name, "bucket < $1", moment))
+        }))
+    };
+    if !folded(end)? {
+        return Ok(0);
+    }
+    // A tenant that is new since then, or whose event came in between, is seen under the lock.
+    definition::lock_out_ingest();
+    match oldest() {
+        Some(again) if i64::from(again) == i64::from(end) && folded(end)? => {
+            months(end, Fate::Dropped)?;
+            Ok(1)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// Removes up to `max_rows` events with their keys, or keys whose events were dropped, of the first tenant that has any
+/// before its horizon.
+fn prune(max_rows: i64) -> Result<i64, RollupError> {
+    let definitions = definition::all()?;
+    let due = format!(
+        "SELECT tenant_id, {}, {} FROM tally.tenant_horizon WHERE pruned_from < raw_from ORDER BY tenant_id",
+        micros("raw_from"),
+        // Infinity is no number.
+        micros("greatest(pruned_from, timestamptz '4000-01-01 BC')")
+    );
+    let due = session::as_owner(|| scan::texts(&due, Snapshot::Fresh));
+    for row in due {
+        let [Some(tenant), Some(horizon), Some(pruned)] = &row[..] else { unreachable!("all NOT NULL") };
+        let time = |text: &str| -> i64 { text.parse().expect("a bigint") };
+        let (horizon, pruned) = (time(horizon), time(pruned));
+        let removed = session::as_owner(|| prune_tenant(&definitions, tenant, pruned, horizon, max_rows));
+        if removed > 0 {
+            return Ok(removed);
+        }
+    }
+    Ok(0)
+}
+
+fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: i64, max_rows: i64) -> i64 {
+    let (name, moment) = (quote_literal(tenant), rebuild::literal(horizon));
+    for definition in definitions {
+        let pending = quote(&format!("{}_pending", definition.name));
+        let waiting = format!(
+            "SELECT EXISTS (SELECT FROM tally.{pending} WHERE tenant_id = {name} AND bucket < {moment})"
+        );
+        if Spi::get_one::<bool>(&waiting) != Ok(Some(false)) {
+            return 0;
+        }
+    }
+    let mut removed = 0;
+    let partitions = format!(
+        "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{{4,}}_[0-9]{{2}}$' \
+            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') < {moment} \
+            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' > {} ORDER BY 1",
+        rebuild::literal(pruned)
+    );
+    for row in scan::texts(&partitions, Snapshot::Fresh) {
+        let partition = quote(row[0].as_deref().expect("a name"));
+        let remove = format!(
+            "WITH gone AS (DELETE FROM tally.{partition} WHERE ctid = ANY (ARRAY(\
+               SELECT ctid FROM tally.{partition} WHERE tenant_id = {name} AND occurred_at < {moment} LIMIT {})) \
+               RETURNING event_id), \
+             forgotten AS (DELETE FROM tally.event_key AS k USING gone \
+               WHERE k.tenant_id = {name} AND k.event_id = gone.event_id) \
+             SELECT count(*) FROM gone",
+            max_rows - removed
+        );
+        removed += Spi::get_one::<i64>(&remove).expect("a DELETE raises its own errors").unwrap_or(0);
+        if removed >= max_rows {
+            return removed;
+        }
+    }
+    // Keys of events that went with a whole month.
+    let dropped = format!(
+        "SELECT EXISTS (SELECT FROM tally.raw_horizon WHERE raw_from > {})",
+        rebuild::literal(pruned)
+    );
+    if Spi::get_one::<bool>(&dropped) == Ok(Some(true)) {
+        let forget = format!(
+            "WITH forgotten AS (DELETE FROM tally.event_key WHERE ctid = ANY (ARRAY(\
+               SELECT ctid FROM tally.event_key WHERE tenant_id = {name} AND occurred_at < {moment} LIMIT {})) \
+               RETURNING 1) SELECT count(*) FROM forgotten",
+            max_rows - removed
+        );
+        removed += Spi::get_one::<i64>(&forget).expect("a DELETE raises its own errors").unwrap_or(0);
+        if removed >= max_rows {
+            return removed;
+        }
+    }
+    Spi::run(&format!("UPDATE tally.tenant_horizon SET pruned_from = {moment} WHERE tenant_id = {name}"))
+        .expect("an UPDATE raises its own errors");
+    removed.max(1)
 }

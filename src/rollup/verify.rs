@@ -102,6 +102,7 @@ fn statement(
     let end = if range.end == i64::MAX { i64::MAX } else { grain.ceiling(range.end) };
     let unfrozen = if horizon == i64::MIN { i64::MIN } else { grain.ceiling(horizon) };
     let whole = start.max(unfrozen)..end;
+    let frozen = retention::Frozen::read(definition);
     let tenant =
         tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", quote_literal(tenant)));
     let mut inputs = String::new();
@@ -159,8 +160,10 @@ fn statement(
            FROM s FULL JOIN r ON {ours} = {theirs}, \
                 LATERAL (VALUES {rows}) AS difference (measure, differs, stored, recomputed) \
           WHERE s.tenant_id IS NULL OR r.tenant_id IS NULL OR difference.differs ORDER BY 2, 3, 4, 5, 6",
-        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end)),
-        kept = within("bucket", &whole),
+        raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end))
+            + " AND "
+            + &frozen.not_frozen("events.occurred_at"),
+        kept = within("bucket", &whole) + " AND " + &frozen.not_frozen("bucket"),
         ours = key("s"),
         theirs = key("r"),
         rows = differences.join(", "),
@@ -201,6 +204,11 @@ fn recomputed(definition: &Definition, column: &Column, place: usize) -> String 
         Kind::Max => format!("max(c{place})"),
         Kind::Distinct => format!("tally.hll(c{place}, key.sketch_key, key.sketch_epoch)"),
         Kind::Percentiles => format!("tally.tdigest(c{place}, {COMPRESSION})"),
+        Kind::Days => format!(
+            "array_agg(DISTINCT (c{place} AT TIME ZONE 'UTC')::date ORDER BY (c{place} AT TIME ZONE 'UTC')::date) \
+             FILTER (WHERE c{place} IS NOT NULL)"
+        ),
+        Kind::SessionWindows => format!("tally.session_windows(c{place})"),
         Kind::First => {
             format!(
                 "(array_agg(c{place} ORDER BY c{}, c{place}) FILTER (WHERE c{place} IS NOT NULL))[1]",
@@ -217,7 +225,11 @@ fn recomputed(definition: &Definition, column: &Column, place: usize) -> String 
 
 /// A row for the list of measures: name, whether the sides differ, both sides as text.
 fn difference(column: &Column, place: usize) -> String {
-    let (name, ours, theirs) = (quote_literal(&column.name), format!("s.c{place}"), format!("r.c{place}"));
+    let (name, mut ours, theirs) =
+        (quote_literal(&column.name), format!("s.c{place}"), format!("r.c{place}"));
+    if column.kind == Kind::Days {
+        ours = format!("tally.day_list({ours})");
+    }
     match column.kind {
         Kind::Distinct => format!(
             "({name}, CASE WHEN {theirs} IS NULL THEN tally.distinct_count({ours}) <> 0 \

@@ -102,26 +102,49 @@ def walks(events, begin, steps, window, strict, exclude):
     return go([begin])
 
 
-def funnel(events, steps, window, unit="user", strict=False, hold=None, breakdown=None, exclude=(), **span):
+def gathering(events, begin, steps, window, exclude):
+    """In any order: from one event on, when one, two … of the steps had been taken, each by an event of its own. Steps
+    fit the same events or have no event in common."""
+    first = events[begin]["time"]
+    barred = [e["time"] for e in events if e["name"] in exclude and e["time"] > first]
+    own = [e for e in events if first <= e["time"] <= min([first + window] + barred[:1])]
+    kinds = [json.dumps(step, sort_keys=True) for step in steps]
+    way = []
+    for moment in sorted({e["time"] for e in own}):
+        upto = [e for e in own if e["time"] <= moment]
+        taken = sum(min(kinds.count(kind), sum(fits(e, json.loads(kind)) for e in upto)) for kind in set(kinds))
+        way += [moment] * (taken - len(way))
+    return way
+
+
+def funnel(events, steps, window, unit="user", strict=False, hold=None, breakdown=None, exclude=(), any_order=False,
+           **span):
     since, until, window = micros(span["from"]), micros(span["to"]), window_of(window)
     labels = [s if isinstance(s, str) else s.get("label", s["event"]) for s in steps]
+    openers = steps[:1]
+    if any_order:
+        labels, openers = [f"any {place + 1}" for place in range(len(steps))], steps
     chains = []
     for own in by_unit(events, unit).values():
         held = defaultdict(list)
         for event in own:
-            if since <= event["time"] and (hold is None or text_of(event, hold) is not None):
+            if since <= event["time"] and (event["time"] < until or not any_order) and (hold is None or text_of(event, hold) is not None):
                 if strict or event["name"] in exclude or any(fits(event, step) for step in steps):
                     held[hold and text_of(event, hold)].append(event)
         found = []
         for value, some in held.items():
             some.sort(key=lambda event: event["time"])
             for begin, event in enumerate(some):
-                if fits(event, steps[0]) and event["time"] < until:
-                    for way in walks(some, begin, steps, window, strict, exclude):
+                if any(fits(event, step) for step in openers) and event["time"] < until:
+                    ways = walks(some, begin, steps, window, strict, exclude)
+                    if any_order:
+                        ways = [gathering(some, begin, steps, window, exclude)]
+                    for way in ways:
                         found.append(((-len(way), way[-1], -way[0], way), value or "", some))
         if found:
             (_, _, _, way), _, some = min(found, key=lambda one: one[:2])
-            traits = [text_of(e, breakdown) for e in some if breakdown and e["time"] == way[0] and fits(e, steps[0])]
+            traits = [text_of(e, breakdown) for e in some
+                      if breakdown and e["time"] == way[0] and any(fits(e, step) for step in openers)]
             traits = [trait for trait in traits if trait is not None]
             chains.append((min(traits) if traits else None, way))
     segments = {segment for segment, _ in chains} or ({None} if breakdown is None else set())
@@ -136,47 +159,91 @@ def funnel(events, steps, window, unit="user", strict=False, hold=None, breakdow
                        median_seconds=percentile(waits, 0.5), p90_seconds=percentile(waits, 0.9))
 
 
-def beginners(events, start_event, unit, span):
-    for own in by_unit(events, unit).values():
-        starts = [e["time"] for e in own if start_event is None or e["name"] == start_event]
-        if starts and micros(span["from"]) <= min(starts) < micros(span["to"]):
-            yield min(starts), own
-
-
 def retention(events, start_event, return_event, grain, unit="user", kind="first_time",
               brackets=(0, 1, 3, 7, 14, 30), **span):
-    until = micros(span["to"])
+    """By whole days."""
+    first, last = day_of(micros(span["from"])), day_of(micros(span["to"]) - 1)
     cohorts = defaultdict(list)
-    for began, own in beginners(events, start_event, unit, span):
-        cohort = start_of(grain, day_of(began))
-        cohorts[cohort].append({distance(grain, cohort, start_of(grain, day_of(e["time"]))) for e in own
-                                if began < e["time"] < until and return_event in (None, e["name"])})
+    for own in by_unit(events, unit).values():
+        starts = [day_of(e["time"]) for e in own if start_event in (None, e["name"])]
+        if starts and first <= min(starts) <= last:
+            began, cohort = min(starts), start_of(grain, min(starts))
+            cohorts[cohort].append({distance(grain, cohort, start_of(grain, day_of(e["time"]))) for e in own
+                                    if began <= day_of(e["time"]) <= last and return_event in (None, e["name"])})
     for cohort, members in sorted(cohorts.items()):
-        last = distance(grain, cohort, start_of(grain, day_of(until - 1)))
+        most = distance(grain, cohort, start_of(grain, last))
         if kind == "bracketed":
             ends = list(brackets[1:]) + [math.inf]
-            rows = [(b, lambda p, b=b, e=e: b <= p < e) for b, e in zip(brackets, ends) if b <= last]
+            rows = [(b, lambda p, b=b, e=e: b <= p < e) for b, e in zip(brackets, ends) if b <= most]
         elif kind == "rolling":
-            rows = [(n, lambda p, n=n: p >= n) for n in range(last + 1)]
+            rows = [(n, lambda p, n=n: p >= n) for n in range(most + 1)]
         else:
-            rows = [(n, lambda p, n=n: p == n) for n in range(last + 1)]
+            rows = [(n, lambda p, n=n: p == n) for n in range(most + 1)]
         for period, counts in rows:
             retained = sum(any(counts(visit) for visit in visits) for visits in members)
             yield dict(cohort=cohort.isoformat(), period=period, cohort_size=len(members), retained=retained,
                        rate=retained / len(members))
 
 
+def retention_curve(events, *arguments, **named):
+    """Each period over the cohorts that have it."""
+    totals = defaultdict(lambda: [0, 0])
+    for row in retention(events, *arguments, **named):
+        totals[row["period"]][0] += row["cohort_size"]
+        totals[row["period"]][1] += row["retained"]
+    for period, (size, retained) in sorted(totals.items()):
+        yield dict(period=period, units=size, retained=retained, rate=retained / size)
+
+
 def activation(events, start_event, activation_event, window, unit="user", grain="month", **span):
     cohorts = defaultdict(list)
-    for began, own in beginners(events, start_event, unit, span):
-        waits = [e["time"] - began for e in own if e["name"] == activation_event]
-        waits = [wait for wait in waits if 0 <= wait <= window_of(window)]
-        cohorts[start_of(grain, day_of(began))].append(min(waits, default=None))
+    for own in by_unit(events, unit).values():
+        starts = [e["time"] for e in own if start_event in (None, e["name"])]
+        if starts and micros(span["from"]) <= min(starts) < micros(span["to"]):
+            reached = min((e["time"] for e in own if e["name"] == activation_event), default=math.inf)
+            wait = max(reached - min(starts), 0)
+            cohorts[start_of(grain, day_of(min(starts)))].append(wait if wait <= window_of(window) else None)
     for cohort, waits in sorted(cohorts.items()):
         reached = [wait for wait in waits if wait is not None]
         yield dict(cohort=cohort.isoformat(), cohort_size=len(waits), activated=len(reached),
                    rate=len(reached) / len(waits), median_seconds=percentile(reached, 0.5),
                    p90_seconds=percentile(reached, 0.9))
+
+
+GAP = 30 * 60 * SECOND
+
+
+def all_sessions(events):
+    """Each session: account, session_id or None, user, times."""
+    sent, silent = defaultdict(list), defaultdict(list)
+    for e in events:
+        if e.get("session_id") is not None:
+            sent[e["tenant_id"], e["account_id"], e["session_id"]].append(e)
+        elif e.get("user_id") is not None:
+            silent[e["tenant_id"], e["account_id"], e["user_id"]].append(e["time"])
+    for (tenant, account, session), own in sent.items():
+        users = [e["user_id"] for e in own if e.get("user_id") is not None]
+        yield tenant, account, session, max(users, default=None), sorted(e["time"] for e in own)
+    for (tenant, account, user), times in silent.items():
+        times.sort()
+        begins = 0
+        for place in range(1, len(times) + 1):
+            if place == len(times) or times[place] - times[place - 1] > GAP:
+                yield tenant, account, None, user, times[begins:place]
+                begins = place
+
+
+def session_metrics(events, grain="day", **span):
+    periods = defaultdict(list)
+    for _, _, _, _, times in all_sessions(events):
+        if micros(span["from"]) <= times[0] < micros(span["to"]):
+            periods[start_of(grain, day_of(times[0]))].append(times)
+    for period, own in sorted(periods.items()):
+        lengths = [times[-1] - times[0] for times in own]
+        bounced = sum(len(times) == 1 for times in own)
+        yield dict(period=period.isoformat(), sessions=len(own), bounced=bounced, bounce_rate=bounced / len(own),
+                   events=sum(len(times) for times in own), mean_seconds=sum(lengths) / len(own) / SECOND,
+                   median_seconds=percentile(lengths, 0.5), p90_seconds=percentile(lengths, 0.9))
 
 
 def revenue(events, grain="month", amount_property="amount", currency_property="currency", event=None, **span):
@@ -259,7 +326,8 @@ def account_health(events, account, as_of, zone="UTC"):
 
 
 def main():
-    functions = dict(funnel=funnel, retention=retention, activation=activation, revenue=revenue,
+    functions = dict(funnel=funnel, retention=retention, retention_curve=retention_curve, activation=activation,
+                     revenue=revenue, session_metrics=session_metrics,
                      active_users=active_users, did_at_least=did_at_least, account_health=account_health)
     events = []
     with open(sys.argv[1]) as lines:

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calendar;
+pub mod days;
 pub mod event;
 pub mod funnel;
 pub mod grain;
@@ -9,5 +10,8 @@ pub mod hll;
 pub mod id;
 pub mod jsonb;
 pub mod numeric;
+pub mod retention;
+pub mod session;
 pub mod tdigest;
 pub mod token;
+pub mod varint;

@@ -1,7 +1,7 @@
 //! Databases and roles that belong to one test.
 
 use postgres::{Client, Config, NoTls};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -103,11 +103,22 @@ fn config(database: &str, role: &str) -> Config {
     config
 }
 
+/// What the script that starts the clusters prints.
+fn script(arguments: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pgrx-config/cluster.sh");
+    let output = Command::new(script).args(arguments).output().expect("running cluster.sh");
+    String::from_utf8(output.stdout).expect("cluster.sh prints text")
+}
+
+/// Where the private server's programs are, and where its clusters have their sockets.
+pub fn bin_and_sockets() -> &'static (PathBuf, PathBuf) {
+    static PLACES: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    PLACES.get_or_init(|| (script(&["bin"]).trim().into(), address().0.into()))
+}
+
 /// Asks the script that starts the cluster for its socket's directory and its port.
 fn address() -> (String, u16) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pgrx-config/cluster.sh");
-    let output = Command::new(script).args(["env", "test"]).output().expect("running cluster.sh");
-    let text = String::from_utf8(output.stdout).expect("cluster.sh prints text");
+    let text = script(&["env", "test"]);
     let value = |key: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         found.unwrap_or_else(|| panic!("cluster.sh env test prints no {key}")).to_owned()

@@ -4,19 +4,23 @@
 //! `tally_template`, so tests run side by side and see nothing of each other except roles.
 
 mod bouncer;
+mod catalogue;
 mod cluster;
 mod git_events;
 mod ingest;
 mod oracle;
+mod private_server;
 mod seed;
 mod session;
 mod token;
 
 pub use bouncer::Bouncer;
+pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, connect_superuser};
 pub use git_events::{GitEvent, git_events};
 pub use ingest::{Summary, ingest, json_array};
 pub use oracle::{Group, groups, rank_error};
+pub use private_server::{PrivateServer, succeed, wait_for};
 pub use seed::{seeded, skip};
 pub use session::Session;
 pub use token::TokenSigner;

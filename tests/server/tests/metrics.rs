@@ -184,9 +184,14 @@ fn metrics_of_real_input_agree_with_the_oracle() {
                                  "kind": "rolling"}),
             ),
             (
+                "retention_curve",
+                json!({"start_event": null, "return_event": null, "grain": "month", "from": from, "to": to}),
+            ),
+            (
                 "activation",
                 json!({"start_event": null, "activation_event": "commit", "window": "30 days", "from": from, "to": to}),
             ),
+            ("session_metrics", json!({"from": from, "to": to, "grain": "week"})),
             (
                 "revenue",
                 json!({"from": from, "to": to, "amount_property": "insertions", "currency_property": "none"}),
@@ -209,8 +214,24 @@ fn edges(random: &mut Random, number: usize) -> Vec<String> {
     // 2024: 31 January, 28 and 29 February, 1 March, DST in New York (10 March, 3 November) and Lord Howe (6 April),
     // the year's end; as days after 2024-01-01, which began 1,704,067,200 s after 1970.
     let days = [30, 58, 59, 60, 69, 96, 307, 365, 366];
-    let shifts =
-        [0, 0, 0, -1, 1, DAY, DAY - 1, DAY + 1, 3_600_000_000, 3_600_000_001, 7 * DAY, 25_200_000_000];
+    let shifts = [
+        0,
+        0,
+        0,
+        -1,
+        1,
+        DAY,
+        DAY - 1,
+        DAY + 1,
+        3_600_000_000,
+        3_600_000_001,
+        7 * DAY,
+        25_200_000_000,
+        1_800_000_000,
+        1_800_000_001,
+        -1_800_000_000,
+        -1_800_000_001,
+    ];
     (0..number)
         .map(|position| {
             let mut occurred_at = String::new();
@@ -232,6 +253,9 @@ fn edges(random: &mut Random, number: usize) -> Vec<String> {
             });
             if random.below(10) > 0 {
                 event["user_id"] = json!(format!("u{}", random.below(40)));
+            }
+            if random.below(3) == 0 {
+                event["session_id"] = json!(format!("s{}", random.below(60)));
             }
             event.to_string()
         })
@@ -269,6 +293,8 @@ fn metrics_of_edges_agree_with_the_oracle() {
                         json!({}),
                         json!({"strict": unit == "user"}),
                         json!({"hold": "plan"}),
+                        json!({"any_order": true, "exclude": ["help"]}),
+                        json!({"any_order": true, "hold": "plan", "breakdown": "currency"}),
                         json!({"breakdown": "plan", "exclude": ["help"]}),
                         json!({"hold": "currency", "breakdown": "plan", "exclude": ["help", "other"]}),
                     ] {
@@ -285,11 +311,12 @@ fn metrics_of_edges_agree_with_the_oracle() {
             }
             for grain in ["day", "week", "month"] {
                 for kind in ["first_time", "rolling", "bracketed"] {
-                    questions.push((
-                        "retention",
-                        json!({"start_event": "a", "return_event": null, "grain": grain,
-                        "from": from, "to": to, "unit": unit, "kind": kind}),
-                    ));
+                    for returned in [json!(null), json!("a"), json!("b")] {
+                        let all = json!({"start_event": "a", "return_event": returned, "grain": grain,
+                        "from": from, "to": to, "unit": unit, "kind": kind});
+                        questions.push(("retention", all.clone()));
+                        questions.push(("retention_curve", all));
+                    }
                 }
             }
             questions
@@ -297,6 +324,7 @@ fn metrics_of_edges_agree_with_the_oracle() {
         }
         for grain in ["day", "week", "month"] {
             questions.push(("revenue", json!({"from": from, "to": to, "grain": grain})));
+            questions.push(("session_metrics", json!({"from": from, "to": to, "grain": grain})));
         }
         questions.push(("revenue", json!({"from": from, "to": to, "event": "a"})));
     }

@@ -18,6 +18,7 @@ const EVERYTHING: &str = "SELECT tally.create_rollup('everything', grains => '{h
       $$distinct(decode(md5(name), 'hex')) AS bytes$$,
       $$sum(tally.property_number(properties, 'n')) AS total$$, 'min(user_id) AS least', 'max(occurred_at) AS latest',
       'first(user_id) AS opener', $$last((properties->>'n')::int) AS closing$$,
+      'days(occurred_at) AS active', 'session_windows(CASE WHEN user_id IS NULL THEN occurred_at END) AS sittings',
       $$percentiles(tally.property_float(properties, 'n')) AS n$$],
     filter => $$name <> 'skipped'$$)";
 
@@ -93,6 +94,9 @@ fn assert_right(admin: &mut Client, rollup: &str) {
     );
 }
 
+/// The rollups that are there from the start.
+const BUILT_IN: [&str; 3] = ["session", "usage", "user_activity"];
+
 fn fold_all(admin: &mut Client, rollup: &str) {
     while admin.query_one("SELECT tally.fold($1)", &[&rollup]).unwrap().get::<_, i64>(0) > 0 {}
 }
@@ -121,6 +125,8 @@ fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
         ("closing = closing + 1", "closing"),
         ("closing_at = closing_at + interval '1 microsecond'", "closing_at"),
         ("users = tally.hll_from_text_of_other(users)", "users"),
+        ("active = tally.merge_days(active, (SELECT tally.days('2001-01-01Z')))", "active"),
+        ("sittings = (SELECT tally.session_windows('2001-01-01Z'))", "sittings"),
         ("n = (SELECT tally.merge(n, tally.tdigest(5000::float8, 200)))", "n"),
     ] {
         let fault = fault.replace(
@@ -191,11 +197,11 @@ fn dropping_raw_events_waits_for_folds_and_freezes_their_buckets() {
         (row.get(0), row.get(1), row.get(2))
     };
     let before = read(&mut admin);
-    fold_all(&mut admin, "usage");
+    BUILT_IN.iter().for_each(|rollup| fold_all(&mut admin, rollup));
     assert_eq!(admin.query_one(drop, &[]).unwrap().get::<_, i64>(0), 12, "the months of 2024");
     assert_eq!(admin.query_one(drop, &[]).unwrap().get::<_, i64>(0), 0, "and nothing the second time");
     assert_eq!(read(&mut admin), before, "rollups keep what raw events no longer show");
-    assert_right(&mut admin, "usage");
+    BUILT_IN.iter().for_each(|rollup| assert_right(&mut admin, rollup));
     let rebuild = |range: &str| format!("SELECT tally.rebuild_rollup('usage'{range})");
     let problem = admin.query(&rebuild(", '2024-12-31'"), &[]).unwrap_err();
     assert_eq!(problem.code(), Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{problem}");
@@ -218,7 +224,8 @@ fn status_says_what_waits() {
         transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
         let row = transaction
             .query_one(
-                "SELECT pending_rows, rows_folded, tally.freshness('usage') FROM tally.rollup_status()",
+                "SELECT pending_rows, rows_folded, tally.freshness('usage') FROM tally.rollup_status() \
+                  WHERE rollup_name = 'usage'",
                 &[],
             )
             .unwrap();
@@ -292,7 +299,7 @@ fn an_altered_rollup_keeps_frozen_buckets() {
     // A week lies across the horizon.
     admin.batch_execute(EVERYTHING).unwrap();
     ingest(&mut loader, &batch(0..900)).unwrap();
-    for rollup in ["usage", "everything"] {
+    for rollup in BUILT_IN.into_iter().chain(["everything"]) {
         fold_all(&mut admin, rollup);
     }
     admin.execute("SELECT tally.drop_raw('2025-03-01')", &[]).unwrap();
@@ -346,7 +353,7 @@ fn schedule(random: &mut Random, cases: usize) {
     let mut horizon = "2024-01-01";
     let mut admin = bench.admin();
     let mut loaders = [bench.loader(), bench.loader(), bench.loader()];
-    let (mut sent, mut kept) = (BTreeSet::new(), BTreeSet::from(["usage"]));
+    let (mut sent, mut kept) = (BTreeSet::new(), BTreeSet::from(BUILT_IN));
     let mut added = 0;
     for case in 0..cases {
         let loader = &mut loaders[random.below(3)];

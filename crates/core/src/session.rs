@@ -1,0 +1,212 @@
+//! Session windows: events of one actor, cut where nothing happened for longer than a gap. A set of windows is merged with
+//! another by joining those that are no further apart than the gap; that is associative, commutative, and gives what all the events
+//! in one list would: late ones lengthen a window, or join two. Counts add up, so each event goes in once.
+//! docs/formats.md has the layout.
+
+use crate::varint;
+
+/// The longest that two successive events of one session can be apart: 30 minutes, in microseconds. Web analytics has used
+/// this value since the first log analysers; both ends belong to it.
+pub const GAP: i64 = 30 * 60 * 1_000_000;
+/// First byte of the stored form.
+const VERSION: u8 = 0x20;
+
+/// A session: the times of its first and last event in microseconds since 2000, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub first: i64,
+    pub last: i64,
+    pub events: u64,
+}
+
+/// Windows in order of time, further apart than the gap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    windows: Vec<Window>,
+}
+
+impl Windows {
+    /// Adds an event.
+    pub fn add(&mut self, time: i64) {
+        self.join(Window { first: time, last: time, events: 1 });
+    }
+
+    /// Adds all windows of a stored set.
+    pub fn merge(&mut self, other: &WindowsRef) {
+        other.each(|window| self.join(window));
+    }
+
+    /// Adds a window, joined with those that it reaches.
+    pub fn join(&mut self, mut window: Window) {
+        // The windows that reach to within the gap before its start up to the gap after its end.
+        let from = self.windows.partition_point(|kept| kept.last < window.first.saturating_sub(GAP));
+        let near =
+            self.windows[from..].iter().take_while(|kept| kept.first <= window.last.saturating_add(GAP));
+        let upto = from + near.count();
+        for kept in &self.windows[from..upto] {
+            window.first = window.first.min(kept.first);
+            window.last = window.last.max(kept.last);
+            window.events = window.events.saturating_add(kept.events);
+        }
+        self.windows.splice(from..upto, [window]);
+    }
+
+    /// The windows, in order of time.
+    pub fn as_slice(&self) -> &[Window] {
+        &self.windows
+    }
+
+    /// Bytes allocated.
+    pub fn memory(&self) -> usize {
+        self.windows.capacity() * size_of::<Window>()
+    }
+
+    /// The stored form; `None` of none.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        let mut before = self.windows.first()?.first;
+        let mut bytes = vec![VERSION];
+        varint::write(varint::fold_sign(before), &mut bytes);
+        for window in &self.windows {
+            if window.first != before {
+                varint::write((window.first - before - GAP - 1) as u64, &mut bytes);
+            }
+            varint::write((window.last - window.first) as u64, &mut bytes);
+            varint::write(window.events, &mut bytes);
+            before = window.last;
+        }
+        Some(bytes)
+    }
+}
+
+/// A stored set of windows, checked, read in place.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowsRef<'a> {
+    first: i64,
+    rest: &'a [u8],
+}
+
+impl<'a> WindowsRef<'a> {
+    /// Checks every byte; `None` of what no set is stored as.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (&version, mut rest) = bytes.split_first()?;
+        let first = varint::unfold_sign(varint::read(&mut rest)?);
+        let windows = WindowsRef { first, rest };
+        let mut start = first;
+        loop {
+            let window = read(start, &mut rest)?;
+            if window.events == 0 {
+                return None;
+            }
+            if rest.is_empty() {
+                return (version == VERSION).then_some(windows);
+            }
+            start = next(window.last, &mut rest)?;
+        }
+    }
+
+    /// Hands each window to `take`, in order of time.
+    pub fn each(&self, mut take: impl FnMut(Window)) {
+        let (mut start, mut rest) = (self.first, self.rest);
+        while let Some(window) = read(start, &mut rest) {
+            take(window);
+            let Some(later) = next(window.last, &mut rest) else { return };
+            start = later;
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        let mut count = 0;
+        self.each(|_| count += 1);
+        count
+    }
+}
+
+fn read(first: i64, rest: &mut &[u8]) -> Option<Window> {
+    let last = first.checked_add(i64::try_from(varint::read(rest)?).ok()?)?;
+    Some(Window { first, last, events: varint::read(rest)? })
+}
+
+/// Where the window after one that ends at `last` begins.
+fn next(last: i64, rest: &mut &[u8]) -> Option<i64> {
+    last.checked_add(GAP + 1)?.checked_add(i64::try_from(varint::read(rest)?).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The obvious way: sort, cut where the gap is exceeded.
+    fn cut(mut times: Vec<i64>) -> Vec<Window> {
+        times.sort_unstable();
+        let sessions = times.chunk_by(|a, b| b - a <= GAP);
+        sessions.map(|s| Window { first: s[0], last: s[s.len() - 1], events: s.len() as u64 }).collect()
+    }
+
+    fn of(times: &[i64]) -> Windows {
+        let mut windows = Windows::default();
+        times.iter().for_each(|&time| windows.add(time));
+        windows
+    }
+
+    fn list(bytes: &[u8]) -> Vec<Window> {
+        let mut windows = Vec::new();
+        WindowsRef::parse(bytes).expect("stored windows").each(|window| windows.push(window));
+        windows
+    }
+
+    #[test]
+    fn the_gap_itself_joins_and_a_microsecond_more_does_not() {
+        assert_eq!(of(&[0, GAP]).as_slice(), [Window { first: 0, last: GAP, events: 2 }]);
+        assert_eq!(of(&[0, GAP + 1]).as_slice().len(), 2);
+        assert_eq!(of(&[0, 2 * GAP, GAP]).as_slice(), [Window { first: 0, last: 2 * GAP, events: 3 }]);
+        assert_eq!(of(&[i64::MIN, i64::MAX]).as_slice().len(), 2);
+    }
+
+    #[test]
+    fn bytes_stay_what_they_are() {
+        assert_eq!(of(&[]).to_bytes(), None);
+        assert_eq!(of(&[1, 1]).to_bytes(), Some(vec![0x20, 2, 0, 2]));
+        assert_eq!(of(&[0, 5, GAP + 6]).to_bytes(), Some(vec![0x20, 0, 5, 2, 0, 0, 1]));
+        for bytes in [&[][..], &[0x20], &[0x20, 0], &[0x20, 0, 0, 0], &[0x21, 0, 0, 1], &[0x20, 0, 0, 1, 0]] {
+            assert!(WindowsRef::parse(bytes).is_none(), "{bytes:?}");
+        }
+    }
+
+    fn some_times() -> impl Strategy<Value = Vec<i64>> {
+        prop_oneof![
+            prop::collection::vec(-5 * GAP..5 * GAP, 0..20),
+            prop::collection::vec((-20_i64..20).prop_map(|n| n * GAP / 2), 0..20),
+            prop::collection::vec((-9_i64..9, -1_i64..2).prop_map(|(n, off)| n * (GAP + 1) + off), 0..20),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn merging_in_any_order_is_cutting_the_whole(parts in prop::collection::vec(some_times(), 1..5)) {
+            let expected = cut(parts.concat());
+            let stored: Vec<_> = parts.iter().filter_map(|part| of(part).to_bytes()).collect();
+            let mut forward = Windows::default();
+            let mut back = Windows::default();
+            stored.iter().for_each(|bytes| forward.merge(&WindowsRef::parse(bytes).unwrap()));
+            stored.iter().rev().for_each(|bytes| back.merge(&WindowsRef::parse(bytes).unwrap()));
+            prop_assert_eq!(forward.as_slice(), &expected[..]);
+            prop_assert_eq!(back, forward.clone());
+            if let Some(bytes) = forward.to_bytes() {
+                prop_assert_eq!(list(&bytes), expected.clone());
+                prop_assert_eq!(WindowsRef::parse(&bytes).unwrap().count(), expected.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            for bytes in [bytes.clone(), [&[VERSION], &bytes[..]].concat()] {
+                let Some(windows) = WindowsRef::parse(&bytes) else { continue };
+                let mut again = Windows::default();
+                again.merge(&windows);
+                prop_assert_eq!(again.to_bytes(), Some(bytes));
+            }
+        }
+    }
+}

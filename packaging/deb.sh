@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Packs what `make build` installed into the private server as a Debian package, and prints its path.
+# usage: deb.sh [DIRECTORY]    default: target/package
+. "$(dirname "$0")/../pgrx-config/paths.sh"
+cd "$ROOT"
+command -v dpkg-deb >/dev/null || fail "dpkg-deb is missing: this is no Debian system"
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+name=postgresql-$PG_MAJOR-pg-tally
+architecture=$(dpkg --print-architecture)
+share=usr/share/postgresql/$PG_MAJOR/extension
+library=$SERVER/lib/pg_tally.so
+[ -f "$library" ] || fail "nothing is installed in the private server; run: make build"
+
+out=${1:-target/package}
+mkdir -p "$out"
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+chmod 755 "$tree"
+install -D -m 644 "$library" "$tree/usr/lib/postgresql/$PG_MAJOR/lib/pg_tally.so"
+if command -v strip >/dev/null; then strip --strip-debug "$tree/usr/lib/postgresql/$PG_MAJOR/lib/pg_tally.so"; fi
+install -d "$tree/$share"
+install -m 644 "$PRIVATE/root/$share/pg_tally.control" "$PRIVATE/root/$share/pg_tally--$version.sql" "$tree/$share/"
+for upgrade in sql/pg_tally--*--*.sql; do
+  [ ! -f "$upgrade" ] || install -m 644 "$upgrade" "$tree/$share/"
+done
+documents=$tree/usr/share/doc/$name
+install -d "$documents/runbooks"
+install -m 644 README.md CHANGELOG.md docs/*.md docs/*.json docs/*.yaml "$documents/"
+install -m 644 docs/runbooks/*.md "$documents/runbooks/"
+size=$(du -sk "$tree/usr" | cut -f1)
+# The C library that this machine has is the oldest that the library was tried with.
+libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')
+install -d "$tree/DEBIAN"
+cat >"$tree/DEBIAN/control" <<CONTROL
+Package: $name
+Version: $version
+Architecture: $architecture
+Maintainer: pg_tally maintainers <maintainers@users.noreply.example>
+Section: database
+Priority: optional
+Depends: postgresql-$PG_MAJOR, libc6 (>= $libc), libgcc-s1
+Installed-Size: $size
+Description: multi-tenant product analytics inside PostgreSQL $PG_MAJOR
+ Idempotent ingest, account-level rollups with distinct counts and percentiles,
+ and isolation of tenants by row security, as an extension.
+CONTROL
+(cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
+package=$out/${name}_${version}_$architecture.deb
+dpkg-deb --root-owner-group -Zxz -z3 --build "$tree" "$package" >/dev/null
+echo "$package"

@@ -1,0 +1,124 @@
+-- The probe: an event of a reserved tenant, and how long it takes until its rollup shows it. And what tenants are promised.
+
+CREATE TABLE tally.probe_result (
+  sent_at  timestamptz NOT NULL CONSTRAINT probe_result_pkey PRIMARY KEY,
+  shown_at timestamptz
+);
+ALTER TABLE tally.probe_result OWNER TO tally_owner;
+COMMENT ON TABLE tally.probe_result IS 'the probes of the last 30 days';
+COMMENT ON COLUMN tally.probe_result.sent_at IS 'when the event was sent';
+COMMENT ON COLUMN tally.probe_result.shown_at IS 'when a later transaction saw it in the rollup; null where that took more than 10 seconds';
+REVOKE ALL ON tally.probe_result FROM PUBLIC;
+GRANT SELECT ON tally.probe_result TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.probe_result', '');
+
+-- The probe's SQL runs as the owner, who sends an event like any other.
+DO $$
+DECLARE
+  door record;
+BEGIN
+  FOR door IN SELECT p.oid::pg_catalog.regprocedure AS name FROM pg_catalog.pg_proc AS p
+               WHERE p.pronamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace::pg_catalog.oid
+                 AND p.proname OPERATOR(pg_catalog.=) 'ingest' LOOP
+    EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO tally_owner', door.name);
+  END LOOP;
+END
+$$;
+
+CREATE FUNCTION tally.probe_send() RETURNS timestamptz
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'probe_send_wrapper';
+COMMENT ON FUNCTION tally.probe_send() IS 'sends the probe''s event, of the reserved tenant tally:probe; returns when; called by tally.probe()';
+
+CREATE FUNCTION tally.probe_shown(sent_at timestamptz) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'probe_shown_wrapper';
+COMMENT ON FUNCTION tally.probe_shown(timestamptz) IS 'whether the built-in rollup shows the probe''s event, and if so notes when; called by tally.probe()';
+
+CREATE PROCEDURE tally.probe()
+  LANGUAGE plpgsql
+AS $$
+DECLARE
+  sent pg_catalog.timestamptz := tally.probe_send();
+BEGIN
+  COMMIT;
+  FOR attempt IN 1 .. 1000 LOOP
+    EXIT WHEN tally.probe_shown(sent);
+    COMMIT;
+    PERFORM pg_catalog.pg_sleep(0.01);
+  END LOOP;
+  COMMIT;
+END
+$$;
+COMMENT ON PROCEDURE tally.probe() IS
+  'sends an event in the reserved tenant tally:probe and notes in tally.probe_result how long it takes until a later transaction sees it in the rollup usage; for a scheduler; the reserved tenant shows in the global scope';
+
+CREATE TABLE tally.slo_target (
+  freshness interval NOT NULL,
+  latency   interval NOT NULL,
+  share     float8 NOT NULL,
+  tenant_id text COLLATE "C" NOT NULL CONSTRAINT slo_target_pkey PRIMARY KEY,
+  CONSTRAINT slo_target_share_is_a_fraction CHECK (share > 0 AND share <= 1)
+);
+ALTER TABLE tally.slo_target OWNER TO tally_owner;
+COMMENT ON TABLE tally.slo_target IS 'what tenants are promised about freshness and latency';
+COMMENT ON COLUMN tally.slo_target.freshness IS 'an event was accepted within this time before now';
+COMMENT ON COLUMN tally.slo_target.latency IS 'from an event''s occurring to its acceptance, which is when rollups show it';
+COMMENT ON COLUMN tally.slo_target.share IS 'fraction of the events of the last 24 hours that must be within that latency';
+COMMENT ON COLUMN tally.slo_target.tenant_id IS 'the tenant; empty for every tenant without a row';
+REVOKE ALL ON tally.slo_target FROM PUBLIC;
+GRANT SELECT ON tally.slo_target TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.slo_target', '');
+
+CREATE FUNCTION tally.set_slo(tenant_id text, freshness interval, latency interval, share float8 DEFAULT 0.99) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF set_slo.tenant_id IS NOT NULL THEN
+    PERFORM tally.check_id('tenant_id', set_slo.tenant_id);
+  END IF;
+  DELETE FROM tally.slo_target AS t WHERE t.tenant_id = coalesce(set_slo.tenant_id, '');
+  IF num_nonnulls(set_slo.freshness, set_slo.latency) > 0 THEN
+    INSERT INTO tally.slo_target AS t (freshness, latency, share, tenant_id)
+    VALUES (coalesce(set_slo.freshness, interval '100 years'), coalesce(set_slo.latency, interval '100 years'), set_slo.share, coalesce(set_slo.tenant_id, ''));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.set_slo(text, interval, interval, float8) IS
+  'promises a tenant, or with null every tenant that has no promise of its own, freshness and latency; both null removes the promise; tally.slo shows how it is kept';
+
+CREATE VIEW tally.slo WITH (security_invoker = true) AS
+  SELECT t.tenant_id, g.freshness AS freshness_target, date_trunc('second', now() - b.last_at) AS freshness,
+         coalesce(now() - b.last_at <= g.freshness, false) AS freshness_met,
+         g.latency AS latency_target, e.latency_p99, coalesce(e.events, 0) AS events, e.in_time AS share,
+         g.share AS share_target, coalesce(e.in_time >= g.share, true) AS latency_met
+    FROM tally.tenant AS t
+    JOIN LATERAL (SELECT s.* FROM tally.slo_target AS s WHERE s.tenant_id IN (t.tenant_id, '')
+                   ORDER BY s.tenant_id DESC LIMIT 1) AS g ON true
+    LEFT JOIN LATERAL (SELECT max(i.ingested_at) AS last_at FROM tally.ingest_batch AS i
+                        WHERE i.tenant_id = t.tenant_id AND i.accepted > 0) AS b ON true
+    -- A batch id begins with the milliseconds since 2000 at which the batch was ingested.
+    LEFT JOIN LATERAL (SELECT count(*) AS events, avg((d.late <= g.latency)::int4)::float8 AS in_time,
+                              percentile_disc(0.99) WITHIN GROUP (ORDER BY d.late) AS latency_p99
+                         FROM (SELECT greatest(timestamptz '2000-01-01 00:00:00+00' + make_interval(secs => (r.batch_id >> 22) / 1000.0) - r.occurred_at, interval '0') AS late
+                                 FROM tally.events AS r
+                                WHERE r.tenant_id = t.tenant_id AND r.occurred_at > now() - interval '1 day') AS d) AS e ON true;
+COMMENT ON VIEW tally.slo IS 'the tenants in scope that are promised something, and how it was kept in the last 24 hours';
+COMMENT ON COLUMN tally.slo.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.slo.freshness_target IS 'longest time since the last accepted event';
+COMMENT ON COLUMN tally.slo.freshness IS 'time since the last accepted event';
+COMMENT ON COLUMN tally.slo.freshness_met IS 'whether it is within the target';
+COMMENT ON COLUMN tally.slo.latency_target IS 'longest time from occurring to being accepted and shown';
+COMMENT ON COLUMN tally.slo.latency_p99 IS 'that of all but the latest 1 % of the events of the last 24 hours';
+COMMENT ON COLUMN tally.slo.events IS 'events that occurred in the last 24 hours';
+COMMENT ON COLUMN tally.slo.share IS 'fraction of them within the target';
+COMMENT ON COLUMN tally.slo.share_target IS 'fraction that must be';
+COMMENT ON COLUMN tally.slo.latency_met IS 'whether it is; true where there were no events';
+ALTER VIEW tally.slo OWNER TO tally_owner;
+REVOKE ALL ON tally.slo FROM PUBLIC;
+GRANT SELECT ON tally.slo TO tally_analyst;
+
+ALTER FUNCTION tally.set_slo(text, interval, interval, float8) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.probe_send(), tally.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE tally.probe() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.probe_send(), tally.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) TO tally_admin;
+GRANT EXECUTE ON PROCEDURE tally.probe() TO tally_admin;

@@ -1,0 +1,67 @@
+//! Sets of days in SQL: the aggregates `days(time)` and `union_days(state)`, and what can be asked of a state.
+
+use super::merging::{self, Mergeable, malformed};
+use crate::backend::aggregate::Holds;
+use crate::backend::array::fixed_values;
+use crate::backend::call::{Call, SqlError, sql_function};
+use pgrx::pg_sys::{self, Datum};
+use tally_core::days::{Days, DaysRef, day_of};
+
+/// The days that SQL's `date` knows.
+const DATES: core::ops::RangeInclusive<i32> = -2_451_545..=2_145_031_948;
+
+impl Holds for Days {
+    fn outside(&self) -> usize {
+        self.memory()
+    }
+}
+
+impl Mergeable for Days {
+    const NAME: &'static str = "set of days";
+
+    fn add_time(&mut self, time: i64) {
+        self.add(day_of(time));
+    }
+
+    fn merge_stored(&mut self, bytes: &[u8]) -> Option<()> {
+        self.merge(&DaysRef::parse(bytes)?);
+        Some(())
+    }
+
+    fn append(&mut self, other: &Self) {
+        other.as_slice().iter().for_each(|&day| self.add(day));
+    }
+
+    fn stored(&self) -> Option<Vec<u8>> {
+        self.to_bytes()
+    }
+}
+
+fn read<'a>(call: &'a Call) -> Result<Option<DaysRef<'a>>, SqlError> {
+    call.bytes(0).map(|bytes| DaysRef::parse(bytes).ok_or_else(|| malformed(Days::NAME))).transpose()
+}
+
+sql_function! { fn tally_days_trans / pg_finfo_tally_days_trans(call) { merging::add::<Days>(call) } }
+sql_function! { fn tally_days_union / pg_finfo_tally_days_union(call) { merging::union::<Days>(call) } }
+sql_function! { fn tally_days_combine / pg_finfo_tally_days_combine(call) { merging::combine::<Days>(call) } }
+sql_function! { fn tally_days_stored / pg_finfo_tally_days_stored(call) { merging::stored::<Days>(call) } }
+sql_function! { fn tally_days_deserialize / pg_finfo_tally_days_deserialize(call) { merging::deserialize::<Days>(call) } }
+sql_function! { fn tally_merge_days / pg_finfo_tally_merge_days(call) { merging::merge::<Days>(call) } }
+
+sql_function! {
+    fn tally_day_count / pg_finfo_tally_day_count(call) {
+        Ok(read(call)?.map(|days| Datum::from(days.count() as i64)))
+    }
+}
+
+sql_function! {
+    fn tally_day_list / pg_finfo_tally_day_list(call) {
+        let Some(stored) = read(call)? else { return Ok(None) };
+        let mut days = Vec::new();
+        stored.each(|day| days.push(day));
+        if days.iter().any(|day| !DATES.contains(day)) {
+            return Err(malformed(Days::NAME));
+        }
+        Ok(Some(fixed_values(pg_sys::DATEOID, days.len(), days.iter().map(|day| day.to_ne_bytes()))))
+    }
+}

@@ -1,0 +1,90 @@
+//! What sets of days and session windows have in common: times go in, stored states merge.
+
+use crate::backend::aggregate::{Holds, State};
+use crate::backend::call::{self, Call, Outcome, SqlError};
+use crate::sketch::context;
+
+/// A state that times are added to, and stored states of its kind.
+pub trait Mergeable: Holds + Clone + Default {
+    /// What an error calls it.
+    const NAME: &'static str;
+
+    fn add_time(&mut self, time: i64);
+    /// `None` of bytes that no state is stored as.
+    fn merge_stored(&mut self, bytes: &[u8]) -> Option<()>;
+    fn append(&mut self, other: &Self);
+    /// `None` of an empty state.
+    fn stored(&self) -> Option<Vec<u8>>;
+}
+
+pub fn malformed(name: &str) -> SqlError {
+    SqlError {
+        sqlstate: "22P03",
+        message: format!("these bytes are no {name}"),
+        hint: "pass what a rollup's state view or the aggregate gave",
+    }
+}
+
+/// The transition function of the aggregate over times.
+pub fn add<T: Mergeable>(call: &Call) -> Outcome {
+    let state = State::<T>::of(call, 0);
+    let Some(time) = call.long(1) else { return Ok(state.map(State::datum)) };
+    if matches!(time, i64::MIN | i64::MAX) {
+        return Err(SqlError {
+            sqlstate: "22008",
+            message: "an infinite time is on no day".into(),
+            hint: "leave such rows out, with FILTER (WHERE isfinite(...))",
+        });
+    }
+    let state = match state {
+        Some(state) => state,
+        None => State::new(context(call)?, T::default()),
+    };
+    state.change(|value| value.add_time(time));
+    Ok(Some(state.datum()))
+}
+
+/// The transition function of the aggregate over stored states.
+pub fn union<T: Mergeable>(call: &Call) -> Outcome {
+    let state = State::<T>::of(call, 0);
+    let Some(bytes) = call.bytes(1) else { return Ok(state.map(State::datum)) };
+    let state = match state {
+        Some(state) => state,
+        None => State::new(context(call)?, T::default()),
+    };
+    state.change(|value| value.merge_stored(bytes)).ok_or_else(|| malformed(T::NAME))?;
+    Ok(Some(state.datum()))
+}
+
+pub fn combine<T: Mergeable>(call: &Call) -> Outcome {
+    match (State::<T>::of(call, 0), State::<T>::of(call, 1)) {
+        (state, None) => Ok(state.map(State::datum)),
+        (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
+        (Some(state), Some(other)) => {
+            state.change(|value| value.append(other.value()));
+            Ok(Some(state.datum()))
+        }
+    }
+}
+
+/// The stored form: the final function, and the serialization.
+pub fn stored<T: Mergeable>(call: &Call) -> Outcome {
+    Ok(State::<T>::of(call, 0).and_then(|state| state.value().stored()).map(|bytes| call::varlena(&bytes)))
+}
+
+pub fn deserialize<T: Mergeable>(call: &Call) -> Outcome {
+    let Some(bytes) = call.bytes(0) else { return Ok(None) };
+    let mut value = T::default();
+    value.merge_stored(bytes).ok_or_else(|| malformed(T::NAME))?;
+    Ok(Some(State::new(context(call)?, value).datum()))
+}
+
+/// Two stored states as one.
+pub fn merge<T: Mergeable>(call: &Call) -> Outcome {
+    let mut value = T::default();
+    for argument in 0..2 {
+        let Some(bytes) = call.bytes(argument) else { return Ok(None) };
+        value.merge_stored(bytes).ok_or_else(|| malformed(T::NAME))?;
+    }
+    Ok(value.stored().map(|bytes| call::varlena(&bytes)))
+}

@@ -1,0 +1,50 @@
+//! What a background worker needs of the backend besides pgrx's own wrapper.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Whether the library is being loaded by the postmaster, the only moment at which it can register workers.
+pub fn is_preloading() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// Reads the configuration files again, as every process does after SIGHUP.
+pub fn reload_settings() {
+    // SAFETY: called between transactions, by a process with its own memory contexts.
+    unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
+}
+
+/// Name of the database that the session is connected to.
+pub fn database_name() -> String {
+    // SAFETY: a palloc'd C string, or null where the database was dropped meanwhile.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// Ends the process with an exit code; the postmaster starts a worker that ends with 1 again, one that ends with 0 not.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: runs the exit callbacks and doesn't come back.
+    unsafe { pg_sys::proc_exit(code) }
+}
+
+/// Whether the postmaster asked this worker to end.
+pub fn shutdown_is_requested() -> bool {
+    // SAFETY: a flag that the signal handler sets.
+    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
+}
+
+/// Whether the server's configuration preloads the library.
+pub fn was_preloaded() -> bool {
+    // SAFETY: a C string of the settings' own, or null.
+    unsafe {
+        let libraries = pg_sys::GetConfigOption(c"shared_preload_libraries".as_ptr(), true, false);
+        !libraries.is_null()
+            && CStr::from_ptr(libraries)
+                .to_string_lossy()
+                .split(',')
+                .any(|name| name.trim().trim_matches('"') == "pg_tally")
+    }
+}

@@ -1,0 +1,137 @@
+//! The background worker: where the library is preloaded, one process a listed database does what `tally.maintain()` does,
+//! as an ordinary role. Postgres starts it again when it ends, also after a crash.
+
+use crate::backend::worker as backend;
+use crate::settings;
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
+use pgrx::prelude::*;
+use std::time::Duration;
+
+/// How long Postgres waits before it starts a worker that ended again.
+const RESTART: Duration = Duration::from_secs(5);
+/// Rows or events in one step, as in `tally.maintain()`.
+const STEP: i64 = 50_000;
+/// Postgres copies a worker's database name into so many bytes.
+const NAME_BYTES: usize = 127;
+
+/// Registers a worker for each database listed. Only the postmaster can.
+pub fn register() {
+    if !backend::is_preloading() {
+        return;
+    }
+    for database in settings::worker_databases() {
+        if database.len() > NAME_BYTES {
+            warning!("pg_tally event=worker_refused database={database:?} problem=\"the name is too long\"");
+            continue;
+        }
+        BackgroundWorkerBuilder::new(&format!("pg_tally worker {database}"))
+            .set_type("pg_tally worker")
+            .set_library("pg_tally")
+            .set_function("tally_worker_main")
+            .set_extra(&database)
+            .set_restart_time(Some(RESTART))
+            .enable_spi_access()
+            .load();
+    }
+}
+
+/// Where Postgres starts the worker.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    let database = BackgroundWorker::get_extra();
+    let Some(role) = settings::worker_role() else {
+        log!(
+            "pg_tally event=worker_refused database={database:?} problem=\"tally.worker_role is not set\" \
+             hint=\"name a login role that is a member of tally_admin\""
+        );
+        backend::exit(1);
+    };
+    // Never without a name: that would be the bootstrap superuser. A role that doesn't exist or may not log in is an error
+    // here, which the log shows, and Postgres tries again.
+    BackgroundWorker::connect_worker_to_spi(Some(database), Some(&role));
+    if let Some(problem) = BackgroundWorker::transaction(refusal) {
+        log!("pg_tally event=worker_refused database={database:?} role={role:?} problem={problem:?}");
+        backend::exit(1);
+    }
+    log!("pg_tally event=worker_started database={database:?} role={role:?}");
+    loop {
+        round();
+        let goes_on = BackgroundWorker::wait_latch(Some(settings::worker_interval()));
+        if !goes_on {
+            log!("pg_tally event=worker_stopped database={database:?}");
+            // Started again unless the server is stopping.
+            backend::exit(1);
+        }
+        if BackgroundWorker::sighup_received() {
+            backend::reload_settings();
+            if !settings::worker_databases().iter().any(|listed| listed == database) {
+                log!("pg_tally event=worker_stopped database={database:?} problem=\"no longer listed\"");
+                backend::exit(0);
+            }
+            if settings::worker_role().as_ref() != Some(&role) {
+                log!(
+                    "pg_tally event=worker_restarting database={database:?} problem=\"tally.worker_role changed\""
+                );
+                backend::exit(1);
+            }
+        }
+    }
+}
+
+/// Why the connected role may not do this; `None` where it may.
+fn refusal() -> Option<String> {
+    let problem = "SELECT CASE WHEN r.rolsuper THEN 'the role is a superuser' \
+                               WHEN r.rolbypassrls THEN 'the role bypasses row security' \
+                               WHEN to_regrole('tally_admin') IS NULL THEN 'pg_tally is not installed in this database' \
+                               WHEN NOT pg_has_role(r.oid, 'tally_admin', 'USAGE') THEN 'the role is not a member of tally_admin' END \
+                     FROM pg_roles AS r WHERE r.rolname = session_user";
+    Spi::get_one::<String>(problem).expect("the catalogue can be read")
+}
+
+/// Does every task once, each step in a transaction of its own.
+fn round() {
+    let tasks = BackgroundWorker::transaction(|| {
+        if Spi::get_one::<bool>("SELECT to_regprocedure('tally.maintain_step(text,text,bigint)') IS NOT NULL")
+            != Ok(Some(true))
+        {
+            return Vec::new();
+        }
+        Spi::connect(|client| {
+            let rows = client.select("SELECT task, subject FROM tally.maintenance_tasks()", None, &[])?;
+            rows.map(|row| {
+                Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
+            })
+            .collect::<Result<Vec<_>, pgrx::spi::Error>>()
+        })
+        .expect("two texts a row")
+    });
+    for (task, subject) in tasks {
+        loop {
+            let (task, subject) = (task.as_str(), subject.as_str());
+            let done = BackgroundWorker::transaction(|| {
+                let step = "SELECT tally.maintain_step($1, $2, $3)";
+                Spi::get_one_with_args::<i64>(step, &[task.into(), subject.into(), STEP.into()])
+                    .expect("a step raises its own errors")
+            });
+            if done.unwrap_or(0) == 0 || backend::shutdown_is_requested() {
+                break;
+            }
+        }
+        if backend::shutdown_is_requested() {
+            break;
+        }
+    }
+}
+
+#[pg_extern(sql = false)]
+fn library_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[pg_extern(sql = false)]
+fn worker_is_configured() -> bool {
+    let database = backend::database_name();
+    backend::was_preloaded() && settings::worker_databases().contains(&database)
+}

@@ -1,0 +1,199 @@
+//! Servers with a data directory of their own, for tests that copy one, kill one or start one with other settings.
+
+use crate::cluster::bin_and_sockets;
+use postgres::{Client, Config, NoTls};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A server that one test made. Dropping it stops the server and removes its data.
+pub struct PrivateServer {
+    bin: PathBuf,
+    sockets: PathBuf,
+    data: PathBuf,
+    port: u16,
+}
+
+impl PrivateServer {
+    /// Makes a cluster and starts it with `settings`, lines of postgresql.conf.
+    pub fn create(topic: &str, settings: &str) -> Self {
+        let server = Self::place(topic);
+        let initdb =
+            ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
+        succeed(server.as_server("initdb").args(initdb).arg(&server.data));
+        server.configure(settings);
+        server.start();
+        server
+    }
+
+    /// Makes a standby of this server and starts it with `settings` besides this server's own.
+    pub fn standby(&self, topic: &str, settings: &str) -> Self {
+        let standby = Self::place(topic);
+        let name = format!("application_name={topic}");
+        succeed(self.as_server("pg_basebackup").args(["-h", self.sockets.to_str().unwrap()]).args([
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "-d",
+            &name,
+            "-c",
+            "fast",
+            "-X",
+            "stream",
+            "-R",
+            "--no-sync",
+            "-D",
+            standby.data.to_str().unwrap(),
+        ]));
+        standby.configure(settings);
+        standby.start();
+        standby
+    }
+
+    fn place(topic: &str) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (bin, sockets) = bin_and_sockets();
+        // root/usr/lib/postgresql/NN/bin
+        let private = bin.ancestors().nth(6).expect("the private server lies below the private directory");
+        let data = private.join(format!("data/test-{topic}-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&data);
+        let mut install = Command::new("install");
+        install.args(["-d", "-m", "700"]);
+        if runs_as_root() {
+            install.args(["-o", "postgres"]);
+        }
+        succeed(install.arg(&data));
+        // Ports only name the socket files.
+        let port = 20_000 + (std::process::id() % 4000 * 10) as u16 + number;
+        Self { bin: bin.clone(), sockets: sockets.clone(), data, port }
+    }
+
+    /// Adds lines to postgresql.conf; the last one that names a setting counts.
+    pub fn configure(&self, settings: &str) {
+        let path = self.data.join("postgresql.conf");
+        let mut text = std::fs::read_to_string(&path).expect("reading postgresql.conf");
+        text.push_str(&format!(
+            "\nlisten_addresses = ''\nunix_socket_directories = '{}'\nport = {}\nfsync = off\ntimezone = 'UTC'\n\
+             log_timezone = 'UTC'\nshared_buffers = 64MB\n{settings}\n",
+            self.sockets.display(),
+            self.port
+        ));
+        std::fs::write(path, text).expect("writing postgresql.conf");
+    }
+
+    pub fn start(&self) {
+        let log = self.data.join("log.txt");
+        let mut command = self.as_server("pg_ctl");
+        command.args(["start", "-w", "-s", "-t", "60", "-D"]).arg(&self.data).arg("-l").arg(&log);
+        // The server outlives the command, so it must not hold its pipes.
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("running pg_ctl").success(), "{}", self.log());
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.join("log.txt")).unwrap_or_default()
+    }
+
+    pub fn stop(&self) {
+        succeed(self.as_server("pg_ctl").args(["stop", "-w", "-s", "-m", "fast", "-D"]).arg(&self.data));
+    }
+
+    /// Re-reads the settings.
+    pub fn reload(&self) {
+        succeed(self.as_server("pg_ctl").args(["reload", "-s", "-D"]).arg(&self.data));
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        succeed(self.as_server("pg_ctl").args(["promote", "-w", "-s", "-D"]).arg(&self.data));
+    }
+
+    /// Kills the postmaster; its children end when they notice.
+    pub fn kill(&self) {
+        let file = std::fs::read_to_string(self.data.join("postmaster.pid")).expect("the server runs");
+        succeed(Command::new("kill").args(["-9", file.lines().next().expect("a pid")]));
+    }
+
+    pub fn config(&self, role: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(&self.sockets).port(self.port).user(role).dbname(database);
+        config
+    }
+
+    pub fn connect(&self, role: &str, database: &str) -> Client {
+        let connected = self.config(role, database).connect(NoTls);
+        connected.unwrap_or_else(|problem| panic!("connecting as {role}: {problem}\n{}", self.log()))
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// A client program of this server's, told how to connect to it as the superuser.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.env("PGHOST", &self.sockets).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
+        command
+    }
+
+    fn as_server(&self, program: &str) -> Command {
+        let program = self.bin.join(program);
+        let mut command = if runs_as_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        command
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        let _ = self
+            .as_server("pg_ctl")
+            .args(["stop", "-w", "-s", "-m", "immediate", "-D"])
+            .arg(&self.data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        let _ = std::fs::remove_dir_all(&self.data);
+    }
+}
+
+fn runs_as_root() -> bool {
+    let output = Command::new("id").arg("-u").output().expect("running id");
+    output.stdout.trim_ascii() == b"0"
+}
+
+/// Runs a command, and fails with what it printed unless it succeeds.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|problem| panic!("running {command:?}: {problem}"));
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Asks again and again until there is an answer, for a minute.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < until, "waited a minute for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,187 @@
+//! Dump and restore: a database in use goes through pg_dump into a new cluster, by pg_restore in one piece and by four jobs
+//! at once, and is the same there: every row, object, privilege, policy and role. Then work goes on where it stopped.
+
+use postgres::Client;
+use tally_server_tests::{
+    Database, PrivateServer, assert_same, contents, describe, ingest, json_array, succeed,
+};
+
+fn events(numbers: std::ops::Range<usize>) -> String {
+    let events: Vec<String> = numbers
+        .map(|n| {
+            format!(
+                r#"{{"tenant_id":"t{}","account_id":"a{}","name":"n{}","user_id":"u{}","event_id":"00000000-0000-4000-8000-{n:012}",
+                    "occurred_at":"2026-0{}-{:02}T{:02}:00:00Z","properties":{{"value":{n},"plan":"p{}"}}}}"#,
+                n % 3, n % 7, n % 5, n % 97, 1 + n % 4, 1 + n % 28, n % 24, n % 2
+            )
+        })
+        .collect();
+    json_array(events.iter().map(String::as_str))
+}
+
+/// Puts something of every kind into a database.
+fn furnish(server: &PrivateServer) {
+    server.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
+    server
+        .connect("postgres", "shop")
+        .batch_execute(
+            "CREATE EXTENSION pg_tally;
+             CREATE ROLE app LOGIN; GRANT tally_writer, tally_reader TO app; SELECT tally.trust_role('app');
+             CREATE ROLE bi LOGIN; GRANT tally_reader TO bi; SELECT tally.bind_role('bi', 't1', 'a1');
+             CREATE ROLE dba LOGIN; GRANT tally_admin TO dba;
+             CREATE ROLE keeper;
+             CREATE SCHEMA shop; CREATE TABLE shop.orders (tenant_id text COLLATE \"C\" NOT NULL, id int NOT NULL, PRIMARY KEY (tenant_id, id));
+             ALTER SCHEMA shop OWNER TO keeper; ALTER TABLE shop.orders OWNER TO keeper; GRANT SELECT ON shop.orders TO bi; GRANT USAGE ON SCHEMA shop TO bi;
+             SELECT count(*) FROM tally.protect('shop.orders', 'tenant_id');
+             INSERT INTO shop.orders SELECT 't' || n % 3, n FROM generate_series(1, 30) AS n;
+             CREATE VIEW shop.report WITH (security_invoker = true) AS SELECT account_id, sum(events) AS events FROM tally.usage_day GROUP BY 1;
+             GRANT SELECT ON tally.usage_day TO keeper;
+             SELECT tally.limit_tenant('t1', 5000);
+             SELECT tally.define_metric('active', '{\"kind\": \"units\", \"event\": \"n1\", \"unit\": \"user\"}');
+             SELECT tally.define_cohort('regulars', '{\"event\": \"n1\", \"at_least\": 3, \"unit\": \"user\"}');",
+        )
+        .unwrap();
+    let mut app = server.connect("app", "shop");
+    assert_eq!(ingest(&mut app, &events(0..900)).unwrap().accepted, 900);
+    let mut dba = server.connect("dba", "shop");
+    dba.batch_execute(
+        "SELECT tally.create_rollup('plans', '{hour,week}', dimensions => ARRAY['name', $$properties->>'plan' AS plan$$],
+           measures => ARRAY['count(*) AS n', 'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$,
+             'first(user_id) AS opener', 'last(user_id) AS closer', 'min(occurred_at) AS since'], filter => $$name <> 'n4'$$);
+         SELECT tally.fold('usage', 200); SELECT tally.fold('plans', 200);
+         SELECT tally.create_rollup('later', '{day}', ARRAY['count(*) AS n'], backfill => false);
+         SELECT tally.backfill('later', 100);",
+    )
+    .unwrap();
+    // A conflict and a rejection, and rows that no fold has taken.
+    let bad = r#"[{"tenant_id":"t0","account_id":"a0","name":"other","event_id":"00000000-0000-4000-8000-000000000000","occurred_at":"2026-01-01T00:00:00Z"},
+                  {"tenant_id":"t1","account_id":"a1","name":"x","event_id":"none","occurred_at":"2026-01-01T00:00:00Z"}]"#;
+    let summary = ingest(&mut app, bad).unwrap();
+    assert_eq!((summary.conflicts, summary.rejected), (1, 1));
+    assert_eq!(ingest(&mut app, &events(900..1200)).unwrap().accepted, 300);
+    dba.batch_execute("SELECT count(*) FROM tally.make_partitions(1)").unwrap();
+}
+
+/// Rows by table, except of what the installation of the extension itself writes.
+fn rows(client: &mut Client) -> Vec<String> {
+    let mut rows: Vec<String> = contents(client, &["tally", "shop"])
+        .into_iter()
+        .map(|(name, digest)| format!("{name}: {digest}"))
+        .collect();
+    // The built-in rollup is declared by the installation, at another moment.
+    rows.retain(|line| !line.starts_with("tally.rollup: "));
+    let others = "SELECT 'rollup ' || r::text FROM tally.rollup AS r WHERE rollup_name <> 'usage'";
+    rows.extend(client.query(others, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
+    rows
+}
+
+fn shown(client: &mut Client) -> Vec<String> {
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let mut lines = Vec::new();
+    for view in ["usage_day", "usage_hour", "plans_week", "later_day"] {
+        let query = format!("SELECT '{view} ' || v::text FROM tally.{view} AS v ORDER BY 1");
+        lines.extend(transaction.query(&query, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
+    }
+    lines
+}
+
+fn go_on(server: &PrivateServer) {
+    // What was acknowledged before is known, what is new is counted, under the old sketch keys.
+    let mut app = server.connect("app", "shop");
+    assert_eq!(ingest(&mut app, &events(0..1200)).unwrap().duplicates, 1200);
+    assert_eq!(ingest(&mut app, &events(1200..1500)).unwrap().accepted, 300);
+    let mut dba = server.connect("dba", "shop");
+    dba.batch_execute("CALL tally.maintain()").unwrap();
+    let mut transaction = dba.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    for rollup in ["usage", "plans", "later"] {
+        let query = format!(
+            "SELECT (SELECT count(*) FROM tally.verify_rollup('{rollup}')), (SELECT count(*) FROM tally.{rollup}_pending)"
+        );
+        let row = transaction.query_one(&query, &[]).unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 0), "{rollup}");
+    }
+    let total: i64 =
+        transaction.query_one("SELECT sum(events)::int8 FROM tally.usage_day", &[]).unwrap().get(0);
+    assert_eq!(total, 1500);
+    let errors =
+        transaction.query("SELECT name, detail FROM tally.lint() WHERE level = 'ERROR'", &[]).unwrap();
+    assert!(errors.is_empty(), "{:?}", errors.iter().map(|row| row.get::<_, String>(1)).collect::<Vec<_>>());
+    transaction.commit().unwrap();
+    // Isolation came along.
+    let mut bi = server.connect("bi", "shop");
+    let own = "SELECT count(*) FROM tally.events WHERE tenant_id <> 't1' OR account_id <> 'a1'";
+    assert_eq!(bi.query_one(own, &[]).unwrap().get::<_, i64>(0), 0);
+    assert!(bi.query_one("SELECT count(*) FROM tally.events", &[]).unwrap().get::<_, i64>(0) > 0);
+    assert_eq!(bi.query_one("SELECT count(*) FROM shop.orders", &[]).unwrap().get::<_, i64>(0), 10);
+}
+
+#[test]
+fn a_restored_database_is_the_same_and_works_on() {
+    let old = PrivateServer::create("old", "");
+    furnish(&old);
+    let mut before = old.connect("postgres", "shop");
+    let (objects, stored) = (describe(&mut before, &["tally", "shop"], true), rows(&mut before));
+    let views = shown(&mut before);
+    let folder = old.data().join("dump");
+    std::fs::create_dir(&folder).unwrap();
+    let place = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    succeed(old.client("pg_dumpall").args(["-g", "-f", &place("roles.sql")]));
+    succeed(old.client("pg_dump").args(["-Fc", "-f", &place("shop.dump"), "shop"]));
+    succeed(old.client("pg_dump").args(["-Fd", "-j4", "-f", &place("shop.d"), "shop"]));
+    let dumped = String::from_utf8(succeed(old.client("pg_dump").arg("shop")).stdout).unwrap();
+    assert!(!dumped.contains("PRIVATE KEY"));
+
+    for (name, dump, jobs) in [("single", "shop.dump", "1"), ("parallel", "shop.d", "4")] {
+        let new = PrivateServer::create(name, "");
+        // The bootstrap superuser is there already; nothing else may fail.
+        let roles = std::fs::read_to_string(place("roles.sql")).unwrap().replace("CREATE ROLE postgres;", "");
+        std::fs::write(place("roles.sql"), roles).unwrap();
+        succeed(new.client("psql").args([
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-f",
+            &place("roles.sql"),
+            "postgres",
+        ]));
+        new.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
+        succeed(new.client("pg_restore").args(["--exit-on-error", "-j", jobs, "-d", "shop", &place(dump)]));
+        let mut after = new.connect("postgres", "shop");
+        assert_same(name, &objects, &describe(&mut after, &["tally", "shop"], true));
+        assert_same(name, &stored, &rows(&mut after));
+        assert_same(name, &views, &shown(&mut after));
+        go_on(&new);
+    }
+    go_on(&old);
+}
+
+/// What the extension's own tables hold would be missing from every dump if it weren't marked.
+#[test]
+fn every_table_of_the_extension_is_dumped() {
+    let database = Database::new("dumped");
+    let rows = database
+        .superuser()
+        .query(
+            "SELECT c.oid::regclass::text FROM pg_class AS c
+               JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+               JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_tally'
+              WHERE c.relkind IN ('r', 'S') AND c.oid <> ALL (e.extconfig)",
+            &[],
+        )
+        .unwrap();
+    let missing: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(missing.is_empty(), "mark with pg_extension_config_dump: {missing:?}");
+    let rows = database
+        .superuser()
+        .query(
+            "SELECT c.conname::text FROM pg_constraint AS c JOIN pg_extension AS e ON e.extname = 'pg_tally'
+              WHERE c.contype = 'f' AND c.conrelid = ANY (e.extconfig)",
+            &[],
+        )
+        .unwrap();
+    let keys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(keys.is_empty(), "pg_restore with several jobs loads these tables in any order: {keys:?}");
+}

@@ -1,0 +1,200 @@
+//! Upgrades: from each released version, with data, to the present one, the schema is that of a fresh install and no row is
+//! lost; a release's script isn't changed; there is no way back. `tests/upgrade` has the released scripts, which
+//! `packaging/release.sh` freezes; docs/runbooks/release.md tells how a change is released.
+
+use postgres::Client;
+use std::path::PathBuf;
+use std::process::Command;
+use tally_server_tests::{Database, assert_same, contents, describe, ingest, json_array, skip, succeed};
+
+const CURRENT: &str = env!("CARGO_PKG_VERSION");
+
+/// A script placed where the server looks for extensions; removed again.
+struct Placed(PathBuf);
+
+impl Placed {
+    fn new(name: &str, text: &str) -> Self {
+        let place = folder().join(name);
+        std::fs::write(&place, text).unwrap_or_else(|problem| panic!("writing {place:?}: {problem}"));
+        Self(place)
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Where the server looks for extensions.
+fn folder() -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pgrx-config/cluster.sh");
+    let bin = String::from_utf8(succeed(Command::new(script).arg("bin")).stdout).unwrap();
+    PathBuf::from(bin.trim()).ancestors().nth(5).unwrap().join("usr/share/postgresql/15/extension")
+}
+
+/// The released versions and their scripts, oldest first.
+fn released() -> Vec<(String, String)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../upgrade");
+    let mut found: Vec<(Vec<u32>, String, String)> = std::fs::read_dir(folder)
+        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>())
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|path| {
+            let version =
+                path.file_name()?.to_str()?.strip_prefix("pg_tally--")?.strip_suffix(".sql")?.to_owned();
+            let order = version.split('.').map(|part| part.parse().expect("a number")).collect();
+            Some((order, version, std::fs::read_to_string(&path).unwrap()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, version, script)| (version, script)).collect()
+}
+
+fn install(database: &Database, version: &str) -> Client {
+    let mut client = database.superuser();
+    client.batch_execute(&format!("CREATE EXTENSION pg_tally VERSION '{version}'")).unwrap();
+    client
+}
+
+/// Data of every kind that the first release knows.
+fn furnish(client: &mut Client) {
+    client
+        .batch_execute(
+            "SELECT tally.create_rollup('plans', '{hour,week}', dimensions => ARRAY[$$properties->>'plan' AS plan$$],
+               measures => ARRAY['count(*) AS n', 'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$])",
+        )
+        .unwrap();
+    let events: Vec<String> = (0..300)
+        .map(|n| {
+            format!(
+                r#"{{"tenant_id":"t{}","account_id":"a","name":"n","user_id":"u{}","event_id":"00000000-0000-4000-8000-{n:012}","occurred_at":"2026-0{}-01T00:00:00Z","properties":{{"value":{n},"plan":"p{}"}}}}"#,
+                n % 3, n % 31, 1 + n % 3, n % 2
+            )
+        })
+        .collect();
+    let events = json_array(events.iter().map(String::as_str));
+    assert_eq!(ingest(client, &events).unwrap().accepted, 300);
+    client.batch_execute("SELECT tally.fold('plans', 100); SELECT tally.fold('usage', 100)").unwrap();
+}
+
+/// Works on: what was there is known, what is new is counted, and the rollups are right.
+fn go_on(client: &mut Client) {
+    let event = |n: usize| {
+        format!(
+            r#"{{"tenant_id":"t{}","account_id":"a","name":"n","user_id":"u{}","event_id":"00000000-0000-4000-8000-{n:012}","occurred_at":"2026-0{}-01T00:00:00Z","properties":{{"value":{n},"plan":"p{}"}}}}"#,
+            n % 3,
+            n % 31,
+            1 + n % 3,
+            n % 2
+        )
+    };
+    let events: Vec<String> = (200..400).map(event).collect();
+    let summary = ingest(client, &json_array(events.iter().map(String::as_str))).unwrap();
+    assert_eq!((summary.accepted, summary.duplicates), (100, 100));
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    for rollup in ["usage", "plans"] {
+        let query = format!("SELECT count(*) FROM tally.verify_rollup('{rollup}')");
+        assert_eq!(transaction.query_one(&query, &[]).unwrap().get::<_, i64>(0), 0, "{rollup}");
+    }
+}
+
+/// Whether the lines are about the declared rollup of `furnish`, or partitions, which a fresh install has not.
+fn of_the_extension(lines: Vec<String>) -> Vec<String> {
+    let own =
+        |line: &String| !line.contains("plans_") && !line.contains("events_p2") && !line.starts_with("role ");
+    lines.into_iter().filter(own).collect()
+}
+
+#[test]
+fn every_release_upgrades_to_what_a_fresh_install_is() {
+    let released = released();
+    if released.is_empty() {
+        skip("no version is released yet: packaging/release.sh freezes the first one");
+        return;
+    }
+    let fresh = Database::new("fresh");
+    let wanted = of_the_extension(describe(&mut fresh.superuser(), &["tally"], false));
+    for (version, script) in &released {
+        let database = Database::without_extension("upgraded");
+        let mut client = if version == CURRENT {
+            // Released and unchanged since: else the version must be raised, and an upgrade script written.
+            let name = format!("0.0.{}", std::process::id());
+            let _placed = Placed::new(&format!("pg_tally--{name}.sql"), script);
+            install(&database, &name)
+        } else {
+            let placed = folder().join(format!("pg_tally--{version}.sql"));
+            let _placed =
+                (!placed.exists()).then(|| Placed::new(&format!("pg_tally--{version}.sql"), script));
+            let mut client = install(&database, version);
+            furnish(&mut client);
+            let stored = contents(&mut client, &["tally"]);
+            client.batch_execute("ALTER EXTENSION pg_tally UPDATE").unwrap_or_else(|problem| {
+                panic!(
+                    "from {version} to {CURRENT}: {problem}\nan upgrade is a script sql/pg_tally--A--B.sql"
+                )
+            });
+            let now = contents(&mut client, &["tally"]);
+            for (table, digest) in &stored {
+                assert_eq!(now.get(table), Some(digest), "the rows of {table} from version {version}");
+            }
+            client
+        };
+        let found = of_the_extension(describe(&mut client, &["tally"], false));
+        assert_same(&format!("version {version}"), &wanted, &found);
+        if version == CURRENT {
+            furnish(&mut client);
+        }
+        go_on(&mut client);
+    }
+}
+
+/// The machinery itself, on a version that isn't there: made of the present one and an upgrade script.
+#[test]
+fn an_upgrade_script_is_held_against_a_fresh_install_and_there_is_no_way_back() {
+    let next = format!("99.0.{}", std::process::id());
+    let change = "CREATE TABLE tally.novelty (tenant_id text COLLATE \"C\" NOT NULL CONSTRAINT novelty_pkey PRIMARY KEY);
+         ALTER TABLE tally.novelty OWNER TO tally_owner;
+         SELECT tally.secure_table('tally.novelty');
+         SELECT pg_catalog.pg_extension_config_dump('tally.novelty', '');
+         CREATE FUNCTION tally.new_one() RETURNS int LANGUAGE sql IMMUTABLE RETURN 1;
+         REVOKE ALL ON FUNCTION tally.new_one() FROM PUBLIC;";
+    let current = std::fs::read_to_string(folder().join(format!("pg_tally--{CURRENT}.sql"))).unwrap();
+    let _fresh = Placed::new(&format!("pg_tally--{next}.sql"), &format!("{current}\n{change}"));
+    let _upgrade = Placed::new(&format!("pg_tally--{CURRENT}--{next}.sql"), change);
+    let (fresh, old) = (Database::without_extension("next"), Database::without_extension("previous"));
+    let wanted = of_the_extension(describe(&mut install(&fresh, &next), &["tally"], false));
+    let mut client = install(&old, CURRENT);
+    furnish(&mut client);
+    let stored = contents(&mut client, &["tally"]);
+    client.batch_execute(&format!("ALTER EXTENSION pg_tally UPDATE TO '{next}'")).unwrap();
+    assert_same("upgraded", &wanted, &of_the_extension(describe(&mut client, &["tally"], false)));
+    let now = contents(&mut client, &["tally"]);
+    assert!(stored.iter().all(|(table, digest)| now.get(table) == Some(digest)));
+    go_on(&mut client);
+
+    // Downgrades are refused, and what has neither script nor path says so.
+    let back = client.batch_execute(&format!("ALTER EXTENSION pg_tally UPDATE TO '{CURRENT}'")).unwrap_err();
+    assert!(back.as_db_error().unwrap().message().contains("no update path"), "{back}");
+
+    // The library is of another version than the database's objects: health says what to do, and work goes on.
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let row = transaction
+        .query_one("SELECT status, advice FROM tally.health() WHERE component = 'version'", &[])
+        .unwrap();
+    assert_eq!(row.get::<_, String>(0), "warning");
+    assert!(row.get::<_, String>(1).contains("ALTER EXTENSION pg_tally UPDATE"));
+    transaction.commit().unwrap();
+
+    // The comparison can fail: a policy less, and it is named.
+    client.batch_execute("DROP POLICY tally_guard ON tally.novelty").unwrap();
+    let found = of_the_extension(describe(&mut client, &["tally"], false));
+    assert!(
+        wanted
+            .iter()
+            .any(|line| !found.contains(line) && line.starts_with("policy tally.novelty.tally_guard"))
+    );
+}

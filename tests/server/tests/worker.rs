@@ -1,0 +1,106 @@
+//! The background worker does the housekeeping of each listed database as an ordinary role, refuses to be a superuser,
+//! comes back after a kill, and follows a reload.
+
+use postgres::Client;
+use tally_server_tests::{PrivateServer, ingest, wait_for};
+
+const SETTINGS: &str = "shared_preload_libraries = 'pg_tally'\ntally.worker_databases = 'one, two'\n\
+                        tally.worker_role = 'keeper'\ntally.worker_interval = 1\nlog_min_messages = log";
+
+fn event(number: usize) -> String {
+    format!(
+        r#"{{"tenant_id":"t","account_id":"a","name":"n","event_id":"00000000-0000-4000-8000-{number:012}","occurred_at":"2026-01-01T00:00:00Z"}}"#
+    )
+}
+
+fn pending(client: &mut Client) -> i64 {
+    client.query_one("SELECT count(*) FROM tally.usage_pending", &[]).unwrap().get(0)
+}
+
+fn workers(client: &mut Client) -> Vec<(String, String, i32)> {
+    let query = "SELECT datname::text, usename::text, pid FROM pg_stat_activity WHERE backend_type = 'pg_tally worker' ORDER BY 1";
+    client.query(query, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+fn worker_health(server: &PrivateServer, database: &str) -> (String, Option<String>) {
+    let mut client = server.connect("postgres", database);
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let row = transaction
+        .query_one("SELECT status, advice FROM tally.health() WHERE component = 'worker'", &[])
+        .unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn the_worker_keeps_house_as_an_ordinary_role() {
+    // Preloaded before the role, the databases or the extension are there: it says so and tries again.
+    let server = PrivateServer::create("worker", SETTINGS);
+    wait_for("the worker to tell what is missing", || {
+        server.log().contains("\"keeper\" does not exist").then_some(())
+    });
+    let mut admin = server.connect("postgres", "postgres");
+    admin.batch_execute("CREATE ROLE keeper LOGIN").unwrap();
+    for database in ["one", "two"] {
+        admin.batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
+        server.connect("postgres", database).batch_execute("CREATE EXTENSION pg_tally").unwrap();
+    }
+    let mut one = server.connect("postgres", "one");
+    ingest(&mut one, &event(1)).unwrap();
+    assert_eq!(pending(&mut one), 1);
+    assert_eq!(worker_health(&server, "one").0, "failing");
+    // Not yet a member of tally_admin, then a superuser: refused.
+    server.stop();
+    server.start();
+    wait_for("the refusal", || {
+        server.log().contains("the role is not a member of tally_admin").then_some(())
+    });
+    let mut admin = server.connect("postgres", "postgres");
+    admin.batch_execute("GRANT tally_admin TO keeper; ALTER ROLE keeper SUPERUSER").unwrap();
+    drop(one);
+    server.stop();
+    server.start();
+    wait_for("the refusal", || server.log().contains("the role is a superuser").then_some(()));
+    let mut one = server.connect("postgres", "one");
+    assert_eq!(pending(&mut one), 1, "a superuser keeps no house");
+    server.connect("postgres", "postgres").batch_execute("ALTER ROLE keeper NOSUPERUSER").unwrap();
+    drop(one);
+    server.stop();
+    server.start();
+
+    // Both databases are looked after, each by a worker of its own.
+    let mut one = server.connect("postgres", "one");
+    wait_for("the fold", || (pending(&mut one) == 0).then_some(()));
+    let both = wait_for("both workers", || Some(workers(&mut one)).filter(|found| found.len() == 2));
+    assert_eq!((both[0].0.as_str(), both[0].1.as_str()), ("one", "keeper"));
+    assert_eq!((both[1].0.as_str(), both[1].1.as_str()), ("two", "keeper"));
+    wait_for("health to know", || (worker_health(&server, "one") == ("ok".into(), None)).then_some(()));
+    let caller: String =
+        one.query_one("SELECT caller::text FROM tally.maintenance WHERE task = 'fold'", &[]).unwrap().get(0);
+    assert_eq!(caller, "keeper");
+
+    // A task that fails is written down, and the others are done.
+    one.batch_execute("ALTER TABLE tally.usage_day_base RENAME TO hidden").unwrap();
+    ingest(&mut one, &event(2)).unwrap();
+    wait_for("the failure to be noted", || {
+        let query = "SELECT 1 FROM tally.maintenance WHERE task = 'fold' AND sqlstate = '42P01' AND failed_at IS NOT NULL";
+        one.query_opt(query, &[]).unwrap().map(|_| ())
+    });
+    assert!(server.log().contains("pg_tally event=maintain_failed task=fold subject=usage sqlstate=42P01"));
+    one.batch_execute("ALTER TABLE tally.hidden RENAME TO usage_day_base").unwrap();
+    wait_for("the fold", || (pending(&mut one) == 0).then_some(()));
+
+    // A reload ends the worker of a database that is no longer listed.
+    server.configure("tally.worker_databases = 'one'");
+    server.reload();
+    wait_for("the worker of two to end", || (workers(&mut one).len() == 1).then_some(()));
+
+    // Killed, with the whole server's other processes: back again.
+    let pid = workers(&mut one)[0].2;
+    one.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+    drop(one);
+    wait_for("another worker", || {
+        let mut client = server.config("postgres", "one").connect(postgres::NoTls).ok()?;
+        workers(&mut client).first().filter(|worker| worker.2 != pid).map(|_| ())
+    });
+}
