@@ -2,15 +2,28 @@
 
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
-use crate::ingest::IngestError;
+use crate::ingest::{IngestError, Refusal};
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 use tally_core::token::TokenError;
+use tally_schema::SchemaError;
 
 fn report(code: Code, message: impl Into<String>) -> ErrorReport {
     ErrorReport::new(code, message.into(), "pg_tally")
+}
+
+/// The code of an SQLSTATE; of one that pgrx has no name for, that of a violated check.
+fn code_of(sqlstate: &str) -> Code {
+    let packed = sqlstate
+        .bytes()
+        .enumerate()
+        .fold(0, |code, (place, byte)| code | i32::from(byte.wrapping_sub(b'0') & 0x3F) << (6 * place));
+    match Code::from(packed) {
+        Code::ERRCODE_INTERNAL_ERROR => Code::ERRCODE_CHECK_VIOLATION,
+        code => code,
+    }
 }
 
 impl From<ScopeError> for ErrorReport {
@@ -38,6 +51,16 @@ impl From<ScopeError> for ErrorReport {
             }
             ScopeError::BadId(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem)
                 .set_hint("an id is 1 to 200 bytes of text without control characters"),
+            ScopeError::Confined(what) => {
+                report(denied, format!("a session that acts for tenants can't use {what}")).set_hint(
+                    "it would tell about other tenants' rows, or stay in the session for the next tenant; use a role of your own",
+                )
+            }
+            ScopeError::Busy(tenant, most) => report(
+                Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("tenant \"{tenant}\" has {most} transactions open, as many as it may"),
+            )
+            .set_hint("try again when one of them has ended; tally.limit_tenant() sets the limit"),
             ScopeError::NeedsToken(role) => {
                 report(denied, format!("role \"{role}\" enters a scope by token alone"))
                     .set_hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
@@ -81,6 +104,16 @@ impl From<IngestError> for ErrorReport {
                 };
                 report(code, problem.reason).set_detail(format!("at byte {}", problem.offset)).set_hint(hint)
             }
+            IngestError::Codec(error) => report(Code::ERRCODE_DATA_CORRUPTED, error.reason),
+            IngestError::Options(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem).set_hint(
+                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent",
+            ),
+            IngestError::Refused(Refusal { position, event_id, outcome, sqlstate, reason, refused, sent }) => {
+                let id = event_id.map_or("unknown".into(), |id| tally_core::event::format_uuid(&id));
+                report(code_of(&sqlstate), format!("event {position} (event_id {id}): {outcome}: {reason}"))
+                    .set_detail(format!("{refused} of {sent} events like this, SQLSTATE {sqlstate} in quarantine"))
+                    .set_hint("nothing of this batch was stored; leave out the options all_or_nothing and on_conflict to have such events wait in quarantine instead")
+            }
             IngestError::Scope(error) => error.into(),
             IngestError::Append(error) => error.into(),
             IngestError::NotSerializable => report(
@@ -91,6 +124,13 @@ impl From<IngestError> for ErrorReport {
             IngestError::Rollup(error) => error.into(),
         }
     }
+}
+
+/// A document that is no schema that can be registered.
+pub fn schema_report(error: SchemaError) -> ErrorReport {
+    report(Code::ERRCODE_INVALID_PARAMETER_VALUE, error.0).set_hint(
+        "a schema is a JSON Schema of an event's properties, an object of at most 64 kB; patterns have neither look-around nor back-references",
+    )
 }
 
 impl From<RollupError> for ErrorReport {

@@ -10,6 +10,7 @@ mod ingest;
 mod metric;
 mod probe;
 mod property;
+mod registry;
 mod rollup;
 mod scope;
 mod settings;
@@ -23,6 +24,7 @@ pgrx::pg_module_magic!(name, version);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    scope::confine();
     worker::register();
 }
 
@@ -33,7 +35,10 @@ extension_sql_file!("../sql/scope.sql", name = "scope", requires = ["event"]);
 extension_sql_file!("../sql/token.sql", name = "token", requires = ["scope"]);
 extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["token"]);
 extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["raw"]);
-extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["ingest"]);
+extension_sql_file!("../sql/inbox.sql", name = "inbox", requires = ["ingest"]);
+extension_sql_file!("../sql/quarantine.sql", name = "quarantine", requires = ["inbox"]);
+extension_sql_file!("../sql/registry.sql", name = "registry", requires = ["quarantine"]);
+extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["registry"]);
 extension_sql_file!("../sql/active_state.sql", name = "active_state", requires = ["rollup"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["active_state"]);
 extension_sql_file!("../sql/enriched.sql", name = "enriched", requires = ["usage"]);

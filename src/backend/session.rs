@@ -27,6 +27,16 @@ pub fn session_role_name() -> String {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(session_role(), false)).to_string_lossy().into_owned() }
 }
 
+/// What the client calls itself; `None` where it doesn't say.
+pub fn application_name() -> Option<String> {
+    // SAFETY: a C string of the setting's own, or null.
+    unsafe {
+        let name = pg_sys::GetConfigOption(c"application_name".as_ptr(), true, false);
+        let name = (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned());
+        name.filter(|name| !name.is_empty())
+    }
+}
+
 /// Names this cluster and database, as tokens do.
 pub fn audience() -> String {
     // SAFETY: reads backend state; the database that we are connected to exists, so its name is a palloc'd C string.
@@ -85,6 +95,12 @@ pub fn leftover() -> Option<&'static str> {
     if is_changed(c"search_path") {
         return Some("a changed search_path");
     }
+    if is_changed(c"row_security") {
+        return Some("a changed row_security");
+    }
+    if is_changed(c"tally.ingest_options") {
+        return Some("changed tally.ingest_options");
+    }
     is_changed(c"role").then_some("a changed role")
 }
 
@@ -135,7 +151,16 @@ pub enum Limit {
     ParallelWorkers,
 }
 
-/// Lowers a setting to `most` until the transaction ends; where it is lower already it stays.
+unsafe extern "C-unwind" {
+    /// Postgres' own, which pgrx doesn't bind: has a timeout strike after so many milliseconds.
+    fn enable_timeout_after(timeout: core::ffi::c_int, milliseconds: core::ffi::c_int);
+}
+
+/// Number of STATEMENT_TIMEOUT among Postgres' timeouts, the same from 9.3 to 18.
+const STATEMENT_TIMEOUT: core::ffi::c_int = 3;
+
+/// Lowers a setting to `most` until the transaction ends, for the running statement, too; where it is lower already it
+/// stays.
 pub fn limit(setting: Limit, most: i32) {
     // SAFETY: reads backend state.
     let (name, now) = unsafe {
@@ -151,7 +176,47 @@ pub fn limit(setting: Limit, most: i32) {
     if now > most || is_unlimited {
         let value = CString::new(most.to_string()).expect("digits contain no NUL");
         write_setting(name, &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+        if matches!(setting, Limit::StatementTimeout) {
+            // SAFETY: the timeout is registered in every backend that runs statements, and disabled when one ends.
+            unsafe { enable_timeout_after(STATEMENT_TIMEOUT, most) }
+        }
     }
+}
+
+/// Takes a numbered slot until the (sub)transaction ends; says whether it was free, or ours already.
+pub fn try_slot(key: i32, slot: i32) -> bool {
+    // The third kind of advisory lock: SQL can take those of the first and second alone.
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: reads backend state.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: slot as u32,
+        locktag_field3: key as u32,
+        locktag_field4: 3,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: the tag is copied; the lock manager releases the lock.
+    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, true) };
+    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Whether this database has the extension, with its bindings.
+pub fn is_installed() -> bool {
+    // SAFETY: catalogue look-ups of constant names.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), true);
+        schema != Oid::INVALID
+            && [c"role_binding", c"tenant_limit"]
+                .into_iter()
+                .all(|name| pg_sys::get_relname_relid(name.as_ptr(), schema) != Oid::INVALID)
+    }
+}
+
+/// Whether plans are printed to the log, and so to a client that asks for it.
+pub fn prints_plans() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::Debug_print_plan }
 }
 
 /// OID of one of our relations, by name.
@@ -177,6 +242,25 @@ pub fn require_writable(command: &CStr) {
 pub fn advance_command() {
     // SAFETY: called between two pieces of work, with no scan open.
     unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// Tells one statement of a client, in one transaction, from every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    began: i64,
+    transaction: u32,
+}
+
+/// The statement that is running.
+pub fn statement() -> Statement {
+    // SAFETY: reads backend state.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let transaction = (*pg_sys::MyProc).lxid;
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        let transaction = (*pg_sys::MyProc).vxid.lxid;
+        Statement { began: pg_sys::GetCurrentStatementStartTimestamp(), transaction }
+    }
 }
 
 /// Start of the running transaction, microseconds since 2000-01-01 UTC.

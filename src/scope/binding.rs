@@ -1,13 +1,14 @@
-//! What a role may do once it has logged in, looked up each time: there is nothing to invalidate.
+//! What a role may do once it has logged in, looked up in every statement: there is nothing to invalidate.
 
 use crate::backend::arena;
 use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::session;
+use crate::backend::session::{self, Statement};
 use pgrx::FromDatum;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{Datum, Oid};
+use std::cell::RefCell;
 
 /// What the role that logged in may do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Binding {
     None,
     /// Enters any tenant's scope.
@@ -21,8 +22,25 @@ pub enum Binding {
     },
 }
 
-/// Looks up the binding of the role that logged in.
+thread_local! {
+    /// What was looked up last, and by which role in which statement.
+    static LATEST: RefCell<Option<((Oid, Statement), Binding)>> = const { RefCell::new(None) };
+}
+
+/// The binding of the role that logged in, looked up once a statement: the policies of one query ask for it many times.
 pub fn binding() -> Binding {
+    let asked = (session::session_role(), session::statement());
+    let known = LATEST.with_borrow(|latest| {
+        latest.as_ref().filter(|(asker, _)| *asker == asked).map(|(_, binding)| binding.clone())
+    });
+    known.unwrap_or_else(|| {
+        let binding = look_up();
+        LATEST.set(Some((asked, binding.clone())));
+        binding
+    })
+}
+
+fn look_up() -> Binding {
     let mut bindings = Lookup::open(session::relation(c"role_binding"), &[Key::Oid], View::Statement);
     let found = bindings.find(&[Datum::from(session::session_role())], [2, 3, 4]);
     let binding = match &found {

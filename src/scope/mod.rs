@@ -6,12 +6,14 @@
 //! contains.
 
 mod binding;
+mod confine;
 mod limit;
 mod token;
 
 use crate::backend::session;
 use crate::settings;
 use binding::{Binding, binding};
+pub use confine::install as confine;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::id;
@@ -41,6 +43,10 @@ pub enum ScopeError {
     Dirty(&'static str),
     /// A tenant or account is not an id.
     BadId(String),
+    /// A confined session used this.
+    Confined(&'static str),
+    /// The tenant has as many transactions as it may.
+    Busy(String, i32),
     /// The role enters a scope by token alone.
     NeedsToken(String),
     /// The token, or the key that is to be registered, is refused.
@@ -156,7 +162,7 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     }
     session::set_scope(&wanted.setting());
     if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
-        limit::apply(tenant);
+        limit::apply(tenant)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The server is the private test cluster of this checkout, which `make test` starts; every database is cloned from
 //! `tally_template`, so tests run side by side and see nothing of each other except roles.
 
+mod bouncer;
 mod catalogue;
 mod cluster;
 mod git_events;
@@ -12,6 +13,7 @@ mod private_server;
 mod seed;
 mod token;
 
+pub use bouncer::Bouncer;
 pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, connect_superuser};
 pub use git_events::{GitEvent, git_events};

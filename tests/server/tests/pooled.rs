@@ -68,6 +68,7 @@ fn a_session_that_somebody_left_dirty_is_refused_until_it_is_clean() {
             "CLOSE ALL",
         ),
         ("SET search_path = public, pg_temp", "search_path", "RESET search_path"),
+        ("SET row_security = off", "row_security", "RESET row_security"),
         (&format!("SET ROLE {other}"), "role", "RESET ROLE"),
     ] {
         assert_eq!(enter(&mut client, "a").unwrap(), 1, "clean before {dirt}");
