@@ -46,9 +46,9 @@ ALTER TABLE tally.event_schema OWNER TO tally_owner;
 ALTER TABLE tally.unregistered_policy OWNER TO tally_owner;
 ALTER TABLE tally.unregistered_event OWNER TO tally_owner;
 SELECT tally.secure_table('tally.unregistered_policy'), tally.secure_table('tally.unregistered_event');
-SELECT pg_catalog.pg_extension_config_dump('tally.event_schema', ''),
-       pg_catalog.pg_extension_config_dump('tally.unregistered_policy', ''),
-       pg_catalog.pg_extension_config_dump('tally.unregistered_event', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.event_schema', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.unregistered_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.unregistered_event', '');
 REVOKE ALL ON tally.event_schema, tally.unregistered_policy, tally.unregistered_event FROM PUBLIC;
 GRANT SELECT ON tally.event_schema TO tally_reader, tally_writer, tally_auditor;
 GRANT SELECT ON tally.unregistered_policy TO tally_admin, tally_auditor;
@@ -82,6 +82,7 @@ AS $$
 DECLARE
   latest tally.event_schema;
   breaks text[] := '{}';
+  following int4;
 BEGIN
   IF pg_catalog.num_nulls(register_event.name, register_event.schema, register_event.breaking) OPERATOR(pg_catalog.>) 0
      OR coalesce(pg_catalog.btrim(register_event.reason), '') OPERATOR(pg_catalog.=) '' THEN
@@ -97,14 +98,15 @@ BEGIN
      AND (register_event.version IS NULL OR register_event.version OPERATOR(pg_catalog.=) latest.version) THEN
     RETURN latest.version;
   END IF;
+  following := coalesce(latest.version, 0) OPERATOR(pg_catalog.+) 1;
   IF register_event.version OPERATOR(pg_catalog.<=) latest.version THEN
     RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = pg_catalog.format('version %s of "%s" is registered already', register_event.version, register_event.name),
-      HINT = pg_catalog.format('a version never changes; register version %s', latest.version OPERATOR(pg_catalog.+) 1);
-  ELSIF register_event.version OPERATOR(pg_catalog.<>) coalesce(latest.version, 0) OPERATOR(pg_catalog.+) 1 THEN
+      HINT = pg_catalog.format('a version never changes; register version %s', following);
+  ELSIF register_event.version OPERATOR(pg_catalog.<>) following THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = pg_catalog.format('the next version of "%s" is %s', register_event.name, coalesce(latest.version, 0) OPERATOR(pg_catalog.+) 1),
-      HINT = 'leave the version out to get the next one';
+      MESSAGE = pg_catalog.format('the next version of "%s" is %s', register_event.name, following),
+      HINT = 'leave the version out to get the following one';
   END IF;
   IF latest.version IS NOT NULL THEN
     breaks := tally.event_schema_breaks(latest.schema, register_event.schema);
@@ -116,11 +118,11 @@ BEGIN
     END IF;
   END IF;
   INSERT INTO tally.event_schema AS s (registered_at, version, breaking, name, schema, registered_by, reason)
-  VALUES (pg_catalog.now(), coalesce(latest.version, 0) OPERATOR(pg_catalog.+) 1,
+  VALUES (pg_catalog.now(), following,
           pg_catalog.cardinality(breaks) OPERATOR(pg_catalog.>) 0,
           register_event.name, register_event.schema, session_user, register_event.reason);
   PERFORM tally.registry_changed();
-  RETURN coalesce(latest.version, 0) OPERATOR(pg_catalog.+) 1;
+  RETURN following;
 END
 $$;
 COMMENT ON FUNCTION tally.register_event(text, jsonb, text, int4, boolean) IS

@@ -3,6 +3,7 @@
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
 use crate::ingest::{IngestError, Refusal};
+use crate::quota::QuotaError;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
 use pgrx::PgSqlErrorCode as Code;
@@ -108,6 +109,7 @@ impl From<IngestError> for ErrorReport {
             IngestError::Options(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem).set_hint(
                 "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent",
             ),
+            IngestError::Quota(error) => error.into(),
             IngestError::Refused(Refusal { position, event_id, outcome, sqlstate, reason, refused, sent }) => {
                 let id = event_id.map_or("unknown".into(), |id| tally_core::event::format_uuid(&id));
                 report(code_of(&sqlstate), format!("event {position} (event_id {id}): {outcome}: {reason}"))
@@ -131,6 +133,30 @@ pub fn schema_report(error: SchemaError) -> ErrorReport {
     report(Code::ERRCODE_INVALID_PARAMETER_VALUE, error.0).set_hint(
         "a schema is a JSON Schema of an event's properties, an object of at most 64 kB; patterns have neither look-around nor back-references",
     )
+}
+
+impl From<QuotaError> for ErrorReport {
+    fn from(error: QuotaError) -> Self {
+        let code = Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+        match error {
+            QuotaError::Rate { tenant, events_per_minute, sent, left, wait, burst } => {
+                let report = report(code, format!("tenant \"{tenant}\" is over its quota of {events_per_minute} events a minute"))
+                    .set_detail(format!("the call has {sent} events and {left} can be sent now; nothing of it was stored"));
+                match wait {
+                    Some(seconds) => report.set_hint(format!("retry in {:.0} s", seconds.ceil().max(1.0))),
+                    None => report.set_hint(format!("at most {burst} can be sent at once: send smaller batches")),
+                }
+            }
+            QuotaError::Batch { tenant, sent, most } => {
+                report(code, format!("the call has {sent} events of tenant \"{tenant}\", at most {most} are allowed"))
+                    .set_hint("send smaller batches, at once; nothing of this one was stored")
+            }
+            QuotaError::Quarantine { tenant, most } => {
+                report(code, format!("{most} events of tenant \"{tenant}\" wait in quarantine, and the call would add to them"))
+                    .set_hint("retry once some have left it, by tally.redrive() or tally.discard(); a call whose events are all good goes in")
+            }
+        }
+    }
 }
 
 impl From<RollupError> for ErrorReport {

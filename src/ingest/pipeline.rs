@@ -15,6 +15,7 @@ use crate::backend::appender::{AppendError, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
+use crate::quota::{self, QuotaError, Quotas};
 use crate::registry::{self, Verdict as Judged};
 use crate::rollup::{self, RollupError};
 use crate::scope::{self, Scope, ScopeError};
@@ -22,6 +23,7 @@ use crate::settings;
 use crate::tenant;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use tally_core::event::{self, BatchError, CodecError, EventRef, EventView, Item, Limits};
 
 /// Why a whole ingest call fails, with nothing stored.
@@ -33,6 +35,8 @@ pub enum IngestError {
     Codec(CodecError),
     /// The options aren't what they should be.
     Options(String),
+    /// A tenant is over its quota.
+    Quota(QuotaError),
     /// An event wasn't accepted, and the caller wanted all or nothing.
     Refused(Refusal),
     Scope(ScopeError),
@@ -99,6 +103,7 @@ struct Batch<'a> {
     /// Of events that wait in quarantine already: where each came from.
     homes: Option<&'a [Home]>,
     options: Options,
+    quotas: Option<Rc<Quotas>>,
     now: i64,
 }
 
@@ -163,12 +168,14 @@ impl<'a> Batch<'a> {
             scope,
             homes,
             options,
+            quotas: quota::current(),
             now: session::transaction_start(),
         }
     }
 
     fn work(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
         self.judge();
+        self.charge()?;
         self.consult_registry()?;
         self.refuse()?;
         self.group();
@@ -238,6 +245,36 @@ impl<'a> Batch<'a> {
             refused: standing.count() as i64,
             sent: self.items.len(),
         }))
+    }
+
+    /// Takes the events from their tenants' quotas, and rejects those whose properties are larger than their tenant may send.
+    /// What waits in quarantine was taken from them when it was sent.
+    fn charge(&mut self) -> Result<(), IngestError> {
+        let Some(quotas) = self.quotas.clone() else { return Ok(()) };
+        if self.homes.is_none() {
+            quotas.charge(&self.counts(|_| true))?;
+        }
+        for index in (0..self.items.len()).filter(|&index| self.is_valid(index)).collect::<Vec<_>>() {
+            let event = event_at(&self.items, index);
+            let size = event.properties.jsonb().len();
+            if let Some(most) = quotas.of(&event.tenant_id).properties_size.filter(|most| size > *most) {
+                let reason = format!(
+                    "properties have {size} bytes as stored, tenant \"{}\" may send {most}",
+                    event.tenant_id
+                );
+                self.outcomes[index] = Outcome::Rejected { sqlstate: "53400".into(), reason };
+            }
+        }
+        Ok(())
+    }
+
+    /// How many events of each tenant have an outcome that is wanted.
+    fn counts(&self, wanted: impl Fn(&Outcome) -> bool) -> BTreeMap<&str, i64> {
+        let mut counts = BTreeMap::new();
+        for index in (0..self.items.len()).filter(|&index| wanted(&self.outcomes[index])) {
+            *counts.entry(self.home(index).0).or_default() += 1;
+        }
+        counts
     }
 
     /// Rejects what the schema registry refuses.
@@ -319,6 +356,9 @@ impl<'a> Batch<'a> {
                 Ok(Ok(Attempt::Done)) => {
                     self.refuse()?;
                     session::advance_command();
+                    if let Some(quotas) = &self.quotas {
+                        quotas.check_quarantine(&self.counts(|outcome| self.is_kept(outcome)))?;
+                    }
                     let summary = self.summary(batch_id);
                     rollup::relieve(&self.appended)?;
                     return Ok((summary, self.outcomes));
@@ -520,6 +560,12 @@ fn new_batch_id() -> i64 {
 impl From<BatchError> for IngestError {
     fn from(error: BatchError) -> Self {
         Self::Batch(error)
+    }
+}
+
+impl From<QuotaError> for IngestError {
+    fn from(error: QuotaError) -> Self {
+        Self::Quota(error)
     }
 }
 
