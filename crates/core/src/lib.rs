@@ -14,4 +14,5 @@ pub mod retention;
 pub mod session;
 pub mod tdigest;
 pub mod token;
+pub mod unit_funnel;
 pub mod varint;
