@@ -15,4 +15,6 @@ pub mod session;
 pub mod tdigest;
 pub mod token;
 pub mod unit_funnel;
+pub mod token_bucket;
+pub mod traceparent;
 pub mod varint;

@@ -11,6 +11,7 @@ mod ingest;
 mod oracle;
 mod private_server;
 mod seed;
+mod session;
 mod token;
 
 pub use bouncer::Bouncer;
@@ -21,4 +22,5 @@ pub use ingest::{Summary, ingest, json_array};
 pub use oracle::{Group, groups, rank_error};
 pub use private_server::{PrivateServer, succeed, wait_for};
 pub use seed::{seeded, skip};
+pub use session::Session;
 pub use token::TokenSigner;

@@ -1,72 +1,11 @@
 //! Two databases that differ in one value of another tenant's: whatever a tenant's login runs, it gets the same bytes.
 
-use postgres::{Client, NoTls, SimpleQueryMessage};
+use postgres::Client;
 use serde_json::json;
-use std::fmt::Write;
-use std::sync::{Arc, Mutex};
-use tally_server_tests::{Database, connect_superuser, ingest};
+use tally_server_tests::{Database, Session, connect_superuser, ingest};
 
 /// The value that tenant `b` has in one database, and the one that it has in the other.
 const SECRETS: [&str; 2] = ["secret@example.org", "nobody@example.org"];
-
-/// A session that writes down everything it is sent.
-struct Session {
-    client: Client,
-    notices: Arc<Mutex<String>>,
-}
-
-impl Session {
-    fn new(database: &str, of: &Database, role: &str) -> Self {
-        let notices = Arc::new(Mutex::new(String::new()));
-        let seen = notices.clone();
-        let mut config = of.config(role);
-        config.dbname(database).notice_callback(move |notice| {
-            let detail = notice.detail().unwrap_or_default();
-            writeln!(seen.lock().unwrap(), "{}: {} {detail}", notice.severity(), notice.message()).unwrap();
-        });
-        let client =
-            config.connect(NoTls).unwrap_or_else(|problem| panic!("connecting as {role}: {problem}"));
-        Self { client, notices }
-    }
-
-    /// Everything that a statement answers: rows, notices, errors with all their fields.
-    fn answer(&mut self, statement: &str) -> String {
-        let mut text = String::new();
-        match self.client.simple_query(statement) {
-            Ok(messages) => {
-                for message in messages {
-                    match message {
-                        SimpleQueryMessage::Row(row) => {
-                            let cells: Vec<_> = (0..row.len()).map(|column| row.get(column)).collect();
-                            writeln!(text, "{cells:?}").unwrap();
-                        }
-                        SimpleQueryMessage::CommandComplete(rows) => writeln!(text, "{rows}").unwrap(),
-                        _ => (),
-                    }
-                }
-            }
-            Err(error) => match error.as_db_error() {
-                Some(error) => writeln!(
-                    text,
-                    "{} {}: {} | {:?} | {:?} | {:?} | {:?} {:?} {:?}",
-                    error.severity(),
-                    error.code().code(),
-                    error.message(),
-                    error.detail(),
-                    error.hint(),
-                    error.where_(),
-                    error.table(),
-                    error.column(),
-                    error.constraint()
-                )
-                .unwrap(),
-                None => panic!("{statement}: {error}"),
-            },
-        }
-        let _ = self.client.batch_execute("ROLLBACK");
-        text + &std::mem::take(&mut *self.notices.lock().unwrap())
-    }
-}
 
 /// Two databases with the same events and people of tenants `a` and `b`, then a secret of `b`'s in each; and the login
 /// bound to `a`. `preload` has the library loaded from the start of each session.
