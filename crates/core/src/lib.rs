@@ -14,7 +14,7 @@ pub mod retention;
 pub mod session;
 pub mod tdigest;
 pub mod token;
-pub mod unit_funnel;
 pub mod token_bucket;
 pub mod traceparent;
+pub mod unit_funnel;
 pub mod varint;
