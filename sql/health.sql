@@ -104,5 +104,41 @@ $$;
 COMMENT ON FUNCTION tally.health() IS
   'one row a component: ok, warning or failing; a number and its limit (per cent of the last hour''s events not counted, months missing, bytes pending, events of the last day in quarantine, transactions since the freeze, failed tasks, seconds since housekeeping, milliseconds of the last probe, unsafe settings, errors found by lint); what to do. In the global scope';
 
-REVOKE ALL ON FUNCTION tally.health() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.health() TO tally_admin;
+-- For whoever asks in single statements, as postgres_exporter does: the scope is entered first.
+CREATE FUNCTION tally.observe_health() RETURNS TABLE (component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally.enter_global();
+  RETURN QUERY SELECT h.* FROM tally.health() AS h;
+END
+$$;
+COMMENT ON FUNCTION tally.observe_health() IS 'tally.health() in the global scope, which it enters: for monitoring that sends single statements';
+
+CREATE FUNCTION tally.observe_rollups()
+  RETURNS TABLE (rollup_name text, grains text[], pending_rows int8, pending_bytes int8, oldest_pending_bucket timestamptz,
+    last_fold_at timestamptz, rows_folded int8, lag interval)
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally.enter_global();
+  RETURN QUERY SELECT s.* FROM tally.rollup_status() AS s;
+END
+$$;
+COMMENT ON FUNCTION tally.observe_rollups() IS 'tally.rollup_status() in the global scope, which it enters: for monitoring that sends single statements';
+
+CREATE FUNCTION tally.observe_slo() RETURNS SETOF tally.slo
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally.enter_global();
+  RETURN QUERY SELECT s.* FROM tally.slo AS s;
+END
+$$;
+COMMENT ON FUNCTION tally.observe_slo() IS 'tally.slo in the global scope, which it enters: for monitoring that sends single statements';
+
+REVOKE ALL ON FUNCTION tally.health(), tally.observe_health(), tally.observe_rollups(), tally.observe_slo() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.health(), tally.observe_health(), tally.observe_rollups(), tally.observe_slo() TO tally_admin;

@@ -68,6 +68,11 @@ CREATE TABLE tally.ingest_batch (
   rejected    int4 NOT NULL,
   tenant_id   text COLLATE "C" NOT NULL,
   caller      name NOT NULL,
+  source      text COLLATE "C",
+  client      text COLLATE "C",
+  trace_id    text COLLATE "C",
+  span_id     text COLLATE "C",
+  redrives    int8[],
   CONSTRAINT ingest_batch_pkey PRIMARY KEY (tenant_id, batch_id)
 );
 COMMENT ON TABLE tally.ingest_batch IS 'one row for each tenant in each ingest call';
@@ -79,6 +84,11 @@ COMMENT ON COLUMN tally.ingest_batch.conflicts IS 'events whose key was there wi
 COMMENT ON COLUMN tally.ingest_batch.rejected IS 'events that are in quarantine because they are not valid';
 COMMENT ON COLUMN tally.ingest_batch.tenant_id IS 'the tenant; empty for events that named no valid one';
 COMMENT ON COLUMN tally.ingest_batch.caller IS 'the role that logged in and called';
+COMMENT ON COLUMN tally.ingest_batch.source IS 'what produced the events, where the call''s options say';
+COMMENT ON COLUMN tally.ingest_batch.client IS 'the program that sent them: from the call''s options, or else application_name';
+COMMENT ON COLUMN tally.ingest_batch.trace_id IS 'the W3C trace that the call was part of, where its options have a valid traceparent';
+COMMENT ON COLUMN tally.ingest_batch.span_id IS 'the operation in that trace';
+COMMENT ON COLUMN tally.ingest_batch.redrives IS 'of a redrive: the batches that had brought these events into quarantine';
 
 CREATE TABLE tally.quarantine (
   batch_id       int8 NOT NULL,
@@ -91,6 +101,8 @@ CREATE TABLE tally.quarantine (
   sqlstate       text COLLATE "C" NOT NULL,
   reason         text COLLATE "C" NOT NULL,
   body           text COLLATE "C" NOT NULL,
+  tries          int4 NOT NULL DEFAULT 0,
+  tried_at       timestamptz,
   CONSTRAINT quarantine_pkey PRIMARY KEY (tenant_id, batch_id, position),
   CONSTRAINT quarantine_outcome_known CHECK (outcome IN ('conflict', 'rejected'))
 );
@@ -104,7 +116,9 @@ COMMENT ON COLUMN tally.quarantine.account_id IS 'the account in whose scope it 
 COMMENT ON COLUMN tally.quarantine.outcome IS 'conflict or rejected';
 COMMENT ON COLUMN tally.quarantine.sqlstate IS 'error code of the reason';
 COMMENT ON COLUMN tally.quarantine.reason IS 'what is wrong, naming the field';
-COMMENT ON COLUMN tally.quarantine.body IS 'the event as it was sent';
+COMMENT ON COLUMN tally.quarantine.body IS 'the event as it was sent; what was sent as columns or as a value of the type stands there as one JSON object';
+COMMENT ON COLUMN tally.quarantine.tries IS 'how often it was redriven in vain';
+COMMENT ON COLUMN tally.quarantine.tried_at IS 'when that was last; outcome, sqlstate and reason are of then';
 
 ALTER TABLE tally.tenant OWNER TO tally_owner;
 ALTER TABLE tally.event_key OWNER TO tally_owner;

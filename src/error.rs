@@ -2,15 +2,29 @@
 
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
-use crate::ingest::IngestError;
+use crate::ingest::{IngestError, Refusal};
+use crate::quota::QuotaError;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 use tally_core::token::TokenError;
+use tally_schema::SchemaError;
 
 fn report(code: Code, message: impl Into<String>) -> ErrorReport {
     ErrorReport::new(code, message.into(), "pg_tally")
+}
+
+/// The code of an SQLSTATE; of one that pgrx has no name for, that of a violated check.
+fn code_of(sqlstate: &str) -> Code {
+    let packed = sqlstate
+        .bytes()
+        .enumerate()
+        .fold(0, |code, (place, byte)| code | i32::from(byte.wrapping_sub(b'0') & 0x3F) << (6 * place));
+    match Code::from(packed) {
+        Code::ERRCODE_INTERNAL_ERROR => Code::ERRCODE_CHECK_VIOLATION,
+        code => code,
+    }
 }
 
 impl From<ScopeError> for ErrorReport {
@@ -91,6 +105,17 @@ impl From<IngestError> for ErrorReport {
                 };
                 report(code, problem.reason).set_detail(format!("at byte {}", problem.offset)).set_hint(hint)
             }
+            IngestError::Codec(error) => report(Code::ERRCODE_DATA_CORRUPTED, error.reason),
+            IngestError::Options(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem).set_hint(
+                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent",
+            ),
+            IngestError::Quota(error) => error.into(),
+            IngestError::Refused(Refusal { position, event_id, outcome, sqlstate, reason, refused, sent }) => {
+                let id = event_id.map_or("unknown".into(), |id| tally_core::event::format_uuid(&id));
+                report(code_of(&sqlstate), format!("event {position} (event_id {id}): {outcome}: {reason}"))
+                    .set_detail(format!("{refused} of {sent} events like this, SQLSTATE {sqlstate} in quarantine"))
+                    .set_hint("nothing of this batch was stored; leave out the options all_or_nothing and on_conflict to have such events wait in quarantine instead")
+            }
             IngestError::Scope(error) => error.into(),
             IngestError::Append(error) => error.into(),
             IngestError::NotSerializable => report(
@@ -99,6 +124,37 @@ impl From<IngestError> for ErrorReport {
             )
             .set_hint("retry the transaction"),
             IngestError::Rollup(error) => error.into(),
+        }
+    }
+}
+
+/// A document that is no schema that can be registered.
+pub fn schema_report(error: SchemaError) -> ErrorReport {
+    report(Code::ERRCODE_INVALID_PARAMETER_VALUE, error.0).set_hint(
+        "a schema is a JSON Schema of an event's properties, an object of at most 64 kB; patterns have neither look-around nor back-references",
+    )
+}
+
+impl From<QuotaError> for ErrorReport {
+    fn from(error: QuotaError) -> Self {
+        let code = Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+        match error {
+            QuotaError::Rate { tenant, events_per_minute, sent, left, wait, burst } => {
+                let report = report(code, format!("tenant \"{tenant}\" is over its quota of {events_per_minute} events a minute"))
+                    .set_detail(format!("the call has {sent} events and {left} can be sent now; nothing of it was stored"));
+                match wait {
+                    Some(seconds) => report.set_hint(format!("retry in {:.0} s", seconds.ceil().max(1.0))),
+                    None => report.set_hint(format!("at most {burst} can be sent at once: send smaller batches")),
+                }
+            }
+            QuotaError::Batch { tenant, sent, most } => {
+                report(code, format!("the call has {sent} events of tenant \"{tenant}\", at most {most} are allowed"))
+                    .set_hint("send smaller batches, at once; nothing of this one was stored")
+            }
+            QuotaError::Quarantine { tenant, most } => {
+                report(code, format!("{most} events of tenant \"{tenant}\" wait in quarantine, and the call would add to them"))
+                    .set_hint("retry once some have left it, by tally.redrive() or tally.discard(); a call whose events are all good goes in")
+            }
         }
     }
 }

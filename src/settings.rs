@@ -4,6 +4,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 
 static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static INGEST_OPTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static PENDING_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(4096);
 static PROPERTIES_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 static SCOPE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -14,6 +15,12 @@ static WORKER_ROLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 /// Events that one ingest call may carry. 100,000 typical events are 25 MB of text, parsed in a tenth of a second.
 pub fn batch_max_events() -> usize {
     BATCH_MAX_EVENTS.get() as usize
+}
+
+/// Options for every ingest call that doesn't give them itself, a JSON object; `None` where there are none. One setting for
+/// all of them: doors that take rows, not arguments, have no other place for them.
+pub fn ingest_options() -> Option<CString> {
+    INGEST_OPTIONS.get().filter(|value| !value.is_empty())
 }
 
 /// Bytes of pending rows that ingest lets a rollup have before it folds them itself, on average. 4 MB is what GIN allows
@@ -65,6 +72,14 @@ pub fn define() {
         1,
         1_000_000,
         GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"tally.ingest_options",
+        c"Options of ingest calls that don't give them: a JSON object, as the argument of tally.ingest().",
+        c"Keys: all_or_nothing, on_conflict (quarantine, ignore, error), source, client, traceparent. Set it LOCAL in a pool.",
+        &INGEST_OPTIONS,
+        GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(

@@ -1,10 +1,11 @@
 //! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
 //! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
 //!
-//! Usage: tally-bench [rounds [ingest|rollups|sketches|dashboards|funnels|retention]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+//! Usage: tally-bench [rounds [ingest|doors|rollups|sketches|dashboards|funnels|retention]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
 
 mod contender;
 mod dashboards;
+mod doors;
 mod funnels;
 mod pairing;
 mod retention;
@@ -36,6 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for ids in [Ids::Random, Ids::TimeOrdered] {
             compare(&mut client, ids, rounds)?;
         }
+    }
+    if only.as_deref().is_none_or(|only| only == "doors") {
+        doors::compare(&mut client, &config()?, rounds)?;
     }
     if only.as_deref().is_none_or(|only| only == "rollups") {
         rollups::compare(&mut client, &config()?, rounds)?;

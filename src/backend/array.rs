@@ -74,3 +74,34 @@ pub fn read_ints(array: &[u8]) -> Option<Vec<i32>> {
         _ => None,
     }
 }
+
+/// Reads an array of a varlena type with the alignment of int4; dimensions don't matter. The bytes are valid as long as the
+/// memory context of the call.
+///
+/// # Safety
+/// The datum is a non-null array of such a type.
+pub unsafe fn read_varlenas<'a>(datum: Datum) -> Vec<Option<&'a [u8]>> {
+    // SAFETY: the caller's promise; `deconstruct_array` pallocs its results, and detoasting pallocs where it must copy.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut values, mut nulls, mut length) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            (*array).elemtype,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as core::ffi::c_char,
+            &raw mut values,
+            &raw mut nulls,
+            &raw mut length,
+        );
+        (0..length as usize)
+            .map(|place| {
+                (!*nulls.add(place)).then(|| {
+                    let varlena = pg_sys::pg_detoast_datum_packed((*values.add(place)).cast_mut_ptr());
+                    pgrx::varlena::varlena_to_byte_slice(varlena)
+                })
+            })
+            .collect()
+    }
+}

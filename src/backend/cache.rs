@@ -3,27 +3,38 @@
 use core::cell::{Cell, RefCell};
 use pgrx::pg_sys::{self, Datum, Oid};
 
+/// Caches that a backend may have; each static one takes a place when it is first asked.
+const ROOM: usize = 8;
+
 /// A value loaded from a table. What loading pallocs lives in a memory context of its own, as long as the value.
 pub struct Cache<T> {
+    place: Cell<Option<usize>>,
     loaded: RefCell<Option<(T, pg_sys::MemoryContext)>>,
 }
 
+/// The table that a cache depends on, and whether it has changed since the cache was loaded.
+struct Watch {
+    table: Cell<Oid>,
+    stale: Cell<bool>,
+}
+
 thread_local! {
-    /// The watched table, once watched, and whether it has changed since the cache was loaded.
-    static WATCHED: Cell<Option<Oid>> = const { Cell::new(None) };
-    static STALE: Cell<bool> = const { Cell::new(true) };
+    static WATCHES: [Watch; ROOM] =
+        const { [const { Watch { table: Cell::new(Oid::INVALID), stale: Cell::new(true) } }; ROOM] };
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
 impl<T: Clone> Cache<T> {
     pub const fn new() -> Self {
-        Self { loaded: RefCell::new(None) }
+        Self { place: Cell::new(None), loaded: RefCell::new(None) }
     }
 
     /// The value, loaded anew where `table` was invalidated since. The caller holds a lock on the table, taken just
     /// before, so that invalidations sent by earlier holders have arrived.
     pub fn get_or_load<E>(&self, table: Oid, load: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        watch(table);
-        if !STALE.get()
+        let place = self.watch(table);
+        let set_stale = |stale| WATCHES.with(|watches| watches[place].stale.set(stale));
+        if !WATCHES.with(|watches| watches[place].stale.get())
             && let Some((value, _)) = &*self.loaded.borrow()
         {
             return Ok(value.clone());
@@ -43,14 +54,14 @@ impl<T: Clone> Cache<T> {
                 pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
             );
             // An invalidation that arrives while loading must not be lost.
-            STALE.set(false);
+            set_stale(false);
             let outer = pg_sys::MemoryContextSwitchTo(context);
             let loaded = load();
             pg_sys::MemoryContextSwitchTo(outer);
             let value = match loaded {
                 Ok(value) => value,
                 Err(error) => {
-                    STALE.set(true);
+                    set_stale(true);
                     return Err(error);
                 }
             };
@@ -58,6 +69,28 @@ impl<T: Clone> Cache<T> {
             self.loaded.replace(Some((value.clone(), context)));
             Ok(value)
         }
+    }
+
+    /// This cache's place among the watches, set to watch the table.
+    fn watch(&self, table: Oid) -> usize {
+        let place = self.place.get().unwrap_or_else(|| {
+            let place = TAKEN.get();
+            assert!(place < ROOM, "there is room for {ROOM} caches");
+            if place == 0 {
+                // SAFETY: the callback is a plain function that touches thread-local cells only; registered once a
+                // backend.
+                unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(changed), Datum::from(0)) };
+            }
+            TAKEN.set(place + 1);
+            self.place.set(Some(place));
+            place
+        });
+        WATCHES.with(|watches| {
+            if watches[place].table.replace(table) != table {
+                watches[place].stale.set(true);
+            }
+        });
+        place
     }
 }
 
@@ -67,18 +100,12 @@ pub fn invalidate(table: Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) }
 }
 
-fn watch(table: Oid) {
-    if WATCHED.get().is_none() {
-        // SAFETY: the callback is a plain function that touches thread-local cells only; registered once a backend.
-        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(changed), Datum::from(0)) };
-    }
-    if WATCHED.replace(Some(table)) != Some(table) {
-        STALE.set(true);
-    }
-}
-
 extern "C-unwind" fn changed(_: Datum, relation: Oid) {
-    if relation == Oid::INVALID || WATCHED.get() == Some(relation) {
-        STALE.set(true);
-    }
+    WATCHES.with(|watches| {
+        for watch in watches {
+            if relation == Oid::INVALID || watch.table.get() == relation {
+                watch.stale.set(true);
+            }
+        }
+    });
 }

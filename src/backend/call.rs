@@ -162,6 +162,12 @@ impl Call {
         self.datum(argument).map(|datum| unsafe { datum.cast_mut_ptr::<Interval>().read_unaligned() })
     }
 
+    /// What the call is part of, such as the trigger that fires; null where it is part of nothing.
+    pub(super) fn context(&self) -> *mut pg_sys::Node {
+        // SAFETY: the call record is valid.
+        unsafe { (*self.record).context }
+    }
+
     /// The memory context that an aggregate's state lives in; `None` outside an aggregate.
     pub fn aggregate_context(&self) -> Option<pg_sys::MemoryContext> {
         let mut context = core::ptr::null_mut();

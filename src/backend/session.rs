@@ -27,6 +27,16 @@ pub fn session_role_name() -> String {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(session_role(), false)).to_string_lossy().into_owned() }
 }
 
+/// What the client calls itself; `None` where it doesn't say.
+pub fn application_name() -> Option<String> {
+    // SAFETY: a C string of the setting's own, or null.
+    unsafe {
+        let name = pg_sys::GetConfigOption(c"application_name".as_ptr(), true, false);
+        let name = (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned());
+        name.filter(|name| !name.is_empty())
+    }
+}
+
 /// Names this cluster and database, as tokens do.
 pub fn audience() -> String {
     // SAFETY: reads backend state; the database that we are connected to exists, so its name is a palloc'd C string.
@@ -87,6 +97,9 @@ pub fn leftover() -> Option<&'static str> {
     }
     if is_changed(c"row_security") {
         return Some("a changed row_security");
+    }
+    if is_changed(c"tally.ingest_options") {
+        return Some("changed tally.ingest_options");
     }
     is_changed(c"role").then_some("a changed role")
 }

@@ -1,45 +1,82 @@
 //! Ingest: every door leads to one pipeline (`pipeline`), which stores each event exactly once.
 
 mod event_row;
+mod inbox;
 mod ledger;
+mod options;
 mod partition;
 mod pipeline;
+mod redrive;
 mod store;
 mod summary;
+mod typed;
 
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
+use options::Options;
+use pgrx::{AnyArray, JsonB};
 
 pub use event_row::{EVENT_COLUMN_NAMES, EventRow};
-pub use pipeline::IngestError;
+pub use pipeline::{IngestError, Refusal};
 
-/// The door for text and, having the same bytes, for json.
-#[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "pgrx reads the columns from the signature")]
-fn ingest(
-    events: &str,
-) -> Result<
-    TableIterator<
-        'static,
-        (
-            name!(batch_id, i64),
-            name!(accepted, i64),
-            name!(duplicates, i64),
-            name!(conflicts, i64),
-            name!(rejected, i64),
-            name!(details, String),
-        ),
-    >,
-    ErrorReport,
-> {
-    let summary = pipeline::run(events)?;
-    let counts = summary.counts;
-    Ok(TableIterator::once((
-        summary.batch_id,
-        counts.accepted,
-        counts.duplicates,
-        counts.conflicts,
-        counts.rejected,
-        summary.details,
-    )))
+/// Defines a door that is a function: its body ends in a `Summary`, which becomes its one row. pgrx reads the columns from the
+/// signature, so each function has to have them written out.
+macro_rules! door {
+    ($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),*) $body:block) => {
+        $(#[$attribute])*
+        #[pgrx::pg_extern(sql = false)]
+        #[allow(clippy::too_many_arguments, clippy::type_complexity, reason = "the signature is the SQL function's")]
+        fn $name(
+            $($argument: $type),*
+        ) -> Result<
+            pgrx::iter::TableIterator<
+                'static,
+                (
+                    pgrx::name!(batch_id, i64),
+                    pgrx::name!(accepted, i64),
+                    pgrx::name!(duplicates, i64),
+                    pgrx::name!(conflicts, i64),
+                    pgrx::name!(rejected, i64),
+                    pgrx::name!(details, String),
+                ),
+            >,
+            pgrx::pg_sys::panic::ErrorReport,
+        > {
+            let answer = || -> Result<$crate::ingest::summary::Summary, pgrx::pg_sys::panic::ErrorReport> { $body };
+            let $crate::ingest::summary::Summary { batch_id, counts, details } = answer()?;
+            Ok(pgrx::iter::TableIterator::once((
+                batch_id,
+                counts.accepted,
+                counts.duplicates,
+                counts.conflicts,
+                counts.rejected,
+                details,
+            )))
+        }
+    };
+}
+pub(crate) use door;
+
+door! {
+    /// The door for text and, having the same bytes, for json.
+    fn ingest(events: &str) {
+        Ok(pipeline::run(events, Options::read(None)?)?)
+    }
+}
+
+door! {
+    fn ingest_with_options(events: &str, options: JsonB) {
+        Ok(pipeline::run(events, Options::read(Some(options.0))?)?)
+    }
+}
+
+door! {
+    /// The door for the SQL type.
+    fn ingest_events(events: AnyArray) {
+        Ok(typed::run(&events, Options::read(None)?)?)
+    }
+}
+
+door! {
+    fn ingest_events_with_options(events: AnyArray, options: JsonB) {
+        Ok(typed::run(&events, Options::read(Some(options.0))?)?)
+    }
 }

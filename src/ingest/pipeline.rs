@@ -7,6 +7,7 @@
 
 use super::event_row::EventRow;
 use super::ledger::{self, Entry, NotSerializable};
+use super::options::{OnConflict, Options};
 use super::partition;
 use super::store::{self, Quarantined};
 use super::summary::{Counts, Detail, Outcome, Summary};
@@ -14,19 +15,30 @@ use crate::backend::appender::{AppendError, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
+use crate::quota::{self, QuotaError, Quotas};
+use crate::registry::{self, Verdict as Judged};
 use crate::rollup::{self, RollupError};
 use crate::scope::{self, Scope, ScopeError};
 use crate::settings;
 use crate::tenant;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use tally_core::event::{self, BatchError, EventRef, Item, Limits};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use tally_core::event::{self, BatchError, CodecError, EventRef, EventView, Item, Limits};
 
 /// Why a whole ingest call fails, with nothing stored.
 #[derive(Debug)]
 pub enum IngestError {
     /// The text can't be split into events, or is over a limit.
     Batch(BatchError),
+    /// A stored value of the SQL type can't be read.
+    Codec(CodecError),
+    /// The options aren't what they should be.
+    Options(String),
+    /// A tenant is over its quota.
+    Quota(QuotaError),
+    /// An event wasn't accepted, and the caller wanted all or nothing.
+    Refused(Refusal),
     Scope(ScopeError),
     Append(AppendError),
     /// At repeatable read or above: a concurrent transaction committed one of the events.
@@ -34,6 +46,22 @@ pub enum IngestError {
     /// A declared rollup can't be evaluated at all.
     Rollup(RollupError),
 }
+
+/// The event that fails a call whose options want that.
+#[derive(Debug)]
+pub struct Refusal {
+    pub position: usize,
+    pub event_id: Option<[u8; 16]>,
+    pub outcome: &'static str,
+    pub sqlstate: String,
+    pub reason: String,
+    /// Events that would have gone the same way, this one included.
+    pub refused: i64,
+    pub sent: usize,
+}
+
+/// Tenant and account in whose scope a quarantined event was sent; each empty where there was none.
+pub type Home = (String, String);
 
 /// Events may be dated this far ahead of the server's clock, in microseconds: a day, for clients whose clock is wrong.
 const FUTURE: i64 = 86_400_000_000;
@@ -61,56 +89,111 @@ struct Batch<'a> {
     items: Vec<Item<'a>>,
     /// One outcome for each item.
     outcomes: Vec<Outcome>,
-    /// Positions of the valid events, the first of each key in the batch, sorted by key.
+    /// Indices of the valid events, the first of each key in the batch, sorted by key.
     candidates: Vec<usize>,
     /// Bytes appended to each rollup.
     appended: Vec<usize>,
-    /// Later events of the same key: position, and index of the candidate.
+    /// Later events of the same key: index of the item, and of the candidate.
     repeats: Vec<(usize, usize)>,
     scope: Scope,
+    /// Indices of events that the registry refuses now and that were accepted before: a retry stays a duplicate.
+    known: BTreeSet<usize>,
+    /// Tenants and names that the registry wants noted.
+    unregistered: BTreeSet<(String, String)>,
+    /// Of events that wait in quarantine already: where each came from.
+    homes: Option<&'a [Home]>,
+    options: Options,
+    quotas: Option<Rc<Quotas>>,
     now: i64,
 }
 
-/// Ingests one event or an array of them.
-pub fn run(text: &str) -> Result<Summary, IngestError> {
+/// The caller's scope, where it may write at all.
+pub fn admit() -> Result<Scope, IngestError> {
     session::require_writable(c"tally.ingest()");
-    let scope = scope::for_writing()?;
-    let limits = Limits {
+    Ok(scope::for_writing()?)
+}
+
+/// What events are held to now.
+pub fn limits() -> Limits {
+    Limits {
         batch_events: settings::batch_max_events(),
         properties_bytes: settings::properties_max_size(),
         earliest: EARLIEST,
         latest: session::clock() + FUTURE,
         ..Limits::default()
-    };
-    let items = event::parse_batch(text, &limits)?.items;
-    let now = session::transaction_start();
-    let mut batch = Batch {
-        outcomes: Vec::with_capacity(items.len()),
-        items,
-        candidates: vec![],
-        repeats: vec![],
-        appended: vec![],
-        scope,
-        now,
-    };
-    batch.judge();
-    batch.group();
-    batch.store()
+    }
+}
+
+/// Refuses a batch of too many events.
+pub fn check_count(events: usize, limits: &Limits) -> Result<(), IngestError> {
+    if events <= limits.batch_events {
+        return Ok(());
+    }
+    let reason = format!("batch has more than {} events", limits.batch_events);
+    Err(BatchError { reason, sqlstate: "54000", offset: 0 }.into())
+}
+
+/// Ingests one event or an array of them, given as JSON.
+pub fn run(text: &str, options: Options) -> Result<Summary, IngestError> {
+    let scope = admit()?;
+    run_items(event::parse_batch(text, &limits())?.items, scope, options)
+}
+
+/// Ingests events that a door has judged by `limits`. An item whose event is valid may go without its text.
+pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Summary, IngestError> {
+    Ok(Batch::new(items, scope, None, options).work()?.0)
+}
+
+/// Ingests events that wait in quarantine, each in the scope in which it was sent; says what became of each. None is put
+/// into quarantine again: they are there.
+pub fn run_quarantined(
+    items: Vec<Item>,
+    homes: &[Home],
+    scope: Scope,
+    options: Options,
+) -> Result<(Summary, Vec<Outcome>), IngestError> {
+    Batch::new(items, scope, Some(homes), options).work()
 }
 
 impl<'a> Batch<'a> {
+    fn new(items: Vec<Item<'a>>, scope: Scope, homes: Option<&'a [Home]>, options: Options) -> Self {
+        Self {
+            outcomes: Vec::with_capacity(items.len()),
+            items,
+            candidates: vec![],
+            repeats: vec![],
+            appended: vec![],
+            known: BTreeSet::new(),
+            unregistered: BTreeSet::new(),
+            scope,
+            homes,
+            options,
+            quotas: quota::current(),
+            now: session::transaction_start(),
+        }
+    }
+
+    fn work(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
+        self.judge();
+        self.charge()?;
+        self.consult_registry()?;
+        self.refuse()?;
+        self.group();
+        self.store()
+    }
+
     /// Gives each item its first outcome: rejected where it isn't valid or not in scope.
     fn judge(&mut self) {
         // Taken before any other lock: from here on nobody moves a horizon under this batch.
         let named = self.items.iter().filter_map(|item| Some(&*item.event.as_ref().ok()?.tenant_id));
         let horizons = rollup::hold_horizons(named);
-        for item in &self.items {
+        for (index, item) in self.items.iter().enumerate() {
             self.outcomes.push(match &item.event {
                 Err(rejection) => Outcome::Rejected {
                     sqlstate: rejection.sqlstate.into(),
                     reason: rejection.reason.clone(),
                 },
-                Ok(event) if !self.scope.admits(&event.tenant_id, &event.account_id) => Outcome::Rejected {
+                Ok(event) if !self.admits(index, event) => Outcome::Rejected {
                     sqlstate: "42501".into(),
                     reason: format!(
                         "tenant_id \"{}\", account_id \"{}\" is outside the scope",
@@ -131,10 +214,116 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Whether an event lies in the caller's scope; of a quarantined one, also in the scope in which it was sent, so that
+    /// nobody gets another's event in by leaving it for an operator to redrive.
+    fn admits(&self, index: usize, event: &EventRef) -> bool {
+        let at_home = self.homes.is_none_or(|homes| {
+            let (tenant, account) = &homes[index];
+            (tenant.is_empty() || *tenant == event.tenant_id)
+                && (account.is_empty() || *account == event.account_id)
+        });
+        at_home && self.scope.admits(&event.tenant_id, &event.account_id)
+    }
+
+    /// Fails the call where an event stands in the way of what its options want.
+    fn refuse(&self) -> Result<(), IngestError> {
+        let stands = |outcome: &Outcome| match outcome {
+            Outcome::Accepted | Outcome::Duplicate => false,
+            Outcome::Conflict => self.options.all_or_nothing || self.options.on_conflict == OnConflict::Error,
+            Outcome::Rejected { .. } => self.options.all_or_nothing,
+        };
+        let mut standing =
+            self.items.iter().zip(&self.outcomes).filter(|(_, outcome)| stands(outcome)).peekable();
+        let Some(&(item, outcome)) = standing.peek() else { return Ok(()) };
+        let (sqlstate, reason) = outcome.reason();
+        Err(IngestError::Refused(Refusal {
+            position: item.position,
+            event_id: event_id(item),
+            outcome: outcome.word(),
+            sqlstate: sqlstate.to_owned(),
+            reason: reason.to_owned(),
+            refused: standing.count() as i64,
+            sent: self.items.len(),
+        }))
+    }
+
+    /// Takes the events from their tenants' quotas, and rejects those whose properties are larger than their tenant may send.
+    /// What waits in quarantine was taken from them when it was sent.
+    fn charge(&mut self) -> Result<(), IngestError> {
+        let Some(quotas) = self.quotas.clone() else { return Ok(()) };
+        if self.homes.is_none() {
+            quotas.charge(&self.counts(|_| true))?;
+        }
+        for index in (0..self.items.len()).filter(|&index| self.is_valid(index)).collect::<Vec<_>>() {
+            let event = event_at(&self.items, index);
+            let size = event.properties.jsonb().len();
+            if let Some(most) = quotas.of(&event.tenant_id).properties_size.filter(|most| size > *most) {
+                let reason = format!(
+                    "properties have {size} bytes as stored, tenant \"{}\" may send {most}",
+                    event.tenant_id
+                );
+                self.outcomes[index] = Outcome::Rejected { sqlstate: "53400".into(), reason };
+            }
+        }
+        Ok(())
+    }
+
+    /// How many events of each tenant have an outcome that is wanted.
+    fn counts(&self, wanted: impl Fn(&Outcome) -> bool) -> BTreeMap<&str, i64> {
+        let mut counts = BTreeMap::new();
+        for index in (0..self.items.len()).filter(|&index| wanted(&self.outcomes[index])) {
+            *counts.entry(self.home(index).0).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Rejects what the schema registry refuses.
+    fn consult_registry(&mut self) -> Result<(), IngestError> {
+        let registry = registry::current();
+        if registry.is_empty() {
+            return Ok(());
+        }
+        let mut refused = Vec::new();
+        for index in (0..self.items.len()).filter(|&index| self.is_valid(index)).collect::<Vec<_>>() {
+            let event = event_at(&self.items, index);
+            match registry.judge(event) {
+                Judged::Fine => {}
+                Judged::Mark => {
+                    self.unregistered.insert((event.tenant_id.to_string(), event.name.to_string()));
+                }
+                Judged::Reject(sqlstate, reason) => {
+                    refused.push(index);
+                    self.outcomes[index] = Outcome::Rejected { sqlstate: sqlstate.into(), reason };
+                }
+            }
+        }
+        // Accepted under an earlier version and sent again, an event is a duplicate: its sender must learn that it counts.
+        refused.sort_unstable_by_key(|&index| {
+            let event = event_at(&self.items, index);
+            (event.tenant_id.as_bytes().to_vec(), event.event_id)
+        });
+        let entries: Vec<Entry> = refused.iter().map(|&index| entry(event_at(&self.items, index))).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        for ((&index, entry), known) in refused.iter().zip(&entries).zip(ledger::look_up(&entries)?) {
+            if known == Some(entry.fingerprint) {
+                self.outcomes[index] = Outcome::Duplicate;
+                self.known.insert(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an event is to be stored, as far as is known.
+    fn is_valid(&self, index: usize) -> bool {
+        !self.outcomes[index].is_rejected() && !self.known.contains(&index)
+    }
+
     /// Finds the candidates and their repeats among the items that aren't rejected.
     fn group(&mut self) {
         let mut sorted: Vec<usize> =
-            (0..self.items.len()).filter(|&position| !self.outcomes[position].is_rejected()).collect();
+            (0..self.items.len()).filter(|&position| self.is_valid(position)).collect();
         let key = |position: usize| {
             let event = event_at(&self.items, position);
             (event.tenant_id.as_bytes(), event.event_id)
@@ -154,7 +343,7 @@ impl<'a> Batch<'a> {
 
     /// Stores the batch: again with every key looked up where a key clashed, and again without the events that a
     /// declared rollup can't be evaluated for.
-    fn store(mut self) -> Result<Summary, IngestError> {
+    fn store(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
         let mut look_up = None;
         loop {
             let batch_id = new_batch_id();
@@ -165,10 +354,14 @@ impl<'a> Batch<'a> {
             });
             match attempt {
                 Ok(Ok(Attempt::Done)) => {
+                    self.refuse()?;
                     session::advance_command();
+                    if let Some(quotas) = &self.quotas {
+                        quotas.check_quarantine(&self.counts(|outcome| self.is_kept(outcome)))?;
+                    }
                     let summary = self.summary(batch_id);
                     rollup::relieve(&self.appended)?;
-                    return Ok(summary);
+                    return Ok((summary, self.outcomes));
                 }
                 Ok(Ok(Attempt::Clash)) => look_up = Some(true),
                 Ok(Err(IngestError::Rollup(error @ RollupError::Value { .. }))) => {
@@ -200,6 +393,11 @@ impl<'a> Batch<'a> {
         let Ok(hashers) = tenant::hashers(candidates().map(|event| &*event.tenant_id), self.now)? else {
             return Ok(Attempt::Clash);
         };
+        let unregistered: Vec<(&str, &str)> =
+            self.unregistered.iter().map(|(tenant, name)| (tenant.as_str(), name.as_str())).collect();
+        if registry::mark(&unregistered, batch_id, self.now)? == Unique::Clash {
+            return Ok(Attempt::Clash);
+        }
         let entries: Vec<Entry> = candidates().map(entry).collect();
         let look_up = look_up.map_or_else(|| ledger::wants_look_up(&entries), Ok)?;
         let known = if look_up { ledger::look_up(&entries)? } else { vec![None; entries.len()] };
@@ -233,30 +431,43 @@ impl<'a> Batch<'a> {
     fn record(&self, batch_id: i64) -> Result<Attempt, IngestError> {
         let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
         let mut quarantined = Vec::new();
-        for (item, outcome) in self.items.iter().zip(&self.outcomes) {
-            let (tenant_id, account_id) = self.home(item);
+        for (index, (item, outcome)) in self.items.iter().zip(&self.outcomes).enumerate() {
+            let (tenant_id, account_id) = self.home(index);
             counts.entry(tenant_id).or_default().add(outcome);
-            if matches!(outcome, Outcome::Conflict | Outcome::Rejected { .. }) {
+            if self.is_kept(outcome) {
                 quarantined.push(Quarantined {
                     position: item.position as u32,
                     event_id: event_id(item),
                     tenant_id,
                     account_id,
                     outcome,
-                    body: item.raw,
+                    body: body(item)?,
                 });
             }
         }
-        let caller = session::session_role_name();
-        let unique = store::batch(batch_id, self.now, &counts, &caller)? == Unique::Yes
+        let lineage = &self.options.lineage;
+        let unique = store::batch(batch_id, self.now, &counts, lineage)? == Unique::Yes
             && store::quarantine(batch_id, self.now, &quarantined)? == Unique::Yes;
         Ok(if unique { Attempt::Done } else { Attempt::Clash })
     }
 
-    /// Tenant and account under which an item is recorded: the caller's own scope, or what the item itself names where
-    /// the caller may write for every tenant. Empty where nothing valid is known.
-    fn home<'b>(&'b self, item: &'b Item<'a>) -> (&'b str, &'b str) {
-        match (&self.scope, &item.event) {
+    /// Whether an event goes to quarantine.
+    fn is_kept(&self, outcome: &Outcome) -> bool {
+        self.homes.is_none()
+            && match outcome {
+                Outcome::Accepted | Outcome::Duplicate => false,
+                Outcome::Conflict => self.options.on_conflict != OnConflict::Ignore,
+                Outcome::Rejected { .. } => true,
+            }
+    }
+
+    /// Tenant and account under which an item is recorded: those it was quarantined under, the caller's own scope, or what
+    /// the item itself names where the caller may write for every tenant. Empty where nothing valid is known.
+    fn home(&self, index: usize) -> (&str, &str) {
+        if let Some(homes) = self.homes {
+            return (&homes[index].0, &homes[index].1);
+        }
+        match (&self.scope, &self.items[index].event) {
             (Scope::Tenant { tenant, account }, _) => (tenant, account.as_deref().unwrap_or_default()),
             (Scope::Global, Ok(event)) => (&event.tenant_id, &event.account_id),
             (Scope::Global, Err(rejection)) => (rejection.tenant_id.as_deref().unwrap_or_default(), ""),
@@ -313,6 +524,16 @@ fn outcome(known: Option<i64>, fingerprint: i64) -> Outcome {
     }
 }
 
+/// The text of an item, made anew where a door has none.
+fn body<'b>(item: &'b Item) -> Result<Cow<'b, str>, CodecError> {
+    match &item.event {
+        Ok(event) if item.raw.is_empty() => {
+            event::to_json_text(&EventView::read(&event::encode(event))?).map(Cow::Owned)
+        }
+        _ => Ok(Cow::Borrowed(item.raw)),
+    }
+}
+
 fn event_id(item: &Item) -> Option<[u8; 16]> {
     match &item.event {
         Ok(event) => Some(event.event_id),
@@ -339,6 +560,18 @@ fn new_batch_id() -> i64 {
 impl From<BatchError> for IngestError {
     fn from(error: BatchError) -> Self {
         Self::Batch(error)
+    }
+}
+
+impl From<QuotaError> for IngestError {
+    fn from(error: QuotaError) -> Self {
+        Self::Quota(error)
+    }
+}
+
+impl From<CodecError> for IngestError {
+    fn from(error: CodecError) -> Self {
+        Self::Codec(error)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Writes a batch's rows: raw events, the batch itself, the quarantine.
 
 use super::event_row::EventRow;
+use super::options::Lineage;
 use super::summary::{Counts, Outcome};
 use crate::backend::appender::{AppendError, Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::partition::Routing;
 use crate::backend::session;
 use pgrx::pg_sys::{Datum, Oid};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Writes events into their partitions. Each partition's rows are sorted as its index is, so that neighbouring rows go
@@ -42,11 +44,16 @@ pub fn batch(
     batch_id: i64,
     now: i64,
     counts: &BTreeMap<&str, Counts>,
-    caller: &str,
+    lineage: &Lineage,
 ) -> Result<Unique, AppendError> {
     let mut arena = Arena::default();
     let mut batches = Appender::open(session::relation(c"ingest_batch"))?;
-    let caller = arena.name(caller);
+    let caller = arena.name(&lineage.caller);
+    let Lineage { source, client, trace_id, span_id, .. } = lineage;
+    let texts = [source, client, trace_id, span_id].map(|text| {
+        text.as_ref().map_or((Datum::from(0), true), |text| (arena.varlena(text.as_bytes()), false))
+    });
+    let redrives = (Datum::from(0), true);
     for (tenant, counts) in counts {
         let mut row = [
             Datum::from(batch_id),
@@ -57,8 +64,17 @@ pub fn batch(
             Datum::from(counts.rejected as i32),
             arena.varlena(tenant.as_bytes()),
             caller,
+            texts[0].0,
+            texts[1].0,
+            texts[2].0,
+            texts[3].0,
+            redrives.0,
         ];
-        if batches.push(&mut row, &mut [false; 8]) == Unique::Clash {
+        let mut nulls = [false; 13];
+        for (null, (_, absent)) in nulls[8..].iter_mut().zip(texts.iter().chain([&redrives])) {
+            *null = *absent;
+        }
+        if batches.push(&mut row, &mut nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }
@@ -72,7 +88,7 @@ pub struct Quarantined<'a> {
     pub tenant_id: &'a str,
     pub account_id: &'a str,
     pub outcome: &'a Outcome,
-    pub body: &'a str,
+    pub body: Cow<'a, str>,
 }
 
 /// Writes conflicting and rejected events, whole.
@@ -95,9 +111,12 @@ pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Uni
             arena.varlena(sqlstate.as_bytes()),
             arena.varlena(reason.as_bytes()),
             arena.varlena(event.body.as_bytes()),
+            Datum::from(0),
+            Datum::from(0),
         ];
-        let mut nulls = [false; 10];
+        let mut nulls = [false; 12];
         nulls[3] = event.event_id.is_none();
+        nulls[11] = true;
         if table.push(&mut row, &mut nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }

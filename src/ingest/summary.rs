@@ -49,6 +49,14 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds what was counted elsewhere.
+    pub fn add_all(&mut self, other: &Counts) {
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        self.conflicts += other.conflicts;
+        self.rejected += other.rejected;
+    }
+
     /// Counts one more outcome.
     pub fn add(&mut self, outcome: &Outcome) {
         *match outcome {

@@ -14,4 +14,6 @@ pub mod retention;
 pub mod session;
 pub mod tdigest;
 pub mod token;
+pub mod token_bucket;
+pub mod traceparent;
 pub mod varint;

@@ -425,3 +425,36 @@ proptest! {
         }
     }
 }
+
+/// A field's text: absent, sound, or not.
+fn field(sound: &'static str) -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        1 => Just(None),
+        8 => Just(Some(sound.to_owned())),
+        2 => "[a-z\"\\\\{}:, \n\t]{0,8}".prop_map(Some),
+    ]
+}
+
+proptest! {
+    /// A row's fields are judged as the JSON object that is kept of them is: what a row's rejection says, its redrive says.
+    #[test]
+    fn fields_are_judged_as_their_json(
+        tenant in field("t"), account in field("a"), name in field("n"), time in field("2024-01-01T00:00:00Z"),
+        id in field(ID), user in field("u"), session in field("s"),
+        properties in prop_oneof![field("{\"k\": [1, \"é\"]}"), field(" {} "), field("{}, \"user_id\": \"eve\""), field("null")],
+    ) {
+        let fields: Fields =
+            [&tenant, &account, &name, &time, &id, &user, &session, &properties].map(|text| text.as_deref());
+        let limits = Limits::default();
+        let json = fields_to_json(&fields);
+        prop_assert!(serde_json::from_str::<Value>(&json).is_ok(), "{}", json);
+        let (mut parser, again) = (FieldsParser::new(&limits), parse_event(&json, &limits));
+        match (parser.event(&fields), again) {
+            (Ok(event), Ok(again)) => prop_assert_eq!(event, again),
+            (Err(_), Err(_)) => {}
+            // Properties that are the JSON null are absent; kept as text they are no object.
+            (Ok(_), Err(_)) => prop_assert_eq!(properties.as_deref(), Some("null")),
+            (Err(rejection), Ok(_)) => prop_assert!(false, "{}: {}", json, rejection),
+        }
+    }
+}

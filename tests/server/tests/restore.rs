@@ -68,9 +68,11 @@ fn rows(client: &mut Client) -> Vec<String> {
         .into_iter()
         .map(|(name, digest)| format!("{name}: {digest}"))
         .collect();
-    // The built-in rollup is declared by the installation, at another moment.
+    // The built-in rollups are declared by the installation, at another moment.
     rows.retain(|line| !line.starts_with("tally.rollup: "));
-    let others = "SELECT 'rollup ' || r::text FROM tally.rollup AS r WHERE rollup_name <> 'usage'";
+    let others = "SELECT 'rollup ' || r::text FROM tally.rollup AS r WHERE NOT EXISTS (SELECT FROM pg_depend AS d \
+                   WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' \
+                     AND d.objid = format('tally.%I', r.rollup_name || '_pending')::regclass)";
     rows.extend(client.query(others, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
     rows
 }

@@ -22,11 +22,14 @@ fn two_tenants(topic: &str) -> (Database, String) {
         }
     }
     events.push(json!({"tenant_id": "b", "account_id": "b1"}));
+    admin.batch_execute("SELECT tally.set_unregistered_policy('mark')").unwrap();
     assert_eq!(ingest(&mut admin, &serde_json::Value::from(events).to_string()).unwrap().accepted, 12);
     admin.batch_execute("SELECT tally.fold('usage')").unwrap();
     let half = json!({"tenant_id": "b", "account_id": "b1", "name": "run",
         "event_id": "00000000-0000-4000-8000-000000000099", "occurred_at": "2026-01-05T00:00:00Z"});
     assert_eq!(ingest(&mut admin, &half.to_string()).unwrap().accepted, 1);
+    let bad = ingest(&mut admin, r#"{"tenant_id": "b"}"#).unwrap();
+    assert_eq!(admin.execute("SELECT tally.discard('a test', batch_id => $1)", &[&bad.batch_id]).unwrap(), 1);
     admin.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&reader]).unwrap();
     (database, reader)
 }

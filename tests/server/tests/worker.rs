@@ -5,7 +5,7 @@ use postgres::Client;
 use tally_server_tests::{PrivateServer, ingest, wait_for};
 
 const SETTINGS: &str = "shared_preload_libraries = 'pg_tally'\ntally.worker_databases = 'one, two'\n\
-                        tally.worker_role = 'keeper'\ntally.worker_interval = 1\nlog_min_messages = log";
+                        tally.worker_role = 'keeper'\ntally.worker_interval = 1\nlog_min_messages = warning";
 
 fn event(number: usize) -> String {
     format!(
@@ -75,20 +75,31 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
     assert_eq!((both[0].0.as_str(), both[0].1.as_str()), ("one", "keeper"));
     assert_eq!((both[1].0.as_str(), both[1].1.as_str()), ("two", "keeper"));
     wait_for("health to know", || (worker_health(&server, "one") == ("ok".into(), None)).then_some(()));
-    let caller: String =
-        one.query_one("SELECT caller::text FROM tally.maintenance WHERE task = 'fold'", &[]).unwrap().get(0);
+    let caller: String = one
+        .query_one(
+            "SELECT caller::text FROM tally.maintenance WHERE task = 'fold' AND subject = 'usage'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
     assert_eq!(caller, "keeper");
 
     // A task that fails is written down, and the others are done.
-    one.batch_execute("ALTER TABLE tally.usage_day_base RENAME TO hidden").unwrap();
+    one.batch_execute("ALTER FUNCTION tally.analyze_events() RENAME TO hidden").unwrap();
     ingest(&mut one, &event(2)).unwrap();
     wait_for("the failure to be noted", || {
-        let query = "SELECT 1 FROM tally.maintenance WHERE task = 'fold' AND sqlstate = '42P01' AND failed_at IS NOT NULL";
+        let query = "SELECT 1 FROM tally.maintenance WHERE task = 'statistics' AND sqlstate = '42883' AND failed_at IS NOT NULL";
         one.query_opt(query, &[]).unwrap().map(|_| ())
     });
-    assert!(server.log().contains("pg_tally event=maintain_failed task=fold subject=usage sqlstate=42P01"));
-    one.batch_execute("ALTER TABLE tally.hidden RENAME TO usage_day_base").unwrap();
+    assert!(
+        server.log().contains("pg_tally event=maintain_failed task=statistics subject=\"\" sqlstate=42883")
+    );
     wait_for("the fold", || (pending(&mut one) == 0).then_some(()));
+    one.batch_execute("ALTER FUNCTION tally.hidden() RENAME TO analyze_events").unwrap();
+    wait_for("success to be noted", || {
+        let query = "SELECT 1 FROM tally.maintenance WHERE task = 'statistics' AND failed_at IS NULL";
+        one.query_opt(query, &[]).unwrap().map(|_| ())
+    });
 
     // A reload ends the worker of a database that is no longer listed.
     server.configure("tally.worker_databases = 'one'");

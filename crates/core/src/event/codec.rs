@@ -4,7 +4,7 @@
 //! session; 7 zero; 8–15 occurred_at; 16–31 event_id; then the texts in that order, zero bytes up to a multiple of
 //! 4, and the jsonb container of the properties up to the end.
 
-use super::{EventRef, Properties, format_timestamp, format_uuid, id_fault, time};
+use super::{EventRef, Limits, Properties, Rejection, format_timestamp, format_uuid, id_fault, time};
 use crate::jsonb::digest::{join, string};
 use crate::jsonb::{self, Bounds, JsonbError, scan::quote};
 use std::{borrow::Cow, cmp::Ordering, fmt};
@@ -132,6 +132,24 @@ impl<'a> EventView<'a> {
 
     /// Returns the event, with its properties checked and digested.
     pub fn to_event(&self) -> Result<EventRef<'a>, CodecError> {
+        self.judge(&Limits::widest())
+            .map_err(|rejection| CodecError { reason: rejection.reason, sqlstate: rejection.sqlstate })
+    }
+
+    /// Returns the event where it keeps to limits that may be narrower than those it was once read with.
+    pub fn judge(&self, limits: &Limits) -> Result<EventRef<'a>, Rejection> {
+        let reject = |field: &str, sqlstate, reason| Rejection {
+            field: field.into(),
+            reason,
+            sqlstate,
+            event_id: Some(self.event_id),
+            tenant_id: Some(self.tenant_id.to_owned()),
+        };
+        limits
+            .check_time(self.occurred_at, || format_timestamp(self.occurred_at))
+            .map_err(|reason| reject("occurred_at", "22008", reason))?;
+        let properties = Properties::from_jsonb(self.properties, limits.bounds())
+            .map_err(|error| reject("properties", error.sqlstate, format!("properties: {}", error.reason)))?;
         Ok(EventRef {
             tenant_id: Cow::Borrowed(self.tenant_id),
             account_id: Cow::Borrowed(self.account_id),
@@ -140,7 +158,7 @@ impl<'a> EventView<'a> {
             session_id: self.session_id.map(Cow::Borrowed),
             occurred_at: self.occurred_at,
             event_id: self.event_id,
-            properties: Properties::from_jsonb(self.properties, Bounds::WIDEST)?,
+            properties,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod batch;
 mod codec;
+mod fields;
 mod fingerprint;
 mod id;
 mod parse;
@@ -14,6 +15,7 @@ use std::borrow::Cow;
 
 pub use batch::{Batch, BatchError, Item, Rejection, parse_batch, parse_event};
 pub use codec::{CodecError, EventView, encode, encode_into, to_json_text};
+pub use fields::{FIELD_NAMES, Fields, FieldsParser, fields_to_json};
 pub use fingerprint::fingerprint;
 pub use id::{KEY_NAMESPACE, event_id_from_key, format_uuid, parse_uuid};
 pub use time::{format_timestamp, parse_timestamp};
@@ -117,6 +119,18 @@ impl Limits {
             depth: jsonb::MAX_DEPTH,
             ..Self::default()
         }
+    }
+
+    /// Says what is wrong with a time outside the limits; `text` prints it.
+    pub(crate) fn check_time(&self, micros: i64, text: impl FnOnce() -> String) -> Result<(), String> {
+        let side = if micros < self.earliest {
+            "earlier"
+        } else if micros > self.latest {
+            "later"
+        } else {
+            return Ok(());
+        };
+        Err(format!("occurred_at \"{}\" is {side} than is accepted", jsonb::excerpt(&text())))
     }
 
     /// Returns the part of the limits that bounds properties.

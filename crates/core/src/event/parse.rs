@@ -20,7 +20,7 @@ impl Fault {
     }
 
     #[cold]
-    fn field(field: &str, sqlstate: &'static str, reason: String) -> Self {
+    pub(super) fn field(field: &str, sqlstate: &'static str, reason: String) -> Self {
         Self { field: field.into(), reason, sqlstate }
     }
 
@@ -56,14 +56,14 @@ pub(super) struct Parser<'l> {
 
 /// Collects the fields read so far.
 #[derive(Default)]
-struct Draft<'a> {
-    tenant_id: Option<Cow<'a, str>>,
-    account_id: Option<Cow<'a, str>>,
-    name: Option<Cow<'a, str>>,
-    user_id: Option<Cow<'a, str>>,
-    session_id: Option<Cow<'a, str>>,
-    occurred_at: Option<i64>,
-    event_id: Option<[u8; 16]>,
+pub(super) struct Draft<'a> {
+    pub tenant_id: Option<Cow<'a, str>>,
+    pub account_id: Option<Cow<'a, str>>,
+    pub name: Option<Cow<'a, str>>,
+    pub user_id: Option<Cow<'a, str>>,
+    pub session_id: Option<Cow<'a, str>>,
+    pub occurred_at: Option<i64>,
+    pub event_id: Option<[u8; 16]>,
     properties: Option<Properties<'a>>,
     /// One bit for each field that has been seen, be it null.
     seen: u8,
@@ -134,10 +134,7 @@ impl<'l> Parser<'l> {
             "event_id" => {
                 draft.once(6, field)?;
                 let Some((value, end)) = optional_string(field, text, pos)? else { return Ok(pos + 4) };
-                let id = parse_uuid(&value);
-                draft.event_id = Some(id.ok_or_else(|| {
-                    Fault::field(field, "22P02", format!("event_id \"{}\" is not a uuid", excerpt(&value)))
-                })?);
+                draft.event_id = Some(Self::event_id(field, &value)?);
                 return Ok(end);
             }
             "properties" => {
@@ -163,21 +160,25 @@ impl<'l> Parser<'l> {
         Ok(read)
     }
 
-    fn occurred_at(&self, field: &str, text: &str) -> Result<i64, Fault> {
-        let micros = parse_timestamp(text)
-            .map_err(|e| Fault::field(field, e.sqlstate, format!("{field}: {}", e.reason)))?;
-        let side = if micros < self.limits.earliest {
-            "earlier"
-        } else if micros > self.limits.latest {
-            "later"
-        } else {
-            return Ok(micros);
-        };
-        let reason = format!("{field} \"{}\" is {side} than is accepted", excerpt(text));
-        Err(Fault::field(field, "22008", reason))
+    pub(super) fn event_id(field: &str, text: &str) -> Result<[u8; 16], Fault> {
+        parse_uuid(text).ok_or_else(|| {
+            Fault::field(field, "22P02", format!("event_id \"{}\" is not a uuid", excerpt(text)))
+        })
     }
 
-    fn properties(&mut self, draft: &mut Draft<'_>, text: &str, pos: usize) -> Result<usize, Fault> {
+    pub(super) fn occurred_at(&self, field: &str, text: &str) -> Result<i64, Fault> {
+        let micros = parse_timestamp(text)
+            .map_err(|e| Fault::field(field, e.sqlstate, format!("{field}: {}", e.reason)))?;
+        let checked = self.limits.check_time(micros, || text.to_owned());
+        checked.map(|()| micros).map_err(|reason| Fault::field(field, "22008", reason))
+    }
+
+    pub(super) fn properties(
+        &mut self,
+        draft: &mut Draft<'_>,
+        text: &str,
+        pos: usize,
+    ) -> Result<usize, Fault> {
         let field = "properties";
         match text.as_bytes().get(pos) {
             Some(b'{') => {
@@ -201,7 +202,7 @@ impl<'l> Parser<'l> {
 }
 
 impl<'a> Draft<'a> {
-    fn finish(self) -> Result<EventRef<'a>, Fault> {
+    pub(super) fn finish(self) -> Result<EventRef<'a>, Fault> {
         #[cold]
         fn missing(field: &str) -> Fault {
             Fault::field(field, "23502", format!("{field} is missing"))

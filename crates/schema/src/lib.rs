@@ -1,0 +1,161 @@
+//! JSON Schemas of events' properties. Needs no server and contains no `unsafe`.
+#![forbid(unsafe_code)]
+
+mod compatibility;
+mod standard;
+
+use jsonschema::{Draft, PatternOptions, Validator};
+use serde_json::Value;
+use std::fmt;
+
+pub use compatibility::breaks;
+pub use standard::{STANDARD_KINDS, standard};
+
+/// The most bytes of a schema's text.
+pub const MAX_BYTES: usize = 64 << 10;
+/// The deepest nesting of a schema.
+pub const MAX_DEPTH: usize = 32;
+/// The most bytes that a compiled pattern may take: linear matching needs no more for what properties hold.
+const PATTERN_BYTES: usize = 1 << 20;
+
+/// Says why a document is no schema that is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaError(pub String);
+
+impl fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SchemaError {}
+
+/// Judges properties by one schema.
+#[derive(Debug)]
+pub struct Schema(Validator);
+
+impl Schema {
+    /// Compiles a schema: draft 2020-12 unless `$schema` names another one. References lead into the schema itself, and
+    /// patterns have neither look-around nor back-references, so that matching takes linear time.
+    pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
+        if !schema.is_object() {
+            return Err(SchemaError("a schema is a JSON object".into()));
+        }
+        let bytes = schema.to_string().len();
+        if bytes > MAX_BYTES {
+            return Err(SchemaError(format!("schema has {bytes} bytes, at most {MAX_BYTES} are allowed")));
+        }
+        check(schema, 1)?;
+        let built = jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .with_pattern_options(
+                PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
+            )
+            .should_validate_formats(true)
+            .build(schema);
+        built.map(Self).map_err(|error| SchemaError(cut(&format!("{error}"))))
+    }
+
+    /// Says what is wrong with properties, naming the place; `None` where they are valid.
+    pub fn problem(&self, properties: &Value) -> Option<String> {
+        let error = self.0.validate(properties).err()?;
+        let place = error.instance_path().to_string();
+        let message = error.masked_with("the value").to_string();
+        Some(cut(&if place.is_empty() { message } else { format!("{place}: {message}") }))
+    }
+}
+
+/// Refuses what would lead out of the schema, and nesting that would exhaust the stack.
+fn check(value: &Value, depth: usize) -> Result<(), SchemaError> {
+    if depth > MAX_DEPTH {
+        return Err(SchemaError(format!("schema is nested deeper than {MAX_DEPTH} levels")));
+    }
+    match value {
+        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
+            if let ("$ref" | "$dynamicRef" | "$recursiveRef", Some(target)) = (key.as_str(), value.as_str())
+                && !target.starts_with('#')
+            {
+                return Err(SchemaError(cut(&format!("{key} \"{target}\" leads out of the schema"))));
+            }
+            if key == "$id" {
+                return Err(SchemaError("$id is not taken: references lead into the schema itself".into()));
+            }
+            check(value, depth + 1)
+        }),
+        Value::Array(values) => values.iter().try_for_each(|value| check(value, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Cuts a message short: at most 300 characters, without control characters.
+fn cut(message: &str) -> String {
+    let mut out: String = message.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if message.chars().nth(300).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn schema(value: Value) -> Schema {
+        Schema::compile(&value).expect("a schema")
+    }
+
+    #[test]
+    fn judges_and_names_the_place() {
+        let schema = schema(json!({
+            "type": "object",
+            "properties": {"price": {"type": "number", "minimum": 0}, "sku": {"type": "string", "pattern": "^[A-Z]+$"}},
+            "required": ["price"]
+        }));
+        assert_eq!(schema.problem(&json!({"price": 1, "sku": "ABC", "other": [1]})), None);
+        for (properties, wanted) in [
+            (json!({}), "price"),
+            (json!({"price": -1}), "/price"),
+            (json!({"price": 1, "sku": "abc"}), "/sku"),
+        ] {
+            let problem = schema.problem(&properties).expect("not valid");
+            assert!(problem.contains(wanted), "{problem}");
+        }
+        // What a stranger sent doesn't stand in the message.
+        assert!(
+            !schema.problem(&json!({"price": 1, "sku": "secret"})).expect("not valid").contains("secret")
+        );
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused() {
+        let mut deep = json!({});
+        for _ in 0..40 {
+            deep = json!({"not": deep});
+        }
+        for bad in [
+            json!(true),
+            json!([]),
+            json!({"type": "strin"}),
+            json!({"$ref": "https://example.com/schema.json"}),
+            json!({"$ref": "file:///etc/passwd"}),
+            json!({"properties": {"a": {"$ref": "other.json#/a"}}}),
+            json!({"$id": "https://example.com/a", "$ref": "#"}),
+            json!({"properties": {"a": {"pattern": "(?=a)b"}}}),
+            json!({"properties": {"a": {"pattern": "(a){1000}{1000}{1000}"}}}),
+            json!({"$schema": "https://example.com/draft"}),
+            json!({"enum": ["x".repeat(MAX_BYTES)]}),
+            deep,
+        ] {
+            assert!(Schema::compile(&bad).is_err(), "{}", cut(&bad.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_pattern_made_to_take_for_ever_takes_none() {
+        let schema = schema(json!({"properties": {"a": {"pattern": "^(a+)+$"}}}));
+        let began = std::time::Instant::now();
+        assert!(schema.problem(&json!({"a": format!("{}!", "a".repeat(60_000))})).is_some());
+        assert!(began.elapsed().as_secs() < 2);
+    }
+}

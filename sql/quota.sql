@@ -1,0 +1,79 @@
+-- Quotas: what each tenant may send. src/quota counts.
+
+CREATE TABLE tally.quota (
+  events_per_minute int8,
+  burst             int8,
+  quarantine_events int8,
+  batch_events      int4,
+  properties_kb     int4,
+  tenant_id         text COLLATE "C" NOT NULL CONSTRAINT quota_pkey PRIMARY KEY,
+  CONSTRAINT quota_events_per_minute_positive CHECK (events_per_minute OPERATOR(pg_catalog.>) 0),
+  CONSTRAINT quota_burst_positive CHECK (burst OPERATOR(pg_catalog.>) 0),
+  CONSTRAINT quota_burst_needs_rate CHECK (burst IS NULL OR events_per_minute IS NOT NULL),
+  CONSTRAINT quota_quarantine_events_positive CHECK (quarantine_events OPERATOR(pg_catalog.>) 0),
+  CONSTRAINT quota_batch_events_positive CHECK (batch_events OPERATOR(pg_catalog.>) 0),
+  CONSTRAINT quota_properties_kb_positive CHECK (properties_kb OPERATOR(pg_catalog.>) 0)
+);
+COMMENT ON TABLE tally.quota IS 'how much each tenant may send; null where nothing bounds it';
+COMMENT ON COLUMN tally.quota.events_per_minute IS 'events a minute, in the long run, whatever becomes of them';
+COMMENT ON COLUMN tally.quota.burst IS 'the most events at once, after a pause; null: as many as a minute''s';
+COMMENT ON COLUMN tally.quota.quarantine_events IS 'events in quarantine, about: above it, calls that would add to them are refused';
+COMMENT ON COLUMN tally.quota.batch_events IS 'events in one call';
+COMMENT ON COLUMN tally.quota.properties_kb IS 'kilobytes of one event''s properties as stored; an event with more is rejected alone';
+COMMENT ON COLUMN tally.quota.tenant_id IS 'the tenant; empty for all that have no quota of their own';
+
+CREATE TABLE tally.quota_state (
+  refilled_at timestamptz NOT NULL,
+  tokens      float8 NOT NULL,
+  tenant_id   text COLLATE "C" NOT NULL CONSTRAINT quota_state_pkey PRIMARY KEY
+);
+COMMENT ON TABLE tally.quota_state IS 'what of a tenant''s events a minute was left at a moment; tally.quota_take has what was taken since';
+COMMENT ON COLUMN tally.quota_state.refilled_at IS 'the moment';
+COMMENT ON COLUMN tally.quota_state.tokens IS 'events that could be sent at once then; below zero where sessions took without knowing of each other';
+COMMENT ON COLUMN tally.quota_state.tenant_id IS 'the tenant';
+
+CREATE TABLE tally.quota_take (
+  taken_at  timestamptz NOT NULL,
+  tokens    float8 NOT NULL,
+  tenant_id text COLLATE "C" NOT NULL
+);
+CREATE INDEX quota_take_tenant ON tally.quota_take (tenant_id);
+COMMENT ON TABLE tally.quota_take IS 'events that sessions took from their tenant''s quota, some ahead';
+COMMENT ON COLUMN tally.quota_take.taken_at IS 'when';
+COMMENT ON COLUMN tally.quota_take.tokens IS 'how many';
+COMMENT ON COLUMN tally.quota_take.tenant_id IS 'the tenant';
+
+ALTER TABLE tally.quota OWNER TO tally_owner;
+ALTER TABLE tally.quota_state OWNER TO tally_owner;
+ALTER TABLE tally.quota_take OWNER TO tally_owner;
+SELECT tally.secure_table('tally.quota'), tally.secure_table('tally.quota_state'), tally.secure_table('tally.quota_take');
+SELECT pg_catalog.pg_extension_config_dump('tally.quota', '');
+REVOKE ALL ON tally.quota, tally.quota_state, tally.quota_take FROM PUBLIC;
+GRANT SELECT ON tally.quota, tally.quota_state, tally.quota_take TO tally_admin, tally_auditor;
+
+CREATE FUNCTION tally.write_quota(tenant_id text, events_per_minute int8, burst int8, batch_events int4,
+    properties_kb int4, quarantine_events int8) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'write_quota_wrapper';
+COMMENT ON FUNCTION tally.write_quota(text, int8, int8, int4, int4, int8) IS
+  'part of tally.set_quota(): writes for any tenant, whatever the caller''s scope';
+
+CREATE FUNCTION tally.set_quota(tenant_id text, events_per_minute int8 DEFAULT NULL, burst int8 DEFAULT NULL,
+    batch_events int4 DEFAULT NULL, properties_kb int4 DEFAULT NULL, quarantine_events int8 DEFAULT NULL) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF set_quota.tenant_id IS NOT NULL THEN
+    PERFORM tally.check_id('tenant_id', set_quota.tenant_id);
+  END IF;
+  PERFORM tally.write_quota(coalesce(set_quota.tenant_id, ''), set_quota.events_per_minute, set_quota.burst,
+    set_quota.batch_events, set_quota.properties_kb, set_quota.quarantine_events);
+END
+$$;
+COMMENT ON FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) IS
+  'says how much a tenant may send, or with a null tenant all that have no quota of their own; replaces what was said, and removes it where every limit is null. Over it a call is refused with SQLSTATE 53400 and a hint when to retry';
+ALTER FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.write_quota(text, int8, int8, int4, int4, int8), tally.set_quota(text, int8, int8, int4, int4, int8)
+  FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.write_quota(text, int8, int8, int4, int4, int8) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) TO tally_admin;

@@ -1,0 +1,52 @@
+//! The row that a trigger function is called for.
+
+use super::call::Call;
+use pgrx::pg_sys::{self, Datum};
+
+/// A running trigger call.
+pub struct Trigger<'a>(&'a pg_sys::TriggerData);
+
+impl<'a> Trigger<'a> {
+    /// `None` where the function isn't called as a trigger.
+    pub fn of(call: &'a Call) -> Option<Self> {
+        // SAFETY: the call record is valid, and so is its context during the call; the tag says that it is of this kind.
+        unsafe {
+            let context = call.context();
+            (!context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData)
+                .then(|| Self(&*context.cast::<pg_sys::TriggerData>()))
+        }
+    }
+
+    /// Hands the new row's texts to `take`; its columns are text, nulls are `None`.
+    pub fn with_texts<const N: usize, T>(&self, take: impl FnOnce([Option<&str>; N]) -> T) -> T {
+        let (mut values, mut nulls) = ([Datum::from(0); N], [false; N]);
+        // SAFETY: the trigger is declared FOR EACH ROW on a view with N columns of type text, whose row and descriptor are
+        // valid during the call. Detoasted copies are in its memory context. The database's encoding is UTF-8.
+        unsafe {
+            let descriptor = (*self.0.tg_relation).rd_att;
+            assert_eq!((*descriptor).natts as usize, N, "the view has these columns");
+            pg_sys::heap_deform_tuple(
+                self.0.tg_trigtuple,
+                descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            let mut texts = [None; N];
+            for ((text, value), null) in texts.iter_mut().zip(values).zip(nulls) {
+                if !null {
+                    let bytes = super::value::varlena_in_place(value).unwrap_or_else(|| {
+                        let varlena = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+                        pgrx::varlena::varlena_to_byte_slice(varlena)
+                    });
+                    *text = Some(core::str::from_utf8_unchecked(bytes));
+                }
+            }
+            take(texts)
+        }
+    }
+
+    /// The row, as the result of a trigger that has dealt with it.
+    pub fn row(&self) -> Datum {
+        Datum::from(self.0.tg_trigtuple)
+    }
+}

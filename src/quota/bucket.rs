@@ -1,0 +1,165 @@
+//! Events a minute: a token bucket a tenant, kept in tables so that it holds across sessions, without a row that writers
+//! would wait for.
+//!
+//! Each session takes tokens ahead, a sixteenth of a second's worth or what a batch needs, and notes the take as a row of
+//! its own in `tally.quota_take`. The level is that of `tally.quota_state` less the takes since; now and then one session,
+//! holding an advisory lock that nobody waits for, merges takes into the state. Takes that haven't committed are unknown to
+//! others: each open transaction may take what the bucket held when it looked. The bucket goes below zero then, and the
+//! rate holds in the long run.
+
+use crate::backend::session;
+use core::cell::RefCell;
+use pgrx::pg_sys::{self, TransactionId};
+use pgrx::prelude::*;
+use std::collections::HashMap;
+use tally_core::token_bucket::{Bucket, Level};
+
+/// Takes of a tenant that are read before somebody merges them.
+const TAKES: usize = 64;
+/// Parts of a second's tokens that a session takes ahead.
+const AHEAD: f64 = 16.0;
+/// Tenants that a session keeps tokens of.
+const TENANTS: usize = 10_000;
+
+/// Tokens that this session has taken and not used.
+struct Ahead {
+    tokens: f64,
+    /// The transaction that noted the take: undone, it has taken nothing.
+    taken_by: TransactionId,
+}
+
+/// What there was instead of what was asked for.
+pub struct Short {
+    pub left: i64,
+    /// Seconds until it will be there; `None` where the bucket is too small.
+    pub wait: Option<f64>,
+}
+
+thread_local! {
+    static AHEAD_OF: RefCell<HashMap<String, Ahead>> = RefCell::new(HashMap::new());
+}
+
+/// Takes `events` tokens.
+pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
+    let wanted = events as f64;
+    let spent = AHEAD_OF.with_borrow_mut(|all| {
+        let ahead = all.get_mut(tenant)?;
+        if !holds(ahead.taken_by) || ahead.tokens < wanted {
+            return None;
+        }
+        ahead.tokens -= wanted;
+        Some(())
+    });
+    if spent.is_some() {
+        return Ok(());
+    }
+    let now = session::clock();
+    let level = session::as_owner(|| level(tenant, bucket, now));
+    if level.tokens < wanted {
+        return Err(Short { left: level.tokens.max(0.0) as i64, wait: bucket.wait(level, wanted) });
+    }
+    let taken = wanted.max((bucket.rate / AHEAD).min(level.tokens));
+    session::as_owner(|| {
+        Spi::run_with_args(
+            "INSERT INTO tally.quota_take (taken_at, tokens, tenant_id) VALUES ($1, $2, $3)",
+            &[moment(now).into(), taken.into(), tenant.into()],
+        )
+        .expect("a take can be noted");
+    });
+    // SAFETY: the insert has assigned it.
+    let taken_by = unsafe { pg_sys::GetCurrentTransactionId() };
+    AHEAD_OF.with_borrow_mut(|all| {
+        if all.len() >= TENANTS {
+            all.clear();
+        }
+        all.insert(tenant.to_owned(), Ahead { tokens: taken - wanted, taken_by });
+    });
+    Ok(())
+}
+
+/// Whether what a transaction did holds: it is the running one, or committed.
+fn holds(transaction: TransactionId) -> bool {
+    // SAFETY: reads transaction state; an id from before a wraparound can't be here, for it is asked for within a session's
+    // next call, and at worst what was taken is taken again.
+    unsafe {
+        pg_sys::TransactionIdIsCurrentTransactionId(transaction)
+            || pg_sys::TransactionIdDidCommit(transaction)
+    }
+}
+
+fn moment(micros: i64) -> TimestampWithTimeZone {
+    TimestampWithTimeZone::try_from(micros).expect("the clock is in range")
+}
+
+const MICROSECONDS: &str = "(extract(epoch FROM {}) * 1000000)::int8 - 946684800000000";
+
+/// The level now; merges takes where there are many.
+fn level(tenant: &str, bucket: &Bucket, now: i64) -> Level {
+    let takes = format!("false, {}, t.tokens", MICROSECONDS.replace("{}", "t.taken_at"));
+    let state = format!(
+        "SELECT true, {}, s.tokens FROM tally.quota_state AS s WHERE s.tenant_id = $1",
+        MICROSECONDS.replace("{}", "s.refilled_at")
+    );
+    // One statement, hence one snapshot: what is merged meanwhile is neither missed nor counted twice.
+    let (start, found) = read(
+        &format!("SELECT {takes} FROM tally.quota_take AS t WHERE t.tenant_id = $1 UNION ALL {state}"),
+        tenant,
+    );
+    let count = found.len();
+    let level = bucket.level(start, found, now);
+    if count < TAKES || session::has_fixed_snapshot() {
+        return level;
+    }
+    let locked = Spi::get_one_with_args::<bool>(
+        "SELECT pg_try_advisory_xact_lock('tally.quota_take'::regclass::oid::int4, hashtext($1))",
+        &[tenant.into()],
+    );
+    if locked != Ok(Some(true)) {
+        return level;
+    }
+    // Statements after the lock see what its last holder did.
+    let (start, _) = read(&state, tenant);
+    let (_, found) =
+        read(&format!("DELETE FROM tally.quota_take AS t WHERE t.tenant_id = $1 RETURNING {takes}"), tenant);
+    let merged = bucket.level(start, found, now);
+    Spi::run_with_args(
+        "INSERT INTO tally.quota_state AS s (refilled_at, tokens, tenant_id) VALUES ($1, $2, $3) \
+         ON CONFLICT ON CONSTRAINT quota_state_pkey \
+         DO UPDATE SET refilled_at = excluded.refilled_at, tokens = excluded.tokens",
+        &[moment(merged.at).into(), merged.tokens.into(), tenant.into()],
+    )
+    .expect("the state can be written");
+    merged
+}
+
+/// The state, where the statement returns it, and the takes in order of time. Not read-only: a statement that sends several
+/// batches sees its own takes.
+fn read(statement: &str, tenant: &str) -> (Option<Level>, Vec<(i64, f64)>) {
+    let (mut start, mut takes) = (None, Vec::new());
+    Spi::connect_mut(|client| {
+        for row in client.update(statement, None, &[tenant.into()])? {
+            let (at, tokens) = (row.get::<i64>(2)?.expect("not null"), row.get::<f64>(3)?.expect("not null"));
+            if row.get::<bool>(1)?.expect("not null") {
+                start = Some(Level { tokens, at });
+            } else {
+                takes.push((at, tokens));
+            }
+        }
+        Ok::<_, pgrx::spi::Error>(())
+    })
+    .expect("the columns have these types");
+    takes.sort_by_key(|(at, _)| *at);
+    (start, takes)
+}
+
+/// Events of a tenant in quarantine, counted up to `most`.
+pub fn quarantined(tenant: &str, most: i64) -> i64 {
+    session::as_owner(|| {
+        Spi::get_one_with_args::<i64>(
+            "SELECT count(*) FROM (SELECT FROM tally.quarantine AS q WHERE q.tenant_id = $1 LIMIT $2) AS counted",
+            &[tenant.into(), most.into()],
+        )
+    })
+    .expect("a count")
+    .unwrap_or(0)
+}

@@ -1,0 +1,163 @@
+//! Quotas: how much each tenant may send. `tally.quota` says how much, `bucket` counts events a minute.
+
+mod bucket;
+
+use crate::backend::{cache, session};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use tally_core::token_bucket::Bucket;
+
+/// Checks of the quarantine's size for each time that a tenant's limit is quarantined: a limit is overshot by a
+/// sixteenth at most, on average, and a check costs little for each event.
+const QUARANTINE_CHECKS: f64 = 16.0;
+
+/// What one tenant may send; `None` where nothing bounds it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quota {
+    rate: Option<Bucket>,
+    pub events_per_minute: Option<i64>,
+    pub batch_events: Option<i64>,
+    /// Bytes of an event's properties.
+    pub properties_size: Option<usize>,
+    pub quarantine_events: Option<i64>,
+}
+
+/// Why a call is refused, with nothing stored.
+#[derive(Debug)]
+pub enum QuotaError {
+    Rate { tenant: String, events_per_minute: i64, sent: i64, left: i64, wait: Option<f64>, burst: i64 },
+    Batch { tenant: String, sent: i64, most: i64 },
+    Quarantine { tenant: String, most: i64 },
+}
+
+/// The quotas as the running backend knows them.
+#[derive(Default)]
+pub struct Quotas {
+    own: HashMap<String, Quota>,
+    /// Of tenants that have none of their own.
+    everyone: Quota,
+    is_empty: bool,
+}
+
+thread_local! {
+    static KNOWN: cache::Cache<Rc<Quotas>> = const { cache::Cache::new() };
+}
+
+/// The quotas as of what committed before this call; `None` where there are none at all.
+pub fn current() -> Option<Rc<Quotas>> {
+    let table = session::relation(c"quota");
+    session::lock_relation(table, pg_sys::AccessShareLock);
+    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    known.ok().filter(|quotas| !quotas.is_empty)
+}
+
+impl Quotas {
+    /// A tenant's own quota, or everyone's.
+    pub fn of(&self, tenant: &str) -> &Quota {
+        self.own.get(tenant).unwrap_or(&self.everyone)
+    }
+
+    /// Takes what a call sends from its tenants' quotas, or refuses the call.
+    pub fn charge(&self, sent: &BTreeMap<&str, i64>) -> Result<(), QuotaError> {
+        for (&tenant, &sent) in sent {
+            let quota = self.of(tenant);
+            if let Some(most) = quota.batch_events.filter(|most| sent > *most) {
+                return Err(QuotaError::Batch { tenant: tenant.to_owned(), sent, most });
+            }
+            if let (Some(rate), Some(events_per_minute)) = (&quota.rate, quota.events_per_minute) {
+                bucket::take(tenant, sent, rate).map_err(|short| QuotaError::Rate {
+                    tenant: tenant.to_owned(),
+                    events_per_minute,
+                    sent,
+                    left: short.left,
+                    wait: short.wait,
+                    burst: rate.capacity as i64,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a call that adds to a quarantine that is too full already. Looked at now and then, by chance: counting costs.
+    pub fn check_quarantine(&self, added: &BTreeMap<&str, i64>) -> Result<(), QuotaError> {
+        for (&tenant, &added) in added {
+            let Some(most) = self.of(tenant).quarantine_events else { continue };
+            let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
+            if drawn < QUARANTINE_CHECKS * added as f64 / most as f64
+                && bucket::quarantined(tenant, most) >= most
+            {
+                return Err(QuotaError::Quarantine { tenant: tenant.to_owned(), most });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn load() -> Quotas {
+    session::as_owner(|| {
+        Spi::connect(|client| {
+            let mut quotas = Quotas { is_empty: true, ..Quotas::default() };
+            let rows = client.select(
+                "SELECT q.tenant_id, q.events_per_minute, q.burst, q.batch_events, q.properties_kb, q.quarantine_events \
+                   FROM tally.quota AS q",
+                None,
+                &[],
+            )?;
+            for row in rows {
+                quotas.is_empty = false;
+                let events_per_minute = row.get::<i64>(2)?;
+                let burst = row.get::<i64>(3)?;
+                let quota = Quota {
+                    rate: events_per_minute.map(|events| Bucket {
+                        capacity: burst.unwrap_or(events) as f64,
+                        rate: events as f64 / 60.0,
+                    }),
+                    events_per_minute,
+                    batch_events: row.get::<i32>(4)?.map(i64::from),
+                    properties_size: row.get::<i32>(5)?.map(|size| size as usize * 1024),
+                    quarantine_events: row.get(6)?,
+                };
+                match row.get::<String>(1)?.expect("not null") {
+                    tenant if tenant.is_empty() => quotas.everyone = quota,
+                    tenant => {
+                        quotas.own.insert(tenant, quota);
+                    }
+                }
+            }
+            Ok::<_, pgrx::spi::Error>(quotas)
+        })
+    })
+    .expect("the columns have these types")
+}
+
+/// Replaces a tenant's quota as the owner of the table, whatever the caller's scope.
+#[pg_extern(sql = false)]
+fn write_quota(
+    tenant_id: &str,
+    events_per_minute: Option<i64>,
+    burst: Option<i64>,
+    batch_events: Option<i32>,
+    properties_kb: Option<i32>,
+    quarantine_events: Option<i64>,
+) {
+    session::as_owner(|| {
+        Spi::run_with_args("DELETE FROM tally.quota AS q WHERE q.tenant_id = $1", &[tenant_id.into()])
+            .expect("a quota can be deleted");
+        Spi::run_with_args(
+            "INSERT INTO tally.quota (events_per_minute, burst, quarantine_events, batch_events, properties_kb, tenant_id) \
+             SELECT $2, $3, $6, $4, $5, $1 WHERE num_nonnulls($2, $3, $4, $5, $6) > 0",
+            &[
+                tenant_id.into(),
+                events_per_minute.into(),
+                burst.into(),
+                batch_events.into(),
+                properties_kb.into(),
+                quarantine_events.into(),
+            ],
+        )
+        .expect("constraints raise their own errors");
+    });
+    cache::invalidate(session::relation(c"quota"));
+}

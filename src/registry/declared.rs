@@ -1,0 +1,90 @@
+//! The registry as the running backend knows it.
+
+use super::Policy;
+use crate::backend::{cache, session};
+use pgrx::JsonB;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::collections::HashMap;
+use std::rc::Rc;
+use tally_schema::Schema;
+
+/// The newest version of each registered schema, compiled, and the policies.
+#[derive(Default)]
+pub struct Registry {
+    pub schemas: HashMap<String, (i32, Schema)>,
+    /// By tenant.
+    policies: HashMap<String, Policy>,
+    /// Of tenants that have none of their own.
+    everyone: Policy,
+}
+
+impl Registry {
+    /// Whether it has nothing to say of any event.
+    pub fn is_empty(&self) -> bool {
+        self.schemas.is_empty() && self.policies.is_empty() && self.everyone == Policy::Allow
+    }
+
+    /// What becomes of a tenant's events whose name nobody registered.
+    pub fn policy(&self, tenant: &str) -> Policy {
+        self.policies.get(tenant).copied().unwrap_or(self.everyone)
+    }
+}
+
+thread_local! {
+    static KNOWN: cache::Cache<Rc<Registry>> = const { cache::Cache::new() };
+}
+
+/// The registry as of what committed before this call.
+pub fn current() -> Rc<Registry> {
+    let table = session::relation(c"event_schema");
+    // Waits for nobody who only registers: it makes invalidations arrive.
+    session::lock_relation(table, pg_sys::AccessShareLock);
+    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    known.expect("loading raises its own errors")
+}
+
+fn load() -> Registry {
+    session::as_owner(|| {
+        Spi::connect(|client| {
+            let mut registry = Registry::default();
+            let rows = client.select(
+                "SELECT DISTINCT ON (s.name) s.name, s.version, s.schema FROM tally.event_schema AS s \
+                  ORDER BY s.name, s.version DESC",
+                None,
+                &[],
+            )?;
+            for row in rows {
+                let schema = row.get::<JsonB>(3)?.expect("not null");
+                // Checked when it was registered; what another version of the library no longer takes checks nothing.
+                match Schema::compile(&schema.0) {
+                    Ok(schema) => {
+                        let name = row.get::<String>(1)?.expect("not null");
+                        registry.schemas.insert(name, (row.get(2)?.expect("not null"), schema));
+                    }
+                    Err(error) => pgrx::warning!("a registered schema can't be used: {error}"),
+                }
+            }
+            let rows = client.select(
+                "SELECT p.tenant_id, p.policy FROM tally.unregistered_policy AS p",
+                None,
+                &[],
+            )?;
+            for row in rows {
+                let policy = match row.get::<String>(2)?.expect("not null").as_str() {
+                    "reject" => Policy::Reject,
+                    "mark" => Policy::Mark,
+                    _ => Policy::Allow,
+                };
+                match row.get::<String>(1)?.expect("not null") {
+                    tenant if tenant.is_empty() => registry.everyone = policy,
+                    tenant => {
+                        registry.policies.insert(tenant, policy);
+                    }
+                }
+            }
+            Ok::<_, pgrx::spi::Error>(registry)
+        })
+    })
+    .expect("the columns have these types")
+}

@@ -1,0 +1,156 @@
+//! The schema registry: what the properties of an event of a name must look like, and what becomes of events whose name
+//! nobody registered.
+
+mod declared;
+
+use crate::backend::appender::{AppendError, Appender, Unique};
+use crate::backend::arena::Arena;
+use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::{cache, session};
+use crate::error;
+use pgrx::JsonB;
+use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use tally_core::event::EventRef;
+use tally_core::jsonb;
+use tally_schema::{Schema, SchemaError};
+
+pub use declared::{Registry, current};
+
+/// SQLSTATE of events that their schema doesn't take.
+const INVALID: &str = "23514";
+/// SQLSTATE of events whose name must be registered and isn't.
+const UNREGISTERED: &str = "42704";
+
+/// What becomes of an event whose name nobody registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    #[default]
+    Allow,
+    /// It is taken, and its name noted.
+    Mark,
+    Reject,
+}
+
+/// What the registry says of an event.
+pub enum Verdict {
+    Fine,
+    /// To be taken, and its name to be noted.
+    Mark,
+    /// To be rejected: SQLSTATE and reason.
+    Reject(&'static str, String),
+}
+
+impl Registry {
+    /// Judges one event.
+    pub fn judge(&self, event: &EventRef) -> Verdict {
+        let Some((version, schema)) = self.schemas.get(&*event.name) else {
+            return match self.policy(&event.tenant_id) {
+                Policy::Allow => Verdict::Fine,
+                Policy::Mark => Verdict::Mark,
+                Policy::Reject => Verdict::Reject(
+                    UNREGISTERED,
+                    format!("no schema is registered for events named \"{}\"", event.name),
+                ),
+            };
+        };
+        match problem(schema, event) {
+            None => Verdict::Fine,
+            Some(problem) => {
+                let name = &event.name;
+                Verdict::Reject(
+                    INVALID,
+                    format!("properties of \"{name}\", schema version {version}: {problem}"),
+                )
+            }
+        }
+    }
+}
+
+fn problem(schema: &Schema, event: &EventRef) -> Option<String> {
+    let mut text = String::new();
+    if let Err(error) = jsonb::to_json(event.properties.jsonb(), &mut text) {
+        return Some(error.reason);
+    }
+    match serde_json::from_str(&text) {
+        Ok(properties) => schema.problem(&properties),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Notes names that nobody registered, each once a tenant; `names` are sorted, so that two batches wait for each other in
+/// one order only.
+pub fn mark(names: &[(&str, &str)], batch_id: i64, now: i64) -> Result<Unique, AppendError> {
+    if names.is_empty() {
+        return Ok(Unique::Yes);
+    }
+    let table = session::relation(c"unregistered_event");
+    let mut arena = Arena::default();
+    let mut noted = Lookup::open(table, &[Key::Text, Key::Text], View::Latest);
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|(tenant, name)| {
+            let key = [arena.varlena(tenant.as_bytes()), arena.varlena(name.as_bytes())];
+            noted.find(&key, [1]).is_none()
+        })
+        .collect();
+    noted.close();
+    if missing.is_empty() {
+        return Ok(Unique::Yes);
+    }
+    let mut notes = Appender::open(table)?;
+    for (tenant, name) in missing {
+        let mut row = [
+            Datum::from(now),
+            Datum::from(batch_id),
+            arena.varlena(tenant.as_bytes()),
+            arena.varlena(name.as_bytes()),
+        ];
+        if notes.push(&mut row, &mut [false; 4]) == Unique::Clash {
+            return Ok(Unique::Clash);
+        }
+    }
+    Ok(notes.finish())
+}
+
+#[pg_extern(sql = false)]
+fn check_event_schema(schema: JsonB) -> Result<(), ErrorReport> {
+    Schema::compile(&schema.0).map(|_| ()).map_err(error::schema_report)
+}
+
+#[pg_extern(sql = false)]
+fn event_schema_breaks(older: JsonB, newer: JsonB) -> Vec<String> {
+    tally_schema::breaks(&older.0, &newer.0)
+}
+
+#[pg_extern(sql = false)]
+fn standard_schema(kind: &str) -> Result<JsonB, ErrorReport> {
+    tally_schema::standard(kind).map(JsonB).ok_or_else(|| {
+        let kinds = tally_schema::STANDARD_KINDS.join(", ");
+        error::schema_report(SchemaError(format!("there is no standard schema \"{kind}\", only {kinds}")))
+    })
+}
+
+/// Makes every backend load the registry anew, once this transaction commits.
+#[pg_extern(sql = false)]
+fn registry_changed() {
+    cache::invalidate(session::relation(c"event_schema"));
+}
+
+/// Writes a policy as the owner: the tables' row security would want a scope, which declaring needs none of.
+#[pg_extern(sql = false)]
+fn write_policy(policy: Option<&str>, tenant_id: &str) {
+    session::as_owner(|| {
+        Spi::run_with_args(
+            "DELETE FROM tally.unregistered_policy AS p WHERE p.tenant_id = $1",
+            &[tenant_id.into()],
+        )
+        .expect("a policy can be deleted");
+        if let Some(policy) = policy {
+            let insert = "INSERT INTO tally.unregistered_policy (tenant_id, policy) VALUES ($1, $2)";
+            Spi::run_with_args(insert, &[tenant_id.into(), policy.into()]).expect("a policy can be written");
+        }
+    });
+    registry_changed();
+}

@@ -1,0 +1,177 @@
+//! Quotas: over one a call is refused whole, with the time to retry; a tenant's flood costs the others nothing.
+
+use postgres::{Client, Error};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tally_server_tests::{Database, ingest};
+
+static NEXT: AtomicI64 = AtomicI64::new(0);
+
+/// So many new events of a tenant.
+fn batch(tenant: &str, events: i64, properties: Value) -> String {
+    let event = |_| {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        json!({"tenant_id": tenant, "account_id": "north", "name": "run", "occurred_at": "2026-03-02T09:15:00Z",
+               "event_id": format!("00000000-0000-4000-8000-{id:012}"), "properties": properties})
+    };
+    Value::Array((0..events).map(event).collect()).to_string()
+}
+
+fn sqlstate(error: &Error) -> &str {
+    error.as_db_error().unwrap_or_else(|| panic!("{error}")).code().code()
+}
+
+fn number(client: &mut Client, query: &str) -> i64 {
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+#[test]
+fn over_the_rate_a_call_is_refused_whole_until_tokens_are_back() {
+    let database = Database::new("rate");
+    let mut client = database.superuser();
+    let mut other = database.superuser();
+    assert_eq!(ingest(&mut other, &batch("a", 1, json!({}))).unwrap().accepted, 1);
+    // 1,200 a minute are 20 a second; 50 at once.
+    client.batch_execute("SELECT tally.set_quota('a', 1200, burst => 50)").unwrap();
+    let error = ingest(&mut other, &batch("a", 51, json!({}))).unwrap_err();
+    assert_eq!(sqlstate(&error), "53400");
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("smaller batches"));
+    let began = Instant::now();
+    assert_eq!(ingest(&mut other, &batch("a", 40, json!({}))).unwrap().accepted, 40);
+    assert_eq!(ingest(&mut client, &batch("a", 10, json!({}))).unwrap().accepted, 10);
+    let mut taken = 50.0;
+    let mut refused = 0;
+    let text = batch("a", 10, json!({}));
+    // Retried as the hint says, it goes in; meanwhile nothing of it is stored.
+    loop {
+        match ingest(&mut other, &text) {
+            Ok(summary) => {
+                assert_eq!(summary.accepted, 10);
+                taken += 10.0;
+                break;
+            }
+            Err(error) => {
+                refused += 1;
+                assert_eq!(sqlstate(&error), "53400");
+                let hint = error.as_db_error().unwrap().hint().unwrap().to_owned();
+                let seconds: u64 =
+                    hint.trim_start_matches("retry in ").trim_end_matches(" s").parse().unwrap();
+                assert_eq!(seconds, 1, "half a second's worth, rounded up");
+                thread::sleep(Duration::from_secs(seconds));
+            }
+        }
+    }
+    assert!(refused >= 1 && taken <= 50.0 + 20.0 * began.elapsed().as_secs_f64() + 1.0);
+    // Other tenants aren't asked; a batch of several is refused whole for the sake of one.
+    assert_eq!(ingest(&mut other, &batch("b", 200, json!({}))).unwrap().accepted, 200);
+    let mixed = format!(
+        "{},{}",
+        batch("a", 40, json!({})).trim_end_matches(']'),
+        batch("b", 1, json!({})).trim_start_matches('[')
+    );
+    let before = number(&mut client, "SELECT count(*) FROM tally.ingest_batch");
+    assert_eq!(sqlstate(&ingest(&mut other, &mixed).unwrap_err()), "53400");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.ingest_batch"), before);
+    // What was rolled back was not taken.
+    client.batch_execute("SELECT tally.set_quota('c', 60, burst => 5)").unwrap();
+    for _ in 0..3 {
+        let mut transaction = other.transaction().unwrap();
+        assert_eq!(ingest(&mut transaction, &batch("c", 5, json!({}))).unwrap().accepted, 5);
+        transaction.rollback().unwrap();
+    }
+    client.batch_execute("SELECT tally.set_quota('a'), tally.set_quota('c')").unwrap();
+    assert_eq!(ingest(&mut other, &batch("a", 500, json!({}))).unwrap().accepted, 500);
+}
+
+#[test]
+fn the_rate_holds_over_sessions_and_its_takes_are_merged() {
+    let database = Database::new("rate_sessions");
+    let mut client = database.superuser();
+    // 6,000 a minute are 100 a second.
+    client.batch_execute("SELECT tally.set_quota(NULL, 6000, burst => 100)").unwrap();
+    let (stop, accepted) = (AtomicBool::new(false), AtomicI64::new(0));
+    let began = Instant::now();
+    let connecting = AtomicI64::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = database.superuser();
+                connecting.fetch_sub(1, Ordering::SeqCst);
+                while !stop.load(Ordering::Relaxed) {
+                    match ingest(&mut client, &batch("a", 1, json!({}))) {
+                        Ok(summary) => {
+                            accepted.fetch_add(summary.accepted, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            assert_eq!(sqlstate(&error), "53400");
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                    }
+                }
+            });
+        }
+        while connecting.load(Ordering::SeqCst) > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_secs(4));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let accepted = accepted.load(Ordering::Relaxed);
+    println!("{accepted} accepted in {seconds:.1} s at 100 a second and 100 at once");
+    // What eight sessions may take without knowing of each other: about 7 events each, and what they hold unused.
+    assert!((accepted as f64) < 100.0 + 100.0 * seconds + 8.0 * 7.0, "{accepted} in {seconds} s");
+    assert!((accepted as f64) > 100.0 * seconds * 0.7, "{accepted} in {seconds} s");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), accepted);
+    assert!(number(&mut client, "SELECT count(*) FROM tally.quota_take") < 200);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.quota_state"), 1);
+}
+
+#[test]
+fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
+    let mut database = Database::new("sizes");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
+    admin
+        .batch_execute(
+            "SELECT tally.set_quota('a', batch_events => 100, properties_kb => 1, quarantine_events => 50)",
+        )
+        .unwrap();
+    let mut client = database.connect(&writer);
+    assert_eq!(sqlstate(&ingest(&mut client, &batch("a", 101, json!({}))).unwrap_err()), "53400");
+    assert_eq!(ingest(&mut client, &batch("a", 100, json!({}))).unwrap().accepted, 100);
+    // Larger properties: the event alone is rejected.
+    let large = json!({"text": "x".repeat(2_000)});
+    let summary = ingest(&mut client, &batch("a", 1, large)).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (0, 1));
+    assert_eq!(
+        admin.query_one("SELECT sqlstate FROM tally.quarantine", &[]).unwrap().get::<_, &str>(0),
+        "53400"
+    );
+    // Rubbish: taken up to about the limit, and then refused; good events go in all the same.
+    let rubbish = format!("[{}]", vec!["{}"; 10].join(","));
+    let refused = (0..20).filter(|_| ingest(&mut client, &rubbish).is_err()).count();
+    let kept = number(&mut admin, "SELECT count(*) FROM tally.quarantine WHERE tenant_id = 'a'");
+    assert!(refused >= 13 && (41..=80).contains(&kept), "{refused} refused, {kept} kept");
+    assert_eq!(ingest(&mut client, &batch("a", 10, json!({}))).unwrap().accepted, 10);
+    assert!(number(&mut client, "SELECT tally.discard('rubbish')") == kept);
+    assert_eq!(ingest(&mut client, &rubbish).unwrap().rejected, 10);
+    // A tenant neither sees nor sets quotas.
+    for statement in [
+        "SELECT tally.set_quota('a')",
+        "SELECT count(*) FROM tally.quota",
+        "SELECT tally.write_quota('a', 1, 1, 1, 1, 1)",
+    ] {
+        assert_eq!(sqlstate(&client.query(statement, &[]).unwrap_err()), "42501", "{statement}");
+    }
+    for (call, wanted) in [("'a', 0", "23514"), ("'a', burst => 5", "23514"), ("E'\\x01', 5", "22023")] {
+        assert_eq!(
+            sqlstate(&admin.query(&format!("SELECT tally.set_quota({call})"), &[]).unwrap_err()),
+            wanted,
+            "{call}"
+        );
+    }
+}
