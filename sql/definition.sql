@@ -90,7 +90,7 @@ BEGIN
       HINT = 'period counts days, weeks or months after the one in which a unit began';
   END IF;
   IF coalesce(definition ->> 'missing', 'skip') NOT IN ('skip', 'zero')
-     OR definition -> 'outliers' - ARRAY['treat', 'least', 'greatest'] <> '{}'
+     OR (definition -> 'outliers') - ARRAY['treat', 'least', 'greatest'] <> '{}'
      OR coalesce(definition -> 'outliers' ->> 'treat', CASE WHEN definition ? 'outliers' THEN '' ELSE 'drop' END) NOT IN ('drop', 'clamp')
      OR coalesce(jsonb_typeof(definition -> 'outliers' -> 'least'), 'number') <> 'number'
      OR coalesce(jsonb_typeof(definition -> 'outliers' -> 'greatest'), 'number') <> 'number' THEN
@@ -178,10 +178,10 @@ DECLARE
   event  text := coalesce('events named "' || (d ->> 'event') || '"', 'all events');
   start  text := coalesce('event "' || (d ->> 'start') || '"', 'event');
 BEGIN
-  RETURN format('%s, version %s: ', metric.metric_name, metric.version) || CASE d ->> 'kind'
+  RETURN format('%s, version %s: ', metric.metric_name, metric.version) || CASE replace(d ->> 'kind', 'mean', 'sum')
     WHEN 'events' THEN format('the number of %s', event)
     WHEN 'units' THEN format('the %s number of distinct %s with %s', CASE WHEN (d -> 'approximate')::boolean THEN 'estimated' ELSE 'exact' END, unit, event)
-    WHEN 'sum', 'mean' THEN format('the %s of the property "%s" over %s, %s%s', d ->> 'kind', d ->> 'property', event,
+    WHEN 'sum' THEN format('the %s of the property "%s" over %s, %s%s', d ->> 'kind', d ->> 'property', event,
       CASE d ->> 'missing' WHEN 'zero' THEN 'as 0 where it is not a number' ELSE 'where it is a number' END,
       CASE d -> 'outliers' ->> 'treat'
         WHEN 'drop' THEN format(', leaving out what is below %s or above %s', coalesce(d -> 'outliers' ->> 'least', 'nothing'), coalesce(d -> 'outliers' ->> 'greatest', 'nothing'))
