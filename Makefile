@@ -10,7 +10,7 @@ LINTS := fmt dependencies clippy other-versions
 TIERS := unit pgspot build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build install demo psql stop lint test check bench accept reference clean
+.PHONY: help setup setup-tests build install demo psql stop lint test check package release bench accept reference clean
 .NOTPARALLEL:
 
 help: ## list the commands
@@ -46,6 +46,12 @@ test: setup-tests ## run every tier of tests
 
 check: setup-tests ## what CI runs: lint, then every tier, fastest first
 	@./tests/stages.sh $(LINTS) $(TIERS)
+
+package: build ## make a Debian package in target/package
+	@./packaging/deb.sh
+
+release: build ## freeze the install script of the version in Cargo.toml (docs/runbooks/release.md)
+	@./packaging/release.sh
 
 bench: setup-tests ## paired benchmarks against peers
 	@./bench/run.sh
