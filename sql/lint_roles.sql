@@ -91,6 +91,21 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
        AND (c.name = 'row_security' AND c.value IN ('off', 'false', 'no', '0')
          OR c.name = 'session_replication_role' AND c.value <> 'origin'
          OR c.name = 'tally.scope'
-         OR c.name = 'search_path' AND c.value ~ '(^|[ ,])pg_temp *,');
+         OR c.name = 'search_path' AND c.value ~ '(^|[ ,])pg_temp *,')
+    UNION ALL
+    -- What the server's own files say is shown to superusers and members of pg_read_all_settings; others aren't told.
+    SELECT 'library_not_preloaded', 'role', NULL, b.rolname::text,
+           pg_catalog.format('role %I acts for tenants, and neither its sessions nor the server load pg_tally when they begin', b.rolname),
+           pg_catalog.format('ALTER ROLE %I SET session_preload_libraries = ''pg_tally'';', b.rolname)
+      FROM bound AS b
+     WHERE b.is_confined AND NOT b.is_gone
+       AND EXISTS (SELECT FROM pg_catalog.pg_settings AS s WHERE s.name = 'shared_preload_libraries')
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings AS s
+                        WHERE s.name IN ('shared_preload_libraries', 'session_preload_libraries') AND s.setting ~ '\mpg_tally\M'
+                          AND s.source NOT IN ('database', 'user', 'database user'))
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
+                        WHERE s.setrole IN (0, b.id)
+                          AND s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
+                          AND c.setting ~ '^session_preload_libraries=.*\mpg_tally\M');
   END;
 COMMENT ON FUNCTION tally.lint_roles() IS 'findings of tally.lint() about roles, bindings and their settings';

@@ -1,7 +1,7 @@
 -- What tally.lint() looks for. Each rule is one way in which isolation could be undone; src of each is lint_*.sql.
 
 CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, OUT description text)
-  RETURNS SETOF record ROWS 50
+  RETURNS SETOF record ROWS 51
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -78,6 +78,8 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Replication isn''t subject to row security.'),
       ('role_setting', 'ERROR', 'A role or database setting weakens isolation',
        'row_security, session_replication_role, plan and path settings and a preset scope take effect before anybody enters one.'),
+      ('library_not_preloaded', 'WARN', 'Roles act for tenants and the library is not preloaded',
+       'Until a session has called one of pg_tally''s functions, EXPLAIN isn''t refused to it: plans tell about other tenants'' rows.'),
       ('view_owner_bypasses_rls', 'ERROR', 'A view reads protected tables with the rights of an owner who bypasses row security',
        'A view without security_invoker reads with its owner''s rights.'),
       ('materialized_view', 'ERROR', 'A materialized view holds rows of protected tables',

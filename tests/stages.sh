@@ -14,7 +14,6 @@ stage_clippy() {
 }
 stage_dependencies() { ./tests/dependencies.sh; }
 stage_other-versions() { ./tests/other-versions.sh; }
-stage_unit() { cargo test --locked --no-fail-fast --profile harness -p tally-core -p tally-workload -p tally-bench; }
 stage_pgspot() { ./tests/pgspot.sh; }
 stage_unit() { cargo test --locked --no-fail-fast --profile harness -p tally-core -p tally-schema -p tally-workload -p tally-bench; }
 stage_build() { ./pgrx-config/install-extension.sh; ./tests/template-database.sh; }

@@ -1,7 +1,7 @@
 //! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
 //! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
 //!
-//! Usage: tally-bench [rounds [ingest|doors|rollups|sketches|dashboards|funnels|retention]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+//! Usage: tally-bench [rounds [ingest|doors|rollups|sketches|dashboards|funnels|retention|scopes]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
 
 mod contender;
 mod dashboards;
@@ -10,6 +10,7 @@ mod funnels;
 mod pairing;
 mod retention;
 mod rollups;
+mod scopes;
 mod sketches;
 
 use contender::{Batch, Contender};
@@ -55,6 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if only.as_deref().is_none_or(|only| only == "retention") {
         retention::measure(&mut client, &config()?, rounds)?;
+    }
+    if only.as_deref().is_none_or(|only| only == "scopes") {
+        scopes::compare(&mut client, &config()?, rounds)?;
     }
     Ok(())
 }

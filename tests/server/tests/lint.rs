@@ -148,6 +148,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("data_role_member", "spare", "GRANT pg_execute_server_program TO $spare"),
     ("data_role_member", "spare", "GRANT pg_read_server_files TO $spare"),
     ("replication_role", "spare", "ALTER ROLE $spare REPLICATION"),
+    ("library_not_preloaded", "app", "ALTER DATABASE $database RESET session_preload_libraries"),
     ("role_setting", "app", "ALTER ROLE $app SET row_security = off"),
     ("role_setting", "app", "ALTER ROLE $app IN DATABASE $database SET session_replication_role = replica"),
     ("role_setting", "test_lint", "ALTER DATABASE $database SET row_security = off"),
@@ -242,7 +243,7 @@ fn clean(database: &mut Database) -> (Client, Vec<(&'static str, String)>) {
     let (owner, app) = (&roles[0].1, &roles[1].1);
     admin
         .batch_execute(&format!(
-            "SELECT tally.bind_role('{app}', 'a');
+            "SELECT tally.bind_role('{app}', 'a'); ALTER DATABASE {} SET session_preload_libraries = pg_tally;
              CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
              CREATE TABLE shop.orders (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
              CREATE TABLE shop.item (tenant_id text NOT NULL, id int, FOREIGN KEY (tenant_id, id) REFERENCES shop.orders);
@@ -253,7 +254,8 @@ fn clean(database: &mut Database) -> (Client, Vec<(&'static str, String)>) {
              CREATE FUNCTION shop.harmless() RETURNS int LANGUAGE sql AS 'SELECT 1';
              SELECT tally.protect('shop.orders'), tally.protect('shop.item'), tally.protect('shop.lone'), tally.protect('shop.part');
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO {app};
-             RESET ROLE; CREATE VIEW shop.safe WITH (security_invoker = true) AS SELECT * FROM tally.events"
+             RESET ROLE; CREATE VIEW shop.safe WITH (security_invoker = true) AS SELECT * FROM tally.events",
+            database.name()
         ))
         .unwrap();
     (admin, roles)

@@ -1,0 +1,177 @@
+//! What a scope costs: entering one by each of the three ways, and row security over a query that names its tenant.
+
+use crate::pairing::spread;
+use postgres::{Client, Config, NoTls, Statement};
+use std::error::Error;
+use std::time::Instant;
+use tally_workload::{Workload, json_array};
+
+const EVENTS: usize = 200_000;
+/// Executions of each statement in a round; their median is the round's time.
+const REPEATS: usize = 301;
+
+const ROLES: &str = "
+    DO $$ BEGIN
+      FOR number IN 1 .. 3 LOOP
+        BEGIN EXECUTE 'CREATE ROLE tally_bench_' || (ARRAY['bound','trusted','pool'])[number] || ' LOGIN';
+        EXCEPTION WHEN duplicate_object THEN NULL; END;
+      END LOOP;
+    END $$;
+    GRANT tally_reader TO tally_bench_bound, tally_bench_trusted, tally_bench_pool;
+    SELECT tally.trust_role('tally_bench_trusted'), tally.pool_role('tally_bench_pool')";
+
+/// Median microseconds of a statement, each in a transaction of its own whose other statements aren't timed.
+fn microseconds(
+    client: &mut Client,
+    prepare: impl Fn(&mut Client) -> Result<String, Box<dyn Error>>,
+    statement: &Statement,
+) -> Result<f64, Box<dyn Error>> {
+    let mut times = Vec::new();
+    for _ in 0..REPEATS {
+        client.batch_execute("BEGIN")?;
+        let parameter = prepare(client)?;
+        let began = Instant::now();
+        if statement.params().is_empty() {
+            client.query(statement, &[])?;
+        } else {
+            client.query(statement, &[&parameter])?;
+        }
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+        client.batch_execute("COMMIT")?;
+    }
+    Ok(spread(&times)[1])
+}
+
+/// Runs `rounds` rounds.
+pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<(), Box<dyn Error>> {
+    client.batch_execute("SET client_min_messages = warning; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
+    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
+    let workload = Workload { seed: 7, events: EVENTS, ..Workload::default() };
+    for batch in workload.batches(10_000) {
+        client.execute("SELECT tally.ingest($1::text)", &[&json_array(&batch)])?;
+    }
+    while client.query_one("SELECT tally.fold('usage')", &[])?.get::<_, i64>(0) > 0 {}
+    client.batch_execute("VACUUM ANALYZE")?;
+    client.batch_execute(ROLES)?;
+    let busiest = "SELECT tenant_id, count(*) FROM tally.events GROUP BY 1 ORDER BY 2 DESC LIMIT 1";
+    let row = client.query_one(busiest, &[])?;
+    let (tenant, events): (String, i64) = (row.get(0), row.get(1));
+    client.execute("SELECT tally.bind_role('tally_bench_bound', $1)", &[&tenant])?;
+    let signer = Signer::new(client, &tenant)?;
+    let login = |role: &str| config.clone().user(role).connect(NoTls);
+    let (mut bound, mut trusted, mut pool) =
+        (login("tally_bench_bound")?, login("tally_bench_trusted")?, login("tally_bench_pool")?);
+
+    let nothing = |_: &mut Client| Ok(String::new());
+    let empty = trusted.prepare("SELECT 1")?;
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); 4];
+    for round in 0..=rounds {
+        let named = tenant.clone();
+        let enter = trusted.prepare("SELECT tally.enter($1)")?;
+        let by_token = pool.prepare("SELECT tally.enter($1)")?;
+        let of_login = bound.prepare("SELECT tally.current_tenant()")?;
+        let taken = [
+            microseconds(&mut trusted, nothing, &empty)?,
+            microseconds(&mut bound, nothing, &of_login)?,
+            microseconds(&mut trusted, |_| Ok(named.clone()), &enter)?,
+            microseconds(&mut pool, |client| signer.token(client), &by_token)?,
+        ];
+        if round > 0 {
+            times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(taken));
+        }
+    }
+    println!(
+        "\nentering a scope, {rounds} rounds, one client, prepared; microseconds over SELECT 1, least–greatest"
+    );
+    let names =
+        ["(SELECT 1)", "bound: the scope of the login", "trusted: enter(tenant)", "pool: enter(token)"];
+    let wanted = [None, Some(10.0), None, Some(150.0)];
+    let over: Vec<Vec<f64>> = times
+        .iter()
+        .enumerate()
+        .map(|(way, all)| {
+            all.iter().zip(&times[0]).map(|(own, base)| if way == 0 { *own } else { own - base }).collect()
+        })
+        .collect();
+    for ((name, over), wanted) in names.iter().zip(&over).zip(wanted) {
+        let [least, middle, greatest] = spread(over);
+        let wanted = wanted.map_or(String::new(), |most| format!("  wanted at most {most}"));
+        println!("  {name:<32} {middle:>8.1}  ({least:.1}–{greatest:.1}){wanted}");
+    }
+
+    println!(
+        "\nrow security of one tenant's login over a literal predicate, {events} of {EVENTS} events; milliseconds"
+    );
+    for (what, query) in [
+        ("raw, whole tenant", "SELECT name, count(*) FROM tally.events WHERE TENANT GROUP BY 1"),
+        (
+            "raw, one day",
+            "SELECT count(*) FROM tally.events WHERE TENANT AND occurred_at >= (SELECT max(occurred_at) - interval '1 day' FROM tally.events WHERE TENANT)",
+        ),
+        ("rollup by day", "SELECT bucket, sum(events) FROM tally.usage_day WHERE TENANT GROUP BY 1"),
+    ] {
+        let scoped =
+            bound.prepare(&query.replace("WHERE TENANT AND", "WHERE").replace("WHERE TENANT", ""))?;
+        let literal = client.prepare(&query.replace("TENANT", &format!("tenant_id = '{tenant}'")))?;
+        assert_eq!(bound.query(&scoped, &[])?.len(), client.query(&literal, &[])?.len());
+        let mut ratios = Vec::new();
+        let mut milliseconds = [Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            let mut taken = [Vec::new(), Vec::new()];
+            for _ in 0..15 {
+                for (side, times) in taken.iter_mut().enumerate() {
+                    let began = Instant::now();
+                    if side == 0 {
+                        bound.query(&scoped, &[])?
+                    } else {
+                        client.query(&literal, &[])?
+                    };
+                    times.push(began.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+            if round > 0 {
+                let [scoped, literal] = [spread(&taken[0])[1], spread(&taken[1])[1]];
+                ratios.push(scoped / literal);
+                milliseconds[0].push(scoped);
+                milliseconds[1].push(literal);
+            }
+        }
+        let [least, middle, greatest] = spread(&ratios);
+        println!(
+            "  {what:<20} {:>8.2} / {:>8.2} = {middle:.2} ({least:.2}–{greatest:.2}), wanted at most 1.10",
+            spread(&milliseconds[0])[1],
+            spread(&milliseconds[1])[1]
+        );
+    }
+    Ok(())
+}
+
+/// Signs tokens for the pool role.
+struct Signer {
+    key: ed25519_dalek::SigningKey,
+    tenant: String,
+    audience: String,
+}
+
+impl Signer {
+    fn new(client: &mut Client, tenant: &str) -> Result<Self, Box<dyn Error>> {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+        client.execute("SELECT tally.register_key('bench', $1)", &[&&key.verifying_key().to_bytes()[..]])?;
+        let audience = client.query_one("SELECT tally.token_audience()", &[])?.get(0);
+        Ok(Self { key, tenant: tenant.to_owned(), audience })
+    }
+
+    fn token(&self, client: &mut Client) -> Result<String, Box<dyn Error>> {
+        use ed25519_dalek::Signer as _;
+        let nonce: String = client.query_one("SELECT tally.challenge()", &[])?.get(0);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let claims = format!(
+            r#"{{"v":1,"kid":"bench","tenant":"{}","aud":"{}","role":"tally_bench_pool","nonce":"{nonce}","iat":{now},"exp":{}}}"#,
+            self.tenant,
+            self.audience,
+            now + 30
+        );
+        let text = format!("{}{}", tally_core::token::PREFIX, tally_core::token::encode(claims.as_bytes()));
+        Ok(format!("{text}.{}", tally_core::token::encode(&self.key.sign(text.as_bytes()).to_bytes())))
+    }
+}
