@@ -7,10 +7,10 @@ export PG_MAJOR
 
 CLUSTER := ./pgrx-config/cluster.sh
 LINTS := fmt dependencies clippy other-versions
-TIERS := unit build regress isolation server server-log
+TIERS := unit pgspot build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build install demo psql stop lint test check bench accept reference clean
+.PHONY: help setup setup-tests build install demo psql stop lint test check package release bench accept reference clean
 .NOTPARALLEL:
 
 help: ## list the commands
@@ -47,6 +47,12 @@ test: setup-tests ## run every tier of tests
 check: setup-tests ## what CI runs: lint, then every tier, fastest first
 	@./tests/stages.sh $(LINTS) $(TIERS)
 
+package: build ## make a Debian package in target/package
+	@./packaging/deb.sh
+
+release: build ## freeze the install script of the version in Cargo.toml (docs/runbooks/release.md)
+	@./packaging/release.sh
+
 bench: setup-tests ## paired benchmarks against peers
 	@./bench/run.sh
 
@@ -54,7 +60,7 @@ accept: ## take a SQL test's present output for the expected: make accept TIER=r
 	@./tests/template-database.sh && ./tests/sql-tier.sh $(or $(TIER),regress) --accept $(TEST)
 
 reference: build ## write docs/sql-reference.md from what is installed
-	@./tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference the_reference
+	@./tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference --test privileges the_reference
 
 clean: ## stop the clusters and remove them, the server copy and all build output
 	@./pgrx-config/remove.sh

@@ -163,7 +163,7 @@ fn prometheus_queries_have_the_columns_that_they_declare() {
     let mut queries = 0;
     let mut declared: Vec<String> = vec![];
     let mut found: Vec<String> = vec![];
-    let mut compare = |declared: &mut Vec<String>, found: &[String]| {
+    let compare = |declared: &mut Vec<String>, found: &[String]| {
         assert_eq!(declared, found);
         declared.clear();
     };

@@ -1,0 +1,86 @@
+//! Locks that don't come, and a clock that steps back: an error with its own SQLSTATE, nothing half done, and a retry counts
+//! everything once.
+
+use postgres::Client;
+use tally_server_tests::{Database, ingest, json_array};
+
+fn batch(from: usize, count: usize, padding: usize) -> String {
+    let events: Vec<String> = (from..from + count)
+        .map(|n| {
+            format!(
+                r#"{{"tenant_id":"t{}","account_id":"a","name":"n{}","user_id":"u{}","event_id":"00000000-0000-4000-8000-{n:012}","occurred_at":"2026-0{}-01T00:00:00Z","properties":{{"value":{n},"text":"{}"}}}}"#,
+                n % 3, n % 4, n % 50, 1 + n % 3, format!("{n:x}").repeat(padding)
+            )
+        })
+        .collect();
+    json_array(events.iter().map(String::as_str))
+}
+
+fn assert_counted(client: &mut Client, events: usize) {
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let row = transaction
+        .query_one(
+            "SELECT (SELECT count(*) FROM tally.events), (SELECT count(*) FROM tally.event_key),
+                    (SELECT sum(events)::int8 FROM tally.usage_day), (SELECT count(*) FROM tally.verify_rollup('usage'))",
+            &[],
+        )
+        .unwrap();
+    let events = events as i64;
+    assert_eq!((row.get(0), row.get(1), row.get(2), row.get(3)), (events, events, events, 0_i64));
+}
+
+#[test]
+fn a_lock_that_does_not_come_is_an_error_and_nothing_else() {
+    let database = Database::new("locked");
+    let (mut client, mut holder) = (database.superuser(), database.superuser());
+    let mut declaring = holder.transaction().unwrap();
+    declaring.batch_execute("SELECT tally.create_rollup('slow', '{day}', ARRAY['count(*) AS n'])").unwrap();
+    client.batch_execute("SET lock_timeout = '50ms'").unwrap();
+    let refused = ingest(&mut client, &batch(0, 100, 1)).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "55P03", "{refused}");
+    declaring.commit().unwrap();
+    assert_eq!(ingest(&mut client, &batch(0, 100, 1)).unwrap().accepted, 100);
+    // Housekeeping notes it and does what it can.
+    let mut folding = holder.transaction().unwrap();
+    folding.batch_execute("LOCK TABLE tally.rollup IN ACCESS EXCLUSIVE MODE").unwrap();
+    assert!(client.batch_execute("CALL tally.maintain()").is_err(), "it can't even read what there is to do");
+    folding.rollback().unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert_counted(&mut client, 100);
+}
+
+/// Nothing is decided by the order of two readings of the clock: what the clock said is moved in the tables instead, which
+/// is the same to whoever reads it afterwards.
+#[test]
+fn a_clock_that_steps_back_moves_no_horizon_back() {
+    let database = Database::new("clock");
+    let mut client = database.superuser();
+    assert_eq!(ingest(&mut client, &batch(0, 100, 1)).unwrap().accepted, 100);
+    client.batch_execute("SELECT tally.set_retention('t0', '1 day')").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    // Yesterday's clock had been a year ahead: batches, folds and horizons from the future.
+    client
+        .batch_execute(
+            "UPDATE tally.tenant_horizon SET raw_from = raw_from + interval '1 year', pruned_from = pruned_from + interval '1 year';
+             UPDATE tally.ingest_batch SET ingested_at = ingested_at + interval '1 year', batch_id = batch_id + (31536000000::int8 << 22);
+             UPDATE tally.rollup_fold SET last_fold_at = last_fold_at + interval '1 year';
+             UPDATE tally.maintenance SET started_at = started_at + interval '1 year', finished_at = finished_at + interval '1 year'",
+        )
+        .unwrap();
+    let horizon = "SELECT raw_from::text FROM tally.tenant_horizon WHERE tenant_id = 't0'";
+    let before: String = client.query_one(horizon, &[]).unwrap().get(0);
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(client.query_one(horizon, &[]).unwrap().get::<_, String>(0), before);
+    // What was counted stays counted, and new events of others come in.
+    let again = ingest(&mut client, &batch(0, 100, 1)).unwrap();
+    assert_eq!((again.accepted, again.duplicates, again.rejected), (0, 66, 34));
+    assert_eq!(ingest(&mut client, &batch(1000, 99, 1)).unwrap().accepted, 66);
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let total: i64 =
+        transaction.query_one("SELECT sum(events)::int8 FROM tally.usage_day", &[]).unwrap().get(0);
+    assert_eq!(total, 166);
+    assert!(transaction.query("SELECT * FROM tally.health()", &[]).unwrap().len() > 8);
+}
