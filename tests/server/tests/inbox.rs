@@ -279,5 +279,4 @@ fn a_copy_of_any_length_needs_bounded_memory() {
     let (early, late) = seen.split_at(seen.len() / 2);
     let (early, late) = (*early.iter().max().unwrap(), *late.iter().max().unwrap());
     assert!(late < early * 11 / 10, "{before}, {seen:?}");
-}, {seen:?}");
 }
