@@ -7,7 +7,7 @@ export PG_MAJOR
 
 CLUSTER := ./pgrx-config/cluster.sh
 LINTS := fmt dependencies clippy other-versions
-TIERS := unit build regress isolation server server-log
+TIERS := unit pgspot build regress isolation server server-log
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests build install demo psql stop lint test check package release bench accept reference clean
@@ -60,7 +60,7 @@ accept: ## take a SQL test's present output for the expected: make accept TIER=r
 	@./tests/template-database.sh && ./tests/sql-tier.sh $(or $(TIER),regress) --accept $(TEST)
 
 reference: build ## write docs/sql-reference.md from what is installed
-	@./tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference the_reference
+	@./tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference --test privileges the_reference
 
 clean: ## stop the clusters and remove them, the server copy and all build output
 	@./pgrx-config/remove.sh

@@ -5,6 +5,8 @@ CREATE FUNCTION tally.active_users(days daterange, unit text DEFAULT 'user',
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
+  SET enable_sort = off
+  SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -21,14 +23,24 @@ BEGIN
       MESSAGE = 'days must be a range with a first and a last day',
       HINT = 'such as daterange(''2026-01-01'', ''2026-02-01''), which ends before its upper bound';
   END IF;
+  -- As in tally.retention.
   IF active_users.unit = 'user' THEN
-    SELECT tally.active_counts(p.tenant_id, p.user_id, p.days, first_day, end_day) INTO counts
-      FROM (SELECT a.tenant_id, a.user_id, a.days FROM tally.user_activity_part AS a
-             WHERE a.user_id IS NOT NULL AND a.bucket BETWEEN first_year AND end_at ORDER BY a.tenant_id, a.user_id) AS p;
+    WITH pending AS MATERIALIZED (
+      SELECT tally.unit_parts(a.tenant_id, a.user_id, a.days, 2) AS parts FROM tally.user_activity_pending AS a
+       WHERE a.user_id IS NOT NULL AND a.bucket BETWEEN first_year AND end_at
+    ), folded AS MATERIALIZED (
+      SELECT tally.active_counts(p.tenant_id, p.user_id, p.days, first_day, end_day, (SELECT parts FROM pending)) AS numbers
+        FROM (SELECT a.tenant_id, a.user_id, a.days FROM tally.user_activity_year_base AS a
+               WHERE a.user_id IS NOT NULL AND a.bucket BETWEEN first_year AND end_at ORDER BY a.tenant_id, a.user_id) AS p
+    )
+    SELECT coalesce(f.numbers, (SELECT tally.active_counts('', '', NULL, first_day, end_day, p.parts) FROM pending AS p))
+      INTO counts FROM folded AS f;
   ELSE
-    SELECT tally.active_counts(p.tenant_id, p.account_id, p.days, first_day, end_day) INTO counts
-      FROM (SELECT a.tenant_id, a.account_id, tally.union_days(a.days) AS days FROM tally.user_activity_part AS a
-             WHERE a.bucket BETWEEN first_year AND end_at GROUP BY 1, 2 ORDER BY 1, 2) AS p;
+    SELECT tally.active_counts(p.tenant_id, p.account_id, p.days, first_day, end_day, NULL) INTO counts
+      FROM (SELECT g.* FROM (
+              SELECT a.tenant_id, a.account_id, tally.union_days(a.days) AS days FROM tally.user_activity_part AS a
+               WHERE a.bucket BETWEEN first_year AND end_at GROUP BY 1, 2 OFFSET 0) AS g
+             ORDER BY g.tenant_id, g.account_id) AS p;
   END IF;
   counts := coalesce(counts, array_fill(0::int8, ARRAY[3 * (end_day - first_day)]));
   RETURN QUERY

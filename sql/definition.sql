@@ -55,7 +55,8 @@ DECLARE
   kinds  constant jsonb := '{
     "events": {"event": "string"},
     "units": {"event": "string", "unit": "string", "approximate": "boolean"},
-    "sum": {"event": "string", "property": "string!"},
+    "sum": {"event": "string", "property": "string!", "missing": "string", "outliers": "object"},
+    "mean": {"event": "string", "property": "string!", "missing": "string", "outliers": "object"},
     "funnel": {"steps": "array!", "window": "string!", "unit": "string", "strict": "boolean", "any_order": "boolean", "hold": "string", "exclude": "array"},
     "activation": {"start": "string", "activation": "string!", "window": "string!", "unit": "string"},
     "retention": {"start": "string", "return": "string", "grain": "string!", "period": "number!", "unit": "string", "rolling": "boolean"},
@@ -70,7 +71,7 @@ BEGIN
   END IF;
   IF fields IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('%s is no kind of metric', coalesce(quote_ident(kind), 'null')),
-      HINT = 'the definition is an object whose "kind" is events, units, sum, funnel, activation or retention';
+      HINT = 'the definition is an object whose "kind" is events, units, sum, mean, funnel, activation or retention';
   END IF;
   SELECT coalesce(f.key, d.key) INTO wrong
     FROM jsonb_each(definition - 'kind') AS d FULL JOIN jsonb_each_text(fields) AS f USING (key)
@@ -87,6 +88,14 @@ BEGIN
      OR (definition ->> 'at_least')::numeric NOT BETWEEN 1 AND 1000000000 OR (definition ->> 'at_least')::numeric % 1 <> 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'period and at_least must be whole numbers, period from 0 and at_least from 1',
       HINT = 'period counts days, weeks or months after the one in which a unit began';
+  END IF;
+  IF coalesce(definition ->> 'missing', 'skip') NOT IN ('skip', 'zero')
+     OR definition -> 'outliers' - ARRAY['treat', 'least', 'greatest'] <> '{}'
+     OR coalesce(definition -> 'outliers' ->> 'treat', CASE WHEN definition ? 'outliers' THEN '' ELSE 'drop' END) NOT IN ('drop', 'clamp')
+     OR coalesce(jsonb_typeof(definition -> 'outliers' -> 'least'), 'number') <> 'number'
+     OR coalesce(jsonb_typeof(definition -> 'outliers' -> 'greatest'), 'number') <> 'number' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'the treatment of missing values or outliers is none',
+      HINT = 'missing is skip or zero; outliers is {"treat": "drop" or "clamp", "least": number, "greatest": number}';
   END IF;
   IF definition ->> 'unit' = 'account' AND (definition -> 'approximate')::boolean THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'accounts are counted exactly',
@@ -172,7 +181,12 @@ BEGIN
   RETURN format('%s, version %s: ', metric.metric_name, metric.version) || CASE d ->> 'kind'
     WHEN 'events' THEN format('the number of %s', event)
     WHEN 'units' THEN format('the %s number of distinct %s with %s', CASE WHEN (d -> 'approximate')::boolean THEN 'estimated' ELSE 'exact' END, unit, event)
-    WHEN 'sum' THEN format('the sum of the property "%s" over %s, where it is a number', d ->> 'property', event)
+    WHEN 'sum', 'mean' THEN format('the %s of the property "%s" over %s, %s%s', d ->> 'kind', d ->> 'property', event,
+      CASE d ->> 'missing' WHEN 'zero' THEN 'as 0 where it is not a number' ELSE 'where it is a number' END,
+      CASE d -> 'outliers' ->> 'treat'
+        WHEN 'drop' THEN format(', leaving out what is below %s or above %s', coalesce(d -> 'outliers' ->> 'least', 'nothing'), coalesce(d -> 'outliers' ->> 'greatest', 'nothing'))
+        WHEN 'clamp' THEN format(', no less than %s and no more than %s', coalesce(d -> 'outliers' ->> 'least', 'it is'), coalesce(d -> 'outliers' ->> 'greatest', 'it is'))
+        ELSE '' END)
     WHEN 'funnel' THEN format('of the %s that did "%s" in the range, the share that went on to %s%s, all within %s of the first step%s%s', unit,
       (SELECT s.label FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step = 1),
       (SELECT coalesce(string_agg(format('"%s"', s.label), ', then ' ORDER BY s.step), 'nothing more') FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step > 1),
@@ -180,7 +194,7 @@ BEGIN
       ', with the same "' || (d ->> 'hold') || '" throughout',
       (SELECT format(', and without %s between', string_agg(format('"%s"', x), ' or ')) FROM jsonb_array_elements_text(d -> 'exclude') AS x HAVING count(*) > 0))
     WHEN 'activation' THEN format('of the %s whose first %s is in the range, the share with event "%s" within %s of it', unit, start, d ->> 'activation', d ->> 'window')
-    WHEN 'retention' THEN format('of the %s whose first %s is in the range and lies %s or more %ss before its end, the share with a later %s in %s %s (UTC) after the one in which they began%s',
+    WHEN 'retention' THEN format('of the %s whose first %s is in the range and lies %s or more %ss before its end, the share with an %s in %s %s (UTC) after the one in which they began%s',
       unit, start, d ->> 'period', d ->> 'grain', coalesce('event "' || (d ->> 'return') || '"', 'event'), d ->> 'grain', d ->> 'period', CASE WHEN (d -> 'rolling')::boolean THEN ', or after that' ELSE '' END)
   END;
 END
@@ -199,6 +213,8 @@ DECLARE
   metric tally.metric := tally.metric_definition(metric_value.name);
   d      jsonb := metric.definition;
   unit   text := coalesce(d ->> 'unit', 'user');
+  least_number    numeric := d -> 'outliers' ->> 'least';
+  greatest_number numeric := d -> 'outliers' ->> 'greatest';
 BEGIN
   PERFORM tally.check_metric_range(metric_value."from", metric_value."to");
   metric_name := metric.metric_name;
@@ -220,9 +236,17 @@ BEGIN
     RETURN;
   END IF;
   CASE d ->> 'kind'
-    WHEN 'events', 'sum' THEN
-      SELECT CASE d ->> 'kind' WHEN 'sum' THEN coalesce(sum(tally.property_number(e.properties, d ->> 'property')), 0) ELSE count(*) END INTO value FROM tally.events AS e
-       WHERE e.occurred_at >= metric_value."from" AND e.occurred_at < metric_value."to" AND (d ->> 'event' IS NULL OR e.name = d ->> 'event');
+    WHEN 'events', 'sum', 'mean' THEN
+      SELECT CASE d ->> 'kind' WHEN 'sum' THEN coalesce(sum(t.number), 0) WHEN 'mean' THEN avg(t.number) ELSE count(*) END INTO value
+        FROM (SELECT CASE WHEN n.number IS NOT NULL AND d -> 'outliers' ->> 'treat' = 'clamp'
+                          THEN least(greatest(n.number, least_number), greatest_number) ELSE n.number END AS number
+                FROM (SELECT coalesce(tally.property_number(e.properties, d ->> 'property'),
+                                      CASE d ->> 'missing' WHEN 'zero' THEN 0 END) AS number
+                        FROM tally.events AS e
+                       WHERE e.occurred_at >= metric_value."from" AND e.occurred_at < metric_value."to"
+                         AND (d ->> 'event' IS NULL OR e.name = d ->> 'event')) AS n
+               WHERE d -> 'outliers' ->> 'treat' IS DISTINCT FROM 'drop'
+                  OR NOT coalesce(n.number < least_number, false) AND NOT coalesce(n.number > greatest_number, false)) AS t;
     WHEN 'units' THEN
       SELECT count(*) INTO value FROM tally.did_at_least(d ->> 'event', 1, metric_value."from", metric_value."to", unit) AS u;
     WHEN 'funnel' THEN
@@ -240,6 +264,34 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.metric_value(text, timestamptz, timestamptz) IS 'a declared metric over a range in the present scope, with what tells how it came about; stderror is in units of the value';
+
+CREATE FUNCTION tally.metric_series(name text, "from" timestamptz, "to" timestamptz, grain text DEFAULT 'day',
+    OUT period timestamptz, OUT value numeric, OUT exact boolean, OUT stderror float8, OUT as_of timestamptz,
+    OUT definition_hash text)
+  RETURNS SETOF record
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+  step interval;
+BEGIN
+  PERFORM tally.check_metric_range(metric_series."from", metric_series."to"), tally.check_metric_grain(metric_series.grain);
+  step := ('1 ' || metric_series.grain)::interval;
+  IF (metric_series."to" - metric_series."from") / 2000 > step THEN
+    RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = 'the range has more than 2000 periods',
+      HINT = 'choose a coarser grain or a shorter range';
+  END IF;
+  RETURN QUERY
+    SELECT p.start, v.value, v.exact, v.stderror, v.as_of, v.definition_hash
+      FROM generate_series(date_trunc(metric_series.grain, metric_series."from"), metric_series."to" - interval '1 microsecond', step) AS p (start)
+     CROSS JOIN LATERAL tally.metric_value(metric_series.name, greatest(p.start, metric_series."from"), least(p.start + step, metric_series."to")) AS v
+     ORDER BY p.start;
+END
+$$;
+COMMENT ON FUNCTION tally.metric_series(text, timestamptz, timestamptz, text) IS
+  'a declared metric of each day, week or month (UTC) of a range, in the present scope; the first and last as far as the range reaches';
 
 CREATE FUNCTION tally.cohort_members(name text, "from" timestamptz, "to" timestamptz, OUT tenant_id text, OUT unit_id text,
     OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz, OUT as_of timestamptz, OUT definition_hash text)
@@ -266,8 +318,8 @@ ALTER FUNCTION tally.define_metric(text, jsonb) OWNER TO tally_owner;
 ALTER FUNCTION tally.define_cohort(text, jsonb) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
   tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.cohort_members(text, timestamptz, timestamptz) FROM PUBLIC;
+  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.check_definition(text, jsonb), tally.funnel_steps(jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.cohort_members(text, timestamptz, timestamptz) TO tally_reader;
+  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz) TO tally_reader;

@@ -9,11 +9,11 @@ SELECT tally.create_rollup('user_activity',
                       'min(occurred_at) AS first_at',
                       'max(occurred_at) AS last_at',
                       'days(occurred_at) AS days']);
--- By user first: what is to be known of a user is read in the order of users, without sorting them. Which columns a
--- unique key has matters to a fold, not their order.
+-- By user first, and with the days: what is to be known of users is read in their order from the index alone, without
+-- sorting them. Which columns a unique key has matters to a fold, not their order.
 ALTER TABLE tally.user_activity_year_base DROP CONSTRAINT user_activity_year_key;
 ALTER TABLE tally.user_activity_year_base ADD CONSTRAINT user_activity_year_key
-  UNIQUE NULLS NOT DISTINCT (tenant_id, user_id, name, account_id, bucket);
+  UNIQUE NULLS NOT DISTINCT (tenant_id, user_id, name, account_id, bucket) INCLUDE (days);
 SELECT pg_catalog.pg_extension_config_dump('tally.user_activity_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.user_activity_year_base', '');
 

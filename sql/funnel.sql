@@ -55,6 +55,7 @@ DECLARE
   names    text[];
   unit_id  text := CASE funnel.unit WHEN 'user' THEN 'e.user_id' ELSE 'e.account_id' END;
   excluded text;
+  counts   int8[];
 BEGIN
   PERFORM tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
           tally.check_metric_unit(funnel.unit);
@@ -62,7 +63,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'an order can''t be both strict and any',
       HINT = 'leave out strict or any_order';
   END IF;
-  SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), array_agg(DISTINCT s.event_name)
+  SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), ARRAY(SELECT n.event_name FROM tally.funnel_steps(funnel.steps) AS n GROUP BY n.event_name ORDER BY min(n.step))
     INTO number, labels, names FROM tally.funnel_steps(funnel.steps) AS s;
   SELECT x INTO excluded FROM unnest(funnel.exclude) AS x WHERE x = ANY (names) LIMIT 1;
   IF FOUND THEN
@@ -71,13 +72,37 @@ BEGIN
       HINT = 'an excluded event ends the attempt, so it can''t be a step of it';
   END IF;
   -- For each name of an event the steps that it fits, as bits; bit 31 excludes.
-  SELECT string_agg(format('WHEN %L THEN %s', m.event_name, m.bits), ' ') INTO masks
-    FROM (SELECT s.event_name, string_agg(
+  SELECT string_agg(format('WHEN %L THEN %s', m.event_name, m.bits), ' ' ORDER BY m.first_step) INTO masks
+    FROM (SELECT s.event_name, min(s.step) AS first_step, string_agg(
                    CASE WHEN s.condition IS NULL THEN (1 << s.step - 1)::text
                         ELSE format('CASE WHEN e.properties @> %L THEN %s ELSE 0 END', s.condition, 1 << s.step - 1)
                    END, ' | ') AS bits
             FROM tally.funnel_steps(funnel.steps) AS s GROUP BY s.event_name
-          UNION ALL SELECT x, '-2147483648' FROM (SELECT DISTINCT unnest(funnel.exclude)) AS d (x)) AS m;
+          UNION ALL SELECT x, 32, '-2147483648' FROM (SELECT DISTINCT unnest(funnel.exclude)) AS d (x)) AS m;
+  -- Without properties that make groups, all events are counted in one pass; of very many, unit by unit, which can spill.
+  IF funnel.hold IS NULL AND funnel.breakdown IS NULL
+     AND (SELECT coalesce(sum(c.reltuples), 0) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+           WHERE i.inhparent = 'tally.events'::regclass) < 20000000 THEN
+    EXECUTE format($query$
+      SELECT tally.funnel_counts($1, $4, e.tenant_id, %1$s, e.occurred_at, $5, (CASE e.name %2$s ELSE 0 END)%3$s)
+        FROM tally.events AS e
+       WHERE e.occurred_at >= $2 AND e.occurred_at < $6 AND %1$s IS NOT NULL %4$s
+      $query$, unit_id, masks,
+      CASE WHEN funnel.any_order THEN '' ELSE ' & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END' END,
+      CASE WHEN funnel.strict THEN '' ELSE format(' AND e.name = ANY (%L::text[])', names || funnel.exclude) END)
+      INTO counts
+     USING funnel."window", funnel."from", funnel."to",
+           CASE WHEN funnel.strict THEN 'strict_order' WHEN funnel.any_order THEN 'any_order' ELSE '' END, number,
+           CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END;
+    RETURN QUERY
+      SELECT NULL::text, n, labels[n], coalesce(counts[3 * n - 2], 0),
+             coalesce(counts[3 * n - 2], 0) / nullif(counts[1], 0)::float8,
+             coalesce(counts[3 * n - 2], 0) / nullif(counts[3 * greatest(n - 1, 1) - 2], 0)::float8,
+             coalesce(counts[3 * greatest(n - 1, 1) - 2] - counts[3 * n - 2], 0),
+             nullif(counts[3 * n - 1], -1) / 1000000::float8, nullif(counts[3 * n], -1) / 1000000::float8
+        FROM generate_series(1, number) AS n ORDER BY n;
+    RETURN;
+  END IF;
   RETURN QUERY EXECUTE format($query$
     WITH step_event AS %3$s (
       SELECT e.tenant_id, %1$s AS unit_id, %4$s AS held, e.occurred_at, %5$s AS trait,

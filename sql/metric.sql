@@ -8,10 +8,14 @@ CREATE FUNCTION tally.retention(start_event text, return_event text, grain text,
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
+  SET enable_sort = off
+  SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
   triangle int8[];
+  roles    text;
+  wanted   text;
 BEGIN
   PERFORM tally.check_metric_range(retention."from", retention."to"), tally.check_metric_grain(retention.grain),
           tally.check_metric_unit(retention.unit);
@@ -28,21 +32,31 @@ BEGIN
       MESSAGE = 'brackets must be numbers of periods from 0, each greater than the one before',
       HINT = 'each number begins a bracket that the next one ends, such as ARRAY[0, 1, 7, 30]';
   END IF;
-  -- Of a few accounts the sets are merged by account first; of many users they are read in order, and merged as they come.
-  EXECUTE format(CASE retention.unit WHEN 'user' THEN $query$
-    SELECT tally.retention_triangle(p.tenant_id, p.user_id, p.days, p.role, $1, $2, $3, $4, $5)
-      FROM (SELECT a.tenant_id, a.user_id, a.days, %s AS role FROM tally.user_activity_part AS a
-             WHERE a.user_id IS NOT NULL AND %s ORDER BY a.tenant_id, a.user_id) AS p
-    $query$ ELSE $query$
-    SELECT tally.retention_triangle(p.tenant_id, p.account_id, p.days, p.role, $1, $2, $3, $4, $5)
-      FROM (SELECT a.tenant_id, a.account_id, %s AS role, tally.union_days(a.days) AS days
-              FROM tally.user_activity_part AS a WHERE %s GROUP BY 1, 2, 3 ORDER BY 1, 2) AS p
-    $query$ END,
-    CASE WHEN retention.start_event IS NULL THEN '1' ELSE format('CASE a.name WHEN %L THEN 1 ELSE 0 END', retention.start_event) END
-      || ' | ' || CASE WHEN retention.return_event IS NULL THEN '2' ELSE format('CASE a.name WHEN %L THEN 2 ELSE 0 END', retention.return_event) END,
-    CASE WHEN retention.start_event IS NULL OR retention.return_event IS NULL THEN 'true'
-         ELSE format('a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END
-      || format(' AND a.bucket < %L::timestamptz', retention."to"))
+  roles := CASE WHEN retention.start_event IS NULL THEN '1' ELSE format('CASE a.name WHEN %L THEN 1 ELSE 0 END', retention.start_event) END
+    || ' | ' || CASE WHEN retention.return_event IS NULL THEN '2' ELSE format('CASE a.name WHEN %L THEN 2 ELSE 0 END', retention.return_event) END;
+  wanted := format('a.bucket < %L::timestamptz', retention."to")
+    || CASE WHEN retention.start_event IS NULL OR retention.return_event IS NULL THEN ''
+            ELSE format(' AND a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END;
+  -- Users are read in order from the index, and merged as they come, with the few that are pending. Of accounts, which
+  -- are fewer, the sets are merged first. Where nothing is folded yet a row of nobody brings in what is pending.
+  EXECUTE CASE retention.unit WHEN 'user' THEN format($query$
+    WITH pending AS MATERIALIZED (
+      SELECT tally.unit_parts(a.tenant_id, a.user_id, a.days, %1$s) AS parts
+        FROM tally.user_activity_pending AS a WHERE a.user_id IS NOT NULL AND %2$s
+    ), folded AS MATERIALIZED (
+      SELECT tally.retention_triangle(p.tenant_id, p.user_id, p.days, p.role, $1, $2, $3, $4, $5, (SELECT parts FROM pending)) AS triangle
+        FROM (SELECT a.tenant_id, a.user_id, a.days, %1$s AS role FROM tally.user_activity_year_base AS a
+               WHERE a.user_id IS NOT NULL AND %2$s ORDER BY a.tenant_id, a.user_id) AS p
+    )
+    SELECT coalesce(f.triangle, (SELECT tally.retention_triangle('', '', NULL, 0, $1, $2, $3, $4, $5, p.parts) FROM pending AS p))
+      FROM folded AS f
+    $query$, roles, wanted) ELSE format($query$
+    SELECT tally.retention_triangle(p.tenant_id, p.account_id, p.days, p.role, $1, $2, $3, $4, $5, NULL)
+      FROM (SELECT g.* FROM (
+              SELECT a.tenant_id, a.account_id, %1$s AS role, tally.union_days(a.days) AS days
+                FROM tally.user_activity_part AS a WHERE %2$s GROUP BY 1, 2, 3 OFFSET 0) AS g
+             ORDER BY g.tenant_id, g.account_id) AS p
+    $query$, roles, wanted) END
     INTO triangle
    USING retention.grain, (retention."from" AT TIME ZONE 'UTC')::date,
          ((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC')::date + 1, retention.kind, retention.brackets;

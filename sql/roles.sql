@@ -1,5 +1,8 @@
 -- Roles and the schema. Roles belong to the cluster, so another database may have made them already.
 
+-- From here to the end of the script: nobody's objects but Postgres' own can be meant by a name or an operator.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 DO $$
 DECLARE
   wanted name;

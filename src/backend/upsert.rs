@@ -36,7 +36,8 @@ impl Upsert {
             pg_sys::ExecOpenIndices(target, false);
             let dirty = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
             (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
-            let keys = vec![pg_sys::ScanKeyData::default(); (*(*index).rd_att).natts as usize];
+            // Without the columns that the index merely includes.
+            let keys = vec![pg_sys::ScanKeyData::default(); (*(*index).rd_index).indnkeyatts as usize];
             let scan = pg_sys::index_beginscan(
                 table,
                 index,

@@ -119,7 +119,7 @@ fn changed() -> SqlError {
 }
 
 /// Reads window, mode and number of steps.
-fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Result<Rule, SqlError> {
+pub fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Result<Rule, SqlError> {
     let refused = |message: &str, hint| SqlError { sqlstate: "22023", message: message.into(), hint };
     let Some(interval) = call.interval(window) else {
         return Err(refused(

@@ -4,4 +4,6 @@
 mod conditions;
 mod funnel_aggregate;
 mod retention_aggregate;
+mod unit_funnel;
+mod unit_parts;
 mod units;

@@ -1,6 +1,8 @@
 //! The aggregates over units: `retention_triangle` and `active_counts`. Their rows are parts of the units' activity, in order
-//! of unit, so that a unit's parts are merged as they come and nothing is kept of it after its last.
+//! of unit, so that a unit's parts are merged as they come and nothing is kept of it after its last. What can't be read in
+//! that order, pending rows, comes beside them, packed by `unit_parts`.
 
+use super::unit_parts::{Part, malformed, role};
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::array::{fixed_values, read_ints};
 use crate::backend::call::{Call, Outcome, SqlError, sql_function};
@@ -14,12 +16,18 @@ use tally_core::retention::{Actives, Kind, MAX_DAYS, MAX_PERIODS, Role, Triangle
 /// What is made of units that come one after the other.
 trait Counts {
     fn memory(&self) -> usize;
+    fn add(&mut self, role: Role, days: &DaysRef);
     fn end_unit(&mut self);
 }
 
 impl Counts for Triangle {
     fn memory(&self) -> usize {
         self.memory()
+    }
+
+    #[inline]
+    fn add(&mut self, role: Role, days: &DaysRef) {
+        self.add(role, days);
     }
 
     fn end_unit(&mut self) {
@@ -32,42 +40,65 @@ impl Counts for Actives {
         self.memory()
     }
 
+    #[inline]
+    fn add(&mut self, _: Role, days: &DaysRef) {
+        self.add(days);
+    }
+
     fn end_unit(&mut self) {
         self.end_unit();
     }
 }
 
-/// Counts, and the unit at hand.
+/// Counts, the unit at hand, and the parts that come in between the rows.
 struct InOrder<T> {
     tenant: Vec<u8>,
     unit: Vec<u8>,
+    others: Vec<u8>,
+    /// Up to where the others were read.
+    read: usize,
     counts: T,
 }
 
 impl<T: Counts> Holds for InOrder<T> {
     fn outside(&self) -> usize {
-        self.tenant.capacity() + self.unit.capacity() + self.counts.memory()
+        self.tenant.capacity() + self.unit.capacity() + self.others.capacity() + self.counts.memory()
     }
 }
 
 impl<T: Counts> InOrder<T> {
-    fn new(counts: T) -> Self {
-        InOrder { tenant: Vec::new(), unit: Vec::new(), counts }
+    fn new(counts: T, others: Option<&[u8]>) -> Self {
+        InOrder {
+            tenant: Vec::new(),
+            unit: Vec::new(),
+            others: others.unwrap_or_default().to_vec(),
+            read: 0,
+            counts,
+        }
     }
 
     /// Turns to a row's unit.
     #[inline]
     fn turn(&mut self, tenant: &[u8], unit: &[u8]) -> Result<(), SqlError> {
-        let order = tenant.cmp(&self.tenant).then_with(|| unit.cmp(&self.unit));
-        if order == Ordering::Equal {
+        if unit == self.unit && tenant == self.tenant {
             return Ok(());
         }
-        if order == Ordering::Less {
-            return Err(SqlError {
-                sqlstate: "22023",
-                message: "the rows must come in order of tenant and unit".into(),
-                hint: "read them from a subquery with ORDER BY tenant_id, unit_id COLLATE \"C\"",
-            });
+        if self.read < self.others.len() {
+            self.take_others(Some((tenant, unit)))?;
+        }
+        self.begin(tenant, unit)
+    }
+
+    fn begin(&mut self, tenant: &[u8], unit: &[u8]) -> Result<(), SqlError> {
+        match tenant.cmp(&self.tenant).then_with(|| unit.cmp(&self.unit)) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Greater => {}
+            Ordering::Less => {
+                return Err(refused(
+                    "the rows must come in order of tenant and unit".into(),
+                    "read them from a subquery with ORDER BY tenant_id, unit_id COLLATE \"C\"",
+                ));
+            }
         }
         self.counts.end_unit();
         self.tenant.clear();
@@ -75,6 +106,36 @@ impl<T: Counts> InOrder<T> {
         self.unit.clear();
         self.unit.extend_from_slice(unit);
         Ok(())
+    }
+
+    /// Takes the other parts up to a unit, or all of them.
+    #[cold]
+    fn take_others(&mut self, upto: Option<(&[u8], &[u8])>) -> Result<(), SqlError> {
+        let others = core::mem::take(&mut self.others);
+        let mut rest = &others[self.read..];
+        let mut taken = Ok(());
+        while !rest.is_empty() && taken.is_ok() {
+            let before = rest;
+            let Some((part, days)) = Part::read(&mut rest) else {
+                taken = Err(malformed("parts of units' activity"));
+                break;
+            };
+            if upto.is_some_and(|upto| (part.tenant, part.unit) > upto) {
+                rest = before;
+                break;
+            }
+            taken = self.begin(part.tenant, part.unit);
+            self.counts.add(part.role(), &days);
+        }
+        self.read = others.len() - rest.len();
+        self.others = others;
+        taken
+    }
+
+    fn finish(&mut self) -> Result<&T, SqlError> {
+        self.take_others(None)?;
+        self.counts.end_unit();
+        Ok(&self.counts)
     }
 }
 
@@ -98,8 +159,7 @@ fn part<'a, T: Counts>(call: &'a Call, state: &mut InOrder<T>) -> Result<Option<
         return Ok(None);
     };
     state.turn(tenant, unit)?;
-    let days = DaysRef::parse(days).ok_or_else(|| refused("these bytes are no set of days".into(), ""))?;
-    Ok(Some(days))
+    DaysRef::parse(days).map(Some).ok_or_else(|| malformed("set of days"))
 }
 
 /// Reads the arguments that are the same for all rows.
@@ -136,16 +196,16 @@ fn triangle(call: &Call) -> Result<Triangle, SqlError> {
 }
 
 sql_function! {
-    /// `retention_triangle(tenant, unit, days, role, grain, first, end, kind, brackets)`
+    /// `retention_triangle(tenant, unit, days, role, grain, first, end, kind, brackets, others)`
     fn tally_retention_triangle_trans / pg_finfo_tally_retention_triangle_trans(call) {
         let state = match State::<InOrder<Triangle>>::of(call, 0) {
             Some(state) => state,
-            None => State::new(context(call)?, InOrder::new(triangle(call)?)),
+            None => State::new(context(call)?, InOrder::new(triangle(call)?, call.bytes(10))),
         };
-        let role = call.int(4).unwrap_or(0);
+        let role = role(call.int(4));
         state.change(|state| -> Result<(), SqlError> {
             if let Some(days) = part(call, state)? {
-                state.counts.add(Role { starts: role & 1 != 0, returns: role & 2 != 0 }, &days);
+                state.counts.add(role, &days);
             }
             Ok(())
         })?;
@@ -157,10 +217,7 @@ sql_function! {
     /// Four numbers for each row of the triangle: first day of the cohort, period, size, retained.
     fn tally_retention_triangle_final / pg_finfo_tally_retention_triangle_final(call) {
         let Some(state) = State::<InOrder<Triangle>>::of(call, 0) else { return Ok(None) };
-        let rows = state.change(|state| {
-            state.counts.end_unit();
-            state.counts.rows()
-        });
+        let rows = state.change(|state| state.finish().map(Triangle::rows))?;
         let numbers: Vec<i64> = rows
             .iter()
             .flat_map(|(cohort, period, size, retained)| [i64::from(*cohort), *period as i64, *size, *retained])
@@ -170,14 +227,14 @@ sql_function! {
 }
 
 sql_function! {
-    /// `active_counts(tenant, unit, days, first, end)`
+    /// `active_counts(tenant, unit, days, first, end, others)`
     fn tally_active_counts_trans / pg_finfo_tally_active_counts_trans(call) {
         let state = match State::<InOrder<Actives>>::of(call, 0) {
             Some(state) => state,
             None => {
                 let (Some(first), Some(end)) = (call.int(4), call.int(5)) else { return Err(too_much()) };
                 let actives = Actives::new(first, end).ok_or_else(too_much)?;
-                State::new(context(call)?, InOrder::new(actives))
+                State::new(context(call)?, InOrder::new(actives, call.bytes(6)))
             }
         };
         state.change(|state| -> Result<(), SqlError> {
@@ -194,10 +251,7 @@ sql_function! {
     /// Three numbers for each day: active on it, in the 7 and in the 30 days that end with it.
     fn tally_active_counts_final / pg_finfo_tally_active_counts_final(call) {
         let Some(state) = State::<InOrder<Actives>>::of(call, 0) else { return Ok(None) };
-        let rows = state.change(|state| {
-            state.counts.end_unit();
-            state.counts.rows()
-        });
+        let rows = state.change(|state| state.finish().map(Actives::rows))?;
         numbers_array(&rows.concat())
     }
 }

@@ -16,4 +16,5 @@ pub mod tdigest;
 pub mod token;
 pub mod token_bucket;
 pub mod traceparent;
+pub mod unit_funnel;
 pub mod varint;

@@ -11,6 +11,8 @@ pub const MAX_PERIODS: usize = 2_000;
 /// The most days of a range: more than a century.
 pub const MAX_DAYS: usize = 40_000;
 const DAY: i64 = 86_400_000_000;
+/// Days whose times in microseconds are numbers of 64 bits, with room to spare.
+const FIRST_DAYS: core::ops::Range<i32> = -100_000_000..100_000_000;
 
 /// What a part of a unit's activity says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl Triangle {
     /// For units that begin on the days from `first` to before `end`, of periods of a grain; `None` where that is too much.
     pub fn new(grain: Grain, first: i32, end: i32, kind: Kind) -> Option<Self> {
         let days = usize::try_from(i64::from(end) - i64::from(first)).ok()?;
-        if days == 0 || days > MAX_DAYS {
+        if days == 0 || days > MAX_DAYS || !FIRST_DAYS.contains(&first) {
             return None;
         }
         let (mut starts, mut periods) = (Vec::new(), Vec::with_capacity(days));
@@ -390,6 +392,7 @@ mod tests {
         assert!(Triangle::new(Grain::Day, 0, 2_001, Kind::Each).is_none());
         assert!(Triangle::new(Grain::Month, 0, 40_000, Kind::Each).is_some());
         assert!(Triangle::new(Grain::Month, i32::MIN, i32::MAX, Kind::Each).is_none());
+        assert!(Triangle::new(Grain::Week, i32::MAX - 1, i32::MAX, Kind::Each).is_none());
         assert!(Actives::new(i32::MIN, i32::MIN + 1).is_none() && Actives::new(5, 5).is_none());
     }
 }

@@ -64,6 +64,31 @@ fn a_declared_metric_gives_what_its_function_gives() {
             "the sum of the property \"amount\"",
         ),
         (
+            "trimmed",
+            json!({"kind": "sum", "event": "paid", "property": "amount", "outliers": {"treat": "drop", "greatest": 9}}),
+            "SELECT 0 + 3 + 6 + 9",
+            "leaving out what is below nothing or above 9",
+        ),
+        (
+            "typical",
+            json!({"kind": "mean", "event": "paid", "property": "amount", "missing": "zero",
+                   "outliers": {"treat": "clamp", "least": 6, "greatest": 9}}),
+            "SELECT (6 + 6 + 6 + 97 * 9) / 100.0",
+            "as 0 where it is not a number, no less than 6 and no more than 9",
+        ),
+        (
+            "gifts",
+            json!({"kind": "mean", "event": "paid", "property": "gift", "missing": "zero"}),
+            "SELECT 0",
+            "the mean of the property",
+        ),
+        (
+            "both",
+            json!({"kind": "funnel", "steps": ["paid", "signed_up"], "window": "2 days", "any_order": true}),
+            "SELECT 1.0 / 3",
+            ", in any order",
+        ),
+        (
             "conversion",
             json!({"kind": "funnel", "steps": ["signed_up", "paid"], "window": "2 days", "hold": "plan"}),
             "SELECT 1.0 / 3",
@@ -145,6 +170,23 @@ fn a_declared_metric_gives_what_its_function_gives() {
         ),
         "2"
     );
+    // A series is the metric of each period; the ends as far as the range reaches.
+    let series = reader
+        .query(
+            "SELECT period::text, value::float8, definition_hash, exact FROM tally.metric_series('events', \
+             '2026-01-03 09:00Z', '2026-01-05 12:00Z')",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(series.iter().map(|row| row.get::<_, f64>(1)).collect::<Vec<_>>(), [100.0, 0.0, 0.0]);
+    assert!(series.iter().all(|row| row.get::<_, &str>(2).len() == 64 && row.get::<_, bool>(3)));
+    for (call, code) in [
+        ("'events', '2026-01-01Z', '2026-01-02Z', 'hour'", "22023"),
+        ("'events', '1926-01-01Z', '2026-01-02Z'", "54000"),
+    ] {
+        let refused = reader.query(&format!("SELECT * FROM tally.metric_series({call})"), &[]).unwrap_err();
+        assert_eq!(refused.code().map(SqlState::code), Some(code), "{refused}");
+    }
     let forged = admin.execute("INSERT INTO tally.metric VALUES ('x', 1, '{}', 'x')", &[]).unwrap_err();
     assert_eq!(forged.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
     let refused = reader.query("SELECT tally.define_metric('x', '{\"kind\": \"units\"}')", &[]).unwrap_err();
@@ -190,6 +232,10 @@ fn bad_arguments_are_refused_with_a_hint() {
         "funnel(ARRAY['a'], '1 day', NULL, '2026-02-01Z')",
         "funnel(ARRAY['a'], '1 day', '-infinity', 'infinity')",
         "funnel(ARRAY['a'], '1 day', '2026-01-01Z', '2026-02-01Z', unit => 'team')",
+        "funnel(ARRAY['a'], '1 day', '2026-01-01Z', '2026-02-01Z', strict => true, any_order => true)",
+        "retention_curve('a', 'a', 'year', '2026-01-01Z', '2026-02-01Z')",
+        "session_metrics('2026-02-01Z', '2026-01-01Z')",
+        "session_metrics('2026-01-01Z', '2026-02-01Z', 'year')",
         "funnel(ARRAY['a'], '1 day', '2026-01-01Z', '2026-02-01Z', exclude => '{b,a}')",
         "retention('a', 'a', 'hour', '2026-01-01Z', '2026-02-01Z')",
         "retention('a', 'a', 'day', '2026-02-01Z', '2026-01-01Z')",
@@ -222,6 +268,15 @@ fn bad_arguments_are_refused_with_a_hint() {
         ),
         ("define_metric('x', '{\"kind\": \"retention\", \"grain\": \"day\", \"period\": 1.5}')", "22023"),
         ("define_metric('x', NULL)", "22023"),
+        ("define_metric('x', '{\"kind\": \"sum\", \"property\": \"p\", \"missing\": \"guess\"}')", "22023"),
+        (
+            "define_metric('x', '{\"kind\": \"sum\", \"property\": \"p\", \"outliers\": {\"least\": 3}}')",
+            "22023",
+        ),
+        (
+            "define_metric('x', '{\"kind\": \"mean\", \"property\": \"p\", \"outliers\": {\"treat\": \"drop\", \"most\": 3}}')",
+            "22023",
+        ),
         ("define_metric('No Name', '{\"kind\": \"units\"}')", "42602"),
         ("define_cohort('x', '{\"event\": \"paid\", \"at_least\": 0}')", "22023"),
         ("metric_value('missing', '2026-01-01Z', '2026-02-01Z')", "42704"),
@@ -261,6 +316,16 @@ fn every_metric_needs_a_scope_and_stays_in_it() {
         format!("SELECT count(*) FROM tally.revenue({range})"),
         "SELECT max(mau) FROM tally.active_users('[2026-01-01,2026-01-20)')".to_owned(),
         format!("SELECT count(*) FROM tally.did_at_least('signed_up', 1, {range})"),
+        format!(
+            "SELECT max(cohort_size)::int8 FROM tally.retention(NULL, 'paid', 'week', {range}, 'account', 'rolling')"
+        ),
+        format!("SELECT max(units) FROM tally.retention_curve(NULL, NULL, 'day', {range})"),
+        format!("SELECT max(sessions) FROM tally.session_metrics({range})"),
+        "SELECT count(*) FROM tally.users".to_owned(),
+        "SELECT count(*) FROM tally.accounts".to_owned(),
+        "SELECT count(*) FROM tally.sessions".to_owned(),
+        "SELECT sum(events)::int8 FROM tally.user_activity_year".to_owned(),
+        "SELECT sum(events)::int8 FROM tally.session_month".to_owned(),
     ];
     for metric in metrics {
         let own: i64 = reader.query_one(&metric, &[]).unwrap().get(0);

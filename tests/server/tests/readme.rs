@@ -56,6 +56,11 @@ fn the_tour_runs_as_written() {
         "4",
         "2026-03-01|free|1|15.5",
         "2026-03-01|pro|2|200",
+        "cy|2026-03-03|1",
+        "north|2|2",
+        "2026-03-03|1|3",
+        "2026-03-02|1|2|0",
+        "2|0|3",
     ];
     for line in expected {
         assert!(answers.iter().any(|answer| answer == line), "no line {line} in\n{}", answers.join("\n"));
