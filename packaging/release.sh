@@ -6,6 +6,7 @@ cd "$ROOT"
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 script=$SERVER/../../../share/postgresql/$PG_MAJOR/extension/pg_tally--$version.sql
 frozen=tests/upgrade/pg_tally--$version.sql
+mkdir -p tests/upgrade
 [ -f "$script" ] || fail "$script is not there; run: make build"
 [ ! -f "$frozen" ] || fail "version $version is released already: $frozen; raise the version in Cargo.toml"
 for earlier in tests/upgrade/pg_tally--*.sql; do
