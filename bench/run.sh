@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the paired benchmarks on a private cluster of their own, with fsync on.
-# usage: run.sh [ROUNDS [ingest|doors|rollups|sketches|dashboards|funnels|retention|scopes]]
+# usage: run.sh [ROUNDS [bloat|ingest|doors|rollups|sketches|dashboards|funnels|retention|scopes]]
 . "$(dirname "$0")/../pgrx-config/paths.sh"
 cluster=$ROOT/pgrx-config/cluster.sh
 "$ROOT/pgrx-config/install-extension.sh"

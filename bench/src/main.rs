@@ -1,8 +1,9 @@
 //! Paired, interleaved benchmarks: every round gives the same rows to every contender, in a turning order, so that
 //! what the machine does meanwhile strikes all alike. Ratios are taken within a round; their median is reported.
 //!
-//! Usage: tally-bench [rounds [ingest|doors|rollups|sketches|dashboards|funnels|retention|scopes]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
+//! Usage: tally-bench [rounds [bloat|ingest|doors|rollups|sketches|dashboards|funnels|retention|scopes]], connected by PGHOST, PGPORT and PGUSER to a database made for this run.
 
+mod bloat;
 mod contender;
 mod dashboards;
 mod doors;
@@ -41,6 +42,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if only.as_deref().is_none_or(|only| only == "doors") {
         doors::compare(&mut client, &config()?, rounds)?;
+    }
+    if only.as_deref().is_none_or(|only| only == "bloat") {
+        bloat::report(&mut client, &config()?)?;
     }
     if only.as_deref().is_none_or(|only| only == "rollups") {
         rollups::compare(&mut client, &config()?, rounds)?;

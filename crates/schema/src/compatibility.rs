@@ -83,6 +83,13 @@ fn compare(older: &Value, newer: &Value, place: &str, found: &mut Vec<String>) {
             keyword_change(keyword, old, new, value, place, found);
         }
     }
+    // A property that is declared no longer is one of the others.
+    let declared = |schema: &Map<String, Value>| schema.get("properties").and_then(Value::as_object).cloned();
+    let (before, after) = (declared(old).unwrap_or_default(), declared(new).unwrap_or_default());
+    let others = new.get("additionalProperties").unwrap_or(&Value::Bool(true));
+    for (name, earlier) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
+        compare(earlier, others, &format!("{place}/{name}"), found);
+    }
     // What is dropped takes more, unless another keyword's meaning depends on it.
     for keyword in old.keys().filter(|keyword| !new.contains_key(*keyword)) {
         let key = keyword.as_str();

@@ -4,7 +4,7 @@
 mod compatibility;
 mod standard;
 
-use jsonschema::{Draft, PatternOptions, Validator};
+use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 use std::fmt;
 
@@ -47,7 +47,6 @@ impl Schema {
         }
         check(schema, 1)?;
         let built = jsonschema::options()
-            .with_draft(Draft::Draft202012)
             .with_pattern_options(
                 PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
             )

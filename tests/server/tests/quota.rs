@@ -152,7 +152,7 @@ fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
         "53400"
     );
     // Rubbish: taken up to about the limit, and then refused; good events go in all the same.
-    let rubbish = format!("[{}]", vec!["{}"; 10].join(","));
+    let rubbish = format!("[{}]", ["{}"; 10].join(","));
     let refused = (0..20).filter(|_| ingest(&mut client, &rubbish).is_err()).count();
     let kept = number(&mut admin, "SELECT count(*) FROM tally.quarantine WHERE tenant_id = 'a'");
     assert!(refused >= 13 && (41..=80).contains(&kept), "{refused} refused, {kept} kept");
