@@ -37,7 +37,8 @@ pub fn report(client: &mut Client, config: &Config) -> Result<(), Box<dyn Error>
             for number in 0..CLIENTS {
                 scope.spawn(move || {
                     let mut client = config.connect(NoTls).expect("a connection");
-                    let call = client.prepare("SELECT accepted FROM tally.ingest($1::text)").expect("the call");
+                    let call =
+                        client.prepare("SELECT accepted FROM tally.ingest($1::text)").expect("the call");
                     for batch in portion.iter().skip(number).step_by(CLIENTS) {
                         client.query_one(&call, &[batch]).expect("a batch");
                     }
@@ -47,8 +48,11 @@ pub fn report(client: &mut Client, config: &Config) -> Result<(), Box<dyn Error>
     }
     let seconds = began.elapsed().as_secs_f64();
     println!("\n{events} events from {CLIENTS} clients in {seconds:.0} s, autovacuum on");
-    let rollups: Vec<String> =
-        client.query("SELECT rollup_name FROM tally.rollup ORDER BY 1", &[])?.iter().map(|row| row.get(0)).collect();
+    let rollups: Vec<String> = client
+        .query("SELECT rollup_name FROM tally.rollup ORDER BY 1", &[])?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     for rollup in &rollups {
         while client.query_one("SELECT tally.fold($1)", &[rollup])?.get::<_, i64>(0) > 0 {}
         let pending: i64 =
