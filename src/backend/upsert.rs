@@ -7,6 +7,9 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// The strategy number of a search for nulls.
 const INVALID_STRATEGY: u16 = 0;
 
+/// Values and nulls of a found row.
+pub type Found<'a> = (&'a [Datum], &'a [bool]);
+
 /// A table open for replacing rows found by key. Row security isn't consulted.
 pub struct Upsert {
     table: pg_sys::Relation,
@@ -65,7 +68,7 @@ impl Upsert {
 
     /// Finds the row with this key; `leading` are values of the table's first columns, among them all that the index has.
     /// A null is equal to a null. The row's values and nulls are valid until the next call.
-    pub fn find(&mut self, leading: &[Option<Datum>]) -> Result<Option<(&[Datum], &[bool])>, Conflict> {
+    pub fn find(&mut self, leading: &[Option<Datum>]) -> Result<Option<Found<'_>>, Conflict> {
         // SAFETY: scan, slot and index belong together and are open; the index has as many column numbers as columns.
         unsafe {
             let columns = (*(*self.index).rd_index).indkey.values.as_ptr();

@@ -14,9 +14,6 @@ use tally_core::hll::ValueHasher;
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
 const MAX_DIMENSION: usize = 500;
 
-/// Compression of the rollups' digests. Folded again and again, digests of 100 were off by up to 2.7 % of ranks on the
-/// real input; see docs/ARCHITECTURE.md.
-pub const COMPRESSION: u16 = 200;
 /// Bytes that a heap row takes beside its values.
 const ROW_HEADER: usize = 28;
 

@@ -1,7 +1,7 @@
 //! Verifying: compares what a rollup shows with a plain recomputation from the events, in the calling statement's
 //! snapshot. The recomputation is SQL over the declared expressions and shares no code with ingest and fold.
 
-use super::accumulate::COMPRESSION;
+use super::cell::COMPRESSION;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::quote;
 use super::rebuild::{self, within};
