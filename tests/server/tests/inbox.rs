@@ -222,7 +222,12 @@ fn insert_takes_typed_columns_and_statements_within_statements() {
     for (role, wanted) in [(&outsider, "42501"), (&reader, "42501")] {
         let mut client = database.connect(role);
         assert_eq!(sqlstate(client.execute(&insert, &[]).unwrap_err()), wanted);
-        assert_eq!(sqlstate(copy(&mut client, "", b"").unwrap_err()), wanted);
+        // Where the refusal arrives before the client has ended its rows, the driver tells of a closed stream instead.
+        let refusal = (0..50)
+            .map(|_| copy(&mut client, "", b"").unwrap_err())
+            .find(|error| error.as_db_error().is_some())
+            .expect("the server's own error, once in fifty tries");
+        assert_eq!(sqlstate(refusal), wanted);
     }
     for statement in ["DELETE FROM tally.inbox", "UPDATE tally.inbox SET name = 'x'", "TRUNCATE tally.inbox"]
     {
