@@ -7,10 +7,10 @@ packages="postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR clang libclang-de
 # cargo-pgrx is built here, and links OpenSSL.
 packages+=" pkg-config libssl-dev"
 if [ "${1:-}" = tests ]; then
-  # hll, tdigest: peers in the benchmarks; pgtap: catalogue assertions; pgbouncer: pooled sessions;
+  # hll, tdigest: peers in the benchmarks; pgtap: catalogue assertions; cron: housekeeping from it; pgbouncer: pooled sessions;
   # sqlsmith: random queries; pandas: the metrics computed a second time; cryptography: tokens
   # signed in Python; venv: datasketches from PyPI.
-  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap pgbouncer sqlsmith python3-pandas python3-cryptography python3-venv"
+  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap postgresql-$PG_MAJOR-cron pgbouncer sqlsmith python3-pandas python3-cryptography python3-venv"
 fi
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }

@@ -154,15 +154,15 @@ $$;
 COMMENT ON FUNCTION tally.account_health(text, timestamptz, text) IS
   'one row on one account in scope: seen first and last (local time of a zone), events, users and active days of the 30 days up to as_of and of the 30 before, and a status';
 
-REVOKE ALL ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[]),
-  tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[]),
+REVOKE ALL ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text),
+  tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text),
   tally.session_metrics(timestamptz, timestamptz, text),
   tally.activation(text, text, interval, timestamptz, timestamptz, text, text),
   tally.revenue(timestamptz, timestamptz, text, text, text, text), tally.active_users(daterange, text),
   tally.did_at_least(text, int8, timestamptz, timestamptz, text),
   tally.account_health(text, timestamptz, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[]),
-  tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[]),
+GRANT EXECUTE ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text),
+  tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text),
   tally.session_metrics(timestamptz, timestamptz, text),
   tally.activation(text, text, interval, timestamptz, timestamptz, text, text),
   tally.revenue(timestamptz, timestamptz, text, text, text, text), tally.active_users(daterange, text),

@@ -314,12 +314,33 @@ END
 $$;
 COMMENT ON FUNCTION tally.cohort_members(text, timestamptz, timestamptz) IS 'the units in scope that belong to a declared cohort over a range';
 
+CREATE FUNCTION tally.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, OUT tenant_id text, OUT unit_id text)
+  RETURNS SETOF record
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  IF EXISTS (SELECT FROM (SELECT c.definition FROM tally.cohort AS c WHERE c.cohort_name = cohort_units.name ORDER BY c.version DESC LIMIT 1) AS d
+              WHERE coalesce(d.definition ->> 'unit', 'user') <> cohort_units.unit) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('cohort %s is not one of %ss', quote_ident(cohort_units.name), cohort_units.unit),
+      HINT = 'ask for the unit that the cohort is declared with';
+  END IF;
+  RETURN QUERY SELECT m.tenant_id, m.unit_id FROM tally.cohort_members(cohort_units.name, cohort_units."from", cohort_units."to") AS m;
+END
+$$;
+COMMENT ON FUNCTION tally.cohort_units(text, timestamptz, timestamptz, text) IS
+  'the members of a declared cohort over a range; an error unless they are of this unit';
+
 ALTER FUNCTION tally.define_metric(text, jsonb) OWNER TO tally_owner;
 ALTER FUNCTION tally.define_cohort(text, jsonb) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
   tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz) FROM PUBLIC;
+  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
+  tally.cohort_units(text, timestamptz, timestamptz, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.check_definition(text, jsonb), tally.funnel_steps(jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz) TO tally_reader;
+  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
+  tally.cohort_units(text, timestamptz, timestamptz, text) TO tally_reader;

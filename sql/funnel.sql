@@ -39,7 +39,7 @@ COMMENT ON FUNCTION tally.funnel_steps(jsonb) IS
 
 CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
-    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false,
+    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
   RETURNS SETOF record
@@ -56,12 +56,19 @@ DECLARE
   unit_id  text := CASE funnel.unit WHEN 'user' THEN 'e.user_id' ELSE 'e.account_id' END;
   excluded text;
   counts   int8[];
+  -- The step whose event says which segment a unit belongs to.
+  place    text := CASE funnel.attribution WHEN 'last_step' THEN 'cardinality(b.times)' ELSE '1' END;
 BEGIN
   PERFORM tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
           tally.check_metric_unit(funnel.unit);
   IF funnel.strict AND funnel.any_order THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'an order can''t be both strict and any',
       HINT = 'leave out strict or any_order';
+  END IF;
+  IF funnel.attribution IS NULL OR funnel.attribution NOT IN ('first_step', 'last_step') THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('%s is no attribution', coalesce(quote_ident(funnel.attribution), 'null')),
+      HINT = 'a unit belongs to the segment of its first_step or of its last_step';
   END IF;
   SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), ARRAY(SELECT n.event_name FROM tally.funnel_steps(funnel.steps) AS n GROUP BY n.event_name ORDER BY min(n.step))
     INTO number, labels, names FROM tally.funnel_steps(funnel.steps) AS s;
@@ -136,7 +143,7 @@ BEGIN
       FROM counted AS c WINDOW steps AS (PARTITION BY c.segment ORDER BY c.step) ORDER BY c.segment, c.step
     $query$,
     unit_id, masks,
-    -- A breakdown reads the events twice: for the chains, and for the property of the event that began one.
+    -- A breakdown reads the events twice: for the chains, and for the property of the event that it goes by.
     CASE WHEN funnel.breakdown IS NULL THEN '' ELSE 'MATERIALIZED' END,
     CASE WHEN funnel.hold IS NULL THEN 'NULL::text' ELSE format('(e.properties ->> %L) COLLATE "C"', funnel.hold) END,
     CASE WHEN funnel.breakdown IS NULL THEN 'NULL::text'
@@ -148,8 +155,8 @@ BEGIN
               'c.unit_id, cardinality(c.times) DESC, c.times[cardinality(c.times)], c.times[1] DESC, c.times, c.held' END,
     CASE WHEN funnel.breakdown IS NULL THEN 'SELECT NULL::text AS segment, b.times FROM best AS b'
          ELSE 'SELECT min(e.trait) AS segment, b.times FROM best AS b JOIN step_event AS e ON e.tenant_id = b.tenant_id '
-              'AND e.unit_id = b.unit_id AND e.held IS NOT DISTINCT FROM b.held AND e.occurred_at = b.times[1] '
-              'AND ' || CASE WHEN funnel.any_order THEN 'e.mask & 2147483647 <> 0' ELSE 'e.mask & 1 = 1' END || ' GROUP BY b.tenant_id, b.unit_id, b.times' END,
+              'AND e.unit_id = b.unit_id AND e.held IS NOT DISTINCT FROM b.held AND e.occurred_at = b.times['
+              || place || '] AND ' || CASE WHEN funnel.any_order THEN 'e.mask & 2147483647 <> 0' ELSE format('e.mask >> %s - 1 & 1 = 1', place) END || ' GROUP BY b.tenant_id, b.unit_id, b.times' END,
     CASE WHEN funnel.breakdown IS NULL THEN 'UNION SELECT NULL' END,
     -- In any order every event lies in the range; else only the first must.
     CASE WHEN funnel.any_order THEN '' ELSE ' & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END' END)
@@ -158,12 +165,12 @@ BEGIN
         CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END;
 END
 $$;
-COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) IS
+COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
   'how many units in scope that took the first step from "from" to "to" took each next one within the window; docs/metrics.md defines it';
 
 CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
-    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false,
+    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
   RETURNS SETOF record
@@ -171,14 +178,14 @@ CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT f.* FROM tally.funnel(pg_catalog.to_jsonb(steps), "window", "from", "to", unit, strict, hold, breakdown,
-                                 exclude, any_order) AS f;
+                                 exclude, any_order, attribution) AS f;
   END;
-COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) IS
+COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
   'the funnel whose steps are events of these names';
 
 REVOKE ALL ON FUNCTION tally.funnel_steps(jsonb),
-  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean),
-  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) FROM PUBLIC;
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.funnel_steps(jsonb),
-  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean),
-  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean) TO tally_reader;
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) TO tally_reader;

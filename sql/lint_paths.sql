@@ -75,12 +75,20 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
       UNION ALL
       SELECT 'scope_function_altered', 'function', f.nspname, f.ref::text,
              pg_catalog.format('function %s is not as pg_tally declares it', f.ref),
-             pg_catalog.format('ALTER FUNCTION %s STABLE PARALLEL SAFE STRICT SECURITY INVOKER RESET ALL;', f.ref)
+             pg_catalog.format('ALTER FUNCTION %s %s PARALLEL SAFE STRICT SECURITY INVOKER RESET ALL;', f.ref,
+               CASE w.volatility WHEN 's' THEN 'STABLE' ELSE 'IMMUTABLE' END)
         FROM fn AS f JOIN pg_catalog.pg_language AS l ON l.oid = f.prolang
-       WHERE f.nspname = 'tally' AND f.pronargs = 0
-         AND f.proname IN ('current_tenant', 'current_account', 'scope_is_global', 'scope_first_account', 'scope_last_account')
-         AND NOT (l.lanname = 'c' AND f.provolatile = 's' AND f.proparallel = 's' AND f.proisstrict AND NOT f.prosecdef
-           AND f.proconfig IS NULL AND f.prosrc = f.proname || '_wrapper'
+        JOIN (VALUES ('tally.current_tenant()'::regprocedure, 's', 'current_tenant_wrapper'),
+                     ('tally.current_account()', 's', 'current_account_wrapper'),
+                     ('tally.scope_is_global()', 's', 'scope_is_global_wrapper'),
+                     ('tally.scope_key()', 's', 'scope_key_wrapper'),
+                     ('tally.in_scope(text, text, text)', 'i', 'tally_account_in_scope'),
+                     ('tally.in_scope(text, text)', 'i', 'tally_tenant_in_scope'),
+                     ('tally.first_account(text)', 'i', 'tally_first_account'),
+                     ('tally.last_account(text)', 'i', 'tally_last_account')) AS w (id, volatility, symbol)
+          ON w.id = f.oid
+       WHERE NOT (l.lanname = 'c' AND f.provolatile = w.volatility::"char" AND f.proparallel = 's' AND f.proisstrict AND NOT f.prosecdef
+           AND f.proconfig IS NULL AND f.prosrc = w.symbol
            AND f.probin = (SELECT e.probin FROM pg_catalog.pg_proc AS e WHERE e.oid = 'tally.enter(text, text)'::regprocedure))
       UNION ALL
       SELECT 'elevated_function_altered', 'function', f.nspname, f.ref::text,

@@ -3,7 +3,7 @@
 
 CREATE FUNCTION tally.retention(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
-    OUT cohort date, OUT period int4, OUT cohort_size int8, OUT retained int8, OUT rate float8)
+    of_cohort text DEFAULT NULL, OUT cohort date, OUT period int4, OUT cohort_size int8, OUT retained int8, OUT rate float8)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -36,7 +36,10 @@ BEGIN
     || ' | ' || CASE WHEN retention.return_event IS NULL THEN '2' ELSE format('CASE a.name WHEN %L THEN 2 ELSE 0 END', retention.return_event) END;
   wanted := format('a.bucket < %L::timestamptz', retention."to")
     || CASE WHEN retention.start_event IS NULL OR retention.return_event IS NULL THEN ''
-            ELSE format(' AND a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END;
+            ELSE format(' AND a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END
+    || CASE WHEN retention.of_cohort IS NULL THEN ''
+            ELSE format(' AND (a.tenant_id, a.%I) IN (SELECT m.tenant_id, m.unit_id FROM tally.cohort_units(%L, %L, %L, %L) AS m)',
+                        retention.unit || '_id', retention.of_cohort, retention."from", retention."to", retention.unit) END;
   -- Users are read in order from the index, and merged as they come, with the few that are pending. Of accounts, which
   -- are fewer, the sets are merged first. Where nothing is folded yet a row of nobody brings in what is pending.
   EXECUTE CASE retention.unit WHEN 'user' THEN format($query$
@@ -65,22 +68,22 @@ BEGIN
       FROM generate_series(1, coalesce(cardinality(triangle), 0), 4) AS n;
 END
 $$;
-COMMENT ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[]) IS
-  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, from the enriched layer; a null event is any event';
+COMMENT ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text) IS
+  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, from the enriched layer; a null event is any event; of_cohort names a declared cohort, to whose members of the range it is confined';
 
 CREATE FUNCTION tally.retention_curve(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
-    OUT period int4, OUT units int8, OUT retained int8, OUT rate float8)
+    of_cohort text DEFAULT NULL, OUT period int4, OUT units int8, OUT retained int8, OUT rate float8)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT r.period, sum(r.cohort_size)::pg_catalog.int8, sum(r.retained)::pg_catalog.int8,
            sum(r.retained)::pg_catalog.float8 / sum(r.cohort_size)::pg_catalog.float8
-      FROM tally.retention(start_event, return_event, grain, "from", "to", unit, kind, brackets) AS r
+      FROM tally.retention(start_event, return_event, grain, "from", "to", unit, kind, brackets, of_cohort) AS r
      GROUP BY r.period ORDER BY r.period;
   END;
-COMMENT ON FUNCTION tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[]) IS
+COMMENT ON FUNCTION tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text) IS
   'the triangle of tally.retention as one curve: each period over the cohorts old enough to have it';
 
 CREATE FUNCTION tally.activation(start_event text, activation_event text, "window" interval, "from" timestamptz,

@@ -28,8 +28,7 @@ CREATE FUNCTION tally.family(target regclass) RETURNS SETOF regclass
 COMMENT ON FUNCTION tally.family(regclass) IS
   'a table and everything below it: partitions and inheritance children of every level';
 
--- The same three policies as tally.secure_table() makes. An account column with another collation than "C" is
--- compared under "C": its order bounds the account.
+-- The same three policies as tally.secure_table() makes.
 CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_column name,
     OUT policy_name name, OUT is_permissive boolean, OUT role_names name[], OUT declared text, OUT printed text)
   RETURNS SETOF record
@@ -38,28 +37,17 @@ CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_colu
   BEGIN ATOMIC
     WITH spelled AS (
       SELECT a.attname = tenant_column AS is_tenant, pg_catalog.quote_ident(a.attname) AS declared,
-             pg_catalog.quote_ident(a.attname)
-               || CASE WHEN a.atttypid = 'varchar'::regtype THEN '::pg_catalog.text' ELSE '' END
-               || CASE WHEN a.attcollation = 'pg_catalog."C"'::regcollation THEN '' ELSE ' COLLATE pg_catalog."C"' END
-               AS declared_range,
-             t.printed,
-             CASE WHEN a.attcollation = 'pg_catalog."C"'::regcollation THEN t.printed
-                  ELSE '(' || t.printed || ' COLLATE "C")' END AS printed_range
+             CASE WHEN a.atttypid = 'varchar'::regtype THEN '(' || pg_catalog.quote_ident(a.attname) || ')::text'
+                  ELSE pg_catalog.quote_ident(a.attname) END AS printed
         FROM pg_catalog.pg_attribute AS a
-        CROSS JOIN LATERAL (SELECT CASE WHEN a.atttypid = 'varchar'::regtype
-                                        THEN '(' || pg_catalog.quote_ident(a.attname) || ')::text'
-                                        ELSE pg_catalog.quote_ident(a.attname) END) AS t (printed)
        WHERE a.attrelid = target AND a.attname IN (tenant_column, account_column) AND NOT a.attisdropped
     ), tenant AS (
       SELECT s.declared || ' OPERATOR(pg_catalog.=) (SELECT tally.current_tenant())' AS declared,
-             '(' || s.printed || ' = ( SELECT tally.current_tenant() AS current_tenant))' AS printed
+             '(' || s.printed || ' = ( SELECT tally.current_tenant() AS current_tenant))' AS printed,
+             s.declared AS declared_column, s.printed AS printed_column
         FROM spelled AS s WHERE s.is_tenant
     ), account AS (
-      SELECT ' AND ' || s.declared_range || ' OPERATOR(pg_catalog.>=) (SELECT tally.scope_first_account()) AND '
-               || s.declared_range || ' OPERATOR(pg_catalog.<=) (SELECT tally.scope_last_account())' AS declared,
-             ' AND (' || s.printed_range || ' >= ( SELECT tally.scope_first_account() AS scope_first_account)) AND ('
-               || s.printed_range || ' <= ( SELECT tally.scope_last_account() AS scope_last_account))' AS printed
-        FROM spelled AS s WHERE NOT s.is_tenant
+      SELECT s.declared, s.printed FROM spelled AS s WHERE NOT s.is_tenant
     )
     SELECT p.* FROM tenant AS t LEFT JOIN account AS c ON true
      CROSS JOIN LATERAL (VALUES
@@ -67,10 +55,8 @@ CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_colu
        ('tally_global', true, '{tally_analyst,tally_owner}', '(SELECT tally.scope_is_global())',
         '( SELECT tally.scope_is_global() AS scope_is_global)'),
        ('tally_guard', false, '{public}',
-        '((SELECT tally.scope_is_global()) OR ' || t.declared || ')' || coalesce(c.declared, ''),
-        CASE WHEN c.printed IS NULL THEN '(' ELSE '((' END
-          || '( SELECT tally.scope_is_global() AS scope_is_global) OR ' || t.printed || ')'
-          || coalesce(c.printed || ')', ''))
+        'tally.in_scope(' || pg_catalog.concat_ws(', ', t.declared_column, c.declared, '(SELECT tally.scope_key())') || ')',
+        'tally.in_scope(' || pg_catalog.concat_ws(', ', t.printed_column, c.printed, '( SELECT tally.scope_key() AS scope_key)') || ')')
      ) AS p (policy_name, is_permissive, role_names, declared, printed);
   END;
 COMMENT ON FUNCTION tally.policies(regclass, name, name) IS

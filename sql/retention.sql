@@ -50,7 +50,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.set_retention(text, interval) IS
-  'keeps a tenant''s raw events for so long, in whole days, null for ever; for the tenant null: the default of every tenant that has none of its own. maintain() removes what is older, with its keys in the ledger, once it is folded; from then on such events are rejected with SQLSTATE 22T11. Rollups keep their numbers';
+  'keeps a tenant''s raw events for so long, in whole days, null for ever; for the tenant null: the default of every tenant that has none of its own. maintain() removes what is older, with its keys in the ledger, its batches and what waits of them in quarantine, once it is folded; from then on such events are rejected with SQLSTATE 22T11. Rollups keep their numbers';
 
 CREATE FUNCTION tally.retain(max_rows int8 DEFAULT 50000) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'retain_wrapper';

@@ -34,15 +34,36 @@ CREATE FUNCTION tally.scope_is_global() RETURNS boolean
 COMMENT ON FUNCTION tally.scope_is_global() IS
   'whether the scope is global; error 42501 where there is no scope';
 
-CREATE FUNCTION tally.scope_first_account() RETURNS text
-  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'scope_first_account_wrapper';
-COMMENT ON FUNCTION tally.scope_first_account() IS
-  'lower end, inclusive, of the account ids in scope; used by row security so that one index serves every scope';
+CREATE FUNCTION tally.scope_key() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'scope_key_wrapper';
+COMMENT ON FUNCTION tally.scope_key() IS
+  'the scope as one text, which row security gives to tally.in_scope(); error 42501 where there is none';
 
-CREATE FUNCTION tally.scope_last_account() RETURNS text
-  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'scope_last_account_wrapper';
-COMMENT ON FUNCTION tally.scope_last_account() IS
-  'upper end, inclusive, of the account ids in scope';
+-- Pure functions of their arguments: what changes with the scope is the key, which every query reads anew.
+CREATE FUNCTION tally.in_scope_support(request internal) RETURNS internal
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_in_scope_support';
+COMMENT ON FUNCTION tally.in_scope_support(internal) IS
+  'tells the planner how many rows tally.in_scope() keeps, and which range of an index has them';
+
+CREATE FUNCTION tally.in_scope(tenant_id text, account_id text, scope_key text) RETURNS boolean
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT SUPPORT tally.in_scope_support AS 'MODULE_PATHNAME', 'tally_account_in_scope';
+COMMENT ON FUNCTION tally.in_scope(text, text, text) IS
+  'whether a row of this tenant and account is in the scope that has this key (tally.scope_key())';
+
+CREATE FUNCTION tally.in_scope(tenant_id text, scope_key text) RETURNS boolean
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT SUPPORT tally.in_scope_support AS 'MODULE_PATHNAME', 'tally_tenant_in_scope';
+COMMENT ON FUNCTION tally.in_scope(text, text) IS
+  'whether a row of this tenant, in a table without accounts, is in the scope that has this key (tally.scope_key())';
+
+CREATE FUNCTION tally.first_account(scope_key text) RETURNS text
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_first_account';
+COMMENT ON FUNCTION tally.first_account(text) IS
+  'lower end, inclusive, of the account ids in the scope that has this key: where an index is searched from';
+
+CREATE FUNCTION tally.last_account(scope_key text) RETURNS text
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_last_account';
+COMMENT ON FUNCTION tally.last_account(text) IS
+  'upper end, inclusive, of the account ids in the scope that has this key';
 
 CREATE FUNCTION tally.current_scope(OUT kind text, OUT tenant_id text, OUT account_id text) RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
@@ -146,33 +167,33 @@ ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_owner;
 ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_owner;
 
 REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
-  tally.scope_first_account(), tally.scope_last_account(), tally.current_scope(),
+  tally.scope_key(), tally.in_scope_support(internal), tally.in_scope(text, text, text), tally.in_scope(text, text),
+  tally.first_account(text), tally.last_account(text), tally.current_scope(),
   tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text),
   tally.trust_role(regrole), tally.unbind_role(regrole), tally.check_bindable(regrole),
   tally.check_id(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
-  tally.scope_first_account(), tally.scope_last_account(), tally.current_scope(),
+  tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
+  tally.first_account(text), tally.last_account(text), tally.current_scope(),
   tally.enter(text, text), tally.enter_global() TO tally_owner, tally_reader, tally_writer;
 GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.trust_role(regrole),
   tally.unbind_role(regrole) TO tally_admin;
 
 -- Every table with tenant rows gets these policies, in the transaction that creates it.
 -- The permissive policies open, the restrictive one closes: a permissive policy added later can't widen the scope.
--- The account is a range, so that one scope-independent index condition serves account, tenant and global scope.
+-- The permissive one compares the tenant in SQL, where an index serves it; the restrictive one compares the whole scope.
 CREATE FUNCTION tally.secure_table(target regclass) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  guard text := '((SELECT tally.scope_is_global()) OR tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant()))';
+  guard text := 'tally.in_scope(tenant_id, (SELECT tally.scope_key()))';
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
               WHERE a.attrelid OPERATOR(pg_catalog.=) target::pg_catalog.oid
                 AND a.attname OPERATOR(pg_catalog.=) 'account_id' AND NOT a.attisdropped) THEN
-    guard := guard OPERATOR(pg_catalog.||)
-      ' AND account_id OPERATOR(pg_catalog.>=) (SELECT tally.scope_first_account())'
-      ' AND account_id OPERATOR(pg_catalog.<=) (SELECT tally.scope_last_account())';
+    guard := 'tally.in_scope(tenant_id, account_id, (SELECT tally.scope_key()))';
   END IF;
   EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
   EXECUTE pg_catalog.format('CREATE POLICY tally_tenant ON %s TO PUBLIC '

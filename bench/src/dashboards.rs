@@ -9,21 +9,20 @@ use std::time::Instant;
 use tally_workload::{Workload, json_array};
 
 const SIZES: [usize; 2] = [200_000, 2_000_000];
-/// Executions of each statement in a round; their median is the round's time.
+/// Pairs of backends in a round, executions of the rollup's statements in each, and those before that aren't counted; the
+/// median of all is the round's time.
+const BACKENDS: usize = 8;
 const REPEATS: usize = 21;
+const WARM: usize = 10;
 
 const ROLLUP: &str = "SELECT tally.create_rollup('daily', '{day}', ARRAY['count(*) AS events',
     'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$])";
 const SCOPED: &str = "SELECT bucket, users, value_p95 FROM tally.daily_day ORDER BY bucket";
 
-fn seconds(client: &mut Client, statement: &Statement, repeats: usize) -> Result<f64, Box<dyn Error>> {
-    let mut times = Vec::new();
-    for _ in 0..repeats {
-        let began = Instant::now();
-        client.query(statement, &[])?;
-        times.push(began.elapsed().as_secs_f64());
-    }
-    Ok(spread(&times)[1])
+fn seconds(client: &mut Client, statement: &Statement) -> Result<f64, Box<dyn Error>> {
+    let began = Instant::now();
+    client.query(statement, &[])?;
+    Ok(began.elapsed().as_secs_f64())
 }
 
 /// Runs `rounds` rounds for each size.
@@ -55,28 +54,35 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
              GRANT tally_reader TO tally_bench_account",
         )?;
         client.execute("SELECT tally.bind_role('tally_bench_account', $1, $2)", &[&tenant, &account])?;
-        let mut login = config.clone().user("tally_bench_account").connect(NoTls)?;
-
         let predicate = format!("tenant_id = '{tenant}' AND account_id = '{account}'");
-        let scoped = login.prepare(SCOPED)?;
-        let literal = client.prepare(&SCOPED.replace("ORDER BY", &format!("WHERE {predicate} ORDER BY")))?;
-        let exact = client.prepare(&format!(
+        let literal = SCOPED.replace("ORDER BY", &format!("WHERE {predicate} ORDER BY"));
+        let exact = format!(
             "SELECT date_trunc('day', occurred_at, 'UTC'), count(DISTINCT user_id),
                     percentile_cont(0.95) WITHIN GROUP (ORDER BY (properties->>'value')::float8)
                FROM tally.events WHERE {predicate} GROUP BY 1 ORDER BY 1"
-        ))?;
-        let rows = login.query(&scoped, &[])?.len();
-        assert_eq!(rows, client.query(&exact, &[])?.len(), "both show the same days");
+        );
+        let mut rows = 0;
         let mut times: [Vec<f64>; 3] = Default::default();
-        for round in 0..=rounds {
-            let taken = [
-                seconds(&mut login, &scoped, REPEATS)?,
-                seconds(client, &literal, REPEATS)?,
-                seconds(client, &exact, 3)?,
-            ];
-            if round > 0 {
-                times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(taken));
+        for _ in 0..rounds {
+            // Two backends of the same kind differ by half from each other for as long as they live, whichever asks
+            // what: so each round has new ones, and there are several rounds in one.
+            let mut taken: [Vec<f64>; 3] = Default::default();
+            for _ in 0..BACKENDS {
+                let mut login = config.clone().user("tally_bench_account").connect(NoTls)?;
+                let mut other = config.connect(NoTls)?;
+                let statements = [login.prepare(SCOPED)?, other.prepare(&literal)?, other.prepare(&exact)?];
+                rows = login.query(&statements[0], &[])?.len();
+                assert_eq!(rows, other.query(&statements[2], &[])?.len(), "both show the same days");
+                for repeat in 0..WARM + REPEATS {
+                    let pair = [seconds(&mut login, &statements[0])?, seconds(&mut other, &statements[1])?];
+                    if repeat >= WARM {
+                        taken[0].push(pair[0]);
+                        taken[1].push(pair[1]);
+                    }
+                }
+                taken[2].push(seconds(&mut other, &statements[2])?);
             }
+            times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(spread(&taken)[1]));
         }
         println!("  {size} raw events, {events} of them of the account, {rows} days");
         let names =

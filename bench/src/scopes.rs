@@ -9,6 +9,10 @@ use tally_workload::{Workload, json_array};
 const EVENTS: usize = 200_000;
 /// Executions of each statement in a round; their median is the round's time.
 const REPEATS: usize = 301;
+/// Pairs of backends that a round's queries run in, executions in each, and those before that aren't counted.
+const BACKENDS: usize = 4;
+const REPEATS_OF_QUERY: usize = 15;
+const WARM: usize = 6;
 
 const ROLES: &str = "
     DO $$ BEGIN
@@ -110,31 +114,32 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
         ),
         ("rollup by day", "SELECT bucket, sum(events) FROM tally.usage_day WHERE TENANT GROUP BY 1"),
     ] {
-        let scoped =
-            bound.prepare(&query.replace("WHERE TENANT AND", "WHERE").replace("WHERE TENANT", ""))?;
-        let literal = client.prepare(&query.replace("TENANT", &format!("tenant_id = '{tenant}'")))?;
-        assert_eq!(bound.query(&scoped, &[])?.len(), client.query(&literal, &[])?.len());
+        let scoped = query.replace("WHERE TENANT AND", "WHERE").replace("WHERE TENANT", "");
+        let literal = query.replace("TENANT", &format!("tenant_id = '{tenant}'"));
         let mut ratios = Vec::new();
         let mut milliseconds = [Vec::new(), Vec::new()];
-        for round in 0..=rounds {
+        for _ in 0..rounds {
             let mut taken = [Vec::new(), Vec::new()];
-            for _ in 0..15 {
-                for (side, times) in taken.iter_mut().enumerate() {
-                    let began = Instant::now();
-                    if side == 0 {
-                        bound.query(&scoped, &[])?
-                    } else {
-                        client.query(&literal, &[])?
-                    };
-                    times.push(began.elapsed().as_secs_f64() * 1e3);
+            // Backends differ for as long as they live: several of each, turn about.
+            for _ in 0..BACKENDS {
+                let mut sides = [login("tally_bench_bound")?, config.connect(NoTls)?];
+                let statements = [sides[0].prepare(&scoped)?, sides[1].prepare(&literal)?];
+                let mut found = [0, 0];
+                for repeat in 0..WARM + REPEATS_OF_QUERY {
+                    for side in 0..2 {
+                        let began = Instant::now();
+                        found[side] = sides[side].query(&statements[side], &[])?.len();
+                        if repeat >= WARM {
+                            taken[side].push(began.elapsed().as_secs_f64() * 1e3);
+                        }
+                    }
                 }
+                assert_eq!(found[0], found[1], "both see the tenant's rows");
             }
-            if round > 0 {
-                let [scoped, literal] = [spread(&taken[0])[1], spread(&taken[1])[1]];
-                ratios.push(scoped / literal);
-                milliseconds[0].push(scoped);
-                milliseconds[1].push(literal);
-            }
+            let [scoped, literal] = [spread(&taken[0])[1], spread(&taken[1])[1]];
+            ratios.push(scoped / literal);
+            milliseconds[0].push(scoped);
+            milliseconds[1].push(literal);
         }
         let [least, middle, greatest] = spread(&ratios);
         println!(

@@ -16,6 +16,7 @@ pub mod json;
 pub mod lookup;
 pub mod memory;
 pub mod partition;
+pub mod planner;
 pub mod scan;
 pub mod session;
 pub mod subtransaction;

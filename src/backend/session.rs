@@ -2,6 +2,7 @@
 
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, Oid};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::ffi::CString;
 
 /// Name of the setting that holds the scope.
@@ -381,5 +382,15 @@ fn write_setting(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
             0,
             false,
         );
+    }
+}
+
+/// Writes a line to the server's log alone; or, unless `always`, at DEBUG1, to whoever wants that. `line` is made only if it is
+/// written.
+pub fn log(always: bool, line: impl FnOnce() -> String) {
+    let level = if always { PgLogLevel::LOG_SERVER_ONLY } else { PgLogLevel::DEBUG1 };
+    // SAFETY: reads settings.
+    if unsafe { pg_sys::message_level_is_interesting(level as i32) } {
+        pgrx::ereport!(level, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line());
     }
 }

@@ -50,7 +50,7 @@ fn forget(nesting: i32) {
 }
 
 impl Inbox {
-    fn open() -> Result<Self, IngestError> {
+    fn open() -> Result<Self, ErrorReport> {
         ending::watch(forget);
         Ok(Self {
             nesting: ending::nesting(),
@@ -88,7 +88,7 @@ impl Inbox {
     }
 
     /// Sends what is buffered through the pipeline.
-    fn flush(&mut self) -> Result<(), IngestError> {
+    fn flush(&mut self) -> Result<(), ErrorReport> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -153,8 +153,8 @@ fn misused() -> SqlError {
     }
 }
 
-fn raise<T>(result: Result<T, IngestError>) -> T {
-    result.map_err(ErrorReport::from).unwrap_or_report()
+fn raise<T>(result: Result<T, impl Into<ErrorReport>>) -> T {
+    result.map_err(Into::into).unwrap_or_report()
 }
 
 sql_function! {

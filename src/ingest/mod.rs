@@ -1,6 +1,7 @@
 //! Ingest: every door leads to one pipeline (`pipeline`), which stores each event exactly once.
 
 mod event_row;
+mod failure;
 mod inbox;
 mod ledger;
 mod options;
@@ -9,13 +10,14 @@ mod pipeline;
 mod redrive;
 mod store;
 mod summary;
+mod trail;
 mod typed;
 
 use options::Options;
 use pgrx::{AnyArray, JsonB};
 
 pub use event_row::{EVENT_COLUMN_NAMES, EventRow};
-pub use pipeline::{IngestError, Refusal};
+pub use failure::{IngestError, Refusal};
 
 /// Defines a door that is a function: its body ends in a `Summary`, which becomes its one row. pgrx reads the columns from the
 /// signature, so each function has to have them written out.

@@ -6,65 +6,33 @@
 //! undone and done again with every key looked up (and waited for).
 
 use super::event_row::EventRow;
-use super::ledger::{self, Entry, NotSerializable};
+use super::failure::{IngestError, Refusal};
+use super::ledger::{self, Entry};
 use super::options::{OnConflict, Options};
 use super::partition;
 use super::store::{self, Quarantined};
 use super::summary::{Counts, Detail, Outcome, Summary};
-use crate::backend::appender::{AppendError, Unique};
+use super::trail;
+use crate::backend::appender::Unique;
 use crate::backend::arena::Arena;
 use crate::backend::session;
-use crate::backend::subtransaction::{self, Verdict};
-use crate::quota::{self, QuotaError, Quotas};
+use crate::backend::subtransaction::{self, Caught, Verdict};
+use crate::quota::{self, Quotas};
 use crate::registry::{self, Verdict as Judged};
 use crate::rollup::{self, RollupError};
-use crate::scope::{self, Scope, ScopeError};
+use crate::scope::{self, Scope};
 use crate::settings;
 use crate::tenant;
+use pgrx::pg_sys::panic::ErrorReport;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use tally_core::batch;
 use tally_core::event::{self, BatchError, CodecError, EventRef, EventView, Item, Limits};
-
-/// Why a whole ingest call fails, with nothing stored.
-#[derive(Debug)]
-pub enum IngestError {
-    /// The text can't be split into events, or is over a limit.
-    Batch(BatchError),
-    /// A stored value of the SQL type can't be read.
-    Codec(CodecError),
-    /// The options aren't what they should be.
-    Options(String),
-    /// A tenant is over its quota.
-    Quota(QuotaError),
-    /// An event wasn't accepted, and the caller wanted all or nothing.
-    Refused(Refusal),
-    Scope(ScopeError),
-    Append(AppendError),
-    /// At repeatable read or above: a concurrent transaction committed one of the events.
-    NotSerializable,
-    /// A declared rollup can't be evaluated at all.
-    Rollup(RollupError),
-}
-
-/// The event that fails a call whose options want that.
-#[derive(Debug)]
-pub struct Refusal {
-    pub position: usize,
-    pub event_id: Option<[u8; 16]>,
-    pub outcome: &'static str,
-    pub sqlstate: String,
-    pub reason: String,
-    /// Events that would have gone the same way, this one included.
-    pub refused: i64,
-    pub sent: usize,
-}
 
 /// Tenant and account in whose scope a quarantined event was sent; each empty where there was none.
 pub type Home = (String, String);
 
-/// Events may be dated this far ahead of the server's clock, in microseconds: a day, for clients whose clock is wrong.
-const FUTURE: i64 = 86_400_000_000;
 /// 1970-01-01 00:00 UTC: earlier events are refused, since a few of them would make a partition for every month.
 const EARLIEST: i64 = -946_684_800_000_000;
 
@@ -119,7 +87,7 @@ pub fn limits() -> Limits {
         batch_events: settings::batch_max_events(),
         properties_bytes: settings::properties_max_size(),
         earliest: EARLIEST,
-        latest: session::clock() + FUTURE,
+        latest: session::clock() + batch::FUTURE,
         ..Limits::default()
     }
 }
@@ -134,13 +102,19 @@ pub fn check_count(events: usize, limits: &Limits) -> Result<(), IngestError> {
 }
 
 /// Ingests one event or an array of them, given as JSON.
-pub fn run(text: &str, options: Options) -> Result<Summary, IngestError> {
+pub fn run(text: &str, options: Options) -> Result<Summary, ErrorReport> {
     let scope = admit()?;
-    run_items(event::parse_batch(text, &limits())?.items, scope, options)
+    match event::parse_batch(text, &limits()) {
+        Ok(batch) => run_items(batch.items, scope, options),
+        Err(error) => {
+            trail::failed(&error.reason, &scope, &options.lineage);
+            Err(IngestError::from(error).into())
+        }
+    }
 }
 
 /// Ingests events that a door has judged by `limits`. An item whose event is valid may go without its text.
-pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Summary, IngestError> {
+pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Summary, ErrorReport> {
     Ok(Batch::new(items, scope, None, options).work()?.0)
 }
 
@@ -151,7 +125,7 @@ pub fn run_quarantined(
     homes: &[Home],
     scope: Scope,
     options: Options,
-) -> Result<(Summary, Vec<Outcome>), IngestError> {
+) -> Result<(Summary, Vec<Outcome>), ErrorReport> {
     Batch::new(items, scope, Some(homes), options).work()
 }
 
@@ -173,7 +147,18 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn work(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
+    /// Does all of it, and tells the log how it went.
+    fn work(self) -> Result<(Summary, Vec<Outcome>), ErrorReport> {
+        let (scope, lineage) = (self.scope.clone(), self.options.lineage.clone());
+        let done = self.judge_and_store().map_err(ErrorReport::from);
+        match &done {
+            Ok((summary, _)) => trail::stored(summary, &scope, &lineage),
+            Err(error) => trail::failed(error.message(), &scope, &lineage),
+        }
+        done
+    }
+
+    fn judge_and_store(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
         self.judge();
         self.charge()?;
         self.consult_registry()?;
@@ -346,7 +331,7 @@ impl<'a> Batch<'a> {
     fn store(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
         let mut look_up = None;
         loop {
-            let batch_id = new_batch_id();
+            let batch_id = batch::id(session::clock(), u32::from_le_bytes(session::random_bytes()));
             let mut stage = Stage::Storing;
             let attempt = subtransaction::run(|| match self.attempt(batch_id, look_up, &mut stage) {
                 Ok(Attempt::Done) => Verdict::Keep(Ok(Attempt::Done)),
@@ -372,12 +357,17 @@ impl<'a> Batch<'a> {
                 Ok(Err(error)) => return Err(error),
                 Err(caught) if stage == Stage::Rollups && caught.is_about_data() => {
                     if !self.reject_unevaluable()? {
-                        caught.rethrow();
+                        self.rethrow(caught);
                     }
                 }
-                Err(caught) => caught.rethrow(),
+                Err(caught) => self.rethrow(caught),
             }
         }
+    }
+
+    fn rethrow(&self, caught: Caught) -> ! {
+        trail::failed(&caught.message, &self.scope, &self.options.lineage);
+        caught.rethrow()
     }
 
     /// One try at storing everything; `look_up` says whether to look every key up first, `None` leaves it to a sample.
@@ -547,54 +537,5 @@ fn entry<'a>(event: &'a EventRef) -> Entry<'a> {
         event_id: event.event_id,
         occurred_at: event.occurred_at,
         fingerprint: event::fingerprint(event),
-    }
-}
-
-/// A batch id: milliseconds since 2000 and 22 random bits. In order of time, but not a sequence, whose gaps would tell
-/// a tenant how much the others send.
-fn new_batch_id() -> i64 {
-    let random = u32::from_le_bytes(session::random_bytes()) >> 10;
-    (session::clock() / 1000) << 22 | i64::from(random)
-}
-
-impl From<BatchError> for IngestError {
-    fn from(error: BatchError) -> Self {
-        Self::Batch(error)
-    }
-}
-
-impl From<QuotaError> for IngestError {
-    fn from(error: QuotaError) -> Self {
-        Self::Quota(error)
-    }
-}
-
-impl From<CodecError> for IngestError {
-    fn from(error: CodecError) -> Self {
-        Self::Codec(error)
-    }
-}
-
-impl From<ScopeError> for IngestError {
-    fn from(error: ScopeError) -> Self {
-        Self::Scope(error)
-    }
-}
-
-impl From<AppendError> for IngestError {
-    fn from(error: AppendError) -> Self {
-        Self::Append(error)
-    }
-}
-
-impl From<NotSerializable> for IngestError {
-    fn from(_: NotSerializable) -> Self {
-        Self::NotSerializable
-    }
-}
-
-impl From<RollupError> for IngestError {
-    fn from(error: RollupError) -> Self {
-        Self::Rollup(error)
     }
 }

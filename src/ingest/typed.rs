@@ -6,10 +6,11 @@ use super::pipeline;
 use super::summary::Summary;
 use crate::backend::array;
 use pgrx::AnyArray;
+use pgrx::pg_sys::panic::ErrorReport;
 use tally_core::event::{self, EventRef, EventView, Item, Rejection};
 
 /// Ingests an array of events.
-pub fn run(events: &AnyArray, options: Options) -> Result<Summary, IngestError> {
+pub fn run(events: &AnyArray, options: Options) -> Result<Summary, ErrorReport> {
     let scope = pipeline::admit()?;
     let limits = pipeline::limits();
     // SAFETY: the SQL declaration takes tally.event[] alone, a varlena with the alignment of int4.

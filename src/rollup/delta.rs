@@ -10,7 +10,8 @@ use tally_core::grain::Grain;
 
 /// What is added to one group. Its datums live as long as the fold that it is part of.
 pub struct Delta {
-    /// Sorts as base rows lie: tenant, account, bucket, then the dimensions' bytes.
+    /// Tenant, account, bucket, then the dimensions' bytes: equal for one group, and in the order of the base tables' keys,
+    /// but for `user_activity`'s, which has the user before the bucket.
     key: Vec<u8>,
     /// Where the bucket begins in the key.
     bucket_at: usize,

@@ -69,9 +69,15 @@ fn fold_locked(definition: &Definition, max_rows: i64, frozen: i64) -> Result<i6
         let mut arena = Arena::default();
         let finest = delta::merge(definition, std::mem::take(&mut deltas), &mut arena)?;
         for &grain in &definition.grains {
-            let mut deltas = delta::merge(definition, delta::at_grain(&finest, grain), &mut arena)?;
-            deltas.retain(|delta| delta.bucket >= frozen);
-            store(definition, grain, &deltas, &mut arena)?;
+            let coarser;
+            let deltas = if grain == definition.pending_grain() {
+                &finest
+            } else {
+                coarser = delta::merge(definition, delta::at_grain(&finest, grain), &mut arena)?;
+                &coarser
+            };
+            let thawed = deltas.iter().filter(|delta| delta.bucket >= frozen);
+            store(definition, grain, thawed, &mut arena)?;
         }
         Ok(folded)
     })?;
@@ -82,10 +88,10 @@ fn fold_locked(definition: &Definition, max_rows: i64, frozen: i64) -> Result<i6
 }
 
 /// Merges what is added to the groups of a grain, sorted by key, into the base rows.
-fn store(
+fn store<'d>(
     definition: &Definition,
     grain: Grain,
-    deltas: &[Delta],
+    deltas: impl Iterator<Item = &'d Delta>,
     arena: &mut Arena,
 ) -> Result<(), RollupError> {
     let base = relation(&format!("{}_{grain}_base", definition.name));

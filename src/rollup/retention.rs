@@ -19,6 +19,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use std::collections::BTreeMap;
+use tally_core::batch;
 
 /// SQL for a column of type timestamptz in microseconds since 2000.
 fn micros(column: &str) -> String {
@@ -351,6 +352,26 @@ fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: 
             max_rows - removed
         );
         removed += Spi::get_one::<i64>(&forget).expect("a DELETE raises its own errors").unwrap_or(0);
+        if removed >= max_rows {
+            return removed;
+        }
+    }
+    // Batches that carried nothing later, and what of them waits in quarantine: sent again it would be too late.
+    let first = batch::first_id_with_events_from(horizon);
+    for table in ["ingest_batch", "quarantine"] {
+        let forget = format!(
+            "WITH gone AS (DELETE FROM tally.{table} WHERE ctid = ANY (ARRAY(\
+               SELECT ctid FROM tally.{table} WHERE tenant_id = {name} AND batch_id < {first} LIMIT {})) RETURNING 1) \
+             SELECT count(*) FROM gone",
+            max_rows - removed
+        );
+        let gone = Spi::get_one::<i64>(&forget).expect("a DELETE raises its own errors").unwrap_or(0);
+        if table == "quarantine" && gone > 0 {
+            let note = "INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason) \
+                        VALUES (now(), $1, $2, session_user, 'retention')";
+            Spi::run_with_args(note, &[gone.into(), tenant.into()]).expect("an INSERT raises its own errors");
+        }
+        removed += gone;
         if removed >= max_rows {
             return removed;
         }

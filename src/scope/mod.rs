@@ -1,13 +1,12 @@
 //! Scope: what the current transaction may see. One account, one tenant, or global.
 //!
 //! A scope comes from the transaction's own `enter`, or else from the binding of the role that logged in; a pool role
-//! enters by token. The setting
-//! `tally.scope` carries an entered one: `*` is global, otherwise tenant and account separated by U+001F, which no id
-//! contains.
+//! enters by token. The setting `tally.scope` carries the key of an entered one.
 
 mod binding;
 mod confine;
 mod limit;
+mod policy;
 mod token;
 
 use crate::backend::session;
@@ -16,10 +15,8 @@ use binding::{Binding, binding};
 pub use confine::install as confine;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use tally_core::id;
 use tally_core::token::TokenError;
-
-const SEPARATOR: char = '\u{1f}';
+use tally_core::{id, scope_key};
 
 /// What a transaction may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,22 +53,19 @@ pub enum ScopeError {
 }
 
 impl Scope {
-    fn parse(setting: &str) -> Self {
-        match setting.split_once(SEPARATOR) {
+    fn parse(key: &str) -> Self {
+        match scope_key::parts(key) {
             None => Scope::Global,
-            Some((tenant, "")) => Scope::Tenant { tenant: tenant.to_owned(), account: None },
             Some((tenant, account)) => {
-                Scope::Tenant { tenant: tenant.to_owned(), account: Some(account.to_owned()) }
+                Scope::Tenant { tenant: tenant.to_owned(), account: account.map(str::to_owned) }
             }
         }
     }
 
-    fn setting(&self) -> String {
+    fn key(&self) -> String {
         match self {
-            Scope::Global => session::GLOBAL_SCOPE.to_string_lossy().into_owned(),
-            Scope::Tenant { tenant, account } => {
-                format!("{tenant}{SEPARATOR}{}", account.as_deref().unwrap_or_default())
-            }
+            Scope::Global => scope_key::GLOBAL.to_owned(),
+            Scope::Tenant { tenant, account } => scope_key::of(tenant, account.as_deref()),
         }
     }
 
@@ -160,7 +154,7 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     if !allowed {
         return Err(ScopeError::Denied(session::session_role_name()));
     }
-    session::set_scope(&wanted.setting());
+    session::set_scope(&wanted.key());
     if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
         limit::apply(tenant)?;
     }
@@ -202,16 +196,6 @@ fn current_account() -> Result<Option<String>, ErrorReport> {
 #[pg_extern(sql = false)]
 fn scope_is_global() -> Result<bool, ErrorReport> {
     Ok(current()? == Scope::Global)
-}
-
-#[pg_extern(sql = false)]
-fn scope_first_account() -> Result<String, ErrorReport> {
-    Ok(current_account()?.unwrap_or_default())
-}
-
-#[pg_extern(sql = false)]
-fn scope_last_account() -> Result<String, ErrorReport> {
-    Ok(current_account()?.unwrap_or_else(|| id::GREATEST.to_owned()))
 }
 
 #[pg_extern(sql = false)]

@@ -118,7 +118,7 @@ def gathering(events, begin, steps, window, exclude):
 
 
 def funnel(events, steps, window, unit="user", strict=False, hold=None, breakdown=None, exclude=(), any_order=False,
-           **span):
+           attribution="first_step", **span):
     since, until, window = micros(span["from"]), micros(span["to"]), window_of(window)
     labels = [s if isinstance(s, str) else s.get("label", s["event"]) for s in steps]
     openers = steps[:1]
@@ -143,8 +143,10 @@ def funnel(events, steps, window, unit="user", strict=False, hold=None, breakdow
                         found.append(((-len(way), way[-1], -way[0], way), value or "", some))
         if found:
             (_, _, _, way), _, some = min(found, key=lambda one: one[:2])
+            place = 0 if attribution == "first_step" else len(way) - 1
+            deciders = steps if any_order else [steps[place]]
             traits = [text_of(e, breakdown) for e in some
-                      if breakdown and e["time"] == way[0] and any(fits(e, step) for step in openers)]
+                      if breakdown and e["time"] == way[place] and any(fits(e, step) for step in deciders)]
             traits = [trait for trait in traits if trait is not None]
             chains.append((min(traits) if traits else None, way))
     segments = {segment for segment, _ in chains} or ({None} if breakdown is None else set())
@@ -160,11 +162,16 @@ def funnel(events, steps, window, unit="user", strict=False, hold=None, breakdow
 
 
 def retention(events, start_event, return_event, grain, unit="user", kind="first_time",
-              brackets=(0, 1, 3, 7, 14, 30), **span):
-    """By whole days."""
+              brackets=(0, 1, 3, 7, 14, 30), members=None, **span):
+    """By whole days; members: units alone that have so many events of a name in the range."""
     first, last = day_of(micros(span["from"])), day_of(micros(span["to"]) - 1)
     cohorts = defaultdict(list)
-    for own in by_unit(events, unit).values():
+    chosen = None
+    if members is not None:
+        chosen = {(row["tenant_id"], row["unit_id"]) for row in did_at_least(events, *members, unit=unit, **span)}
+    for who, own in by_unit(events, unit).items():
+        if chosen is not None and who not in chosen:
+            continue
         starts = [day_of(e["time"]) for e in own if start_event in (None, e["name"])]
         if starts and first <= min(starts) <= last:
             began, cohort = min(starts), start_of(grain, min(starts))

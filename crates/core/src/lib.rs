@@ -1,6 +1,7 @@
 //! Pure logic of pg_tally. Needs no server and contains no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod calendar;
 pub mod days;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod id;
 pub mod jsonb;
 pub mod numeric;
 pub mod retention;
+pub mod scope_key;
 pub mod session;
 pub mod tdigest;
 pub mod token;

@@ -72,6 +72,11 @@ impl PrivateServer {
         Self { bin: bin.clone(), sockets: sockets.clone(), data, port }
     }
 
+    /// Where the server's socket is.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
     /// Adds lines to postgresql.conf; the last one that names a setting counts.
     pub fn configure(&self, settings: &str) {
         let path = self.data.join("postgresql.conf");

@@ -3,7 +3,7 @@
 use postgres::{Client, Error};
 use serde_json::{Value, json};
 use std::io::Write;
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, PrivateServer, ingest};
 
 fn event(id: u32, name: &str) -> Value {
     json!({
@@ -243,4 +243,73 @@ fn options_that_one_client_of_a_pool_left_keep_the_next_ones_scope_out() {
     for statement in ["ROLLBACK", "DISCARD ALL", "BEGIN; SELECT tally.enter('acme'); COMMIT"] {
         client.batch_execute(statement).unwrap();
     }
+}
+
+/// The fields of the log's lines about an event of ours, as docs/runbooks/install.md lists them.
+fn logged(server: &PrivateServer, event: &str) -> Vec<String> {
+    let start = format!("pg_tally event={event} ");
+    server
+        .log()
+        .lines()
+        .filter_map(|line| line.split_once(&start).map(|(_, fields)| fields.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_log_leads_from_a_trace_to_its_call() {
+    let server = PrivateServer::create("trail", "");
+    let mut client = server.connect("postgres", "postgres");
+    client.batch_execute("CREATE EXTENSION pg_tally; SET application_name = 'a \"b\" event=c'").unwrap();
+    let call = |client: &mut Client, trace: char, events: &str| {
+        let traceparent = format!("00-{}-00f067aa0ba902b7-01", trace.to_string().repeat(32));
+        with_options(client, events, &json!({"traceparent": traceparent, "source": "web"}))
+    };
+    let from = |trace: char| {
+        format!(
+            r#"caller="postgres" source="web" client="a \"b\" event=c" trace_id="{}" span_id="00f067aa0ba902b7""#,
+            trace.to_string().repeat(32)
+        )
+    };
+    // A batch that went well is told of only where DEBUG1 is wanted.
+    call(&mut client, '1', &array(&[event(1, "a")])).unwrap();
+    assert_eq!(logged(&server, "ingest_stored"), Vec::<String>::new());
+    client.batch_execute("SET log_min_messages = debug1").unwrap();
+    call(&mut client, '2', &array(&[event(2, "a")])).unwrap();
+    client.batch_execute("RESET log_min_messages").unwrap();
+    call(&mut client, '3', &array(&[event(2, "a"), event(2, "b"), event(3, "a")])).unwrap();
+    let batch: i64 = client.query_one("SELECT max(batch_id) FROM tally.ingest_batch", &[]).unwrap().get(0);
+    let lines = logged(&server, "ingest_stored");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].ends_with(&format!("accepted=1 duplicates=0 conflicts=0 rejected=0 {}", from('2'))),
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines[1],
+        format!("batch_id={batch} accepted=1 duplicates=1 conflicts=1 rejected=0 {}", from('3'))
+    );
+
+    // Whatever fails: text that is no JSON, an option, a statement that Postgres ends.
+    call(&mut client, '4', "[{").unwrap_err();
+    let whole = json!({"all_or_nothing": true, "source": "line\u{2028}break", "client": "c"});
+    with_options(&mut client, &array(&[event(9, "a"), event(2, "b")]), &whole).unwrap_err();
+    client.batch_execute("BEGIN READ WRITE; LOCK TABLE tally.events").unwrap();
+    let mut other = server.connect("postgres", "postgres");
+    other.batch_execute("SET lock_timeout = '50ms'; SET application_name = 'other'").unwrap();
+    let error = call(&mut other, '5', &array(&[event(10, "a")])).unwrap_err();
+    assert_eq!(sqlstate(error), "55P03");
+    client.batch_execute("ROLLBACK").unwrap();
+    let lines = logged(&server, "ingest_failed");
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].starts_with("problem=\"") && lines[0].ends_with(&from('4')), "{lines:?}");
+    assert!(
+        lines[1].starts_with("problem=\"event 1 (event_id 00000000-0000-4000-8000-000000000002): conflict")
+            && lines[1].ends_with("caller=\"postgres\" source=\"line\u{2028}break\" client=\"c\""),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].starts_with("problem=\"canceling statement due to lock timeout\"")
+            && lines[2].contains("trace_id=\"5555"),
+        "{lines:?}"
+    );
 }

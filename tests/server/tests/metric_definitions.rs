@@ -216,6 +216,9 @@ fn bad_arguments_are_refused_with_a_hint() {
     let (database, [admin, reader, operator]) = shop("refuse");
     let mut reader = database.connect(&reader);
     let mut admin = database.connect(&admin);
+    admin
+        .batch_execute("SELECT tally.define_cohort('of_users', '{\"event\": \"a\", \"at_least\": 1}')")
+        .unwrap();
     let bad = [
         "funnel('{}'::text[], '1 day', '2026-01-01Z', '2026-02-01Z')",
         "funnel(NULL::text[], '1 day', '2026-01-01Z', '2026-02-01Z')",
@@ -225,6 +228,8 @@ fn bad_arguments_are_refused_with_a_hint() {
         "funnel('[7]'::jsonb, '1 day', '2026-01-01Z', '2026-02-01Z')",
         "funnel(ARRAY['a', NULL], '1 day', '2026-01-01Z', '2026-02-01Z')",
         "funnel(ARRAY['a'], '0', '2026-01-01Z', '2026-02-01Z')",
+        "funnel(ARRAY['a'], '1 day', '2026-01-01Z', '2026-02-01Z', breakdown => 'plan', attribution => 'last')",
+        "retention('a', NULL, 'day', '2026-01-01Z', '2026-02-01Z', 'account', of_cohort => 'of_users')",
         "funnel(ARRAY['a'], '-1 day', '2026-01-01Z', '2026-02-01Z')",
         "funnel(ARRAY['a'], '1 month', '2026-01-01Z', '2026-02-01Z')",
         "funnel(ARRAY['a'], NULL, '2026-01-01Z', '2026-02-01Z')",

@@ -9,6 +9,9 @@ use tally_server_tests::{Database, git_events, ingest, json_array, seeded, skip}
 use tally_workload::{Random, write_time};
 
 const DAY: i64 = 86_400_000_000;
+/// How often a user, and an account, has to have had event `a` in a range for the cohorts declared here.
+const OFTEN_USER: i64 = 3;
+const OFTEN_ACCOUNT: i64 = 60;
 
 /// One reader: what it may see, how it gets there, and its session's time zone.
 struct Reader {
@@ -55,8 +58,14 @@ fn literal(name: &str, value: &Value) -> String {
 
 /// The rows that a metric's function returns, as the oracle prints them.
 fn ask(reader: &mut Reader, function: &str, arguments: &Map<String, Value>) -> Vec<Value> {
-    let list: Vec<String> =
-        arguments.iter().map(|(name, value)| format!("\"{name}\" => {}", literal(name, value))).collect();
+    let list: Vec<String> = arguments
+        .iter()
+        .map(|(name, value)| match name.as_str() {
+            // The oracle is told who belongs to it, the function its name.
+            "members" => format!("of_cohort => 'often_{}'", arguments["unit"].as_str().unwrap()),
+            _ => format!("\"{name}\" => {}", literal(name, value)),
+        })
+        .collect();
     let columns = match function {
         "did_at_least" => {
             "tenant_id, unit_id, times, (extract(epoch FROM first_at) * 1000000)::int8 AS first_at,
@@ -322,6 +331,15 @@ fn metrics_of_edges_agree_with_the_oracle() {
         // Some of it folded, some of the same units' activity pending.
         admin.batch_execute("SELECT tally.fold('user_activity', 500), tally.fold('session', 400)").unwrap();
     }
+    for (unit, often) in [("user", OFTEN_USER), ("account", OFTEN_ACCOUNT)] {
+        let definition = json!({"event": "a", "at_least": often, "unit": unit}).to_string();
+        admin
+            .execute(
+                "SELECT tally.define_cohort($1, $2::text::jsonb)",
+                &[&format!("often_{unit}"), &definition],
+            )
+            .unwrap();
+    }
     let mut readers = readers(&mut database, "t1", "a1");
     let ranges = [
         ("2024-01-31T00:00:00Z", "2025-01-02T00:00:00Z"),
@@ -343,6 +361,8 @@ fn metrics_of_edges_agree_with_the_oracle() {
                         json!({"any_order": unit == "user", "exclude": ["help"]}),
                         json!({"any_order": unit == "user", "hold": "plan", "breakdown": "currency"}),
                         json!({"breakdown": "plan", "exclude": ["help"]}),
+                        json!({"breakdown": "plan", "attribution": "last_step"}),
+                        json!({"any_order": unit == "user", "breakdown": "plan", "attribution": "last_step"}),
                         json!({"hold": "currency", "breakdown": "plan", "exclude": ["help", "other"]}),
                     ] {
                         let mut all = plain.clone();
@@ -363,6 +383,10 @@ fn metrics_of_edges_agree_with_the_oracle() {
                         "from": from, "to": to, "unit": unit, "kind": kind});
                         questions.push((if grain == "day" { "retention_curve" } else { "retention" }, all));
                     }
+                    let often = if unit == "user" { OFTEN_USER } else { OFTEN_ACCOUNT };
+                    let all = json!({"start_event": "a", "return_event": null, "grain": grain, "from": from, "to": to,
+                        "unit": unit, "kind": kind, "members": ["a", often]});
+                    questions.push((if grain == "day" { "retention_curve" } else { "retention" }, all));
                 }
             }
             questions

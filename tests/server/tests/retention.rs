@@ -122,7 +122,25 @@ fn a_tenant_keeps_what_it_asked_for_and_every_number() {
     assert_eq!(step(&mut admin, 10), 10);
     assert_eq!(bench.kept()[0], (140, 140));
     assert_same("half way", &before, &bench.shown(&mut admin));
+    // Batches that are older than a tenant's horizon, and their rejected events, go with what they carried.
+    bench
+        .database
+        .superuser()
+        .batch_execute(
+            "INSERT INTO tally.ingest_batch (batch_id, ingested_at, accepted, duplicates, conflicts, rejected, tenant_id, caller)
+             SELECT (extract(epoch FROM now() - age - timestamptz '2000-01-01Z') * 1000)::int8 << 22, now() - age, 0, 0, 0, 1, tenant, 'x'
+               FROM unnest('{t0,t2}'::text[]) AS tenant, unnest('{33 days,29 days}'::interval[]) AS age;
+             INSERT INTO tally.quarantine (batch_id, quarantined_at, position, tenant_id, account_id, outcome, sqlstate, reason, body)
+             SELECT batch_id, ingested_at, 0, tenant_id, '', 'rejected', '22007', 'old', '{}' FROM tally.ingest_batch WHERE caller = 'x'",
+        )
+        .unwrap();
     admin.batch_execute("CALL tally.maintain(7)").unwrap();
+    let left = "SELECT (SELECT string_agg(tenant_id, ' ' ORDER BY tenant_id) FROM tally.ingest_batch WHERE caller = 'x'),
+                       (SELECT string_agg(tenant_id, ' ' ORDER BY tenant_id) FROM tally.quarantine WHERE reason = 'old'),
+                       (SELECT string_agg(tenant_id || ' ' || events || ' ' || reason, ', ') FROM tally.quarantine_discard)";
+    let row = bench.database.superuser().query_one(left, &[]).unwrap();
+    let left: [Option<&str>; 3] = [row.get(0), row.get(1), row.get(2)];
+    assert_eq!(left, [Some("t0 t2 t2"), Some("t0 t2 t2"), Some("t0 1 retention")]);
     assert_eq!(step(&mut admin, 10), 0);
     let kept = bench.kept();
     // The days from 30 days ago on, and today.

@@ -360,6 +360,24 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Option<Vec<u8>> {
     Some(output.stdout)
 }
 
+/// What an application has around the Go recipe.
+const GO_HEAD: &str = r#"
+package main
+import ("crypto/ed25519"; "crypto/x509"; "encoding/base64"; "encoding/json"; "encoding/pem"; "fmt"; "os"; "time")
+"#;
+const GO_MAIN: &str = r#"
+func main() {
+	block, _ := pem.Decode([]byte(os.Args[1]))
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil { panic(err) }
+	var claims map[string]any
+	if err := json.Unmarshal([]byte(os.Args[2]), &claims); err != nil { panic(err) }
+	token, err := mintToken(key.(ed25519.PrivateKey), claims)
+	if err != nil { panic(err) }
+	fmt.Print(token)
+}
+"#;
+
 #[test]
 fn the_recipes_sign_tokens_that_are_taken() {
     let (database, pool, _) = pool("recipes");
@@ -375,7 +393,7 @@ fn the_recipes_sign_tokens_that_are_taken() {
     let call = |nonce: &str| {
         json!({"kid": "recipe", "tenant": "a", "aud": audience, "role": pool, "nonce": nonce}).to_string()
     };
-    for language in ["js", "python"] {
+    for language in ["js", "python", "go"] {
         let mut transaction = client.transaction().unwrap();
         let nonce: String = transaction.query_one("SELECT tally.challenge()", &[]).unwrap().get(0);
         let code = recipe(language);
@@ -385,6 +403,13 @@ fn the_recipes_sign_tokens_that_are_taken() {
                 &["-"],
                 &format!("{code}\nprocess.stdout.write(mintToken({}, {}))", json!(pem), call(&nonce)),
             ),
+            "go" => {
+                let file = std::env::temp_dir().join(format!("{}.go", database.name()));
+                std::fs::write(&file, format!("{GO_HEAD}{code}{GO_MAIN}")).unwrap();
+                let token = run("go", &["run", file.to_str().unwrap(), &pem, &call(&nonce)], "");
+                std::fs::remove_file(file).unwrap();
+                token
+            }
             _ => run(
                 "/usr/bin/python3",
                 &["-"],

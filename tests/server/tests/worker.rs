@@ -1,5 +1,5 @@
 //! The background worker does the housekeeping of each listed database as an ordinary role, refuses to be a superuser,
-//! comes back after a kill, and follows a reload.
+//! comes back after a kill, and follows a reload. pg_cron does the same housekeeping.
 
 use postgres::Client;
 use tally_server_tests::{PrivateServer, ingest, wait_for};
@@ -113,5 +113,45 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
     wait_for("another worker", || {
         let mut client = server.config("postgres", "one").connect(postgres::NoTls).ok()?;
         workers(&mut client).first().filter(|worker| worker.2 != pid).map(|_| ())
+    });
+}
+
+#[test]
+fn pg_cron_keeps_house_as_an_ordinary_role() {
+    let server = PrivateServer::create("cron", "");
+    server.stop();
+    let sockets = server.sockets().display();
+    server.configure(&format!(
+        "shared_preload_libraries = 'pg_cron'\ncron.host = '{sockets}'\ncron.timezone = 'UTC'"
+    ));
+    server.start();
+    let mut admin = server.connect("postgres", "postgres");
+    admin.batch_execute("CREATE EXTENSION pg_cron; CREATE ROLE dba LOGIN").unwrap();
+    admin.batch_execute("CREATE DATABASE shop").unwrap();
+    let mut shop = server.connect("postgres", "shop");
+    shop.batch_execute("CREATE EXTENSION pg_tally; GRANT tally_admin TO dba").unwrap();
+    ingest(&mut shop, &event(1)).unwrap();
+    assert_eq!(pending(&mut shop), 1);
+    // As docs/runbooks/install.md has it: at the next full minute.
+    let schedule =
+        "SELECT cron.schedule_in_database('tally', '* * * * *', 'CALL tally.maintain()', 'shop', 'dba')";
+    admin.batch_execute(schedule).unwrap();
+    let mut seconds = 0;
+    while pending(&mut shop) > 0 {
+        seconds += 1;
+        assert!(seconds <= 90, "a job has run within 90 s:\n{}", server.log());
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    let by: String = shop
+        .query_one(
+            "SELECT caller::text FROM tally.maintenance WHERE task = 'fold' AND subject = 'usage'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(by, "dba");
+    wait_for("the job to be noted", || {
+        let done = "SELECT FROM cron.job_run_details WHERE status = 'succeeded' AND database = 'shop' AND username = 'dba'";
+        admin.query_opt(done, &[]).unwrap()
     });
 }

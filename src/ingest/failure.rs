@@ -1,0 +1,84 @@
+//! Why an ingest call fails.
+
+use super::ledger::NotSerializable;
+use crate::backend::appender::AppendError;
+use crate::quota::QuotaError;
+use crate::rollup::RollupError;
+use crate::scope::ScopeError;
+use tally_core::event::{BatchError, CodecError};
+
+/// Why a whole ingest call fails, with nothing stored.
+#[derive(Debug)]
+pub enum IngestError {
+    /// The text can't be split into events, or is over a limit.
+    Batch(BatchError),
+    /// A stored value of the SQL type can't be read.
+    Codec(CodecError),
+    /// The options aren't what they should be.
+    Options(String),
+    /// A tenant is over its quota.
+    Quota(QuotaError),
+    /// An event wasn't accepted, and the caller wanted all or nothing.
+    Refused(Refusal),
+    Scope(ScopeError),
+    Append(AppendError),
+    /// At repeatable read or above: a concurrent transaction committed one of the events.
+    NotSerializable,
+    /// A declared rollup can't be evaluated at all.
+    Rollup(RollupError),
+}
+
+/// The event that fails a call whose options want that.
+#[derive(Debug)]
+pub struct Refusal {
+    pub position: usize,
+    pub event_id: Option<[u8; 16]>,
+    pub outcome: &'static str,
+    pub sqlstate: String,
+    pub reason: String,
+    /// Events that would have gone the same way, this one included.
+    pub refused: i64,
+    pub sent: usize,
+}
+
+impl From<BatchError> for IngestError {
+    fn from(error: BatchError) -> Self {
+        Self::Batch(error)
+    }
+}
+
+impl From<QuotaError> for IngestError {
+    fn from(error: QuotaError) -> Self {
+        Self::Quota(error)
+    }
+}
+
+impl From<CodecError> for IngestError {
+    fn from(error: CodecError) -> Self {
+        Self::Codec(error)
+    }
+}
+
+impl From<ScopeError> for IngestError {
+    fn from(error: ScopeError) -> Self {
+        Self::Scope(error)
+    }
+}
+
+impl From<AppendError> for IngestError {
+    fn from(error: AppendError) -> Self {
+        Self::Append(error)
+    }
+}
+
+impl From<NotSerializable> for IngestError {
+    fn from(_: NotSerializable) -> Self {
+        Self::NotSerializable
+    }
+}
+
+impl From<RollupError> for IngestError {
+    fn from(error: RollupError) -> Self {
+        Self::Rollup(error)
+    }
+}
