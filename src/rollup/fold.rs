@@ -16,12 +16,12 @@ use std::ffi::CString;
 use tally_core::grain::Grain;
 
 /// Rows that one fold by ingest merges at most: some tens of milliseconds.
-const RELIEF: i64 = 10_000;
+const RELIEF: i64 = 30_000;
 /// Rows that are folded at a time where all are: some tens of megabytes.
 const CHUNK: i64 = 100_000;
 /// Ingest folds once, on average, for each eighth of the limit that is appended: RELIEF rows are more than that, so
 /// pending shrinks, and none of the folds is long.
-const SHARE: f64 = 8.0;
+const SHARE: f64 = 2.0;
 
 /// Folds a little now and then, so that the pending tables stay within the limit where nothing else folds. `appended`
 /// has the bytes appended to each rollup. Not where statements share a snapshot: there a fold can fail for reasons that

@@ -18,24 +18,29 @@ fn scope_key() -> Result<String, ErrorReport> {
     Ok(current()?.key())
 }
 
-fn admits<'a>(tenant: Option<&'a [u8]>, account: Option<&'a [u8]>, key: Option<&'a [u8]>) -> Option<Datum> {
-    Some(Datum::from(scope_key::admits(key?, tenant?, account)))
-}
-
 sql_function! {
     fn tally_account_in_scope / pg_finfo_tally_account_in_scope(call) fast {
-        let account = call.bytes_in_place(1)?;
-        admits(call.bytes_in_place(0), Some(account), call.bytes_in_place(2))
+        let (tenant, key) = (call.bytes_in_place(0)?, call.bytes_in_place(2)?);
+        // An id is short enough to lie in place; if one doesn't, the other way reads it.
+        let mut is_elsewhere = false;
+        let admitted = scope_key::admits(key, tenant, || {
+            let account = call.bytes_in_place(1);
+            is_elsewhere = account.is_none();
+            account
+        });
+        (!is_elsewhere).then(|| Datum::from(admitted))
     } {
-        Ok(admits(call.bytes(0), call.bytes(1), call.bytes(2)))
+        let (Some(tenant), Some(key)) = (call.bytes(0), call.bytes(2)) else { return Ok(None) };
+        Ok(Some(Datum::from(scope_key::admits(key, tenant, || call.bytes(1)))))
     }
 }
 
 sql_function! {
     fn tally_tenant_in_scope / pg_finfo_tally_tenant_in_scope(call) fast {
-        admits(call.bytes_in_place(0), None, call.bytes_in_place(1))
+        Some(Datum::from(scope_key::admits(call.bytes_in_place(1)?, call.bytes_in_place(0)?, || None)))
     } {
-        Ok(admits(call.bytes(0), None, call.bytes(1)))
+        let (Some(tenant), Some(key)) = (call.bytes(0), call.bytes(1)) else { return Ok(None) };
+        Ok(Some(Datum::from(scope_key::admits(key, tenant, || None))))
     }
 }
 

@@ -201,6 +201,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("scope_function_altered", "current_tenant", "ALTER FUNCTION tally.current_tenant() IMMUTABLE"),
     (
         "scope_function_altered",
+        "in_scope",
+        "ALTER FUNCTION tally.in_scope(text, text, text) CALLED ON NULL INPUT",
+    ),
+    ("scope_function_altered", "scope_key", "ALTER FUNCTION tally.scope_key() IMMUTABLE"),
+    (
+        "scope_function_altered",
         "scope_is_global",
         "ALTER FUNCTION tally.scope_is_global() SET tally.scope = '*'",
     ),

@@ -214,7 +214,18 @@ fn a_value_of_another_tenants_changes_no_byte() {
     let mut refused = 0;
     let probes = probes();
     for probe in &probes {
-        let answers = sessions.each_mut().map(|session| session.answer(probe).replace(&names[1], &names[0]));
+        let mut ask =
+            || sessions.each_mut().map(|session| session.answer(probe).replace(&names[1], &names[0]));
+        let mut answers = ask();
+        // Autovacuum, and counts that reach the statistics later, come to one database before the other; a value doesn't go.
+        for _ in 0..5 {
+            if answers[0] == answers[1] {
+                break;
+            }
+            eprintln!("once more: {probe}\n{}\n---\n{}", answers[0], answers[1]);
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            answers = ask();
+        }
         assert_eq!(answers[0], answers[1], "{probe}");
         refused += usize::from(answers[0].contains("can't use EXPLAIN"));
         assert!(!answers[0].contains(SECRETS[0]) || probe.contains(SECRETS[0]), "{probe}: {}", answers[0]);
