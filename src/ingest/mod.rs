@@ -60,25 +60,25 @@ pub(crate) use door;
 door! {
     /// The door for text and, having the same bytes, for json.
     fn ingest(events: &str) {
-        Ok(pipeline::run(events, Options::read(None)?)?)
+        pipeline::run(events, Options::read(None)?)
     }
 }
 
 door! {
     fn ingest_with_options(events: &str, options: JsonB) {
-        Ok(pipeline::run(events, Options::read(Some(options.0))?)?)
+        pipeline::run(events, Options::read(Some(options.0))?)
     }
 }
 
 door! {
     /// The door for the SQL type.
     fn ingest_events(events: AnyArray) {
-        Ok(typed::run(&events, Options::read(None)?)?)
+        typed::run(&events, Options::read(None)?)
     }
 }
 
 door! {
     fn ingest_events_with_options(events: AnyArray, options: JsonB) {
-        Ok(typed::run(&events, Options::read(Some(options.0))?)?)
+        typed::run(&events, Options::read(Some(options.0))?)
     }
 }
