@@ -215,6 +215,11 @@ impl From<RollupError> for ErrorReport {
                 format!("rollup \"{name}\" is still to be backfilled with events that would be dropped"),
             )
             .set_hint("call tally.backfill() until it returns 0"),
+            RollupError::Behind(name) => report(
+                Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("rollup \"{name}\" has too many pending rows, and another session keeps them from being folded"),
+            )
+            .set_hint("retry in 1 s; if that doesn't help, see which transaction holds the advisory lock of its pending table"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

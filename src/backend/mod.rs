@@ -19,6 +19,7 @@ pub mod partition;
 pub mod planner;
 pub mod scan;
 pub mod session;
+pub mod size;
 pub mod subtransaction;
 pub mod take;
 pub mod trigger;

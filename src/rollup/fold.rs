@@ -7,7 +7,7 @@ use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
-use crate::backend::{memory, session};
+use crate::backend::{memory, session, size};
 use crate::settings;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{Datum, Oid};
@@ -15,17 +15,20 @@ use pgrx::prelude::*;
 use std::ffi::CString;
 use tally_core::grain::Grain;
 
-/// Rows that one fold by ingest merges at most: some tens of milliseconds.
+/// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const RELIEF: i64 = 30_000;
 /// Rows that are folded at a time where all are: some tens of megabytes.
 const CHUNK: i64 = 100_000;
-/// Ingest folds once, on average, for each eighth of the limit that is appended: RELIEF rows are more than that, so
-/// pending shrinks, and none of the folds is long.
+/// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
+/// shrinks, and many rows of one group have become one. For each eighth, ingest took a tenth longer.
 const SHARE: f64 = 2.0;
+/// Where others keep it from folding, ingest goes on until so many limits of rows are pending: of the default, a quarter of a
+/// gigabyte, which a reader merges in seconds.
+const MOST: u64 = 64;
 
 /// Folds a little now and then, so that the pending tables stay within the limit where nothing else folds. `appended`
 /// has the bytes appended to each rollup. Not where statements share a snapshot: there a fold can fail for reasons that
-/// aren't the caller's.
+/// aren't the caller's. An error where folding has been kept from happening for too long: what comes in must wait.
 pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
     if session::has_fixed_snapshot() {
         return Ok(());
@@ -34,8 +37,13 @@ pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
         // By chance, so that writers share no counter.
         let chance = SHARE * bytes as f64 / settings::pending_limit() as f64;
         let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
-        if drawn < chance {
-            fold_definition(definition, RELIEF)?;
+        if drawn >= chance {
+            continue;
+        }
+        if lock_folding(definition, Wait::No) {
+            fold_locked(definition, RELIEF, i64::MIN)?;
+        } else if size::live_bytes(definition.pending) > MOST * settings::pending_limit() {
+            return Err(RollupError::Behind(definition.name.clone()));
         }
     }
     Ok(())

@@ -53,6 +53,8 @@ pub enum RollupError {
     Unfilled(String),
     /// Pending rows still stand for events that would be dropped.
     Pending(String),
+    /// Too much is pending, and another session keeps this one from folding.
+    Behind(String),
     /// No such rollup.
     Unknown(String),
     /// A type that can't be a dimension or be counted.

@@ -175,3 +175,57 @@ fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
         );
     }
 }
+
+#[test]
+fn what_comes_in_waits_where_folding_is_held_up_for_long() {
+    let database = Database::new("backpressure");
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!("ALTER DATABASE {} SET tally.pending_limit = '64kB'", database.name()))
+        .unwrap();
+    let (mut holder, mut writer) = (database.superuser(), database.superuser());
+    // Somebody folds, and leaves the transaction open.
+    assert_eq!(ingest(&mut writer, &batch("a", 1, json!({}))).unwrap().accepted, 1);
+    holder.batch_execute("BEGIN; SELECT tally.fold('usage', 1)").unwrap();
+    let one_each = |events: i64| {
+        let mut all: Vec<Value> = serde_json::from_str(&batch("a", events, json!({}))).unwrap();
+        for event in &mut all {
+            event["account_id"] = json!(format!("account of {}", event["event_id"].as_str().unwrap()));
+        }
+        Value::Array(all).to_string()
+    };
+    let (mut acknowledged, until) = (1, Instant::now() + Duration::from_secs(50));
+    let refused = loop {
+        let text = one_each(5000);
+        match ingest(&mut writer, &text) {
+            Ok(summary) => acknowledged += summary.accepted,
+            Err(error) => break (error, text),
+        }
+        assert!(Instant::now() < until, "{acknowledged} events came in without an end");
+    };
+    assert_eq!(sqlstate(&refused.0), "53400");
+    assert!(
+        refused.0.as_db_error().unwrap().message().starts_with("rollup \"usage\" has too many pending rows")
+    );
+    assert!(refused.0.as_db_error().unwrap().hint().unwrap().starts_with("retry in 1 s"));
+    assert_eq!(
+        number(&mut admin, "SELECT count(*) FROM tally.events"),
+        acknowledged,
+        "nothing of it was stored"
+    );
+    let size = number(&mut admin, "SELECT pg_relation_size('tally.usage_pending')");
+    assert!((4 << 20..64 << 20).contains(&size), "{size} bytes pending");
+    // Once the other has ended, the same call goes in, and ingest itself folds what has piled up.
+    holder.batch_execute("COMMIT").unwrap();
+    let rows = |admin: &mut Client| number(admin, "SELECT count(*) FROM tally.usage_pending");
+    let before = rows(&mut admin);
+    acknowledged += ingest(&mut writer, &refused.1).unwrap().accepted;
+    for _ in 0..3 {
+        acknowledged += ingest(&mut writer, &one_each(1000)).unwrap().accepted;
+    }
+    assert!(rows(&mut admin) < before / 2, "{} of {before} rows pending", rows(&mut admin));
+    while number(&mut admin, "SELECT tally.fold('usage')") > 0 {}
+    admin.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.verify_rollup('usage')"), 0);
+    assert_eq!(number(&mut admin, "SELECT sum(events)::int8 FROM tally.usage_day_base"), acknowledged);
+}
