@@ -62,6 +62,13 @@ impl Scope {
         }
     }
 
+    fn account(self) -> Option<String> {
+        match self {
+            Scope::Global => None,
+            Scope::Tenant { account, .. } => account,
+        }
+    }
+
     fn key(&self) -> String {
         match self {
             Scope::Global => scope_key::GLOBAL.to_owned(),
@@ -187,10 +194,7 @@ fn current_tenant() -> Result<Option<String>, ErrorReport> {
 
 #[pg_extern(sql = false)]
 fn current_account() -> Result<Option<String>, ErrorReport> {
-    Ok(match current()? {
-        Scope::Global => None,
-        Scope::Tenant { account, .. } => account,
-    })
+    Ok(current()?.account())
 }
 
 #[pg_extern(sql = false)]

@@ -118,7 +118,7 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
     let fresh = Database::new("fresh");
     let wanted = of_the_extension(describe(&mut fresh.superuser(), &["tally"], false));
     for (version, script) in &released {
-        let database = Database::without_extension("upgraded");
+        let mut database = Database::without_extension("upgraded");
         let mut client = if version == CURRENT {
             // Released and unchanged since: else the version must be raised, and an upgrade script written.
             let name = format!("0.0.{}", std::process::id());
@@ -130,6 +130,29 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
                 (!placed.exists()).then(|| Placed::new(&format!("pg_tally--{version}.sql"), script));
             let mut client = install(&database, version);
             furnish(&mut client);
+            // What a tenant sees, of ours and of a protected table, with the old objects and the new library.
+            let [owner, reader] = [("owner", "tally_writer"), ("reader", "tally_reader")]
+                .map(|(role, group)| database.role(role, &[group]));
+            client
+                .batch_execute(&format!(
+                    "SELECT tally.bind_role('{reader}', 't1', 'a'); CREATE SCHEMA shop AUTHORIZATION {owner};
+                     GRANT USAGE ON SCHEMA shop TO PUBLIC; SET ROLE {owner};
+                     CREATE TABLE shop.orders (tenant varchar NOT NULL, account text NOT NULL) PARTITION BY LIST (account);
+                     CREATE TABLE shop.orders_1 PARTITION OF shop.orders DEFAULT;
+                     SELECT tally.protect('shop.orders', 'tenant', 'account'); GRANT SELECT ON shop.orders TO PUBLIC;
+                     RESET ROLE;
+                     INSERT INTO shop.orders SELECT t, a FROM unnest('{{t0,t1}}'::text[]) AS t, unnest('{{a,b}}'::text[]) AS a"
+                ))
+                .unwrap();
+            let seen = |database: &Database| -> Vec<i64> {
+                let mut reader = database.connect(&reader);
+                let query = "SELECT (SELECT count(*) FROM tally.events), (SELECT sum(n)::int8 FROM tally.plans_week),
+                                    (SELECT count(*) FROM tally.usage_day), (SELECT count(*) FROM shop.orders)";
+                let row = reader.query_one(query, &[]).unwrap();
+                (0..4).map(|column| row.get(column)).collect()
+            };
+            let before = seen(&database);
+            assert_eq!((before[0], before[1], before[3]), (100, 100, 1));
             let stored = contents(&mut client, &["tally"]);
             client.batch_execute("ALTER EXTENSION pg_tally UPDATE").unwrap_or_else(|problem| {
                 panic!(
@@ -140,6 +163,11 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
             for (table, digest) in &stored {
                 assert_eq!(now.get(table), Some(digest), "the rows of {table} from version {version}");
             }
+            assert_eq!(seen(&database), before);
+            let undone = "SELECT name, detail FROM tally.lint() WHERE name ~ 'policy|guard|altered'";
+            let undone: Vec<(String, String)> =
+                client.query(undone, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+            assert_eq!(undone, [], "after the update from {version}");
             client
         };
         let found = of_the_extension(describe(&mut client, &["tally"], false));
