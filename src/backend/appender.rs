@@ -36,6 +36,24 @@ pub struct Appender {
     tuples: pg_sys::MemoryContext,
 }
 
+/// What the executor's index functions need of an open relation, its indices open, too.
+///
+/// # Safety
+/// The relation stays open, with a lock to write, for as long as the result is used.
+pub(super) unsafe fn result_relation(
+    relation: pg_sys::Relation,
+) -> (*mut pg_sys::EState, *mut pg_sys::ResultRelInfo) {
+    // SAFETY: both are palloc'd here; the caller keeps the relation open.
+    unsafe {
+        let estate = pg_sys::CreateExecutorState();
+        let target = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+        pg_sys::InitResultRelInfo(target, relation, 1, ptr::null_mut(), 0);
+        pg_sys::ExecOpenIndices(target, false);
+        (estate, target)
+    }
+}
+
 impl Appender {
     /// Opens a table with the lock of an INSERT.
     pub fn open(table: Oid) -> Result<Self, AppendError> {
@@ -58,11 +76,7 @@ impl Appender {
             {
                 return Err(AppendError::Trigger(name()));
             }
-            let estate = pg_sys::CreateExecutorState();
-            let target = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(target, relation, 1, ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(target, false);
+            let (estate, target) = result_relation(relation);
             let tuples = pg_sys::AllocSetContextCreateInternal(
                 pg_sys::CurrentMemoryContext,
                 c"pg_tally appended rows".as_ptr(),

@@ -394,3 +394,12 @@ pub fn log(always: bool, line: impl FnOnce() -> String) {
         pgrx::ereport!(level, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line());
     }
 }
+
+/// Sleeps, unless the statement is cancelled meanwhile.
+pub fn pause(time: std::time::Duration) {
+    // SAFETY: sleeps, and raises an error where one was asked for.
+    unsafe {
+        pg_sys::pg_usleep(time.as_micros() as core::ffi::c_long);
+        pgrx::check_for_interrupts!();
+    }
+}

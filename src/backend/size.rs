@@ -2,20 +2,30 @@
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// Bytes of a table's rows that are alive, by its size and what the statistics know of it; 0 where they know nothing yet.
+/// Bytes that a row is taken to have where rows are counted alone.
+const ROW: u64 = 128;
+
+/// Bytes of a table's rows that are alive, as the statistics count them, which is a second late; no more than its size, which
+/// says nothing of what is free in it.
 pub fn live_bytes(table: Oid) -> u64 {
-    // SAFETY: functions of one relation's OID that return int8, or null for one that is gone; the relation is open while its
-    // blocks are counted.
+    // SAFETY: a function of one relation's OID that returns int8, or null for one that is gone.
+    let live = unsafe {
+        pgrx::direct_function_call::<i64>(pg_sys::pg_stat_get_live_tuples, &[Some(Datum::from(table))])
+    };
+    (live.unwrap_or(0).max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ))
+}
+
+/// Whether nothing was ever written to a table, or all of it was given back: cheaper to ask than to look something up.
+pub fn is_unwritten(table: Oid) -> bool {
+    blocks(table) == 0
+}
+
+fn blocks(table: Oid) -> u32 {
+    // SAFETY: the relation is open while its blocks are counted.
     unsafe {
-        let count = |function| {
-            pgrx::direct_function_call::<i64>(function, &[Some(Datum::from(table))]).unwrap_or(0).max(0)
-                as f64
-        };
-        let (live, dead) = (count(pg_sys::pg_stat_get_live_tuples), count(pg_sys::pg_stat_get_dead_tuples));
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-        let bytes = f64::from(blocks) * f64::from(pg_sys::BLCKSZ);
-        if live > 0.0 { (bytes * live / (live + dead)) as u64 } else { 0 }
+        blocks
     }
 }

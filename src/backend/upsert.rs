@@ -1,5 +1,6 @@
 //! Finding rows of a table by a unique key and replacing them, below the executor.
 
+use super::appender::result_relation;
 use super::take::Conflict;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -32,11 +33,7 @@ impl Upsert {
             // A publication without a replica identity must fail here, not at the subscriber.
             pg_sys::CheckCmdReplicaIdentity(table, pg_sys::CmdType::CMD_UPDATE);
             let index = pg_sys::index_open(index, lock);
-            let estate = pg_sys::CreateExecutorState();
-            let target = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(target, table, 1, ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(target, false);
+            let (estate, target) = result_relation(table);
             let dirty = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
             (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
             // Without the columns that the index merely includes.

@@ -13,6 +13,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 use std::ffi::CString;
+use std::time::Duration;
 use tally_core::grain::Grain;
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
@@ -22,8 +23,13 @@ const CHUNK: i64 = 100_000;
 /// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
 /// shrinks, and many rows of one group have become one. For each eighth, ingest took a tenth longer.
 const SHARE: f64 = 2.0;
-/// Where others keep it from folding, ingest goes on until so many limits of rows are pending: of the default, a quarter of a
-/// gigabyte, which a reader merges in seconds.
+/// Ingest looks so many times as often as it folds whether too much is pending.
+const LOOKS: f64 = 32.0;
+/// From so many limits of pending rows on, ingest folds whenever it looks, or pauses where another session is folding, so that
+/// that one gets the processor: eight writers otherwise outrun one folder for good.
+const PATIENCE: u64 = 8;
+const PAUSE: Duration = Duration::from_millis(20);
+/// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const MOST: u64 = 64;
 
 /// Folds a little now and then, so that the pending tables stay within the limit where nothing else folds. `appended`
@@ -37,13 +43,17 @@ pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
         // By chance, so that writers share no counter.
         let chance = SHARE * bytes as f64 / settings::pending_limit() as f64;
         let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
-        if drawn >= chance {
+        let pending = || size::live_bytes(definition.pending) / settings::pending_limit();
+        let is_behind = drawn < LOOKS * chance && pending() >= PATIENCE;
+        if drawn >= chance && !is_behind {
             continue;
         }
         if lock_folding(definition, Wait::No) {
             fold_locked(definition, RELIEF, i64::MIN)?;
-        } else if size::live_bytes(definition.pending) > MOST * settings::pending_limit() {
+        } else if is_behind && pending() >= MOST {
             return Err(RollupError::Behind(definition.name.clone()));
+        } else if is_behind {
+            session::pause(PAUSE);
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use super::{Scope, ScopeError, entered};
 use crate::backend::arena::Arena;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session::{self, Limit};
+use crate::backend::size;
 use pgrx::FromDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::sync::Mutex;
@@ -65,8 +66,12 @@ pub fn enforce() -> Result<(), ErrorReport> {
 }
 
 fn look_up(tenant: &str) -> Limits {
+    let table = session::relation(c"tenant_limit");
+    if size::is_unwritten(table) {
+        return Limits::default();
+    }
     let mut arena = Arena::default();
-    let mut limits = Lookup::open(session::relation(c"tenant_limit"), &[Key::Text], View::Statement);
+    let mut limits = Lookup::open(table, &[Key::Text], View::Statement);
     let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5]).map(|row| {
         // SAFETY: columns 1 to 5 of tenant_limit are int4.
         let number = |column: usize| unsafe { i32::from_datum(row.values[column], row.nulls[column]) };
