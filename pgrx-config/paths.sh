@@ -7,6 +7,8 @@
 
 set -euo pipefail
 export LC_ALL=C.UTF-8
+# A server that inherits it adds a backtrace to every error of ours.
+unset RUST_BACKTRACE
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 PG_MAJOR=${PG_MAJOR:-15}
