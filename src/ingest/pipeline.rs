@@ -4,6 +4,8 @@
 //! The subtransaction is what makes the optimistic insert safe. A large batch is inserted into the ledger without
 //! looking its keys up first; where one turns out to be there, or another transaction is inserting it, everything is
 //! undone and done again with every key looked up (and waited for).
+//!
+//! One file, though a long one: every step works on the same batch, and they are read in this order.
 
 use super::event_row::EventRow;
 use super::failure::{IngestError, Refusal};
