@@ -2,28 +2,20 @@
 //! from the rollup with literal predicates and no row security, and exactly from the raw events with their index; then
 //! again with ten times the raw events.
 
-use crate::pairing::spread;
-use postgres::{Client, Config, NoTls, Statement};
+use crate::pairing::{spread, turn_about};
+use postgres::{Client, Config, NoTls};
 use std::error::Error;
 use std::time::Instant;
 use tally_workload::{Workload, json_array};
 
 const SIZES: [usize; 2] = [200_000, 2_000_000];
-/// Pairs of backends in a round, executions of the rollup's statements in each, and those before that aren't counted; the
-/// median of all is the round's time.
+/// Pairs of backends in a round, and executions of the rollup's statements in each; the median of all is the round's time.
 const BACKENDS: usize = 8;
 const REPEATS: usize = 21;
-const WARM: usize = 10;
 
 const ROLLUP: &str = "SELECT tally.create_rollup('daily', '{day}', ARRAY['count(*) AS events',
     'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$])";
 const SCOPED: &str = "SELECT bucket, users, value_p95 FROM tally.daily_day ORDER BY bucket";
-
-fn seconds(client: &mut Client, statement: &Statement) -> Result<f64, Box<dyn Error>> {
-    let began = Instant::now();
-    client.query(statement, &[])?;
-    Ok(began.elapsed().as_secs_f64())
-}
 
 /// Runs `rounds` rounds for each size.
 pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<(), Box<dyn Error>> {
@@ -64,25 +56,19 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
         let mut rows = 0;
         let mut times: [Vec<f64>; 3] = Default::default();
         for _ in 0..rounds {
-            // Two backends of the same kind differ by half from each other for as long as they live, whichever asks
-            // what: so each round has new ones, and there are several rounds in one.
-            let mut taken: [Vec<f64>; 3] = Default::default();
+            let (mut taken, mut exactly): ([Vec<f64>; 2], Vec<f64>) = Default::default();
             for _ in 0..BACKENDS {
-                let mut login = config.clone().user("tally_bench_account").connect(NoTls)?;
-                let mut other = config.connect(NoTls)?;
-                let statements = [login.prepare(SCOPED)?, other.prepare(&literal)?, other.prepare(&exact)?];
-                rows = login.query(&statements[0], &[])?.len();
-                assert_eq!(rows, other.query(&statements[2], &[])?.len(), "both show the same days");
-                for repeat in 0..WARM + REPEATS {
-                    let pair = [seconds(&mut login, &statements[0])?, seconds(&mut other, &statements[1])?];
-                    if repeat >= WARM {
-                        taken[0].push(pair[0]);
-                        taken[1].push(pair[1]);
-                    }
-                }
-                taken[2].push(seconds(&mut other, &statements[2])?);
+                let mut sides =
+                    [config.clone().user("tally_bench_account").connect(NoTls)?, config.connect(NoTls)?];
+                rows = turn_about(&mut sides, [SCOPED, &literal], REPEATS, &mut taken)?;
+                let exact = sides[1].prepare(&exact)?;
+                assert_eq!(rows, sides[1].query(&exact, &[])?.len(), "both show the same days");
+                let began = Instant::now();
+                sides[1].query(&exact, &[])?;
+                exactly.push(began.elapsed().as_secs_f64());
             }
-            times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(spread(&taken)[1]));
+            let all = taken.iter().chain([&exactly]);
+            times.iter_mut().zip(all).for_each(|(times, taken)| times.push(spread(taken)[1]));
         }
         println!("  {size} raw events, {events} of them of the account, {rows} days");
         let names =

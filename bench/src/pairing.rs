@@ -1,4 +1,35 @@
-//! Medians of ratios taken within rounds.
+//! Medians of ratios taken within rounds, and queries of two sides turn about.
+
+use postgres::Client;
+use std::error::Error;
+use std::time::Instant;
+
+/// Executions of a query in one backend that aren't counted, by which its plan and its caches are what they stay.
+const WARM: usize = 10;
+
+/// Runs each side's query in its backend `repeats` times, turn about, and adds the seconds to `taken`; returns how many rows
+/// both found. Two backends with the same statement can differ by half for as long as they live, whichever asks what: a
+/// round takes several pairs of new ones.
+pub fn turn_about(
+    sides: &mut [Client; 2],
+    queries: [&str; 2],
+    repeats: usize,
+    taken: &mut [Vec<f64>; 2],
+) -> Result<usize, Box<dyn Error>> {
+    let statements = [sides[0].prepare(queries[0])?, sides[1].prepare(queries[1])?];
+    let mut found = [0; 2];
+    for repeat in 0..WARM + repeats {
+        for side in 0..2 {
+            let began = Instant::now();
+            found[side] = sides[side].query(&statements[side], &[])?.len();
+            if repeat >= WARM {
+                taken[side].push(began.elapsed().as_secs_f64());
+            }
+        }
+    }
+    assert_eq!(found[0], found[1], "both sides see the same rows");
+    Ok(found[0])
+}
 
 /// Seconds by round and contender.
 pub struct Measurements {

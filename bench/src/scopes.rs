@@ -1,6 +1,6 @@
 //! What a scope costs: entering one by each of the three ways, and row security over a query that names its tenant.
 
-use crate::pairing::spread;
+use crate::pairing::{spread, turn_about};
 use postgres::{Client, Config, NoTls, Statement};
 use std::error::Error;
 use std::time::Instant;
@@ -9,10 +9,9 @@ use tally_workload::{Workload, json_array};
 const EVENTS: usize = 200_000;
 /// Executions of each statement in a round; their median is the round's time.
 const REPEATS: usize = 301;
-/// Pairs of backends that a round's queries run in, executions in each, and those before that aren't counted.
+/// Pairs of backends that a round's queries run in, and executions in each.
 const BACKENDS: usize = 4;
 const REPEATS_OF_QUERY: usize = 15;
-const WARM: usize = 6;
 
 const ROLES: &str = "
     DO $$ BEGIN
@@ -120,23 +119,11 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
         let mut milliseconds = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
             let mut taken = [Vec::new(), Vec::new()];
-            // Backends differ for as long as they live: several of each, turn about.
             for _ in 0..BACKENDS {
                 let mut sides = [login("tally_bench_bound")?, config.connect(NoTls)?];
-                let statements = [sides[0].prepare(&scoped)?, sides[1].prepare(&literal)?];
-                let mut found = [0, 0];
-                for repeat in 0..WARM + REPEATS_OF_QUERY {
-                    for side in 0..2 {
-                        let began = Instant::now();
-                        found[side] = sides[side].query(&statements[side], &[])?.len();
-                        if repeat >= WARM {
-                            taken[side].push(began.elapsed().as_secs_f64() * 1e3);
-                        }
-                    }
-                }
-                assert_eq!(found[0], found[1], "both see the tenant's rows");
+                turn_about(&mut sides, [&scoped, &literal], REPEATS_OF_QUERY, &mut taken)?;
             }
-            let [scoped, literal] = [spread(&taken[0])[1], spread(&taken[1])[1]];
+            let [scoped, literal] = taken.map(|seconds| spread(&seconds)[1] * 1e3);
             ratios.push(scoped / literal);
             milliseconds[0].push(scoped);
             milliseconds[1].push(literal);

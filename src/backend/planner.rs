@@ -96,9 +96,11 @@ unsafe fn index_condition(request: &pg_sys::SupportRequestIndexCondition) -> *mu
     // SAFETY: the node is the call that the function is asked about, with its arguments.
     unsafe {
         let none = core::ptr::null_mut();
+        if (*request.node).type_ != pg_sys::NodeTag::T_FuncExpr {
+            return none;
+        }
         let arguments = (*request.node.cast::<pg_sys::FuncExpr>()).args;
-        let fits = (*request.node).type_ == pg_sys::NodeTag::T_FuncExpr
-            && (*arguments).length > KEY
+        let fits = (*arguments).length > KEY
             && request.indexarg == ACCOUNT
             && request.opfamily == pg_sys::TEXT_BTREE_FAM_OID
             && request.indexcollation == pg_sys::C_COLLATION_OID;

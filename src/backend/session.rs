@@ -4,11 +4,10 @@ use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::ffi::CString;
+use tally_core::scope_key;
 
 /// Name of the setting that holds the scope.
 const SCOPE_SETTING: &CStr = c"tally.scope";
-/// Its value in the global scope.
-pub const GLOBAL_SCOPE: &CStr = c"*";
 /// pg_depend, its index by what is depended on, two of its columns, and `oideq`: fixed numbers of the catalogue.
 const PG_DEPEND: u32 = 2608;
 const PG_DEPEND_REFERENCE_INDEX: u32 = 2674;
@@ -317,9 +316,10 @@ pub fn has_fixed_snapshot() -> bool {
 /// never around an expression that someone else declared. Afterwards role, scope and path are as they were; where an
 /// error ends the (sub)transaction, Postgres puts them back.
 pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
+    let global = CString::new(scope_key::GLOBAL).expect("a constant without NUL");
     with_settings(
         &[
-            (SCOPE_SETTING, GLOBAL_SCOPE),
+            (SCOPE_SETTING, &global),
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"timezone", c"UTC"),
             // pg_restore turns it off, so that a policy raises an error instead of hiding rows.

@@ -150,17 +150,20 @@ impl<'a> Batch<'a> {
     }
 
     /// Does all of it, and tells the log how it went.
-    fn work(self) -> Result<(Summary, Vec<Outcome>), ErrorReport> {
-        let (scope, lineage) = (self.scope.clone(), self.options.lineage.clone());
-        let done = self.judge_and_store().map_err(ErrorReport::from);
-        match &done {
-            Ok((summary, _)) => trail::stored(summary, &scope, &lineage),
-            Err(error) => trail::failed(error.message(), &scope, &lineage),
+    fn work(mut self) -> Result<(Summary, Vec<Outcome>), ErrorReport> {
+        match self.judge_and_store().map_err(ErrorReport::from) {
+            Ok(summary) => {
+                trail::stored(&summary, &self.scope, &self.options.lineage);
+                Ok((summary, self.outcomes))
+            }
+            Err(error) => {
+                trail::failed(error.message(), &self.scope, &self.options.lineage);
+                Err(error)
+            }
         }
-        done
     }
 
-    fn judge_and_store(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
+    fn judge_and_store(&mut self) -> Result<Summary, IngestError> {
         self.judge();
         self.charge()?;
         self.consult_registry()?;
@@ -330,7 +333,7 @@ impl<'a> Batch<'a> {
 
     /// Stores the batch: again with every key looked up where a key clashed, and again without the events that a
     /// declared rollup can't be evaluated for.
-    fn store(mut self) -> Result<(Summary, Vec<Outcome>), IngestError> {
+    fn store(&mut self) -> Result<Summary, IngestError> {
         let mut look_up = None;
         loop {
             let batch_id = batch::id(session::clock(), u32::from_le_bytes(session::random_bytes()));
@@ -348,7 +351,7 @@ impl<'a> Batch<'a> {
                     }
                     let summary = self.summary(batch_id);
                     rollup::relieve(&self.appended)?;
-                    return Ok((summary, self.outcomes));
+                    return Ok(summary);
                 }
                 Ok(Ok(Attempt::Clash)) => look_up = Some(true),
                 Ok(Err(IngestError::Rollup(error @ RollupError::Value { .. }))) => {

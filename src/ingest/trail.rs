@@ -1,5 +1,5 @@
 //! What the server's log says of an ingest call: one line whose fields keep their names, by which the call that belongs to a
-//! trace is found. docs/runbooks/README.md lists the fields.
+//! trace is found. docs/runbooks/install.md lists the fields.
 
 use super::options::Lineage;
 use super::summary::Summary;

@@ -43,16 +43,18 @@ pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
         // By chance, so that writers share no counter.
         let chance = SHARE * bytes as f64 / settings::pending_limit() as f64;
         let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
-        let pending = || size::live_bytes(definition.pending) / settings::pending_limit();
-        let is_behind = drawn < LOOKS * chance && pending() >= PATIENCE;
-        if drawn >= chance && !is_behind {
+        if drawn >= LOOKS * chance {
+            continue;
+        }
+        let pending = size::live_bytes(definition.pending) / settings::pending_limit();
+        if drawn >= chance && pending < PATIENCE {
             continue;
         }
         if lock_folding(definition, Wait::No) {
             fold_locked(definition, RELIEF, i64::MIN)?;
-        } else if is_behind && pending() >= MOST {
+        } else if pending >= MOST {
             return Err(RollupError::Behind(definition.name.clone()));
-        } else if is_behind {
+        } else if pending >= PATIENCE {
             session::pause(PAUSE);
         }
     }

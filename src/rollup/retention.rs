@@ -304,6 +304,15 @@ fn prune(max_rows: i64) -> Result<i64, RollupError> {
     Ok(0)
 }
 
+/// Deletes at most so many rows of a table of ours that meet a condition; returns how many.
+fn delete_some(table: &str, condition: &str, most: i64) -> i64 {
+    let delete = format!(
+        "WITH gone AS (DELETE FROM tally.{table} WHERE ctid = ANY (ARRAY(\
+           SELECT ctid FROM tally.{table} WHERE {condition} LIMIT {most})) RETURNING 1) SELECT count(*) FROM gone"
+    );
+    Spi::get_one::<i64>(&delete).expect("a DELETE raises its own errors").unwrap_or(0)
+}
+
 fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: i64, max_rows: i64) -> i64 {
     let (name, moment) = (quote_literal(tenant), rebuild::literal(horizon));
     for definition in definitions {
@@ -345,27 +354,17 @@ fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: 
         rebuild::literal(pruned)
     );
     if Spi::get_one::<bool>(&dropped) == Ok(Some(true)) {
-        let forget = format!(
-            "WITH forgotten AS (DELETE FROM tally.event_key WHERE ctid = ANY (ARRAY(\
-               SELECT ctid FROM tally.event_key WHERE tenant_id = {name} AND occurred_at < {moment} LIMIT {})) \
-               RETURNING 1) SELECT count(*) FROM forgotten",
-            max_rows - removed
-        );
-        removed += Spi::get_one::<i64>(&forget).expect("a DELETE raises its own errors").unwrap_or(0);
+        let too_old = format!("tenant_id = {name} AND occurred_at < {moment}");
+        removed += delete_some("event_key", &too_old, max_rows - removed);
         if removed >= max_rows {
             return removed;
         }
     }
     // Batches that carried nothing later, and what of them waits in quarantine: sent again it would be too late.
     let first = batch::first_id_with_events_from(horizon);
+    let too_old = format!("tenant_id = {name} AND batch_id < {first}");
     for table in ["ingest_batch", "quarantine"] {
-        let forget = format!(
-            "WITH gone AS (DELETE FROM tally.{table} WHERE ctid = ANY (ARRAY(\
-               SELECT ctid FROM tally.{table} WHERE tenant_id = {name} AND batch_id < {first} LIMIT {})) RETURNING 1) \
-             SELECT count(*) FROM gone",
-            max_rows - removed
-        );
-        let gone = Spi::get_one::<i64>(&forget).expect("a DELETE raises its own errors").unwrap_or(0);
+        let gone = delete_some(table, &too_old, max_rows - removed);
         if table == "quarantine" && gone > 0 {
             let note = "INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason) \
                         VALUES (now(), $1, $2, session_user, 'retention')";
