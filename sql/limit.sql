@@ -23,6 +23,11 @@ COMMENT ON COLUMN tally.tenant_limit.tenant_id IS 'the tenant';
 REVOKE ALL ON tally.tenant_limit FROM PUBLIC;
 GRANT SELECT ON tally.tenant_limit TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.tenant_limit', '');
+CREATE TRIGGER tenant_limit_changed AFTER INSERT OR UPDATE OR DELETE ON tally.tenant_limit
+  FOR EACH ROW EXECUTE FUNCTION tally.forget();
+CREATE TRIGGER tenant_limit_emptied AFTER TRUNCATE ON tally.tenant_limit
+  FOR EACH STATEMENT EXECUTE FUNCTION tally.forget();
+ALTER TABLE tally.tenant_limit ENABLE ALWAYS TRIGGER tenant_limit_changed, ENABLE ALWAYS TRIGGER tenant_limit_emptied;
 
 CREATE FUNCTION tally.limit_tenant(tenant_id text, statement_timeout_ms int4 DEFAULT NULL, work_mem_kb int4 DEFAULT NULL,
     max_parallel_workers_per_gather int4 DEFAULT NULL, max_transactions int4 DEFAULT NULL) RETURNS void

@@ -39,6 +39,23 @@ REVOKE ALL ON FUNCTION tally.scope_key(), tally.in_scope_support(internal), tall
 GRANT EXECUTE ON FUNCTION tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text) TO tally_owner, tally_reader, tally_writer;
 
+-- Backends remember bindings and limits; whatever changes one, also replication and a restore, makes them forget.
+CREATE FUNCTION tally.forget() RETURNS trigger
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_forget';
+COMMENT ON FUNCTION tally.forget() IS
+  'trigger: tells every session, at commit, to forget what it knows of the table';
+REVOKE ALL ON FUNCTION tally.forget() FROM PUBLIC;
+CREATE TRIGGER role_binding_changed AFTER INSERT OR UPDATE OR DELETE ON tally.role_binding
+  FOR EACH ROW EXECUTE FUNCTION tally.forget();
+CREATE TRIGGER role_binding_emptied AFTER TRUNCATE ON tally.role_binding
+  FOR EACH STATEMENT EXECUTE FUNCTION tally.forget();
+ALTER TABLE tally.role_binding ENABLE ALWAYS TRIGGER role_binding_changed, ENABLE ALWAYS TRIGGER role_binding_emptied;
+CREATE TRIGGER tenant_limit_changed AFTER INSERT OR UPDATE OR DELETE ON tally.tenant_limit
+  FOR EACH ROW EXECUTE FUNCTION tally.forget();
+CREATE TRIGGER tenant_limit_emptied AFTER TRUNCATE ON tally.tenant_limit
+  FOR EACH STATEMENT EXECUTE FUNCTION tally.forget();
+ALTER TABLE tally.tenant_limit ENABLE ALWAYS TRIGGER tenant_limit_changed, ENABLE ALWAYS TRIGGER tenant_limit_emptied;
+
 CREATE OR REPLACE FUNCTION tally.secure_table(target regclass) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp

@@ -19,6 +19,18 @@ REVOKE ALL ON tally.role_binding FROM PUBLIC;
 GRANT SELECT ON tally.role_binding TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.role_binding', '');
 
+-- Backends remember bindings and limits; whatever changes one, also replication and a restore, makes them forget.
+CREATE FUNCTION tally.forget() RETURNS trigger
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_forget';
+COMMENT ON FUNCTION tally.forget() IS
+  'trigger: tells every session, at commit, to forget what it knows of the table';
+REVOKE ALL ON FUNCTION tally.forget() FROM PUBLIC;
+CREATE TRIGGER role_binding_changed AFTER INSERT OR UPDATE OR DELETE ON tally.role_binding
+  FOR EACH ROW EXECUTE FUNCTION tally.forget();
+CREATE TRIGGER role_binding_emptied AFTER TRUNCATE ON tally.role_binding
+  FOR EACH STATEMENT EXECUTE FUNCTION tally.forget();
+ALTER TABLE tally.role_binding ENABLE ALWAYS TRIGGER role_binding_changed, ENABLE ALWAYS TRIGGER role_binding_emptied;
+
 CREATE FUNCTION tally.current_tenant() RETURNS text
   LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'current_tenant_wrapper';
 COMMENT ON FUNCTION tally.current_tenant() IS

@@ -15,34 +15,59 @@ const REPEATS_OF_QUERY: usize = 15;
 
 const ROLES: &str = "
     DO $$ BEGIN
-      FOR number IN 1 .. 3 LOOP
-        BEGIN EXECUTE 'CREATE ROLE tally_bench_' || (ARRAY['bound','trusted','pool'])[number] || ' LOGIN';
+      FOR number IN 1 .. 4 LOOP
+        BEGIN EXECUTE 'CREATE ROLE tally_bench_' || (ARRAY['bound','trusted','pool','stranger'])[number] || ' LOGIN';
         EXCEPTION WHEN duplicate_object THEN NULL; END;
       END LOOP;
     END $$;
     GRANT tally_reader TO tally_bench_bound, tally_bench_trusted, tally_bench_pool;
     SELECT tally.trust_role('tally_bench_trusted'), tally.pool_role('tally_bench_pool')";
 
-/// Median microseconds of a statement, each in a transaction of its own whose other statements aren't timed.
-fn microseconds(
-    client: &mut Client,
-    prepare: impl Fn(&mut Client) -> Result<String, Box<dyn Error>>,
-    statement: &Statement,
-) -> Result<f64, Box<dyn Error>> {
-    let mut times = Vec::new();
-    for _ in 0..REPEATS {
-        client.batch_execute("BEGIN")?;
-        let parameter = prepare(client)?;
-        let began = Instant::now();
-        if statement.params().is_empty() {
-            client.query(statement, &[])?;
-        } else {
-            client.query(statement, &[&parameter])?;
-        }
-        times.push(began.elapsed().as_secs_f64() * 1e6);
-        client.batch_execute("COMMIT")?;
+/// Microseconds that a statement takes, in a transaction of its own whose other statements aren't timed.
+fn microseconds(client: &mut Client, statement: &Statement, parameter: &str) -> Result<f64, Box<dyn Error>> {
+    let began = Instant::now();
+    if statement.params().is_empty() {
+        client.query(statement, &[])?;
+    } else {
+        client.query(statement, &[&parameter])?;
     }
-    Ok(spread(&times)[1])
+    Ok(began.elapsed().as_secs_f64() * 1e6)
+}
+
+/// A login, and the statement by which it comes into a scope.
+struct Way<'a> {
+    name: &'static str,
+    wanted: Option<f64>,
+    client: Client,
+    statement: &'static str,
+    parameter: Box<dyn Fn(&mut Client) -> Result<String, Box<dyn Error>> + 'a>,
+}
+
+impl Way<'_> {
+    /// The median, over many pairs of transactions, of what the statement takes, and of what it takes longer than `SELECT 1`
+    /// of a login that has nothing to do with the extension. The two run one after the other, in turning order.
+    fn compare(&mut self, stranger: &mut Client) -> Result<[f64; 2], Box<dyn Error>> {
+        let (nothing, own) = (stranger.prepare("SELECT 1")?, self.client.prepare(self.statement)?);
+        let (mut base, mut over) = (Vec::new(), Vec::new());
+        for pair in 0..REPEATS {
+            let mut taken = [0.0; 2];
+            for turn in 0..2 {
+                let side = (pair + turn) % 2;
+                let client = if side == 0 { &mut *stranger } else { &mut self.client };
+                client.batch_execute("BEGIN")?;
+                taken[side] = if side == 0 {
+                    microseconds(client, &nothing, "")?
+                } else {
+                    let parameter = (self.parameter)(client)?;
+                    microseconds(client, &own, &parameter)?
+                };
+                client.batch_execute("COMMIT")?;
+            }
+            base.push(taken[0]);
+            over.push(taken[1] - taken[0]);
+        }
+        Ok([spread(&base)[1], spread(&over)[1]])
+    }
 }
 
 /// Runs `rounds` rounds.
@@ -62,44 +87,47 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
     client.execute("SELECT tally.bind_role('tally_bench_bound', $1)", &[&tenant])?;
     let signer = Signer::new(client, &tenant)?;
     let login = |role: &str| config.clone().user(role).connect(NoTls);
-    let (mut bound, mut trusted, mut pool) =
-        (login("tally_bench_bound")?, login("tally_bench_trusted")?, login("tally_bench_pool")?);
-
-    let nothing = |_: &mut Client| Ok(String::new());
-    let empty = trusted.prepare("SELECT 1")?;
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); 4];
-    for round in 0..=rounds {
-        let named = tenant.clone();
-        let enter = trusted.prepare("SELECT tally.enter($1)")?;
-        let by_token = pool.prepare("SELECT tally.enter($1)")?;
-        let of_login = bound.prepare("SELECT tally.current_tenant()")?;
-        let taken = [
-            microseconds(&mut trusted, nothing, &empty)?,
-            microseconds(&mut bound, nothing, &of_login)?,
-            microseconds(&mut trusted, |_| Ok(named.clone()), &enter)?,
-            microseconds(&mut pool, |client| signer.token(client), &by_token)?,
-        ];
-        if round > 0 {
-            times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(taken));
-        }
-    }
+    let none = |_: &mut Client| Ok(String::new());
+    let mut ways = [
+        Way {
+            name: "bound: the scope of the login",
+            wanted: Some(10.0),
+            client: login("tally_bench_bound")?,
+            statement: "SELECT tally.current_tenant()",
+            parameter: Box::new(none),
+        },
+        Way {
+            name: "trusted: enter(tenant)",
+            wanted: None,
+            client: login("tally_bench_trusted")?,
+            statement: "SELECT tally.enter($1)",
+            parameter: Box::new(|_| Ok(tenant.clone())),
+        },
+        Way {
+            name: "pool: enter(token)",
+            wanted: Some(150.0),
+            client: login("tally_bench_pool")?,
+            statement: "SELECT tally.enter($1)",
+            parameter: Box::new(|client| signer.token(client)),
+        },
+    ];
+    let mut stranger = login("tally_bench_stranger")?;
     println!(
-        "\nentering a scope, {rounds} rounds, one client, prepared; microseconds over SELECT 1, least–greatest"
+        "\nentering a scope, {rounds} rounds, prepared; microseconds over SELECT 1 of a login that isn't ours, least–greatest"
     );
-    let names =
-        ["(SELECT 1)", "bound: the scope of the login", "trusted: enter(tenant)", "pool: enter(token)"];
-    let wanted = [None, Some(10.0), None, Some(150.0)];
-    let over: Vec<Vec<f64>> = times
-        .iter()
-        .enumerate()
-        .map(|(way, all)| {
-            all.iter().zip(&times[0]).map(|(own, base)| if way == 0 { *own } else { own - base }).collect()
-        })
-        .collect();
-    for ((name, over), wanted) in names.iter().zip(&over).zip(wanted) {
-        let [least, middle, greatest] = spread(over);
-        let wanted = wanted.map_or(String::new(), |most| format!("  wanted at most {most}"));
-        println!("  {name:<32} {middle:>8.1}  ({least:.1}–{greatest:.1}){wanted}");
+    for way in &mut ways {
+        let (mut base, mut over) = (Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            let [nothing, more] = way.compare(&mut stranger)?;
+            if round > 0 {
+                base.push(nothing);
+                over.push(more);
+            }
+        }
+        let [least, middle, greatest] = spread(&over);
+        let wanted = way.wanted.map_or(String::new(), |most| format!(", wanted at most {most}"));
+        let nothing = spread(&base)[1];
+        println!("  {:<32} {middle:>8.1}  ({least:.1}–{greatest:.1}) over {nothing:.1}{wanted}", way.name);
     }
 
     println!(

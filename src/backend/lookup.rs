@@ -32,7 +32,9 @@ impl Key {
 pub enum View {
     /// Rows visible to the running statement.
     Statement,
-    /// Every committed row, whatever the statement's snapshot; waits for a transaction that is inserting the key.
+    /// Rows committed by now, and the transaction's own, whatever the statement's snapshot.
+    Now,
+    /// The same; waits for a transaction that is inserting the key.
     Latest,
 }
 
@@ -51,7 +53,8 @@ impl Lookup {
     /// Opens the primary key of a table; `keys` are the types of its leading columns.
     pub fn open(table: Oid, keys: &[Key], view: View) -> Self {
         // SAFETY: both relations stay open until `close` or the transaction's abort; the snapshot lives in memory
-        // that outlasts the scan: the active snapshot is held by the running statement, the dirty one is palloc'd.
+        // that outlasts the scan: the active snapshot is held by the running statement, that of now is registered until
+        // `close`, the dirty one is palloc'd.
         unsafe {
             let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
             let table = pg_sys::table_open(table, lock);
@@ -66,6 +69,8 @@ impl Lookup {
             let slot = pg_sys::table_slot_create(table, ptr::null_mut());
             let snapshot = match view {
                 View::Statement => pg_sys::GetActiveSnapshot(),
+                // A snapshot of now that can be had in parallel mode, too.
+                View::Now => pg_sys::RegisterSnapshot(pg_sys::GetCatalogSnapshot((*table).rd_id)),
                 View::Latest => {
                     let dirty =
                         pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
@@ -142,6 +147,9 @@ impl Lookup {
         // SAFETY: everything closed here was opened by `open` and is not used again.
         unsafe {
             pg_sys::index_endscan(self.scan);
+            if self.view == View::Now {
+                pg_sys::UnregisterSnapshot(self.snapshot);
+            }
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
             pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
             pg_sys::table_close(self.table, pg_sys::NoLock as pg_sys::LOCKMODE);

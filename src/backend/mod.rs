@@ -13,6 +13,7 @@ pub mod ending;
 pub mod expression;
 pub mod hook;
 pub mod json;
+pub mod known;
 pub mod lookup;
 pub mod memory;
 pub mod partition;

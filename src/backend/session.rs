@@ -228,6 +228,12 @@ pub fn relation(name: &CStr) -> Oid {
     }
 }
 
+/// Takes notice of what transactions that have committed by now say has changed.
+pub fn accept_invalidations() {
+    // SAFETY: as at the taking of any lock, inside a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// Raises an error where nothing may be written: a read-only transaction, a standby, a parallel worker.
 pub fn require_writable(command: &CStr) {
     // SAFETY: each call either returns or raises an error.

@@ -15,11 +15,6 @@ pub fn live_bytes(table: Oid) -> u64 {
     (live.unwrap_or(0).max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ))
 }
 
-/// Whether nothing was ever written to a table, or all of it was given back: cheaper to ask than to look something up.
-pub fn is_unwritten(table: Oid) -> bool {
-    blocks(table) == 0
-}
-
 fn blocks(table: Oid) -> u32 {
     // SAFETY: the relation is open while its blocks are counted.
     unsafe {

@@ -1,7 +1,8 @@
-//! The row that a trigger function is called for.
+//! The row that a trigger function is called for, and whether a table calls one.
 
 use super::call::Call;
-use pgrx::pg_sys::{self, Datum};
+use pgrx::IntoDatum;
+use pgrx::pg_sys::{self, Datum, Oid};
 
 /// A running trigger call.
 pub struct Trigger<'a>(&'a pg_sys::TriggerData);
@@ -15,6 +16,12 @@ impl<'a> Trigger<'a> {
             (!context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData)
                 .then(|| Self(&*context.cast::<pg_sys::TriggerData>()))
         }
+    }
+
+    /// The table that the trigger is on.
+    pub fn table(&self) -> Oid {
+        // SAFETY: the relation is open during the call.
+        unsafe { (*self.0.tg_relation).rd_id }
     }
 
     /// Hands the new row's texts to `take`; its columns are text, nulls are `None`.
@@ -51,5 +58,40 @@ impl<'a> Trigger<'a> {
     pub fn row(&self) -> Datum {
         // SAFETY: the tuple is valid during the call, which runs in a memory context that is reset with each row.
         Datum::from(unsafe { pg_sys::heap_copytuple(self.0.tg_trigtuple) })
+    }
+}
+
+/// Whether a table calls a function after every row that is inserted, updated or deleted, and when it is truncated, also while
+/// it is filled by replication or by a restore.
+pub fn is_called_always(table: Oid, function: &str) -> bool {
+    const ROWS: u32 = pg_sys::TRIGGER_TYPE_ROW
+        | pg_sys::TRIGGER_TYPE_INSERT
+        | pg_sys::TRIGGER_TYPE_UPDATE
+        | pg_sys::TRIGGER_TYPE_DELETE;
+    const WHOLE: u32 = pg_sys::TRIGGER_TYPE_TRUNCATE;
+    // SAFETY: the relation is open while its triggers are read.
+    unsafe {
+        let Some(function) =
+            pgrx::direct_function_call::<Oid>(pg_sys::to_regprocedure, &[function.into_datum()])
+        else {
+            return false;
+        };
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let triggers = (*relation).trigdesc.as_ref().map_or(&[][..], |triggers| {
+            core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize)
+        });
+        let is_called_on = |events: u32| {
+            triggers.iter().any(|trigger| {
+                trigger.tgfoid == function
+                    && trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
+                    && trigger.tgtype as u32 & events == events
+                    && trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_BEFORE == 0
+                    && trigger.tgnattr == 0
+                    && trigger.tgqual.is_null()
+            })
+        };
+        let always = is_called_on(ROWS) && is_called_on(WHOLE);
+        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        always
     }
 }

@@ -1,6 +1,8 @@
-//! What a role may do once it has logged in, looked up in every statement: there is nothing to invalidate.
+//! What a role may do once it has logged in: known to the backend until tally.role_binding changes, and asked again in every
+//! statement.
 
 use crate::backend::arena;
+use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session::{self, Statement};
 use pgrx::FromDatum;
@@ -23,26 +25,28 @@ pub enum Binding {
 }
 
 thread_local! {
-    /// What was looked up last, and by which role in which statement.
+    /// What was asked last, and by which role in which statement.
     static LATEST: RefCell<Option<((Oid, Statement), Binding)>> = const { RefCell::new(None) };
+    static KNOWN: Known<Oid, Binding> = const { Known::new() };
 }
 
-/// The binding of the role that logged in, looked up once a statement: the policies of one query ask for it many times.
+/// The binding of the role that logged in. One statement asks once, and so keeps to it: the policies of a query ask many times.
 pub fn binding() -> Binding {
     let asked = (session::session_role(), session::statement());
     let known = LATEST.with_borrow(|latest| {
         latest.as_ref().filter(|(asker, _)| *asker == asked).map(|(_, binding)| binding.clone())
     });
     known.unwrap_or_else(|| {
-        let binding = look_up();
+        let table = session::relation(c"role_binding");
+        let binding = KNOWN.with(|known| known.get_or_look_up(table, asked.0, |role| look_up(table, *role)));
         LATEST.set(Some((asked, binding.clone())));
         binding
     })
 }
 
-fn look_up() -> Binding {
-    let mut bindings = Lookup::open(session::relation(c"role_binding"), &[Key::Oid], View::Statement);
-    let found = bindings.find(&[Datum::from(session::session_role())], [2, 3, 4]);
+fn look_up(table: Oid, role: Oid) -> Binding {
+    let mut bindings = Lookup::open(table, &[Key::Oid], View::Now);
+    let found = bindings.find(&[Datum::from(role)], [2, 3, 4]);
     let binding = match &found {
         None => Binding::None,
         Some(row) => {

@@ -3,10 +3,11 @@
 use super::confine::{Class, class};
 use super::{Scope, ScopeError, entered};
 use crate::backend::arena::Arena;
+use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session::{self, Limit};
-use crate::backend::size;
 use pgrx::FromDatum;
+use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::sync::Mutex;
 
@@ -27,6 +28,10 @@ struct InForce {
     slot: Option<i32>,
 }
 
+thread_local! {
+    static KNOWN: Known<String, Limits> = const { Known::new() };
+}
+
 static IN_FORCE: Mutex<Option<InForce>> = Mutex::new(None);
 
 /// Lowers what is limited for a tenant, and takes one of its slots.
@@ -34,8 +39,10 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
     let transaction = session::transaction_number();
     let mut in_force = IN_FORCE.lock().expect("one thread").take();
     if in_force.as_ref().is_none_or(|known| known.transaction != transaction || known.tenant != tenant) {
-        in_force =
-            Some(InForce { transaction, tenant: tenant.to_owned(), limits: look_up(tenant), slot: None });
+        let table = session::relation(c"tenant_limit");
+        let limits = KNOWN
+            .with(|known| known.get_or_look_up(table, tenant.to_owned(), |tenant| look_up(table, tenant)));
+        in_force = Some(InForce { transaction, tenant: tenant.to_owned(), limits, slot: None });
     }
     let mut known = in_force.expect("made above");
     let settings = [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers];
@@ -65,13 +72,9 @@ pub fn enforce() -> Result<(), ErrorReport> {
     }
 }
 
-fn look_up(tenant: &str) -> Limits {
-    let table = session::relation(c"tenant_limit");
-    if size::is_unwritten(table) {
-        return Limits::default();
-    }
+fn look_up(table: Oid, tenant: &str) -> Limits {
     let mut arena = Arena::default();
-    let mut limits = Lookup::open(table, &[Key::Text], View::Statement);
+    let mut limits = Lookup::open(table, &[Key::Text], View::Now);
     let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5]).map(|row| {
         // SAFETY: columns 1 to 5 of tenant_limit are int4.
         let number = |column: usize| unsafe { i32::from_datum(row.values[column], row.nulls[column]) };

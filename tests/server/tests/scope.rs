@@ -242,3 +242,87 @@ fn a_bound_writer_writes_for_its_own_tenant_alone() {
     let summary = ingest(&mut client, &taken.to_string()).unwrap();
     assert_eq!((summary.accepted, summary.duplicates, summary.conflicts, summary.rejected), (0, 0, 0, 1));
 }
+
+/// Whatever changes a binding takes effect with the next statement of sessions that know it, in an open transaction, too.
+#[test]
+fn a_changed_binding_takes_effect_with_the_next_statement() {
+    let (database, reader) = two_tenants("rebinding");
+    let mut admin = database.superuser();
+    let mut client = database.connect(&reader);
+    let changes = [
+        ("SELECT tally.unbind_role('ROLE')", None),
+        ("SELECT tally.bind_role('ROLE', 'a')", Some("a")),
+        ("SELECT tally.bind_role('ROLE', 'b')", Some("b")),
+        ("UPDATE tally.role_binding SET tenant_id = 'a' WHERE role_name = 'ROLE'::regrole", Some("a")),
+        (
+            "SET session_replication_role = replica; DELETE FROM tally.role_binding; RESET session_replication_role",
+            None,
+        ),
+        (
+            "SET session_replication_role = replica; INSERT INTO tally.role_binding (role_name, tenant_id) VALUES ('ROLE', 'a')",
+            Some("a"),
+        ),
+        ("TRUNCATE tally.role_binding", None),
+        ("BEGIN; SELECT tally.bind_role('ROLE', 'b'); ROLLBACK", None),
+        ("SELECT tally.bind_role('ROLE', 'b')", Some("b")),
+        // Where nothing tells of changes, nothing is remembered.
+        ("ALTER TABLE tally.role_binding DISABLE TRIGGER role_binding_changed", Some("b")),
+        ("UPDATE tally.role_binding SET tenant_id = 'a'", Some("a")),
+        ("ALTER TABLE tally.role_binding ENABLE ALWAYS TRIGGER role_binding_changed", Some("a")),
+        ("SELECT tally.trust_role('ROLE')", None),
+    ];
+    let tenants = "SELECT array_agg(DISTINCT tenant_id) FROM tally.events";
+    for is_in_transaction in [false, true] {
+        admin.batch_execute(&format!("SELECT tally.bind_role('{reader}', 'a')")).unwrap();
+        for (change, tenant) in changes {
+            if is_in_transaction {
+                client.batch_execute("BEGIN; SAVEPOINT known").unwrap();
+            }
+            // From here on the session knows its binding; where it has none, this fails.
+            let _ = client.query(tenants, &[]);
+            if is_in_transaction {
+                client.batch_execute("ROLLBACK TO known").unwrap();
+            }
+            admin.batch_execute(&change.replace("ROLE", &reader)).unwrap();
+            let seen = client.query_one(tenants, &[]).map(|row| row.get::<_, Vec<String>>(0));
+            match (seen, tenant) {
+                (Ok(seen), Some(tenant)) => assert_eq!(seen, [tenant], "{change}"),
+                (Err(error), None) => {
+                    assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{change}");
+                }
+                (seen, tenant) => panic!("{change}: {seen:?}, not {tenant:?}"),
+            }
+            if is_in_transaction {
+                client.batch_execute("ROLLBACK").unwrap();
+            }
+        }
+    }
+}
+
+/// A binding that a transaction undoes is forgotten with it, also by the session that made it.
+#[test]
+fn a_binding_that_is_rolled_back_is_forgotten() {
+    let (database, reader) = two_tenants("unbound");
+    let mut admin = database.superuser();
+    let tenant = format!("SET LOCAL SESSION AUTHORIZATION {reader}; SELECT tally.current_tenant()");
+    let mut seen = |change: &str| {
+        admin.batch_execute(&format!("BEGIN; SAVEPOINT before; {change}")).unwrap();
+        let inside = last_value(&admin.simple_query(&tenant).unwrap());
+        admin.batch_execute("ROLLBACK TO before").unwrap();
+        let after = last_value(&admin.simple_query(&tenant).unwrap());
+        admin.batch_execute("ROLLBACK; BEGIN").unwrap();
+        let later = last_value(&admin.simple_query(&tenant).unwrap());
+        admin.batch_execute("ROLLBACK").unwrap();
+        [inside, after, later]
+    };
+    assert_eq!(seen("SELECT 1"), ["a", "a", "a"]);
+    assert_eq!(seen(&format!("SELECT tally.bind_role('{reader}', 'b')")), ["b", "a", "a"]);
+}
+
+fn last_value(messages: &[postgres::SimpleQueryMessage]) -> String {
+    let row = messages.iter().rev().find_map(|message| match message {
+        postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    row.unwrap_or_default().to_owned()
+}
