@@ -88,8 +88,8 @@ BEGIN
           UNION ALL SELECT x, 32, '-2147483648' FROM (SELECT DISTINCT unnest(funnel.exclude)) AS d (x)) AS m;
   -- Without properties that make groups, all events are counted in one pass; of very many, unit by unit, which can spill.
   IF funnel.hold IS NULL AND funnel.breakdown IS NULL
-     AND (SELECT coalesce(sum(c.reltuples), 0) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-           WHERE i.inhparent = 'tally.events'::regclass) < 20000000 THEN
+     AND (SELECT coalesce(sum(c.reltuples), 0) FROM pg_partition_tree('tally.events') AS part
+           JOIN pg_class AS c ON c.oid = part.relid AND part.isleaf) < 20000000 THEN
     EXECUTE format($query$
       SELECT tally.funnel_counts($1, $4, e.tenant_id, %1$s, e.occurred_at, $5, (CASE e.name %2$s ELSE 0 END)%3$s)
         FROM tally.events AS e

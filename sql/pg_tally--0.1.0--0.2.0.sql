@@ -412,8 +412,8 @@ BEGIN
           UNION ALL SELECT x, 32, '-2147483648' FROM (SELECT DISTINCT unnest(funnel.exclude)) AS d (x)) AS m;
   -- Without properties that make groups, all events are counted in one pass; of very many, unit by unit, which can spill.
   IF funnel.hold IS NULL AND funnel.breakdown IS NULL
-     AND (SELECT coalesce(sum(c.reltuples), 0) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-           WHERE i.inhparent = 'tally.events'::regclass) < 20000000 THEN
+     AND (SELECT coalesce(sum(c.reltuples), 0) FROM pg_partition_tree('tally.events') AS part
+           JOIN pg_class AS c ON c.oid = part.relid AND part.isleaf) < 20000000 THEN
     EXECUTE format($query$
       SELECT tally.funnel_counts($1, $4, e.tenant_id, %1$s, e.occurred_at, $5, (CASE e.name %2$s ELSE 0 END)%3$s)
         FROM tally.events AS e
@@ -539,3 +539,178 @@ GRANT EXECUTE ON FUNCTION tally.retention(text, text, text, timestamptz, timesta
 
 COMMENT ON FUNCTION tally.set_retention(text, interval) IS
   'keeps a tenant''s raw events for so long, in whole days, null for ever; for the tenant null: the default of every tenant that has none of its own. maintain() removes what is older, with its keys in the ledger, its batches and what waits of them in quarantine, once it is folded; from then on such events are rejected with SQLSTATE 22T11. Rollups keep their numbers';
+
+CREATE TABLE tally.isolated_tenant (
+  isolated_from  timestamptz NOT NULL,
+  isolated_until timestamptz,
+  set_at         timestamptz NOT NULL DEFAULT now(),
+  number         int4 NOT NULL,
+  tenant_id      text COLLATE "C" NOT NULL CONSTRAINT isolated_tenant_pkey PRIMARY KEY,
+  set_by         name NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE tally.isolated_tenant IS 'tenants whose events have partitions of their own';
+COMMENT ON COLUMN tally.isolated_tenant.isolated_from IS 'start of the first month (UTC) that has one';
+COMMENT ON COLUMN tally.isolated_tenant.isolated_until IS 'months made for a time after this have none; null while it is isolated';
+COMMENT ON COLUMN tally.isolated_tenant.set_at IS 'when it was isolated last';
+COMMENT ON COLUMN tally.isolated_tenant.number IS 'stands for the tenant in the names of its partitions, tally.events_pYYYY_MM_t<number>';
+COMMENT ON COLUMN tally.isolated_tenant.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.isolated_tenant.set_by IS 'the role that logged in and isolated it last';
+ALTER TABLE tally.isolated_tenant OWNER TO tally_owner;
+SELECT tally.secure_table('tally.isolated_tenant');
+REVOKE ALL ON tally.isolated_tenant FROM PUBLIC;
+GRANT SELECT ON tally.isolated_tenant TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.isolated_tenant', '');
+
+CREATE FUNCTION tally.create_leaf(partition name) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES)', partition);
+  EXECUTE format('CREATE INDEX %I ON tally.%I (tenant_id, account_id, occurred_at)', partition || '_tenant_account_time', partition);
+  PERFORM tally.secure_table(format('tally.%I', partition)::regclass);
+END
+$$;
+COMMENT ON FUNCTION tally.create_leaf(name) IS
+  'makes a table for events, with its index and row security, to be attached as a partition';
+
+CREATE FUNCTION tally.create_branch(partition name) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES) PARTITION BY LIST (tenant_id)', partition);
+  PERFORM tally.secure_table(format('tally.%I', partition)::regclass);
+END
+$$;
+COMMENT ON FUNCTION tally.create_branch(name) IS
+  'makes the table of a month that is partitioned by tenant, with row security, to be attached as a partition';
+
+CREATE OR REPLACE FUNCTION tally.create_partition(month_start timestamptz) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+DECLARE
+  month_end timestamptz := month_start + interval '1 month';
+  partition name := 'events_p' || to_char(month_start, 'YYYY_MM');
+  isolated record;
+BEGIN
+  -- One maker at a time: without it two first events of a month would both try, and one of them fail.
+  PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
+  IF to_regclass('tally.' || partition) IS NOT NULL THEN
+    RETURN;
+  END IF;
+  IF NOT EXISTS (SELECT FROM tally.isolated_tenant AS i
+                  WHERE i.isolated_from <= month_start AND coalesce(i.isolated_until, 'infinity') > month_start) THEN
+    PERFORM tally.create_leaf(partition);
+  ELSE
+    PERFORM tally.create_branch(partition), tally.create_leaf(partition || '_rest');
+    EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', partition, partition || '_rest');
+    FOR isolated IN
+      SELECT i.tenant_id, partition || '_t' || i.number AS own FROM tally.isolated_tenant AS i
+       WHERE i.isolated_from <= month_start AND coalesce(i.isolated_until, 'infinity') > month_start ORDER BY i.number
+    LOOP
+      PERFORM tally.create_leaf(isolated.own);
+      EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', partition, isolated.own, isolated.tenant_id);
+    END LOOP;
+  END IF;
+  EXECUTE format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)', partition, month_start, month_end);
+END
+$$;
+COMMENT ON FUNCTION tally.create_partition(timestamptz) IS
+  'makes the partition of tally.events for the month (UTC) that begins at month_start, with row security';
+
+-- Called with ingest locked out.
+CREATE FUNCTION tally.split_months(tenant_id text, "from" timestamptz) RETURNS SETOF text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+DECLARE
+  month record;
+  tenant_number int4;
+  own name;
+  rest name;
+BEGIN
+  PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
+  IF (SELECT count(*) FROM tally.isolated_tenant AS i WHERE i.isolated_until IS NULL AND i.tenant_id <> split_months.tenant_id) >= 100 THEN
+    RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = '100 tenants are isolated already',
+      HINT = 'each has a partition in every month, and every query plans for all of them; tally.unisolate_tenant() ends one';
+  END IF;
+  INSERT INTO tally.isolated_tenant AS i (isolated_from, number, tenant_id)
+  SELECT date_trunc('month', split_months."from"), coalesce(max(o.number), 0) + 1, split_months.tenant_id FROM tally.isolated_tenant AS o
+  ON CONFLICT ON CONSTRAINT isolated_tenant_pkey DO UPDATE
+    SET isolated_from = least(i.isolated_from, excluded.isolated_from), isolated_until = NULL, set_at = now(), set_by = session_user
+  RETURNING i.number INTO tenant_number;
+  FOR month IN
+    SELECT c.relname AS name, c.relkind = 'r' AS is_leaf, to_timestamp(substr(c.relname, 9), 'YYYY_MM') AS starts
+      FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$'
+       AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') >= date_trunc('month', split_months."from")
+     ORDER BY 3
+  LOOP
+    own := month.name || '_t' || tenant_number;
+    rest := month.name || '_rest';
+    CONTINUE WHEN to_regclass('tally.' || own) IS NOT NULL;
+    IF month.is_leaf THEN
+      EXECUTE format('ALTER TABLE tally.events DETACH PARTITION tally.%I', month.name);
+      EXECUTE format('ALTER TABLE tally.%I RENAME TO %I', month.name, rest);
+      EXECUTE format('ALTER INDEX tally.%I RENAME TO %I', month.name || '_tenant_account_time', rest || '_tenant_account_time');
+      PERFORM tally.create_branch(month.name);
+      EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', month.name, rest);
+    END IF;
+    PERFORM tally.create_leaf(own);
+    EXECUTE format('WITH gone AS (DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 RETURNING *) '
+                   'INSERT INTO tally.%I SELECT * FROM gone ORDER BY account_id, occurred_at', rest, own) USING split_months.tenant_id;
+    EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', month.name, own, split_months.tenant_id);
+    IF month.is_leaf THEN
+      EXECUTE format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)',
+        month.name, month.starts, month.starts + interval '1 month');
+    END IF;
+    RETURN NEXT own;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally.split_months(text, timestamptz) IS
+  'gives a tenant a partition of its own in each month that exists and begins with or after that of a moment; called by tally.isolate_tenant()';
+
+CREATE FUNCTION tally.isolate_tenant(tenant_id text, "from" timestamptz DEFAULT now()) RETURNS SETOF text
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'isolate_tenant_wrapper';
+COMMENT ON FUNCTION tally.isolate_tenant(text, timestamptz) IS
+  'gives a tenant a partition of its own in every month (UTC) from that of a moment on, for a tenant so heavy that the others'' queries and vacuum feel it; moves the events that it has there, while ingest and readers wait; returns the partitions it made. Months to come get theirs as they are made. At most 100 tenants';
+
+CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'unisolate_tenant_wrapper';
+COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
+  'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
+
+REVOKE ALL ON FUNCTION tally.create_leaf(name), tally.create_branch(name), tally.create_partition(timestamptz),
+  tally.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.create_leaf(name), tally.create_branch(name), tally.create_partition(timestamptz),
+  tally.split_months(text, timestamptz) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) TO tally_admin;
+
+CREATE OR REPLACE FUNCTION tally.move_raw(before timestamptz, tablespace name) RETURNS SETOF text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part record;
+BEGIN
+  FOR part IN
+    SELECT c.oid, c.relname
+      FROM pg_inherits AS i JOIN pg_class AS m ON m.oid = i.inhrelid
+      CROSS JOIN pg_partition_tree(m.oid) AS t JOIN pg_class AS c ON c.oid = t.relid AND t.isleaf
+     WHERE i.inhparent = 'tally.events'::regclass AND m.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$'
+       AND to_date(substr(m.relname, 9), 'YYYY_MM') + interval '1 month' <= before AT TIME ZONE 'UTC'
+       AND c.reltablespace IS DISTINCT FROM (SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = move_raw.tablespace)
+     ORDER BY c.relname
+  LOOP
+    EXECUTE format('ALTER TABLE tally.%I SET TABLESPACE %I', part.relname, move_raw.tablespace);
+    EXECUTE (SELECT string_agg(format('ALTER INDEX tally.%I SET TABLESPACE %I', c.relname, move_raw.tablespace), '; ')
+               FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid WHERE x.indrelid = part.oid);
+    RETURN NEXT part.relname;
+  END LOOP;
+END
+$$;

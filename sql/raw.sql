@@ -137,32 +137,3 @@ SELECT pg_catalog.pg_extension_config_dump('tally.quarantine', '');
 REVOKE ALL ON tally.tenant, tally.event_key, tally.events, tally.ingest_batch, tally.quarantine FROM PUBLIC;
 GRANT SELECT (tenant_id, first_seen_at) ON tally.tenant TO tally_reader;
 GRANT SELECT ON tally.events, tally.ingest_batch, tally.quarantine TO tally_reader;
-
--- Makes the partition of the month that begins at month_start. It has row security before anyone can see it:
--- the table is made, secured and attached in one transaction.
-CREATE FUNCTION tally.create_partition(month_start timestamptz) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  SET timezone = 'UTC'
-AS $$
-DECLARE
-  month_end timestamptz := month_start OPERATOR(pg_catalog.+) interval '1 month';
-  partition name := 'events_p' OPERATOR(pg_catalog.||) pg_catalog.to_char(month_start, 'YYYY_MM');
-BEGIN
-  -- One maker at a time: without it two first events of a month would both try, and one of them fail.
-  PERFORM pg_catalog.pg_advisory_xact_lock('tally.events'::pg_catalog.regclass::pg_catalog.oid::int4, 0);
-  IF pg_catalog.to_regclass('tally.' OPERATOR(pg_catalog.||) partition) IS NOT NULL THEN
-    RETURN;
-  END IF;
-  EXECUTE pg_catalog.format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES)', partition);
-  EXECUTE pg_catalog.format('CREATE INDEX %I ON tally.%I (tenant_id, account_id, occurred_at)',
-    partition OPERATOR(pg_catalog.||) '_tenant_account_time', partition);
-  PERFORM tally.secure_table(pg_catalog.format('tally.%I', partition)::pg_catalog.regclass);
-  EXECUTE pg_catalog.format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)',
-    partition, month_start, month_end);
-END
-$$;
-COMMENT ON FUNCTION tally.create_partition(timestamptz) IS
-  'makes the partition of tally.events for the month (UTC) that begins at month_start, with row security';
-REVOKE ALL ON FUNCTION tally.create_partition(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.create_partition(timestamptz) TO tally_owner;

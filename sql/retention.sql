@@ -71,9 +71,10 @@ DECLARE
 BEGIN
   FOR part IN
     SELECT c.oid, c.relname
-      FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$'
-       AND to_date(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' <= before AT TIME ZONE 'UTC'
+      FROM pg_inherits AS i JOIN pg_class AS m ON m.oid = i.inhrelid
+      CROSS JOIN pg_partition_tree(m.oid) AS t JOIN pg_class AS c ON c.oid = t.relid AND t.isleaf
+     WHERE i.inhparent = 'tally.events'::regclass AND m.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$'
+       AND to_date(substr(m.relname, 9), 'YYYY_MM') + interval '1 month' <= before AT TIME ZONE 'UTC'
        AND c.reltablespace IS DISTINCT FROM (SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = move_raw.tablespace)
      ORDER BY c.relname
   LOOP

@@ -17,7 +17,7 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
     let routing = Routing::open(session::relation(c"events"));
     let mut by_partition: BTreeMap<u32, Vec<&mut EventRow>> = BTreeMap::new();
     for row in rows {
-        let partition = routing.find(row.occurred_at()).expect("partition::ensure made it");
+        let partition = routing.find(row.occurred_at(), row.tenant_id()).expect("partition::ensure made it");
         by_partition.entry(partition.to_u32()).or_default().push(row);
     }
     routing.close();

@@ -18,8 +18,7 @@ pub fn begin(rollup_name: &str) {
     Spi::run_with_args(
         "INSERT INTO tally.rollup_backfill (rollup_name, filled_from, events_expected) \
          SELECT $1, now(), coalesce(sum(greatest(c.reltuples, 0))::int8, 0) \
-           FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
-          WHERE i.inhparent = 'tally.events'::regclass",
+           FROM pg_partition_tree('tally.events') AS part JOIN pg_class AS c ON c.oid = part.relid AND part.isleaf",
         &[rollup_name.into()],
     )
     .expect("an INSERT raises its own errors");

@@ -19,6 +19,7 @@ mod retention;
 mod verify;
 
 pub use append::{append, evaluate};
+pub use definition::lock_out_ingest;
 pub use fold::relieve;
 pub use retention::hold_horizons;
 

@@ -141,15 +141,20 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
             let kept = detached_name(partition);
             Spi::run(&format!("ALTER TABLE tally.events DETACH PARTITION tally.{name}"))
                 .expect("DDL raises its own errors");
-            // A late event makes the month's partition again, so its name must be free.
-            Spi::run(&format!("ALTER TABLE tally.{name} RENAME TO {}", quote(&kept)))
-                .expect("DDL raises its own errors");
-            Spi::run(&format!(
-                "ALTER INDEX tally.{} RENAME TO {}",
-                quote(&format!("{partition}_tenant_account_time")),
-                quote(&format!("{kept}_tenant_account_time"))
-            ))
-            .expect("DDL raises its own errors");
+            // A late event makes the month's partition again, so its names must be free.
+            for table in tables_of(partition) {
+                let renamed = format!("{kept}{}", table.trim_start_matches(partition.as_str()));
+                for suffix in ["", "_tenant_account_time"] {
+                    // Of a month that is partitioned by tenant, the whole has no index.
+                    Spi::run(&format!(
+                        "ALTER {} IF EXISTS tally.{} RENAME TO {}",
+                        if suffix.is_empty() { "TABLE" } else { "INDEX" },
+                        quote(&format!("{table}{suffix}")),
+                        quote(&format!("{renamed}{suffix}"))
+                    ))
+                    .expect("DDL raises its own errors");
+                }
+            }
             done.push(kept);
         }
         if !partitions.is_empty() {
@@ -180,6 +185,18 @@ fn partitions_before(moment: TimestampWithTimeZone) -> Vec<String> {
           WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' \
             AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' <= $1",
         &[moment.into()],
+    )
+    .expect("the columns have these types")
+    .unwrap_or_default()
+}
+
+/// A month's table, and the tenants' where it has such.
+fn tables_of(month: &str) -> Vec<String> {
+    Spi::get_one_with_args::<Vec<String>>(
+        "SELECT ARRAY[$1] || coalesce(array_agg(c.relname::text ORDER BY c.relname), '{}') \
+           FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          WHERE i.inhparent = ('tally.' || quote_ident($1))::regclass",
+        &[month.into()],
     )
     .expect("the columns have these types")
     .unwrap_or_default()
@@ -326,7 +343,8 @@ fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: 
     }
     let mut removed = 0;
     let partitions = format!(
-        "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+        "SELECT leaf.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          CROSS JOIN pg_partition_tree(c.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid AND part.isleaf \
           WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{{4,}}_[0-9]{{2}}$' \
             AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') < {moment} \
             AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' > {} ORDER BY 1",

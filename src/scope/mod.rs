@@ -202,7 +202,12 @@ fn scope_is_global() -> Result<bool, ErrorReport> {
     Ok(current()? == Scope::Global)
 }
 
+/// Refuses what is no id.
+pub fn check(field: &str, value: &str) -> Result<(), ScopeError> {
+    id::check(value).map_err(|problem| ScopeError::BadId(format!("{field} {}", problem.problem())))
+}
+
 #[pg_extern(sql = false)]
 fn check_id(field: &str, value: &str) -> Result<(), ErrorReport> {
-    id::check(value).map_err(|problem| ScopeError::BadId(format!("{field} {}", problem.problem())).into())
+    Ok(check(field, value)?)
 }

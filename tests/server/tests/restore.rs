@@ -49,7 +49,8 @@ fn furnish(server: &PrivateServer) {
     assert_eq!(ingest(&mut app, &events(0..900)).unwrap().accepted, 900);
     let mut dba = server.connect("dba", "shop");
     dba.batch_execute(
-        "SELECT tally.create_rollup('plans', '{hour,week}', dimensions => ARRAY['name', $$properties->>'plan' AS plan$$],
+        "SELECT tally.isolate_tenant('t1', '2026-02-01');
+         SELECT tally.create_rollup('plans', '{hour,week}', dimensions => ARRAY['name', $$properties->>'plan' AS plan$$],
            measures => ARRAY['count(*) AS n', 'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$,
              'first(user_id) AS opener', 'last(user_id) AS closer', 'min(occurred_at) AS since'], filter => $$name <> 'n4'$$);
          SELECT tally.fold('usage', 200); SELECT tally.fold('plans', 200);

@@ -40,6 +40,11 @@ impl Bench {
         for tenant in 0..3 {
             assert_eq!(ingest(&mut bench.loader(), &bench.batch(tenant, AGES)).unwrap().accepted, 150);
         }
+        // Some months are partitioned by tenant, too.
+        bench
+            .admin()
+            .batch_execute("SELECT tally.isolate_tenant('t0', now() - interval '100 days')")
+            .unwrap();
         bench
     }
 
