@@ -34,13 +34,16 @@ fn microseconds(client: &mut Client, statement: &Statement, parameter: &str) -> 
     Ok(began.elapsed().as_secs_f64() * 1e6)
 }
 
+/// Makes the parameter of a transaction's statement, before the clock starts.
+type Parameter<'a> = dyn Fn(&mut Client) -> Result<String, Box<dyn Error>> + 'a;
+
 /// A login, and the statement by which it comes into a scope.
 struct Way<'a> {
     name: &'static str,
     wanted: Option<f64>,
     client: Client,
     statement: &'static str,
-    parameter: Box<dyn Fn(&mut Client) -> Result<String, Box<dyn Error>> + 'a>,
+    parameter: Box<Parameter<'a>>,
 }
 
 impl Way<'_> {
