@@ -357,7 +357,7 @@ fn schedule(random: &mut Random, cases: usize) {
     let mut added = 0;
     for case in 0..cases {
         let loader = &mut loaders[random.below(3)];
-        match random.below(10) {
+        match random.below(11) {
             // New, duplicate and late at once: numbers are drawn from a pool that grows slowly, times from two years.
             0..=5 => {
                 let numbers: Vec<usize> =
@@ -412,6 +412,14 @@ fn schedule(random: &mut Random, cases: usize) {
                         assert!(horizon > "2024-01-01", "case {case}: {refused}");
                     }
                 }
+            }
+            // Of the last months only: each takes a moment.
+            9 => {
+                let (tenant, from) =
+                    (format!("t{}", random.below(3)), format!("2025-{:02}-07", 7 + random.below(6)));
+                admin
+                    .execute("SELECT tally.isolate_tenant($1, $2::text::timestamptz)", &[&tenant, &from])
+                    .unwrap();
             }
             _ if kept.contains("everything") => match random.below(3) {
                 0 => {
