@@ -14,7 +14,7 @@ use std::rc::Rc;
 /// Keys that are remembered at most.
 const MOST: usize = 1_000;
 /// What the table's triggers call.
-const FORGET: &str = "tally.forget()";
+const FORGET: &core::ffi::CStr = c"forget";
 
 type Rows<K, V> = Rc<RefCell<HashMap<K, V>>>;
 

@@ -1,7 +1,7 @@
 //! The row that a trigger function is called for, and whether a table calls one.
 
 use super::call::Call;
-use pgrx::IntoDatum;
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// A running trigger call.
@@ -61,9 +61,9 @@ impl<'a> Trigger<'a> {
     }
 }
 
-/// Whether a table calls a function after every row that is inserted, updated or deleted, and when it is truncated, also while
+/// Whether a table calls a function of its own schema after every row that is inserted, updated or deleted, and when it is truncated, also while
 /// it is filled by replication or by a restore.
-pub fn is_called_always(table: Oid, function: &str) -> bool {
+pub fn is_called_always(table: Oid, function: &CStr) -> bool {
     const ROWS: u32 = pg_sys::TRIGGER_TYPE_ROW
         | pg_sys::TRIGGER_TYPE_INSERT
         | pg_sys::TRIGGER_TYPE_UPDATE
@@ -71,18 +71,19 @@ pub fn is_called_always(table: Oid, function: &str) -> bool {
     const WHOLE: u32 = pg_sys::TRIGGER_TYPE_TRUNCATE;
     // SAFETY: the relation is open while its triggers are read.
     unsafe {
-        let Some(function) =
-            pgrx::direct_function_call::<Oid>(pg_sys::to_regprocedure, &[function.into_datum()])
-        else {
-            return false;
-        };
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         let triggers = (*relation).trigdesc.as_ref().map_or(&[][..], |triggers| {
             core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize)
         });
+        let schema = (*(*relation).rd_rel).relnamespace;
+        // By name, since looking a function up would ask for the right to use the schema.
+        let is_named_so = |id: Oid| {
+            let name = pg_sys::get_func_name(id);
+            !name.is_null() && CStr::from_ptr(name) == function && pg_sys::get_func_namespace(id) == schema
+        };
         let is_called_on = |events: u32| {
             triggers.iter().any(|trigger| {
-                trigger.tgfoid == function
+                is_named_so(trigger.tgfoid)
                     && trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
                     && trigger.tgtype as u32 & events == events
                     && trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_BEFORE == 0

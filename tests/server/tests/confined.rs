@@ -90,6 +90,10 @@ fn commands_that_tell_or_stay_are_refused_to_those_who_act_for_tenants() {
         let outcome = code(confined.database.superuser().batch_execute(&format!("BEGIN; {statement}")));
         assert_eq!(outcome, "no error", "superuser: {statement}");
     }
+    // Who may not even use the schema works on as if it weren't there.
+    confined.database.superuser().batch_execute("REVOKE USAGE ON SCHEMA tally FROM PUBLIC").unwrap();
+    let [.., stranger] = &confined.roles;
+    confined.database.connect(stranger).batch_execute("SELECT 1; EXPLAIN SELECT 1").unwrap();
     // A database without the extension that loads the library all the same.
     let bare = Database::without_extension("bare");
     bare.superuser()
