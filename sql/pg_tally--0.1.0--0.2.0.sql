@@ -574,17 +574,28 @@ $$;
 COMMENT ON FUNCTION tally.create_leaf(name) IS
   'makes a table for events, with its index and row security, to be attached as a partition';
 
-CREATE FUNCTION tally.create_branch(partition name) RETURNS void
+CREATE FUNCTION tally.split_month(month name, tenant_id text, own name) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  rest name := month || '_rest';
 BEGIN
-  EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES) PARTITION BY LIST (tenant_id)', partition);
-  PERFORM tally.secure_table(format('tally.%I', partition)::regclass);
+  IF to_regclass('tally.' || rest) IS NULL THEN
+    EXECUTE format('ALTER TABLE tally.%I RENAME TO %I', month, rest);
+    EXECUTE format('ALTER INDEX tally.%I RENAME TO %I', month || '_tenant_account_time', rest || '_tenant_account_time');
+    EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES) PARTITION BY LIST (tenant_id)', month);
+    PERFORM tally.secure_table(format('tally.%I', month)::regclass);
+    EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', month, rest);
+  END IF;
+  PERFORM tally.create_leaf(own);
+  EXECUTE format('WITH gone AS (DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 RETURNING *) '
+                 'INSERT INTO tally.%I SELECT * FROM gone ORDER BY account_id, occurred_at', rest, own) USING split_month.tenant_id;
+  EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', month, own, split_month.tenant_id);
 END
 $$;
-COMMENT ON FUNCTION tally.create_branch(name) IS
-  'makes the table of a month that is partitioned by tenant, with row security, to be attached as a partition';
+COMMENT ON FUNCTION tally.split_month(name, text, name) IS
+  'gives a tenant a partition of its own in a month, with the events that it has there; a month that is not yet partitioned by tenant becomes so, and must not be attached';
 
 CREATE OR REPLACE FUNCTION tally.create_partition(month_start timestamptz) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -601,20 +612,13 @@ BEGIN
   IF to_regclass('tally.' || partition) IS NOT NULL THEN
     RETURN;
   END IF;
-  IF NOT EXISTS (SELECT FROM tally.isolated_tenant AS i
-                  WHERE i.isolated_from <= month_start AND coalesce(i.isolated_until, 'infinity') > month_start) THEN
-    PERFORM tally.create_leaf(partition);
-  ELSE
-    PERFORM tally.create_branch(partition), tally.create_leaf(partition || '_rest');
-    EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', partition, partition || '_rest');
-    FOR isolated IN
-      SELECT i.tenant_id, partition || '_t' || i.number AS own FROM tally.isolated_tenant AS i
-       WHERE i.isolated_from <= month_start AND coalesce(i.isolated_until, 'infinity') > month_start ORDER BY i.number
-    LOOP
-      PERFORM tally.create_leaf(isolated.own);
-      EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', partition, isolated.own, isolated.tenant_id);
-    END LOOP;
-  END IF;
+  PERFORM tally.create_leaf(partition);
+  FOR isolated IN
+    SELECT i.tenant_id, partition || '_t' || i.number AS own FROM tally.isolated_tenant AS i
+     WHERE i.isolated_from <= month_start AND coalesce(i.isolated_until, 'infinity') > month_start ORDER BY i.number
+  LOOP
+    PERFORM tally.split_month(partition, isolated.tenant_id, isolated.own);
+  END LOOP;
   EXECUTE format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)', partition, month_start, month_end);
 END
 $$;
@@ -631,7 +635,6 @@ DECLARE
   month record;
   tenant_number int4;
   own name;
-  rest name;
 BEGIN
   PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
   IF (SELECT count(*) FROM tally.isolated_tenant AS i WHERE i.isolated_until IS NULL AND i.tenant_id <> split_months.tenant_id) >= 100 THEN
@@ -651,19 +654,11 @@ BEGIN
      ORDER BY 3
   LOOP
     own := month.name || '_t' || tenant_number;
-    rest := month.name || '_rest';
     CONTINUE WHEN to_regclass('tally.' || own) IS NOT NULL;
     IF month.is_leaf THEN
       EXECUTE format('ALTER TABLE tally.events DETACH PARTITION tally.%I', month.name);
-      EXECUTE format('ALTER TABLE tally.%I RENAME TO %I', month.name, rest);
-      EXECUTE format('ALTER INDEX tally.%I RENAME TO %I', month.name || '_tenant_account_time', rest || '_tenant_account_time');
-      PERFORM tally.create_branch(month.name);
-      EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', month.name, rest);
     END IF;
-    PERFORM tally.create_leaf(own);
-    EXECUTE format('WITH gone AS (DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 RETURNING *) '
-                   'INSERT INTO tally.%I SELECT * FROM gone ORDER BY account_id, occurred_at', rest, own) USING split_months.tenant_id;
-    EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', month.name, own, split_months.tenant_id);
+    PERFORM tally.split_month(month.name, split_months.tenant_id, own);
     IF month.is_leaf THEN
       EXECUTE format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)',
         month.name, month.starts, month.starts + interval '1 month');
@@ -685,9 +680,9 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-REVOKE ALL ON FUNCTION tally.create_leaf(name), tally.create_branch(name), tally.create_partition(timestamptz),
+REVOKE ALL ON FUNCTION tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
   tally.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.create_leaf(name), tally.create_branch(name), tally.create_partition(timestamptz),
+GRANT EXECUTE ON FUNCTION tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
   tally.split_months(text, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) TO tally_admin;
 
