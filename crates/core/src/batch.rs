@@ -1,5 +1,6 @@
 //! Batch ids: when a batch was ingested, in milliseconds since 2000 (UTC), and 22 random bits. In order of time, but not a
-//! sequence, whose gaps would tell a tenant how much the others send.
+//! sequence, whose gaps would tell a tenant how much the others send. The milliseconds fill the other 41 bits until
+//! September 2069; from then on every id is the greatest.
 
 /// An event may be dated this far ahead of the batch that carries it, in microseconds: a day, for clients whose clock is
 /// wrong.
@@ -27,8 +28,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// 1970 to 2069.
-    const CLOCKS: std::ops::Range<i64> = -946_684_800_000_000..2_200_000_000_000_000;
+    /// The first microsecond whose id would not fit.
+    const END: i64 = (1 << (63 - RANDOM_BITS)) * 1000;
+    /// From 1970 on; `later` is added.
+    const CLOCKS: std::ops::Range<i64> = -946_684_800_000_000..END - 1_000_000;
 
     proptest! {
         #[test]
@@ -48,6 +51,7 @@ mod tests {
     #[test]
     fn the_ends_of_time_are_no_overflow() {
         assert_eq!(first_id_with_events_from(i64::MIN), i64::MIN);
+        assert_eq!(id(END - 1, u32::MAX), i64::MAX);
         assert_eq!(id(i64::MAX, u32::MAX), i64::MAX);
     }
 }
