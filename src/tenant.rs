@@ -45,13 +45,13 @@ pub fn hashers<'a>(
         for name in missing {
             let key: [u8; 16] = session::random_bytes();
             let epoch = u32::from_le_bytes(session::random_bytes());
-            let mut row = [
+            let row = [
                 Datum::from(epoch as i32),
                 Datum::from(now),
                 arena.varlena(name.as_bytes()),
                 arena.varlena(&key),
             ];
-            if new.push(&mut row, &mut [false; 4]) == Unique::Clash {
+            if new.push(&row, &[false; 4]) == Unique::Clash {
                 return Ok(Err(Clash));
             }
             found.insert(name.to_owned(), ValueHasher::Keyed { key: HashKey(key), epoch });

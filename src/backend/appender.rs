@@ -97,7 +97,7 @@ impl Appender {
     }
 
     /// Buffers one row. `values` and `nulls` have one entry for each column, in table order.
-    pub fn push(&mut self, values: &mut [Datum], nulls: &mut [bool]) -> Unique {
+    pub fn push(&mut self, values: &[Datum], nulls: &[bool]) -> Unique {
         // SAFETY: the descriptor is the open relation's own; the caller's slices have its length, checked here.
         unsafe {
             let descriptor = (*self.relation).rd_att;
@@ -108,7 +108,9 @@ impl Appender {
                     .push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
             }
             let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
-            let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            // Only read, whatever its declaration says.
+            let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
+            let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
             (*tuple).t_tableOid = (*self.relation).rd_id;
             pg_sys::MemoryContextSwitchTo(outer);
             pg_sys::ExecStoreHeapTuple(tuple, self.slots[self.used], false);

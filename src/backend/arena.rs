@@ -2,8 +2,10 @@
 
 use pgrx::pg_sys::Datum;
 
-/// Bytes in one chunk; a value longer than that gets a chunk of its own.
-const CHUNK: usize = 64 * 1024;
+/// Bytes in the first chunk: a call with one event fills less. Each further one is twice as long, up to `LONGEST`; a value
+/// longer than its chunk gets one of its own.
+const SHORTEST: usize = 2 * 1024;
+const LONGEST: usize = 64 * 1024;
 
 /// Hands out varlena and by-reference datums that stay valid until the arena is dropped.
 #[derive(Default)]
@@ -71,7 +73,8 @@ impl Arena {
         let start = if fits {
             start
         } else {
-            self.chunks.push(vec![0_u64; length.max(CHUNK).div_ceil(8)]);
+            let next = self.chunks.last().map_or(SHORTEST, |chunk| (chunk.len() * 16).min(LONGEST));
+            self.chunks.push(vec![0_u64; length.max(next).div_ceil(8)]);
             0
         };
         self.used = start + length;

@@ -284,6 +284,17 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Random bits that need be no secret: those would be asked of the operating system.
+pub fn random_bits() -> u32 {
+    // SAFETY: the backend's own generator, seeded when it started.
+    unsafe { pg_sys::pg_prng_uint32(&raw mut pg_sys::pg_global_prng_state) }
+}
+
+/// A random number from 0 to 1, for what is done by chance.
+pub fn draw() -> f64 {
+    f64::from(random_bits()) / f64::from(u32::MAX)
+}
+
 /// Takes a lock on a relation until the transaction ends.
 pub fn lock_relation(relation: Oid, mode: u32) {
     // SAFETY: waits or raises an error; the lock manager releases it.

@@ -100,13 +100,15 @@ impl Upsert {
     }
 
     /// Replaces the row found last. Its key stays as it is.
-    pub fn replace(&mut self, values: &mut [Datum], nulls: &mut [bool]) -> Result<(), Conflict> {
+    pub fn replace(&mut self, values: &[Datum], nulls: &[bool]) -> Result<(), Conflict> {
         // SAFETY: the slot still holds the row found last; the new tuple is formed for the same table.
         unsafe {
             let descriptor = (*self.table).rd_att;
             assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
             assert_eq!(nulls.len(), values.len());
-            let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            // Only read, whatever its declaration says.
+            let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
+            let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
             (*tuple).t_tableOid = (*self.table).rd_id;
             let mut place = (*self.found).tts_tid;
             let mut failure = pg_sys::TM_FailureData::default();

@@ -59,14 +59,14 @@ pub fn insert<'a>(
 ) -> Result<Unique, AppendError> {
     let mut ledger = Appender::open(session::relation(c"event_key"))?;
     for entry in entries {
-        let mut row = [
+        let row = [
             Datum::from(entry.occurred_at),
             Datum::from(entry.fingerprint),
             Datum::from(batch_id),
             arena.fixed(&entry.event_id),
             arena.varlena(entry.tenant_id.as_bytes()),
         ];
-        if ledger.push(&mut row, &mut [false; 5]) == Unique::Clash {
+        if ledger.push(&row, &[false; 5]) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }

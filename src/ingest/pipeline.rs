@@ -61,8 +61,8 @@ struct Batch<'a> {
     outcomes: Vec<Outcome>,
     /// Indices of the valid events, the first of each key in the batch, sorted by key.
     candidates: Vec<usize>,
-    /// Bytes appended to each rollup.
-    appended: Vec<usize>,
+    /// What was added to each rollup.
+    added: Vec<rollup::Added>,
     /// Later events of the same key: index of the item, and of the candidate.
     repeats: Vec<(usize, usize)>,
     scope: Scope,
@@ -138,7 +138,7 @@ impl<'a> Batch<'a> {
             items,
             candidates: vec![],
             repeats: vec![],
-            appended: vec![],
+            added: vec![],
             known: BTreeSet::new(),
             unregistered: BTreeSet::new(),
             scope,
@@ -336,7 +336,7 @@ impl<'a> Batch<'a> {
     fn store(&mut self) -> Result<Summary, IngestError> {
         let mut look_up = None;
         loop {
-            let batch_id = batch::id(session::clock(), u32::from_le_bytes(session::random_bytes()));
+            let batch_id = batch::id(session::clock(), session::random_bits());
             let mut stage = Stage::Storing;
             let attempt = subtransaction::run(|| match self.attempt(batch_id, look_up, &mut stage) {
                 Ok(Attempt::Done) => Verdict::Keep(Ok(Attempt::Done)),
@@ -350,7 +350,7 @@ impl<'a> Batch<'a> {
                         quotas.check_quarantine(&self.counts(|outcome| self.is_kept(outcome)))?;
                     }
                     let summary = self.summary(batch_id);
-                    rollup::relieve(&self.appended)?;
+                    rollup::relieve(&self.added)?;
                     return Ok(summary);
                 }
                 Ok(Ok(Attempt::Clash)) => look_up = Some(true),
@@ -408,7 +408,7 @@ impl<'a> Batch<'a> {
                 .collect();
             store::raw(&mut rows)?;
             *stage = Stage::Rollups;
-            self.appended = rollup::append(&rows, &hashers)?;
+            self.added = rollup::append(&rows, &hashers)?;
             *stage = Stage::Storing;
         }
         for (index, &position) in self.candidates.iter().enumerate() {

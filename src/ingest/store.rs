@@ -32,7 +32,7 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
         let mut events = Appender::open(Oid::from(partition))?;
         for row in rows {
             // No unique index here: the ledger has said that each event is new.
-            let _ = events.push(&mut row.values, &mut row.nulls);
+            let _ = events.push(&row.values, &row.nulls);
         }
         let _ = events.finish();
     }
@@ -55,7 +55,7 @@ pub fn batch(
     });
     let redrives = (Datum::from(0), true);
     for (tenant, counts) in counts {
-        let mut row = [
+        let row = [
             Datum::from(batch_id),
             Datum::from(now),
             Datum::from(counts.accepted as i32),
@@ -74,7 +74,7 @@ pub fn batch(
         for (null, (_, absent)) in nulls[8..].iter_mut().zip(texts.iter().chain([&redrives])) {
             *null = *absent;
         }
-        if batches.push(&mut row, &mut nulls) == Unique::Clash {
+        if batches.push(&row, &nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }
@@ -100,7 +100,7 @@ pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Uni
     for event in events {
         let mut arena = Arena::default();
         let (sqlstate, reason) = event.outcome.reason();
-        let mut row = [
+        let row = [
             Datum::from(batch_id),
             Datum::from(now),
             Datum::from(event.position as i32),
@@ -117,7 +117,7 @@ pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Uni
         let mut nulls = [false; 12];
         nulls[3] = event.event_id.is_none();
         nulls[11] = true;
-        if table.push(&mut row, &mut nulls) == Unique::Clash {
+        if table.push(&row, &nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }

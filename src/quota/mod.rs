@@ -84,7 +84,7 @@ impl Quotas {
     pub fn check_quarantine(&self, added: &BTreeMap<&str, i64>) -> Result<(), QuotaError> {
         for (&tenant, &added) in added {
             let Some(most) = self.of(tenant).quarantine_events else { continue };
-            let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
+            let drawn = session::draw();
             if drawn < QUARANTINE_CHECKS * added as f64 / most as f64
                 && bucket::quarantined(tenant, most) >= most
             {

@@ -101,13 +101,13 @@ pub fn mark(names: &[(&str, &str)], batch_id: i64, now: i64) -> Result<Unique, A
     }
     let mut notes = Appender::open(table)?;
     for (tenant, name) in missing {
-        let mut row = [
+        let row = [
             Datum::from(now),
             Datum::from(batch_id),
             arena.varlena(tenant.as_bytes()),
             arena.varlena(name.as_bytes()),
         ];
-        if notes.push(&mut row, &mut [false; 4]) == Unique::Clash {
+        if notes.push(&row, &[false; 4]) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }

@@ -35,6 +35,24 @@ pub struct Groups<'d> {
     arena: Arena,
 }
 
+/// The pending rows that a batch adds to one rollup.
+pub struct Rows {
+    columns: usize,
+    values: Vec<Datum>,
+    nulls: Vec<bool>,
+    /// About how many bytes they take.
+    pub bytes: usize,
+    /// What the values point to, beside the events themselves.
+    _arena: Arena,
+}
+
+impl Rows {
+    /// Each row's values and nulls.
+    pub fn iter(&self) -> impl Iterator<Item = (&[Datum], &[bool])> {
+        self.values.chunks(self.columns).zip(self.nulls.chunks(self.columns))
+    }
+}
+
 /// What the groups need to know of an event beside its evaluated expressions.
 pub struct Origin<'a> {
     pub tenant_id: &'a str,
@@ -126,15 +144,14 @@ impl<'d> Groups<'d> {
         Ok(())
     }
 
-    /// Hands each group's pending row to `write`; returns about how many bytes they take.
-    pub fn rows(mut self, mut write: impl FnMut(&mut [Datum], &mut [bool])) -> usize {
-        let fixed = self.groups.len() * (ROW_HEADER + 8 * (3 + self.definition.columns.len()));
-        let mut values = Vec::new();
-        let mut nulls = Vec::new();
-        for group in std::mem::take(&mut self.groups) {
-            values.clear();
+    /// Finishes each group's pending row.
+    pub fn finish(mut self) -> Rows {
+        let columns = 3 + self.definition.columns.len();
+        let count = self.groups.len();
+        let (mut values, mut nulls) =
+            (Vec::with_capacity(count * columns), Vec::with_capacity(count * columns));
+        for group in self.groups {
             values.extend([group.tenant, group.account, Datum::from(group.bucket)]);
-            nulls.clear();
             nulls.extend([false; 3]);
             let mut push = |value: Option<Datum>| {
                 values.push(value.unwrap_or(Datum::from(0)));
@@ -144,9 +161,14 @@ impl<'d> Groups<'d> {
             for cell in group.cells {
                 push(cell.finish(&mut self.arena));
             }
-            write(&mut values, &mut nulls);
         }
-        fixed + self.arena.bytes()
+        Rows {
+            columns,
+            bytes: count * (ROW_HEADER + 8 * columns) + self.arena.bytes(),
+            values,
+            nulls,
+            _arena: self.arena,
+        }
     }
 
     fn group(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<usize, RollupError> {

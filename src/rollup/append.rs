@@ -1,8 +1,10 @@
-//! Appends what events add to each rollup: one pending row for each group, never an update.
+//! Appends what events add to each rollup: one pending row for each group, never an update. Where the call is to fold anyway,
+//! its own rows go straight into the fold: an insert, a delete and a read less for each.
 
 use super::RollupError;
-use super::accumulate::{Groups, Origin};
+use super::accumulate::{Groups, Origin, Rows};
 use super::definition::{self, Definition};
+use super::fold::{self, Added, Wait};
 use crate::backend::appender::Appender;
 use crate::backend::expression::{Expression, Projector};
 use crate::backend::scan;
@@ -12,9 +14,21 @@ use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
 use crate::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
 
-/// Appends the pending rows of newly stored events to every declared rollup; returns the bytes of each one's.
-pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<usize>, RollupError> {
-    definition::all()?.iter().map(|definition| append_to(definition, rows, hashers)).collect()
+/// Adds newly stored events to every declared rollup, once a command; says what became of each one's rows.
+pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Added>, RollupError> {
+    definition::all()?
+        .iter()
+        .map(|definition| {
+            let rows = group(definition, rows, hashers)?.finish();
+            let added = Added::draw(rows.bytes);
+            if added.is_to_be_folded() && fold::lock_folding(definition, Wait::No) {
+                fold::fold_with(definition, &rows)?;
+            } else {
+                write(definition, &rows)?;
+            }
+            Ok(added)
+        })
+        .collect()
 }
 
 /// Appends the events that are there and meet `condition`, SQL over an event, to one rollup, as if they had been ingested
@@ -31,7 +45,7 @@ pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
             let hashers = tenant::hashers(names, session::transaction_start())?;
             let hashers = hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
             filled += rows.len() as i64;
-            append_to(definition, &rows, &hashers).map(|_| ())
+            write(definition, &group(definition, &rows, &hashers)?.finish())
         })
     })?;
     Ok(filled)
@@ -63,7 +77,12 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
     Ok(None)
 }
 
-fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> Result<usize, RollupError> {
+/// The groups that events add to.
+fn group<'d>(
+    definition: &'d Definition,
+    rows: &[EventRow],
+    hashers: &Hashers,
+) -> Result<Groups<'d>, RollupError> {
     let mut groups = Groups::new(definition)?;
     // Earlier events are counted by the backfill. That they can be is found out now, while they can be rejected.
     let mut waiting = Groups::new(definition)?;
@@ -76,13 +95,17 @@ fn append_to(definition: &Definition, rows: &[EventRow], hashers: &Hashers) -> R
         }
         Ok(())
     })?;
+    Ok(groups)
+}
+
+fn write(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
     let mut pending = Appender::open(definition.pending)?;
-    let bytes = groups.rows(|values, nulls| {
+    for (values, nulls) in rows.iter() {
         // A pending table has no key that could clash.
         let _ = pending.push(values, nulls);
-    });
+    }
     let _ = pending.finish();
-    Ok(bytes)
+    Ok(())
 }
 
 fn projector(definition: &Definition) -> Projector {

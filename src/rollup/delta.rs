@@ -24,13 +24,9 @@ pub struct Delta {
 
 impl Delta {
     /// Of a pending row. The datums are neither compressed nor out of line.
-    pub fn new(
-        definition: &Definition,
-        tenant: Datum,
-        account: Datum,
-        bucket: i64,
-        values: Vec<Option<Datum>>,
-    ) -> Self {
+    pub fn of_row(definition: &Definition, row: &[Datum], nulls: &[bool]) -> Self {
+        let (tenant, account, bucket) = (row[0], row[1], row[2].value() as i64);
+        let values: Vec<_> = (3..row.len()).map(|place| (!nulls[place]).then_some(row[place])).collect();
         let mut key = Vec::with_capacity(64);
         // SAFETY: ids are texts, detoasted; none contains the NUL that ends it here.
         for id in [tenant, account].map(|id| unsafe { arena::read_text(id) }) {

@@ -1,6 +1,7 @@
 //! Folding: merges pending rows into the base rows, invisibly to readers: both change in one transaction, below the executor.
 
 use super::RollupError;
+use super::accumulate::Rows;
 use super::definition::{self, Column, Definition, Kind};
 use super::delta::{self, Delta, States};
 use crate::backend::appender::{Appender, Unique};
@@ -32,29 +33,52 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const MOST: u64 = 64;
 
-/// Folds a little now and then, so that the pending tables stay within the limit where nothing else folds. `appended`
-/// has the bytes appended to each rollup. Not where statements share a snapshot: there a fold can fail for reasons that
-/// aren't the caller's. An error where folding has been kept from happening for too long: what comes in must wait.
-pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
+/// What an ingest call added to one rollup.
+pub struct Added {
+    /// How probable it was that the call folds.
+    chance: f64,
+    /// Drawn by chance, so that writers share no counter.
+    drawn: f64,
+}
+
+impl Added {
+    /// Of so many bytes of pending rows.
+    pub fn draw(bytes: usize) -> Self {
+        Self { chance: SHARE * bytes as f64 / settings::pending_limit() as f64, drawn: session::draw() }
+    }
+
+    /// Whether the call is to fold. Not where statements share a snapshot: there a fold can fail for reasons that aren't the
+    /// caller's.
+    pub fn is_to_be_folded(&self) -> bool {
+        self.drawn < self.chance && !session::has_fixed_snapshot()
+    }
+}
+
+/// Folds a piece of what is pending, and with it the rows that a call adds. The caller holds the folding lock.
+pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
+    let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
+    fold_locked(definition, deltas, RELIEF, i64::MIN).map(|_| ())
+}
+
+/// Folds where so much is pending that writers must be outrunning the folder. An error where folding has been kept from
+/// happening for too long: what comes in must wait.
+pub fn relieve(added: &[Added]) -> Result<(), RollupError> {
     if session::has_fixed_snapshot() {
         return Ok(());
     }
-    for (definition, &bytes) in definition::all()?.iter().zip(appended) {
-        // By chance, so that writers share no counter.
-        let chance = SHARE * bytes as f64 / settings::pending_limit() as f64;
-        let drawn = f64::from(u32::from_le_bytes(session::random_bytes())) / f64::from(u32::MAX);
-        if drawn >= LOOKS * chance {
+    for (definition, added) in definition::all()?.iter().zip(added) {
+        if added.drawn >= LOOKS * added.chance {
             continue;
         }
         let pending = size::live_bytes(definition.pending) / settings::pending_limit();
-        if drawn >= chance && pending < PATIENCE {
+        if pending < PATIENCE {
             continue;
         }
         if lock_folding(definition, Wait::No) {
-            fold_locked(definition, RELIEF, i64::MIN)?;
+            fold_pending(definition, RELIEF, i64::MIN)?;
         } else if pending >= MOST {
             return Err(RollupError::Behind(definition.name.clone()));
-        } else if pending >= PATIENCE {
+        } else {
             session::pause(PAUSE);
         }
     }
@@ -63,48 +87,61 @@ pub fn relieve(appended: &[usize]) -> Result<(), RollupError> {
 
 /// Folds at most `max_rows` pending rows; 0 where another session is folding this rollup.
 fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
-    if lock_folding(definition, Wait::No) { fold_locked(definition, max_rows, i64::MIN) } else { Ok(0) }
+    if lock_folding(definition, Wait::No) { fold_pending(definition, max_rows, i64::MIN) } else { Ok(0) }
 }
 
 /// Folds all pending rows, waiting for a running fold. Buckets that begin before `frozen` stay as they are.
 pub fn fold_all(definition: &Definition, frozen: i64) -> Result<(), RollupError> {
     lock_folding(definition, Wait::Yes);
-    while fold_locked(definition, CHUNK, frozen)? > 0 {
+    while fold_pending(definition, CHUNK, frozen)? > 0 {
         session::advance_command();
     }
     Ok(())
 }
 
-fn fold_locked(definition: &Definition, max_rows: i64, frozen: i64) -> Result<i64, RollupError> {
-    let mut deltas = Vec::new();
-    let folded = memory::in_temporary(c"pg_tally fold", || -> Result<i64, RollupError> {
+/// Folds at most `max_rows` pending rows. The caller holds the folding lock.
+fn fold_pending(definition: &Definition, max_rows: i64, frozen: i64) -> Result<i64, RollupError> {
+    fold_locked(definition, Vec::new(), max_rows, frozen)
+}
+
+/// Folds `deltas` and at most `max_rows` pending rows; returns how many of the latter.
+fn fold_locked(
+    definition: &Definition,
+    mut deltas: Vec<Delta>,
+    max_rows: i64,
+    frozen: i64,
+) -> Result<i64, RollupError> {
+    let mut taken = 0;
+    memory::in_temporary(c"pg_tally fold", || -> Result<(), RollupError> {
         take::rows(definition.pending, |values, nulls| {
-            let value = |place: usize| (!nulls[place]).then_some(values[place]);
-            let columns = (3..values.len()).map(value).collect();
-            let bucket = values[2].value() as i64;
-            deltas.push(Delta::new(definition, values[0], values[1], bucket, columns));
-            (deltas.len() as i64) < max_rows
+            deltas.push(Delta::of_row(definition, values, nulls));
+            taken += 1;
+            taken < max_rows
         })?;
-        let folded = deltas.len() as i64;
-        let mut arena = Arena::default();
-        let finest = delta::merge(definition, std::mem::take(&mut deltas), &mut arena)?;
-        for &grain in &definition.grains {
-            let coarser;
-            let deltas = if grain == definition.pending_grain() {
-                &finest
-            } else {
-                coarser = delta::merge(definition, delta::at_grain(&finest, grain), &mut arena)?;
-                &coarser
-            };
-            let thawed = deltas.iter().filter(|delta| delta.bucket >= frozen);
-            store(definition, grain, thawed, &mut arena)?;
-        }
-        Ok(folded)
+        merge_into_base(definition, deltas, frozen)
     })?;
-    if folded > 0 {
-        note(definition, folded);
+    if taken > 0 {
+        note(definition, taken);
     }
-    Ok(folded)
+    Ok(taken)
+}
+
+/// Merges pending rows, of any order, into the base rows of every grain. Buckets that begin before `frozen` stay as they are.
+fn merge_into_base(definition: &Definition, deltas: Vec<Delta>, frozen: i64) -> Result<(), RollupError> {
+    let mut arena = Arena::default();
+    let finest = delta::merge(definition, deltas, &mut arena)?;
+    for &grain in &definition.grains {
+        let coarser;
+        let deltas = if grain == definition.pending_grain() {
+            &finest
+        } else {
+            coarser = delta::merge(definition, delta::at_grain(&finest, grain), &mut arena)?;
+            &coarser
+        };
+        let thawed = deltas.iter().filter(|delta| delta.bucket >= frozen);
+        store(definition, grain, thawed, &mut arena)?;
+    }
+    Ok(())
 }
 
 /// Merges what is added to the groups of a grain, sorted by key, into the base rows.
@@ -127,14 +164,14 @@ fn store<'d>(
         let mut states = States::stored(definition, &columns, arena)?;
         states.merge(&delta.values, arena)?;
         states.finish_into(&mut columns, arena);
-        let (mut values, mut nulls) = row(delta, &columns);
-        rows.replace(&mut values, &mut nulls)?;
+        let (values, nulls) = row(delta, &columns);
+        rows.replace(&values, &nulls)?;
     }
     rows.close();
     let mut appender = Appender::open(base)?;
     for delta in new {
-        let (mut values, mut nulls) = row(delta, &delta.values);
-        if appender.push(&mut values, &mut nulls) == Unique::Clash {
+        let (values, nulls) = row(delta, &delta.values);
+        if appender.push(&values, &nulls) == Unique::Clash {
             return Err(Conflict.into());
         }
     }

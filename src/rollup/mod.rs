@@ -20,7 +20,7 @@ mod verify;
 
 pub use append::{append, evaluate};
 pub use definition::lock_out_ingest;
-pub use fold::relieve;
+pub use fold::{Added, relieve};
 pub use retention::hold_horizons;
 
 use crate::backend::appender::AppendError;

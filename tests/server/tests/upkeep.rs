@@ -2,7 +2,7 @@
 //! and whatever is done in whatever order, by however many sessions, every rollup equals a recomputation.
 
 use postgres::error::SqlState;
-use postgres::{Client, Row};
+use postgres::{Client, IsolationLevel, Row};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -36,6 +36,12 @@ impl Bench {
         let mut superuser = database.superuser();
         superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
         Self { database, admin, loader }
+    }
+
+    /// For sessions that begin later.
+    fn limit_pending(&self, size: &str) {
+        let limit = format!("ALTER DATABASE {} SET tally.pending_limit = '{size}'", self.database.name());
+        self.database.superuser().batch_execute(&limit).unwrap();
     }
 
     fn admin(&self) -> Client {
@@ -181,8 +187,7 @@ fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
 fn dropping_raw_events_waits_for_folds_and_freezes_their_buckets() {
     let bench = Bench::new("retention");
     // Ingest must not fold by itself here.
-    let keep = format!("ALTER DATABASE {} SET tally.pending_limit = '1GB'", bench.database.name());
-    bench.database.superuser().batch_execute(&keep).unwrap();
+    bench.limit_pending("1GB");
     let (mut admin, mut loader) = (bench.admin(), bench.loader());
     ingest(&mut loader, &batch(0..300)).unwrap();
     let drop = "SELECT count(*) FROM tally.drop_raw('2025-01-15')";
@@ -238,6 +243,58 @@ fn status_says_what_waits() {
     fold_all(&mut admin, "usage");
     let (left, all, freshness) = status(&mut admin);
     assert_eq!((left, all, freshness), (0, pending + folded, 0.0));
+}
+
+/// A call whose rows are more than the limit folds, and takes them with it; not where another session folds, nor where it
+/// could fail because of what others did meanwhile.
+#[test]
+fn a_call_that_folds_takes_its_own_rows_along() {
+    let bench = Bench::new("along");
+    let limited = |size: &str| {
+        bench.limit_pending(size);
+        bench.loader()
+    };
+    let (mut never, mut always) = (limited("1GB"), limited("64kB"));
+    let (mut admin, mut superuser) = (bench.admin(), bench.database.superuser());
+    admin.batch_execute(EVERYTHING).unwrap();
+    let mut pending = || {
+        let count = "SELECT count(*) FROM tally.everything_pending";
+        superuser.query_one(count, &[]).unwrap().get::<_, i64>(0)
+    };
+    ingest(&mut never, &batch(0..500)).unwrap();
+    let waiting = pending();
+    assert!(waiting > 250, "{waiting} rows are pending");
+    ingest(&mut always, &batch(500..1_000)).unwrap();
+    assert_eq!(pending(), 0);
+    assert_right(&mut admin, "everything");
+
+    let mut folder = bench.admin();
+    let mut folding = folder.transaction().unwrap();
+    folding.query("SELECT tally.fold('everything', 1)", &[]).unwrap();
+    ingest(&mut always, &batch(1_000..1_500)).unwrap();
+    let waiting = pending();
+    assert!(waiting > 250, "{waiting} rows are pending");
+    folding.commit().unwrap();
+    let mut transaction =
+        always.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start().unwrap();
+    ingest(&mut transaction, &batch(1_500..2_000)).unwrap();
+    transaction.commit().unwrap();
+    assert!(pending() > waiting + 250);
+    assert_right(&mut admin, "everything");
+
+    // Undone with its transaction, and done again; twice in one transaction, into the same groups.
+    let mut transaction = always.transaction().unwrap();
+    ingest(&mut transaction, &batch(2_000..2_500)).unwrap();
+    transaction.rollback().unwrap();
+    assert!(pending() > waiting + 250);
+    let mut transaction = always.transaction().unwrap();
+    for numbers in [2_000..2_500, 2_500..3_000] {
+        assert_eq!(ingest(&mut transaction, &batch(numbers)).unwrap().accepted, 500);
+    }
+    transaction.commit().unwrap();
+    assert_eq!(pending(), 0);
+    assert_right(&mut admin, "everything");
+    BUILT_IN.iter().for_each(|rollup| assert_right(&mut admin, rollup));
 }
 
 /// The switch from waiting to counted, event by event, while writers send more.
@@ -351,6 +408,7 @@ fn every_schedule_ends_in_the_recomputed_numbers() {
 fn schedule(random: &mut Random, cases: usize) {
     let bench = Bench::new("model");
     let mut horizon = "2024-01-01";
+    bench.limit_pending("256kB");
     let mut admin = bench.admin();
     let mut loaders = [bench.loader(), bench.loader(), bench.loader()];
     let (mut sent, mut kept) = (BTreeSet::new(), BTreeSet::from(BUILT_IN));
@@ -360,8 +418,9 @@ fn schedule(random: &mut Random, cases: usize) {
         match random.below(11) {
             // New, duplicate and late at once: numbers are drawn from a pool that grows slowly, times from two years.
             0..=5 => {
-                let numbers: Vec<usize> =
-                    (0..1 + random.below(40)).map(|_| random.below(50 + 10 * case)).collect();
+                // Now and then so many that they are folded at once.
+                let (most, pool) = if random.below(8) == 0 { (700, 5_000) } else { (40, 50 + 10 * case) };
+                let numbers: Vec<usize> = (0..1 + random.below(most)).map(|_| random.below(pool)).collect();
                 let fresh: BTreeSet<usize> =
                     numbers.iter().copied().filter(|number| !sent.contains(number)).collect();
                 if random.below(6) == 0 {
@@ -473,6 +532,7 @@ fn concurrent_writers_folders_and_rebuilds_agree_with_recomputation() {
     const EVENTS: usize = 4_000;
     let bench = Bench::new("together");
     let seed = seeded().bits();
+    bench.limit_pending("256kB");
     bench.admin().batch_execute(EVERYTHING).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -483,8 +543,9 @@ fn concurrent_writers_folders_and_rebuilds_agree_with_recomputation() {
                     let mut random = Random::new(seed.wrapping_add(writer as u64));
                     let mut numbers: Vec<usize> = (0..EVENTS).collect();
                     random.shuffle(&mut numbers);
+                    // Every third one's batches are large enough to be folded at once.
                     let accepted: i64 = numbers
-                        .chunks(150)
+                        .chunks(if writer % 3 == 0 { 900 } else { 150 })
                         .map(|chunk| ingest(&mut loader, &batch(chunk.iter().copied())).unwrap().accepted)
                         .sum();
                     accepted
