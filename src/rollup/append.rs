@@ -14,7 +14,7 @@ use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
 use crate::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
 
-/// Adds newly stored events to every declared rollup, once a command; says what became of each one's rows.
+/// Adds newly stored events to every declared rollup, once a command; says how much to each.
 pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Added>, RollupError> {
     definition::all()?
         .iter()
@@ -98,6 +98,7 @@ fn group<'d>(
     Ok(groups)
 }
 
+/// Appends pending rows.
 fn write(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
     let mut pending = Appender::open(definition.pending)?;
     for (values, nulls) in rows.iter() {
