@@ -54,6 +54,27 @@ pub(super) unsafe fn result_relation(
     }
 }
 
+/// Forms a row of an open relation in the current memory context; `values` and `nulls` have one entry for each column.
+///
+/// # Safety
+/// The relation is open, and the values are of its columns' types.
+pub(super) unsafe fn form_tuple(
+    relation: pg_sys::Relation,
+    values: &[Datum],
+    nulls: &[bool],
+) -> pg_sys::HeapTuple {
+    // SAFETY: the slices have the descriptor's length, checked here, and are only read, whatever the declaration says.
+    unsafe {
+        let descriptor = (*relation).rd_att;
+        assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
+        assert_eq!(nulls.len(), values.len());
+        let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
+        let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
+        (*tuple).t_tableOid = (*relation).rd_id;
+        tuple
+    }
+}
+
 impl Appender {
     /// Opens a table with the lock of an INSERT.
     pub fn open(table: Oid) -> Result<Self, AppendError> {
@@ -98,20 +119,16 @@ impl Appender {
 
     /// Buffers one row. `values` and `nulls` have one entry for each column, in table order.
     pub fn push(&mut self, values: &[Datum], nulls: &[bool]) -> Unique {
-        // SAFETY: the descriptor is the open relation's own; the caller's slices have its length, checked here.
+        // SAFETY: the relation is open, and so is its descriptor.
         unsafe {
-            let descriptor = (*self.relation).rd_att;
-            assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
-            assert_eq!(nulls.len(), values.len());
             if self.used == self.slots.len() {
-                self.slots
-                    .push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
+                self.slots.push(pg_sys::MakeSingleTupleTableSlot(
+                    (*self.relation).rd_att,
+                    &raw const pg_sys::TTSOpsHeapTuple,
+                ));
             }
             let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
-            // Only read, whatever its declaration says.
-            let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
-            let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
-            (*tuple).t_tableOid = (*self.relation).rd_id;
+            let tuple = form_tuple(self.relation, values, nulls);
             pg_sys::MemoryContextSwitchTo(outer);
             pg_sys::ExecStoreHeapTuple(tuple, self.slots[self.used], false);
         }

@@ -61,8 +61,8 @@ impl<'a> Trigger<'a> {
     }
 }
 
-/// Whether a table calls a function of its own schema after every row that is inserted, updated or deleted, and when it is truncated, also while
-/// it is filled by replication or by a restore.
+/// Whether a table calls a function of its own schema after every row that is inserted, updated or deleted, and when it is
+/// truncated, also while it is filled by replication or by a restore.
 pub fn is_called_always(table: Oid, function: &CStr) -> bool {
     const ROWS: u32 = pg_sys::TRIGGER_TYPE_ROW
         | pg_sys::TRIGGER_TYPE_INSERT

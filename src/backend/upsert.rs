@@ -1,6 +1,6 @@
 //! Finding rows of a table by a unique key and replacing them, below the executor.
 
-use super::appender::result_relation;
+use super::appender::{form_tuple, result_relation};
 use super::take::Conflict;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -103,13 +103,7 @@ impl Upsert {
     pub fn replace(&mut self, values: &[Datum], nulls: &[bool]) -> Result<(), Conflict> {
         // SAFETY: the slot still holds the row found last; the new tuple is formed for the same table.
         unsafe {
-            let descriptor = (*self.table).rd_att;
-            assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
-            assert_eq!(nulls.len(), values.len());
-            // Only read, whatever its declaration says.
-            let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
-            let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
-            (*tuple).t_tableOid = (*self.table).rd_id;
+            let tuple = form_tuple(self.table, values, nulls);
             let mut place = (*self.found).tts_tid;
             let mut failure = pg_sys::TM_FailureData::default();
             let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;

@@ -61,8 +61,8 @@ struct Batch<'a> {
     outcomes: Vec<Outcome>,
     /// Indices of the valid events, the first of each key in the batch, sorted by key.
     candidates: Vec<usize>,
-    /// What was added to each rollup.
-    added: Vec<rollup::Added>,
+    /// What was added to each rollup and not folded.
+    added: Vec<Option<rollup::Added>>,
     /// Later events of the same key: index of the item, and of the candidate.
     repeats: Vec<(usize, usize)>,
     scope: Scope,

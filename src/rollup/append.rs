@@ -14,8 +14,9 @@ use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
 use crate::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
 
-/// Adds newly stored events to every declared rollup, once a command; says how much to each.
-pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Added>, RollupError> {
+/// Adds newly stored events to every declared rollup, once a command; says what now waits of each one, nothing
+/// where it was folded.
+pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>, RollupError> {
     definition::all()?
         .iter()
         .map(|definition| {
@@ -23,10 +24,10 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Added>, Rollup
             let added = Added::draw(rows.bytes);
             if added.is_to_be_folded() && fold::lock_folding(definition, Wait::No) {
                 fold::fold_with(definition, &rows)?;
-            } else {
-                write(definition, &rows)?;
+                return Ok(None);
             }
-            Ok(added)
+            write(definition, &rows)?;
+            Ok(Some(added))
         })
         .collect()
 }

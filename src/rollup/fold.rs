@@ -62,11 +62,12 @@ pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<(), RollupError
 
 /// Folds where so much is pending that writers must be outrunning the folder. An error where folding has been kept from
 /// happening for too long: what comes in must wait.
-pub fn relieve(added: &[Added]) -> Result<(), RollupError> {
+pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     if session::has_fixed_snapshot() {
         return Ok(());
     }
     for (definition, added) in definition::all()?.iter().zip(added) {
+        let Some(added) = added else { continue };
         if added.drawn >= LOOKS * added.chance {
             continue;
         }

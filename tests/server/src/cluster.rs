@@ -39,6 +39,11 @@ impl Database {
         &self.name
     }
 
+    /// Sets what the sessions that begin later start with: `name = value`.
+    pub fn set(&self, setting: &str) {
+        self.superuser().batch_execute(&format!("ALTER DATABASE {} SET {setting}", self.name)).unwrap();
+    }
+
     /// Connects as the superuser `postgres`, who sees everything and therefore proves nothing about isolation.
     pub fn superuser(&self) -> Client {
         connect_superuser(&self.name)

@@ -96,9 +96,7 @@ fn commands_that_tell_or_stay_are_refused_to_those_who_act_for_tenants() {
     confined.database.connect(stranger).batch_execute("SELECT 1; EXPLAIN SELECT 1").unwrap();
     // A database without the extension that loads the library all the same.
     let bare = Database::without_extension("bare");
-    bare.superuser()
-        .batch_execute(&format!("ALTER DATABASE {} SET session_preload_libraries = pg_tally", bare.name()))
-        .unwrap();
+    bare.set("session_preload_libraries = pg_tally");
     let mut client = bare.connect(&confined.roles[1]);
     client.batch_execute("EXPLAIN SELECT 1; SET search_path = public; SELECT 1").unwrap();
     let mut superuser = bare.superuser();

@@ -156,9 +156,7 @@ fn however_events_are_sent_they_are_stored_as_if_sent_once() {
     let mut admin = database.superuser();
     admin.execute("SELECT tally.trust_role($1::text::regrole)", &[&writer]).unwrap();
     // Often enough that folds happen in the middle of it.
-    admin
-        .batch_execute(&format!("ALTER DATABASE {} SET tally.pending_limit = '64kB'", database.name()))
-        .unwrap();
+    database.set("tally.pending_limit = '64kB'");
     let mut sessions: Vec<Client> = (0..SESSIONS).map(|_| database.connect(&writer)).collect();
     let (failures, duplicates) = (AtomicI64::new(0), AtomicI64::new(0));
     let stop = AtomicBool::new(false);

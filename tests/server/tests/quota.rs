@@ -180,9 +180,7 @@ fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
 fn what_comes_in_waits_where_folding_is_held_up_for_long() {
     let database = Database::new("backpressure");
     let mut admin = database.superuser();
-    admin
-        .batch_execute(&format!("ALTER DATABASE {} SET tally.pending_limit = '64kB'", database.name()))
-        .unwrap();
+    database.set("tally.pending_limit = '64kB'");
     let (mut holder, mut writer) = (database.superuser(), database.superuser());
     // Somebody folds, and leaves the transaction open.
     assert_eq!(ingest(&mut writer, &batch("a", 1, json!({}))).unwrap().accepted, 1);

@@ -38,12 +38,6 @@ impl Bench {
         Self { database, admin, loader }
     }
 
-    /// For sessions that begin later.
-    fn limit_pending(&self, size: &str) {
-        let limit = format!("ALTER DATABASE {} SET tally.pending_limit = '{size}'", self.database.name());
-        self.database.superuser().batch_execute(&limit).unwrap();
-    }
-
     fn admin(&self) -> Client {
         self.database.connect(&self.admin)
     }
@@ -187,7 +181,7 @@ fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
 fn dropping_raw_events_waits_for_folds_and_freezes_their_buckets() {
     let bench = Bench::new("retention");
     // Ingest must not fold by itself here.
-    bench.limit_pending("1GB");
+    bench.database.set("tally.pending_limit = '1GB'");
     let (mut admin, mut loader) = (bench.admin(), bench.loader());
     ingest(&mut loader, &batch(0..300)).unwrap();
     let drop = "SELECT count(*) FROM tally.drop_raw('2025-01-15')";
@@ -251,7 +245,7 @@ fn status_says_what_waits() {
 fn a_call_that_folds_takes_its_own_rows_along() {
     let bench = Bench::new("along");
     let limited = |size: &str| {
-        bench.limit_pending(size);
+        bench.database.set(&format!("tally.pending_limit = '{size}'"));
         bench.loader()
     };
     let (mut never, mut always) = (limited("1GB"), limited("64kB"));
@@ -408,7 +402,7 @@ fn every_schedule_ends_in_the_recomputed_numbers() {
 fn schedule(random: &mut Random, cases: usize) {
     let bench = Bench::new("model");
     let mut horizon = "2024-01-01";
-    bench.limit_pending("256kB");
+    bench.database.set("tally.pending_limit = '256kB'");
     let mut admin = bench.admin();
     let mut loaders = [bench.loader(), bench.loader(), bench.loader()];
     let (mut sent, mut kept) = (BTreeSet::new(), BTreeSet::from(BUILT_IN));
@@ -532,7 +526,7 @@ fn concurrent_writers_folders_and_rebuilds_agree_with_recomputation() {
     const EVENTS: usize = 4_000;
     let bench = Bench::new("together");
     let seed = seeded().bits();
-    bench.limit_pending("256kB");
+    bench.database.set("tally.pending_limit = '256kB'");
     bench.admin().batch_execute(EVERYTHING).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
