@@ -57,8 +57,9 @@ pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
     }
     log!("pg_tally event=worker_started database={database:?} role={role:?}");
     loop {
-        round();
-        let goes_on = BackgroundWorker::wait_latch(Some(settings::worker_interval()));
+        // Where more came in than one step takes, writers are waiting for this one to fold it.
+        let pause = if round() { Duration::ZERO } else { settings::worker_interval() };
+        let goes_on = BackgroundWorker::wait_latch(Some(pause));
         if !goes_on {
             log!("pg_tally event=worker_stopped database={database:?}");
             // Started again unless the server is stopping.
@@ -90,8 +91,9 @@ fn refusal() -> Option<String> {
     Spi::get_one::<String>(problem).expect("the catalogue can be read")
 }
 
-/// Does every task once, each step in a transaction of its own.
-fn round() {
+/// Does every task once, each step in a transaction of its own; says whether one of them took more than a step.
+fn round() -> bool {
+    let mut is_busy = false;
     let tasks = BackgroundWorker::transaction(|| {
         if Spi::get_one::<bool>("SELECT to_regprocedure('tally.maintain_step(text,text,bigint)') IS NOT NULL")
             != Ok(Some(true))
@@ -118,11 +120,13 @@ fn round() {
             if done.unwrap_or(0) == 0 || backend::shutdown_is_requested() {
                 break;
             }
+            is_busy = true;
         }
         if backend::shutdown_is_requested() {
             break;
         }
     }
+    is_busy
 }
 
 #[pg_extern(sql = false)]

@@ -1,8 +1,11 @@
 //! Ways of storing a batch of events once per (tenant_id, event_id).
 
-use postgres::{Client, Statement};
+use postgres::{Client, Config, NoTls, Statement};
 use std::error::Error;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
 
 /// The same events in the forms in which contenders take them, made before the clock starts.
 pub struct Batch {
@@ -11,9 +14,20 @@ pub struct Batch {
     pub copy: String,
 }
 
-/// One way of storing events, prepared.
-pub enum Contender {
-    /// `tally.ingest(text)`: ledger, raw rows, quarantine and the built-in rollup.
+/// One way of storing events, in a database of its own.
+pub struct Contender {
+    /// Names it in the report.
+    pub name: &'static str,
+    client: Client,
+    /// What is counted at the end.
+    table: &'static str,
+    way: Way,
+    /// A session that folds beside it, as the background worker does.
+    folder: Option<Client>,
+}
+
+enum Way {
+    /// `tally.ingest(text)`.
     Ingest(Statement),
     /// One INSERT from jsonb_to_recordset, duplicates dropped by ON CONFLICT DO NOTHING. Raw rows only.
     OnConflict(Statement),
@@ -21,52 +35,87 @@ pub enum Contender {
     Copy,
 }
 
+/// How many of `all` are ours; they come first.
+pub const OURS: usize = 3;
+
 const COLUMNS: &str = "tenant_id text COLLATE \"C\", account_id text, name text, occurred_at timestamptz, \
                        event_id uuid, user_id text, session_id text, properties jsonb";
 
-/// Creates the tables anew and prepares the contenders; without the extension's `tally.ingest`, only the peers.
-pub fn all(client: &mut Client) -> Result<Vec<Contender>, Box<dyn Error>> {
-    client.batch_execute("SET client_min_messages = warning; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
-    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
-    for table in ["peer_on_conflict", "peer_copy"] {
-        client.batch_execute(&format!(
-            "DROP TABLE IF EXISTS {table}; CREATE TABLE {table} ({COLUMNS}, PRIMARY KEY (tenant_id, event_id))"
-        ))?;
-    }
+const FOLD: &str = "CALL tally.maintain()";
+
+/// Creates each contender's database anew and prepares it.
+pub fn all(client: &mut Client, config: &Config) -> Result<Vec<Contender>, Box<dyn Error>> {
+    let mut connect = |database: &str, set_up: &str| -> Result<Client, Box<dyn Error>> {
+        client.batch_execute(&format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"))?;
+        client.batch_execute(&format!("CREATE DATABASE {database}"))?;
+        let mut own = config.clone().dbname(database).connect(NoTls)?;
+        own.batch_execute("SET client_min_messages = warning")?;
+        own.batch_execute(set_up)?;
+        Ok(own)
+    };
+    let extension = "CREATE EXTENSION pg_tally";
+    // What docs/runbooks/flood.md says.
+    let with_folder = "CREATE EXTENSION pg_tally; SET tally.pending_limit = '32MB'";
+    // A filter that nothing passes: it is evaluated for each event.
+    let without_rollups = "CREATE EXTENSION pg_tally; UPDATE tally.rollup SET filter = 'false'";
     let mut contenders = Vec::new();
-    let found = "SELECT to_regprocedure('tally.ingest(text)') IS NOT NULL";
-    if client.query_one(found, &[])?.get(0) {
-        let call = "SELECT accepted FROM tally.ingest($1::text)";
-        contenders.push(Contender::Ingest(client.prepare(call)?));
-    } else {
-        println!("NOT MEASURED: this build has no tally.ingest(text)");
+    for (name, database, set_up) in [
+        ("ingest, three rollups", "tally_bench_ingest", extension),
+        ("ingest, a folder beside it", "tally_bench_folder", with_folder),
+        ("ingest, no rollup: ledger and raw", "tally_bench_bare", without_rollups),
+    ] {
+        let mut client = connect(database, set_up)?;
+        let way = Way::Ingest(client.prepare("SELECT accepted FROM tally.ingest($1::text)")?);
+        let folder = (set_up == with_folder).then(|| config.clone().dbname(database).connect(NoTls)).transpose()?;
+        contenders.push(Contender { name, client, table: "tally.events", way, folder });
     }
-    let insert = format!(
-        "INSERT INTO peer_on_conflict SELECT r.* FROM jsonb_to_recordset($1::text::jsonb) AS r ({COLUMNS}) \
+    let peer = format!("CREATE TABLE peer ({COLUMNS}, PRIMARY KEY (tenant_id, event_id))");
+    let mut client = connect("tally_bench_on_conflict", &peer)?;
+    let way = Way::OnConflict(client.prepare(&format!(
+        "INSERT INTO peer SELECT r.* FROM jsonb_to_recordset($1::text::jsonb) AS r ({COLUMNS}) \
          ON CONFLICT (tenant_id, event_id) DO NOTHING"
-    );
-    contenders.push(Contender::OnConflict(client.prepare(&insert)?));
-    contenders.push(Contender::Copy);
+    ))?);
+    let name = "INSERT from JSON ON CONFLICT (raw)";
+    contenders.push(Contender { name, client, table: "peer", way, folder: None });
+    let client = connect("tally_bench_copy", &peer)?;
+    let name = "text COPY, same key (raw)";
+    contenders.push(Contender { name, client, table: "peer", way: Way::Copy, folder: None });
     Ok(contenders)
 }
 
 impl Contender {
-    /// Names the contender in the report.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Contender::Ingest(_) => "tally.ingest (ledger, raw, rollup)",
-            Contender::OnConflict(_) => "INSERT from JSON ON CONFLICT (raw)",
-            Contender::Copy => "text COPY, same key (raw)",
-        }
+    /// Stores the batches, and has folded what is pending where a session folds beside it; returns the seconds that it took.
+    pub fn run(&mut self, batches: &[Batch]) -> Result<f64, Box<dyn Error>> {
+        let began = Instant::now();
+        let Some(mut folder) = self.folder.take() else {
+            batches.iter().try_for_each(|batch| self.load(batch))?;
+            return Ok(began.elapsed().as_secs_f64());
+        };
+        let done = AtomicBool::new(false);
+        let loaded = thread::scope(|scope| -> Result<(), Box<dyn Error>> {
+            let folding = scope.spawn(|| -> Result<(), postgres::Error> {
+                while !done.load(Ordering::Relaxed) {
+                    folder.batch_execute(FOLD)?;
+                }
+                folder.batch_execute(FOLD)
+            });
+            let loaded = batches.iter().try_for_each(|batch| self.load(batch));
+            done.store(true, Ordering::Relaxed);
+            folding.join().map_err(|_| "the folder panicked")??;
+            loaded
+        });
+        self.folder = Some(folder);
+        loaded?;
+        Ok(began.elapsed().as_secs_f64())
     }
 
     /// Stores one batch in a transaction of its own; an error if any event was not stored.
-    pub fn load(&mut self, client: &mut Client, batch: &Batch) -> Result<(), Box<dyn Error>> {
-        let stored = match self {
-            Contender::Ingest(call) => client.query_one(&*call, &[&batch.json])?.get(0),
-            Contender::OnConflict(insert) => client.execute(&*insert, &[&batch.json])? as i64,
-            Contender::Copy => {
-                let mut writer = client.copy_in("COPY peer_copy FROM STDIN")?;
+    fn load(&mut self, batch: &Batch) -> Result<(), Box<dyn Error>> {
+        let stored = match &self.way {
+            Way::Ingest(call) => self.client.query_one(call, &[&batch.json])?.get(0),
+            Way::OnConflict(insert) => self.client.execute(insert, &[&batch.json])? as i64,
+            Way::Copy => {
+                let mut writer = self.client.copy_in("COPY peer FROM STDIN")?;
                 writer.write_all(batch.copy.as_bytes())?;
                 writer.finish()? as i64
             }
@@ -74,17 +123,13 @@ impl Contender {
         if stored == batch.count {
             return Ok(());
         }
-        Err(format!("{}: {stored} of {} events stored", self.name(), batch.count).into())
+        Err(format!("{}: {stored} of {} events stored", self.name, batch.count).into())
     }
 
     /// Counts what is there at the end; an error unless it is all that was sent.
-    pub fn verify(&self, client: &mut Client, sent: i64) -> Result<(), Box<dyn Error>> {
-        let table = match self {
-            Contender::Ingest(_) => "tally.events",
-            Contender::OnConflict(_) => "peer_on_conflict",
-            Contender::Copy => "peer_copy",
-        };
-        let found: i64 = client.query_one(&format!("SELECT count(*) FROM {table}"), &[])?.get(0);
-        if found == sent { Ok(()) } else { Err(format!("{table} holds {found} of {sent} events").into()) }
+    pub fn verify(&mut self, sent: i64) -> Result<(), Box<dyn Error>> {
+        let found: i64 =
+            self.client.query_one(&format!("SELECT count(*) FROM {}", self.table), &[])?.get(0);
+        if found == sent { Ok(()) } else { Err(format!("{}: {found} of {sent} events", self.name).into()) }
     }
 }

@@ -1,4 +1,4 @@
-//! The doors of ingest beside plain SQL: batches through each door, replays, single events from eight clients, WAL, and what
+//! The doors of ingest beside plain SQL: batches through each door, replays, single events from eight clients, and what
 //! one tenant's flood does to the others' waiting times.
 
 use crate::pairing::{Measurements, spread};
@@ -31,7 +31,6 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
     batches(client, rounds)?;
     replays(client, rounds)?;
     singles(client, config, rounds)?;
-    wal(client)?;
     flood(client, config, rounds)
 }
 
@@ -196,29 +195,6 @@ fn fields(event: &Event) -> Vec<Option<String>> {
         .split('\t')
         .map(|field| (field != "\\N").then(|| field.replace("\\\\", "\\")))
         .collect()
-}
-
-/// Bytes of WAL an event, after a checkpoint, against a table that does nothing but dedupe.
-fn wal(client: &mut Client) -> Result<(), Box<dyn Error>> {
-    let position = |client: &mut Client| -> Result<i64, Box<dyn Error>> {
-        Ok(client.query_one("SELECT (pg_current_wal_lsn() - '0/0')::int8", &[])?.get(0))
-    };
-    let mut measure = |statement: &str, seed: u64| -> Result<f64, Box<dyn Error>> {
-        let texts: Vec<String> = workload(seed, BATCH * 5).chunks(BATCH).map(json_array).collect();
-        client.batch_execute("CHECKPOINT")?;
-        let before = position(client)?;
-        for text in &texts {
-            client.execute(statement, &[text])?;
-        }
-        Ok((position(client)? - before) as f64 / (BATCH * 5) as f64)
-    };
-    let plain = measure(ON_CONFLICT, 4_000)?;
-    let ours = measure(INGEST, 4_000)?;
-    println!(
-        "\nWAL an event: {ours:.0} bytes (ledger, raw, rollup), {plain:.0} in a table with the same key; {:.2} times",
-        ours / plain
-    );
-    Ok(())
 }
 
 /// Waiting times of calls of ten events by four quiet tenants, alone and while another tenant floods from four connections.

@@ -15,16 +15,15 @@ mod scopes;
 mod sketches;
 
 use contender::{Batch, Contender};
-use pairing::Measurements;
+use pairing::{Measurements, spread};
 use postgres::{Client, Config, NoTls};
 use std::error::Error;
-use std::time::Instant;
 use tally_workload::{Event, Ids, Workload, copy_lines, json_array};
 
 /// Events in a batch: what an application's queue worker would send at once.
 const BATCH: usize = 10_000;
 /// Batches of one contender in a round.
-const BATCHES: usize = 5;
+const BATCHES: usize = 20;
 const DATABASE: &str = "tally_bench";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -37,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let only = std::env::args().nth(2);
     if only.as_deref().is_none_or(|only| only == "ingest") {
         for ids in [Ids::Random, Ids::TimeOrdered] {
-            compare(&mut client, ids, rounds)?;
+            compare(&mut client, &config()?, ids, rounds)?;
         }
     }
     if only.as_deref().is_none_or(|only| only == "doors") {
@@ -79,10 +78,11 @@ fn connect() -> Result<Client, Box<dyn Error>> {
 }
 
 /// Runs all contenders over `rounds` rounds and one before them that is not counted.
-fn compare(client: &mut Client, ids: Ids, rounds: usize) -> Result<(), Box<dyn Error>> {
-    let mut contenders = contender::all(client)?;
+fn compare(client: &mut Client, config: &Config, ids: Ids, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let mut contenders = contender::all(client, config)?;
     let workload = Workload { seed: 20, events: BATCH * BATCHES * (rounds + 1), ids, ..Workload::default() };
     let mut measurements = Measurements::new(contenders.len());
+    let mut wal = vec![Vec::new(); contenders.len()];
     let mut batches = workload.batches(BATCH);
     for round in 0..=rounds {
         let batches: Vec<Batch> = batches.by_ref().take(BATCHES).map(render).collect();
@@ -91,32 +91,38 @@ fn compare(client: &mut Client, ids: Ids, rounds: usize) -> Result<(), Box<dyn E
         let mut seconds = vec![0.0; contenders.len()];
         for turn in 0..contenders.len() {
             let chosen = (turn + round) % contenders.len();
-            seconds[chosen] = run(client, &mut contenders[chosen], &batches)?;
+            let before = wal_position(client)?;
+            seconds[chosen] = contenders[chosen].run(&batches)?;
+            wal[chosen].push((wal_position(client)? - before) as f64 / (BATCH * BATCHES) as f64);
         }
         if round > 0 {
             measurements.add(seconds);
         }
     }
-    for contender in &contenders {
-        contender.verify(client, workload.events as i64)?;
+    for contender in &mut contenders {
+        contender.verify(workload.events as i64)?;
     }
     let ids = if ids == Ids::Random { "random (v4)" } else { "time-ordered (v7)" };
     println!(
         "\n{BATCH}-event batches, {BATCHES} a round, {rounds} rounds, {ids} ids, one connection, fsync on"
     );
-    let names: Vec<&str> = contenders.iter().map(Contender::name).collect();
-    measurements.print(&names, (BATCH * BATCHES) as f64);
+    let names: Vec<&str> = contenders.iter().map(|contender| contender.name).collect();
+    for ours in 0..contender::OURS {
+        measurements.print_beside(ours, &names, (BATCH * BATCHES) as f64);
+    }
+    println!("  WAL an event, each round after a checkpoint:");
+    for (name, bytes) in names.iter().zip(&wal) {
+        let [least, middle, greatest] = spread(bytes);
+        println!("  {name:<36} {middle:>10.0} bytes   ({least:.0}–{greatest:.0})");
+    }
     Ok(())
+}
+
+/// Bytes of WAL ever written.
+pub fn wal_position(client: &mut Client) -> Result<i64, Box<dyn Error>> {
+    Ok(client.query_one("SELECT (pg_current_wal_lsn() - '0/0')::int8", &[])?.get(0))
 }
 
 fn render(events: Vec<Event>) -> Batch {
     Batch { count: events.len() as i64, json: json_array(&events), copy: copy_lines(&events) }
-}
-
-fn run(client: &mut Client, contender: &mut Contender, batches: &[Batch]) -> Result<f64, Box<dyn Error>> {
-    let began = Instant::now();
-    for batch in batches {
-        contender.load(client, batch)?;
-    }
-    Ok(began.elapsed().as_secs_f64())
 }

@@ -52,10 +52,15 @@ impl Measurements {
     /// Prints each contender's median rate, and how fast the first one is relative to it: median, least and greatest
     /// of the rounds' ratios. `rows` is the number of rows in a round.
     pub fn print(&self, names: &[&str], rows: f64) {
-        println!("  {:<36} {:>10}   {} is … times as fast (least–greatest)", "", "rows/s", names[0]);
+        self.print_beside(0, names, rows);
+    }
+
+    /// The same, relative to the one of `chosen`.
+    pub fn print_beside(&self, chosen: usize, names: &[&str], rows: f64) {
+        println!("  {:<36} {:>10}   {} is … times as fast (least–greatest)", "", "rows/s", names[chosen]);
         for (name, seconds) in names.iter().zip(&self.by_contender) {
             let ratios: Vec<f64> =
-                self.by_contender[0].iter().zip(seconds).map(|(first, own)| own / first).collect();
+                self.by_contender[chosen].iter().zip(seconds).map(|(ours, own)| own / ours).collect();
             let [least, middle, greatest] = spread(&ratios);
             let rate = rows / spread(seconds)[1];
             println!("  {name:<36} {rate:>10.0}   {middle:.2} ({least:.2}–{greatest:.2})");

@@ -5,14 +5,19 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// Bytes that a row is taken to have where rows are counted alone.
 const ROW: u64 = 128;
 
-/// Bytes of a table's rows that are alive, as the statistics count them, which is a second late; no more than its size, which
-/// says nothing of what is free in it.
-pub fn live_bytes(table: Oid) -> u64 {
-    // SAFETY: a function of one relation's OID that returns int8, or null for one that is gone.
+/// Bytes of a table's rows that are alive, as the statistics count them: what other sessions did is a second late, what this
+/// one did isn't. No more than the table's size, which says nothing of what is free in it. `None` where the server doesn't count.
+pub fn live_bytes(table: Oid) -> Option<u64> {
+    // SAFETY: reads a setting; then functions of one relation's OID that return int8, or null for one that is gone.
     let live = unsafe {
-        pgrx::direct_function_call::<i64>(pg_sys::pg_stat_get_live_tuples, &[Some(Datum::from(table))])
+        if !pg_sys::pgstat_track_counts {
+            return None;
+        }
+        let count = |function| pgrx::direct_function_call::<i64>(function, &[Some(Datum::from(table))]).unwrap_or(0);
+        count(pg_sys::pg_stat_get_live_tuples) + count(pg_sys::pg_stat_get_xact_tuples_inserted)
+            - count(pg_sys::pg_stat_get_xact_tuples_deleted)
     };
-    (live.unwrap_or(0).max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ))
+    Some((live.max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ)))
 }
 
 fn blocks(table: Oid) -> u32 {

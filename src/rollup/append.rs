@@ -22,7 +22,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
         .map(|definition| {
             let rows = group(definition, rows, hashers)?.finish();
             let added = Added::draw(rows.bytes);
-            if added.is_to_be_folded() && fold::lock_folding(definition, Wait::No) {
+            if added.is_to_be_folded(definition) && fold::lock_folding(definition, Wait::No) {
                 fold::fold_with(definition, &rows)?;
                 return Ok(None);
             }

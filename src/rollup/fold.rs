@@ -35,6 +35,7 @@ const MOST: u64 = 64;
 
 /// What an ingest call added to one rollup.
 pub struct Added {
+    bytes: usize,
     /// How probable it was that the call folds.
     chance: f64,
     /// Drawn by chance, so that writers share no counter.
@@ -44,13 +45,19 @@ pub struct Added {
 impl Added {
     /// Of so many bytes of pending rows.
     pub fn draw(bytes: usize) -> Self {
-        Self { chance: SHARE * bytes as f64 / settings::pending_limit() as f64, drawn: session::draw() }
+        Self { bytes, chance: SHARE * bytes as f64 / settings::pending_limit() as f64, drawn: session::draw() }
     }
 
-    /// Whether the call is to fold. Not where statements share a snapshot: there a fold can fail for reasons that aren't the
-    /// caller's.
-    pub fn is_to_be_folded(&self) -> bool {
-        self.drawn < self.chance && !session::has_fixed_snapshot()
+    /// Whether the call is to fold. Not where so little is pending that somebody else must be folding; nor where statements
+    /// share a snapshot: there a fold can fail for reasons that aren't the caller's.
+    pub fn is_to_be_folded(&self, definition: &Definition) -> bool {
+        self.drawn < self.chance && !session::has_fixed_snapshot() && self.makes_much_of(definition)
+    }
+
+    /// Whether half of the limit is reached with it.
+    fn makes_much_of(&self, definition: &Definition) -> bool {
+        size::live_bytes(definition.pending)
+            .is_none_or(|there| (there + self.bytes as u64) * 2 >= settings::pending_limit())
     }
 }
 
@@ -71,7 +78,8 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if added.drawn >= LOOKS * added.chance {
             continue;
         }
-        let pending = size::live_bytes(definition.pending) / settings::pending_limit();
+        let Some(pending) = size::live_bytes(definition.pending) else { continue };
+        let pending = pending / settings::pending_limit();
         if pending < PATIENCE {
             continue;
         }
