@@ -66,7 +66,8 @@ pub fn all(client: &mut Client, config: &Config) -> Result<Vec<Contender>, Box<d
     ] {
         let mut client = connect(database, set_up)?;
         let way = Way::Ingest(client.prepare("SELECT accepted FROM tally.ingest($1::text)")?);
-        let folder = (set_up == with_folder).then(|| config.clone().dbname(database).connect(NoTls)).transpose()?;
+        let folder =
+            (set_up == with_folder).then(|| config.clone().dbname(database).connect(NoTls)).transpose()?;
         contenders.push(Contender { name, client, table: "tally.events", way, folder });
     }
     let peer = format!("CREATE TABLE peer ({COLUMNS}, PRIMARY KEY (tenant_id, event_id))");
@@ -128,8 +129,7 @@ impl Contender {
 
     /// Counts what is there at the end; an error unless it is all that was sent.
     pub fn verify(&mut self, sent: i64) -> Result<(), Box<dyn Error>> {
-        let found: i64 =
-            self.client.query_one(&format!("SELECT count(*) FROM {}", self.table), &[])?.get(0);
+        let found: i64 = self.client.query_one(&format!("SELECT count(*) FROM {}", self.table), &[])?.get(0);
         if found == sent { Ok(()) } else { Err(format!("{}: {found} of {sent} events", self.name).into()) }
     }
 }

@@ -14,7 +14,7 @@ mod rollups;
 mod scopes;
 mod sketches;
 
-use contender::{Batch, Contender};
+use contender::Batch;
 use pairing::{Measurements, spread};
 use postgres::{Client, Config, NoTls};
 use std::error::Error;
@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", client.query_one("SELECT version()", &[])?.get::<_, &str>(0));
     let only = std::env::args().nth(2);
     if only.as_deref().is_none_or(|only| only == "ingest") {
-        for ids in [Ids::Random, Ids::TimeOrdered] {
-            compare(&mut client, &config()?, ids, rounds)?;
+        for (ids, sitting) in [(Ids::Random, 1), (Ids::TimeOrdered, 1), (Ids::Random, 10)] {
+            compare(&mut client, &config()?, ids, sitting, rounds)?;
         }
     }
     if only.as_deref().is_none_or(|only| only == "doors") {
@@ -78,9 +78,16 @@ fn connect() -> Result<Client, Box<dyn Error>> {
 }
 
 /// Runs all contenders over `rounds` rounds and one before them that is not counted.
-fn compare(client: &mut Client, config: &Config, ids: Ids, rounds: usize) -> Result<(), Box<dyn Error>> {
+fn compare(
+    client: &mut Client,
+    config: &Config,
+    ids: Ids,
+    sitting: usize,
+    rounds: usize,
+) -> Result<(), Box<dyn Error>> {
     let mut contenders = contender::all(client, config)?;
-    let workload = Workload { seed: 20, events: BATCH * BATCHES * (rounds + 1), ids, ..Workload::default() };
+    let events = BATCH * BATCHES * (rounds + 1);
+    let workload = Workload { seed: 20, events, ids, sitting, ..Workload::default() };
     let mut measurements = Measurements::new(contenders.len());
     let mut wal = vec![Vec::new(); contenders.len()];
     let mut batches = workload.batches(BATCH);
@@ -104,7 +111,8 @@ fn compare(client: &mut Client, config: &Config, ids: Ids, rounds: usize) -> Res
     }
     let ids = if ids == Ids::Random { "random (v4)" } else { "time-ordered (v7)" };
     println!(
-        "\n{BATCH}-event batches, {BATCHES} a round, {rounds} rounds, {ids} ids, one connection, fsync on"
+        "\n{BATCH}-event batches, {BATCHES} a round, {rounds} rounds, {ids} ids, {sitting} events a sitting, \
+         one connection, fsync on"
     );
     let names: Vec<&str> = contenders.iter().map(|contender| contender.name).collect();
     for ours in 0..contender::OURS {

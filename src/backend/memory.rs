@@ -3,6 +3,21 @@
 use core::ffi::CStr;
 use pgrx::pg_sys;
 
+#[cfg(target_env = "gnu")]
+unsafe extern "C" {
+    fn malloc_trim(pad: usize) -> core::ffi::c_int;
+}
+
+/// Gives memory that is free back to the operating system. The C library keeps it, and what one large piece of work took
+/// would stay with a connection for good.
+pub fn give_back() {
+    // SAFETY: the allocator's own function; it touches nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        malloc_trim(0);
+    }
+}
+
 /// Runs `work` in a memory context of its own, deleted afterwards; on error Postgres deletes it with the (sub)transaction.
 pub fn in_temporary<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
     // SAFETY: what `work` returns owns nothing in the context; the context that was current is put back first.

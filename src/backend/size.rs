@@ -13,7 +13,8 @@ pub fn live_bytes(table: Oid) -> Option<u64> {
         if !pg_sys::pgstat_track_counts {
             return None;
         }
-        let count = |function| pgrx::direct_function_call::<i64>(function, &[Some(Datum::from(table))]).unwrap_or(0);
+        let count =
+            |function| pgrx::direct_function_call::<i64>(function, &[Some(Datum::from(table))]).unwrap_or(0);
         count(pg_sys::pg_stat_get_live_tuples) + count(pg_sys::pg_stat_get_xact_tuples_inserted)
             - count(pg_sys::pg_stat_get_xact_tuples_deleted)
     };

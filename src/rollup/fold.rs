@@ -19,6 +19,8 @@ use tally_core::grain::Grain;
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const RELIEF: i64 = 30_000;
+/// Rows whose folding takes memory worth giving back: a few megabytes.
+const MUCH: i64 = 5_000;
 /// Rows that are folded at a time where all are: some tens of megabytes.
 const CHUNK: i64 = 100_000;
 /// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
@@ -45,7 +47,11 @@ pub struct Added {
 impl Added {
     /// Of so many bytes of pending rows.
     pub fn draw(bytes: usize) -> Self {
-        Self { bytes, chance: SHARE * bytes as f64 / settings::pending_limit() as f64, drawn: session::draw() }
+        Self {
+            bytes,
+            chance: SHARE * bytes as f64 / settings::pending_limit() as f64,
+            drawn: session::draw(),
+        }
     }
 
     /// Whether the call is to fold. Not where so little is pending that somebody else must be folding; nor where statements
@@ -63,8 +69,15 @@ impl Added {
 
 /// Folds a piece of what is pending, and with it the rows that a call adds. The caller holds the folding lock.
 pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
-    let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
-    fold_locked(definition, deltas, RELIEF, i64::MIN).map(|_| ())
+    let deltas: Vec<_> =
+        rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
+    let own = deltas.len();
+    let taken = fold_locked(definition, deltas, RELIEF, i64::MIN)?;
+    // A connection that sends large batches needs as much again.
+    if taken > MUCH && taken > 4 * own as i64 {
+        memory::give_back();
+    }
+    Ok(())
 }
 
 /// Folds where so much is pending that writers must be outrunning the folder. An error where folding has been kept from

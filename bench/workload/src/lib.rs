@@ -32,6 +32,8 @@ pub struct Workload {
     pub accounts: usize,
     /// Users of each account.
     pub users: usize,
+    /// Events that a user sends in one sitting, on average; with 1, who sends an event says nothing of the next.
+    pub sitting: usize,
     /// Start of the first day, in microseconds since 1970-01-01 UTC.
     pub start: i64,
     /// Length in days.
@@ -49,6 +51,7 @@ impl Default for Workload {
             tenants: 10,
             accounts: 40,
             users: 300,
+            sitting: 1,
             start: 1_767_571_200_000_000,
             days: 14,
             ids: Ids::Random,
@@ -83,10 +86,25 @@ impl Workload {
         let tenants = Zipf::new(self.tenants, 1.0);
         let accounts = Zipf::new(self.accounts, 1.1);
         let users = Zipf::new(self.users, 0.9);
+        // Those who sit down stay for a quarter of an hour, so that so many sit there at a time.
+        let sitting = self.sitting.max(1);
+        let seats = (self.events / (self.days as usize * 96) / sitting).max(1);
+        let mut seated: Vec<(usize, usize, usize)> = Vec::new();
         (0..self.events).map(move |position| {
+            if sitting > 1 && seated.len() == seats && random.below(sitting) > 0 {
+                let (tenant, account, user) = seated[random.below(seats)];
+                return workload.event(&mut random, position, tenant, account, user);
+            }
             let tenant = tenants.draw(&mut random);
             let account = accounts.draw(&mut random);
             let user = users.draw(&mut random);
+            if sitting > 1 {
+                let seat = if seated.len() < seats { seated.len() } else { random.below(seats) };
+                match seated.get_mut(seat) {
+                    Some(seat) => *seat = (tenant, account, user),
+                    None => seated.push((tenant, account, user)),
+                }
+            }
             workload.event(&mut random, position, tenant, account, user)
         })
     }
@@ -213,6 +231,16 @@ mod tests {
             );
             let ordered = events.windows(2).all(|pair| pair[0].event_id[..6] <= pair[1].event_id[..6]);
             assert_eq!(ordered, ids == Ids::TimeOrdered);
+        }
+    }
+
+    #[test]
+    fn a_sitting_has_about_so_many_events() {
+        for (sitting, least, most) in [(1, 1.0, 1.5), (10, 5.0, 15.0)] {
+            let workload = Workload { sitting, events: 100_000, ..Workload::default() };
+            let sessions: HashSet<_> = workload.generate().filter_map(|event| event.session_id).collect();
+            let mean = 0.95 * workload.events as f64 / sessions.len() as f64;
+            assert!((least..most).contains(&mean), "{mean} events a session");
         }
     }
 

@@ -291,6 +291,41 @@ fn a_call_that_folds_takes_its_own_rows_along() {
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut admin, rollup));
 }
 
+/// Where somebody folds, calls leave it to them; where nobody does, they keep pending small, also where the server doesn't
+/// count rows.
+#[test]
+fn calls_fold_where_nobody_else_does() {
+    let bench = Bench::new("leave");
+    bench.database.set("tally.pending_limit = '64kB'");
+    // Its own deletions are counted at once, other sessions' within a second.
+    let mut session = bench.database.superuser();
+    let pending = |session: &mut Client| -> i64 {
+        session.query_one("SELECT count(*) FROM tally.usage_pending", &[]).unwrap().get(0)
+    };
+    let mut sent = 0;
+    let mut send = |session: &mut Client| {
+        sent += 5;
+        assert_eq!(ingest(session, &batch(sent - 5..sent)).unwrap().accepted, 5);
+    };
+    // Ten times the limit in all.
+    for call in 0..600 {
+        send(&mut session);
+        assert!(pending(&mut session) > 0, "call {call} folded its own rows");
+        BUILT_IN.iter().for_each(|rollup| fold_all(&mut session, rollup));
+    }
+    for track_counts in ["on", "off"] {
+        session.batch_execute(&format!("SET track_counts = {track_counts}")).unwrap();
+        let mut folds = 0;
+        for _ in 0..600 {
+            let before = pending(&mut session);
+            send(&mut session);
+            folds += usize::from(pending(&mut session) < before);
+        }
+        assert!(folds > 2, "{folds} folds, track_counts {track_counts}");
+    }
+    BUILT_IN.iter().for_each(|rollup| assert_right(&mut bench.admin(), rollup));
+}
+
 /// The switch from waiting to counted, event by event, while writers send more.
 #[test]
 fn a_backfill_in_steps_counts_each_event_once_while_ingest_goes_on() {
