@@ -26,9 +26,9 @@ const CHUNK: i64 = 100_000;
 /// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
 /// shrinks, and many rows of one group have become one. For each eighth, ingest took a tenth longer.
 const SHARE: f64 = 2.0;
-/// Ingest looks so many times as often as it folds whether too much is pending.
+/// Ingest looks so many times as often as it folds whether too much is pending: a call that adds a 64th of the limit always.
 const LOOKS: f64 = 32.0;
-/// From so many limits of pending rows on, ingest folds whenever it looks, or pauses where another session is folding, so that
+/// From so many limits of pending rows on, ingest that looks folds, or pauses where another session is folding, so that
 /// that one gets the processor: eight writers otherwise outrun one folder for good.
 const PATIENCE: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -80,15 +80,16 @@ pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<(), RollupError
     Ok(())
 }
 
-/// Folds where so much is pending that writers must be outrunning the folder. An error where folding has been kept from
-/// happening for too long: what comes in must wait.
+/// Folds or pauses where so much is pending that writers must be outrunning the folder, in proportion to what the call added:
+/// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     if session::has_fixed_snapshot() {
         return Ok(());
     }
     for (definition, added) in definition::all()?.iter().zip(added) {
         let Some(added) = added else { continue };
-        if added.drawn >= LOOKS * added.chance {
+        let share = (LOOKS * added.chance).min(1.0);
+        if added.drawn >= share {
             continue;
         }
         let Some(pending) = size::live_bytes(definition.pending) else { continue };
@@ -96,12 +97,12 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if pending < PATIENCE {
             continue;
         }
-        if lock_folding(definition, Wait::No) {
+        if (share == 1.0 || pending >= MOST) && lock_folding(definition, Wait::No) {
             fold_pending(definition, RELIEF, i64::MIN)?;
         } else if pending >= MOST {
             return Err(RollupError::Behind(definition.name.clone()));
         } else {
-            session::pause(PAUSE);
+            session::pause(PAUSE.mul_f64(share));
         }
     }
     Ok(())
