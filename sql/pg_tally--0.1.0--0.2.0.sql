@@ -607,9 +607,19 @@ DECLARE
   partition name := 'events_p' || to_char(month_start, 'YYYY_MM');
   isolated record;
 BEGIN
-  -- One maker at a time: without it two first events of a month would both try, and one of them fail.
-  PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
+  -- Looked for first: who made one and hasn't committed keeps others waiting for what isn't there, not for what is. By a query,
+  -- since a name that is looked up in vain is remembered, and waiting for this lock makes nobody forget it.
+  IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = partition AND c.relnamespace = 'tally'::regnamespace) THEN
+    -- One maker at a time: without it two first events of a month would both try, and one of them fail.
+    PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
+  END IF;
   IF to_regclass('tally.' || partition) IS NOT NULL THEN
+    -- Not by a query, whose snapshot can be older than the partition.
+    IF pg_partition_root(to_regclass('tally.' || partition)) IS DISTINCT FROM 'tally.events'::regclass THEN
+      RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+        MESSAGE = format('tally.%I is not a partition of tally.events', partition),
+        HINT = 'attach it again, or rename it: tally.detach_raw() is the way to take a month out';
+    END IF;
     RETURN;
   END IF;
   PERFORM tally.create_leaf(partition);

@@ -51,7 +51,7 @@ pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
     // Never without a name: that would be the bootstrap superuser. A role that doesn't exist or may not log in is an error
     // here, which the log shows, and Postgres tries again.
     BackgroundWorker::connect_worker_to_spi(Some(database), Some(&role));
-    if let Some(problem) = BackgroundWorker::transaction(refusal) {
+    if let Some(problem) = backend::transaction(refusal) {
         log!("pg_tally event=worker_refused database={database:?} role={role:?} problem={problem:?}");
         backend::exit(1);
     }
@@ -94,7 +94,7 @@ fn refusal() -> Option<String> {
 /// Does every task once, each step in a transaction of its own; says whether one of them took more than a step.
 fn round() -> bool {
     let mut is_busy = false;
-    let tasks = BackgroundWorker::transaction(|| {
+    let tasks = backend::transaction(|| {
         if Spi::get_one::<bool>("SELECT to_regprocedure('tally.maintain_step(text,text,bigint)') IS NOT NULL")
             != Ok(Some(true))
         {
@@ -112,7 +112,7 @@ fn round() -> bool {
     for (task, subject) in tasks {
         loop {
             let (task, subject) = (task.as_str(), subject.as_str());
-            let done = BackgroundWorker::transaction(|| {
+            let done = backend::transaction(|| {
                 let step = "SELECT tally.maintain_step($1, $2, $3)";
                 Spi::get_one_with_args::<i64>(step, &[task.into(), subject.into(), STEP.into()])
                     .expect("a step raises its own errors")

@@ -360,9 +360,19 @@ pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Runs `work` with the search path in which declared expressions are resolved.
+/// Runs `work` with the settings in which declared expressions are read, whoever loads them: where names are looked up, and
+/// what a literal means.
 pub fn with_fixed_path<T>(work: impl FnOnce() -> T) -> T {
-    with_settings(&[(c"search_path", c"pg_catalog, tally, pg_temp")], work)
+    let settings = [
+        (c"search_path", c"pg_catalog, tally, pg_temp"),
+        (c"timezone", c"UTC"),
+        (c"datestyle", c"ISO, MDY"),
+        (c"intervalstyle", c"postgres"),
+        (c"standard_conforming_strings", c"on"),
+        (c"transform_null_equals", c"off"),
+        (c"array_nulls", c"on"),
+    ];
+    with_settings(&settings, work)
 }
 
 fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {

@@ -36,7 +36,7 @@ pub fn sqlstate(code: PgSqlErrorCode) -> String {
     (0..5).map(|place| char::from((((packed >> (6 * place)) & 0x3F) as u8) + b'0')).collect()
 }
 
-/// Runs `work` in a subtransaction. An SQL error undoes it and comes back as `Err`; a Rust panic goes on unwinding.
+/// Runs `work` in a subtransaction. An SQL error undoes it and comes back as `Err`, and so does a Rust panic, as XX000.
 pub fn run<T>(work: impl FnOnce() -> Verdict<T>) -> Result<T, Caught> {
     // SAFETY: the subtransaction begun here is released or rolled back on every path below, and memory context and
     // resource owner are put back as they were, as PL/pgSQL does for an EXCEPTION block.

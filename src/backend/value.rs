@@ -100,6 +100,15 @@ unsafe fn with_bytes<T>(value: Datum, of: &Expression, use_bytes: impl FnOnce(&[
     }
 }
 
+/// Whether a `numeric` is finite and of so few digits that no sum of such overflows.
+///
+/// # Safety
+/// The datum is a non-null numeric.
+pub unsafe fn is_moderate(value: Datum) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { with_varlena(value, tally_core::numeric::is_moderate) }
+}
+
 /// A sum of `numeric` values, exact.
 #[derive(Default)]
 pub struct NumericSum(Option<Datum>);

@@ -1,7 +1,20 @@
 //! What a background worker needs of the backend besides pgrx's own wrapper.
 
+use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+/// Runs `work` in a transaction, and reports what it did to the statistics, as a client's session does after each statement:
+/// autovacuum goes by them, and ingest takes from them what is pending.
+pub fn transaction<T>(work: impl FnOnce() -> T + UnwindSafe + RefUnwindSafe) -> T {
+    let result = BackgroundWorker::transaction(work);
+    // SAFETY: called between transactions.
+    unsafe {
+        pg_sys::pgstat_report_stat(true);
+    }
+    result
+}
 
 /// Whether the library is being loaded by the postmaster, the only moment at which it can register workers.
 pub fn is_preloading() -> bool {

@@ -12,6 +12,7 @@ use super::summary::Counts;
 use crate::backend::call::{SqlError, sql_function};
 use crate::backend::ending;
 use crate::backend::trigger::Trigger;
+use crate::quota;
 use crate::scope::Scope;
 use core::cell::RefCell;
 use pgrx::pg_sys::Datum;
@@ -36,6 +37,8 @@ struct Inbox {
     rows: Vec<[Option<usize>; COLUMNS]>,
     /// Rows that were ingested before these.
     before: usize,
+    /// Rows of a batch at most.
+    most: usize,
     batches: usize,
     counts: Counts,
 }
@@ -52,9 +55,16 @@ fn forget(nesting: i32) {
 impl Inbox {
     fn open() -> Result<Self, ErrorReport> {
         ending::watch(forget);
+        let scope = pipeline::admit()?;
+        let tenant = match &scope {
+            Scope::Tenant { tenant, .. } => Some(tenant.as_str()),
+            Scope::Global => None,
+        };
+        let allowed = quota::current().and_then(|quotas| quotas.batch_events(tenant));
         Ok(Self {
             nesting: ending::nesting(),
-            scope: pipeline::admit()?,
+            most: allowed.map_or(ROWS, |allowed| ROWS.min(allowed as usize)),
+            scope,
             options: Options::read(None)?,
             text: String::new(),
             rows: Vec::new(),
@@ -84,7 +94,7 @@ impl Inbox {
     }
 
     fn is_full(&self) -> bool {
-        self.rows.len() >= ROWS || self.text.len() >= BYTES
+        self.rows.len() >= self.most || self.text.len() >= BYTES
     }
 
     /// Sends what is buffered through the pipeline.

@@ -382,6 +382,7 @@ impl<'a> Batch<'a> {
         look_up: Option<bool>,
         stage: &mut Stage,
     ) -> Result<Attempt, IngestError> {
+        self.added.clear();
         let items = &self.items;
         let candidates = || self.candidates.iter().map(|&position| event_at(items, position));
         partition::ensure(candidates().map(|event| event.occurred_at));

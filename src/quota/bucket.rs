@@ -18,12 +18,16 @@ use tally_core::token_bucket::{Bucket, Level};
 const TAKES: usize = 64;
 /// Parts of a second's tokens that a session takes ahead.
 const AHEAD: f64 = 16.0;
+/// How long a session remembers tokens that it took ahead, in microseconds. They are a sixteenth of a second's; and whether a
+/// transaction committed can be asked for no longer than its status is kept.
+const REMEMBERED: i64 = 60_000_000;
 /// Tenants that a session keeps tokens of.
 const TENANTS: usize = 10_000;
 
 /// Tokens that this session has taken and not used.
 struct Ahead {
     tokens: f64,
+    taken_at: i64,
     /// The transaction that noted the take: undone, it has taken nothing.
     taken_by: TransactionId,
 }
@@ -42,9 +46,11 @@ thread_local! {
 /// Takes `events` tokens.
 pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
     let wanted = events as f64;
+    let now = session::clock();
     let spent = AHEAD_OF.with_borrow_mut(|all| {
         let ahead = all.get_mut(tenant)?;
-        if !holds(ahead.taken_by) || ahead.tokens < wanted {
+        let is_recent = (0..REMEMBERED).contains(&(now - ahead.taken_at));
+        if !is_recent || !holds(ahead.taken_by) || ahead.tokens < wanted {
             return None;
         }
         ahead.tokens -= wanted;
@@ -53,7 +59,6 @@ pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
     if spent.is_some() {
         return Ok(());
     }
-    let now = session::clock();
     let level = session::as_owner(|| level(tenant, bucket, now));
     if level.tokens < wanted {
         return Err(Short { left: level.tokens.max(0.0) as i64, wait: bucket.wait(level, wanted) });
@@ -72,15 +77,14 @@ pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
         if all.len() >= TENANTS {
             all.clear();
         }
-        all.insert(tenant.to_owned(), Ahead { tokens: taken - wanted, taken_by });
+        all.insert(tenant.to_owned(), Ahead { tokens: taken - wanted, taken_at: now, taken_by });
     });
     Ok(())
 }
 
 /// Whether what a transaction did holds: it is the running one, or committed.
 fn holds(transaction: TransactionId) -> bool {
-    // SAFETY: reads transaction state; an id from before a wraparound can't be here, for it is asked for within a session's
-    // next call, and at worst what was taken is taken again.
+    // SAFETY: reads transaction state; the id is a minute old at most.
     unsafe {
         pg_sys::TransactionIdIsCurrentTransactionId(transaction)
             || pg_sys::TransactionIdDidCommit(transaction)

@@ -59,6 +59,14 @@ impl Quotas {
         self.own.get(tenant).unwrap_or(&self.everyone)
     }
 
+    /// How many events a call may have that is by a tenant, or by any of all.
+    pub fn batch_events(&self, tenant: Option<&str>) -> Option<i64> {
+        match tenant {
+            Some(tenant) => self.of(tenant).batch_events,
+            None => self.own.values().chain([&self.everyone]).filter_map(|quota| quota.batch_events).min(),
+        }
+    }
+
     /// Takes what a call sends from its tenants' quotas, or refuses the call.
     pub fn charge(&self, sent: &BTreeMap<&str, i64>) -> Result<(), QuotaError> {
         for (&tenant, &sent) in sent {

@@ -14,6 +14,14 @@ use tally_core::hll::ValueHasher;
 /// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
 const MAX_DIMENSION: usize = 500;
 
+/// Bytes that an index row may take: 2,704, less its header, a null bitmap and padding.
+const MAX_KEY: usize = 2600;
+
+/// Bytes that a value takes in an index row beside its own: a length and padding.
+const KEY_OVERHEAD: usize = 7;
+
+const UNSUMMABLE: &str = "is not a finite number of at most 1000 digits before its point and 1000 after it";
+
 /// Bytes that a heap row takes beside its values.
 const ROW_HEADER: usize = 28;
 
@@ -47,6 +55,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.columns
+    }
+
     /// Each row's values and nulls.
     pub fn iter(&self) -> impl Iterator<Item = (&[Datum], &[bool])> {
         self.values.chunks(self.columns).zip(self.nulls.chunks(self.columns))
@@ -109,8 +122,12 @@ impl<'d> Groups<'d> {
                 (Cell::Count(count), None | Some((_, Some(_)))) => *count += 1,
                 (_, None | Some((_, None))) => {}
                 (Cell::Sum(sum), Some((_, Some(value)))) => {
-                    sum.add(value)
-                        .map_err(|()| self.definition.refuse(&column.name, "is not a finite number"))?;
+                    // Two of the greatest numbers would be a sum that nobody could fold.
+                    // SAFETY: the argument of a sum was cast to numeric.
+                    let added = unsafe { value::is_moderate(value) } && sum.add(value).is_ok();
+                    if !added {
+                        return Err(self.definition.refuse(&column.name, UNSUMMABLE));
+                    }
                 }
                 (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
                 (cell @ Cell::AtExtreme { .. }, Some((_, Some(value)))) => {
@@ -189,6 +206,10 @@ impl<'d> Groups<'d> {
             value::append_bytes(values[place], expression, &mut self.key);
             if self.key.len() - before > MAX_DIMENSION {
                 return Err(self.definition.refuse(&column.name, "is longer than 500 bytes"));
+            }
+            // The base rows' key. A pending row has none, and could never be folded.
+            if self.key.len() + KEY_OVERHEAD * (place + 3) > MAX_KEY {
+                return Err(self.definition.refuse(&column.name, "makes a key of more than 2600 bytes"));
             }
         }
         if let Some(&found) = self.by_key.get(&self.key) {

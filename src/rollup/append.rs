@@ -7,6 +7,7 @@ use super::definition::{self, Definition};
 use super::fold::{self, Added, Wait};
 use crate::backend::appender::Appender;
 use crate::backend::expression::{Expression, Projector};
+use crate::backend::memory;
 use crate::backend::scan;
 use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
@@ -22,8 +23,8 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
         .map(|definition| {
             let rows = group(definition, rows, hashers)?.finish();
             let added = Added::draw(rows.bytes);
-            if added.is_to_be_folded(definition) && fold::lock_folding(definition, Wait::No) {
-                fold::fold_with(definition, &rows)?;
+            let folds = added.is_to_be_folded(definition) && fold::lock_folding(definition, Wait::No);
+            if folds && fold::fold_with(definition, &rows)? {
                 return Ok(None);
             }
             write(definition, &rows)?;
@@ -42,11 +43,14 @@ pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
     session::as_owner(|| {
         scan::for_each_chunk(&query, |rows| {
             let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
-            let names = rows.iter().map(EventRow::tenant_id);
-            let hashers = tenant::hashers(names, session::transaction_start())?;
-            let hashers = hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
             filled += rows.len() as i64;
-            write(definition, &group(definition, &rows, &hashers)?.finish())
+            memory::in_temporary(c"pg_tally filled rows", || {
+                let names = rows.iter().map(EventRow::tenant_id);
+                let hashers = tenant::hashers(names, session::transaction_start())?;
+                let hashers =
+                    hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
+                write(definition, &group(definition, &rows, &hashers)?.finish())
+            })
         })
     })?;
     Ok(filled)

@@ -34,15 +34,18 @@ fn backfill(rollup_name: &str, max_events: i64) -> Result<i64, ErrorReport> {
     if max_events < 1 {
         return Err(RollupError::Range.into());
     }
-    let waits = |name: &str| -> Result<i64, RollupError> {
-        Ok(definition::find(&definition::all()?, name)?.filled_from)
-    };
-    if waits(rollup_name)? == i64::MIN {
-        return Ok(0);
+    // Asked without a lock: two sessions that had the definitions' would each wait for the other when they take the stronger one.
+    let is_done = "SELECT b.rollup_name IS NULL OR b.finished_at IS NOT NULL \
+                     FROM tally.rollup AS r LEFT JOIN tally.rollup_backfill AS b USING (rollup_name) WHERE r.rollup_name = $1";
+    let is_done = session::as_owner(|| Spi::get_one_with_args::<bool>(is_done, &[rollup_name.into()]));
+    match is_done.expect("a boolean") {
+        None => return Err(RollupError::Unknown(rollup_name.to_owned()).into()),
+        Some(true) => return Ok(0),
+        Some(false) => {}
     }
     definition::lock_out_ingest();
     // Another session may have taken a step while this one waited for the lock.
-    let end = waits(rollup_name)?;
+    let end = definition::find(&definition::all()?, rollup_name)?.filled_from;
     let Some(oldest) = oldest_partition().filter(|&oldest| oldest < end) else {
         advance(rollup_name, None, 0);
         return Ok(0);

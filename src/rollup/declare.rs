@@ -142,7 +142,7 @@ fn alter_rollup(
     fold::fold_all(old, i64::MIN)?;
     session::advance_command();
     session::as_owner(|| {
-        run(&layout::drop_views(old));
+        run(&layout::drop_views(&old.name, &old.grains));
         run(&layout::set_aside(old));
         run(&layout::create(&new));
         let kept = if frozen == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..frozen)) };
@@ -214,11 +214,17 @@ fn measure_columns(texts: &[String]) -> Result<Vec<Column>, RollupError> {
 fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.drop_rollup()");
     definition::lock_out_ingest();
-    let definitions = definition::all()?;
-    let definition = definition::find(&definitions, rollup_name)?;
+    // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
+    let grains = session::as_owner(|| {
+        let grains =
+            "SELECT array_agg(g) FROM tally.rollup AS r, unnest(r.grains) AS g WHERE r.rollup_name = $1";
+        Spi::get_one_with_args::<Vec<String>>(grains, &[rollup_name.into()]).expect("texts")
+    });
+    let grains = grains.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
+    let grains = parse_grains(grains.into_iter())?;
     session::as_owner(|| {
-        run(&layout::drop_views(definition));
-        for grain in &definition.grains {
+        run(&layout::drop_views(rollup_name, &grains));
+        for grain in &grains {
             let base = format!("{rollup_name}_{grain}_base");
             Spi::run(&format!("DROP TABLE tally.{}", quote(&base))).expect("DDL raises its own errors");
         }

@@ -6,6 +6,7 @@ use super::definition::{self, Column, Definition, Kind};
 use super::delta::{self, Delta, States};
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
+use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
 use crate::backend::{memory, session, size};
@@ -67,25 +68,59 @@ impl Added {
     }
 }
 
-/// Folds a piece of what is pending, and with it the rows that a call adds. The caller holds the folding lock.
-pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
-    let deltas: Vec<_> =
-        rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
-    let own = deltas.len();
-    let taken = fold_locked(definition, deltas, RELIEF, i64::MIN)?;
+/// Folds a piece of what is pending, and with it the rows that a call adds; says whether it did. The caller holds the folding
+/// lock, and appends its rows where this did nothing.
+pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<bool, RollupError> {
+    let folded = attempt(definition, || {
+        let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
+        fold_locked(definition, deltas, RELIEF, i64::MIN)
+    })?;
     // A connection that sends large batches needs as much again.
-    if taken > MUCH && taken > 4 * own as i64 {
+    if folded.is_some_and(|taken| taken > MUCH && taken > 4 * rows.len() as i64) {
         memory::give_back();
     }
-    Ok(())
+    Ok(folded.is_some())
+}
+
+/// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
+/// tells of it, everything stays pending, and this gives `None`.
+fn attempt(
+    definition: &Definition,
+    fold: impl FnOnce() -> Result<i64, RollupError>,
+) -> Result<Option<i64>, RollupError> {
+    let folded = subtransaction::run(|| match fold() {
+        Ok(taken) => Verdict::Keep(Ok(taken)),
+        Err(error) => Verdict::Undo(Err(error)),
+    });
+    let (code, problem) = match folded {
+        Ok(Ok(taken)) => return Ok(Some(taken)),
+        Ok(Err(error @ RollupError::State { .. })) => {
+            (PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, ErrorReport::from(error).message().to_owned())
+        }
+        Ok(Err(error)) => return Err(error),
+        Err(caught)
+            if caught.is_about_data() || caught.code == PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED =>
+        {
+            (caught.code, caught.message)
+        }
+        Err(caught) => caught.rethrow(),
+    };
+    session::log(true, || {
+        format!(
+            "pg_tally event=fold_failed rollup={} sqlstate={} problem={}",
+            definition.name,
+            subtransaction::sqlstate(code),
+            serde_json::Value::from(problem)
+        )
+    });
+    Ok(None)
 }
 
 /// Folds or pauses where so much is pending that writers must be outrunning the folder, in proportion to what the call added:
 /// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
-    if session::has_fixed_snapshot() {
-        return Ok(());
-    }
+    // Where statements share a snapshot a fold can fail for reasons that aren't the caller's; waiting can't.
+    let may_fold = !session::has_fixed_snapshot();
     for (definition, added) in definition::all()?.iter().zip(added) {
         let Some(added) = added else { continue };
         let share = (LOOKS * added.chance).min(1.0);
@@ -97,13 +132,14 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if pending < PATIENCE {
             continue;
         }
-        if (share == 1.0 || pending >= MOST) && lock_folding(definition, Wait::No) {
-            fold_pending(definition, RELIEF, i64::MIN)?;
-        } else if pending >= MOST {
-            return Err(RollupError::Behind(definition.name.clone()));
-        } else {
-            session::pause(PAUSE.mul_f64(share));
+        let folds = may_fold && (share == 1.0 || pending >= MOST) && lock_folding(definition, Wait::No);
+        if folds && attempt(definition, || fold_pending(definition, RELIEF, i64::MIN))?.is_some() {
+            continue;
         }
+        if pending >= MOST {
+            return Err(RollupError::Behind(definition.name.clone()));
+        }
+        session::pause(PAUSE.mul_f64(share));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::definition::{Column, Definition, Kind};
 use super::fold::{aggregate, bucket, quote};
 use crate::backend::expression::type_name;
 use pgrx::pg_sys::Oid;
+use tally_core::grain::Grain;
 
 /// Percentiles that a finished view shows of each t-digest.
 const SHOWN_PERCENTILES: [(&str, &str); 3] = [("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")];
@@ -166,8 +167,8 @@ pub fn create(definition: &Definition) -> Vec<String> {
 }
 
 /// Statements that remove the views.
-pub fn drop_views(definition: &Definition) -> Vec<String> {
-    let views = definition.grains.iter().map(|grain| format!("{}_{grain}", definition.name));
+pub fn drop_views(rollup_name: &str, grains: &[Grain]) -> Vec<String> {
+    let views = grains.iter().map(|grain| format!("{rollup_name}_{grain}"));
     views
         .map(|view| format!("DROP VIEW tally.{}, tally.{}", quote(&view), quote(&format!("{view}_state"))))
         .collect()

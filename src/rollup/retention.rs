@@ -20,6 +20,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use std::collections::BTreeMap;
 use tally_core::batch;
+use tally_core::grain::Grain;
 
 /// SQL for a column of type timestamptz in microseconds since 2000.
 fn micros(column: &str) -> String {
@@ -125,7 +126,7 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
             if definition.filled_from != i64::MIN {
                 return Err(RollupError::Unfilled(definition.name.clone()));
             }
-            if has_pending(&definition.name, "bucket < date_trunc('month', $1, 'UTC')", before) {
+            if has_pending_before(definition, Grain::Month.floor(i64::from(before)), None) {
                 return Err(RollupError::Pending(definition.name.clone()));
             }
         }
@@ -168,13 +169,16 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
     })
 }
 
-/// Whether a rollup has pending rows that meet `condition` about the moment `$1`.
-fn has_pending(rollup: &str, condition: &str, moment: TimestampWithTimeZone) -> bool {
+/// Whether a rollup has pending rows, of a tenant or of any, of a bucket that ends by a moment. One that goes on after it gets
+/// rows for as long as events come in.
+fn has_pending_before(definition: &Definition, moment: i64, tenant: Option<&str>) -> bool {
     let query = format!(
-        "SELECT EXISTS (SELECT FROM tally.{} WHERE {condition})",
-        quote(&format!("{rollup}_pending"))
+        "SELECT EXISTS (SELECT FROM tally.{} WHERE bucket < {}{})",
+        quote(&format!("{}_pending", definition.name)),
+        rebuild::literal(definition.pending_grain().floor(moment)),
+        tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", quote_literal(tenant)))
     );
-    Spi::get_one_with_args::<bool>(&query, &[moment.into()]) != Ok(Some(false))
+    Spi::get_one::<bool>(&query) != Ok(Some(false))
 }
 
 /// The partitions whose month ends at or before a moment.
@@ -228,7 +232,8 @@ fn retain(max_rows: i64) -> Result<i64, ErrorReport> {
     if moved > 0 {
         return Ok(moved);
     }
-    if definition::all()?.iter().any(|definition| definition.filled_from != i64::MIN) {
+    let waits = "SELECT EXISTS (SELECT FROM tally.rollup_backfill WHERE finished_at IS NULL)";
+    if session::as_owner(|| Spi::get_one::<bool>(waits)) != Ok(Some(false)) {
         // Earlier events wait to be counted.
         return Ok(0);
     }
@@ -277,25 +282,21 @@ fn drop_passed_month() -> Result<i64, RollupError> {
             Spi::get_one_with_args::<TimestampWithTimeZone>(end, &[month.into()]).expect("a moment")
         })
     };
-    let Some(end) = oldest() else { return Ok(0) };
-    let folded = |moment: TimestampWithTimeZone| -> Result<bool, RollupError> {
-        let definitions = definition::all()?;
-        Ok(session::as_owner(|| {
-            definitions.iter().all(|definition| !has_pending(&definition.name, "bucket < $1", moment))
-        }))
-    };
-    if !folded(end)? {
+    if oldest().is_none() {
         return Ok(0);
     }
-    // A tenant that is new since then, or whose event came in between, is seen under the lock.
+    // A tenant that is new since then, or whose event came in between, is seen under the lock, which is taken before any weaker one.
     definition::lock_out_ingest();
-    match oldest() {
-        Some(again) if i64::from(again) == i64::from(end) && folded(end)? => {
-            months(end, Fate::Dropped)?;
-            Ok(1)
-        }
-        _ => Ok(0),
+    let Some(end) = oldest() else { return Ok(0) };
+    let definitions = definition::all()?;
+    let waits = session::as_owner(|| {
+        definitions.iter().any(|definition| has_pending_before(definition, i64::from(end), None))
+    });
+    if waits {
+        return Ok(0);
     }
+    months(end, Fate::Dropped)?;
+    Ok(1)
 }
 
 /// Removes up to `max_rows` events with their keys, or keys whose events were dropped, of the first tenant that has any
@@ -332,14 +333,8 @@ fn delete_some(table: &str, condition: &str, most: i64) -> i64 {
 
 fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: i64, max_rows: i64) -> i64 {
     let (name, moment) = (quote_literal(tenant), rebuild::literal(horizon));
-    for definition in definitions {
-        let pending = quote(&format!("{}_pending", definition.name));
-        let waiting = format!(
-            "SELECT EXISTS (SELECT FROM tally.{pending} WHERE tenant_id = {name} AND bucket < {moment})"
-        );
-        if Spi::get_one::<bool>(&waiting) != Ok(Some(false)) {
-            return 0;
-        }
+    if definitions.iter().any(|definition| has_pending_before(definition, horizon, Some(tenant))) {
+        return 0;
     }
     let mut removed = 0;
     let partitions = format!(

@@ -1,5 +1,27 @@
 //! Postgres' on-disk numeric, read without the server.
 
+/// Digits that a moderate number has at most before its decimal point, and after it.
+pub const MODERATE_DIGITS: i32 = 1000;
+
+/// Whether a number is finite and has so few digits that sums of any number of such can be stored, and don't grow large.
+///
+/// `stored` is the value after its varlena header: numeric.c's NumericShort or NumericLong.
+pub fn is_moderate(stored: &[u8]) -> bool {
+    let Some((header, rest)) = stored.split_first_chunk::<2>() else { return false };
+    let header = u16::from_le_bytes(*header);
+    match header & 0xC000 {
+        // Short: at most 256 digits before the point, and 63 after it.
+        0x8000 => true,
+        // NaN or infinite.
+        0xC000 => false,
+        _ => {
+            let Some(weight) = rest.first_chunk::<2>() else { return false };
+            let weight = i32::from(i16::from_le_bytes(*weight));
+            4 * (weight + 1) <= MODERATE_DIGITS && i32::from(header & 0x3FFF) <= MODERATE_DIGITS
+        }
+    }
+}
+
 /// The greatest integer up to which every integer is a double.
 const EXACT: u64 = 1 << 53;
 
@@ -67,7 +89,20 @@ mod tests {
         #[test]
         fn reads_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             to_f64(&bytes);
+            is_moderate(&bytes);
         }
+    }
+
+    #[test]
+    fn large_and_long_numbers_are_not_moderate() {
+        let long = |weight: i16, scale: u16| {
+            [scale, weight as u16, 1].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()
+        };
+        assert!(is_moderate(&short(true, 123_456, 1)));
+        assert!(is_moderate(&long(249, 1000)) && is_moderate(&long(-100, 400)));
+        assert!(!is_moderate(&long(250, 0)), "1e1000");
+        assert!(!is_moderate(&long(-300, 1001)));
+        assert!(!is_moderate(&[0x00, 0xC0]) && !is_moderate(&[0x00, 0xF0]) && !is_moderate(&[]));
     }
 
     #[test]

@@ -159,6 +159,15 @@ fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
     assert_eq!(ingest(&mut client, &batch("a", 10, json!({}))).unwrap().accepted, 10);
     assert!(number(&mut client, "SELECT tally.discard('rubbish')") == kept);
     assert_eq!(ingest(&mut client, &rubbish).unwrap().rejected, 10);
+    // A bulk load goes in, in batches of that size.
+    let mut copy = admin
+        .copy_in("COPY tally.inbox (tenant_id, account_id, name, occurred_at, event_id) FROM STDIN")
+        .unwrap();
+    for row in 0..100 {
+        let line = format!("a\tnorth\trun\t2026-03-02T09:15:00Z\t00000000-0000-4000-9000-{row:012}\n");
+        std::io::Write::write_all(&mut copy, line.as_bytes()).unwrap();
+    }
+    assert_eq!(copy.finish().unwrap(), 100);
     // A tenant neither sees nor sets quotas.
     for statement in [
         "SELECT tally.set_quota('a')",
@@ -213,6 +222,11 @@ fn what_comes_in_waits_where_folding_is_held_up_for_long() {
     );
     let size = number(&mut admin, "SELECT pg_relation_size('tally.usage_pending')");
     assert!((4 << 20..64 << 20).contains(&size), "{size} bytes pending");
+    // Nor is there a way around it.
+    let mut transaction =
+        writer.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).start().unwrap();
+    assert_eq!(sqlstate(&ingest(&mut transaction, &refused.1).unwrap_err()), "53400");
+    transaction.rollback().unwrap();
     // Once the other has ended, the same call goes in, and ingest itself folds what has piled up.
     holder.batch_execute("COMMIT").unwrap();
     let rows = |admin: &mut Client| number(admin, "SELECT count(*) FROM tally.usage_pending");

@@ -204,6 +204,21 @@ fn a_tenant_keeps_what_it_asked_for_and_every_number() {
     assert!(loader.batch_execute("SELECT tally.set_retention('t0', '2 days')").is_err(), "not for everybody");
 }
 
+/// A year's bucket gets pending rows for as long as events come in.
+#[test]
+fn retention_goes_on_while_events_come_in() {
+    let bench = Bench::new("retention_busy");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    admin.batch_execute("SELECT tally.set_retention('t0', '30 days')").unwrap();
+    assert_eq!(step(&mut admin, 10), 1, "the horizon moves");
+    let fold = "SELECT sum(tally.fold(rollup_name))::int8 FROM tally.rollup";
+    while admin.query_one(fold, &[]).unwrap().get::<_, i64>(0) > 0 {}
+    let fresh = bench.batch(0, 0..1).replace("-4000-8000-", "-4000-9000-");
+    assert_eq!(ingest(&mut loader, &fresh).unwrap().accepted, 1);
+    assert_eq!(step(&mut admin, 10), 10);
+    assert_eq!(bench.kept()[0], (141, 141));
+}
+
 #[test]
 fn no_retry_is_counted_again_while_retention_runs() {
     let bench = Bench::new("retention_race");

@@ -602,8 +602,10 @@ fn concurrent_writers_folders_and_rebuilds_agree_with_recomputation() {
                 assert_right(&mut reader, "usage");
             }
         });
-        let accepted: i64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+        // Before anything can fail: the others wait for it.
+        let accepted: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
         done.store(true, Ordering::Relaxed);
+        let accepted: i64 = accepted.into_iter().map(|accepted| accepted.unwrap()).sum();
         assert_eq!(accepted as usize, EVENTS, "each event counted once among {WRITERS} writers");
     });
     let mut admin = bench.admin();

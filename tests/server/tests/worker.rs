@@ -71,6 +71,11 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
     // Both databases are looked after, each by a worker of its own.
     let mut one = server.connect("postgres", "one");
     wait_for("the fold", || (pending(&mut one) == 0).then_some(()));
+    // Who folds must tell the statistics: ingest takes from them what is pending, and autovacuum what is dead.
+    wait_for("the deletions to be counted", || {
+        let query = "SELECT n_tup_del > 0 AND n_live_tup = 0 FROM pg_stat_user_tables WHERE relid = 'tally.usage_pending'::regclass";
+        one.query_one(query, &[]).unwrap().get::<_, bool>(0).then_some(())
+    });
     let both = wait_for("both workers", || Some(workers(&mut one)).filter(|found| found.len() == 2));
     assert_eq!((both[0].0.as_str(), both[0].1.as_str()), ("one", "keeper"));
     assert_eq!((both[1].0.as_str(), both[1].1.as_str()), ("two", "keeper"));

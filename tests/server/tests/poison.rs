@@ -1,0 +1,191 @@
+//! What could keep a rollup from being folded or loaded, and thus everybody from ingesting: such an event is rejected alone,
+//! such a row stays pending, such a rollup can be dropped; and what is counted doesn't depend on who counts.
+
+use postgres::Client;
+use serde_json::{Value, json};
+use tally_server_tests::{Database, ingest};
+
+fn event(number: usize, account: &str, properties: Value) -> Value {
+    json!({"tenant_id": "t", "account_id": account, "name": "n", "occurred_at": "2026-03-02T09:15:00Z",
+           "event_id": format!("00000000-0000-4000-8000-{number:012}"), "properties": properties})
+}
+
+fn number(client: &mut Client, query: &str) -> i64 {
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+fn fold_all(client: &mut Client, rollup: &str) {
+    while number(client, &format!("SELECT tally.fold('{rollup}')")) > 0 {}
+}
+
+fn assert_right(client: &mut Client, rollup: &str) {
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let query = format!("SELECT count(*) FROM tally.verify_rollup('{rollup}')");
+    assert_eq!(transaction.query_one(&query, &[]).unwrap().get::<_, i64>(0), 0, "{rollup}");
+}
+
+#[test]
+fn numbers_whose_sum_could_not_be_stored_are_rejected_alone() {
+    let database = Database::new("sums");
+    let mut client = database.superuser();
+    client
+        .batch_execute("SELECT tally.create_rollup('revenue', '{day}', ARRAY['sum((properties->>''amount'')::numeric) AS revenue'])")
+        .unwrap();
+    let amounts = ["9e131071", "9e131071", "1e1000", "1e-1001", "9e999", "9e999", "1e-1000", "12.5"];
+    let events: Vec<Value> = amounts
+        .iter()
+        .enumerate()
+        .map(|(place, amount)| event(place, "a", json!({"amount": amount})))
+        .collect();
+    let summary = ingest(&mut client, &Value::Array(events).to_string()).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (4, 4));
+    let reasons =
+        client.query("SELECT DISTINCT sqlstate || ' ' || reason FROM tally.quarantine", &[]).unwrap();
+    assert_eq!(reasons.len(), 1);
+    assert_eq!(
+        reasons[0].get::<_, String>(0),
+        "22003 rollup \"revenue\": revenue is not a finite number of at most 1000 digits before its point and 1000 after it"
+    );
+    fold_all(&mut client, "revenue");
+    assert_right(&mut client, "revenue");
+}
+
+#[test]
+fn values_too_long_for_a_key_are_rejected_alone() {
+    let database = Database::new("keys");
+    let mut client = database.superuser();
+    let dimensions: Vec<String> =
+        (0..5).map(|place| format!("$$properties->>'{place}' AS d{place}$$")).collect();
+    client
+        .batch_execute(&format!(
+            "SELECT tally.create_rollup('wide', '{{day}}', dimensions => ARRAY[{}], measures => ARRAY['count(*) AS n'])",
+            dimensions.join(", ")
+        ))
+        .unwrap();
+    // Not compressible.
+    let text = |seed: usize, length: usize| -> String {
+        let mut random = tally_workload::Random::new(seed as u64);
+        (0..length).map(|_| char::from(b'!' + random.below(90) as u8)).collect()
+    };
+    let mut accepted = 0;
+    for (place, length) in [400, 450, 460, 470, 480, 490, 495, 500, 501].into_iter().enumerate() {
+        let properties: serde_json::Map<String, Value> =
+            (0..5).map(|key| (key.to_string(), json!(text(10 * place + key, length)))).collect();
+        let events = [
+            event(10 * place, &"a".repeat(200), Value::Object(properties)),
+            event(10 * place + 1, "b", json!({})),
+        ];
+        let summary = ingest(&mut client, &Value::Array(events.to_vec()).to_string()).unwrap();
+        assert_eq!(summary.accepted + summary.rejected, 2);
+        assert!(summary.accepted >= 1, "{length}: the other event goes in");
+        accepted += summary.accepted - 1;
+        fold_all(&mut client, "wide");
+    }
+    // Those of 460 bytes and less fit whatever the tenant.
+    assert!((3..=5).contains(&accepted), "{accepted}");
+    assert_right(&mut client, "wide");
+}
+
+/// Whatever put it there: who ingests other events is not to suffer.
+#[test]
+fn rows_that_cannot_be_folded_stay_pending_and_keep_nobody_out() {
+    let database = Database::new("stuck");
+    let mut client = database.superuser();
+    client
+        .batch_execute("SELECT tally.create_rollup('revenue', '{day}', ARRAY['count(*) AS n', 'sum((properties->>''amount'')::numeric) AS revenue'])")
+        .unwrap();
+    assert_eq!(ingest(&mut client, &event(0, "a", json!({"amount": 1})).to_string()).unwrap().accepted, 1);
+    client
+        .batch_execute("INSERT INTO tally.revenue_pending SELECT 'x', 'x', '2026-03-02', 1, 9e131071 FROM generate_series(1, 2)")
+        .unwrap();
+    database.set("tally.pending_limit = '64kB'");
+    let mut writer = database.superuser();
+    for call in 1..=20 {
+        let events: Vec<Value> = (0..500)
+            .map(|place| event(call * 500 + place, &format!("a{place}"), json!({"amount": 2})))
+            .collect();
+        assert_eq!(ingest(&mut writer, &Value::Array(events).to_string()).unwrap().accepted, 500);
+    }
+    assert!(
+        number(&mut client, "SELECT count(*) FROM tally.revenue_pending") > 20 * 400,
+        "nothing is folded"
+    );
+    assert!(client.query("SELECT tally.fold('revenue')", &[]).is_err(), "who folds is told");
+    client.batch_execute("DELETE FROM tally.revenue_pending WHERE tenant_id = 'x'").unwrap();
+    fold_all(&mut client, "revenue");
+    assert_right(&mut client, "revenue");
+    assert_eq!(number(&mut client, "SELECT sum(n)::int8 FROM tally.revenue_day_base"), 10_001);
+}
+
+/// A literal means the same whoever loads the expression.
+#[test]
+fn literals_are_read_in_utc_whatever_the_session() {
+    let database = Database::new("literals");
+    let mut client = database.superuser();
+    client.batch_execute("SET timezone = 'America/New_York'").unwrap();
+    client
+        .batch_execute("SELECT tally.create_rollup('late', '{day}', ARRAY['count(*) AS n'], filter => $$occurred_at >= '2026-03-02 09:15'$$)")
+        .unwrap();
+    for (place, zone) in ["Asia/Tokyo", "UTC", "America/New_York"].into_iter().enumerate() {
+        let mut writer = database.superuser();
+        writer
+            .batch_execute(&format!(
+                "SET timezone = '{zone}'; SET datestyle = 'German, DMY'; SET standard_conforming_strings = off"
+            ))
+            .unwrap();
+        let text = event(place, "a", json!({})).to_string();
+        assert_eq!(ingest(&mut writer, &text).unwrap().accepted, 1);
+        assert_eq!(
+            number(&mut client, "SELECT count(*) FROM tally.late_pending"),
+            place as i64 + 1,
+            "{zone}"
+        );
+        assert_right(&mut writer, "late");
+    }
+}
+
+#[test]
+fn a_rollup_whose_function_is_gone_can_be_dropped() {
+    let database = Database::new("gone");
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "CREATE FUNCTION public.kind(jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT $1->>'kind'$$;
+             SELECT tally.create_rollup('kinds', '{hour,day}', dimensions => ARRAY['public.kind(properties) AS kind'], measures => ARRAY['count(*) AS n']);
+             DROP FUNCTION public.kind(jsonb)",
+        )
+        .unwrap();
+    let mut writer = database.superuser();
+    let text = event(1, "a", json!({})).to_string();
+    assert_eq!(ingest(&mut writer, &text).unwrap_err().code().unwrap().code(), "42883");
+    client.batch_execute("SELECT tally.drop_rollup('kinds')").unwrap();
+    assert_eq!(ingest(&mut writer, &text).unwrap().accepted, 1);
+    assert_eq!(
+        client.batch_execute("SELECT tally.drop_rollup('kinds')").unwrap_err().code().unwrap().code(),
+        "42704"
+    );
+}
+
+#[test]
+fn a_month_that_is_being_made_or_was_taken_out_keeps_others_from_nothing_else() {
+    let database = Database::new("months");
+    let (mut client, mut maker) = (database.superuser(), database.superuser());
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let mut making = maker.transaction().unwrap();
+    let old = event(1, "a", json!({})).to_string().replace("2026-03-02", "1993-05-01");
+    assert_eq!(ingest(&mut making, &old).unwrap().accepted, 1);
+    client.batch_execute("SET lock_timeout = '500ms'").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"), 0);
+    making.commit().unwrap();
+
+    client.batch_execute("ALTER TABLE tally.events DETACH PARTITION tally.events_p1993_05").unwrap();
+    let refused = ingest(&mut client, &old.replace("000000000001", "000000000002")).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "55000", "{refused}");
+    assert_eq!(ingest(&mut client, &event(3, "a", json!({})).to_string()).unwrap().accepted, 1);
+    client
+        .batch_execute("ALTER TABLE tally.events ATTACH PARTITION tally.events_p1993_05 FOR VALUES FROM ('1993-05-01 00:00Z') TO ('1993-06-01 00:00Z')")
+        .unwrap();
+    assert_eq!(ingest(&mut client, &old.replace("000000000001", "000000000002")).unwrap().accepted, 1);
+}
