@@ -35,8 +35,8 @@ fn backfill(rollup_name: &str, max_events: i64) -> Result<i64, ErrorReport> {
         return Err(RollupError::Range.into());
     }
     // Asked without a lock: two sessions that had the definitions' would each wait for the other when they take the stronger one.
-    let is_done = "SELECT b.rollup_name IS NULL OR b.finished_at IS NOT NULL \
-                     FROM tally.rollup AS r LEFT JOIN tally.rollup_backfill AS b USING (rollup_name) WHERE r.rollup_name = $1";
+    let is_done = "SELECT (SELECT b.rollup_name IS NULL OR b.finished_at IS NOT NULL FROM tally.rollup AS r \
+                             LEFT JOIN tally.rollup_backfill AS b USING (rollup_name) WHERE r.rollup_name = $1)";
     let is_done = session::as_owner(|| Spi::get_one_with_args::<bool>(is_done, &[rollup_name.into()]));
     match is_done.expect("a boolean") {
         None => return Err(RollupError::Unknown(rollup_name.to_owned()).into()),

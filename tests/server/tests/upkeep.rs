@@ -169,7 +169,9 @@ fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
     // Without a scope nothing is verified: an error, not an empty answer.
     let problem = admin.query("SELECT * FROM tally.verify_rollup('usage')", &[]).unwrap_err();
     assert_eq!(problem.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
-    for call in ["verify_rollup('none')", "rebuild_rollup('none')", "rebuild_rollup(NULL)"] {
+    for call in
+        ["verify_rollup('none')", "backfill('none')", "rebuild_rollup('none')", "rebuild_rollup(NULL)"]
+    {
         let problem = admin.query(&format!("SELECT tally.{call}"), &[]).unwrap_err();
         assert_eq!(problem.code(), Some(&SqlState::UNDEFINED_OBJECT), "{call}");
     }
