@@ -185,19 +185,25 @@ pub fn limit(setting: Limit, most: i32) {
 
 /// Takes a numbered slot until the (sub)transaction ends; says whether it was free, or ours already.
 pub fn try_slot(key: i32, slot: i32) -> bool {
-    // The third kind of advisory lock: SQL can take those of the first and second alone.
+    lock(slot as u32, key as u32, false)
+}
+
+/// Takes the lock (`class`, `object`) of this database until the (sub)transaction ends; says whether it has it, which it always
+/// does where it may wait. Nobody can keep it from us: it is an advisory lock of the third kind, and SQL can take those of the
+/// first and second alone.
+pub fn lock(class: u32, object: u32, wait: bool) -> bool {
     let tag = pg_sys::LOCKTAG {
         // SAFETY: reads backend state.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
-        locktag_field2: slot as u32,
-        locktag_field3: key as u32,
+        locktag_field2: class,
+        locktag_field3: object,
         locktag_field4: 3,
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };
     let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: the tag is copied; the lock manager releases the lock.
-    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, true) };
+    // SAFETY: the tag is copied; waits or raises an error; the lock manager releases the lock.
+    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, !wait) };
     taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
@@ -299,22 +305,6 @@ pub fn draw() -> f64 {
 pub fn lock_relation(relation: Oid, mode: u32) {
     // SAFETY: waits or raises an error; the lock manager releases it.
     unsafe { pg_sys::LockRelationOid(relation, mode as pg_sys::LOCKMODE) }
-}
-
-/// Takes the advisory lock (`class`, `object`) of this database until the transaction ends, as the SQL functions with two
-/// int4 arguments do; says whether it has it, which it always does where it may wait.
-pub fn advisory_lock(class: u32, object: u32, wait: bool) -> bool {
-    // SAFETY: calls the SQL functions' own C functions with the two arguments that they are declared with.
-    unsafe {
-        let arguments = [pg_sys::Datum::from(class as i32), pg_sys::Datum::from(object as i32)];
-        if wait {
-            pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_xact_lock_int4, &arguments.map(Some));
-            true
-        } else {
-            pgrx::direct_function_call::<bool>(pg_sys::pg_try_advisory_xact_lock_int4, &arguments.map(Some))
-                .expect("never null")
-        }
-    }
 }
 
 /// Now, microseconds since 2000-01-01 UTC.

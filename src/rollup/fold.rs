@@ -258,7 +258,8 @@ pub enum Wait {
 /// Takes the lock that one folder at a time holds, until the transaction ends, so that the next one sees what this one
 /// did; says whether it was to be had.
 pub fn lock_folding(definition: &Definition, wait: Wait) -> bool {
-    session::advisory_lock(definition.pending.to_u32(), 1, wait == Wait::Yes)
+    // Slots of transactions, the other locks of this kind, are numbers that no table has.
+    session::lock(definition.pending.to_u32(), 1, wait == Wait::Yes)
 }
 
 /// Notes that rows were folded.
