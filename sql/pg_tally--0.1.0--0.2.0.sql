@@ -719,3 +719,6 @@ BEGIN
   END LOOP;
 END
 $$;
+
+COMMENT ON FUNCTION tally.drop_raw(timestamptz) IS
+  'drops the raw events of whole months before a moment and returns the partitions; refuses while a rollup has pending rows of buckets that end by then; the ledger keeps their keys, the rollups their numbers';

@@ -44,7 +44,7 @@ COMMENT ON FUNCTION tally.rebuild_rollup(text, timestamptz, timestamptz, text) I
 CREATE FUNCTION tally.drop_raw(before timestamptz) RETURNS SETOF text
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_raw_wrapper';
 COMMENT ON FUNCTION tally.drop_raw(timestamptz) IS
-  'drops the raw events of whole months before a moment and returns the partitions; refuses while a rollup has pending rows of them; the ledger keeps their keys, the rollups their numbers';
+  'drops the raw events of whole months before a moment and returns the partitions; refuses while a rollup has pending rows of buckets that end by then; the ledger keeps their keys, the rollups their numbers';
 
 CREATE FUNCTION tally.rollup_status()
   RETURNS TABLE (rollup_name text, grains text[], pending_rows int8, pending_bytes int8,

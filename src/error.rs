@@ -207,7 +207,7 @@ impl From<RollupError> for ErrorReport {
             .set_hint("they keep the numbers that they have; rebuild a range that begins later"),
             RollupError::Pending(name) => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("rollup \"{name}\" has pending rows of events that would be dropped"),
+                format!("rollup \"{name}\" has pending rows of buckets whose events would all be dropped"),
             )
             .set_hint("fold it first, with tally.fold(), until that returns 0"),
             RollupError::Unfilled(name) => report(
@@ -217,9 +217,9 @@ impl From<RollupError> for ErrorReport {
             .set_hint("call tally.backfill() until it returns 0"),
             RollupError::Behind(name) => report(
                 Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                format!("rollup \"{name}\" has too many pending rows, and another session keeps them from being folded"),
+                format!("rollup \"{name}\" has too many pending rows, which this call can't fold"),
             )
-            .set_hint("retry in 1 s; if that doesn't help, see which transaction holds the advisory lock of its pending table"),
+            .set_hint("retry in 1 s; if that doesn't help, see which transaction holds the advisory lock of its pending table, and call tally.maintain(): at repeatable read and above ingest doesn't fold"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

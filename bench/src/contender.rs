@@ -54,7 +54,7 @@ pub fn all(client: &mut Client, config: &Config) -> Result<Vec<Contender>, Box<d
         Ok(own)
     };
     let extension = "CREATE EXTENSION pg_tally";
-    // What docs/runbooks/flood.md says.
+    // What docs/SCALING.md says.
     let with_folder = "CREATE EXTENSION pg_tally; SET tally.pending_limit = '32MB'";
     // A filter that nothing passes: it is evaluated for each event.
     let without_rollups = "CREATE EXTENSION pg_tally; UPDATE tally.rollup SET filter = 'false'";

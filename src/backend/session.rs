@@ -356,6 +356,7 @@ pub fn with_fixed_path<T>(work: impl FnOnce() -> T) -> T {
     let settings = [
         (c"search_path", c"pg_catalog, tally, pg_temp"),
         (c"timezone", c"UTC"),
+        (c"timezone_abbreviations", c"Default"),
         (c"datestyle", c"ISO, MDY"),
         (c"intervalstyle", c"postgres"),
         (c"standard_conforming_strings", c"on"),

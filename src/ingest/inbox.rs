@@ -12,11 +12,13 @@ use super::summary::Counts;
 use crate::backend::call::{SqlError, sql_function};
 use crate::backend::ending;
 use crate::backend::trigger::Trigger;
-use crate::quota;
+use crate::quota::{self, Quotas};
 use crate::scope::Scope;
 use core::cell::RefCell;
 use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use std::collections::HashMap;
+use std::rc::Rc;
 use tally_core::event::{self, BatchError, EventRef, FieldsParser, Item, Limits, Rejection};
 
 /// Rows of a batch: what costs a batch little beside its rows.
@@ -37,8 +39,11 @@ struct Inbox {
     rows: Vec<[Option<usize>; COLUMNS]>,
     /// Rows that were ingested before these.
     before: usize,
-    /// Rows of a batch at most.
-    most: usize,
+    /// Where some tenant's batches are limited: the quotas, and how many of these rows are whose.
+    limits: Option<Rc<Quotas>>,
+    sent: HashMap<String, i64>,
+    /// Whether a tenant has as many as its batches may have.
+    is_full: bool,
     batches: usize,
     counts: Counts,
 }
@@ -55,16 +60,12 @@ fn forget(nesting: i32) {
 impl Inbox {
     fn open() -> Result<Self, ErrorReport> {
         ending::watch(forget);
-        let scope = pipeline::admit()?;
-        let tenant = match &scope {
-            Scope::Tenant { tenant, .. } => Some(tenant.as_str()),
-            Scope::Global => None,
-        };
-        let allowed = quota::current().and_then(|quotas| quotas.batch_events(tenant));
         Ok(Self {
             nesting: ending::nesting(),
-            most: allowed.map_or(ROWS, |allowed| ROWS.min(allowed as usize)),
-            scope,
+            scope: pipeline::admit()?,
+            limits: quota::current().filter(|quotas| quotas.limit_batches()),
+            sent: HashMap::new(),
+            is_full: false,
             options: Options::read(None)?,
             text: String::new(),
             rows: Vec::new(),
@@ -84,6 +85,15 @@ impl Inbox {
             );
             return Err(BatchError { reason, sqlstate: "54000", offset: 0 }.into());
         }
+        if let Some(quotas) = &self.limits {
+            let tenant = match &self.scope {
+                Scope::Tenant { tenant, .. } => tenant,
+                Scope::Global => texts[0].unwrap_or_default(),
+            };
+            let sent = self.sent.entry(tenant.to_owned()).or_default();
+            *sent += 1;
+            self.is_full |= quotas.of(tenant).batch_events.is_some_and(|most| *sent >= most);
+        }
         self.rows.push(texts.map(|text| {
             text.map(|text| {
                 self.text.push_str(text);
@@ -94,7 +104,7 @@ impl Inbox {
     }
 
     fn is_full(&self) -> bool {
-        self.rows.len() >= self.most || self.text.len() >= BYTES
+        self.is_full || self.rows.len() >= ROWS || self.text.len() >= BYTES
     }
 
     /// Sends what is buffered through the pipeline.
@@ -135,6 +145,8 @@ impl Inbox {
         self.batches += 1;
         self.rows.clear();
         self.text.clear();
+        self.sent.clear();
+        self.is_full = false;
         Ok(())
     }
 

@@ -59,12 +59,9 @@ impl Quotas {
         self.own.get(tenant).unwrap_or(&self.everyone)
     }
 
-    /// How many events a call may have that is by a tenant, or by any of all.
-    pub fn batch_events(&self, tenant: Option<&str>) -> Option<i64> {
-        match tenant {
-            Some(tenant) => self.of(tenant).batch_events,
-            None => self.own.values().chain([&self.everyone]).filter_map(|quota| quota.batch_events).min(),
-        }
+    /// Whether some tenant's calls may have so many events and no more.
+    pub fn limit_batches(&self) -> bool {
+        self.own.values().chain([&self.everyone]).any(|quota| quota.batch_events.is_some())
     }
 
     /// Takes what a call sends from its tenants' quotas, or refuses the call.

@@ -36,6 +36,8 @@ struct Group {
 /// The groups of one rollup that a batch adds to.
 pub struct Groups<'d> {
     definition: &'d Definition,
+    /// Whether a summand of too many digits is refused: of events that are there, what they sum up to counts.
+    of_new_events: bool,
     hashables: Vec<Option<Hashable>>,
     groups: Vec<Group>,
     by_key: HashMap<Vec<u8>, usize>,
@@ -78,7 +80,7 @@ pub struct Origin<'a> {
 }
 
 impl<'d> Groups<'d> {
-    pub fn new(definition: &'d Definition) -> Result<Self, RollupError> {
+    pub fn new(definition: &'d Definition, of_new_events: bool) -> Result<Self, RollupError> {
         let hashables = definition
             .columns
             .iter()
@@ -95,6 +97,7 @@ impl<'d> Groups<'d> {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             definition,
+            of_new_events,
             hashables,
             groups: Vec::new(),
             by_key: HashMap::new(),
@@ -124,8 +127,8 @@ impl<'d> Groups<'d> {
                 (Cell::Sum(sum), Some((_, Some(value)))) => {
                     // Two of the greatest numbers would be a sum that nobody could fold.
                     // SAFETY: the argument of a sum was cast to numeric.
-                    let added = unsafe { value::is_moderate(value) } && sum.add(value).is_ok();
-                    if !added {
+                    let is_taken = !self.of_new_events || unsafe { value::is_moderate(value) };
+                    if !is_taken || sum.add(value).is_err() {
                         return Err(self.definition.refuse(&column.name, UNSUMMABLE));
                     }
                 }

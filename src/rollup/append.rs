@@ -21,7 +21,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
     definition::all()?
         .iter()
         .map(|definition| {
-            let rows = group(definition, rows, hashers)?.finish();
+            let rows = group(definition, rows, hashers, true)?.finish();
             let added = Added::draw(rows.bytes);
             let folds = added.is_to_be_folded(definition) && fold::lock_folding(definition, Wait::No);
             if folds && fold::fold_with(definition, &rows)? {
@@ -49,7 +49,7 @@ pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
                 let hashers = tenant::hashers(names, session::transaction_start())?;
                 let hashers =
                     hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
-                write(definition, &group(definition, &rows, &hashers)?.finish())
+                write(definition, &group(definition, &rows, &hashers, false)?.finish())
             })
         })
     })?;
@@ -60,7 +60,7 @@ pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
 pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError> {
     let hasher = ValueHasher::Keyed { key: HashKey([0; 16]), epoch: 0 };
     for definition in definition::all()?.iter() {
-        let mut groups = Groups::new(definition)?;
+        let mut groups = Groups::new(definition, true)?;
         let tried = subtransaction::run(|| {
             Verdict::Undo(session::with_owner_rights(|| {
                 add(definition, &mut projector(definition), &mut groups, row, &hasher)
@@ -87,10 +87,11 @@ fn group<'d>(
     definition: &'d Definition,
     rows: &[EventRow],
     hashers: &Hashers,
+    of_new_events: bool,
 ) -> Result<Groups<'d>, RollupError> {
-    let mut groups = Groups::new(definition)?;
+    let mut groups = Groups::new(definition, of_new_events)?;
     // Earlier events are counted by the backfill. That they can be is found out now, while they can be rejected.
-    let mut waiting = Groups::new(definition)?;
+    let mut waiting = Groups::new(definition, of_new_events)?;
     session::with_owner_rights(|| -> Result<(), RollupError> {
         let mut projector = projector(definition);
         for row in rows {

@@ -11,9 +11,11 @@ use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
 use crate::backend::{memory, session, size};
 use crate::settings;
+use core::cell::RefCell;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::time::Duration;
 use tally_core::grain::Grain;
@@ -21,7 +23,7 @@ use tally_core::grain::Grain;
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const RELIEF: i64 = 30_000;
 /// Rows whose folding takes memory worth giving back: a few megabytes.
-const MUCH: i64 = 5_000;
+const MUCH: i64 = 2_000;
 /// Rows that are folded at a time where all are: some tens of megabytes.
 const CHUNK: i64 = 100_000;
 /// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
@@ -35,6 +37,20 @@ const PATIENCE: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const MOST: u64 = 64;
+
+/// How long a session attempts no fold of a rollup after one that failed, in microseconds.
+const FORGOTTEN: i64 = 10_000_000;
+/// What else can be wrong with rows that are there: they don't fit an index, or aren't as they were written.
+const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
+    PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+    PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+    PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+];
+
+thread_local! {
+    /// By pending table: when a fold that this session attempted failed last.
+    static FAILED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
+}
 
 /// What an ingest call added to one rollup.
 pub struct Added {
@@ -83,14 +99,23 @@ pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<bool, RollupErr
 }
 
 /// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
-/// tells of it, everything stays pending, and this gives `None`.
+/// tells of it, everything stays pending, and this gives `None`; also where one failed a moment ago.
 fn attempt(
     definition: &Definition,
     fold: impl FnOnce() -> Result<i64, RollupError>,
 ) -> Result<Option<i64>, RollupError> {
-    let folded = subtransaction::run(|| match fold() {
-        Ok(taken) => Verdict::Keep(Ok(taken)),
-        Err(error) => Verdict::Undo(Err(error)),
+    let now = session::clock();
+    let is_futile = FAILED.with_borrow(|failed| {
+        failed.get(&definition.pending).is_some_and(|at| (0..FORGOTTEN).contains(&(now - at)))
+    });
+    if is_futile {
+        return Ok(None);
+    }
+    let folded = memory::in_temporary(c"pg_tally attempted fold", || {
+        subtransaction::run(|| match fold() {
+            Ok(taken) => Verdict::Keep(Ok(taken)),
+            Err(error) => Verdict::Undo(Err(error)),
+        })
     });
     let (code, problem) = match folded {
         Ok(Ok(taken)) => return Ok(Some(taken)),
@@ -98,13 +123,12 @@ fn attempt(
             (PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, ErrorReport::from(error).message().to_owned())
         }
         Ok(Err(error)) => return Err(error),
-        Err(caught)
-            if caught.is_about_data() || caught.code == PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED =>
-        {
+        Err(caught) if caught.is_about_data() || ROWS_FAULTS.contains(&caught.code) => {
             (caught.code, caught.message)
         }
         Err(caught) => caught.rethrow(),
     };
+    FAILED.with_borrow_mut(|failed| failed.insert(definition.pending, now));
     session::log(true, || {
         format!(
             "pg_tally event=fold_failed rollup={} sqlstate={} problem={}",
@@ -133,13 +157,13 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             continue;
         }
         let folds = may_fold && (share == 1.0 || pending >= MOST) && lock_folding(definition, Wait::No);
-        if folds && attempt(definition, || fold_pending(definition, RELIEF, i64::MIN))?.is_some() {
-            continue;
-        }
-        if pending >= MOST {
+        if folds {
+            attempt(definition, || fold_pending(definition, RELIEF, i64::MIN))?;
+        } else if pending >= MOST {
             return Err(RollupError::Behind(definition.name.clone()));
+        } else {
+            session::pause(PAUSE.mul_f64(share));
         }
-        session::pause(PAUSE.mul_f64(share));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Retention: removing raw events once every rollup has folded them. Of all tenants by whole months, and of each tenant by
+//! Retention: removing raw events once every rollup has folded the buckets that end with them. Of all tenants by whole months, and of each tenant by
 //! the days that it keeps.
 //!
 //! A tenant's horizon, `tally.tenant_horizon.raw_from`, moves first, with ingest locked out: from then on earlier events are
@@ -126,7 +126,8 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
             if definition.filled_from != i64::MIN {
                 return Err(RollupError::Unfilled(definition.name.clone()));
             }
-            if has_pending_before(definition, Grain::Month.floor(i64::from(before)), None) {
+            let month = Grain::Month.floor(i64::from(before));
+            if has_pending_before(&definition.name, definition.pending_grain(), month, None) {
                 return Err(RollupError::Pending(definition.name.clone()));
             }
         }
@@ -171,11 +172,11 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
 
 /// Whether a rollup has pending rows, of a tenant or of any, of a bucket that ends by a moment. One that goes on after it gets
 /// rows for as long as events come in.
-fn has_pending_before(definition: &Definition, moment: i64, tenant: Option<&str>) -> bool {
+fn has_pending_before(rollup: &str, grain: Grain, moment: i64, tenant: Option<&str>) -> bool {
     let query = format!(
         "SELECT EXISTS (SELECT FROM tally.{} WHERE bucket < {}{})",
-        quote(&format!("{}_pending", definition.name)),
-        rebuild::literal(definition.pending_grain().floor(moment)),
+        quote(&format!("{rollup}_pending")),
+        rebuild::literal(grain.floor(moment)),
         tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", quote_literal(tenant)))
     );
     Spi::get_one::<bool>(&query) != Ok(Some(false))
@@ -282,27 +283,39 @@ fn drop_passed_month() -> Result<i64, RollupError> {
             Spi::get_one_with_args::<TimestampWithTimeZone>(end, &[month.into()]).expect("a moment")
         })
     };
-    if oldest().is_none() {
-        return Ok(0);
-    }
-    // A tenant that is new since then, or whose event came in between, is seen under the lock, which is taken before any weaker one.
+    // Not by way of the definitions, whose lock is the weaker one of those that two sessions would then hold and wait for.
+    let folded = |moment: TimestampWithTimeZone| {
+        let rollups = "SELECT rollup_name, array_to_string(grains, ',') FROM tally.rollup";
+        session::as_owner(|| {
+            scan::texts(rollups, Snapshot::Fresh).into_iter().all(|row| {
+                let [Some(name), Some(grains)] = &row[..] else { unreachable!("both columns are NOT NULL") };
+                let grains: Vec<Grain> =
+                    grains.split(',').map(|grain| grain.parse().expect("checked when declared")).collect();
+                let finest = Grain::common(&grains).expect("a rollup has a grain");
+                !has_pending_before(name, finest, i64::from(moment), None)
+            })
+        })
+    };
+    let Some(end) = oldest().filter(|&end| folded(end)) else { return Ok(0) };
+    // A tenant that is new since then, or whose event came in between, is seen under the lock.
     definition::lock_out_ingest();
-    let Some(end) = oldest() else { return Ok(0) };
-    let definitions = definition::all()?;
-    let waits = session::as_owner(|| {
-        definitions.iter().any(|definition| has_pending_before(definition, i64::from(end), None))
-    });
-    if waits {
-        return Ok(0);
+    match oldest() {
+        Some(again) if i64::from(again) == i64::from(end) && folded(end) => {
+            months(end, Fate::Dropped)?;
+            Ok(1)
+        }
+        _ => Ok(0),
     }
-    months(end, Fate::Dropped)?;
-    Ok(1)
 }
 
 /// Removes up to `max_rows` events with their keys, or keys whose events were dropped, of the first tenant that has any
 /// before its horizon.
 fn prune(max_rows: i64) -> Result<i64, RollupError> {
     let definitions = definition::all()?;
+    // Asked again under the lock that keeps rollups from being declared.
+    if definitions.iter().any(|definition| definition.filled_from != i64::MIN) {
+        return Ok(0);
+    }
     let due = format!(
         "SELECT tenant_id, {}, {} FROM tally.tenant_horizon WHERE pruned_from < raw_from ORDER BY tenant_id",
         micros("raw_from"),
@@ -333,7 +346,10 @@ fn delete_some(table: &str, condition: &str, most: i64) -> i64 {
 
 fn prune_tenant(definitions: &[Definition], tenant: &str, pruned: i64, horizon: i64, max_rows: i64) -> i64 {
     let (name, moment) = (quote_literal(tenant), rebuild::literal(horizon));
-    if definitions.iter().any(|definition| has_pending_before(definition, horizon, Some(tenant))) {
+    let waits = |definition: &Definition| {
+        has_pending_before(&definition.name, definition.pending_grain(), horizon, Some(tenant))
+    };
+    if definitions.iter().any(waits) {
         return 0;
     }
     let mut removed = 0;

@@ -236,7 +236,10 @@ fn a_rollup_that_cannot_take_an_event_rejects_that_event_alone() {
         .map(|row| row.get(0))
         .collect();
     assert_eq!(reasons[0], "22P02 rollup \"money\": invalid input syntax for type numeric: \"abc\"");
-    assert_eq!(reasons[1], "22003 rollup \"money\": amount is not a finite number");
+    assert_eq!(
+        reasons[1],
+        "22003 rollup \"money\": amount is not a finite number of at most 1000 digits before its point and 1000 after it"
+    );
     let total: String =
         client.query_one("SELECT sum(amount)::text FROM tally.money_day", &[]).unwrap().get(0);
     assert_eq!(total, "21.00");

@@ -125,7 +125,7 @@ fn literals_are_read_in_utc_whatever_the_session() {
     let mut client = database.superuser();
     client.batch_execute("SET timezone = 'America/New_York'").unwrap();
     client
-        .batch_execute("SELECT tally.create_rollup('late', '{day}', ARRAY['count(*) AS n'], filter => $$occurred_at >= '2026-03-02 09:15'$$)")
+        .batch_execute("SELECT tally.create_rollup('late', '{day}', ARRAY['count(*) AS n'], filter => $$occurred_at >= '2026-03-02 09:15' AND occurred_at < '03/02/2026 09:16'$$)")
         .unwrap();
     for (place, zone) in ["Asia/Tokyo", "UTC", "America/New_York"].into_iter().enumerate() {
         let mut writer = database.superuser();
