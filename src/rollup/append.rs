@@ -4,7 +4,8 @@
 use super::RollupError;
 use super::accumulate::{Groups, Origin, Rows};
 use super::definition::{self, Definition};
-use super::fold::{self, Added, Wait};
+use super::fold::{self, Wait};
+use super::relief::{self, Added};
 use crate::backend::appender::Appender;
 use crate::backend::expression::{Expression, Projector};
 use crate::backend::memory;
@@ -24,7 +25,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
             let rows = group(definition, rows, hashers, true)?.finish();
             let added = Added::draw(rows.bytes);
             let folds = added.is_to_be_folded(definition) && fold::lock_folding(definition, Wait::No);
-            if folds && fold::fold_with(definition, &rows)? {
+            if folds && relief::fold_with(definition, &rows)? {
                 return Ok(None);
             }
             write(definition, &rows)?;

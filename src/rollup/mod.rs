@@ -2,7 +2,7 @@
 //!
 //! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for.
 //! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
-//! by way of each measure's state (`cell`); the views show both. `verify` compares rollups with the events, `rebuild` makes
+//! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side. `verify` compares rollups with the events, `rebuild` makes
 //! them anew, `retention` drops old events once every rollup has them.
 
 mod accumulate;
@@ -15,12 +15,13 @@ mod delta;
 mod fold;
 mod layout;
 mod rebuild;
+mod relief;
 mod retention;
 mod verify;
 
 pub use append::{append, evaluate};
 pub use definition::lock_out_ingest;
-pub use fold::{Added, relieve};
+pub use relief::{Added, relieve};
 pub use retention::hold_horizons;
 
 use crate::backend::appender::AppendError;
