@@ -19,8 +19,6 @@ pub struct Contender {
     /// Names it in the report.
     pub name: &'static str,
     client: Client,
-    /// What is counted at the end.
-    table: &'static str,
     way: Way,
     /// A session that folds beside it, as the background worker does.
     folder: Option<Client>,
@@ -59,16 +57,15 @@ pub fn all(client: &mut Client, config: &Config) -> Result<Vec<Contender>, Box<d
     // A filter that nothing passes: it is evaluated for each event.
     let without_rollups = "CREATE EXTENSION pg_tally; UPDATE tally.rollup SET filter = 'false'";
     let mut contenders = Vec::new();
-    for (name, database, set_up) in [
-        ("ingest, three rollups", "tally_bench_ingest", extension),
-        ("ingest, a folder beside it", "tally_bench_folder", with_folder),
-        ("ingest, no rollup: ledger and raw", "tally_bench_bare", without_rollups),
+    for (name, database, set_up, folds_beside) in [
+        ("ingest, three rollups", "tally_bench_ingest", extension, false),
+        ("ingest, a folder beside it", "tally_bench_folder", with_folder, true),
+        ("ingest, no rollup: ledger and raw", "tally_bench_bare", without_rollups, false),
     ] {
         let mut client = connect(database, set_up)?;
         let way = Way::Ingest(client.prepare("SELECT accepted FROM tally.ingest($1::text)")?);
-        let folder =
-            (set_up == with_folder).then(|| config.clone().dbname(database).connect(NoTls)).transpose()?;
-        contenders.push(Contender { name, client, table: "tally.events", way, folder });
+        let folder = folds_beside.then(|| config.clone().dbname(database).connect(NoTls)).transpose()?;
+        contenders.push(Contender { name, client, way, folder });
     }
     let peer = format!("CREATE TABLE peer ({COLUMNS}, PRIMARY KEY (tenant_id, event_id))");
     let mut client = connect("tally_bench_on_conflict", &peer)?;
@@ -77,10 +74,10 @@ pub fn all(client: &mut Client, config: &Config) -> Result<Vec<Contender>, Box<d
          ON CONFLICT (tenant_id, event_id) DO NOTHING"
     ))?);
     let name = "INSERT from JSON ON CONFLICT (raw)";
-    contenders.push(Contender { name, client, table: "peer", way, folder: None });
+    contenders.push(Contender { name, client, way, folder: None });
     let client = connect("tally_bench_copy", &peer)?;
     let name = "text COPY, same key (raw)";
-    contenders.push(Contender { name, client, table: "peer", way: Way::Copy, folder: None });
+    contenders.push(Contender { name, client, way: Way::Copy, folder: None });
     Ok(contenders)
 }
 
@@ -129,7 +126,8 @@ impl Contender {
 
     /// Counts what is there at the end; an error unless it is all that was sent.
     pub fn verify(&mut self, sent: i64) -> Result<(), Box<dyn Error>> {
-        let found: i64 = self.client.query_one(&format!("SELECT count(*) FROM {}", self.table), &[])?.get(0);
+        let table = if matches!(self.way, Way::Ingest(_)) { "tally.events" } else { "peer" };
+        let found: i64 = self.client.query_one(&format!("SELECT count(*) FROM {table}"), &[])?.get(0);
         if found == sent { Ok(()) } else { Err(format!("{}: {found} of {sent} events", self.name).into()) }
     }
 }

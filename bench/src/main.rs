@@ -127,7 +127,7 @@ fn compare(
 }
 
 /// Bytes of WAL ever written.
-pub fn wal_position(client: &mut Client) -> Result<i64, Box<dyn Error>> {
+fn wal_position(client: &mut Client) -> Result<i64, Box<dyn Error>> {
     Ok(client.query_one("SELECT (pg_current_wal_lsn() - '0/0')::int8", &[])?.get(0))
 }
 

@@ -18,7 +18,7 @@ pub fn give_back() {
     }
 }
 
-/// Runs `work` in a memory context of its own, deleted afterwards; on error Postgres deletes it with the (sub)transaction.
+/// Runs `work` in a memory context of its own, deleted afterwards; on error it goes with the context that is current now.
 pub fn in_temporary<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
     // SAFETY: what `work` returns owns nothing in the context; the context that was current is put back first.
     unsafe {

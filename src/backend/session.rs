@@ -352,7 +352,7 @@ pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
 
 /// Runs `work` with the settings in which declared expressions are read, whoever loads them: where names are looked up, and
 /// what a literal means.
-pub fn with_fixed_path<T>(work: impl FnOnce() -> T) -> T {
+pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
     let settings = [
         (c"search_path", c"pg_catalog, tally, pg_temp"),
         (c"timezone", c"UTC"),

@@ -5,8 +5,8 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// Bytes that a row is taken to have where rows are counted alone.
 const ROW: u64 = 128;
 
-/// Bytes of a table's rows that are alive, as the statistics count them: what other sessions did is some
-/// seconds late, what this one did isn't. No more than the table's size, which says nothing of what is free in it. `None` where the server doesn't count.
+/// Bytes of a table's rows that are alive, as the statistics count them: what other sessions did is some seconds late, what this
+/// one did isn't. No more than the table's size, which says nothing of what is free in it. `None` where the server doesn't count.
 pub fn live_bytes(table: Oid) -> Option<u64> {
     // SAFETY: reads a setting; then functions of one relation's OID that return int8, or null for one that is gone.
     let live = unsafe {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use tally_core::days;
 use tally_core::hll::ValueHasher;
 
-/// Longest value that a dimension may hold, in bytes: five of them still fit an index row.
+/// Longest value that a dimension may hold, in bytes: several of them still fit an index row.
 const MAX_DIMENSION: usize = 500;
 
 /// Bytes that an index row may take: 2,704, less its header, a null bitmap and padding.

@@ -4,14 +4,11 @@
 use super::RollupError;
 use super::accumulate::{Groups, Origin, Rows};
 use super::definition::{self, Definition};
-use super::fold::{self, Wait};
 use super::relief::{self, Added};
 use crate::backend::appender::Appender;
 use crate::backend::expression::{Expression, Projector};
-use crate::backend::memory;
-use crate::backend::scan;
-use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
+use crate::backend::{memory, scan, session};
 use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
 use crate::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
@@ -24,8 +21,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
         .map(|definition| {
             let rows = group(definition, rows, hashers, true)?.finish();
             let added = Added::draw(rows.bytes);
-            let folds = added.is_to_be_folded(definition) && fold::lock_folding(definition, Wait::No);
-            if folds && relief::fold_with(definition, &rows)? {
+            if relief::fold_with(definition, &added, &rows)? {
                 return Ok(None);
             }
             write(definition, &rows)?;

@@ -215,13 +215,8 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.drop_rollup()");
     definition::lock_out_ingest();
     // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
-    let grains = session::as_owner(|| {
-        let grains =
-            "SELECT array_agg(g) FROM tally.rollup AS r, unnest(r.grains) AS g WHERE r.rollup_name = $1";
-        Spi::get_one_with_args::<Vec<String>>(grains, &[rollup_name.into()]).expect("texts")
-    });
-    let grains = grains.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
-    let grains = parse_grains(grains.into_iter())?;
+    let declared = definition::grains().into_iter().find(|(name, _)| name == rollup_name);
+    let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
     session::as_owner(|| {
         run(&layout::drop_views(rollup_name, &grains));
         for grain in &grains {
@@ -258,7 +253,7 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
 
 /// `expression` or `expression AS name`.
 fn dimension(text: String) -> Result<Column, RollupError> {
-    let (expression, name) = session::with_fixed_path(|| expression::analyse(&text, None))?;
+    let (expression, name) = session::with_fixed_settings(|| expression::analyse(&text, None))?;
     if !DIMENSION_TYPES.contains(&expression.type_oid) {
         return Err(RollupError::Type {
             column: name,

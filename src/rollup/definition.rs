@@ -2,6 +2,7 @@
 
 use super::RollupError;
 use crate::backend::expression::{self, Expression};
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::{cache, session};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
@@ -111,7 +112,7 @@ pub struct Definition {
 impl Definition {
     /// Width of the pending rows' buckets: the finest grain, from which the others are made when they are folded.
     pub fn pending_grain(&self) -> Grain {
-        Grain::common(&self.grains).expect("a rollup has a grain")
+        finest(&self.grains)
     }
 
     /// Names of the dimensions.
@@ -153,6 +154,26 @@ pub fn lock_out_ingest() {
     session::lock_relation(session::relation(c"rollup"), pg_sys::ShareRowExclusiveLock);
 }
 
+/// Name and grains of each declared rollup. Takes no lock, and reads no expression, so that it can't fail for one.
+pub fn grains() -> Vec<(String, Vec<Grain>)> {
+    let declared = "SELECT rollup_name, array_to_string(grains, ',') FROM tally.rollup";
+    let rows = session::as_owner(|| scan::texts(declared, Snapshot::Fresh));
+    let read = |row: Vec<Option<String>>| {
+        let [Some(name), Some(grains)] = &row[..] else { unreachable!("both columns are NOT NULL") };
+        (name.clone(), grains.split(',').map(parse).collect())
+    };
+    rows.into_iter().map(read).collect()
+}
+
+fn parse(grain: &str) -> Grain {
+    grain.parse().expect("checked when declared")
+}
+
+/// The grain from which the others are made.
+pub fn finest(grains: &[Grain]) -> Grain {
+    Grain::common(grains).expect("a rollup has a grain")
+}
+
 fn load() -> Result<Vec<Definition>, RollupError> {
     let rows: Vec<_> = session::as_owner(|| {
         Spi::connect(|client| {
@@ -189,7 +210,7 @@ fn load() -> Result<Vec<Definition>, RollupError> {
         if definitions.last().is_none_or(|last| last.name != name) {
             let filter_text = filter;
             let filter = filter_text.as_deref().map(analyse_filter).transpose()?;
-            let grains = grains.iter().map(|grain| grain.parse().expect("checked when declared")).collect();
+            let grains = grains.iter().map(|grain| parse(grain)).collect();
             definitions.push(Definition {
                 name,
                 grains,
@@ -211,7 +232,7 @@ fn load() -> Result<Vec<Definition>, RollupError> {
 
 /// Analyses an expression as ingest will: names that aren't qualified are looked up in `pg_catalog` and `tally` alone.
 pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<Expression, RollupError> {
-    Ok(session::with_fixed_path(|| expression::analyse(text, cast_to))?.0)
+    Ok(session::with_fixed_settings(|| expression::analyse(text, cast_to))?.0)
 }
 
 /// Analyses a filter: an expression that is true or false.

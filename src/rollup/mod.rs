@@ -2,8 +2,8 @@
 //!
 //! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for.
 //! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
-//! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side. `verify` compares rollups with the events, `rebuild` makes
-//! them anew, `retention` drops old events once every rollup has them.
+//! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side. `verify`
+//! compares rollups with the events, `rebuild` makes them anew, `retention` drops old events once every rollup has them.
 
 mod accumulate;
 mod append;

@@ -49,8 +49,6 @@ thread_local! {
 /// What an ingest call added to one rollup.
 pub struct Added {
     bytes: usize,
-    /// How probable it was that the call folds.
-    chance: f64,
     /// Drawn by chance, so that writers share no counter.
     drawn: f64,
 }
@@ -58,17 +56,18 @@ pub struct Added {
 impl Added {
     /// Of so many bytes of pending rows.
     pub fn draw(bytes: usize) -> Self {
-        Self {
-            bytes,
-            chance: SHARE * bytes as f64 / settings::pending_limit() as f64,
-            drawn: session::draw(),
-        }
+        Self { bytes, drawn: session::draw() }
+    }
+
+    /// How probable it was that the call folds.
+    fn chance(&self) -> f64 {
+        SHARE * self.bytes as f64 / settings::pending_limit() as f64
     }
 
     /// Whether the call is to fold. Not where so little is pending that somebody else must be folding; nor where statements
     /// share a snapshot: there a fold can fail for reasons that aren't the caller's.
-    pub fn is_to_be_folded(&self, definition: &Definition) -> bool {
-        self.drawn < self.chance && !session::has_fixed_snapshot() && self.makes_much_of(definition)
+    fn is_to_be_folded(&self, definition: &Definition) -> bool {
+        self.drawn < self.chance() && !session::has_fixed_snapshot() && self.makes_much_of(definition)
     }
 
     /// Whether half of the limit is reached with it.
@@ -78,9 +77,12 @@ impl Added {
     }
 }
 
-/// Folds a piece of what is pending, and with it the rows that a call adds; says whether it did. The caller holds the folding
-/// lock, and appends its rows where this did nothing.
-pub fn fold_with(definition: &Definition, rows: &Rows) -> Result<bool, RollupError> {
+/// Where the call is to fold and nobody else is folding, folds a piece of what is pending and with it the rows that the call
+/// adds; says whether it did. The caller appends its rows where this did nothing.
+pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<bool, RollupError> {
+    if !added.is_to_be_folded(definition) || !fold::lock_folding(definition, Wait::No) {
+        return Ok(false);
+    }
     let folded = attempt(definition, || {
         let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
         fold::fold_locked(definition, deltas, RELIEF, i64::MIN)
@@ -141,7 +143,7 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     let may_fold = !session::has_fixed_snapshot();
     for (definition, added) in definition::all()?.iter().zip(added) {
         let Some(added) = added else { continue };
-        let share = (LOOKS * added.chance).min(1.0);
+        let share = (LOOKS * added.chance()).min(1.0);
         if added.drawn >= share {
             continue;
         }

@@ -1,5 +1,5 @@
-//! Retention: removing raw events once every rollup has folded the buckets that end with them. Of all tenants by whole months, and of each tenant by
-//! the days that it keeps.
+//! Retention: removing raw events once every rollup has folded the buckets that end with them. Of all tenants by whole
+//! months, and of each tenant by the days that it keeps.
 //!
 //! A tenant's horizon, `tally.tenant_horizon.raw_from`, moves first, with ingest locked out: from then on earlier events are
 //! rejected as too late, so their keys can leave the ledger together with them, and no retry is counted again. It never
@@ -121,12 +121,12 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
     }
     definition::lock_out_ingest();
     let definitions = definition::all()?;
+    let month = Grain::Month.floor(i64::from(before));
     session::as_owner(|| {
         for definition in definitions.iter() {
             if definition.filled_from != i64::MIN {
                 return Err(RollupError::Unfilled(definition.name.clone()));
             }
-            let month = Grain::Month.floor(i64::from(before));
             if has_pending_before(&definition.name, definition.pending_grain(), month, None) {
                 return Err(RollupError::Pending(definition.name.clone()));
             }
@@ -285,14 +285,9 @@ fn drop_passed_month() -> Result<i64, RollupError> {
     };
     // Not by way of the definitions, whose lock is the weaker one of those that two sessions would then hold and wait for.
     let folded = |moment: TimestampWithTimeZone| {
-        let rollups = "SELECT rollup_name, array_to_string(grains, ',') FROM tally.rollup";
         session::as_owner(|| {
-            scan::texts(rollups, Snapshot::Fresh).into_iter().all(|row| {
-                let [Some(name), Some(grains)] = &row[..] else { unreachable!("both columns are NOT NULL") };
-                let grains: Vec<Grain> =
-                    grains.split(',').map(|grain| grain.parse().expect("checked when declared")).collect();
-                let finest = Grain::common(&grains).expect("a rollup has a grain");
-                !has_pending_before(name, finest, i64::from(moment), None)
+            definition::grains().iter().all(|(name, grains)| {
+                !has_pending_before(name, definition::finest(grains), i64::from(moment), None)
             })
         })
     };

@@ -62,7 +62,7 @@ fn verify_rollup(
     let horizon = retention::horizon().map_or(i64::MIN, |(horizon, _)| horizon);
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name.unwrap_or_default())?;
-    let differences = session::with_fixed_path(|| {
+    let differences = session::with_fixed_settings(|| {
         session::with_owner_rights(|| {
             let statements = definition
                 .grains

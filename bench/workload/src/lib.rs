@@ -99,10 +99,10 @@ impl Workload {
             let account = accounts.draw(&mut random);
             let user = users.draw(&mut random);
             if sitting > 1 {
-                let seat = if seated.len() < seats { seated.len() } else { random.below(seats) };
-                match seated.get_mut(seat) {
-                    Some(seat) => *seat = (tenant, account, user),
-                    None => seated.push((tenant, account, user)),
+                if seated.len() < seats {
+                    seated.push((tenant, account, user));
+                } else {
+                    seated[random.below(seats)] = (tenant, account, user);
                 }
             }
             workload.event(&mut random, position, tenant, account, user)

@@ -1,7 +1,7 @@
 //! Postgres' on-disk numeric, read without the server.
 
 /// Digits that a moderate number has at most before its decimal point, and after it.
-pub const MODERATE_DIGITS: i32 = 1000;
+const MODERATE_DIGITS: i32 = 1000;
 
 /// Whether a number is finite and has so few digits that sums of any number of such can be stored, and don't grow large.
 ///

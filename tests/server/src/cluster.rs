@@ -130,3 +130,8 @@ fn address() -> (String, u16) {
     };
     (value("PGHOST"), value("PGPORT").parse().expect("a port"))
 }
+
+/// The `bigint` that a query returns.
+pub fn number(client: &mut Client, query: &str) -> i64 {
+    client.query_one(query, &[]).unwrap().get(0)
+}

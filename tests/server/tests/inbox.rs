@@ -2,11 +2,7 @@
 
 use postgres::Client;
 use std::io::Write;
-use tally_server_tests::{Database, ingest};
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
-}
+use tally_server_tests::{Database, ingest, number};
 
 fn counts(client: &mut Client) -> (i64, i64, i64, i64) {
     let row = client

@@ -1,28 +1,12 @@
 //! What could keep a rollup from being folded or loaded, and thus everybody from ingesting: such an event is rejected alone,
 //! such a row stays pending, such a rollup can be dropped; and what is counted doesn't depend on who counts.
 
-use postgres::Client;
 use serde_json::{Value, json};
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, assert_right, fold_all, ingest, number};
 
 fn event(number: usize, account: &str, properties: Value) -> Value {
     json!({"tenant_id": "t", "account_id": account, "name": "n", "occurred_at": "2026-03-02T09:15:00Z",
            "event_id": format!("00000000-0000-4000-8000-{number:012}"), "properties": properties})
-}
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
-}
-
-fn fold_all(client: &mut Client, rollup: &str) {
-    while number(client, &format!("SELECT tally.fold('{rollup}')")) > 0 {}
-}
-
-fn assert_right(client: &mut Client, rollup: &str) {
-    let mut transaction = client.transaction().unwrap();
-    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
-    let query = format!("SELECT count(*) FROM tally.verify_rollup('{rollup}')");
-    assert_eq!(transaction.query_one(&query, &[]).unwrap().get::<_, i64>(0), 0, "{rollup}");
 }
 
 #[test]

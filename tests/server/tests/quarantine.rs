@@ -3,7 +3,7 @@
 use postgres::Client;
 use serde_json::{Value, json};
 use std::thread;
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, ingest, number};
 
 fn event(tenant: &str, id: u32, amount: &str) -> Value {
     json!({
@@ -21,10 +21,6 @@ fn redrive(client: &mut Client, conditions: &str) -> (i64, i64, i64, i64) {
     let query = format!("SELECT accepted, duplicates, conflicts, rejected FROM tally.redrive({conditions})");
     let row = client.query_one(&query, &[]).unwrap();
     (row.get(0), row.get(1), row.get(2), row.get(3))
-}
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
 }
 
 /// A rollup that takes numbers alone, so that events wait in quarantine until it is gone.

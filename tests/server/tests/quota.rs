@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, ingest, number};
 
 static NEXT: AtomicI64 = AtomicI64::new(0);
 
@@ -21,10 +21,6 @@ fn batch(tenant: &str, events: i64, properties: Value) -> String {
 
 fn sqlstate(error: &Error) -> &str {
     error.as_db_error().unwrap_or_else(|| panic!("{error}")).code().code()
-}
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
 }
 
 #[test]

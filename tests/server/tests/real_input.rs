@@ -6,7 +6,8 @@ use postgres::error::SqlState;
 use std::collections::BTreeMap;
 use std::thread;
 use tally_server_tests::{
-    Database, GitEvent, Group, Summary, git_events, groups, ingest, json_array, rank_error, seeded,
+    Database, GitEvent, Group, Summary, fold_all, git_events, groups, ingest, json_array, number, rank_error,
+    seeded,
 };
 use tally_workload::Random;
 
@@ -49,8 +50,8 @@ fn real_input_counts_once_and_reads_right_in_every_scope() {
 
     // Folding moves rows from pending to base and must change no answer.
     let before = fingerprint(&mut reader);
-    fold_all(&mut admin, "usage");
-    fold_all(&mut admin, "commits");
+    fold_to_the_end(&mut admin, "usage");
+    fold_to_the_end(&mut admin, "commits");
     assert_eq!(fingerprint(&mut reader), before, "folding changed what a reader sees");
     compare_accounts(&mut reader, &events);
 
@@ -237,12 +238,10 @@ fn compare_percentiles(of: &impl std::fmt::Debug, percentiles: &[Option<f64>; 3]
     }
 }
 
-/// Folds until nothing is pending.
-fn fold_all(client: &mut Client, rollup: &str) {
-    while client.query_one("SELECT tally.fold($1)", &[&rollup]).unwrap().get::<_, i64>(0) > 0 {}
-    let pending: i64 =
-        client.query_one(&format!("SELECT count(*) FROM tally.{rollup}_pending"), &[]).unwrap().get(0);
-    assert_eq!(pending, 0);
+/// Folds, and checks that nothing is pending then.
+fn fold_to_the_end(client: &mut Client, rollup: &str) {
+    fold_all(client, rollup);
+    assert_eq!(number(client, &format!("SELECT count(*) FROM tally.{rollup}_pending")), 0);
 }
 
 /// Hashes every number of the rollups that does not depend on the order of merging: counts, times and HLL estimates.

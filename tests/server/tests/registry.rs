@@ -3,7 +3,7 @@
 use postgres::{Client, Error};
 use serde_json::{Value, json};
 use std::thread;
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, ingest, number};
 
 fn event(tenant: &str, id: u32, name: &str, properties: Value) -> Value {
     json!({
@@ -23,10 +23,6 @@ fn register(client: &mut Client, name: &str, schema: Value, more: &str) -> Resul
 
 fn sqlstate(error: Error) -> String {
     error.as_db_error().unwrap_or_else(|| panic!("{error}")).code().code().to_owned()
-}
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
 }
 
 fn price(minimum: i32) -> Value {

@@ -2,11 +2,11 @@
 //! and whatever is done in whatever order, by however many sessions, every rollup equals a recomputation.
 
 use postgres::error::SqlState;
-use postgres::{Client, IsolationLevel, Row};
+use postgres::{Client, IsolationLevel};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use tally_server_tests::{Database, ingest, json_array, seeded};
+use tally_server_tests::{Database, assert_right, fold_all, ingest, json_array, seeded, verify};
 use tally_workload::Random;
 
 /// Every kind of measure over every type that can be counted, by grains that don't nest.
@@ -71,35 +71,8 @@ fn batch(numbers: impl IntoIterator<Item = usize>) -> String {
     json_array(events.iter().map(String::as_str))
 }
 
-/// The differences of a rollup in the global scope.
-fn verify(admin: &mut Client, rollup: &str) -> Vec<Row> {
-    let mut transaction = admin.transaction().unwrap();
-    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
-    transaction
-        .query(
-            "SELECT grain, tenant_id, account_id, bucket::text, dimensions::text, measure, stored, recomputed \
-               FROM tally.verify_rollup($1)",
-            &[&rollup],
-        )
-        .unwrap()
-}
-
-fn assert_right(admin: &mut Client, rollup: &str) {
-    let differences = verify(admin, rollup);
-    assert!(
-        differences.is_empty(),
-        "{rollup}: {} differences, first {:?}",
-        differences.len(),
-        (0..8).map(|place| differences[0].get::<_, Option<String>>(place)).collect::<Vec<_>>()
-    );
-}
-
 /// The rollups that are there from the start.
 const BUILT_IN: [&str; 3] = ["session", "usage", "user_activity"];
-
-fn fold_all(admin: &mut Client, rollup: &str) {
-    while admin.query_one("SELECT tally.fold($1)", &[&rollup]).unwrap().get::<_, i64>(0) > 0 {}
-}
 
 #[test]
 fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
