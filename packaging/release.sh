@@ -12,7 +12,7 @@ mkdir -p tests/upgrade
 for earlier in tests/upgrade/pg_tally--*.sql; do
   [ -e "$earlier" ] || continue
   from=$(basename "$earlier" .sql); from=${from#pg_tally--}
-  ls sql/pg_tally--"$from"--*.sql >/dev/null 2>&1 || fail "there is no upgrade script from $from: write sql/pg_tally--$from--$version.sql"
+  ls sql/pg_tally--"$from"--*.sql >/dev/null 2>&1 || fail "there is no upgrade script from $from; run: make build"
 done
 # pgrx notes where each object came from; that isn't part of what is released.
 sed -e '/^-- \(\.\.\/\)*[a-z_/]*\.rs:[0-9]*$/d' "$script" >"$frozen"

@@ -18,4 +18,5 @@ if [ "$version" != "$("$SERVER/bin/pg_config" --version)" ]; then
   mkdir -p "$PGRX_HOME"
   printf '[configs]\npg%s = "%s"\n' "$major" "$pg_config" >"$PGRX_HOME/config.toml"
 fi
+perl packaging/upgrade-script.pl
 cargo pgrx install --release --pg-config "$pg_config" --no-default-features --features "pg$major"

@@ -31,10 +31,11 @@ path=$(grep -m 1 '^SET LOCAL search_path' sql/roles.sql) || fail "sql/roles.sql 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+perl packaging/upgrade-script.pl
 checked=0 failed=0
 for file in $(sed -n 's/^extension_sql_file!("..\/\(sql\/[a-z_]*\.sql\)".*/\1/p' src/lib.rs) sql/pg_tally--*--*.sql; do
   # Upgrade scripts replace functions of ours; Postgres itself refuses to replace what isn't part of the extension.
-  { echo "$path"; readable "$file" | sed 's/^CREATE OR REPLACE FUNCTION/CREATE FUNCTION/'; } >"$scratch/script.sql"
+  { echo "$path"; readable "$file" | sed 's/^CREATE OR REPLACE /CREATE /'; } >"$scratch/script.sql"
   found=$("$pgspot" "${without_path[@]}" "$scratch/script.sql" 2>&1 || true)
   # Its parser of PL/pgSQL knows neither variables of a table's row type nor loops over EXECUTE: there it reads the rest.
   if [[ "$found" == *"is not a known variable"* || "$found" == *"syntax error at or near"* ]]; then

@@ -156,7 +156,7 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
             let stored = contents(&mut client, &["tally"]);
             client.batch_execute("ALTER EXTENSION pg_tally UPDATE").unwrap_or_else(|problem| {
                 panic!(
-                    "from {version} to {CURRENT}: {problem}\nan upgrade is a script sql/pg_tally--A--B.sql"
+                    "from {version} to {CURRENT}: {problem}\npackaging/upgrade-script.pl makes the script from sql/ and sql/upgrade/"
                 )
             });
             let now = contents(&mut client, &["tally"]);
