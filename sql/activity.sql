@@ -1,7 +1,7 @@
 -- Activity of the units in scope: who was active when, and how often. docs/metrics.md has the definitions.
 
 CREATE FUNCTION tally.active_users(days daterange, unit text DEFAULT 'user',
-    OUT day date, OUT dau int8, OUT wau int8, OUT mau int8, OUT stickiness float8)
+    OUT day date, OUT dau int8, OUT wau int8, OUT mau int8, OUT stickiness float8, OUT complete boolean)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -17,7 +17,7 @@ DECLARE
   end_at    timestamptz := end_day::timestamp AT TIME ZONE 'UTC';
   counts    int8[];
 BEGIN
-  PERFORM tally.check_metric_unit(active_users.unit);
+  PERFORM tally.warn_unconfined(), tally.check_metric_unit(active_users.unit);
   IF first_day IS NULL OR end_day IS NULL OR NOT isfinite(first_day) OR NOT isfinite(end_day) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'days must be a range with a first and a last day',
@@ -45,7 +45,7 @@ BEGIN
   counts := coalesce(counts, array_fill(0::int8, ARRAY[3 * (end_day - first_day)]));
   RETURN QUERY
     SELECT first_day + n, counts[3 * n + 1], counts[3 * n + 2], counts[3 * n + 3],
-           counts[3 * n + 1] / nullif(counts[3 * n + 3], 0)::float8
+           counts[3 * n + 1] / nullif(counts[3 * n + 3], 0)::float8, first_day + n < (statement_timestamp() AT TIME ZONE 'UTC')::date
       FROM generate_series(0, end_day - first_day - 1) AS n ORDER BY n;
 END
 $$;
@@ -54,7 +54,7 @@ COMMENT ON FUNCTION tally.active_users(daterange, text) IS
 
 CREATE FUNCTION tally.session_metrics("from" timestamptz, "to" timestamptz, grain text DEFAULT 'day',
     OUT period date, OUT sessions int8, OUT bounced int8, OUT bounce_rate float8, OUT events int8, OUT mean_seconds float8,
-    OUT median_seconds float8, OUT p90_seconds float8)
+    OUT median_seconds float8, OUT p90_seconds float8, OUT complete boolean)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -62,7 +62,7 @@ CREATE FUNCTION tally.session_metrics("from" timestamptz, "to" timestamptz, grai
 AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM tally.check_metric_range(session_metrics."from", session_metrics."to"),
+  PERFORM tally.warn_unconfined(), tally.check_metric_range(session_metrics."from", session_metrics."to"),
           tally.check_metric_grain(session_metrics.grain);
   RETURN QUERY
     WITH counted AS (
@@ -73,31 +73,38 @@ BEGIN
         FROM tally.sessions AS s
        WHERE s.started_at >= session_metrics."from" AND s.started_at < session_metrics."to" GROUP BY 1
     )
-    SELECT tally.period_start(session_metrics.grain, c.number), c.sessions, c.bounced, c.bounced / c.sessions::float8,
-           c.events, c.mean, extract(epoch FROM c.lengths[1])::float8, extract(epoch FROM c.lengths[2])::float8
-      FROM counted AS c ORDER BY c.number;
+    SELECT p.first_day, coalesce(c.sessions, 0), coalesce(c.bounced, 0), c.bounced / c.sessions::float8,
+           coalesce(c.events, 0), c.mean, extract(epoch FROM c.lengths[1])::float8, extract(epoch FROM c.lengths[2])::float8,
+           p.whole AND p.ends <= statement_timestamp()
+      FROM tally.metric_periods(session_metrics.grain, session_metrics."from", session_metrics."to") AS p
+      LEFT JOIN counted AS c ON c.number = p.number ORDER BY p.number;
 END
 $$;
 COMMENT ON FUNCTION tally.session_metrics(timestamptz, timestamptz, text) IS
   'the sessions in scope that began in each day, week or month (UTC): how many, how many of one event alone, and how long they were';
 
 CREATE FUNCTION tally.did_at_least(event text, n int8, "from" timestamptz, "to" timestamptz, unit text DEFAULT 'user',
-    OUT tenant_id text, OUT unit_id text, OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz)
+    OUT tenant_id text, OUT unit_id text, OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz,
+    OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+  lost timestamptz;
 BEGIN
-  PERFORM tally.check_metric_range(did_at_least."from", did_at_least."to"), tally.check_metric_unit(did_at_least.unit);
+  PERFORM tally.warn_unconfined(), tally.check_metric_range(did_at_least."from", did_at_least."to"), tally.check_metric_unit(did_at_least.unit);
   IF did_at_least.n IS NULL OR did_at_least.n < 1 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('n must be 1 or more, not %s', coalesce(did_at_least.n::text, 'null')),
       HINT = 'units without the event are not listed: nothing says that there is such a unit';
   END IF;
+  lost := tally.lost_until(CASE WHEN did_at_least.event IS NOT NULL THEN ARRAY[did_at_least.event] END, did_at_least."from", did_at_least."to");
+  PERFORM tally.refuse_incomplete(lost);
   RETURN QUERY
     SELECT e.tenant_id, CASE did_at_least.unit WHEN 'user' THEN e.user_id ELSE e.account_id END, count(*),
-           min(e.occurred_at), max(e.occurred_at)
+           min(e.occurred_at), max(e.occurred_at), lost IS NULL, lost
       FROM tally.events AS e
      WHERE e.occurred_at >= did_at_least."from" AND e.occurred_at < did_at_least."to"
        AND (did_at_least.event IS NULL OR e.name = did_at_least.event)
@@ -111,7 +118,7 @@ COMMENT ON FUNCTION tally.did_at_least(text, int8, timestamptz, timestamptz, tex
 CREATE FUNCTION tally.account_health(account text, as_of timestamptz DEFAULT now(), zone text DEFAULT 'UTC',
     OUT account_id text, OUT status text, OUT first_seen timestamp, OUT last_seen timestamp, OUT days_since int4,
     OUT events_30d int8, OUT events_before int8, OUT trend float8, OUT users_30d int8, OUT users_before int8,
-    OUT active_days_30d int8)
+    OUT active_days_30d int8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -119,32 +126,39 @@ AS $$
 #variable_conflict use_column
 DECLARE
   tenants int8;
+  began   timestamptz;
   seen    timestamptz;
+  half    timestamptz := account_health.as_of - interval '720 hours';
 BEGIN
   IF account_health.account IS NULL OR account_health.as_of IS NULL OR NOT isfinite(account_health.as_of) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'account and as_of must not be null, nor as_of infinite', HINT = 'name one account of the tenant in scope';
   END IF;
-  -- Thirty times 24 hours up to as_of, and the thirty before them.
-  SELECT account_health.account, min(e.occurred_at) AT TIME ZONE account_health.zone,
-         max(e.occurred_at) AT TIME ZONE account_health.zone, max(e.occurred_at), count(DISTINCT e.tenant_id),
-         count(*) FILTER (WHERE e.occurred_at >= a.half), count(*) FILTER (WHERE e.occurred_at >= a.start AND e.occurred_at < a.half),
-         count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at >= a.half),
-         count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at >= a.start AND e.occurred_at < a.half),
-         count(DISTINCT (e.occurred_at AT TIME ZONE 'UTC')::date) FILTER (WHERE e.occurred_at >= a.half)
-    INTO account_id, first_seen, last_seen, seen, tenants, events_30d, events_before, users_30d, users_before,
-         active_days_30d
-    FROM (SELECT account_health.as_of - interval '720 hours' AS half, account_health.as_of - interval '1440 hours' AS start) AS a
-    LEFT JOIN tally.events AS e ON e.account_id = account_health.account AND e.occurred_at < account_health.as_of
-     WHERE true;
+  PERFORM tally.warn_unconfined();
+  -- Thirty times 24 hours up to as_of, and the thirty before them, from the raw events; all time from the rollup by day, whose
+  -- days that the sixty divide lie in them as well.
+  whole_from := tally.lost_until(NULL, half - interval '720 hours', account_health.as_of, account_health.account);
+  exact := whole_from IS NULL;
+  SELECT account_health.account, min(u.first_at) FILTER (WHERE u.first_at < account_health.as_of),
+         max(u.last_at) FILTER (WHERE u.last_at < account_health.as_of),
+         count(DISTINCT u.tenant_id) FILTER (WHERE u.first_at < account_health.as_of)
+    INTO account_id, began, seen, tenants
+    FROM tally.usage_day_part AS u WHERE u.account_id = account_health.account;
   IF tenants > 1 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('account %s exists in %s tenants', quote_ident(account_health.account), tenants),
       HINT = 'enter one tenant''s scope first, with tally.enter(tenant)';
   END IF;
-  IF seen IS NULL THEN
-    events_30d := 0;
-  END IF;
+  PERFORM tally.refuse_incomplete(whole_from);
+  SELECT greatest(seen, max(e.occurred_at)),
+         count(*) FILTER (WHERE e.occurred_at >= half), count(*) FILTER (WHERE e.occurred_at < half),
+         count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at >= half), count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at < half),
+         count(DISTINCT (e.occurred_at AT TIME ZONE 'UTC')::date) FILTER (WHERE e.occurred_at >= half)
+    INTO seen, events_30d, events_before, users_30d, users_before, active_days_30d
+    FROM tally.events AS e
+   WHERE e.account_id = account_health.account AND e.occurred_at >= half - interval '720 hours' AND e.occurred_at < account_health.as_of;
+  first_seen := began AT TIME ZONE account_health.zone;
+  last_seen := seen AT TIME ZONE account_health.zone;
   days_since := floor(extract(epoch FROM account_health.as_of - seen) / 86400);
   trend := events_30d / nullif(events_before, 0)::float8;
   status := CASE WHEN seen IS NULL THEN 'never' WHEN events_30d = 0 THEN 'dormant'

@@ -184,8 +184,9 @@ BEGIN
     WHEN 'sum' THEN format('the %s of the property "%s" over %s, %s%s', d ->> 'kind', d ->> 'property', event,
       CASE d ->> 'missing' WHEN 'zero' THEN 'as 0 where it is not a number' ELSE 'where it is a number' END,
       CASE d -> 'outliers' ->> 'treat'
-        WHEN 'drop' THEN format(', leaving out what is below %s or above %s', coalesce(d -> 'outliers' ->> 'least', 'nothing'), coalesce(d -> 'outliers' ->> 'greatest', 'nothing'))
-        WHEN 'clamp' THEN format(', no less than %s and no more than %s', coalesce(d -> 'outliers' ->> 'least', 'it is'), coalesce(d -> 'outliers' ->> 'greatest', 'it is'))
+        WHEN 'drop' THEN coalesce(', leaving out what is ' || nullif(concat_ws(' or ', 'below ' || (d -> 'outliers' ->> 'least'), 'above ' || (d -> 'outliers' ->> 'greatest')), ''), '')
+        WHEN 'clamp' THEN coalesce(', each ' || nullif(concat_ws(' and ', 'raised to ' || (d -> 'outliers' ->> 'least') || ' where it is less',
+                                                                     'lowered to ' || (d -> 'outliers' ->> 'greatest') || ' where it is more'), ''), '')
         ELSE '' END)
     WHEN 'funnel' THEN format('of the %s that did "%s" in the range, the share that went on to %s%s, all within %s of the first step%s%s', unit,
       (SELECT s.label FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step = 1),
@@ -202,7 +203,8 @@ $$;
 COMMENT ON FUNCTION tally.describe_metric(text) IS 'the rule of a declared metric in words';
 
 CREATE FUNCTION tally.metric_value(name text, "from" timestamptz, "to" timestamptz, OUT metric_name text, OUT version int4,
-    OUT value numeric, OUT exact boolean, OUT stderror float8, OUT as_of timestamptz, OUT definition_hash text)
+    OUT value numeric, OUT exact boolean, OUT stderror float8, OUT as_of timestamptz, OUT definition_hash text,
+    OUT whole_from timestamptz)
   RETURNS record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -215,8 +217,10 @@ DECLARE
   unit   text := coalesce(d ->> 'unit', 'user');
   least_number    numeric := d -> 'outliers' ->> 'least';
   greatest_number numeric := d -> 'outliers' ->> 'greatest';
+  kept   record;
+  answered boolean;
 BEGIN
-  PERFORM tally.check_metric_range(metric_value."from", metric_value."to");
+  PERFORM tally.warn_unconfined(), tally.check_metric_range(metric_value."from", metric_value."to");
   metric_name := metric.metric_name;
   version := metric.version;
   exact := true;
@@ -235,6 +239,38 @@ BEGIN
     exact := stderror = 0;
     RETURN;
   END IF;
+  IF d ->> 'kind' IN ('events', 'units', 'sum', 'mean') THEN
+    whole_from := tally.lost_until(CASE WHEN d ? 'event' THEN ARRAY[d ->> 'event'] END, metric_value."from", metric_value."to");
+  END IF;
+  IF whole_from IS NOT NULL AND d ->> 'kind' = 'units' THEN
+    SELECT u.* INTO kept FROM tally.kept_units(d ->> 'event', metric_value."from", metric_value."to", unit) AS u;
+    IF NOT kept.split THEN
+      value := kept.units;
+      whole_from := NULL;
+      RETURN;
+    END IF;
+  ELSIF whole_from IS NOT NULL AND NOT d ? 'outliers' THEN
+    SELECT t.* INTO kept FROM tally.kept_totals(d ->> 'event', metric_value."from", metric_value."to") AS t;
+    -- How many values are numbers is kept of amounts alone.
+    value := CASE WHEN d ->> 'kind' = 'events' AND NOT kept.events_split THEN kept.events
+      WHEN d ->> 'kind' = 'sum' AND d ->> 'property' = 'value' AND NOT kept.events_split THEN coalesce(kept.value_sum, 0)
+      WHEN d ->> 'kind' = 'sum' AND d ->> 'property' = 'amount' AND NOT kept.payments_split THEN coalesce(kept.amount, 0) END;
+    IF d ->> 'kind' = 'mean' THEN
+      answered := CASE WHEN coalesce(d ->> 'missing', 'skip') = 'skip' THEN d ->> 'property' = 'amount' AND NOT kept.payments_split
+                       WHEN d ->> 'property' = 'amount' THEN NOT kept.payments_split AND NOT kept.events_split
+                       ELSE d ->> 'property' = 'value' AND NOT kept.events_split END;
+      value := CASE WHEN answered THEN CASE d ->> 'property' WHEN 'amount' THEN coalesce(kept.amount, 0) ELSE coalesce(kept.value_sum, 0) END
+                 / nullif(CASE d ->> 'missing' WHEN 'zero' THEN kept.events ELSE kept.payments END, 0) END;
+    ELSE
+      answered := value IS NOT NULL;
+    END IF;
+    IF answered THEN
+      whole_from := NULL;
+      RETURN;
+    END IF;
+  END IF;
+  PERFORM tally.refuse_incomplete(whole_from);
+  exact := whole_from IS NULL;
   CASE d ->> 'kind'
     WHEN 'events', 'sum', 'mean' THEN
       SELECT CASE d ->> 'kind' WHEN 'sum' THEN coalesce(sum(t.number), 0) WHEN 'mean' THEN avg(t.number) ELSE count(*) END INTO value
@@ -248,9 +284,13 @@ BEGIN
                WHERE d -> 'outliers' ->> 'treat' IS DISTINCT FROM 'drop'
                   OR NOT coalesce(n.number < least_number, false) AND NOT coalesce(n.number > greatest_number, false)) AS t;
     WHEN 'units' THEN
-      SELECT count(*) INTO value FROM tally.did_at_least(d ->> 'event', 1, metric_value."from", metric_value."to", unit) AS u;
+      SELECT count(*) INTO value
+        FROM (SELECT FROM tally.events AS e
+               WHERE e.occurred_at >= metric_value."from" AND e.occurred_at < metric_value."to"
+                 AND (d ->> 'event' IS NULL OR e.name = d ->> 'event') AND (unit = 'account' OR e.user_id IS NOT NULL)
+               GROUP BY e.tenant_id, CASE unit WHEN 'user' THEN e.user_id ELSE e.account_id END) AS u;
     WHEN 'funnel' THEN
-      SELECT f.from_first INTO value
+      SELECT f.from_first, f.exact, f.whole_from INTO value, exact, whole_from
         FROM tally.funnel(d -> 'steps', (d ->> 'window')::interval, metric_value."from", metric_value."to", unit, coalesce((d -> 'strict')::boolean, false), d ->> 'hold', NULL,
                ARRAY(SELECT jsonb_array_elements_text(d -> 'exclude')), coalesce((d -> 'any_order')::boolean, false)) AS f ORDER BY f.step DESC LIMIT 1;
     WHEN 'activation' THEN
@@ -267,7 +307,7 @@ COMMENT ON FUNCTION tally.metric_value(text, timestamptz, timestamptz) IS 'a dec
 
 CREATE FUNCTION tally.metric_series(name text, "from" timestamptz, "to" timestamptz, grain text DEFAULT 'day',
     OUT period timestamptz, OUT value numeric, OUT exact boolean, OUT stderror float8, OUT as_of timestamptz,
-    OUT definition_hash text)
+    OUT definition_hash text, OUT complete boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -284,7 +324,8 @@ BEGIN
       HINT = 'choose a coarser grain or a shorter range';
   END IF;
   RETURN QUERY
-    SELECT p.start, v.value, v.exact, v.stderror, v.as_of, v.definition_hash
+    SELECT p.start, v.value, v.exact, v.stderror, v.as_of, v.definition_hash,
+           p.start >= metric_series."from" AND p.start + step <= least(metric_series."to", statement_timestamp()), v.whole_from
       FROM generate_series(date_trunc(metric_series.grain, metric_series."from"), metric_series."to" - interval '1 microsecond', step) AS p (start)
      CROSS JOIN LATERAL tally.metric_value(metric_series.name, greatest(p.start, metric_series."from"), least(p.start + step, metric_series."to")) AS v
      ORDER BY p.start;
@@ -294,7 +335,8 @@ COMMENT ON FUNCTION tally.metric_series(text, timestamptz, timestamptz, text) IS
   'a declared metric of each day, week or month (UTC) of a range, in the present scope; the first and last as far as the range reaches';
 
 CREATE FUNCTION tally.cohort_members(name text, "from" timestamptz, "to" timestamptz, OUT tenant_id text, OUT unit_id text,
-    OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz, OUT as_of timestamptz, OUT definition_hash text)
+    OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz, OUT as_of timestamptz, OUT definition_hash text,
+    OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -307,12 +349,22 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no cohort %s', coalesce(quote_ident(cohort_members.name), 'null')), HINT = 'tally.cohort lists the declared cohorts';
   END IF;
-  RETURN QUERY SELECT u.*, statement_timestamp(), cohort.definition_hash
+  RETURN QUERY SELECT u.tenant_id, u.unit_id, u.times, u.first_at, u.last_at, statement_timestamp(), cohort.definition_hash, u.exact, u.whole_from
     FROM tally.did_at_least(cohort.definition ->> 'event', (cohort.definition ->> 'at_least')::int8, cohort_members."from", cohort_members."to",
            coalesce(cohort.definition ->> 'unit', 'user')) AS u;
 END
 $$;
 COMMENT ON FUNCTION tally.cohort_members(text, timestamptz, timestamptz) IS 'the units in scope that belong to a declared cohort over a range';
+
+CREATE FUNCTION tally.cohort_lost_until(name text, "from" timestamptz, "to" timestamptz) RETURNS timestamptz
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT tally.lost_until(CASE WHEN c.definition ? 'event' THEN ARRAY[c.definition ->> 'event'] END, "from", "to")
+    FROM tally.cohort AS c WHERE c.cohort_name = name ORDER BY c.version DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION tally.cohort_lost_until(text, timestamptz, timestamptz) IS
+  'as tally.lost_until(), of the events that decide who belongs to a declared cohort over a range';
 
 CREATE FUNCTION tally.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, OUT tenant_id text, OUT unit_id text)
   RETURNS SETOF record
@@ -338,9 +390,9 @@ ALTER FUNCTION tally.define_cohort(text, jsonb) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
   tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
   tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
-  tally.cohort_units(text, timestamptz, timestamptz, text) FROM PUBLIC;
+  tally.cohort_units(text, timestamptz, timestamptz, text), tally.cohort_lost_until(text, timestamptz, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.check_definition(text, jsonb), tally.funnel_steps(jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
   tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
-  tally.cohort_units(text, timestamptz, timestamptz, text) TO tally_reader;
+  tally.cohort_units(text, timestamptz, timestamptz, text), tally.cohort_lost_until(text, timestamptz, timestamptz) TO tally_reader;

@@ -41,7 +41,7 @@ CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
-    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
+    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -56,10 +56,11 @@ DECLARE
   unit_id  text := CASE funnel.unit WHEN 'user' THEN 'e.user_id' ELSE 'e.account_id' END;
   excluded text;
   counts   int8[];
+  lost     timestamptz;
   -- The step whose event says which segment a unit belongs to.
   place    text := CASE funnel.attribution WHEN 'last_step' THEN 'cardinality(b.times)' ELSE '1' END;
 BEGIN
-  PERFORM tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
+  PERFORM tally.warn_unconfined(), tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
           tally.check_metric_unit(funnel.unit);
   IF funnel.strict AND funnel.any_order THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'an order can''t be both strict and any',
@@ -78,6 +79,9 @@ BEGIN
       MESSAGE = format('event %s is a step and excluded', quote_ident(excluded)),
       HINT = 'an excluded event ends the attempt, so it can''t be a step of it';
   END IF;
+  lost := tally.lost_until(CASE WHEN NOT funnel.strict THEN names || funnel.exclude END, funnel."from",
+                           CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END);
+  PERFORM tally.refuse_incomplete(lost);
   -- For each name of an event the steps that it fits, as bits; bit 31 excludes.
   SELECT string_agg(format('WHEN %L THEN %s', m.event_name, m.bits), ' ' ORDER BY m.first_step) INTO masks
     FROM (SELECT s.event_name, min(s.step) AS first_step, string_agg(
@@ -106,7 +110,7 @@ BEGIN
              coalesce(counts[3 * n - 2], 0) / nullif(counts[1], 0)::float8,
              coalesce(counts[3 * n - 2], 0) / nullif(counts[3 * greatest(n - 1, 1) - 2], 0)::float8,
              coalesce(counts[3 * greatest(n - 1, 1) - 2] - counts[3 * n - 2], 0),
-             nullif(counts[3 * n - 1], -1) / 1000000::float8, nullif(counts[3 * n], -1) / 1000000::float8
+             nullif(counts[3 * n - 1], -1) / 1000000::float8, nullif(counts[3 * n], -1) / 1000000::float8, lost IS NULL, lost
         FROM generate_series(1, number) AS n ORDER BY n;
     RETURN;
   END IF;
@@ -139,7 +143,7 @@ BEGIN
            c.units / nullif(first_value(c.units) OVER steps, 0)::float8,
            c.units / nullif(CASE c.step WHEN 1 THEN c.units ELSE lag(c.units) OVER steps END, 0)::float8,
            coalesce(lag(c.units) OVER steps - c.units, 0),
-           extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8
+           extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8, $8 IS NULL, $8
       FROM counted AS c WINDOW steps AS (PARTITION BY c.segment ORDER BY c.step) ORDER BY c.segment, c.step
     $query$,
     unit_id, masks,
@@ -162,7 +166,7 @@ BEGIN
     CASE WHEN funnel.any_order THEN '' ELSE ' & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END' END)
   USING funnel."window", funnel."from", funnel."to",
         CASE WHEN funnel.strict THEN 'strict_order' WHEN funnel.any_order THEN 'any_order' ELSE '' END, number, labels,
-        CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END;
+        CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END, lost;
 END
 $$;
 COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
@@ -172,7 +176,7 @@ CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
-    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8)
+    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp

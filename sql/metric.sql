@@ -3,7 +3,8 @@
 
 CREATE FUNCTION tally.retention(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
-    of_cohort text DEFAULT NULL, OUT cohort date, OUT period int4, OUT cohort_size int8, OUT retained int8, OUT rate float8)
+    of_cohort text DEFAULT NULL, OUT cohort date, OUT period int4, OUT cohort_size int8, OUT retained int8, OUT rate float8,
+    OUT complete boolean, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -16,8 +17,12 @@ DECLARE
   triangle int8[];
   roles    text;
   wanted   text;
+  -- The end of the last day that is over.
+  over     date := least((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC' + interval '1 day',
+                         statement_timestamp() AT TIME ZONE 'UTC')::date;
+  lost     timestamptz;
 BEGIN
-  PERFORM tally.check_metric_range(retention."from", retention."to"), tally.check_metric_grain(retention.grain),
+  PERFORM tally.warn_unconfined(), tally.check_metric_range(retention."from", retention."to"), tally.check_metric_grain(retention.grain),
           tally.check_metric_unit(retention.unit);
   IF retention.kind IS NULL OR retention.kind NOT IN ('first_time', 'rolling', 'bracketed') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -31,6 +36,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'brackets must be numbers of periods from 0, each greater than the one before',
       HINT = 'each number begins a bracket that the next one ends, such as ARRAY[0, 1, 7, 30]';
+  END IF;
+  IF retention.of_cohort IS NOT NULL THEN
+    lost := tally.cohort_lost_until(retention.of_cohort, retention."from", retention."to");
+    PERFORM tally.refuse_incomplete(lost);
   END IF;
   roles := CASE WHEN retention.start_event IS NULL THEN '1' ELSE format('CASE a.name WHEN %L THEN 1 ELSE 0 END', retention.start_event) END
     || ' | ' || CASE WHEN retention.return_event IS NULL THEN '2' ELSE format('CASE a.name WHEN %L THEN 2 ELSE 0 END', retention.return_event) END;
@@ -64,32 +73,40 @@ BEGIN
    USING retention.grain, (retention."from" AT TIME ZONE 'UTC')::date,
          ((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC')::date + 1, retention.kind, retention.brackets;
   RETURN QUERY
-    SELECT date '2000-01-01' + triangle[n]::int4, triangle[n + 1]::int4, triangle[n + 2], triangle[n + 3], triangle[n + 3] / triangle[n + 2]::float8
+    SELECT date '2000-01-01' + triangle[n]::int4, triangle[n + 1]::int4, triangle[n + 2], triangle[n + 3], triangle[n + 3] / triangle[n + 2]::float8,
+           -- Of a bracket the period that ends it; the last one has no end.
+           tally.period_start(retention.grain, tally.period_number(retention.grain, (date '2000-01-01' + triangle[n]::int4)::timestamptz)
+             + CASE WHEN retention.kind = 'bracketed'
+                    THEN least(coalesce((SELECT min(b) FROM unnest(retention.brackets) AS b WHERE b > triangle[n + 1]), triangle[n + 1]::int4 + 1), 5000)
+                    ELSE triangle[n + 1]::int4 + 1 END) <= over,
+           lost IS NULL, lost
       FROM generate_series(1, coalesce(cardinality(triangle), 0), 4) AS n;
 END
 $$;
 COMMENT ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text) IS
-  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, from the enriched layer; a null event is any event; of_cohort names a declared cohort, to whose members of the range it is confined';
+  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, and whether that one is over, from the enriched layer; a null event is any event; of_cohort names a declared cohort, to whose members of the range it is confined';
 
 CREATE FUNCTION tally.retention_curve(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
-    of_cohort text DEFAULT NULL, OUT period int4, OUT units int8, OUT retained int8, OUT rate float8)
+    of_cohort text DEFAULT NULL, OUT period int4, OUT units int8, OUT retained int8, OUT rate float8,
+    OUT complete boolean, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT r.period, sum(r.cohort_size)::pg_catalog.int8, sum(r.retained)::pg_catalog.int8,
-           sum(r.retained)::pg_catalog.float8 / sum(r.cohort_size)::pg_catalog.float8
+           sum(r.retained)::pg_catalog.float8 / sum(r.cohort_size)::pg_catalog.float8,
+           pg_catalog.bool_and(r.complete), pg_catalog.bool_and(r.exact), max(r.whole_from)
       FROM tally.retention(start_event, return_event, grain, "from", "to", unit, kind, brackets, of_cohort) AS r
      GROUP BY r.period ORDER BY r.period;
   END;
 COMMENT ON FUNCTION tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text) IS
-  'the triangle of tally.retention as one curve: each period over the cohorts old enough to have it';
+  'the triangle of tally.retention as one curve: each period over the cohorts old enough to have it; complete where it is for all of them';
 
 CREATE FUNCTION tally.activation(start_event text, activation_event text, "window" interval, "from" timestamptz,
     "to" timestamptz, unit text DEFAULT 'user', grain text DEFAULT 'month',
     OUT cohort date, OUT cohort_size int8, OUT activated int8, OUT rate float8, OUT median_seconds float8,
-    OUT p90_seconds float8)
+    OUT p90_seconds float8, OUT complete boolean)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -97,7 +114,7 @@ CREATE FUNCTION tally.activation(start_event text, activation_event text, "windo
 AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM tally.check_metric_window(activation."window"), tally.check_metric_range(activation."from", activation."to"),
+  PERFORM tally.warn_unconfined(), tally.check_metric_window(activation."window"), tally.check_metric_range(activation."from", activation."to"),
           tally.check_metric_unit(activation.unit), tally.check_metric_grain(activation.grain);
   IF activation.activation_event IS NULL OR activation.activation_event = activation.start_event THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -123,9 +140,11 @@ BEGIN
              percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.wait) AS waits
         FROM started AS s GROUP BY 1
     )
-    SELECT tally.period_start(activation.grain, c.number), c.size, c.activated, c.activated / c.size::float8,
-           extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8
-      FROM counted AS c ORDER BY c.number;
+    SELECT p.first_day, coalesce(c.size, 0), coalesce(c.activated, 0), c.activated / c.size::float8,
+           extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8,
+           p.whole AND p.ends + activation."window" <= statement_timestamp()
+      FROM tally.metric_periods(activation.grain, activation."from", activation."to") AS p
+      LEFT JOIN counted AS c ON c.number = p.number ORDER BY p.number;
 END
 $$;
 COMMENT ON FUNCTION tally.activation(text, text, interval, timestamptz, timestamptz, text, text) IS
@@ -135,19 +154,41 @@ CREATE FUNCTION tally.revenue("from" timestamptz, "to" timestamptz, grain text D
     amount_property text DEFAULT 'amount', currency_property text DEFAULT 'currency', event text DEFAULT NULL,
     OUT period date, OUT tenant_id text, OUT account_id text, OUT currency text, OUT amount numeric, OUT new numeric,
     OUT reactivation numeric, OUT expansion numeric, OUT contraction numeric, OUT churned numeric, OUT arpa numeric,
-    OUT cumulative numeric)
+    OUT cumulative numeric, OUT complete boolean, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
+DECLARE
+  lost timestamptz;
+  kept boolean := false;
+  -- Of the rollup whole days are read, and of the raw events what of a day is left.
+  rest timestamptz := date_trunc('day', revenue."to", 'UTC');
 BEGIN
-  PERFORM tally.check_metric_range(revenue."from", revenue."to"), tally.check_metric_grain(revenue.grain);
+  PERFORM tally.warn_unconfined(), tally.check_metric_range(revenue."from", revenue."to"), tally.check_metric_grain(revenue.grain);
   IF revenue.amount_property IS NULL OR revenue.currency_property IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'amount_property and currency_property must not be null',
       HINT = 'name the properties that hold the amount, a number, and the currency, a text';
+  END IF;
+  -- All that was ever paid matters, to what is new and to what has come together.
+  lost := tally.lost_until(CASE WHEN revenue.event IS NOT NULL THEN ARRAY[revenue.event] END, '-infinity', revenue."to");
+  IF lost IS NOT NULL THEN
+    kept := revenue.amount_property = 'amount' AND revenue.currency_property = 'currency'
+      AND NOT EXISTS (
+        SELECT FROM tally.raw_horizons() AS h JOIN tally.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
+         WHERE p.bucket < h.whole_from AND p.bucket >= rest AND p.first_at < revenue."to" AND p.last_at >= revenue."to"
+           AND (revenue.event IS NULL OR p.name = revenue.event))
+      AND NOT EXISTS (
+        SELECT FROM tally.raw_horizons() AS h JOIN tally.usage_day_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
+         WHERE u.bucket < h.payments_from AND u.first_at < revenue."to" AND (revenue.event IS NULL OR u.name = revenue.event));
+    IF kept THEN
+      lost := NULL;
+    ELSE
+      PERFORM tally.refuse_incomplete(lost);
+    END IF;
   END IF;
   RETURN QUERY
     WITH paid AS (
@@ -155,8 +196,21 @@ BEGIN
              tally.period_number(revenue.grain, e.occurred_at) AS number,
              sum(tally.property_number(e.properties, revenue.amount_property)) AS amount
         FROM tally.events AS e
-       WHERE e.occurred_at < revenue."to" AND (revenue.event IS NULL OR e.name = revenue.event)
+       WHERE NOT kept AND e.occurred_at < revenue."to" AND (revenue.event IS NULL OR e.name = revenue.event)
          AND tally.property_number(e.properties, revenue.amount_property) IS NOT NULL
+       GROUP BY 1, 2, 3, 4
+       UNION ALL
+      SELECT p.tenant_id, p.account_id, p.currency, tally.period_number(revenue.grain, p.bucket), sum(p.amount)
+        FROM tally.payment_part AS p LEFT JOIN tally.raw_horizons() AS h ON h.tenant_id COLLATE "C" = p.tenant_id
+       WHERE kept AND p.bucket < revenue."to" AND (p.bucket < rest OR p.bucket < h.whole_from) AND p.last_at < revenue."to"
+         AND (revenue.event IS NULL OR p.name = revenue.event)
+       GROUP BY 1, 2, 3, 4
+       UNION ALL
+      SELECT e.tenant_id, e.account_id, (e.properties ->> 'currency') COLLATE "C",
+             tally.period_number(revenue.grain, e.occurred_at), sum(tally.property_number(e.properties, 'amount'))
+        FROM tally.events AS e LEFT JOIN tally.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
+       WHERE kept AND e.occurred_at >= rest AND e.occurred_at < revenue."to" AND (h.whole_from IS NULL OR rest >= h.whole_from)
+         AND (revenue.event IS NULL OR e.name = revenue.event) AND tally.property_number(e.properties, 'amount') IS NOT NULL
        GROUP BY 1, 2, 3, 4
     ), filled AS (
       -- The period after a payment is there too, with 0 if nothing was paid: in it an account churns.
@@ -180,7 +234,9 @@ BEGIN
            CASE WHEN r.previous > 0 THEN greatest(r.paying - r.previous, 0) ELSE 0 END,
            CASE WHEN r.paying > 0 THEN greatest(r.previous - r.paying, 0) ELSE 0 END,
            CASE WHEN r.paying = 0 THEN r.previous ELSE 0 END,
-           r.arpa, r.cumulative
+           r.arpa, r.cumulative,
+           tally.period_start(revenue.grain, r.number + 1)::timestamp AT TIME ZONE 'UTC' <= least(revenue."to", statement_timestamp()),
+           lost IS NULL, lost
       FROM running AS r
      WHERE r.number BETWEEN tally.period_number(revenue.grain, revenue."from")
                         AND tally.period_number(revenue.grain, revenue."to" - interval '1 microsecond')
@@ -188,4 +244,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.revenue(timestamptz, timestamptz, text, text, text, text) IS
-  'revenue of each account in scope by currency and day, week or month (UTC), and what it moved by; arpa is the average over the paying accounts in scope';
+  'revenue of each account in scope by currency and day, week or month (UTC), and what it moved by; arpa is the average over the paying accounts in scope; of raw events that are gone the rollup payment has the properties amount and currency';

@@ -93,9 +93,35 @@ CREATE FUNCTION tally.period_start(grain text, number int4) RETURNS date
   END;
 COMMENT ON FUNCTION tally.period_start(text, int4) IS 'first day of the day, ISO week or month with this number';
 
+CREATE FUNCTION tally.metric_periods(grain text, "from" timestamptz, "to" timestamptz,
+    OUT number int4, OUT first_day date, OUT ends timestamptz, OUT whole boolean)
+  RETURNS SETOF record ROWS 50
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  -- No event is earlier.
+  first_number int4 := tally.period_number(grain, greatest("from", timestamptz '0001-01-01 00:00Z'));
+  last_number  int4 := tally.period_number(grain, "to" - interval '1 microsecond');
+BEGIN
+  IF last_number - first_number >= 100000 THEN
+    RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = 'the range has more than 100000 periods',
+      HINT = 'choose a coarser grain or a shorter range';
+  END IF;
+  RETURN QUERY
+    SELECT n, s.day, e.ends, s.day::timestamp AT TIME ZONE 'UTC' >= "from" AND e.ends <= "to"
+      FROM generate_series(first_number, last_number) AS n
+     CROSS JOIN LATERAL (SELECT tally.period_start(grain, n) AS day) AS s
+     CROSS JOIN LATERAL (SELECT tally.period_start(grain, n + 1)::timestamp AT TIME ZONE 'UTC' AS ends) AS e;
+END
+$$;
+COMMENT ON FUNCTION tally.metric_periods(text, timestamptz, timestamptz) IS
+  'the days, ISO weeks or months in UTC that a range touches: number, first day, end, and whether the range has all of it';
+
 REVOKE ALL ON FUNCTION tally.check_metric_range(timestamptz, timestamptz), tally.check_metric_unit(text),
   tally.check_metric_grain(text), tally.check_metric_window(interval), tally.period_number(text, timestamptz),
-  tally.period_start(text, int4) FROM PUBLIC;
+  tally.period_start(text, int4), tally.metric_periods(text, timestamptz, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.check_metric_range(timestamptz, timestamptz), tally.check_metric_unit(text),
   tally.check_metric_grain(text), tally.check_metric_window(interval), tally.period_number(text, timestamptz),
-  tally.period_start(text, int4) TO tally_owner, tally_reader;
+  tally.period_start(text, int4), tally.metric_periods(text, timestamptz, timestamptz) TO tally_owner, tally_reader;

@@ -61,8 +61,8 @@ ALTER TABLE tally.rollup OWNER TO tally_owner;
 ALTER TABLE tally.rollup_column OWNER TO tally_owner;
 REVOKE ALL ON tally.rollup, tally.rollup_column FROM PUBLIC;
 GRANT SELECT ON tally.rollup, tally.rollup_column TO tally_admin, tally_analyst, tally_auditor;
-SELECT pg_catalog.pg_extension_config_dump('tally.rollup', $$WHERE rollup_name NOT IN ('usage', 'user_activity', 'session')$$);
-SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', $$WHERE rollup_name NOT IN ('usage', 'user_activity', 'session')$$);
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup', $$WHERE rollup_name NOT IN ('usage', 'user_activity', 'session', 'payment')$$);
+SELECT pg_catalog.pg_extension_config_dump('tally.rollup_column', $$WHERE rollup_name NOT IN ('usage', 'user_activity', 'session', 'payment')$$);
 
 CREATE FUNCTION tally.property_number(properties jsonb, key text) RETURNS numeric
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_property_number';

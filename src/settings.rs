@@ -1,9 +1,10 @@
 //! The settings, in alphabetical order; the rest of the crate calls the accessors.
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 
 static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static INCOMPLETE: GucSetting<Incomplete> = GucSetting::<Incomplete>::new(Incomplete::Error);
 static INGEST_OPTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static PENDING_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(4096);
 static PROPERTIES_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
@@ -11,6 +12,16 @@ static SCOPE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(N
 static WORKER_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static WORKER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
 static WORKER_ROLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// What a metric does whose raw events are not whole. An error by default: a number that nobody knows to be too small does
+/// more harm than one that is missing.
+#[derive(Clone, Copy, PostgresGucEnum)]
+pub enum Incomplete {
+    #[name = c"error"]
+    Error,
+    #[name = c"mark"]
+    Mark,
+}
 
 /// Events that one ingest call may carry. 100,000 typical events are 25 MB of text, parsed in a tenth of a second.
 pub fn batch_max_events() -> usize {
@@ -72,6 +83,14 @@ pub fn define() {
         1,
         1_000_000,
         GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"tally.incomplete",
+        c"What a metric does where raw events that it needs are gone.",
+        c"error raises SQLSTATE 55T20; mark answers with exact = false, says from when on the events are whole, and warns.",
+        &INCOMPLETE,
+        GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(

@@ -63,6 +63,20 @@ pub fn session_is_superuser() -> bool {
     unsafe { pg_sys::superuser_arg(session_role()) }
 }
 
+/// Whether row security hides nothing from the role that statements run as: a superuser's, or one with BYPASSRLS.
+pub fn bypasses_row_security() -> bool {
+    // SAFETY: syscache look-ups.
+    unsafe { pg_sys::has_bypassrls_privilege(pg_sys::GetUserId()) }
+}
+
+/// Name of the role that statements run as.
+pub fn current_role_name() -> String {
+    // SAFETY: the role exists, or the look-up raises an error; the result is a palloc'd C string.
+    unsafe {
+        CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)).to_string_lossy().into_owned()
+    }
+}
+
 /// Whether the role that logged in has the privileges of a group role.
 pub fn session_is_member_of(role: &CStr) -> bool {
     // SAFETY: syscache look-ups of a constant name.
@@ -100,6 +114,9 @@ pub fn leftover() -> Option<&'static str> {
     }
     if is_changed(c"tally.ingest_options") {
         return Some("changed tally.ingest_options");
+    }
+    if is_changed(c"tally.incomplete") {
+        return Some("a changed tally.incomplete");
     }
     is_changed(c"role").then_some("a changed role")
 }

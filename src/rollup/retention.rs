@@ -133,6 +133,7 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
         }
         let mut done = Vec::new();
         let partitions = partitions_before(before);
+        record_losses(&partitions, before);
         for partition in &partitions {
             let name = quote(partition);
             if fate == Fate::Dropped {
@@ -168,6 +169,24 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
         }
         Ok(done)
     })
+}
+
+/// Notes whose raw events go with these months, since metrics of those tenants alone miss them; the row of the empty
+/// tenant says that it was noted.
+fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
+    if partitions.is_empty() {
+        return;
+    }
+    Spi::run_with_args(
+        "INSERT INTO tally.raw_loss AS l (tenant_id, whole_from) \
+         SELECT t.tenant_id, m.start FROM (SELECT date_trunc('month', $1, 'UTC') AS start) AS m, \
+           LATERAL (SELECT '' AS tenant_id UNION ALL SELECT t.tenant_id FROM tally.tenant AS t \
+                     WHERE EXISTS (SELECT FROM tally.events AS e WHERE e.tenant_id = t.tenant_id AND e.occurred_at < m.start)) AS t \
+         ORDER BY 1 ON CONFLICT (tenant_id) DO UPDATE SET whole_from = excluded.whole_from \
+          WHERE l.whole_from < excluded.whole_from",
+        &[before.into()],
+    )
+    .expect("an INSERT raises its own errors");
 }
 
 /// Whether a rollup has pending rows, of a tenant or of any, of a bucket that ends by a moment. One that goes on after it gets

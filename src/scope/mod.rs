@@ -15,6 +15,7 @@ use binding::{Binding, binding};
 pub use confine::install as confine;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::cell::Cell;
 use tally_core::token::TokenError;
 use tally_core::{id, scope_key};
 
@@ -162,10 +163,44 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
         return Err(ScopeError::Denied(session::session_role_name()));
     }
     session::set_scope(&wanted.key());
+    if matches!(wanted, Scope::Tenant { .. }) {
+        warn_unconfined();
+    }
     if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
         limit::apply(tenant)?;
     }
     Ok(())
+}
+
+thread_local! {
+    static WARNED: Cell<Option<(session::Statement, bool)>> = const { Cell::new(None) };
+}
+
+/// Warns, once a statement, whoever row security hides nothing from: outside the global scope its queries see more than
+/// the scope says.
+pub fn warn_unconfined() {
+    if !session::bypasses_row_security() {
+        return;
+    }
+    let scope = entered();
+    if scope == Some(Scope::Global) {
+        return;
+    }
+    let statement = (session::statement(), scope.is_some());
+    if WARNED.replace(Some(statement)) == Some(statement) {
+        return;
+    }
+    let role = session::current_role_name();
+    let seen = match scope {
+        Some(_) => "sees every tenant's rows, also in a tenant's scope",
+        None => "sees every tenant's rows",
+    };
+    pgrx::ereport!(
+        PgLogLevel::WARNING,
+        pgrx::PgSqlErrorCode::ERRCODE_WARNING,
+        format!("role \"{role}\" {seen}"),
+        "row security doesn't hold for superusers and roles with BYPASSRLS: use a role of your own"
+    );
 }
 
 #[pg_extern(sql = false)]

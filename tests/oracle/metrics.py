@@ -46,6 +46,16 @@ def following(grain, start):
     return start_of(grain, start + timedelta(days={"day": 1, "week": 7, "month": 31}[grain]))
 
 
+def periods(grain, span):
+    """Every period that the range touches, and whether the range has all of it."""
+    since, until = micros(span["from"]), micros(span["to"])
+    start = start_of(grain, day_of(since))
+    while micros(start.isoformat()) < until:
+        after = following(grain, start)
+        yield start, since <= micros(start.isoformat()) and micros(after.isoformat()) <= until
+        start = after
+
+
 def percentile(values, fraction):
     """The smallest value that this fraction of the values doesn't exceed."""
     values = sorted(values)
@@ -181,25 +191,29 @@ def retention(events, start_event, return_event, grain, unit="user", kind="first
         most = distance(grain, cohort, start_of(grain, last))
         if kind == "bracketed":
             ends = list(brackets[1:]) + [math.inf]
-            rows = [(b, lambda p, b=b, e=e: b <= p < e) for b, e in zip(brackets, ends) if b <= most]
+            rows = [(b, e if e < math.inf else b + 1, lambda p, b=b, e=e: b <= p < e) for b, e in zip(brackets, ends) if b <= most]
         elif kind == "rolling":
-            rows = [(n, lambda p, n=n: p >= n) for n in range(most + 1)]
+            rows = [(n, n + 1, lambda p, n=n: p >= n) for n in range(most + 1)]
         else:
-            rows = [(n, lambda p, n=n: p == n) for n in range(most + 1)]
-        for period, counts in rows:
+            rows = [(n, n + 1, lambda p, n=n: p == n) for n in range(most + 1)]
+        over = last + timedelta(days=1)
+        for period, end, counts in rows:
             retained = sum(any(counts(visit) for visit in visits) for visits in members)
+            # Over once so many periods have ended by the end of the last day.
+            complete = distance(grain, cohort, start_of(grain, over)) >= end
             yield dict(cohort=cohort.isoformat(), period=period, cohort_size=len(members), retained=retained,
-                       rate=retained / len(members))
+                       rate=retained / len(members), complete=complete)
 
 
 def retention_curve(events, *arguments, **named):
     """Each period over the cohorts that have it."""
-    totals = defaultdict(lambda: [0, 0])
+    totals = defaultdict(lambda: [0, 0, True])
     for row in retention(events, *arguments, **named):
         totals[row["period"]][0] += row["cohort_size"]
         totals[row["period"]][1] += row["retained"]
-    for period, (size, retained) in sorted(totals.items()):
-        yield dict(period=period, units=size, retained=retained, rate=retained / size)
+        totals[row["period"]][2] &= row["complete"]
+    for period, (size, retained, complete) in sorted(totals.items()):
+        yield dict(period=period, units=size, retained=retained, rate=retained / size, complete=complete)
 
 
 def activation(events, start_event, activation_event, window, unit="user", grain="month", **span):
@@ -210,11 +224,12 @@ def activation(events, start_event, activation_event, window, unit="user", grain
             reached = min((e["time"] for e in own if e["name"] == activation_event), default=math.inf)
             wait = max(reached - min(starts), 0)
             cohorts[start_of(grain, day_of(min(starts)))].append(wait if wait <= window_of(window) else None)
-    for cohort, waits in sorted(cohorts.items()):
+    for cohort, whole in periods(grain, span):
+        waits = cohorts[cohort]
         reached = [wait for wait in waits if wait is not None]
         yield dict(cohort=cohort.isoformat(), cohort_size=len(waits), activated=len(reached),
-                   rate=len(reached) / len(waits), median_seconds=percentile(reached, 0.5),
-                   p90_seconds=percentile(reached, 0.9))
+                   rate=ratio(len(reached), len(waits)), median_seconds=percentile(reached, 0.5),
+                   p90_seconds=percentile(reached, 0.9), complete=whole)
 
 
 GAP = 30 * 60 * SECOND
@@ -241,16 +256,17 @@ def all_sessions(events):
 
 
 def session_metrics(events, grain="day", **span):
-    periods = defaultdict(list)
+    begun = defaultdict(list)
     for _, _, _, _, times in all_sessions(events):
         if micros(span["from"]) <= times[0] < micros(span["to"]):
-            periods[start_of(grain, day_of(times[0]))].append(times)
-    for period, own in sorted(periods.items()):
+            begun[start_of(grain, day_of(times[0]))].append(times)
+    for period, whole in periods(grain, span):
+        own = begun[period]
         lengths = [times[-1] - times[0] for times in own]
         bounced = sum(len(times) == 1 for times in own)
-        yield dict(period=period.isoformat(), sessions=len(own), bounced=bounced, bounce_rate=bounced / len(own),
-                   events=sum(len(times) for times in own), mean_seconds=sum(lengths) / len(own) / SECOND,
-                   median_seconds=percentile(lengths, 0.5), p90_seconds=percentile(lengths, 0.9))
+        yield dict(period=period.isoformat(), sessions=len(own), bounced=bounced, bounce_rate=ratio(bounced, len(own)),
+                   events=sum(len(times) for times in own), mean_seconds=sum(lengths) / len(own) / SECOND if own else None,
+                   median_seconds=percentile(lengths, 0.5), p90_seconds=percentile(lengths, 0.9), complete=whole)
 
 
 def revenue(events, grain="month", amount_property="amount", currency_property="currency", event=None, **span):
@@ -280,7 +296,8 @@ def revenue(events, grain="month", amount_property="amount", currency_property="
                 row["contraction"] = previous - paying
             paid_now_or_before = period in book or any(following(grain, p) == period for p in book)
             if first <= period <= last and paid_now_or_before:
-                rows.append(dict(period=period.isoformat(), tenant_id=tenant, account_id=account, currency=currency,
+                complete = micros(following(grain, period).isoformat()) <= micros(span["to"])
+                rows.append(dict(complete=complete, period=period.isoformat(), tenant_id=tenant, account_id=account, currency=currency,
                                  amount=amount, arpa=None, cumulative=total, **row))
             period, previous, known = following(grain, period), paying, known or paying > 0
     for row in rows:
@@ -299,7 +316,8 @@ def active_users(events, days, unit="user"):
     for day in pd.date_range(first, end - pd.Timedelta(days=1)):
         count = lambda n: frame[(frame.day <= day) & (frame.day > day - pd.Timedelta(days=n))].unit.nunique()
         dau, wau, mau = count(1), count(7), count(30)
-        yield dict(day=day.date().isoformat(), dau=dau, wau=wau, mau=mau, stickiness=ratio(dau, mau))
+        yield dict(day=day.date().isoformat(), dau=dau, wau=wau, mau=mau, stickiness=ratio(dau, mau),
+                   complete=True)
 
 
 def did_at_least(events, event, n, unit="user", **span):
@@ -332,10 +350,39 @@ def account_health(events, account, as_of, zone="UTC"):
                users_before=people(before), active_days_30d=len({day_of(e["time"]) for e in recent}))
 
 
+def metric_value(events, definition, **span):
+    """A declared metric of the kinds that are sums; what the others are made of is above."""
+    own = [e for e in events if micros(span["from"]) <= e["time"] < micros(span["to"]) and definition.get("event") in (None, e["name"])]
+    if definition["kind"] == "events":
+        value = len(own)
+    elif definition["kind"] == "units":
+        value = len(by_unit(own, definition.get("unit", "user")))
+    elif definition["kind"] == "funnel":
+        steps = dict(definition, **span)
+        value = [row["from_first"] for row in funnel(events, **{k: v for k, v in steps.items() if k != "kind"})][-1]
+    else:
+        numbers = []
+        for e in own:
+            number = e["properties"].get(definition["property"])
+            if isinstance(number, (int, Decimal)) and not isinstance(number, bool):
+                numbers.append(number)
+            elif definition.get("missing") == "zero":
+                numbers.append(0)
+        bounds = definition.get("outliers", {})
+        least, greatest = bounds.get("least", -math.inf), bounds.get("greatest", math.inf)
+        if bounds.get("treat") == "drop":
+            numbers = [n for n in numbers if least <= n <= greatest]
+        elif bounds:
+            numbers = [min(max(n, least), greatest) for n in numbers]
+        value = sum(numbers) if definition["kind"] == "sum" else ratio(sum(numbers), len(numbers))
+    yield dict(value=value)
+
+
 def main():
     functions = dict(funnel=funnel, retention=retention, retention_curve=retention_curve, activation=activation,
                      revenue=revenue, session_metrics=session_metrics,
-                     active_users=active_users, did_at_least=did_at_least, account_health=account_health)
+                     active_users=active_users, did_at_least=did_at_least, account_health=account_health,
+                     metric_value=metric_value)
     events = []
     with open(sys.argv[1]) as lines:
         for line in lines:

@@ -67,14 +67,20 @@ fn a_declared_metric_gives_what_its_function_gives() {
             "trimmed",
             json!({"kind": "sum", "event": "paid", "property": "amount", "outliers": {"treat": "drop", "greatest": 9}}),
             "SELECT 0 + 3 + 6 + 9",
-            "leaving out what is below nothing or above 9",
+            "where it is a number, leaving out what is above 9",
         ),
         (
             "typical",
             json!({"kind": "mean", "event": "paid", "property": "amount", "missing": "zero",
                    "outliers": {"treat": "clamp", "least": 6, "greatest": 9}}),
             "SELECT (6 + 6 + 6 + 97 * 9) / 100.0",
-            "as 0 where it is not a number, no less than 6 and no more than 9",
+            "as 0 where it is not a number, each raised to 6 where it is less and lowered to 9 where it is more",
+        ),
+        (
+            "capped",
+            json!({"kind": "sum", "event": "paid", "property": "amount", "outliers": {"treat": "clamp", "greatest": 1}}),
+            "SELECT 99",
+            "where it is a number, each lowered to 1 where it is more",
         ),
         (
             "gifts",

@@ -165,7 +165,14 @@ const CASES: &[Case] = &[
                 "SELECT step, units, from_first FROM tally.funnel(ARRAY['a','b'], '1 hour', '2024-05-01Z', '2024-05-02Z')",
                 "1|0| 2|0|",
             ),
-            ("SELECT count(*) FROM tally.session_metrics('2024-05-01Z', '2024-05-03Z')", "0"),
+            (
+                "SELECT period, sessions, bounce_rate, complete FROM tally.session_metrics('2024-05-01Z', '2024-05-03Z')",
+                "2024-05-01|0||t 2024-05-02|0||t",
+            ),
+            (
+                "SELECT cohort, cohort_size, rate, complete FROM tally.activation('a', 'b', '1 day', '2024-05-01Z', '2024-06-02Z')",
+                "2024-05-01|0||t 2024-06-01|0||f",
+            ),
         ],
     },
     Case {
@@ -202,11 +209,11 @@ const CASES: &[Case] = &[
             ("SELECT events FROM tally.sessions", "2"),
             (
                 "SELECT period, sessions FROM tally.session_metrics('2024-01-01Z', '2024-03-01Z', 'month')",
-                "2024-01-01|1",
+                "2024-01-01|1 2024-02-01|0",
             ),
             (
                 "SELECT cohort, cohort_size FROM tally.activation('a', 'b', '1 hour', '2024-01-01Z', '2024-03-01Z')",
-                "2024-01-01|1",
+                "2024-01-01|1 2024-02-01|0",
             ),
         ],
     },

@@ -1,98 +1,17 @@
 //! Every metric against tests/oracle/metrics.py, which computes it a second time from its definition: on real input and
 //! on generated edges, as an operator, as a tenant's login and as an account's, in sessions of several time zones.
 
-use postgres::Client;
 use serde_json::{Map, Value, json};
-use std::path::Path;
-use std::process::Command;
-use tally_server_tests::{Database, git_events, ingest, json_array, seeded, skip};
+use tally_server_tests::{
+    Database, Reader, expected, git_events, ingest, json_array, oracle_is_there, readers, same, seeded,
+    take_marks,
+};
 use tally_workload::{Random, write_time};
 
 const DAY: i64 = 86_400_000_000;
 /// How often a user, and an account, has to have had event `a` in a range for the cohorts declared here.
 const OFTEN_USER: i64 = 3;
 const OFTEN_ACCOUNT: i64 = 60;
-
-/// One reader: what it may see, how it gets there, and its session's time zone.
-struct Reader {
-    scope: Value,
-    client: Client,
-    enter: &'static str,
-}
-
-/// An operator, a tenant's login and an account's.
-fn readers(database: &mut Database, tenant: &str, account: &str) -> Vec<Reader> {
-    let mut admin = database.superuser();
-    let operator = database.role("operator", &["tally_analyst"]);
-    let (whole, part) =
-        (database.role("tenant", &["tally_reader"]), database.role("account", &["tally_reader"]));
-    admin.execute("SELECT tally.bind_role($1::text::regrole, $2)", &[&whole, &tenant]).unwrap();
-    admin.execute("SELECT tally.bind_role($1::text::regrole, $2, $3)", &[&part, &tenant, &account]).unwrap();
-    let scopes = [
-        (operator, json!({}), "SELECT tally.enter_global()", "America/New_York"),
-        (whole, json!({"tenant_id": tenant}), "SELECT", "Australia/Lord_Howe"),
-        (part, json!({"tenant_id": tenant, "account_id": account}), "SELECT", "UTC"),
-    ];
-    scopes
-        .into_iter()
-        .map(|(role, scope, enter, zone)| {
-            let mut client = database.connect(&role);
-            client.batch_execute(&format!("SET timezone = '{zone}'")).unwrap();
-            Reader { scope, client, enter }
-        })
-        .collect()
-}
-
-fn literal(name: &str, value: &Value) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    match value {
-        Value::String(text) => quoted(text),
-        Value::Array(_) if name == "steps" => quoted(&value.to_string()) + "::jsonb",
-        Value::Array(items) => {
-            let items: Vec<&str> = items.iter().map(|item| item.as_str().expect("a list of texts")).collect();
-            quoted(&format!("{{{}}}", items.join(",")))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// The rows that a metric's function returns, as the oracle prints them.
-fn ask(reader: &mut Reader, function: &str, arguments: &Map<String, Value>) -> Vec<Value> {
-    let list: Vec<String> = arguments
-        .iter()
-        .map(|(name, value)| match name.as_str() {
-            // The oracle is told who belongs to it, the function its name.
-            "members" => format!("of_cohort => 'often_{}'", arguments["unit"].as_str().unwrap()),
-            _ => format!("\"{name}\" => {}", literal(name, value)),
-        })
-        .collect();
-    let columns = match function {
-        "did_at_least" => {
-            "tenant_id, unit_id, times, (extract(epoch FROM first_at) * 1000000)::int8 AS first_at,
-                           (extract(epoch FROM last_at) * 1000000)::int8 AS last_at"
-        }
-        _ => "*",
-    };
-    let query = format!(
-        "SELECT coalesce(json_agg(to_jsonb(r)), '[]')::text FROM (SELECT {columns} FROM tally.{function}({})) AS r",
-        list.join(", ")
-    );
-    let mut transaction = reader.client.transaction().unwrap();
-    transaction.batch_execute(reader.enter).unwrap();
-    let row = transaction.query_one(&query, &[]).unwrap_or_else(|problem| panic!("{query}: {problem:?}"));
-    serde_json::from_str(row.get(0)).unwrap()
-}
-
-fn same(seen: &Value, expected: &Value) -> bool {
-    match (seen, expected) {
-        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
-        }
-        _ => seen == expected,
-    }
-}
 
 /// Asks every question in every scope, of the database and of the oracle; returns how many rows agreed.
 fn compare(
@@ -101,31 +20,29 @@ fn compare(
     readers: &mut [Reader],
     questions: &[(&str, Value)],
 ) -> usize {
-    let folder = std::env::temp_dir().join(database.name());
-    std::fs::create_dir_all(&folder).unwrap();
-    let (events, asked) = (folder.join("events"), folder.join("questions"));
-    std::fs::write(&events, lines.join("\n")).unwrap();
-    let all: Vec<String> = readers
+    let all: Vec<Value> = readers
         .iter()
         .flat_map(|reader| {
             questions.iter().map(|(function, arguments)| {
-                json!({"scope": reader.scope, "function": function, "arguments": arguments}).to_string()
+                json!({"scope": reader.scope, "function": function, "arguments": arguments})
             })
         })
         .collect();
-    std::fs::write(&asked, all.join("\n")).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../oracle/metrics.py");
-    let output = Command::new("/usr/bin/python3").arg(script).args([&events, &asked]).output().unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
-    assert!(output.status.success(), "the oracle failed: {}", String::from_utf8_lossy(&output.stderr));
-    let output = String::from_utf8(output.stdout).unwrap();
-    let mut answers = output.lines();
+    let mut answers = expected(database.name(), lines, &all).into_iter();
     let mut rows = 0;
     for reader in readers {
         for (function, arguments) in questions {
-            let expected: Vec<Value> =
-                serde_json::from_str(answers.next().expect("an answer a question")).unwrap();
-            let seen = ask(reader, function, arguments.as_object().unwrap());
+            let expected = answers.next().expect("an answer a question");
+            let mut seen = reader
+                .ask(function, arguments.as_object().unwrap())
+                .unwrap_or_else(|problem| panic!("{function}({arguments}): {problem:?}"));
+            // Nothing is gone here; what is then, whole_ranges.rs shows.
+            for marks in take_marks(&mut seen) {
+                assert!(
+                    matches!(marks, (None, None) | (Some(Value::Bool(true)), Some(Value::Null))),
+                    "{marks:?}"
+                );
+            }
             let scope = &reader.scope;
             for (seen, expected) in seen.iter().zip(&expected) {
                 assert!(
@@ -139,15 +56,6 @@ fn compare(
     }
     println!("{rows} rows compared");
     rows
-}
-
-fn oracle_is_there() -> bool {
-    let found = Command::new("/usr/bin/python3").args(["-c", "import pandas"]).output();
-    let there = found.is_ok_and(|output| output.status.success());
-    if !there {
-        skip("python3-pandas is not installed (make setup-tests)");
-    }
-    there
 }
 
 #[test]
