@@ -174,7 +174,8 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
 /// Notes whose raw events go with these months, since metrics of those tenants alone miss them; the row of the empty
 /// tenant says that it was noted.
 fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
-    if partitions.is_empty() {
+    // A database that isn't updated yet has no such table; its update takes every tenant for one that has lost some.
+    if partitions.is_empty() || session::relation(c"raw_loss") == pg_sys::Oid::INVALID {
         return;
     }
     Spi::run_with_args(
