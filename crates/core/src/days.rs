@@ -1,11 +1,15 @@
 //! Sets of days, compressed: the days on which something was active. Merging is union: associative, commutative,
 //! idempotent. Equal sets have equal bytes; docs/formats.md has the layout.
 
+use crate::stored::{self, StateError};
 use crate::varint;
 
 /// First byte of the stored form, and what follows the first day: gaps between days, or a bit for each day.
-const GAPS: u8 = 0x10;
-const BITS: u8 = 0x11;
+const GAPS: u8 = 0x16;
+const BITS: u8 = 0x17;
+/// The same in version 1, which had no checksum.
+const GAPS_WITHOUT_CHECKSUM: u8 = 0x10;
+const BITS_WITHOUT_CHECKSUM: u8 = 0x11;
 /// Microseconds.
 const DAY: i64 = 86_400_000_000;
 
@@ -78,6 +82,7 @@ impl Days {
                 bytes[start + place / 8] |= 1 << (place % 8);
             }
         }
+        stored::seal(&mut bytes);
         Some(bytes)
     }
 }
@@ -91,9 +96,18 @@ pub struct DaysRef<'a> {
 }
 
 impl<'a> DaysRef<'a> {
-    /// Checks every byte; `None` of what no set is stored as.
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (&form, mut rest) = bytes.split_first()?;
+    /// Checks every byte.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, StateError> {
+        let (form, bytes) = match bytes.first() {
+            Some(&form @ (GAPS | BITS)) => (form, stored::open(bytes).ok_or(StateError::Checksum)?),
+            Some(&GAPS_WITHOUT_CHECKSUM) => (GAPS, bytes),
+            Some(&BITS_WITHOUT_CHECKSUM) => (BITS, bytes),
+            _ => return Err(StateError::Malformed),
+        };
+        bytes.split_first().and_then(|(_, rest)| Self::parse_form(form, rest)).ok_or(StateError::Malformed)
+    }
+
+    fn parse_form(form: u8, mut rest: &'a [u8]) -> Option<Self> {
         let first = varint::unfold_sign(varint::read(&mut rest)?);
         let days = DaysRef { first: i32::try_from(first).ok()?, form, rest };
         let valid = match form {
@@ -198,6 +212,40 @@ mod tests {
         set
     }
 
+    fn sealed(bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        stored::seal(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn sets_without_a_checksum_are_read_for_ever() {
+        assert_eq!(list(&[0x10, 0xF2, 0x89, 0x01, 0]), [8825, 8826]);
+        assert_eq!(list(&[0x11, 1, 0b0000_0111, 1]), [-1, 0, 1, 7]);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_changed_byte_is_found() {
+        let sets = [set([0]), set([8825, 8826, 9000]), set(0..366), set((0..300).map(|n| n * n))];
+        for bytes in sets.iter().filter_map(Days::to_bytes) {
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(DaysRef::parse(&flipped).is_err(), "bit {bit} of {bytes:?}");
+            }
+            for place in 1..bytes.len() {
+                for change in 1..=u8::MAX {
+                    let mut changed = bytes.clone();
+                    changed[place] ^= change;
+                    assert_eq!(DaysRef::parse(&changed).unwrap_err(), StateError::Checksum);
+                }
+            }
+            for end in 0..bytes.len() {
+                assert!(DaysRef::parse(&bytes[..end]).is_err());
+            }
+        }
+    }
+
     fn list(bytes: &[u8]) -> Vec<i32> {
         let mut days = Vec::new();
         DaysRef::parse(bytes).expect("a stored set").each(|day| days.push(day));
@@ -207,10 +255,11 @@ mod tests {
     #[test]
     fn bytes_stay_what_they_are() {
         assert_eq!(set([]).to_bytes(), None);
-        assert_eq!(set([0]).to_bytes(), Some(vec![0x10, 0]));
-        assert_eq!(set([8826, 8825, 8826]).to_bytes(), Some(vec![0x10, 0xF2, 0x89, 0x01, 0]));
-        assert_eq!(set([-1, 0, 1, 7]).to_bytes(), Some(vec![0x11, 1, 0b0000_0111, 1]));
-        assert_eq!(set(0..366).to_bytes().unwrap().len(), 2 + 46, "a leap year, every day");
+        assert_eq!(set([0]).to_bytes(), Some(sealed(&[0x16, 0])));
+        assert_eq!(set([8826, 8825, 8826]).to_bytes(), Some(sealed(&[0x16, 0xF2, 0x89, 0x01, 0])));
+        assert_eq!(set([0]).to_bytes().unwrap(), [0x16, 0, 0x28, 0xA7, 0x41, 0x5D]);
+        assert_eq!(set([-1, 0, 1, 7]).to_bytes(), Some(sealed(&[0x17, 1, 0b0000_0111, 1])));
+        assert_eq!(set(0..366).to_bytes().unwrap().len(), 2 + 46 + 4, "a leap year, every day");
         assert_eq!((day_of(-1), day_of(0), day_of(DAY - 1), day_of(DAY)), (-1, 0, 0, 1));
     }
 
@@ -227,7 +276,11 @@ mod tests {
             &[0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01],
             &[0x10, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01],
         ] {
-            assert!(DaysRef::parse(bytes).is_none(), "{bytes:?}");
+            assert!(DaysRef::parse(bytes).is_err(), "{bytes:?}");
+            if bytes.len() > 1 {
+                let newest = sealed(&[&[bytes[0] + 6], &bytes[1..]].concat());
+                assert_eq!(DaysRef::parse(&newest).unwrap_err(), StateError::Malformed, "{bytes:?}");
+            }
         }
     }
 
@@ -271,9 +324,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, form in 0x10_u8..0x12) {
-            for bytes in [bytes.clone(), [&[form], &bytes[..]].concat()] {
-                let Some(days) = DaysRef::parse(&bytes) else { continue };
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, form in prop::sample::select(vec![0x10_u8, 0x11, 0x16, 0x17])) {
+            let behind = [&[form], &bytes[..]].concat();
+            for bytes in [bytes.clone(), sealed(&behind), behind] {
+                let Ok(days) = DaysRef::parse(&bytes) else { continue };
                 let mut last = None;
                 days.each(|day| {
                     assert!(last.is_none_or(|last| last < day));

@@ -14,6 +14,7 @@ pub mod numeric;
 pub mod retention;
 pub mod scope_key;
 pub mod session;
+pub mod stored;
 pub mod tdigest;
 pub mod token;
 pub mod token_bucket;

@@ -3,13 +3,16 @@
 //! in one list would: late ones lengthen a window, or join two. Counts add up, so each event goes in once.
 //! docs/formats.md has the layout.
 
+use crate::stored::{self, StateError};
 use crate::varint;
 
 /// The longest that two successive events of one session can be apart: 30 minutes, in microseconds. Web analytics has used
 /// this value since the first log analysers; both ends belong to it.
 pub const GAP: i64 = 30 * 60 * 1_000_000;
 /// First byte of the stored form.
-const VERSION: u8 = 0x20;
+const VERSION: u8 = 0x23;
+/// The same in version 1, which had no checksum.
+const VERSION_WITHOUT_CHECKSUM: u8 = 0x20;
 
 /// A session: the times of its first and last event in microseconds since 2000, and how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,7 @@ impl Windows {
             varint::write(window.events, &mut bytes);
             before = window.last;
         }
+        stored::seal(&mut bytes);
         Some(bytes)
     }
 }
@@ -86,9 +90,17 @@ pub struct WindowsRef<'a> {
 }
 
 impl<'a> WindowsRef<'a> {
-    /// Checks every byte; `None` of what no set is stored as.
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (&version, mut rest) = bytes.split_first()?;
+    /// Checks every byte.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, StateError> {
+        let bytes = match bytes.first() {
+            Some(&VERSION) => stored::open(bytes).ok_or(StateError::Checksum)?,
+            Some(&VERSION_WITHOUT_CHECKSUM) => bytes,
+            _ => return Err(StateError::Malformed),
+        };
+        bytes.split_first().and_then(|(_, rest)| Self::parse_windows(rest)).ok_or(StateError::Malformed)
+    }
+
+    fn parse_windows(mut rest: &'a [u8]) -> Option<Self> {
         let first = varint::unfold_sign(varint::read(&mut rest)?);
         let windows = WindowsRef { first, rest };
         let mut start = first;
@@ -98,7 +110,7 @@ impl<'a> WindowsRef<'a> {
                 return None;
             }
             if rest.is_empty() {
-                return (version == VERSION).then_some(windows);
+                return Some(windows);
             }
             start = next(window.last, &mut rest)?;
         }
@@ -150,6 +162,37 @@ mod tests {
         windows
     }
 
+    fn sealed(bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        stored::seal(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn every_flipped_bit_and_changed_byte_is_found() {
+        for bytes in
+            [of(&[1]), of(&[0, 5, GAP + 6, 9 * GAP]), of(&[-9_000_000_000_000_000, 9_000_000_000_000_000])]
+                .iter()
+                .filter_map(Windows::to_bytes)
+        {
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(WindowsRef::parse(&flipped).is_err(), "bit {bit} of {bytes:?}");
+            }
+            for place in 1..bytes.len() {
+                for change in 1..=u8::MAX {
+                    let mut changed = bytes.clone();
+                    changed[place] ^= change;
+                    assert_eq!(WindowsRef::parse(&changed).unwrap_err(), StateError::Checksum);
+                }
+            }
+            for end in 0..bytes.len() {
+                assert!(WindowsRef::parse(&bytes[..end]).is_err());
+            }
+        }
+    }
+
     fn list(bytes: &[u8]) -> Vec<Window> {
         let mut windows = Vec::new();
         WindowsRef::parse(bytes).expect("stored windows").each(|window| windows.push(window));
@@ -167,10 +210,19 @@ mod tests {
     #[test]
     fn bytes_stay_what_they_are() {
         assert_eq!(of(&[]).to_bytes(), None);
-        assert_eq!(of(&[1, 1]).to_bytes(), Some(vec![0x20, 2, 0, 2]));
-        assert_eq!(of(&[0, 5, GAP + 6]).to_bytes(), Some(vec![0x20, 0, 5, 2, 0, 0, 1]));
+        assert_eq!(of(&[1, 1]).to_bytes(), Some(sealed(&[0x23, 2, 0, 2])));
+        assert_eq!(of(&[0, 5, GAP + 6]).to_bytes(), Some(sealed(&[0x23, 0, 5, 2, 0, 0, 1])));
+        assert_eq!(
+            list(&[0x20, 0, 5, 2, 0, 0, 1]),
+            of(&[0, 5, GAP + 6]).as_slice(),
+            "version 1 is read for ever"
+        );
         for bytes in [&[][..], &[0x20], &[0x20, 0], &[0x20, 0, 0, 0], &[0x21, 0, 0, 1], &[0x20, 0, 0, 1, 0]] {
-            assert!(WindowsRef::parse(bytes).is_none(), "{bytes:?}");
+            assert!(WindowsRef::parse(bytes).is_err(), "{bytes:?}");
+            if bytes.len() > 1 {
+                let newest = sealed(&[&[bytes[0] + 3], &bytes[1..]].concat());
+                assert_eq!(WindowsRef::parse(&newest).unwrap_err(), StateError::Malformed, "{bytes:?}");
+            }
         }
     }
 
@@ -201,8 +253,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            for bytes in [bytes.clone(), [&[VERSION], &bytes[..]].concat()] {
-                let Some(windows) = WindowsRef::parse(&bytes) else { continue };
+            let behind = sealed(&[&[VERSION], &bytes[..]].concat());
+            for bytes in [bytes.clone(), behind] {
+                let Ok(windows) = WindowsRef::parse(&bytes) else { continue };
                 let mut again = Windows::default();
                 again.merge(&windows);
                 prop_assert_eq!(again.to_bytes(), Some(bytes));

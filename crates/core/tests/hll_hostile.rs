@@ -1,7 +1,18 @@
 //! Stored and foreign bytes that someone made up: never a panic, never more than the caps.
 
 use proptest::prelude::*;
-use tally_core::hll::{Hll, HllRef, Keying, MAX_STORED_BYTES, ValueHasher};
+use tally_core::hll::{Hll, HllError, HllRef, Keying, MAX_STORED_BYTES, ValueHasher};
+use tally_core::stored::{self, CHECKSUM};
+
+/// The first byte of version 1, which had no checksum.
+const OLD: u8 = 0xb1;
+
+/// Bytes whose checksum someone has made up as well.
+fn resealed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes[..bytes.len() - CHECKSUM].to_vec();
+    stored::seal(&mut bytes);
+    bytes
+}
 
 fn sketch_of(lgk: u8, keying: Keying, values: std::ops::Range<i64>) -> Hll {
     let mut sketch = Hll::new(lgk, keying).unwrap();
@@ -13,7 +24,11 @@ fn sketch_of(lgk: u8, keying: Keying, values: std::ops::Range<i64>) -> Hll {
 fn use_stored(bytes: &[u8]) -> bool {
     let Ok(parsed) = HllRef::parse(bytes) else { return false };
     let sketch = Hll::try_from(&parsed).unwrap();
-    assert_eq!(sketch.to_bytes(), bytes);
+    let newest = sketch.to_bytes();
+    match bytes[0] {
+        OLD => assert_eq!(newest[1..newest.len() - CHECKSUM], bytes[1..]),
+        _ => assert_eq!(newest, bytes),
+    }
     assert!(sketch.estimate().is_finite() && sketch.estimate() >= 0.0);
     let bounds = sketch.bounds(3).unwrap();
     assert!(bounds.lower <= bounds.estimate && bounds.estimate <= bounds.upper);
@@ -42,21 +57,42 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn every_flipped_bit_changed_byte_and_truncation_is_found() {
+    for seed in seeds() {
+        for end in 0..seed.len() {
+            assert!(!use_stored(&seed[..end]));
+        }
+        for bit in 0..seed.len() * 8 {
+            let mut flipped = seed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!use_stored(&flipped), "bit {bit} of {seed:?}");
+        }
+        for place in 1..seed.len().min(300) {
+            for change in [0x03, 0x30, 0x55, 0xaa, 0xff] {
+                let mut changed = seed.clone();
+                changed[place] ^= change;
+                assert_eq!(HllRef::parse(&changed).unwrap_err(), HllError::Checksum);
+            }
+        }
+    }
+}
+
+#[test]
 fn every_truncation_and_bit_flip_of_stored_bytes_is_survived() {
     let mut refused = 0;
     for seed in seeds() {
         assert!(use_stored(&seed));
-        for end in 0..seed.len() {
-            refused += u32::from(!use_stored(&seed[..end]));
+        for end in CHECKSUM..seed.len() {
+            refused += u32::from(!use_stored(&resealed(&seed[..end])));
         }
         let mut flipped = seed;
         for bit in 0..flipped.len() * 8 {
             flipped[bit / 8] ^= 1 << (bit % 8);
-            refused += u32::from(!use_stored(&flipped));
+            refused += u32::from(!use_stored(&resealed(&flipped)));
             flipped[bit / 8] ^= 1 << (bit % 8);
         }
         flipped.push(0);
-        refused += u32::from(!use_stored(&flipped));
+        refused += u32::from(!use_stored(&resealed(&flipped)));
     }
     assert!(refused > 1_000, "the validator refuses: {refused}");
 }
@@ -95,7 +131,9 @@ proptest! {
         lgk in 4_u8..=14,
         base in 0_u8..=64,
     ) {
-        bytes[..4].copy_from_slice(&[0xb1, u8::from(keyed) | (u8::from(dense) << 1), lgk, base]);
+        bytes[..4].copy_from_slice(&[0xb2, u8::from(keyed) | (u8::from(dense) << 1), lgk, base]);
+        use_stored(&resealed(&bytes));
+        bytes[0] = OLD;
         use_stored(&bytes);
     }
 
@@ -110,12 +148,13 @@ proptest! {
             bytes[at] = *value;
         }
         use_stored(&bytes);
+        use_stored(&resealed(&bytes));
     }
 }
 
 #[test]
 fn longer_than_the_cap_is_refused() {
-    assert!(HllRef::parse(&vec![0xb1; MAX_STORED_BYTES + 1]).is_err());
+    assert!(HllRef::parse(&vec![OLD; MAX_STORED_BYTES + 1]).is_err());
     assert!(Hll::from_datasketches(&vec![2; 1 << 20]).is_err());
 }
 

@@ -1,6 +1,7 @@
 //! The percentile sketch against sorted values, and its merge laws.
 
 use proptest::prelude::*;
+use tally_core::stored::{self, CHECKSUM};
 use tally_core::tdigest::{MAX_COUNT, Summary, TDigest, TDigestError};
 
 fn digest_of(compression: u16, values: &[f64]) -> Summary {
@@ -93,7 +94,8 @@ fn an_empty_digest_answers_nothing() {
         (empty.quantile(0.5), empty.rank(1.0), empty.trimmed_mean(0.0, 1.0)),
         (Ok(None), Ok(None), Ok(None))
     );
-    assert_eq!(empty.to_bytes(), [0xd1, 0, 100, 0]);
+    assert_eq!(empty.to_bytes().len(), 8);
+    assert_eq!(Summary::parse(&[0xd1, 0, 100, 0]), Ok(empty.clone()), "version 1");
     assert_eq!(Summary::parse(&empty.to_bytes()).unwrap(), empty);
 }
 
@@ -119,9 +121,11 @@ fn bad_input_is_refused_with_its_own_state() {
 #[test]
 fn counts_do_not_overflow() {
     let mut stored = digest_of(100, &[1.0, 1.0]).to_bytes();
-    stored.pop();
+    // In place of a weight of one byte, and the checksum behind it.
+    stored.truncate(stored.len() - 1 - CHECKSUM);
     stored[1] = 8 << 4;
     stored.extend([0xff; 8]);
+    stored::seal(&mut stored);
     let huge = Summary::parse(&stored).unwrap();
     assert_eq!(huge.num_vals(), MAX_COUNT);
     assert_eq!((huge.quantile(0.5), huge.rank(1.0)), (Ok(Some(1.0)), Ok(Some(1.0))));
@@ -169,24 +173,31 @@ fn bytes_are_golden() {
         |digest: Summary| digest.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(
         hex(digest_of(100, &[2.5, -1.0])),
-        "d1006400000000000000f83f0200000000000000f0bf0000000000000440"
+        "d2006400000000000000f83f0200000000000000f0bf00000000000004405cb438a3"
     );
-    assert_eq!(
-        hex(digest_of(300, &[1.0; 200])),
-        "d1202c0100000000000069400100000000000000f03f9101"[..].to_owned()
-    );
+    assert_eq!(hex(digest_of(300, &[1.0; 200])), "d2202c0100000000000069400100000000000000f03f9101624c192c");
     let many = digest_of(10, &(0..100).map(f64::from).collect::<Vec<_>>());
     assert_eq!(
-        hex(many),
+        hex(many.clone()),
         concat!(
-            "d1100a00",
+            "d2100a00",
             "000000000056b340",
             "0800",
             "0000000000000000000000000000f03f00000000000018400000000000003e40",
             "0000000000205140000000000020574000000000008058400000000000c05840",
-            "0303124e4c140303"
+            "0303124e4c140303",
+            "ad730019"
         )
     );
+    // Version 1, which has no checksum, is read for ever, and renewed.
+    for digest in [digest_of(100, &[2.5, -1.0]), many] {
+        let new = digest.to_bytes();
+        let mut old = new[..new.len() - CHECKSUM].to_vec();
+        old[0] = 0xd1;
+        assert_eq!(Summary::parse(&old), Ok(digest));
+        assert_eq!(tally_core::tdigest::renew(&old).unwrap(), new);
+        assert_eq!(tally_core::tdigest::renew(&new).unwrap(), new);
+    }
 }
 
 fn values() -> impl Strategy<Value = Vec<f64>> {

@@ -1,7 +1,18 @@
 //! Stored bytes that someone made up: never a panic, never more than the caps.
 
 use proptest::prelude::*;
-use tally_core::tdigest::{MAX_STORED_BYTES, Summary, TDigest};
+use tally_core::stored::{self, CHECKSUM};
+use tally_core::tdigest::{MAX_STORED_BYTES, Summary, TDigest, TDigestError};
+
+/// The first byte of version 1, which had no checksum.
+const OLD: u8 = 0xd1;
+
+/// Bytes whose checksum someone has made up as well.
+fn resealed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes[..bytes.len() - CHECKSUM].to_vec();
+    stored::seal(&mut bytes);
+    bytes
+}
 
 fn digest_of(compression: u16, n: u32) -> Summary {
     let mut digest = TDigest::new(compression).unwrap();
@@ -19,7 +30,11 @@ fn use_stored(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(merged, parsed.compression() == 100);
-    assert_eq!(parsed.to_bytes(), bytes);
+    let newest = parsed.to_bytes();
+    match bytes[0] {
+        OLD => assert_eq!(newest[1..newest.len() - CHECKSUM], bytes[1..]),
+        _ => assert_eq!(newest, bytes),
+    }
     assert!(parsed.num_centroids() <= usize::from(parsed.compression()));
     let mut last = f64::NEG_INFINITY;
     for q in [0.0, 0.01, 0.25, 0.5, 0.99, 1.0] {
@@ -41,35 +56,59 @@ fn use_stored(bytes: &[u8]) -> bool {
     true
 }
 
+const SEEDS: [(u16, u32); 7] =
+    [(100, 0), (100, 1), (10, 9), (100, 100), (10, 500), (100, 3_000), (20, 100_000)];
+
+#[test]
+fn every_flipped_bit_changed_byte_and_truncation_is_found() {
+    for (compression, n) in SEEDS {
+        let seed = digest_of(compression, n).to_bytes();
+        for end in 0..seed.len() {
+            assert!(!use_stored(&seed[..end]));
+        }
+        for bit in 0..seed.len() * 8 {
+            let mut flipped = seed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!use_stored(&flipped), "bit {bit} of {seed:?}");
+        }
+        for place in 1..seed.len() {
+            for change in [0x03, 0x30, 0x55, 0xaa, 0xff] {
+                let mut changed = seed.clone();
+                changed[place] ^= change;
+                assert_eq!(Summary::parse(&changed).unwrap_err(), TDigestError::Checksum);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_truncation_and_bit_flip_is_survived() {
     let mut refused = 0;
-    for (compression, n) in [(100, 0), (100, 1), (10, 9), (100, 100), (10, 500), (100, 3_000), (20, 100_000)]
-    {
+    for (compression, n) in SEEDS {
         let mut bytes = digest_of(compression, n).to_bytes();
         assert!(use_stored(&bytes));
-        for end in 0..bytes.len() {
-            refused += u32::from(!use_stored(&bytes[..end]));
+        for end in CHECKSUM..bytes.len() {
+            refused += u32::from(!use_stored(&resealed(&bytes[..end])));
         }
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            refused += u32::from(!use_stored(&bytes));
+            refused += u32::from(!use_stored(&resealed(&bytes)));
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         bytes.push(0);
-        assert!(!use_stored(&bytes));
+        assert!(!use_stored(&resealed(&bytes)));
     }
     assert!(refused > 1_000, "the validator refuses: {refused}");
 }
 
 #[test]
 fn longer_than_the_cap_is_refused() {
-    assert!(Summary::parse(&vec![0xd1; MAX_STORED_BYTES + 1]).is_err());
+    assert!(Summary::parse(&vec![OLD; MAX_STORED_BYTES + 1]).is_err());
 }
 
 #[test]
 fn a_huge_number_of_centroids_is_refused_before_anything_is_reserved() {
-    let mut bytes = vec![0xd1, 0, 0xe8, 3];
+    let mut bytes = vec![OLD, 0, 0xe8, 3];
     bytes.extend(0_f64.to_le_bytes());
     bytes.extend([0xff, 0xff]);
     assert!(!use_stored(&bytes));
@@ -95,13 +134,16 @@ proptest! {
         if order {
             means.sort_unstable_by(f64::total_cmp);
         }
-        let mut bytes = vec![0xd1, (width as u8) << 4, 100, 0];
+        let mut bytes = vec![OLD, (width as u8) << 4, 100, 0];
         bytes.extend(sum.to_le_bytes());
         bytes.extend((means.len() as u16).to_le_bytes());
         bytes.extend(means.iter().flat_map(|mean| mean.to_le_bytes()));
         for weight in &weights[..means.len()] {
             bytes.extend((weight >> (weight % 64)).to_le_bytes().iter().take(width));
         }
+        use_stored(&bytes);
+        bytes[0] = 0xd2;
+        stored::seal(&mut bytes);
         use_stored(&bytes);
     }
 
@@ -116,5 +158,6 @@ proptest! {
             bytes[at] = *value;
         }
         use_stored(&bytes);
+        use_stored(&resealed(&bytes));
     }
 }

@@ -1,4 +1,5 @@
 use super::{MAX_LGK, MIN_LGK};
+use crate::stored::StateError;
 use std::fmt;
 
 /// Why a sketch was refused.
@@ -10,6 +11,8 @@ pub enum HllError {
     StdDevs(u8),
     /// Bytes that are no stored sketch; what is wrong with them.
     Malformed(&'static str),
+    /// A stored sketch whose bytes are not what was written.
+    Checksum,
     /// A stored form written by a later version.
     Version(u8),
     /// A foreign image that is no DataSketches HLL; what is wrong with it.
@@ -30,6 +33,7 @@ impl HllError {
         match self {
             Self::Lgk(_) | Self::StdDevs(_) => "22023",
             Self::Malformed(_) | Self::Version(_) | Self::Foreign(_) => "22P03",
+            Self::Checksum => StateError::Checksum.sqlstate(),
             Self::LgkMismatch { .. } => "22T01",
             Self::KeyingMismatch => "22T02",
             Self::EpochMismatch { .. } => "22T03",
@@ -44,6 +48,7 @@ impl fmt::Display for HllError {
             Self::Lgk(lgk) => write!(f, "hll lgk {lgk} is outside {MIN_LGK} to {MAX_LGK}"),
             Self::StdDevs(n) => write!(f, "{n} standard deviations asked for, not 1, 2 or 3"),
             Self::Malformed(what) => write!(f, "malformed hll: {what}"),
+            Self::Checksum => f.write_str(&StateError::Checksum.about("hll")),
             Self::Version(v) => write!(f, "hll of unknown version {v}"),
             Self::Foreign(what) => write!(f, "not a DataSketches hll: {what}"),
             Self::LgkMismatch { ours, theirs } => {

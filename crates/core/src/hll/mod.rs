@@ -18,7 +18,7 @@ mod stored;
 pub use coupon::{Coupon, HashKey, Keying, ValueHasher};
 pub use error::HllError;
 pub use estimate::Bounds;
-pub use stored::{HllRef, MAX_STORED_BYTES};
+pub use stored::{HllRef, MAX_STORED_BYTES, renew};
 
 use sparse::CouponSet;
 

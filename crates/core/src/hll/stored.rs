@@ -1,12 +1,16 @@
+use super::estimate::relative_error;
 use super::registers::{self, Census, EXCEPTION};
 use super::{Coupon, Hll, HllError, Keying, MAX_LGK, MIN_LGK, State, sparse_limit};
+use crate::stored::{self, CHECKSUM};
+use std::borrow::Cow;
 
 /// No stored sketch is longer: the worst is lgk 14 with every register but one an exception.
 pub const MAX_STORED_BYTES: usize = 65_536;
 
-/// High nibble: an hll. Low nibble: version 1.
+/// High nibble: an hll. Low nibble: the version. Version 1 had no checksum.
 const MAGIC: u8 = 0xb0;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_CHECKSUM: u8 = 1;
 const HEADER: usize = 4;
 const EPOCH: usize = 4;
 const COUPON: usize = 4;
@@ -17,8 +21,8 @@ const FLAG_DENSE: u8 = 2;
 
 /// A stored sketch, validated and borrowed: nothing is copied, nothing allocated.
 ///
-/// Only the one canonical form of a state parses, so `Hll::try_from(&parsed)?.to_bytes()` gives
-/// back the bytes that were parsed.
+/// Of each version only the one canonical form of a state parses, so `Hll::try_from(&parsed)?.to_bytes()` gives
+/// back the bytes that were parsed if they are of the newest.
 #[derive(Clone, Copy, Debug)]
 pub struct HllRef<'a> {
     lgk: u8,
@@ -38,15 +42,20 @@ impl<'a> HllRef<'a> {
         if bytes.len() > MAX_STORED_BYTES {
             return Err(HllError::Malformed("longer than 64 KiB"));
         }
-        let Some((&[magic, flags, lgk, base], rest)) = bytes.split_first_chunk::<HEADER>() else {
+        let Some(&magic) = bytes.first() else {
             return Err(HllError::Malformed("header cut short"));
         };
         if magic & 0xf0 != MAGIC {
             return Err(HllError::Malformed("does not begin like an hll"));
         }
-        if magic & 0x0f != VERSION {
-            return Err(HllError::Version(magic & 0x0f));
-        }
+        let bytes = match magic & 0x0f {
+            VERSION => stored::open(bytes).ok_or(HllError::Checksum)?,
+            VERSION_WITHOUT_CHECKSUM => bytes,
+            version => return Err(HllError::Version(version)),
+        };
+        let Some((&[_, flags, lgk, base], rest)) = bytes.split_first_chunk::<HEADER>() else {
+            return Err(HllError::Malformed("header cut short"));
+        };
         if flags & !(FLAG_KEYED | FLAG_DENSE) != 0 {
             return Err(HllError::Malformed("unknown flags"));
         }
@@ -81,6 +90,19 @@ impl<'a> HllRef<'a> {
     /// Says whether the count is exact; see [`Hll::is_exact`].
     pub fn is_exact(&self) -> bool {
         matches!(self.body, Body::Sparse(_))
+    }
+
+    /// The number of distinct values where it is exact, else `None`; see [`Hll::is_exact`].
+    pub fn exact_count(&self) -> Option<usize> {
+        match self.body {
+            Body::Sparse(coupons) => Some(coupons.len() / COUPON),
+            Body::Dense { .. } => None,
+        }
+    }
+
+    /// Relative standard error of the estimate, as [`Hll::stderror`].
+    pub fn stderror(&self) -> f64 {
+        if self.is_exact() { 0.0 } else { relative_error(self.lgk) }
     }
 
     /// The coupons of a sparse sketch, ascending.
@@ -169,6 +191,15 @@ fn each_exception(bytes: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
     chunks.map(|&[low, high, value]| (usize::from(u16::from_le_bytes([low, high])), value))
 }
 
+/// Validates stored bytes and gives them in the newest form.
+pub fn renew(bytes: &[u8]) -> Result<Cow<'_, [u8]>, HllError> {
+    let sketch = HllRef::parse(bytes)?;
+    if bytes[0] == MAGIC | VERSION {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    Ok(Cow::Owned(Hll::try_from(&sketch)?.to_bytes()))
+}
+
 pub(super) fn write(sketch: &Hll) -> Vec<u8> {
     let (flag_keyed, epoch) = match sketch.keying {
         Keying::Plain => (0, None),
@@ -178,15 +209,17 @@ pub(super) fn write(sketch: &Hll) -> Vec<u8> {
         State::Sparse(set) => {
             let mut coupons: Vec<u32> = set.iter().map(Coupon::raw).collect();
             coupons.sort_unstable();
-            let mut out = Vec::with_capacity(HEADER + EPOCH + coupons.len() * COUPON);
+            let mut out = Vec::with_capacity(HEADER + EPOCH + coupons.len() * COUPON + CHECKSUM);
             out.extend([MAGIC | VERSION, flag_keyed, sketch.lgk, 0]);
             out.extend(epoch.iter().flat_map(|epoch| epoch.to_le_bytes()));
             out.extend(coupons.iter().flat_map(|raw| raw.to_le_bytes()));
+            stored::seal(&mut out);
             out
         }
         State::Dense(registers) => {
             let base = registers::minimum(registers);
-            let mut out = Vec::with_capacity(HEADER + EPOCH + registers.len() / 2 + 8 * EXCEPTION_BYTES);
+            let mut out =
+                Vec::with_capacity(HEADER + EPOCH + registers.len() / 2 + 8 * EXCEPTION_BYTES + CHECKSUM);
             out.extend([MAGIC | VERSION, flag_keyed | FLAG_DENSE, sketch.lgk, base]);
             out.extend(epoch.iter().flat_map(|epoch| epoch.to_le_bytes()));
             registers::pack(registers, base, &mut out);
@@ -194,6 +227,7 @@ pub(super) fn write(sketch: &Hll) -> Vec<u8> {
                 let [low, high] = (slot as u16).to_le_bytes();
                 out.extend([low, high, value]);
             }
+            stored::seal(&mut out);
             out
         }
     }

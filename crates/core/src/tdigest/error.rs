@@ -1,4 +1,5 @@
 use super::{MAX_COMPRESSION, MIN_COMPRESSION};
+use crate::stored::StateError;
 use std::fmt;
 
 /// Why a digest was refused.
@@ -14,6 +15,8 @@ pub enum TDigestError {
     Fraction(f64),
     /// Bytes that are no stored digest; what is wrong with them.
     Malformed(&'static str),
+    /// A stored digest whose bytes are not what was written.
+    Checksum,
     /// A stored form written by a later version.
     Version(u8),
     /// Merging digests of different compression.
@@ -27,6 +30,7 @@ impl TDigestError {
             Self::Compression(_) | Self::Fraction(_) => "22023",
             Self::NotFinite(_) | Self::Count => "22003",
             Self::Malformed(_) | Self::Version(_) => "22P03",
+            Self::Checksum => StateError::Checksum.sqlstate(),
             Self::CompressionMismatch { .. } => "22T05",
         }
     }
@@ -42,6 +46,7 @@ impl fmt::Display for TDigestError {
             Self::Count => f.write_str("tdigest holds more values than it can count"),
             Self::Fraction(q) => write!(f, "fraction {q} is outside 0 to 1 or out of order"),
             Self::Malformed(what) => write!(f, "malformed tdigest: {what}"),
+            Self::Checksum => f.write_str(&StateError::Checksum.about("tdigest")),
             Self::Version(v) => write!(f, "tdigest of unknown version {v}"),
             Self::CompressionMismatch { ours, theirs } => {
                 write!(f, "cannot merge tdigest of compression {theirs} into compression {ours}")

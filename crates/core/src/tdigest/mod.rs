@@ -8,6 +8,7 @@
 
 mod centroid;
 mod cluster;
+mod compare;
 mod error;
 mod query;
 mod runs;
@@ -15,7 +16,7 @@ mod stored;
 
 pub use error::TDigestError;
 pub use query::Summary;
-pub use stored::MAX_STORED_BYTES;
+pub use stored::{MAX_STORED_BYTES, compression, renew};
 
 use centroid::Centroid;
 use runs::Runs;

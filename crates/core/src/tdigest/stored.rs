@@ -1,12 +1,15 @@
 use super::centroid::Centroid;
 use super::{MAX_COMPRESSION, MAX_COUNT, MIN_COMPRESSION, Summary, TDigestError};
+use crate::stored::{self, CHECKSUM};
+use std::borrow::Cow;
 
 /// No stored digest is longer: the worst is 1,000 centroids of 18 bytes.
 pub const MAX_STORED_BYTES: usize = 65_536;
 
-/// High nibble: a t-digest. Low nibble: version 1.
+/// High nibble: a t-digest. Low nibble: the version. Version 1 had no checksum.
 const MAGIC: u8 = 0xd0;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_CHECKSUM: u8 = 1;
 /// Bytes of each weight, in the upper half of the second byte; 0 when every centroid is one value.
 const WIDTH_SHIFT: u8 = 4;
 /// Digests of up to this many single values are handed on value by value, longer ones as a run: runs
@@ -54,15 +57,20 @@ pub(super) fn decode(bytes: &[u8], wanted: Option<u16>, out: &mut impl Sink) -> 
     if bytes.len() > MAX_STORED_BYTES {
         return Err(TDigestError::Malformed("longer than 64 KiB"));
     }
-    let Some((&[magic, flags, low, high], rest)) = bytes.split_first_chunk::<HEADER>() else {
+    let Some(&magic) = bytes.first() else {
         return Err(TDigestError::Malformed("header cut short"));
     };
     if magic & 0xf0 != MAGIC {
         return Err(TDigestError::Malformed("does not begin like a tdigest"));
     }
-    if magic & 0x0f != VERSION {
-        return Err(TDigestError::Version(magic & 0x0f));
-    }
+    let bytes = match magic & 0x0f {
+        VERSION => stored::open(bytes).ok_or(TDigestError::Checksum)?,
+        VERSION_WITHOUT_CHECKSUM => bytes,
+        version => return Err(TDigestError::Version(version)),
+    };
+    let Some((&[_, flags, low, high], rest)) = bytes.split_first_chunk::<HEADER>() else {
+        return Err(TDigestError::Malformed("header cut short"));
+    };
     let width = usize::from(flags >> WIDTH_SHIFT);
     if flags & 0x0f != 0 || width > 8 {
         return Err(TDigestError::Malformed("unknown flags"));
@@ -198,8 +206,31 @@ fn width_of(tagged: u64) -> usize {
     (u64::BITS - tagged.leading_zeros()).div_ceil(8) as usize
 }
 
+/// Takes nothing: what is read is only checked.
+struct Checked;
+
+impl Sink for Checked {
+    fn reserve(&mut self, _: usize) {}
+    fn single(&mut self, _: f64) {}
+    fn centroid(&mut self, _: Centroid) {}
+}
+
+/// Validates stored bytes and gives them in the newest form.
+pub fn renew(bytes: &[u8]) -> Result<Cow<'_, [u8]>, TDigestError> {
+    decode(bytes, None, &mut Checked)?;
+    if bytes[0] == MAGIC | VERSION {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    Ok(Cow::Owned(Summary::parse(bytes)?.to_bytes()))
+}
+
+/// The compression of a stored digest, validated.
+pub fn compression(bytes: &[u8]) -> Result<u16, TDigestError> {
+    Ok(decode(bytes, None, &mut Checked)?.compression)
+}
+
 impl Summary {
-    /// Reads the stored form; see docs/formats.md. What parses stores as the same bytes.
+    /// Reads the stored form; see docs/formats.md. What parses stores as the same bytes, in the newest version.
     pub fn parse(bytes: &[u8]) -> Result<Self, TDigestError> {
         let mut centroids = Vec::new();
         let header = decode(bytes, None, &mut centroids)?;
@@ -212,10 +243,11 @@ impl Summary {
         let singles = centroids.iter().all(|centroid| centroid.weight() == 1);
         let most = centroids.iter().fold(0, |most, centroid| most | centroid.tagged());
         let width = if singles { 0 } else { width_of(most) };
-        let mut out = Vec::with_capacity(HEADER + 10 + centroids.len() * (MEAN + width));
+        let mut out = Vec::with_capacity(HEADER + 10 + centroids.len() * (MEAN + width) + CHECKSUM);
         out.extend([MAGIC | VERSION, (width as u8) << WIDTH_SHIFT]);
         out.extend(self.compression().to_le_bytes());
         if centroids.is_empty() {
+            stored::seal(&mut out);
             return out;
         }
         out.extend(self.sum().to_le_bytes());
@@ -224,6 +256,7 @@ impl Summary {
         for centroid in centroids.iter().filter(|_| width != 0) {
             out.extend(&centroid.tagged().to_le_bytes()[..width]);
         }
+        stored::seal(&mut out);
         out
     }
 }
