@@ -1,10 +1,12 @@
 //! The aggregates over `hll`: `hll(value)` and `rollup(hll)`.
 
+use super::gathered::{Gathered, Sketch};
 use super::hash::Hashable;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
 use pgrx::pg_sys::Datum;
-use tally_core::hll::{DEFAULT_LGK, HashKey, Hll, HllRef, Keying, ValueHasher};
+use std::borrow::Cow;
+use tally_core::hll::{self, DEFAULT_LGK, HashKey, Hll, HllRef, Keying, ValueHasher};
 
 impl Holds for Hll {
     fn outside(&self) -> usize {
@@ -12,19 +14,43 @@ impl Holds for Hll {
     }
 }
 
+impl Sketch for Hll {
+    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, SqlError> {
+        Ok(hll::renew(stored)?)
+    }
+
+    fn open(stored: &[u8]) -> Result<Self, SqlError> {
+        Ok(Hll::try_from(&HllRef::parse(stored)?)?)
+    }
+
+    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError> {
+        Ok(self.merge(&HllRef::parse(stored)?)?)
+    }
+
+    fn merge_open(&mut self, other: &Self) -> Result<(), SqlError> {
+        Ok(self.merge_state(other)?)
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        self.to_bytes()
+    }
+}
+
+type Gathering = State<Gathered<Hll>>;
+
 /// Adds one value to a plain sketch.
 fn add(call: &Call, hashable: Hashable) -> Outcome {
     let hasher = ValueHasher::Plain;
-    let state = State::<Hll>::of(call, 0);
+    let state = Gathering::of(call, 0);
     let Some(value) = call.datum(1) else {
         return Ok(state.map(State::datum));
     };
     let state = match state {
         Some(state) => state,
-        None => State::new(context(call)?, Hll::new(DEFAULT_LGK, Keying::Plain)?),
+        None => State::new(context(call)?, Gathered::Merged(Hll::new(DEFAULT_LGK, Keying::Plain)?)),
     };
     if let Some(coupon) = hashable.coupon(&hasher, value) {
-        state.change(|sketch| sketch.add(coupon));
+        state.change(|sketch| sketch.merged().map(|sketch| sketch.add(coupon)))?;
     }
     Ok(Some(state.datum()))
 }
@@ -32,13 +58,13 @@ fn add(call: &Call, hashable: Hashable) -> Outcome {
 /// Adds one value to a plain sketch that has room for it.
 #[inline(always)]
 fn add_in_place(call: &Call, hashable: Hashable) -> Option<Datum> {
-    let state = State::<Hll>::of(call, 0)?;
+    let state = Gathering::of(call, 0)?;
     let coupon = match hashable {
         // Never detoasted here: that could fail.
         Hashable::Bytes => ValueHasher::Plain.bytes(call.bytes_in_place(1)?)?,
         hashable => hashable.coupon(&ValueHasher::Plain, call.datum(1)?)?,
     };
-    state.in_place().add_in_place(coupon).then(|| state.datum())
+    state.in_place().open()?.add_in_place(coupon).then(|| state.datum())
 }
 
 sql_function! {
@@ -80,7 +106,7 @@ sql_function! {
 
 /// Adds one value to a sketch under a key.
 fn add_keyed(call: &Call, hashable: Hashable) -> Outcome {
-    let state = State::<Hll>::of(call, 0);
+    let state = Gathering::of(call, 0);
     let (Some(value), Some(key), Some(epoch)) = (call.datum(1), call.bytes(2), call.int(3)) else {
         return Ok(state.map(State::datum));
     };
@@ -92,20 +118,24 @@ fn add_keyed(call: &Call, hashable: Hashable) -> Outcome {
     let hasher = ValueHasher::Keyed { key, epoch: epoch as u32 };
     let state = match state {
         Some(state) => state,
-        None => State::new(context(call)?, Hll::new(DEFAULT_LGK, hasher.keying())?),
+        None => State::new(context(call)?, Gathered::Merged(Hll::new(DEFAULT_LGK, hasher.keying())?)),
     };
-    if state.value().keying() != hasher.keying() {
-        return Err(tally_core::hll::HllError::KeyingMismatch.into());
-    }
-    if let Some(coupon) = hashable.coupon(&hasher, value) {
-        state.change(|sketch| sketch.add(coupon));
-    }
+    state.change(|sketch| -> Result<(), SqlError> {
+        let sketch = sketch.merged()?;
+        if sketch.keying() != hasher.keying() {
+            return Err(tally_core::hll::HllError::KeyingMismatch.into());
+        }
+        if let Some(coupon) = hashable.coupon(&hasher, value) {
+            sketch.add(coupon);
+        }
+        Ok(())
+    })?;
     Ok(Some(state.datum()))
 }
 
 sql_function! {
     fn tally_hll_rollup_trans / pg_finfo_tally_hll_rollup_trans(call) {
-        let state = State::<Hll>::of(call, 0);
+        let state = Gathering::of(call, 0);
         let Some(stored) = call.bytes(1) else {
             return Ok(state.map(State::datum));
         };
@@ -115,11 +145,11 @@ sql_function! {
 
 sql_function! {
     fn tally_hll_combine / pg_finfo_tally_hll_combine(call) {
-        match (State::<Hll>::of(call, 0), State::<Hll>::of(call, 1)) {
+        match (Gathering::of(call, 0), Gathering::of(call, 1)) {
             (state, None) => Ok(state.map(State::datum)),
             (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
             (Some(state), Some(other)) => {
-                state.change(|sketch| sketch.merge_state(other.value()))?;
+                state.change(|sketch| sketch.merge(other.value()))?;
                 Ok(Some(state.datum()))
             }
         }
@@ -128,7 +158,7 @@ sql_function! {
 
 sql_function! {
     fn tally_hll_serialize / pg_finfo_tally_hll_serialize(call) {
-        Ok(State::<Hll>::of(call, 0).map(|state| call::varlena(&state.value().to_bytes())))
+        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
     }
 }
 
@@ -141,17 +171,15 @@ sql_function! {
 
 sql_function! {
     fn tally_hll_final / pg_finfo_tally_hll_final(call) {
-        Ok(State::<Hll>::of(call, 0).map(|state| call::varlena(&state.value().to_bytes())))
+        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
     }
 }
 
-fn merge(call: &Call, state: Option<&mut State<Hll>>, stored: &[u8]) -> Outcome {
-    let stored = HllRef::parse(stored)?;
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, Hll::new(stored.lgk(), stored.keying())?),
+fn merge(call: &Call, state: Option<&mut Gathering>, stored: &[u8]) -> Outcome {
+    let Some(state) = state else {
+        return Ok(Some(State::new(context(call)?, Gathered::<Hll>::alone(stored)?).datum()));
     };
-    state.change(|sketch| sketch.merge(&stored))?;
+    state.change(|sketch| sketch.merge_stored(stored))?;
     Ok(Some(state.datum()))
 }
 

@@ -1,10 +1,12 @@
 //! The aggregates over `tdigest`: `tdigest(value [, compression])` and `rollup(tdigest)`.
 
+use super::gathered::{Gathered, Sketch};
 use super::hll_aggregate::context;
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
 use pgrx::pg_sys::Datum;
-use tally_core::tdigest::{DEFAULT_COMPRESSION, Summary, TDigest};
+use std::borrow::Cow;
+use tally_core::tdigest::{self, DEFAULT_COMPRESSION, TDigest};
 
 impl Holds for TDigest {
     fn outside(&self) -> usize {
@@ -12,24 +14,50 @@ impl Holds for TDigest {
     }
 }
 
+impl Sketch for TDigest {
+    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, SqlError> {
+        Ok(tdigest::renew(stored)?)
+    }
+
+    fn open(stored: &[u8]) -> Result<Self, SqlError> {
+        let mut digest = TDigest::new(tdigest::compression(stored)?)?;
+        digest.merge(stored)?;
+        Ok(digest)
+    }
+
+    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError> {
+        Ok(self.merge(stored)?)
+    }
+
+    fn merge_open(&mut self, other: &Self) -> Result<(), SqlError> {
+        Ok(self.merge_state(other)?)
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        self.finish().to_bytes()
+    }
+}
+
+type Gathering = State<Gathered<TDigest>>;
+
 fn add(call: &Call, compression: u16) -> Outcome {
-    let state = State::<TDigest>::of(call, 0);
+    let state = Gathering::of(call, 0);
     let Some(value) = call.float(1) else {
         return Ok(state.map(State::datum));
     };
     let state = match state {
         Some(state) => state,
-        None => State::new(context(call)?, TDigest::new(compression)?),
+        None => State::new(context(call)?, Gathered::Merged(TDigest::new(compression)?)),
     };
-    state.change(|digest| digest.add(value))?;
+    state.change(|digest| -> Result<(), SqlError> { Ok(digest.merged()?.add(value)?) })?;
     Ok(Some(state.datum()))
 }
 
 /// Adds a value to a digest that has room for it.
 #[inline(always)]
 fn add_in_place(call: &Call) -> Option<Datum> {
-    let state = State::<TDigest>::of(call, 0)?;
-    state.in_place().add_in_place(call.float(1)?).then(|| state.datum())
+    let state = Gathering::of(call, 0)?;
+    state.in_place().open()?.add_in_place(call.float(1)?).then(|| state.datum())
 }
 
 sql_function! {
@@ -49,7 +77,7 @@ sql_function! {
 
 sql_function! {
     fn tally_tdigest_rollup_trans / pg_finfo_tally_tdigest_rollup_trans(call) {
-        let state = State::<TDigest>::of(call, 0);
+        let state = Gathering::of(call, 0);
         let Some(stored) = call.bytes(1) else {
             return Ok(state.map(State::datum));
         };
@@ -59,11 +87,11 @@ sql_function! {
 
 sql_function! {
     fn tally_tdigest_combine / pg_finfo_tally_tdigest_combine(call) {
-        match (State::<TDigest>::of(call, 0), State::<TDigest>::of(call, 1)) {
+        match (Gathering::of(call, 0), Gathering::of(call, 1)) {
             (state, None) => Ok(state.map(State::datum)),
             (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
             (Some(state), Some(other)) => {
-                state.change(|digest| digest.merge_state(other.value()))?;
+                state.change(|digest| digest.merge(other.value()))?;
                 Ok(Some(state.datum()))
             }
         }
@@ -72,7 +100,7 @@ sql_function! {
 
 sql_function! {
     fn tally_tdigest_serialize / pg_finfo_tally_tdigest_serialize(call) {
-        Ok(State::<TDigest>::of(call, 0).map(|state| call::varlena(&state.value().finish().to_bytes())))
+        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
     }
 }
 
@@ -85,15 +113,14 @@ sql_function! {
 
 sql_function! {
     fn tally_tdigest_final / pg_finfo_tally_tdigest_final(call) {
-        Ok(State::<TDigest>::of(call, 0).map(|state| call::varlena(&state.value().finish().to_bytes())))
+        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
     }
 }
 
-fn merge(call: &Call, state: Option<&mut State<TDigest>>, stored: &[u8]) -> Outcome {
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, TDigest::new(Summary::parse(stored)?.compression())?),
+fn merge(call: &Call, state: Option<&mut Gathering>, stored: &[u8]) -> Outcome {
+    let Some(state) = state else {
+        return Ok(Some(State::new(context(call)?, Gathered::<TDigest>::alone(stored)?).datum()));
     };
-    state.change(|digest| digest.merge(stored))?;
+    state.change(|digest| digest.merge_stored(stored))?;
     Ok(Some(state.datum()))
 }

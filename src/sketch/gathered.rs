@@ -1,0 +1,78 @@
+//! A sketch while it is aggregated. Most groups of a rollup's view have one row: its sketch is handed on as it is stored,
+//! checked, and only where a second one comes are both read and merged.
+
+use crate::backend::aggregate::Holds;
+use crate::backend::call::SqlError;
+use std::borrow::Cow;
+
+/// A sketch that can be read from and written to its stored form.
+pub trait Sketch: Holds + Clone + Sized {
+    /// Checks stored bytes and gives them in the newest form.
+    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, SqlError>;
+    fn open(stored: &[u8]) -> Result<Self, SqlError>;
+    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError>;
+    fn merge_open(&mut self, other: &Self) -> Result<(), SqlError>;
+    fn stored(&self) -> Vec<u8>;
+}
+
+#[derive(Clone)]
+pub enum Gathered<T> {
+    /// The only one so far, as it is stored.
+    Alone(Box<[u8]>),
+    Merged(T),
+}
+
+impl<T: Sketch> Holds for Gathered<T> {
+    fn outside(&self) -> usize {
+        match self {
+            Self::Alone(bytes) => bytes.len(),
+            Self::Merged(sketch) => sketch.outside(),
+        }
+    }
+}
+
+impl<T: Sketch> Gathered<T> {
+    /// Of one stored sketch.
+    pub fn alone(stored: &[u8]) -> Result<Self, SqlError> {
+        Ok(Self::Alone(T::renew(stored)?.into()))
+    }
+
+    /// The sketch, to add to.
+    pub fn merged(&mut self) -> Result<&mut T, SqlError> {
+        if let Self::Alone(bytes) = self {
+            *self = Self::Merged(T::open(bytes)?);
+        }
+        match self {
+            Self::Merged(sketch) => Ok(sketch),
+            Self::Alone(_) => unreachable!("opened above"),
+        }
+    }
+
+    /// The sketch, where it is open already.
+    #[inline]
+    pub fn open(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Merged(sketch) => Some(sketch),
+            Self::Alone(_) => None,
+        }
+    }
+
+    pub fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError> {
+        self.merged()?.merge_stored(stored)
+    }
+
+    pub fn merge(&mut self, other: &Self) -> Result<(), SqlError> {
+        match other {
+            Self::Alone(bytes) => self.merged()?.merge_stored(bytes),
+            Self::Merged(sketch) => self.merged()?.merge_open(sketch),
+        }
+    }
+
+    /// The stored form.
+    pub fn stored(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Alone(bytes) => Cow::Borrowed(bytes),
+            Self::Merged(sketch) => Cow::Owned(sketch.stored()),
+        }
+    }
+}
