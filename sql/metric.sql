@@ -21,6 +21,7 @@ DECLARE
   over     date := least((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC' + interval '1 day',
                          statement_timestamp() AT TIME ZONE 'UTC')::date;
   lost     timestamptz;
+  members  text;
 BEGIN
   PERFORM tally.warn_unconfined(), tally.check_metric_range(retention."from", retention."to"), tally.check_metric_grain(retention.grain),
           tally.check_metric_unit(retention.unit);
@@ -46,13 +47,17 @@ BEGIN
   wanted := format('a.bucket < %L::timestamptz', retention."to")
     || CASE WHEN retention.start_event IS NULL OR retention.return_event IS NULL THEN ''
             ELSE format(' AND a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END
+    -- Not a join, which would be a nested loop where rows are to come in order: IS TRUE keeps it a table that each row is
+    -- looked up in.
     || CASE WHEN retention.of_cohort IS NULL THEN ''
-            ELSE format(' AND (a.tenant_id, a.%I) IN (SELECT m.tenant_id, m.unit_id FROM tally.cohort_units(%L, %L, %L, %L) AS m)',
-                        retention.unit || '_id', retention.of_cohort, retention."from", retention."to", retention.unit) END;
+            ELSE format(' AND ((a.tenant_id, a.%I) IN (SELECT m.tenant_id, m.unit_id FROM member AS m)) IS TRUE', retention.unit || '_id') END;
+  members := CASE WHEN retention.of_cohort IS NULL THEN ''
+    ELSE format('member AS MATERIALIZED (SELECT * FROM tally.cohort_units(%L, %L, %L, %L)), ',
+                retention.of_cohort, retention."from", retention."to", retention.unit) END;
   -- Users are read in order from the index, and merged as they come, with the few that are pending. Of accounts, which
   -- are fewer, the sets are merged first. Where nothing is folded yet a row of nobody brings in what is pending.
   EXECUTE CASE retention.unit WHEN 'user' THEN format($query$
-    WITH pending AS MATERIALIZED (
+    WITH %3$s pending AS MATERIALIZED (
       SELECT tally.unit_parts(a.tenant_id, a.user_id, a.days, %1$s) AS parts
         FROM tally.user_activity_pending AS a WHERE a.user_id IS NOT NULL AND %2$s
     ), folded AS MATERIALIZED (
@@ -62,13 +67,14 @@ BEGIN
     )
     SELECT coalesce(f.triangle, (SELECT tally.retention_triangle('', '', NULL, 0, $1, $2, $3, $4, $5, p.parts) FROM pending AS p))
       FROM folded AS f
-    $query$, roles, wanted) ELSE format($query$
+    $query$, roles, wanted, members) ELSE format($query$
+    WITH %3$s nothing AS (SELECT)
     SELECT tally.retention_triangle(p.tenant_id, p.account_id, p.days, p.role, $1, $2, $3, $4, $5, NULL)
       FROM (SELECT g.* FROM (
               SELECT a.tenant_id, a.account_id, %1$s AS role, tally.union_days(a.days) AS days
                 FROM tally.user_activity_part AS a WHERE %2$s GROUP BY 1, 2, 3 OFFSET 0) AS g
              ORDER BY g.tenant_id, g.account_id) AS p
-    $query$, roles, wanted) END
+    $query$, roles, wanted, members) END
     INTO triangle
    USING retention.grain, (retention."from" AT TIME ZONE 'UTC')::date,
          ((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC')::date + 1, retention.kind, retention.brackets;
