@@ -52,6 +52,16 @@ CREATE FUNCTION tally.merge_days(bytea, bytea) RETURNS bytea
 COMMENT ON FUNCTION tally.merge_days(bytea, bytea) IS
   'two set of dayss as one';
 
+CREATE FUNCTION tally.days_damage(bytea) RETURNS text
+  LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'tally_days_damage';
+COMMENT ON FUNCTION tally.days_damage(bytea) IS
+  'what is wrong with a stored set of days; null where nothing is';
+
+CREATE FUNCTION tally.session_windows_damage(bytea) RETURNS text
+  LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'tally_windows_damage';
+COMMENT ON FUNCTION tally.session_windows_damage(bytea) IS
+  'what is wrong with a stored set of session windows; null where nothing is';
+
 CREATE FUNCTION tally.day_count(bytea) RETURNS int8
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_day_count';
 COMMENT ON FUNCTION tally.day_count(bytea) IS

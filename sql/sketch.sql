@@ -102,6 +102,21 @@ CREATE FUNCTION tally.distinct_count_upper(sketch tally.hll, deviations int4) RE
 COMMENT ON FUNCTION tally.distinct_count_upper(tally.hll, int4) IS
   'upper bound of the number of distinct values, at 1, 2 or 3 standard deviations';
 
+CREATE FUNCTION tally.damage(sketch tally.hll, epoch int4) RETURNS text
+  LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'tally_hll_damage';
+COMMENT ON FUNCTION tally.damage(tally.hll, int4) IS
+  'what is wrong with the stored bytes of a rollup''s sketch, under a tenant key of that epoch (null: whichever); null where nothing is';
+
+CREATE FUNCTION tally.damage(sketch tally.tdigest, compression int4) RETURNS text
+  LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'tally_tdigest_damage';
+COMMENT ON FUNCTION tally.damage(tally.tdigest, int4) IS
+  'what is wrong with the stored bytes of a rollup''s digest, of that compression (null: whichever); null where nothing is';
+
+CREATE FUNCTION tally.agrees(a tally.tdigest, b tally.tdigest) RETURNS boolean
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_agrees';
+COMMENT ON FUNCTION tally.agrees(tally.tdigest, tally.tdigest) IS
+  'whether two digests can be of the same values: number, extremes and sum are equal, and all values where no cluster formed, else percentiles within 3 % of ranks';
+
 CREATE FUNCTION tally.merge(a tally.hll, b tally.hll) RETURNS tally.hll
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_merge';
 COMMENT ON FUNCTION tally.merge(tally.hll, tally.hll) IS

@@ -33,7 +33,7 @@ CREATE FUNCTION tally.verify_rollup(rollup_name text, "from" timestamptz DEFAULT
     stored text, recomputed text)
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'verify_rollup_wrapper';
 COMMENT ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text) IS
-  'differences between what a rollup shows and a recomputation from the events in scope, none where all is well: counts, sums, extremes and distinct sketches exactly, percentiles by number, extremes and the rank of the median';
+  'differences between what a rollup shows and a recomputation from the events in scope, none where all is well: counts, sums, extremes and distinct sketches exactly, percentiles by number, extremes, sum and values or ranks; stored states that can not be read, whether or not the events are there; frozen buckets against finer ones';
 
 CREATE FUNCTION tally.rebuild_rollup(rollup_name text, "from" timestamptz DEFAULT NULL, "to" timestamptz DEFAULT NULL,
     tenant text DEFAULT NULL) RETURNS int8

@@ -1,11 +1,13 @@
 //! Sets of days in SQL: the aggregates `days(time)` and `union_days(state)`, and what can be asked of a state.
 
-use super::merging::{self, Mergeable, malformed};
+use super::merging::{self, Mergeable, unreadable};
 use crate::backend::aggregate::Holds;
 use crate::backend::array::fixed_values;
 use crate::backend::call::{Call, SqlError, sql_function};
+use crate::sketch::damage::damage;
 use pgrx::pg_sys::{self, Datum};
 use tally_core::days::{Days, DaysRef, day_of};
+use tally_core::stored::StateError;
 
 /// The days that SQL's `date` knows.
 const DATES: core::ops::RangeInclusive<i32> = -2_451_545..=2_145_031_948;
@@ -23,9 +25,9 @@ impl Mergeable for Days {
         self.add(day_of(time));
     }
 
-    fn merge_stored(&mut self, bytes: &[u8]) -> Option<()> {
+    fn merge_stored(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         self.merge(&DaysRef::parse(bytes)?);
-        Some(())
+        Ok(())
     }
 
     fn append(&mut self, other: &Self) {
@@ -38,7 +40,9 @@ impl Mergeable for Days {
 }
 
 fn read<'a>(call: &'a Call) -> Result<Option<DaysRef<'a>>, SqlError> {
-    call.bytes(0).map(|bytes| DaysRef::parse(bytes).ok_or_else(|| malformed(Days::NAME))).transpose()
+    call.bytes(0)
+        .map(|bytes| DaysRef::parse(bytes).map_err(|error| unreadable(Days::NAME, error)))
+        .transpose()
 }
 
 sql_function! { fn tally_days_trans / pg_finfo_tally_days_trans(call) { merging::add::<Days>(call) } }
@@ -60,8 +64,22 @@ sql_function! {
         let mut days = Vec::new();
         stored.each(|day| days.push(day));
         if days.iter().any(|day| !DATES.contains(day)) {
-            return Err(malformed(Days::NAME));
+            return Err(unreadable(Days::NAME, StateError::Malformed));
         }
         Ok(Some(fixed_values(pg_sys::DATEOID, days.len(), days.iter().map(|day| day.to_ne_bytes()))))
+    }
+}
+
+sql_function! {
+    /// What is wrong with a stored set; days that SQL's `date` doesn't know are.
+    fn tally_days_damage / pg_finfo_tally_days_damage(call) {
+        damage(call, |bytes| match DaysRef::parse(bytes) {
+            Err(error) => Some(error.about(Days::NAME)),
+            Ok(days) => {
+                let mut known = true;
+                days.each(|day| known &= DATES.contains(&day));
+                (!known).then(|| StateError::Malformed.about(Days::NAME))
+            }
+        })
     }
 }

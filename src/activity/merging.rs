@@ -3,6 +3,8 @@
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, Call, Outcome, SqlError};
 use crate::sketch::context;
+use crate::sketch::damage::CORRUPTED;
+use tally_core::stored::StateError;
 
 /// A state that times are added to, and stored states of its kind.
 pub trait Mergeable: Holds + Clone + Default {
@@ -10,19 +12,19 @@ pub trait Mergeable: Holds + Clone + Default {
     const NAME: &'static str;
 
     fn add_time(&mut self, time: i64);
-    /// `None` of bytes that no state is stored as.
-    fn merge_stored(&mut self, bytes: &[u8]) -> Option<()>;
+    fn merge_stored(&mut self, bytes: &[u8]) -> Result<(), StateError>;
     fn append(&mut self, other: &Self);
     /// `None` of an empty state.
     fn stored(&self) -> Option<Vec<u8>>;
 }
 
-pub fn malformed(name: &str) -> SqlError {
-    SqlError {
-        sqlstate: "22P03",
-        message: format!("these bytes are no {name}"),
-        hint: "pass what a rollup's state view or the aggregate gave",
-    }
+/// The error of reading bytes that are no state.
+pub fn unreadable(name: &str, error: StateError) -> SqlError {
+    let hint = match error {
+        StateError::Malformed => "pass what a rollup's state view or the aggregate gave",
+        StateError::Checksum => CORRUPTED.hint,
+    };
+    SqlError { sqlstate: error.sqlstate(), message: error.about(name), hint }
 }
 
 /// The transition function of the aggregate over times.
@@ -52,7 +54,7 @@ pub fn union<T: Mergeable>(call: &Call) -> Outcome {
         Some(state) => state,
         None => State::new(context(call)?, T::default()),
     };
-    state.change(|value| value.merge_stored(bytes)).ok_or_else(|| malformed(T::NAME))?;
+    state.change(|value| value.merge_stored(bytes)).map_err(|error| unreadable(T::NAME, error))?;
     Ok(Some(state.datum()))
 }
 
@@ -75,7 +77,7 @@ pub fn stored<T: Mergeable>(call: &Call) -> Outcome {
 pub fn deserialize<T: Mergeable>(call: &Call) -> Outcome {
     let Some(bytes) = call.bytes(0) else { return Ok(None) };
     let mut value = T::default();
-    value.merge_stored(bytes).ok_or_else(|| malformed(T::NAME))?;
+    value.merge_stored(bytes).map_err(|error| unreadable(T::NAME, error))?;
     Ok(Some(State::new(context(call)?, value).datum()))
 }
 
@@ -84,7 +86,7 @@ pub fn merge<T: Mergeable>(call: &Call) -> Outcome {
     let mut value = T::default();
     for argument in 0..2 {
         let Some(bytes) = call.bytes(argument) else { return Ok(None) };
-        value.merge_stored(bytes).ok_or_else(|| malformed(T::NAME))?;
+        value.merge_stored(bytes).map_err(|error| unreadable(T::NAME, error))?;
     }
     Ok(value.stored().map(|bytes| call::varlena(&bytes)))
 }

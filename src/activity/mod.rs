@@ -4,3 +4,5 @@
 mod days;
 mod merging;
 mod session_windows;
+
+pub use merging::unreadable;

@@ -1,11 +1,13 @@
 //! Session windows in SQL: the aggregates `session_windows(time)` and `union_session_windows(state)`, and their parts.
 
-use super::merging::{self, Mergeable, malformed};
+use super::merging::{self, Mergeable, unreadable};
 use crate::backend::aggregate::Holds;
 use crate::backend::array::fixed_values;
 use crate::backend::call::{Call, Outcome, SqlError, sql_function};
+use crate::sketch::damage::damage;
 use pgrx::pg_sys::{self, Datum, Oid};
 use tally_core::session::{Window, Windows, WindowsRef};
+use tally_core::stored::StateError;
 
 impl Holds for Windows {
     fn outside(&self) -> usize {
@@ -20,9 +22,9 @@ impl Mergeable for Windows {
         self.add(time);
     }
 
-    fn merge_stored(&mut self, bytes: &[u8]) -> Option<()> {
+    fn merge_stored(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         self.merge(&WindowsRef::parse(bytes)?);
-        Some(())
+        Ok(())
     }
 
     fn append(&mut self, other: &Self) {
@@ -35,7 +37,9 @@ impl Mergeable for Windows {
 }
 
 fn read<'a>(call: &'a Call) -> Result<Option<WindowsRef<'a>>, SqlError> {
-    call.bytes(0).map(|bytes| WindowsRef::parse(bytes).ok_or_else(|| malformed(Windows::NAME))).transpose()
+    call.bytes(0)
+        .map(|bytes| WindowsRef::parse(bytes).map_err(|error| unreadable(Windows::NAME, error)))
+        .transpose()
 }
 
 /// An array of one number of each window.
@@ -71,5 +75,12 @@ sql_function! {
 sql_function! {
     fn tally_window_events / pg_finfo_tally_window_events(call) {
         list(call, pg_sys::INT8OID, |window| window.events as i64)
+    }
+}
+
+sql_function! {
+    /// What is wrong with a stored set.
+    fn tally_windows_damage / pg_finfo_tally_windows_damage(call) {
+        damage(call, |bytes| WindowsRef::parse(bytes).err().map(|error| error.about(Windows::NAME)))
     }
 }

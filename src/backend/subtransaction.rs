@@ -23,6 +23,11 @@ impl Caught {
         self.error.rethrow()
     }
 
+    /// Whether the error says that stored bytes are damaged: what a missing or a garbled piece of a value raises.
+    pub fn is_corruption(&self) -> bool {
+        sqlstate(self.code).starts_with("XX")
+    }
+
     /// Whether the error is about the data that was worked on, not about the server, the session or a request to stop.
     pub fn is_about_data(&self) -> bool {
         let class = sqlstate(self.code);

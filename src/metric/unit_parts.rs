@@ -1,5 +1,6 @@
 //! The aggregate `unit_parts`: packs parts of units' activity, in order of unit, for those that read rows in that order.
 
+use crate::activity::unreadable;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, SqlError, sql_function};
 use crate::sketch::context;
@@ -16,6 +17,7 @@ pub fn role(bits: Option<i32>) -> Role {
     Role { starts: bits & 1 != 0, returns: bits & 2 != 0 }
 }
 
+/// The error of packed parts that aren't any.
 pub fn malformed(what: &str) -> SqlError {
     SqlError { sqlstate: "22P03", message: format!("these bytes are no {what}"), hint: "" }
 }
@@ -38,7 +40,7 @@ impl<'a> Part<'a> {
         };
         let (tenant, unit, days) = (text()?, text()?, text()?);
         let role = i32::try_from(varint::read(bytes)?).ok()?;
-        Some((Part { tenant, unit, role }, DaysRef::parse(days)?))
+        Some((Part { tenant, unit, role }, DaysRef::parse(days).ok()?))
     }
 
     pub fn role(&self) -> Role {
@@ -96,9 +98,7 @@ sql_function! {
         let (Some(tenant), Some(unit), Some(days)) = (call.bytes(1), call.bytes(2), call.bytes(3)) else {
             return Ok(state.map(State::datum));
         };
-        if DaysRef::parse(days).is_none() {
-            return Err(malformed("set of days"));
-        }
+        DaysRef::parse(days).map_err(|error| unreadable("set of days", error))?;
         let state = match state {
             Some(state) => state,
             None => State::new(context(call)?, Parts::default()),

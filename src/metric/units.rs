@@ -3,6 +3,7 @@
 //! that order, pending rows, comes beside them, packed by `unit_parts`.
 
 use super::unit_parts::{Part, malformed, role};
+use crate::activity::unreadable;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::array::{fixed_values, read_ints};
 use crate::backend::call::{Call, Outcome, SqlError, sql_function};
@@ -159,7 +160,7 @@ fn part<'a, T: Counts>(call: &'a Call, state: &mut InOrder<T>) -> Result<Option<
         return Ok(None);
     };
     state.turn(tenant, unit)?;
-    DaysRef::parse(days).map(Some).ok_or_else(|| malformed("set of days"))
+    DaysRef::parse(days).map(Some).map_err(|error| unreadable("set of days", error))
 }
 
 /// Reads the arguments that are the same for all rows.

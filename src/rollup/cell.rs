@@ -144,14 +144,14 @@ impl Cell {
             Cell::Days(days) => unsafe {
                 value::with_varlena(state, |bytes| DaysRef::parse(bytes).map(|other| days.merge(&other)))
             }
-            .ok_or_else(|| "is no set of days".to_owned()),
+            .map_err(|error| error.about("set of days")),
             // SAFETY: as above.
             Cell::SessionWindows(windows) => unsafe {
                 value::with_varlena(state, |bytes| {
                     WindowsRef::parse(bytes).map(|other| windows.merge(&other))
                 })
             }
-            .ok_or_else(|| "is no set of session windows".to_owned()),
+            .map_err(|error| error.about("set of session windows")),
         }
     }
 

@@ -160,8 +160,11 @@ pub fn bucket(definition: &Definition, grain: Grain) -> String {
 
 /// SQL that merges a measure's states.
 pub fn aggregate(column: &Column) -> String {
-    let name = quote(&column.name);
-    let at = quote(&column.time_name());
+    aggregate_of(column, &quote(&column.name), &quote(&column.time_name()))
+}
+
+/// The same over other columns: that of the states, and that of the times of a first or last value.
+pub fn aggregate_of(column: &Column, name: &str, at: &str) -> String {
     match column.kind {
         Kind::Count => format!("sum({name})::int8"),
         Kind::Sum => format!("sum({name})"),

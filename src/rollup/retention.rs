@@ -72,6 +72,11 @@ impl Frozen {
         Self(moments.collect())
     }
 
+    /// Whether no tenant has a horizon of its own.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// That of one tenant.
     pub fn of(&self, tenant: &str) -> Option<i64> {
         self.0.get(tenant).copied()

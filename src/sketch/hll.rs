@@ -1,15 +1,25 @@
 //! The SQL type `hll`: input, output, casts and questions.
 
+use super::damage::{CORRUPTED, damage};
 use super::text;
 use crate::backend::call::{self, SqlError, sql_function};
 use pgrx::pg_sys::Datum;
-use tally_core::hll::{Hll, HllError, HllRef, Keying, MAX_STORED_BYTES};
+use tally_core::hll::{self, DEFAULT_LGK, Hll, HllError, HllRef, Keying, MAX_STORED_BYTES};
 
 /// The largest first byte of a DataSketches HLL image: its preamble's length in words.
 const MAX_PREAMBLE: u8 = 10;
 
+/// Bytes that are given from outside and are no sketch.
+fn refused(error: HllError) -> SqlError {
+    SqlError { sqlstate: "22P03", message: error.to_string(), hint: "pass a sketch as it was written" }
+}
+
+/// A sketch that was stored and isn't one any more was changed by something else than this extension.
 impl From<HllError> for SqlError {
     fn from(error: HllError) -> Self {
+        if matches!(error, HllError::Malformed(_) | HllError::Checksum | HllError::Version(_)) {
+            return SqlError { message: error.to_string(), ..CORRUPTED };
+        }
         let hint = match error {
             HllError::LgkMismatch { .. } => "only sketches of the same size can be merged",
             HllError::KeyingMismatch | HllError::EpochMismatch { .. } => {
@@ -34,8 +44,7 @@ sql_function! {
     fn tally_hll_in / pg_finfo_tally_hll_in(call) {
         let Some(input) = call.cstring(0) else { return Ok(None) };
         let bytes = text::read(input, MAX_STORED_BYTES, "hll")?;
-        HllRef::parse(&bytes)?;
-        Ok(Some(call::varlena(&bytes)))
+        Ok(Some(call::varlena(&hll::renew(&bytes).map_err(refused)?)))
     }
 }
 
@@ -48,8 +57,7 @@ sql_function! {
 sql_function! {
     fn tally_hll_recv / pg_finfo_tally_hll_recv(call) {
         let Some(bytes) = call.message(0) else { return Ok(None) };
-        HllRef::parse(bytes)?;
-        Ok(Some(call::varlena(bytes)))
+        Ok(Some(call::varlena(&hll::renew(bytes).map_err(refused)?)))
     }
 }
 
@@ -60,14 +68,13 @@ sql_function! {
 }
 
 sql_function! {
-    /// Takes both forms: the stored one begins with 0xb1, a DataSketches image with a count of at most 10.
+    /// Takes both forms: the stored one begins with 0xb1 or 0xb2, a DataSketches image with a count of at most 10.
     fn tally_hll_from_bytea / pg_finfo_tally_hll_from_bytea(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
         if bytes.first().is_some_and(|first| *first <= MAX_PREAMBLE) {
-            return Ok(Some(store(&Hll::from_datasketches(bytes)?)));
+            return Ok(Some(store(&Hll::from_datasketches(bytes).map_err(refused)?)));
         }
-        HllRef::parse(bytes)?;
-        Ok(Some(call::varlena(bytes)))
+        Ok(Some(call::varlena(&hll::renew(bytes).map_err(refused)?)))
     }
 }
 
@@ -78,22 +85,42 @@ sql_function! {
         let sketch = load(bytes)?;
         Ok(Some(match sketch.keying() {
             Keying::Plain => call::varlena(&sketch.to_datasketches()?),
-            Keying::Keyed { .. } => call::varlena(bytes),
+            Keying::Keyed { .. } => call::varlena(&sketch.to_bytes()),
         }))
+    }
+}
+
+sql_function! {
+    /// `damage(sketch, epoch)`: what is wrong with a sketch that a rollup stores for a tenant whose key has that epoch.
+    fn tally_hll_damage / pg_finfo_tally_hll_damage(call) {
+        let wanted = call.int(1).map(|epoch| Keying::Keyed { epoch: epoch as u32 });
+        damage(call, |bytes| match HllRef::parse(bytes) {
+            Err(error) => Some(error.to_string()),
+            Ok(sketch) if sketch.lgk() != DEFAULT_LGK => Some(format!("its lgk is {}", sketch.lgk())),
+            Ok(sketch) if wanted.is_some_and(|wanted| wanted != sketch.keying()) => {
+                Some("it is not hashed under the tenant's key".to_owned())
+            }
+            Ok(_) => None,
+        })
     }
 }
 
 sql_function! {
     fn tally_hll_distinct_count / pg_finfo_tally_hll_distinct_count(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
-        Ok(Some(Datum::from(load(bytes)?.estimate().round() as i64)))
+        let sketch = HllRef::parse(bytes)?;
+        let count = match sketch.exact_count() {
+            Some(exact) => exact as i64,
+            None => Hll::try_from(&sketch)?.estimate().round() as i64,
+        };
+        Ok(Some(Datum::from(count)))
     }
 }
 
 sql_function! {
     fn tally_hll_stderror / pg_finfo_tally_hll_stderror(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
-        Ok(Some(call::float(load(bytes)?.stderror())))
+        Ok(Some(call::float(HllRef::parse(bytes)?.stderror())))
     }
 }
 

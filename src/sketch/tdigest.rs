@@ -1,13 +1,23 @@
 //! The SQL type `tdigest`: input, output, casts and questions.
 
+use super::damage::{CORRUPTED, damage};
 use super::text;
 use crate::backend::array;
 use crate::backend::call::{self, SqlError, sql_function};
 use pgrx::pg_sys::Datum;
-use tally_core::tdigest::{MAX_STORED_BYTES, Summary, TDigest, TDigestError};
+use tally_core::tdigest::{self, MAX_STORED_BYTES, Summary, TDigest, TDigestError};
 
+/// Bytes that are given from outside and are no digest.
+fn refused(error: TDigestError) -> SqlError {
+    SqlError { sqlstate: "22P03", message: error.to_string(), hint: "pass a digest as it was written" }
+}
+
+/// A digest that was stored and isn't one any more was changed by something else than this extension.
 impl From<TDigestError> for SqlError {
     fn from(error: TDigestError) -> Self {
+        if matches!(error, TDigestError::Malformed(_) | TDigestError::Checksum | TDigestError::Version(_)) {
+            return SqlError { message: error.to_string(), ..CORRUPTED };
+        }
         let hint = match error {
             TDigestError::CompressionMismatch { .. } => "only digests of the same compression can be merged",
             TDigestError::NotFinite(_) => "leave NaN and the infinities out with FILTER (WHERE …)",
@@ -21,8 +31,7 @@ sql_function! {
     fn tally_tdigest_in / pg_finfo_tally_tdigest_in(call) {
         let Some(input) = call.cstring(0) else { return Ok(None) };
         let bytes = text::read(input, MAX_STORED_BYTES, "tdigest")?;
-        Summary::parse(&bytes)?;
-        Ok(Some(call::varlena(&bytes)))
+        Ok(Some(call::varlena(&tdigest::renew(&bytes).map_err(refused)?)))
     }
 }
 
@@ -35,8 +44,7 @@ sql_function! {
 sql_function! {
     fn tally_tdigest_recv / pg_finfo_tally_tdigest_recv(call) {
         let Some(bytes) = call.message(0) else { return Ok(None) };
-        Summary::parse(bytes)?;
-        Ok(Some(call::varlena(bytes)))
+        Ok(Some(call::varlena(&tdigest::renew(bytes).map_err(refused)?)))
     }
 }
 
@@ -49,8 +57,7 @@ sql_function! {
 sql_function! {
     fn tally_tdigest_from_bytea / pg_finfo_tally_tdigest_from_bytea(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
-        Summary::parse(bytes)?;
-        Ok(Some(call::varlena(bytes)))
+        Ok(Some(call::varlena(&tdigest::renew(bytes).map_err(refused)?)))
     }
 }
 
@@ -131,5 +138,27 @@ sql_function! {
             return Ok(None);
         };
         Ok(Summary::parse(bytes)?.trimmed_mean(low, high)?.map(call::float))
+    }
+}
+
+sql_function! {
+    /// `damage(digest, compression)`: what is wrong with a digest that a rollup stores with that compression.
+    fn tally_tdigest_damage / pg_finfo_tally_tdigest_damage(call) {
+        let wanted = call.int(1);
+        damage(call, |bytes| match Summary::parse(bytes) {
+            Err(error) => Some(error.to_string()),
+            Ok(digest) if wanted.is_some_and(|wanted| wanted != i32::from(digest.compression())) => {
+                Some(format!("its compression is {}", digest.compression()))
+            }
+            Ok(_) => None,
+        })
+    }
+}
+
+sql_function! {
+    /// Whether two digests can be of the same values.
+    fn tally_tdigest_agrees / pg_finfo_tally_tdigest_agrees(call) {
+        let (Some(one), Some(other)) = (call.bytes(0), call.bytes(1)) else { return Ok(None) };
+        Ok(Some(Datum::from(Summary::parse(one)?.agrees_with(&Summary::parse(other)?))))
     }
 }

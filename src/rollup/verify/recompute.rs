@@ -1,0 +1,100 @@
+//! Comparing with the events: a plain recomputation, joined in full with what is stored.
+
+use super::super::cell::COMPRESSION;
+use super::super::definition::{Column, Definition, Kind};
+use super::super::rebuild::within;
+use super::difference::{self, Sides, Theirs};
+use super::{Part, stored};
+use crate::sketch::hash::Hashable;
+use core::ops::Range;
+use pgrx::pg_sys::{self, Oid};
+
+/// The differences between the events and the rows, base and pending, of thawed buckets in the range.
+pub fn statement(part: &Part, whole: &Range<i64>) -> String {
+    let Part { definition, grain, frozen, .. } = part;
+    let tenant = part.of_tenant();
+    let mut inputs = String::new();
+    let mut names = "tenant_id, account_id, bucket".to_owned();
+    let mut dimensions = String::new();
+    let mut measures = String::new();
+    for (place, column) in definition.columns.iter().enumerate() {
+        let text = column.text.as_deref();
+        names.push_str(&format!(", c{place}"));
+        if column.kind == Kind::Dimension {
+            inputs.push_str(&format!(", {}\n", text.expect("a dimension has an expression")));
+            dimensions.push_str(&format!(", c{place}"));
+            continue;
+        }
+        inputs
+            .push_str(&text.map_or_else(|| ", 1".to_owned(), |text| format!(", {}", argument(column, text))));
+        measures.push_str(&format!(", {} AS c{place}", recomputed(definition, column, place)));
+    }
+    let filter =
+        definition.filter_text.as_deref().map_or_else(String::new, |text| format!(" AND ({text}\n)"));
+    let raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end))
+        + " AND "
+        + &frozen.not_frozen("events.occurred_at");
+    let kept = within("bucket", whole) + " AND " + &frozen.not_frozen("bucket") + &tenant;
+    let theirs = format!(
+        "SELECT input.tenant_id, account_id, bucket{dimensions}{measures} \
+           FROM (SELECT events.tenant_id, events.account_id, date_trunc('{grain}', events.occurred_at, 'UTC'){inputs} \
+                   FROM tally.events WHERE {raw}{tenant}{filter}) AS input ({names}) \
+           JOIN tally.tenant AS key ON key.tenant_id = input.tenant_id \
+          GROUP BY input.tenant_id, account_id, bucket{dimensions}"
+    );
+    let ours = stored::groups(definition, &stored::every_row(definition, *grain), &kept);
+    difference::statement(definition, *grain, &Sides { ours, theirs, kind: Theirs::Recomputed })
+}
+
+/// What the recomputation aggregates.
+fn argument(column: &Column, text: &str) -> String {
+    let expression = column.expression.as_ref().expect("a column with text has an expression");
+    match column.kind {
+        Kind::Sum => format!("({text}\n)::numeric"),
+        Kind::Percentiles => format!("({text}\n)::float8"),
+        Kind::Distinct => match expression.type_oid {
+            pg_sys::TIMESTAMPTZOID => {
+                format!("(extract(epoch FROM ({text}\n)) * 1000000 - 946684800000000)::int8")
+            }
+            _ => match Hashable::of(expression.type_oid).expect("checked when declared") {
+                Hashable::Int2 | Hashable::Int4 | Hashable::Int8 => format!("({text}\n)::int8"),
+                Hashable::Uuid => format!("uuid_send(({text}\n))"),
+                Hashable::Numeric => format!("trim_scale(({text}\n))::text"),
+                Hashable::Bytes => format!("({text}\n)"),
+            },
+        },
+        _ if expression.collation != Oid::INVALID => format!("({text}\n) COLLATE \"C\""),
+        _ => format!("({text}\n)"),
+    }
+}
+
+fn recomputed(definition: &Definition, column: &Column, place: usize) -> String {
+    let time_of = |column: &Column| {
+        let name = column.time_name();
+        definition.columns.iter().position(|other| other.name == name).expect("declared together")
+    };
+    match column.kind {
+        Kind::Count => format!("count(c{place})"),
+        Kind::Sum => format!("sum(c{place})"),
+        Kind::Min => format!("min(c{place})"),
+        Kind::Max => format!("max(c{place})"),
+        Kind::Distinct => format!("tally.hll(c{place}, key.sketch_key, key.sketch_epoch)"),
+        Kind::Percentiles => format!("tally.tdigest(c{place}, {COMPRESSION})"),
+        Kind::Days => format!(
+            "array_agg(DISTINCT (c{place} AT TIME ZONE 'UTC')::date ORDER BY (c{place} AT TIME ZONE 'UTC')::date) \
+             FILTER (WHERE c{place} IS NOT NULL)"
+        ),
+        Kind::SessionWindows => format!("tally.session_windows(c{place})"),
+        Kind::First => {
+            format!(
+                "(array_agg(c{place} ORDER BY c{}, c{place}) FILTER (WHERE c{place} IS NOT NULL))[1]",
+                time_of(column)
+            )
+        }
+        Kind::Last => format!(
+            "(array_agg(c{place} ORDER BY c{} DESC, c{place} DESC) FILTER (WHERE c{place} IS NOT NULL))[1]",
+            time_of(column)
+        ),
+        Kind::Dimension => unreachable!("a dimension isn't recomputed"),
+    }
+}

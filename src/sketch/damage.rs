@@ -1,0 +1,26 @@
+//! What is wrong with a stored state, as an answer instead of an error.
+
+use crate::backend::call::{self, Call, Outcome, SqlError};
+use crate::backend::subtransaction::{self, Verdict};
+
+/// The error of reading a state that is damaged, but for its message.
+pub const CORRUPTED: SqlError = SqlError {
+    sqlstate: "XX001",
+    message: String::new(),
+    hint: "tally.verify_rollup() lists such states, tally.rebuild_rollup() makes their buckets anew while the events are there",
+};
+
+/// Hands the first argument's bytes to `problem`, and gives what that says as text. Bytes that Postgres itself can't get at,
+/// compressed or out of line, are damaged too.
+pub fn damage(call: &Call, problem: impl FnOnce(&[u8]) -> Option<String>) -> Outcome {
+    let found = match call.bytes_in_place(0) {
+        Some(bytes) => problem(bytes),
+        None if call.datum(0).is_none() => None,
+        None => match subtransaction::run(|| Verdict::Keep(call.bytes(0).and_then(problem))) {
+            Ok(found) => found,
+            Err(caught) if caught.is_corruption() => Some(caught.message),
+            Err(caught) => caught.rethrow(),
+        },
+    };
+    Ok(found.map(|text| call::varlena(text.as_bytes())))
+}
