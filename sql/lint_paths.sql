@@ -93,10 +93,12 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
       UNION ALL
       SELECT 'elevated_function_altered', 'function', f.nspname, f.ref::text,
              pg_catalog.format('elevated function %s belongs to %I and has search_path %s', f.ref, f.rolname, coalesce(f.path, 'of the caller')),
-             pg_catalog.format('ALTER FUNCTION %1$s OWNER TO tally_owner; ALTER FUNCTION %1$s SET search_path = pg_catalog, pg_temp;', f.ref)
+             pg_catalog.format('ALTER FUNCTION %1$s OWNER TO %2$I; ALTER FUNCTION %1$s SET search_path = pg_catalog, pg_temp;', f.ref, w.owner)
         FROM fn AS f
+        CROSS JOIN LATERAL (SELECT CASE WHEN f.proname IN ('bind_role', 'trust_role', 'unbind_role', 'pool_role', 'register_key', 'revoke_key')
+                                        THEN 'tally_security' ELSE 'tally_owner' END) AS w (owner)
        WHERE f.nspname = 'tally' AND f.is_member AND f.prosecdef
-         AND (f.rolname <> 'tally_owner' OR f.path IS DISTINCT FROM 'pg_catalog, pg_temp')
+         AND (f.rolname <> w.owner OR f.path IS DISTINCT FROM 'pg_catalog, pg_temp')
       UNION ALL
       SELECT 'function_granted_to_public', 'function', f.nspname, f.ref::text,
              pg_catalog.format('PUBLIC may execute %s', f.ref), pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC;', f.ref)

@@ -7,7 +7,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
   BEGIN ATOMIC
     WITH groups AS (
       SELECT g.* FROM pg_catalog.pg_roles AS g
-       WHERE g.rolname IN ('tally_owner', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
+       WHERE g.rolname IN ('tally_owner', 'tally_security', 'tally_evaluator', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
     ), person AS (
       -- Superusers are members of everything; what binds them is outside of what a lint can tell.
       SELECT r.* FROM pg_catalog.pg_roles AS r
@@ -51,10 +51,29 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
         JOIN tally.isolated_tables() AS i ON i.id = c.oid
        WHERE b.is_confined AND NOT i.is_own
       UNION ALL
-      SELECT 'owner_member', m.rolname, pg_catalog.format('role %I is a member of tally_owner', m.rolname),
-             pg_catalog.format('REVOKE tally_owner FROM %I;', m.rolname)
+      SELECT 'owner_member', m.rolname, pg_catalog.format('role %I is a member of %I', m.rolname, g.rolname),
+             pg_catalog.format('REVOKE %I FROM %I;', g.rolname, m.rolname)
         FROM groups AS g JOIN pg_catalog.pg_roles AS m ON NOT m.rolsuper AND m.oid <> g.oid
-       WHERE g.rolname = 'tally_owner' AND pg_catalog.pg_has_role(m.oid, g.oid, 'MEMBER')
+       WHERE g.rolname IN ('tally_owner', 'tally_security', 'tally_evaluator') AND pg_catalog.pg_has_role(m.oid, g.oid, 'MEMBER')
+      UNION ALL
+      SELECT 'evaluator_may', e.rolname, pg_catalog.format('role %I is a member of %I', e.rolname, r.rolname),
+             pg_catalog.format('REVOKE %I FROM %I;', r.rolname, e.rolname)
+        FROM groups AS e JOIN pg_catalog.pg_auth_members AS a ON a.member = e.oid JOIN pg_catalog.pg_roles AS r ON r.oid = a.roleid
+       WHERE e.rolname = 'tally_evaluator'
+      UNION ALL
+      -- What it calls needs USAGE and EXECUTE; of anything else it neither owns nor is granted a thing.
+      SELECT 'evaluator_may', e.rolname,
+             pg_catalog.format('role %I %s %s', e.rolname, CASE d.deptype WHEN 'o' THEN 'owns' ELSE 'has privileges on' END,
+               CASE WHEN d.dbid = 0 OR o.datname = pg_catalog.current_database() THEN pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+                    ELSE 'objects of database ' || pg_catalog.quote_ident(o.datname) END),
+             CASE d.deptype WHEN 'o' THEN pg_catalog.format('in that database: REASSIGN OWNED BY %I TO another role', e.rolname)
+                            ELSE pg_catalog.format('revoke them from %I', e.rolname) END
+        FROM groups AS e
+        JOIN pg_catalog.pg_shdepend AS d ON d.refclassid = 'pg_catalog.pg_authid'::regclass AND d.refobjid = e.oid
+        LEFT JOIN pg_catalog.pg_database AS o ON o.oid = d.dbid
+       WHERE e.rolname = 'tally_evaluator'
+         AND (d.deptype = 'o' OR d.deptype = 'a' AND d.classid NOT IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_type'::regclass,
+                'pg_catalog.pg_namespace'::regclass, 'pg_catalog.pg_language'::regclass))
       UNION ALL
       SELECT 'createrole', p.rolname, pg_catalog.format('role %I has CREATEROLE', p.rolname),
              pg_catalog.format('ALTER ROLE %I NOCREATEROLE;', p.rolname)

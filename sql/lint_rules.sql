@@ -1,7 +1,7 @@
 -- What tally.lint() looks for. Each rule is one way in which isolation could be undone; src of each is lint_*.sql.
 
 CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, OUT description text)
-  RETURNS SETOF record ROWS 51
+  RETURNS SETOF record ROWS 52
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -28,7 +28,7 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Rows without an id belong to nobody: no scope sees them, and no tenant can remove them.'),
       ('owner_bypasses_rls', 'ERROR', 'The owner of the table bypasses row security',
        'FORCE ROW LEVEL SECURITY doesn''t bind superusers and BYPASSRLS roles.'),
-      ('owner_changed', 'ERROR', 'A table of pg_tally does not belong to tally_owner',
+      ('owner_changed', 'ERROR', 'A table of pg_tally does not belong to its owner',
        'A table''s owner can drop its policies.'),
       ('truncate_granted', 'ERROR', 'TRUNCATE is granted on a protected table',
        'TRUNCATE isn''t subject to row security: it removes every tenant''s rows.'),
@@ -68,10 +68,12 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'A member of tally_admin can bind itself to another tenant.'),
       ('bound_role_owns_table', 'ERROR', 'A bound role owns a protected table',
        'A table''s owner can drop its policies.'),
-      ('owner_member', 'ERROR', 'A role is a member of tally_owner',
-       'It can SET ROLE tally_owner and drop every policy.'),
+      ('owner_member', 'ERROR', 'A role is a member of tally_owner, tally_security or tally_evaluator',
+       'It can SET ROLE to it, and drop every policy, bind itself to any tenant, or alter what expressions run as.'),
+      ('evaluator_may', 'ERROR', 'The role that evaluates declared expressions may do something',
+       'Code in a declared expression has the rights of tally_evaluator: it owns nothing and is granted USAGE and EXECUTE alone.'),
       ('createrole', 'ERROR', 'A role may grant itself the group roles of pg_tally',
-       'Before Postgres 16, CREATEROLE allows granting any role that isn''t superuser, tally_owner among them.'),
+       'Before Postgres 16, CREATEROLE allows granting any role that isn''t superuser, tally_owner and tally_security among them.'),
       ('data_role_member', 'ERROR', 'A role may read or write everything, or reach the server''s files',
        'pg_read_all_data reads pg_tally''s secrets and bindings; files and programs of the server hold every tenant''s rows.'),
       ('replication_role', 'WARN', 'A role may replicate',
@@ -101,7 +103,7 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
       ('scope_function_altered', 'ERROR', 'A function that policies read the scope through was altered',
        'It must be STABLE, of language C and in pg_tally''s library: a cached plan would serve another tenant''s rows otherwise.'),
       ('elevated_function_altered', 'ERROR', 'An elevated function of pg_tally was altered',
-       'Elevated functions belong to tally_owner and have a fixed search path.'),
+       'Elevated functions belong to tally_owner, those that write bindings and keys to tally_security, and have a fixed search path.'),
       ('function_granted_to_public', 'ERROR', 'PUBLIC may execute a function of pg_tally that is not a pure one',
        'PUBLIC may execute immutable functions of the types and nothing else.'),
       ('file_function_granted', 'ERROR', 'A function that reads or writes the server''s files is granted',

@@ -7,7 +7,7 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
   BEGIN ATOMIC
     WITH candidate AS (
       SELECT i.*, c.oid::regclass AS ref, n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity, r.rolname,
-             r.rolsuper OR r.rolbypassrls AS bypasses,
+             r.rolsuper OR r.rolbypassrls AS bypasses, CASE WHEN c.oid = 'tally.tenant'::regclass THEN 'tally_security' ELSE 'tally_owner' END AS owner,
              EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid) AS is_child,
              EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid
                         AND p.polname IN ('tally_tenant', 'tally_global', 'tally_guard')) AS has_policy
@@ -65,9 +65,14 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
       UNION ALL
       SELECT CASE WHEN c.is_own THEN 'owner_changed' ELSE 'owner_bypasses_rls' END, c.ref,
              pg_catalog.format('table %s belongs to %I', c.ref, c.rolname),
-             CASE WHEN c.is_own THEN pg_catalog.format('ALTER TABLE %s OWNER TO tally_owner;', c.ref)
+             CASE WHEN c.is_own THEN pg_catalog.format('ALTER TABLE %s OWNER TO %I;', c.ref, c.owner)
                   ELSE 'give the table to a role that is neither SUPERUSER nor BYPASSRLS, with ALTER TABLE ... OWNER TO' END
-        FROM candidate AS c WHERE CASE WHEN c.is_own THEN c.rolname <> 'tally_owner' ELSE c.bypasses END
+        FROM candidate AS c WHERE CASE WHEN c.is_own THEN c.rolname <> c.owner ELSE c.bypasses END
+      UNION ALL
+      SELECT 'owner_changed', c.oid::regclass, pg_catalog.format('table %s belongs to %I', c.oid::regclass, r.rolname),
+             pg_catalog.format('ALTER TABLE %s OWNER TO tally_security;', c.oid::regclass)
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+       WHERE c.oid IN ('tally.role_binding'::regclass, 'tally.token_key'::regclass) AND r.rolname <> 'tally_security'
       UNION ALL
       SELECT 'child_outside_extension', h.inhrelid::regclass,
              pg_catalog.format('table %s is a child of %s', h.inhrelid::regclass, c.ref),
@@ -128,7 +133,7 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
                       WHEN g.privilege_type <> 'SELECT' AND g.is_own THEN 'write_granted'
                       WHEN g.privilege_type = 'SELECT' AND g.is_own AND g.grantee = 0 THEN 'read_granted_to_public'
                       WHEN g.privilege_type = 'SELECT' AND g.id = 'tally.tenant'::regclass
-                       AND coalesce(g.column_name = 'sketch_key', true) THEN 'secret_readable' END
+                       AND g.who <> 'tally_owner' AND coalesce(g.column_name = 'sketch_key', true) THEN 'secret_readable' END
         ) AS v (rule) ON v.rule IS NOT NULL
       UNION ALL
       SELECT 'unique_key_without_tenant', i.ref,

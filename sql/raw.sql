@@ -120,7 +120,7 @@ COMMENT ON COLUMN tally.quarantine.body IS 'the event as it was sent; what was s
 COMMENT ON COLUMN tally.quarantine.tries IS 'how often it was redriven in vain';
 COMMENT ON COLUMN tally.quarantine.tried_at IS 'when that was last; outcome, sqlstate and reason are of then';
 
-ALTER TABLE tally.tenant OWNER TO tally_owner;
+ALTER TABLE tally.tenant OWNER TO tally_security;
 ALTER TABLE tally.event_key OWNER TO tally_owner;
 ALTER TABLE tally.events OWNER TO tally_owner;
 ALTER TABLE tally.ingest_batch OWNER TO tally_owner;
@@ -136,4 +136,6 @@ SELECT pg_catalog.pg_extension_config_dump('tally.quarantine', '');
 
 REVOKE ALL ON tally.tenant, tally.event_key, tally.events, tally.ingest_batch, tally.quarantine FROM PUBLIC;
 GRANT SELECT (tenant_id, first_seen_at) ON tally.tenant TO tally_reader;
+-- Verifying makes sketches anew; nothing but ingest writes keys, below the executor.
+GRANT SELECT ON tally.tenant TO tally_owner;
 GRANT SELECT ON tally.events, tally.ingest_batch, tally.quarantine TO tally_reader;

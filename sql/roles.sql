@@ -3,10 +3,10 @@
 -- From here to the end of the script: nobody's objects but Postgres' own can be meant by a name or an operator.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+-- upgrade: skip
 DO $$
 DECLARE
-  wanted name;
-  seen   record;
+  seen record;
 BEGIN
   IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.<>) 'UTF8' THEN
     RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -28,8 +28,33 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = 'schema "tally" is not empty';
   END IF;
 
-  FOREACH wanted IN ARRAY ARRAY['tally_owner', 'tally_admin', 'tally_writer', 'tally_reader',
-                                'tally_analyst', 'tally_auditor']::pg_catalog.name[]
+  -- An elevated function that was given to such a role while somebody was its member would have its rights for ever.
+  SELECT r.rolname, pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS thing INTO seen
+    FROM pg_catalog.pg_roles AS r
+    JOIN pg_catalog.pg_shdepend AS d ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid
+     AND d.refobjid OPERATOR(pg_catalog.=) r.oid AND d.deptype OPERATOR(pg_catalog.=) 'o'
+     AND (d.dbid OPERATOR(pg_catalog.=) 0 OR d.dbid OPERATOR(pg_catalog.=)
+          (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+     AND d.classid OPERATOR(pg_catalog.<>) 'pg_catalog.pg_default_acl'::pg_catalog.regclass::pg_catalog.oid
+   WHERE r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['tally_owner', 'tally_security', 'tally_evaluator']::pg_catalog.name[])
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = pg_catalog.format('role "%s" already owns %s', seen.rolname, seen.thing),
+      HINT = 'give it to another role, or drop it: what belongs to this role has its rights';
+  END IF;
+END
+$$;
+
+DO $$
+DECLARE
+  wanted pg_catalog.name;
+  -- Nobody is a member of these: members have the rights of the tables' owners, or may alter what runs as one of them.
+  inner_roles CONSTANT pg_catalog.name[] := ARRAY['tally_owner', 'tally_security', 'tally_evaluator'];
+  seen   record;
+BEGIN
+  FOREACH wanted IN ARRAY inner_roles OPERATOR(pg_catalog.||) ARRAY['tally_admin', 'tally_writer', 'tally_reader',
+                                                                    'tally_analyst', 'tally_auditor']::pg_catalog.name[]
   LOOP
     SELECT r.rolcanlogin, r.rolsuper, r.rolbypassrls, r.rolcreaterole INTO seen
       FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) wanted;
@@ -41,10 +66,35 @@ BEGIN
         HINT = 'pg_tally''s group roles must have none of these attributes';
     END IF;
   END LOOP;
+
+  SELECT g.rolname, m.rolname AS member INTO seen
+    FROM pg_catalog.pg_auth_members AS a
+    JOIN pg_catalog.pg_roles AS g ON g.oid OPERATOR(pg_catalog.=) a.roleid
+    JOIN pg_catalog.pg_roles AS m ON m.oid OPERATOR(pg_catalog.=) a.member
+   WHERE g.rolname OPERATOR(pg_catalog.=) ANY (inner_roles) AND NOT m.rolsuper
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = pg_catalog.format('role "%s" is a member of "%s"', seen.member, seen.rolname),
+      HINT = pg_catalog.format('REVOKE %I FROM %I; then make sure that the member left nothing behind', seen.rolname, seen.member);
+  END IF;
+  SELECT g.rolname, m.rolname AS member INTO seen
+    FROM pg_catalog.pg_auth_members AS a
+    JOIN pg_catalog.pg_roles AS g ON g.oid OPERATOR(pg_catalog.=) a.roleid
+    JOIN pg_catalog.pg_roles AS m ON m.oid OPERATOR(pg_catalog.=) a.member
+   WHERE m.rolname OPERATOR(pg_catalog.=) ANY (inner_roles)
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = pg_catalog.format('role "%s" is a member of "%s"', seen.member, seen.rolname),
+      HINT = pg_catalog.format('REVOKE %I FROM %I;', seen.rolname, seen.member);
+  END IF;
 END
 $$;
 
 COMMENT ON ROLE tally_owner IS 'owns pg_tally''s tables; nobody logs in as it';
+COMMENT ON ROLE tally_security IS 'owns the bindings of roles, the keys of tokens and of sketches, and the functions that write them; nobody logs in as it';
+COMMENT ON ROLE tally_evaluator IS 'the role that declared expressions are evaluated as; owns nothing, and needs USAGE and EXECUTE of what they call';
 COMMENT ON ROLE tally_admin IS 'declares rollups, binds roles, runs maintenance; may enter any scope';
 COMMENT ON ROLE tally_writer IS 'may call the ingest functions';
 COMMENT ON ROLE tally_reader IS 'may read events and rollups inside its scope';

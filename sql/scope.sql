@@ -8,7 +8,7 @@ CREATE TABLE tally.role_binding (
   CONSTRAINT role_binding_account_needs_tenant CHECK (account_id IS NULL OR tenant_id IS NOT NULL),
   CONSTRAINT role_binding_token_names_the_tenant CHECK (NOT needs_token OR tenant_id IS NULL)
 );
-ALTER TABLE tally.role_binding OWNER TO tally_owner;
+ALTER TABLE tally.role_binding OWNER TO tally_security;
 COMMENT ON TABLE tally.role_binding IS
   'login roles with a scope of their own; a row without a tenant is a pool role, which enters scopes by token, or else a trusted role, which may act for every tenant';
 COMMENT ON COLUMN tally.role_binding.role_name IS 'the role that logs in (session_user)';
@@ -174,9 +174,9 @@ CREATE FUNCTION tally.check_id(field text, value text) RETURNS void
 COMMENT ON FUNCTION tally.check_id(text, text) IS
   'raises an error unless the value is an id: 1 to 200 bytes without control characters';
 
-ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_owner;
-ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_owner;
-ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_owner;
+ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_security;
+ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_security;
+ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_security;
 
 REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope_support(internal), tally.in_scope(text, text, text), tally.in_scope(text, text),
@@ -184,7 +184,7 @@ REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.sc
   tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text),
   tally.trust_role(regrole), tally.unbind_role(regrole), tally.check_bindable(regrole),
   tally.check_id(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, text) TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),

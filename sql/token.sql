@@ -21,7 +21,7 @@ CREATE TABLE tally.token_key (
   registered_by name NOT NULL DEFAULT session_user,
   CONSTRAINT token_key_is_256_bits CHECK (octet_length(public_key) = 32)
 );
-ALTER TABLE tally.token_key OWNER TO tally_owner;
+ALTER TABLE tally.token_key OWNER TO tally_security;
 COMMENT ON TABLE tally.token_key IS 'public keys that tokens are verified with; what signs them is nowhere in the database';
 COMMENT ON COLUMN tally.token_key.registered_at IS 'when the key was registered';
 COMMENT ON COLUMN tally.token_key.valid_until IS 'from when on it verifies nothing; null where it was not revoked';
@@ -90,12 +90,12 @@ CREATE FUNCTION tally.token_audience() RETURNS text
 COMMENT ON FUNCTION tally.token_audience() IS
   'the aud of tokens for this database: the cluster''s system identifier, a slash, the database';
 
-ALTER FUNCTION tally.pool_role(regrole) OWNER TO tally_owner;
-ALTER FUNCTION tally.register_key(text, bytea, timestamptz) OWNER TO tally_owner;
-ALTER FUNCTION tally.revoke_key(text, timestamptz) OWNER TO tally_owner;
+ALTER FUNCTION tally.pool_role(regrole) OWNER TO tally_security;
+ALTER FUNCTION tally.register_key(text, bytea, timestamptz) OWNER TO tally_security;
+ALTER FUNCTION tally.revoke_key(text, timestamptz) OWNER TO tally_security;
 REVOKE ALL ON FUNCTION tally.pool_role(regrole), tally.read_public_key(bytea), tally.challenge(), tally.token_audience(),
   tally.register_key(text, bytea, timestamptz), tally.revoke_key(text, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.read_public_key(bytea) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.read_public_key(bytea) TO tally_security;
 GRANT EXECUTE ON FUNCTION tally.pool_role(regrole), tally.register_key(text, bytea, timestamptz),
   tally.revoke_key(text, timestamptz) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.challenge() TO tally_reader, tally_writer;

@@ -81,6 +81,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "ALTER TABLE shop.lone OWNER TO $spare; ALTER ROLE $spare BYPASSRLS; REVOKE ALL ON shop.lone FROM $spare",
     ),
     ("owner_changed", "tally.quarantine", "ALTER TABLE tally.quarantine OWNER TO postgres"),
+    ("owner_changed", "tally.tenant", "ALTER TABLE tally.tenant OWNER TO tally_owner"),
+    ("owner_changed", "tally.role_binding", "ALTER TABLE tally.role_binding OWNER TO tally_owner"),
+    ("owner_changed", "tally.token_key", "ALTER TABLE tally.token_key OWNER TO tally_owner"),
     ("truncate_granted", "tally.events", "GRANT TRUNCATE ON tally.events TO tally_writer"),
     ("truncate_granted", "shop.orders", "GRANT TRUNCATE ON shop.orders TO PUBLIC"),
     ("references_granted", "shop.orders", "GRANT REFERENCES (tenant_id) ON shop.orders TO $app"),
@@ -129,6 +132,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ),
     ("group_role_attribute", "tally_reader", "ALTER ROLE tally_reader LOGIN"),
     ("group_role_attribute", "tally_owner", "ALTER ROLE tally_owner SUPERUSER"),
+    ("group_role_attribute", "tally_security", "ALTER ROLE tally_security LOGIN"),
+    ("group_role_attribute", "tally_evaluator", "ALTER ROLE tally_evaluator CREATEROLE"),
     ("group_role_attribute", "tally_analyst", "ALTER ROLE tally_analyst BYPASSRLS"),
     ("bypassrls_role", "spare", "ALTER ROLE $spare BYPASSRLS; GRANT tally_reader TO $spare"),
     ("bypassrls_role", "spare", "ALTER ROLE $spare BYPASSRLS; GRANT SELECT ON shop.orders TO $spare"),
@@ -142,6 +147,16 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("bound_role_is_admin", "app", "GRANT tally_admin TO $app"),
     ("bound_role_owns_table", "app", "ALTER TABLE shop.lone OWNER TO $app"),
     ("owner_member", "spare", "GRANT tally_owner TO $spare"),
+    ("owner_member", "spare", "GRANT tally_security TO $spare"),
+    ("owner_member", "spare", "GRANT tally_evaluator TO $spare"),
+    ("evaluator_may", "tally_evaluator", "GRANT $spare TO tally_evaluator"),
+    ("evaluator_may", "tally_evaluator", "GRANT SELECT ON shop.orders TO tally_evaluator"),
+    ("evaluator_may", "tally_evaluator", "GRANT CREATE ON DATABASE $database TO tally_evaluator"),
+    (
+        "evaluator_may",
+        "tally_evaluator",
+        "CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION shop.f() OWNER TO tally_evaluator",
+    ),
     ("createrole", "spare", "ALTER ROLE $spare CREATEROLE"),
     ("data_role_member", "spare", "GRANT pg_read_all_data TO $spare"),
     ("data_role_member", "app", "GRANT pg_write_all_data TO $app"),
@@ -216,6 +231,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "ALTER FUNCTION tally.bind_role(regrole, text, text) RESET search_path",
     ),
     ("elevated_function_altered", "trust_role", "ALTER FUNCTION tally.trust_role(regrole) OWNER TO postgres"),
+    (
+        "elevated_function_altered",
+        "revoke_key",
+        "ALTER FUNCTION tally.revoke_key(text, timestamptz) OWNER TO tally_owner",
+    ),
     (
         "function_granted_to_public",
         "enter_global",
@@ -309,7 +329,7 @@ fn each_planted_fault_is_found_alone_and_its_fix_removes_it() {
         transaction.rollback().unwrap();
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FAULTS.len(), wrong.join("\n"));
-    assert!(fixed >= FAULTS.len() - 8, "{fixed} of {} fixes are SQL", FAULTS.len());
+    assert!(fixed >= FAULTS.len() - 11, "{fixed} of {} fixes are SQL", FAULTS.len());
     let found = lint(&mut admin);
     assert!(found.is_empty(), "after all: {:#?}", told(&found));
 }
