@@ -13,8 +13,20 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
       SELECT r.* FROM pg_catalog.pg_roles AS r
        WHERE NOT r.rolsuper AND r.oid >= 16384 AND r.oid NOT IN (SELECT g.oid FROM groups AS g)
     ), bound AS (
-      SELECT b.role_name::oid AS id, b.tenant_id, b.tenant_id IS NOT NULL OR b.needs_token AS is_confined, r.rolname, r.oid IS NULL AS is_gone, r.rolsuper OR r.rolbypassrls AS bypasses
+      SELECT b.role_name::oid AS id, b.tenant_id IS NOT NULL OR b.needs_token AS is_confined, b.is_global,
+             r.rolname, r.oid IS NULL AS is_gone, r.rolsuper OR r.rolbypassrls AS bypasses,
+             b.bound_as, b.bound_as IS DISTINCT FROM r.rolname AS is_renamed,
+             pg_catalog.jsonb_build_array(b.tenant_id, b.account_id, b.needs_token, b.is_global) AS content
         FROM tally.role_binding AS b LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = b.role_name
+    ), acting AS (
+      -- Who is in which binding: its own, or else those of the groups whose privileges it has.
+      SELECT p.oid AS id, p.rolname, p.rolcanlogin, b.is_confined, b.is_global, b.content
+        FROM person AS p JOIN bound AS b ON b.id = p.oid
+      UNION ALL
+      SELECT p.oid, p.rolname, p.rolcanlogin, b.is_confined, b.is_global, b.content
+        FROM bound AS b JOIN person AS p ON p.oid <> b.id AND pg_catalog.pg_has_role(p.oid, b.id, 'USAGE')
+       WHERE NOT b.is_gone AND p.oid NOT IN (SELECT o.id FROM bound AS o)
+         AND EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = b.id)
     ), finding (rule, object, detail, fix) AS (
       SELECT 'group_role_attribute', g.rolname, pg_catalog.format('group role %I has %s', g.rolname, a.attribute),
              pg_catalog.format('ALTER ROLE %I NO%s;', g.rolname, a.attribute)
@@ -39,10 +51,36 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
              pg_catalog.format('SELECT tally.unbind_role(%L);', b.id)
         FROM bound AS b WHERE b.is_gone
       UNION ALL
-      SELECT 'bound_role_is_admin', b.rolname, pg_catalog.format('bound role %I is a member of tally_admin', b.rolname),
-             pg_catalog.format('REVOKE tally_admin FROM %I;', b.rolname)
-        FROM bound AS b JOIN groups AS g ON g.rolname = 'tally_admin'
-       WHERE b.is_confined AND NOT b.bypasses AND pg_catalog.pg_has_role(b.id, g.oid, 'MEMBER')
+      SELECT 'binding_of_renamed_role', b.rolname,
+             pg_catalog.format('role %I was bound as %I: its binding doesn''t count, and it is in no scope', b.rolname, b.bound_as),
+             pg_catalog.format('SELECT tally.unbind_role(%L);', pg_catalog.quote_ident(b.rolname))
+        FROM bound AS b WHERE b.is_renamed AND NOT b.is_gone
+      UNION ALL
+      SELECT 'binding_ambiguous', a.rolname,
+             pg_catalog.format('role %I is a member of groups whose bindings differ, and is in no scope', a.rolname),
+             'leave it in one of the groups, or bind it itself'
+        FROM acting AS a WHERE a.rolcanlogin GROUP BY a.id, a.rolname HAVING pg_catalog.count(DISTINCT a.content) > 1
+      UNION ALL
+      SELECT DISTINCT 'global_role_writes', a.rolname,
+             pg_catalog.format('role %I reads every tenant from the start and is a member of %I', a.rolname, g.rolname),
+             pg_catalog.format('REVOKE %I FROM %I;', g.rolname, a.rolname)
+        FROM acting AS a
+        -- An administrator is a writer, too.
+        CROSS JOIN LATERAL (SELECT w.rolname FROM groups AS w
+                             WHERE w.rolname IN ('tally_writer', 'tally_admin') AND pg_catalog.pg_has_role(a.id, w.oid, 'MEMBER')
+                             ORDER BY w.rolname LIMIT 1) AS g
+       WHERE a.is_global
+      UNION ALL
+      SELECT DISTINCT 'global_role_not_analyst', a.rolname,
+             pg_catalog.format('role %I is bound to the global scope and may not read it', a.rolname),
+             pg_catalog.format('GRANT tally_analyst TO %I;', a.rolname)
+        FROM acting AS a JOIN groups AS g ON g.rolname = 'tally_analyst'
+       WHERE a.is_global AND NOT pg_catalog.pg_has_role(a.id, g.oid, 'USAGE')
+      UNION ALL
+      SELECT DISTINCT 'bound_role_is_admin', a.rolname, pg_catalog.format('bound role %I is a member of tally_admin', a.rolname),
+             pg_catalog.format('REVOKE tally_admin FROM %I;', a.rolname)
+        FROM acting AS a JOIN groups AS g ON g.rolname = 'tally_admin'
+       WHERE a.is_confined AND pg_catalog.pg_has_role(a.id, g.oid, 'MEMBER')
       UNION ALL
       SELECT 'bound_role_owns_table', b.rolname,
              pg_catalog.format('bound role %I owns table %s', b.rolname, c.oid::regclass),
@@ -113,11 +151,11 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
          OR c.name = 'search_path' AND c.value ~ '(^|[ ,])pg_temp *,')
     UNION ALL
     -- What the server's own files say is shown to superusers and members of pg_read_all_settings; others aren't told.
-    SELECT 'library_not_preloaded', 'role', NULL, b.rolname::text,
+    SELECT DISTINCT 'library_not_preloaded', 'role', NULL::text, b.rolname::text,
            pg_catalog.format('role %I acts for tenants, and neither its sessions nor the server load pg_tally when they begin', b.rolname),
            pg_catalog.format('ALTER ROLE %I SET session_preload_libraries = ''pg_tally'';', b.rolname)
-      FROM bound AS b
-     WHERE b.is_confined AND NOT b.is_gone
+      FROM acting AS b
+     WHERE b.is_confined AND b.rolcanlogin
        AND EXISTS (SELECT FROM pg_catalog.pg_settings AS s WHERE s.name = 'shared_preload_libraries')
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings AS s
                         WHERE s.name IN ('shared_preload_libraries', 'session_preload_libraries') AND s.setting ~ '\mpg_tally\M'

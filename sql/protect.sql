@@ -12,7 +12,9 @@ COMMENT ON COLUMN tally.protected_table.tenant_column IS 'the column that holds 
 COMMENT ON COLUMN tally.protected_table.account_column IS 'the column that holds the account; null where the tenant alone bounds';
 REVOKE ALL ON tally.protected_table FROM PUBLIC;
 GRANT SELECT ON tally.protected_table TO tally_admin, tally_auditor;
-SELECT pg_catalog.pg_extension_config_dump('tally.protected_table', '');
+-- A table that was dropped is printed as a number, which is another table's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('tally.protected_table',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) table_name::pg_catalog.oid)');
 
 CREATE FUNCTION tally.family(target regclass) RETURNS SETOF regclass
   LANGUAGE sql STABLE PARALLEL SAFE STRICT

@@ -5,19 +5,44 @@ CREATE TABLE tally.role_binding (
   tenant_id   text COLLATE "C",
   account_id  text COLLATE "C",
   needs_token boolean NOT NULL DEFAULT false,
+  bound_as    name,
+  is_global   boolean NOT NULL DEFAULT false,
   CONSTRAINT role_binding_account_needs_tenant CHECK (account_id IS NULL OR tenant_id IS NOT NULL),
-  CONSTRAINT role_binding_token_names_the_tenant CHECK (NOT needs_token OR tenant_id IS NULL)
+  CONSTRAINT role_binding_token_names_the_tenant CHECK (NOT needs_token OR tenant_id IS NULL),
+  CONSTRAINT role_binding_global_has_no_tenant CHECK (NOT is_global OR tenant_id IS NULL AND NOT needs_token)
 );
 ALTER TABLE tally.role_binding OWNER TO tally_security;
 COMMENT ON TABLE tally.role_binding IS
-  'login roles with a scope of their own; a row without a tenant is a pool role, which enters scopes by token, or else a trusted role, which may act for every tenant';
-COMMENT ON COLUMN tally.role_binding.role_name IS 'the role that logs in (session_user)';
-COMMENT ON COLUMN tally.role_binding.tenant_id IS 'the only tenant the role may see; null for a trusted or pool role';
+  'roles with a scope of their own, for those that log in as them or as members of them; a row without a tenant is a pool role, which enters scopes by token, a role that reads every tenant (is_global), or else a trusted role, which may act for every tenant';
+COMMENT ON COLUMN tally.role_binding.role_name IS 'the role that logs in (session_user), or a group of it';
+COMMENT ON COLUMN tally.role_binding.tenant_id IS 'the only tenant the role may see; null for a trusted, pool or global role';
 COMMENT ON COLUMN tally.role_binding.account_id IS 'the only account the role may see; null for the whole tenant';
 COMMENT ON COLUMN tally.role_binding.needs_token IS 'whether it is a pool role, which enters a scope by signed token alone';
+COMMENT ON COLUMN tally.role_binding.bound_as IS 'the role''s name when it was bound; the binding counts while the role has it still';
+COMMENT ON COLUMN tally.role_binding.is_global IS 'whether it reads every tenant, from the start';
 REVOKE ALL ON tally.role_binding FROM PUBLIC;
 GRANT SELECT ON tally.role_binding TO tally_admin, tally_auditor;
-SELECT pg_catalog.pg_extension_config_dump('tally.role_binding', '');
+-- A role that was dropped is printed as a number, which is another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('tally.role_binding',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) role_name::pg_catalog.oid AND r.rolname OPERATOR(pg_catalog.=) bound_as)');
+
+CREATE FUNCTION tally.name_binding() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' OR NEW.bound_as IS NULL THEN
+    NEW.bound_as := (SELECT r.rolname FROM pg_catalog.pg_roles AS r
+                      WHERE r.oid OPERATOR(pg_catalog.=) NEW.role_name::pg_catalog.oid);
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION tally.name_binding() IS 'trigger: notes which name the role has that is bound';
+REVOKE ALL ON FUNCTION tally.name_binding() FROM PUBLIC;
+CREATE TRIGGER role_binding_named BEFORE INSERT OR UPDATE OF role_name ON tally.role_binding
+  FOR EACH ROW EXECUTE FUNCTION tally.name_binding();
+ALTER TABLE tally.role_binding ENABLE ALWAYS TRIGGER role_binding_named;
 
 -- Backends remember bindings and limits; whatever changes one, also replication and a restore, makes them forget.
 CREATE FUNCTION tally.forget() RETURNS trigger
@@ -103,37 +128,64 @@ CREATE FUNCTION tally.bind_role(role_name regrole, tenant_id text, account_id te
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  bound_as name;
 BEGIN
   IF bind_role.role_name IS NULL OR bind_role.tenant_id IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
       MESSAGE = 'role_name and tenant_id must not be null',
-      HINT = 'tally.trust_role(role) is for a role that acts for every tenant';
+      HINT = 'tally.trust_role(role) is for a role that acts for every tenant, tally.bind_role(role, scope => ''global'') for one that reads every tenant';
   END IF;
   PERFORM tally.check_id('tenant_id', bind_role.tenant_id), tally.check_id('account_id', bind_role.account_id);
-  PERFORM tally.check_bindable(bind_role.role_name);
-  INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id)
-  VALUES (bind_role.role_name, bind_role.tenant_id, bind_role.account_id)
+  bound_as := tally.check_bindable(bind_role.role_name);
+  INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id, bound_as)
+  VALUES (bind_role.role_name, bind_role.tenant_id, bind_role.account_id, bound_as)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
-  DO UPDATE SET tenant_id = excluded.tenant_id, account_id = excluded.account_id, needs_token = false;
+  DO UPDATE SET tenant_id = excluded.tenant_id, account_id = excluded.account_id, needs_token = false,
+    bound_as = excluded.bound_as, is_global = false;
 END
 $$;
 COMMENT ON FUNCTION tally.bind_role(regrole, text, text) IS
-  'binds a login role to one tenant, or to one of its accounts; replaces an earlier binding';
+  'binds a role, and the members of a group role, to one tenant, or to one of its accounts; replaces an earlier binding';
+
+CREATE TYPE tally.scope_kind AS ENUM ('global');
+COMMENT ON TYPE tally.scope_kind IS 'a scope that a role can be bound to without a tenant';
+
+CREATE FUNCTION tally.bind_role(role_name regrole, scope tally.scope_kind) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  bound_as name := tally.check_bindable(bind_role.role_name);
+BEGIN
+  IF NOT pg_catalog.pg_has_role(bind_role.role_name::pg_catalog.oid, 'tally_analyst', 'USAGE') THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = pg_catalog.format('role %s may not read every tenant', bind_role.role_name),
+      HINT = pg_catalog.format('GRANT tally_analyst TO %s; first', bind_role.role_name);
+  END IF;
+  INSERT INTO tally.role_binding AS b (role_name, bound_as, is_global) VALUES (bind_role.role_name, bound_as, true)
+  ON CONFLICT ON CONSTRAINT role_binding_pkey
+  DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = false, bound_as = excluded.bound_as, is_global = true;
+END
+$$;
+COMMENT ON FUNCTION tally.bind_role(regrole, tally.scope_kind) IS
+  'has a role, and the members of a group role, read every tenant from the start, in single statements, too; for members of tally_analyst; replaces an earlier binding';
 
 CREATE FUNCTION tally.trust_role(role_name regrole) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  bound_as name := tally.check_bindable(trust_role.role_name);
 BEGIN
-  PERFORM tally.check_bindable(trust_role.role_name);
-  INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id)
-  VALUES (trust_role.role_name, NULL, NULL)
+  INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id, bound_as)
+  VALUES (trust_role.role_name, NULL, NULL, bound_as)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
-  DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = false;
+  DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = false, bound_as = excluded.bound_as, is_global = false;
 END
 $$;
 COMMENT ON FUNCTION tally.trust_role(regrole) IS
-  'lets a login role act for every tenant: enter any tenant''s scope, and ingest for any tenant without entering one';
+  'lets a role, and the members of a group role, act for every tenant: enter any tenant''s scope, and ingest for any tenant without entering one';
 
 CREATE FUNCTION tally.unbind_role(role_name regrole) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
@@ -147,27 +199,36 @@ $$;
 COMMENT ON FUNCTION tally.unbind_role(regrole) IS
   'removes a role''s binding, trust or need of tokens; says whether there was one';
 
-CREATE FUNCTION tally.check_bindable(role_name regrole) RETURNS void
+CREATE FUNCTION tally.check_bindable(role_name regrole) RETURNS name
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  seen record;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r
-                  WHERE r.oid OPERATOR(pg_catalog.=) check_bindable.role_name::pg_catalog.oid) THEN
+  SELECT r.rolname, r.rolsuper OR r.rolbypassrls AS bypasses,
+         NOT r.rolcanlogin AND r.rolname::text OPERATOR(pg_catalog.~) '^(tally|pg)_' AS is_own
+    INTO seen FROM pg_catalog.pg_roles AS r
+   WHERE r.oid OPERATOR(pg_catalog.=) check_bindable.role_name::pg_catalog.oid;
+  IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object',
       MESSAGE = pg_catalog.format('role %s does not exist', check_bindable.role_name);
   END IF;
-  IF EXISTS (SELECT FROM pg_catalog.pg_roles AS r
-              WHERE r.oid OPERATOR(pg_catalog.=) check_bindable.role_name::pg_catalog.oid
-                AND (r.rolsuper OR r.rolbypassrls)) THEN
+  IF seen.bypasses THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = pg_catalog.format('role %s bypasses row security', check_bindable.role_name),
       HINT = 'a binding holds only for roles that are neither SUPERUSER nor BYPASSRLS';
   END IF;
+  IF seen.is_own THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = pg_catalog.format('role %s can''t be bound', check_bindable.role_name),
+      HINT = 'members of a bound role inherit its binding: bind a login, or a group role of your own, whose name doesn''t begin with tally_';
+  END IF;
+  RETURN seen.rolname;
 END
 $$;
 COMMENT ON FUNCTION tally.check_bindable(regrole) IS
-  'raises an error for a role that does not exist or bypasses row security';
+  'the role''s name; an error for a role that does not exist, bypasses row security, or is one of pg_tally''s or Postgres'' own';
 
 CREATE FUNCTION tally.check_id(field text, value text) RETURNS void
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_id_wrapper';
@@ -175,13 +236,14 @@ COMMENT ON FUNCTION tally.check_id(text, text) IS
   'raises an error unless the value is an id: 1 to 200 bytes without control characters';
 
 ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_security;
+ALTER FUNCTION tally.bind_role(regrole, tally.scope_kind) OWNER TO tally_security;
 ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_security;
 ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_security;
 
 REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope_support(internal), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),
-  tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text),
+  tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind),
   tally.trust_role(regrole), tally.unbind_role(regrole), tally.check_bindable(regrole),
   tally.check_id(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, text) TO tally_owner, tally_security;
@@ -189,7 +251,7 @@ GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally
   tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),
   tally.enter(text, text), tally.enter_global() TO tally_owner, tally_reader, tally_writer;
-GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.trust_role(regrole),
+GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind), tally.trust_role(regrole),
   tally.unbind_role(regrole) TO tally_admin;
 
 -- Every table with tenant rows gets these policies, in the transaction that creates it.

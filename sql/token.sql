@@ -4,14 +4,16 @@ CREATE FUNCTION tally.pool_role(role_name regrole) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  bound_as name := tally.check_bindable(pool_role.role_name);
 BEGIN
-  PERFORM tally.check_bindable(pool_role.role_name);
-  INSERT INTO tally.role_binding AS b (role_name, needs_token) VALUES (pool_role.role_name, true)
-  ON CONFLICT ON CONSTRAINT role_binding_pkey DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = true;
+  INSERT INTO tally.role_binding AS b (role_name, needs_token, bound_as) VALUES (pool_role.role_name, true, bound_as)
+  ON CONFLICT ON CONSTRAINT role_binding_pkey
+  DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = true, bound_as = excluded.bound_as, is_global = false;
 END
 $$;
 COMMENT ON FUNCTION tally.pool_role(regrole) IS
-  'has a login role enter scopes by signed token alone, transaction by transaction; replaces an earlier binding or trust';
+  'has a role, and the members of a group role, enter scopes by signed token alone, transaction by transaction; replaces an earlier binding or trust';
 
 CREATE TABLE tally.token_key (
   registered_at timestamptz NOT NULL DEFAULT now(),

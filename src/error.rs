@@ -66,6 +66,18 @@ impl From<ScopeError> for ErrorReport {
                 report(denied, format!("role \"{role}\" enters a scope by token alone"))
                     .set_hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
             }
+            ScopeError::Renamed(role) => {
+                report(denied, format!("role \"{role}\", or a group of it, was bound under another name"))
+                    .set_hint("a binding ends when its role is renamed: have the role bound again, with tally.bind_role, trust_role or pool_role")
+            }
+            ScopeError::Ambiguous(role) => {
+                report(denied, format!("role \"{role}\" is a member of groups whose bindings differ"))
+                    .set_hint("leave it in one of them, or bind the role itself: its own binding counts before those of its groups")
+            }
+            ScopeError::ReadsOnly(role) => {
+                report(denied, format!("role \"{role}\" is bound to the global scope, which is for reading"))
+                    .set_hint("call tally.enter(tenant) first in the transaction, or write as a trusted role (tally.trust_role)")
+            }
             ScopeError::Token(TokenError::Key) => {
                 report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "the public key can't be registered")
                     .set_detail(TokenError::Key.problem())

@@ -1,5 +1,6 @@
 //! Hooks: what is asked before Postgres plans, executes or runs a command.
 
+use super::reads::Reads;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary};
 use pgrx::prelude::*;
@@ -25,6 +26,8 @@ pub enum Command {
 pub struct Hooks {
     pub before_planning: fn() -> Result<(), ErrorReport>,
     pub before_execution: fn() -> Result<(), ErrorReport>,
+    /// Asked of statements that read anything, in parallel workers, too.
+    pub before_reading: fn(&Reads) -> Result<(), ErrorReport>,
     pub before_command: fn(Command) -> Result<(), ErrorReport>,
 }
 
@@ -112,6 +115,13 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
         match installed().start {
             Some(next) => pg_guard_ffi_boundary(|| next(query, flags)),
             None => pg_sys::standard_ExecutorStart(query, flags),
+        }
+        // Afterwards, so that whoever may not read the table at all is told just that.
+        if pg_sys::IsTransactionState()
+            && let Some(reads) = Reads::of((*query).plannedstmt)
+            && let Err(report) = (installed().hooks.before_reading)(&reads)
+        {
+            report.report(PgLogLevel::ERROR);
         }
     }
 }

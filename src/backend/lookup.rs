@@ -142,6 +142,12 @@ impl Lookup {
         }
     }
 
+    /// How many columns the table has, dropped ones included.
+    pub fn columns(&self) -> i32 {
+        // SAFETY: the table is open.
+        unsafe { (*(*self.table).rd_att).natts }
+    }
+
     /// Closes table and index; their locks stay until the transaction ends.
     pub fn close(self) {
         // SAFETY: everything closed here was opened by `open` and is not used again.

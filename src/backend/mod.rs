@@ -18,6 +18,8 @@ pub mod lookup;
 pub mod memory;
 pub mod partition;
 pub mod planner;
+pub mod reads;
+pub mod role;
 pub mod scan;
 pub mod session;
 pub mod size;

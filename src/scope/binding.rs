@@ -1,16 +1,28 @@
-//! What a role may do once it has logged in: known to the backend until tally.role_binding changes, and asked again in every
-//! statement.
+//! What a role may do once it has logged in: known to the backend until tally.role_binding or the roles change, and asked again
+//! in every statement.
+//!
+//! A binding belongs to a role, which has the number and the name that it had when it was bound. A number alone could come to
+//! be another role's: after a dump and restore, or when numbers have gone round.
 
 use crate::backend::arena;
 use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::role;
 use crate::backend::session::{self, Statement};
+use core::ffi::{CStr, c_char};
 use pgrx::FromDatum;
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
 
+/// Columns of tally.role_binding. A table of 0.1.0 ends before `BOUND_AS`.
+const TENANT_ID: i32 = 2;
+const ACCOUNT_ID: i32 = 3;
+const NEEDS_TOKEN: i32 = 4;
+const BOUND_AS: i32 = 5;
+const IS_GLOBAL: i32 = 6;
+
 /// What the role that logged in may do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
     None,
     /// Enters any tenant's scope.
@@ -22,12 +34,19 @@ pub enum Binding {
         tenant: String,
         account: Option<String>,
     },
+    /// Reads every tenant from the start, while it is a member of tally_analyst.
+    Global,
+    /// Was bound under another name, itself or a group: nothing tells whether it is the same role.
+    Renamed,
+    /// Is a member of groups whose bindings differ.
+    Ambiguous,
 }
 
 thread_local! {
     /// What was asked last, and by which role in which statement.
     static LATEST: RefCell<Option<((Oid, Statement), Binding)>> = const { RefCell::new(None) };
-    static KNOWN: Known<Oid, Binding> = const { Known::new() };
+    /// By the role and the number of changes to roles that it was looked up after.
+    static KNOWN: Known<(Oid, u64), Binding> = const { Known::new() };
 }
 
 /// The binding of the role that logged in. One statement asks once, and so keeps to it: the policies of a query ask many times.
@@ -38,31 +57,50 @@ pub fn binding() -> Binding {
     });
     known.unwrap_or_else(|| {
         let table = session::relation(c"role_binding");
-        let binding = KNOWN.with(|known| known.get_or_look_up(table, asked.0, |role| look_up(table, *role)));
+        session::accept_invalidations();
+        let key = (asked.0, role::changes());
+        let binding = KNOWN.with(|known| known.get_or_look_up(table, key, |key| look_up(table, key.0)));
         LATEST.set(Some((asked, binding.clone())));
         binding
     })
 }
 
-fn look_up(table: Oid, role: Oid) -> Binding {
+/// A role's own binding, or else that of the groups whose privileges it has.
+fn look_up(table: Oid, login: Oid) -> Binding {
     let mut bindings = Lookup::open(table, &[Key::Oid], View::Now);
-    let found = bindings.find(&[Datum::from(role)], [2, 3, 4]);
-    let binding = match &found {
-        None => Binding::None,
-        Some(row) => {
-            let text = |column: usize| {
-                // SAFETY: columns 2 and 3 of role_binding are ids, and the row is valid until the next `find`.
-                (!row.nulls[column]).then(|| unsafe { arena::read_text(row.values[column]) }.to_owned())
-            };
-            // SAFETY: column 4 is a boolean that is not null.
-            let needs_token = unsafe { bool::from_datum(row.values[2], row.nulls[2]) } == Some(true);
-            match text(0) {
-                Some(tenant) => Binding::Bound { tenant, account: text(1) },
-                None if needs_token => Binding::Pool,
-                None => Binding::Trusted,
-            }
+    let binding = of_role(&mut bindings, login).unwrap_or_else(|| {
+        if role::is_superuser(login) {
+            return Binding::None;
         }
-    };
+        let mut inherited = role::groups(login).into_iter().filter_map(|group| of_role(&mut bindings, group));
+        let first = inherited.next().unwrap_or(Binding::None);
+        if inherited.all(|other| other == first) { first } else { Binding::Ambiguous }
+    });
     bindings.close();
     binding
+}
+
+fn of_role(bindings: &mut Lookup, role: Oid) -> Option<Binding> {
+    let key = [Datum::from(role)];
+    let is_old = bindings.columns() < IS_GLOBAL;
+    let [name, global] = if is_old { [TENANT_ID; 2] } else { [BOUND_AS, IS_GLOBAL] };
+    let row = bindings.find(&key, [TENANT_ID, ACCOUNT_ID, NEEDS_TOKEN, name, global])?;
+    let text = |column: usize| {
+        // SAFETY: columns 2 and 3 of role_binding are ids, and the row is valid until the next `find`.
+        (!row.nulls[column]).then(|| unsafe { arena::read_text(row.values[column]) }.to_owned())
+    };
+    // SAFETY: both columns are booleans that are not null.
+    let is_true =
+        |column: usize| unsafe { bool::from_datum(row.values[column], row.nulls[column]) } == Some(true);
+    // SAFETY: a name ends in NUL, and the row is valid until the next `find`.
+    let bound_as = || unsafe { CStr::from_ptr(row.values[3].cast_mut_ptr::<c_char>()) }.to_string_lossy();
+    if !is_old && (row.nulls[3] || role::name(role).is_none_or(|name| name != bound_as())) {
+        return Some(Binding::Renamed);
+    }
+    Some(match text(0) {
+        Some(tenant) => Binding::Bound { tenant, account: text(1) },
+        None if is_true(2) => Binding::Pool,
+        None if !is_old && is_true(4) => Binding::Global,
+        None => Binding::Trusted,
+    })
 }

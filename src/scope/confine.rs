@@ -5,7 +5,7 @@
 //! with it in `session_preload_libraries`, from the start of the session.
 
 use super::binding::{Binding, binding};
-use super::{ScopeError, limit};
+use super::{ScopeError, limit, policy};
 use crate::backend::hook::{self, Command, Hooks};
 use crate::backend::session;
 use pgrx::pg_sys::Oid;
@@ -55,7 +55,9 @@ fn classify() -> Class {
     match binding() {
         Binding::Bound { tenant, .. } => Class::Bound(tenant),
         Binding::Pool => Class::Pool,
-        Binding::Trusted => Class::Free,
+        Binding::Trusted | Binding::Global => Class::Free,
+        // What it was meant to be is not known.
+        Binding::Renamed | Binding::Ambiguous => Class::Outside,
         Binding::None if session::session_is_member_of(c"tally_analyst") => Class::Free,
         Binding::None => {
             let uses_us = [c"tally_reader", c"tally_writer"].into_iter().any(session::session_is_member_of);
@@ -95,5 +97,10 @@ fn before_planning() -> Result<(), ErrorReport> {
 
 /// Installs the hooks.
 pub fn install() {
-    hook::install(Hooks { before_planning, before_execution: limit::enforce, before_command });
+    hook::install(Hooks {
+        before_planning,
+        before_execution: limit::enforce,
+        before_reading: policy::require_scope,
+        before_command,
+    });
 }

@@ -47,6 +47,12 @@ pub enum ScopeError {
     Busy(String, i32),
     /// The role enters a scope by token alone.
     NeedsToken(String),
+    /// The role was bound under another name.
+    Renamed(String),
+    /// The role is a member of groups whose bindings differ.
+    Ambiguous(String),
+    /// The role is bound to the global scope, and tried to write in it.
+    ReadsOnly(String),
     /// The token, or the key that is to be registered, is refused.
     Token(TokenError),
     /// The token names a key that is not registered, or no longer valid.
@@ -95,13 +101,25 @@ pub fn current() -> Result<Scope, ScopeError> {
     }
     match binding() {
         Binding::Bound { tenant, account } => Ok(Scope::Tenant { tenant, account }),
+        Binding::Global if is_analyst() => Ok(Scope::Global),
+        Binding::Global => Err(ScopeError::Denied(session::session_role_name())),
         Binding::Trusted | Binding::Pool | Binding::None => Err(ScopeError::Missing),
+        Binding::Renamed => Err(ScopeError::Renamed(session::session_role_name())),
+        Binding::Ambiguous => Err(ScopeError::Ambiguous(session::session_role_name())),
     }
 }
 
-/// The scope that ingest happens in: a trusted role need not enter one, since it may write for every tenant.
+fn is_analyst() -> bool {
+    session::session_is_superuser() || session::session_is_member_of(c"tally_analyst")
+}
+
+/// The scope that ingest happens in: a trusted role need not enter one, since it may write for every tenant; one that is bound
+/// to the global scope may read every tenant, and write for none but one that it has entered.
 pub fn for_writing() -> Result<Scope, ScopeError> {
     match current() {
+        Ok(Scope::Global) if binding() == Binding::Global => {
+            Err(ScopeError::ReadsOnly(session::session_role_name()))
+        }
         Err(ScopeError::Missing)
             if session::session_is_superuser() || matches!(binding(), Binding::Trusted) =>
         {
@@ -141,14 +159,19 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     if already.is_some() && !stays && !narrows {
         return Err(ScopeError::Latched);
     }
+    // A role that might be another one than was bound enters nothing.
+    let binding = match binding() {
+        Binding::Renamed => return Err(ScopeError::Renamed(session::session_role_name())),
+        Binding::Ambiguous => return Err(ScopeError::Ambiguous(session::session_role_name())),
+        binding => binding,
+    };
     let superuser = session::session_is_superuser();
     if let (Scope::Tenant { .. }, None, false, Some(leftover)) =
         (&wanted, &already, superuser, session::leftover())
     {
         return Err(ScopeError::Dirty(leftover));
     }
-    let is_analyst = || superuser || session::session_is_member_of(c"tally_analyst");
-    let allowed = match (binding(), &wanted) {
+    let allowed = match (binding, &wanted) {
         (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {
             own == *tenant && only.is_none_or(|only| account.as_ref() == Some(&only))
         }
@@ -157,7 +180,8 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
             return Err(ScopeError::NeedsToken(session::session_role_name()));
         }
         (Binding::Trusted | Binding::Pool, Scope::Tenant { .. }) => true,
-        (Binding::None, Scope::Tenant { .. }) | (_, Scope::Global) => is_analyst(),
+        (Binding::None | Binding::Global, Scope::Tenant { .. }) | (_, Scope::Global) => is_analyst(),
+        (Binding::Renamed | Binding::Ambiguous, _) => false,
     };
     if !allowed {
         return Err(ScopeError::Denied(session::session_role_name()));

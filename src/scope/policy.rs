@@ -7,7 +7,8 @@
 
 use super::{Scope, current};
 use crate::backend::call::{self, Call, Outcome, sql_function};
-use crate::backend::planner;
+use crate::backend::reads::Reads;
+use crate::backend::{planner, session};
 use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -64,6 +65,22 @@ fn scope_first_account() -> Result<String, ErrorReport> {
 #[pg_extern(sql = false)]
 fn scope_last_account() -> Result<String, ErrorReport> {
     Ok(current()?.account().unwrap_or_else(|| id::GREATEST.to_owned()))
+}
+
+/// The restrictive policy that every isolated table has.
+const GUARD: &core::ffi::CStr = c"tally_guard";
+
+/// Refuses a statement that has no scope and reads an isolated table, whatever its plan leaves out and whether there are rows.
+/// The policies alone would raise the error when the first row is met. The library is there in time: planning such a table calls
+/// `in_scope_support`.
+pub fn require_scope(reads: &Reads) -> Result<(), ErrorReport> {
+    if super::entered().is_some() || !session::is_installed() {
+        return Ok(());
+    }
+    match current() {
+        Err(error) if reads.are_bound_by(GUARD) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 sql_function! {

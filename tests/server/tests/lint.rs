@@ -144,6 +144,42 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "4000000000",
         "INSERT INTO tally.role_binding VALUES (4000000000::oid::regrole, 'a')",
     ),
+    ("binding_of_renamed_role", "app", "ALTER ROLE $app RENAME TO $app_2"),
+    (
+        "binding_of_renamed_role",
+        "spare",
+        "SELECT tally.trust_role('$spare'); UPDATE tally.role_binding SET bound_as = 'another' WHERE tenant_id IS NULL",
+    ),
+    (
+        "binding_ambiguous",
+        "spare",
+        "CREATE ROLE one IN ROLE tally_reader; CREATE ROLE two; GRANT one, two TO $spare; SELECT tally.bind_role('one', 'a'), tally.bind_role('two', 'b')",
+    ),
+    (
+        "binding_ambiguous",
+        "spare",
+        "CREATE ROLE one; CREATE ROLE two ROLE one; CREATE ROLE three ROLE one; GRANT one TO $spare; SELECT tally.bind_role('two', 'a'), tally.trust_role('three')",
+    ),
+    (
+        "global_role_writes",
+        "spare",
+        "GRANT tally_analyst, tally_writer TO $spare; SELECT tally.bind_role('$spare', scope => 'global')",
+    ),
+    (
+        "global_role_writes",
+        "spare",
+        "CREATE ROLE tools IN ROLE tally_analyst ROLE $spare; GRANT tally_admin TO $spare; SELECT tally.bind_role('tools', scope => 'global')",
+    ),
+    (
+        "global_role_not_analyst",
+        "spare",
+        "GRANT tally_analyst TO $spare; SELECT tally.bind_role('$spare', scope => 'global'); REVOKE tally_analyst FROM $spare",
+    ),
+    (
+        "bound_role_is_admin",
+        "spare",
+        "CREATE ROLE clients ROLE $spare; SELECT tally.bind_role('clients', 'a'); GRANT tally_admin TO $spare",
+    ),
     ("bound_role_is_admin", "app", "GRANT tally_admin TO $app"),
     ("bound_role_owns_table", "app", "ALTER TABLE shop.lone OWNER TO $app"),
     ("owner_member", "spare", "GRANT tally_owner TO $spare"),
