@@ -189,6 +189,27 @@ fn a_protected_table_that_was_dropped_is_not_dumped() {
     assert_eq!(names, ["shop.purchases"]);
 }
 
+/// A number of the catalogue means something else where a dump is restored, unless it has a name there: each table that keeps one
+/// says which of its rows are dumped.
+#[test]
+fn every_table_that_keeps_a_number_of_the_catalogue_says_what_is_dumped() {
+    let database = Database::new("numbers");
+    let rows = database
+        .superuser()
+        .query(
+            "SELECT DISTINCT c.relname::text, coalesce(x.condition, '') <> ''
+               FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_type AS t ON t.oid = a.atttypid
+               JOIN pg_extension AS e ON e.extname = 'pg_tally'
+               LEFT JOIN LATERAL unnest(e.extconfig, e.extcondition) AS x (id, condition) ON x.id = c.oid
+              WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+                AND t.typname ~ '^_?(oid|reg.*)$' ORDER BY 1",
+            &[],
+        )
+        .unwrap();
+    let tables: Vec<(String, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(tables, [("protected_table".to_owned(), true), ("role_binding".to_owned(), true)]);
+}
+
 /// Members of a bound group are bound as it is, as long as nothing says otherwise.
 #[test]
 fn members_inherit_the_binding_of_their_group() {
