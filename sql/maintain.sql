@@ -45,6 +45,11 @@ BEGIN
          AND m.failed_at IS NULL AND m.finished_at > clock_timestamp() - interval '1 minute') THEN
     RETURN;
   END IF;
+  -- Another session that does the same task notes it, and may take its time.
+  PERFORM FROM tally.maintenance AS m WHERE m.task = note_maintenance.task AND m.subject = note_maintenance.subject FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND AND EXISTS (SELECT FROM tally.maintenance AS m WHERE m.task = note_maintenance.task AND m.subject = note_maintenance.subject) THEN
+    RETURN;
+  END IF;
   INSERT INTO tally.maintenance AS m (started_at, finished_at, failed_at, done, failures, task, subject, caller, sqlstate, problem)
   VALUES (note_maintenance.started_at, clock_timestamp(), CASE WHEN note_maintenance.problem IS NOT NULL THEN clock_timestamp() END,
           note_maintenance.done, (note_maintenance.problem IS NOT NULL)::int4, note_maintenance.task, note_maintenance.subject,
@@ -62,6 +67,7 @@ COMMENT ON FUNCTION tally.note_maintenance(text, text, timestamptz, int8, text, 
 CREATE FUNCTION tally.analyze_events() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
+  SET lock_timeout = '300ms' -- who makes a partition is in its way, and it comes again
 AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = 'tally.events'::regclass
@@ -134,19 +140,24 @@ DECLARE
   tasks    text[];
   subjects text[];
 BEGIN
+  -- Each step needs a snapshot of its own, whatever the isolation that the database or the role has by default.
+  COMMIT;
+  SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_catalog.array_agg(t.task), pg_catalog.array_agg(t.subject) INTO tasks, subjects
     FROM tally.maintenance_tasks() AS t;
   FOR place IN 1 .. pg_catalog.cardinality(tasks) LOOP
     LOOP
       EXIT WHEN tally.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
       COMMIT;
+      SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;
     COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   END LOOP;
 END
 $$;
 COMMENT ON PROCEDURE tally.maintain(int8) IS
-  'all housekeeping in steps that are committed one by one: partitions ahead, filling what waits for its backfill, folding, retention, statistics; fold_rows events or rows at a time; a task that fails raises a warning and leaves the others alone; safe to run twice at once, from any scheduler';
+  'all housekeeping in steps that are committed one by one: partitions ahead, filling what waits for its backfill, folding, retention, statistics; fold_rows events or rows at a time; a task that fails, or that others'' transactions keep from its locks, raises a warning, leaves the others alone and is tried again in the next round; safe to run twice at once, from any scheduler';
 
 ALTER FUNCTION tally.note_maintenance(text, text, timestamptz, int8, text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.analyze_events() OWNER TO tally_owner;

@@ -23,6 +23,40 @@ REVOKE ALL ON tally.isolated_tenant FROM PUBLIC;
 GRANT SELECT ON tally.isolated_tenant TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.isolated_tenant', '');
 
+CREATE TABLE tally.opened_months (
+  opened_from timestamptz NOT NULL,
+  set_at      timestamptz NOT NULL DEFAULT now(),
+  tenant_id   text COLLATE "C" NOT NULL CONSTRAINT opened_months_pkey PRIMARY KEY,
+  set_by      name NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE tally.opened_months IS 'tenants for whose events ingest makes partitions of earlier months than it does by itself';
+COMMENT ON COLUMN tally.opened_months.opened_from IS 'events from this month (UTC) on get a partition';
+COMMENT ON COLUMN tally.opened_months.set_at IS 'when it was set';
+COMMENT ON COLUMN tally.opened_months.tenant_id IS 'the tenant; empty for every tenant that has no row of its own';
+COMMENT ON COLUMN tally.opened_months.set_by IS 'the role that logged in and set it';
+ALTER TABLE tally.opened_months OWNER TO tally_owner;
+REVOKE ALL ON tally.opened_months FROM PUBLIC;
+GRANT SELECT ON tally.opened_months TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.opened_months', '');
+
+CREATE FUNCTION tally.open_months("from" timestamptz, tenant_id text DEFAULT NULL) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF open_months.tenant_id IS NOT NULL THEN
+    PERFORM tally.check_id('tenant_id', open_months.tenant_id);
+  END IF;
+  DELETE FROM tally.opened_months AS o WHERE o.tenant_id = coalesce(open_months.tenant_id, '');
+  IF open_months."from" IS NOT NULL THEN
+    INSERT INTO tally.opened_months AS o (opened_from, tenant_id)
+    VALUES (date_trunc('month', open_months."from", 'UTC'), coalesce(open_months.tenant_id, ''));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally.open_months(timestamptz, text) IS
+  'lets ingest make partitions for a tenant''s events from the month (UTC) of a moment on, before importing history; -infinity for all months, null for no more than the 13 months before this one, which are open to everybody; for the tenant null: for every tenant that has nothing of its own. Events of months that are neither open nor there are rejected with SQLSTATE 22T12, and tally.redrive() brings them in afterwards. Each month is a partition that every tenant''s queries plan for';
+
 CREATE FUNCTION tally.create_leaf(partition name) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -69,12 +103,6 @@ DECLARE
   partition name := 'events_p' || to_char(month_start, 'YYYY_MM');
   isolated record;
 BEGIN
-  -- Looked for first: who made one and hasn't committed keeps others waiting for what isn't there, not for what is. By a query,
-  -- since a name that is looked up in vain is remembered, and waiting for this lock makes nobody forget it.
-  IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = partition AND c.relnamespace = 'tally'::regnamespace) THEN
-    -- One maker at a time: without it two first events of a month would both try, and one of them fail.
-    PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
-  END IF;
   IF to_regclass('tally.' || partition) IS NOT NULL THEN
     -- Not by a query, whose snapshot can be older than the partition.
     IF pg_partition_root(to_regclass('tally.' || partition)) IS DISTINCT FROM 'tally.events'::regclass THEN
@@ -95,7 +123,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.create_partition(timestamptz) IS
-  'makes the partition of tally.events for the month (UTC) that begins at month_start, with row security';
+  'makes the partition of tally.events for the month (UTC) that begins at month_start, with row security; its callers see to it that one session at a time makes any';
 
 -- Called with ingest locked out.
 CREATE FUNCTION tally.split_months(tenant_id text, "from" timestamptz) RETURNS SETOF text
@@ -108,7 +136,6 @@ DECLARE
   tenant_number int4;
   own name;
 BEGIN
-  PERFORM pg_advisory_xact_lock('tally.events'::regclass::oid::int4, 0);
   IF (SELECT count(*) FROM tally.isolated_tenant AS i WHERE i.isolated_until IS NULL AND i.tenant_id <> split_months.tenant_id) >= 100 THEN
     RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = '100 tenants are isolated already',
       HINT = 'each has a partition in every month, and every query plans for all of them; tally.unisolate_tenant() ends one';
@@ -152,8 +179,10 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-REVOKE ALL ON FUNCTION tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
+ALTER FUNCTION tally.open_months(timestamptz, text) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
   tally.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
   tally.split_months(text, timestamptz) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.open_months(timestamptz, text), tally.isolate_tenant(text, timestamptz),
+  tally.unisolate_tenant(text) TO tally_admin;

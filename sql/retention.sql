@@ -62,8 +62,9 @@ CREATE FUNCTION tally.detach_raw(before timestamptz) RETURNS SETOF text
 COMMENT ON FUNCTION tally.detach_raw(timestamptz) IS
   'as drop_raw(), but leaves the events of each month behind as a table of its own, tally.detached_events_YYYY_MM, with row security as before, to be exported or dropped by name; returns the tables';
 
-CREATE FUNCTION tally.move_raw(before timestamptz, tablespace name) RETURNS SETOF text
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+-- Called with the partitions locked.
+CREATE FUNCTION tally.move_partitions(before timestamptz, tablespace name) RETURNS SETOF text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -75,22 +76,28 @@ BEGIN
       CROSS JOIN pg_partition_tree(m.oid) AS t JOIN pg_class AS c ON c.oid = t.relid AND t.isleaf
      WHERE i.inhparent = 'tally.events'::regclass AND m.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$'
        AND to_date(substr(m.relname, 9), 'YYYY_MM') + interval '1 month' <= before AT TIME ZONE 'UTC'
-       AND c.reltablespace IS DISTINCT FROM (SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = move_raw.tablespace)
+       AND c.reltablespace IS DISTINCT FROM (SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = move_partitions.tablespace)
      ORDER BY c.relname
   LOOP
-    EXECUTE format('ALTER TABLE tally.%I SET TABLESPACE %I', part.relname, move_raw.tablespace);
-    EXECUTE (SELECT string_agg(format('ALTER INDEX tally.%I SET TABLESPACE %I', c.relname, move_raw.tablespace), '; ')
+    EXECUTE format('ALTER TABLE tally.%I SET TABLESPACE %I', part.relname, move_partitions.tablespace);
+    EXECUTE (SELECT string_agg(format('ALTER INDEX tally.%I SET TABLESPACE %I', c.relname, move_partitions.tablespace), '; ')
                FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid WHERE x.indrelid = part.oid);
     RETURN NEXT part.relname;
   END LOOP;
 END
 $$;
+COMMENT ON FUNCTION tally.move_partitions(timestamptz, name) IS
+  'moves the partitions of whole months before a moment, with their indexes, to a tablespace; called by tally.move_raw()';
+
+CREATE FUNCTION tally.move_raw(before timestamptz, tablespace name) RETURNS SETOF text
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'move_raw_wrapper';
 COMMENT ON FUNCTION tally.move_raw(timestamptz, name) IS
-  'moves the partitions of whole months before a moment, with their indexes, to a tablespace, on which tally_owner needs CREATE; returns those it moved; each is locked until the transaction ends';
+  'moves the partitions of whole months before a moment, with their indexes, to a tablespace, on which tally_owner needs CREATE; returns those it moved; ingest and readers wait meanwhile, until the transaction ends';
 
 ALTER FUNCTION tally.set_retention(text, interval) OWNER TO tally_owner;
 ALTER FUNCTION tally.move_raw(timestamptz, name) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.set_retention(text, interval), tally.retain(int8), tally.detach_raw(timestamptz),
-  tally.move_raw(timestamptz, name) FROM PUBLIC;
+  tally.move_raw(timestamptz, name), tally.move_partitions(timestamptz, name) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.move_partitions(timestamptz, name) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.set_retention(text, interval), tally.retain(int8), tally.detach_raw(timestamptz),
   tally.move_raw(timestamptz, name) TO tally_admin;

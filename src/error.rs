@@ -2,6 +2,7 @@
 
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
+use crate::backend::lock::Busy;
 use crate::ingest::{IngestError, Refusal};
 use crate::quota::QuotaError;
 use crate::rollup::RollupError;
@@ -136,8 +137,16 @@ impl From<IngestError> for ErrorReport {
             )
             .set_hint("retry the transaction"),
             IngestError::Rollup(error) => error.into(),
+            IngestError::Busy(busy) => busy_report(busy),
         }
     }
+}
+
+/// Locks that other transactions didn't give up in time.
+pub fn busy_report(busy: Busy) -> ErrorReport {
+    report(Code::ERRCODE_LOCK_NOT_AVAILABLE, format!("{}: other transactions hold the locks", busy.what))
+        .set_detail(busy.holders)
+        .set_hint("try again when they have ended; pg_stat_activity shows what a process does, pg_terminate_backend() ends it, ROLLBACK PREPARED a prepared transaction")
 }
 
 /// A document that is no schema that can be registered.
@@ -227,11 +236,12 @@ impl From<RollupError> for ErrorReport {
                 format!("rollup \"{name}\" is still to be backfilled with events that would be dropped"),
             )
             .set_hint("call tally.backfill() until it returns 0"),
+            RollupError::Busy(busy) => busy_report(busy),
             RollupError::Behind(name) => report(
                 Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                 format!("rollup \"{name}\" has too many pending rows, which this call can't fold"),
             )
-            .set_hint("retry in 1 s; if that doesn't help, see which transaction holds the advisory lock of its pending table, and call tally.maintain(): at repeatable read and above ingest doesn't fold"),
+            .set_hint("retry in 1 s; if that doesn't help, tally.health() names the transaction that keeps folds from happening; call tally.maintain(), and see that max_worker_processes leaves a process for folds"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

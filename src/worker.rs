@@ -1,7 +1,7 @@
 //! The background worker: where the library is preloaded, one process a listed database does what `tally.maintain()` does,
 //! as an ordinary role. Postgres starts it again when it ends, also after a crash.
 
-use crate::backend::worker as backend;
+use crate::backend::{session, transactions, worker as backend};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::prelude::*;
@@ -51,6 +51,8 @@ pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
     // Never without a name: that would be the bootstrap superuser. A role that doesn't exist or may not log in is an error
     // here, which the log shows, and Postgres tries again.
     BackgroundWorker::connect_worker_to_spi(Some(database), Some(&role));
+    // Whatever the database's or the role's default: each step needs a snapshot of its own.
+    session::set_for_session(&[(c"default_transaction_isolation", c"read committed")]);
     if let Some(problem) = backend::transaction(refusal) {
         log!("pg_tally event=worker_refused database={database:?} role={role:?} problem={problem:?}");
         backend::exit(1);
@@ -127,6 +129,13 @@ fn round() -> bool {
         }
     }
     is_busy
+}
+
+/// When each session's open transaction began.
+#[pg_extern(sql = false)]
+fn transaction_starts() -> TableIterator<'static, (name!(pid, i32), name!(began, TimestampWithTimeZone))> {
+    let open = transactions::open().into_iter();
+    TableIterator::new(open.filter_map(|(pid, began)| Some((pid, TimestampWithTimeZone::try_from(began).ok()?))))
 }
 
 #[pg_extern(sql = false)]

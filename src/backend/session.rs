@@ -209,7 +209,14 @@ pub fn try_slot(key: i32, slot: i32) -> bool {
 /// does where it may wait. Nobody can keep it from us: it is an advisory lock of the third kind, and SQL can take those of the
 /// first and second alone.
 pub fn lock(class: u32, object: u32, wait: bool) -> bool {
-    let tag = pg_sys::LOCKTAG {
+    let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+    // SAFETY: the tag is copied; waits or raises an error; the lock manager releases the lock.
+    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, !wait) };
+    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+fn tag(class: u32, object: u32) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         // SAFETY: reads backend state.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
         locktag_field2: class,
@@ -217,11 +224,38 @@ pub fn lock(class: u32, object: u32, wait: bool) -> bool {
         locktag_field4: 3,
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    }
+}
+
+/// Takes such a lock until this process ends, where it is free or its own; says whether it has it.
+pub fn lock_until_exit(class: u32, object: u32) -> bool {
+    let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+    // SAFETY: the tag is copied, and not waited for.
+    let taken = unsafe {
+        pg_sys::LockAcquire(&raw const tag, mode, true, true)
     };
-    let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: the tag is copied; waits or raises an error; the lock manager releases the lock.
-    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, !wait) };
     taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Gives back a lock that `lock` took in this (sub)transaction.
+pub fn unlock(class: u32, object: u32) {
+    let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+    // SAFETY: the tag is copied; the lock is one that this transaction holds.
+    unsafe {
+        pg_sys::LockRelease(&raw const tag, mode, false);
+    }
+}
+
+/// Milliseconds that the session waits for a lock, 0 for ever.
+pub fn lock_timeout() -> i32 {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::LockTimeout }
+}
+
+/// Whether the client has begun a transaction that goes on after this statement.
+pub fn in_transaction_block() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::IsTransactionBlock() }
 }
 
 /// Whether this database has the extension, with its bindings.
@@ -336,6 +370,12 @@ pub fn has_fixed_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Whether CREATE EXTENSION or ALTER EXTENSION UPDATE runs a script.
+pub fn is_creating_extension() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::creating_extension }
+}
+
 /// Runs `work` as `tally_owner` in the global scope, with a search path nobody can shadow. Used for our own SQL only,
 /// never around an expression that someone else declared. Afterwards role, scope and path are as they were; where an
 /// error ends the (sub)transaction, Postgres puts them back.
@@ -351,6 +391,28 @@ pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
         ],
         || with_owner_rights(work),
     )
+}
+
+/// Runs statements that define something, as `as_owner` does, with the settings that could change what they define or keep
+/// them from running: whoever's first event of a month makes its partition, that one is like all others.
+pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
+    let settings = [
+        // Both are the database's own to choose; a session that chose another place would choose it for everybody.
+        (c"default_tablespace", c""),
+        (c"default_table_access_method", c"heap"),
+        // Event triggers would run as the owner of our tables, and what they may not do would fail the caller's statement.
+        (c"session_replication_role", c"replica"),
+        (c"event_triggers", c"off"),
+    ];
+    // A setting that this release doesn't have is left out.
+    let known: Vec<_> = settings.into_iter().filter(|(name, _)| is_known(name)).collect();
+    as_owner(|| with_settings(&known, work))
+}
+
+/// Whether a setting exists.
+fn is_known(setting: &CStr) -> bool {
+    // SAFETY: a C string of the setting's own, or null.
+    unsafe { !pg_sys::GetConfigOption(setting.as_ptr(), true, false).is_null() }
 }
 
 /// Runs `work` with the rights of `tally_owner` and the caller's own scope.
@@ -383,7 +445,15 @@ pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
     with_settings(&settings, work)
 }
 
-fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
+/// Changes settings of this process for as long as it lives.
+pub fn set_for_session(settings: &[(&CStr, &CStr)]) {
+    for (name, value) in settings {
+        write_setting(name, value, pg_sys::GucAction::GUC_ACTION_SET);
+    }
+}
+
+/// Runs `work` with other settings. Afterwards, also where an error ends the (sub)transaction, they are as they were.
+pub fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: opens and closes one level of settings; on error Postgres closes it with the (sub)transaction.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();

@@ -21,6 +21,12 @@ pub fn live_bytes(table: Oid) -> Option<u64> {
     Some((live.max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ)))
 }
 
+/// Has counts be read anew: a transaction keeps those that it has read.
+pub fn forget_counts() {
+    // SAFETY: drops a cache of this backend's.
+    unsafe { pg_sys::pgstat_clear_snapshot() }
+}
+
 fn blocks(table: Oid) -> u32 {
     // SAFETY: the relation is open while its blocks are counted.
     unsafe {

@@ -63,3 +63,19 @@ pub fn was_preloaded() -> bool {
                 .any(|name| name.trim().trim_matches('"') == "pg_tally")
     }
 }
+
+unsafe extern "C-unwind" {
+    /// Postgres' own, without pgrx's guard, which a signal handler can't be wrapped in.
+    fn die(signal: core::ffi::c_int);
+}
+
+/// Has the process end when the postmaster asks it to, wherever it waits.
+pub fn die_when_told() {
+    // SAFETY: installs Postgres' own handler, as its own workers do.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(die));
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::ledger::NotSerializable;
 use crate::backend::appender::AppendError;
+use crate::backend::lock::Busy;
 use crate::quota::QuotaError;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
@@ -22,6 +23,8 @@ pub enum IngestError {
     Refused(Refusal),
     Scope(ScopeError),
     Append(AppendError),
+    /// A month's partition can't be made: others' transactions are making one.
+    Busy(Busy),
     /// At repeatable read or above: a concurrent transaction committed one of the events.
     NotSerializable,
     /// A declared rollup can't be evaluated at all.
@@ -68,6 +71,12 @@ impl From<ScopeError> for IngestError {
 impl From<AppendError> for IngestError {
     fn from(error: AppendError) -> Self {
         Self::Append(error)
+    }
+}
+
+impl From<Busy> for IngestError {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
     }
 }
 

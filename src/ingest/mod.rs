@@ -4,6 +4,7 @@ mod event_row;
 mod failure;
 mod inbox;
 mod ledger;
+mod months;
 mod options;
 mod partition;
 mod pipeline;

@@ -10,6 +10,7 @@
 use super::event_row::EventRow;
 use super::failure::{IngestError, Refusal};
 use super::ledger::{self, Entry};
+use super::months;
 use super::options::{OnConflict, Options};
 use super::partition;
 use super::store::{self, Quarantined};
@@ -66,7 +67,7 @@ struct Batch<'a> {
     /// Later events of the same key: index of the item, and of the candidate.
     repeats: Vec<(usize, usize)>,
     scope: Scope,
-    /// Indices of events that the registry refuses now and that were accepted before: a retry stays a duplicate.
+    /// Indices of events that a rule refuses now and that were accepted before: a retry stays a duplicate.
     known: BTreeSet<usize>,
     /// Tenants and names that the registry wants noted.
     unregistered: BTreeSet<(String, String)>,
@@ -166,7 +167,7 @@ impl<'a> Batch<'a> {
     fn judge_and_store(&mut self) -> Result<Summary, IngestError> {
         self.judge();
         self.charge()?;
-        self.consult_registry()?;
+        self.refuse_by_rule()?;
         self.refuse()?;
         self.group();
         self.store()
@@ -267,27 +268,21 @@ impl<'a> Batch<'a> {
         counts
     }
 
-    /// Rejects what the schema registry refuses.
-    fn consult_registry(&mut self) -> Result<(), IngestError> {
-        let registry = registry::current();
-        if registry.is_empty() {
-            return Ok(());
-        }
-        let mut refused = Vec::new();
-        for index in (0..self.items.len()).filter(|&index| self.is_valid(index)).collect::<Vec<_>>() {
+    /// Rejects events of months that may not get a partition, and those that the schema registry refuses.
+    fn refuse_by_rule(&mut self) -> Result<(), IngestError> {
+        let valid = (0..self.items.len()).filter(|&index| self.is_valid(index));
+        let times = valid.map(|index| {
             let event = event_at(&self.items, index);
-            match registry.judge(event) {
-                Judged::Fine => {}
-                Judged::Mark => {
-                    self.unregistered.insert((event.tenant_id.to_string(), event.name.to_string()));
-                }
-                Judged::Reject(sqlstate, reason) => {
-                    refused.push(index);
-                    self.outcomes[index] = Outcome::Rejected { sqlstate: sqlstate.into(), reason };
-                }
-            }
+            (index, &*event.tenant_id, event.occurred_at)
+        });
+        let mut refused: Vec<usize> = months::not_open(times, self.now).into_iter().collect();
+        for &index in &refused {
+            self.outcomes[index] =
+                Outcome::Rejected { sqlstate: months::NOT_OPEN.into(), reason: months::REASON.into() };
         }
-        // Accepted under an earlier version and sent again, an event is a duplicate: its sender must learn that it counts.
+        self.consult_registry(&mut refused);
+        // What was accepted before and is sent again is a duplicate, whatever the rules are now: its sender must learn that it
+        // counts.
         refused.sort_unstable_by_key(|&index| {
             let event = event_at(&self.items, index);
             (event.tenant_id.as_bytes().to_vec(), event.event_id)
@@ -303,6 +298,27 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Rejects what the schema registry refuses, and adds its index to `refused`.
+    fn consult_registry(&mut self, refused: &mut Vec<usize>) {
+        let registry = registry::current();
+        if registry.is_empty() {
+            return;
+        }
+        for index in (0..self.items.len()).filter(|&index| self.is_valid(index)).collect::<Vec<_>>() {
+            let event = event_at(&self.items, index);
+            match registry.judge(event) {
+                Judged::Fine => {}
+                Judged::Mark => {
+                    self.unregistered.insert((event.tenant_id.to_string(), event.name.to_string()));
+                }
+                Judged::Reject(sqlstate, reason) => {
+                    refused.push(index);
+                    self.outcomes[index] = Outcome::Rejected { sqlstate: sqlstate.into(), reason };
+                }
+            }
+        }
     }
 
     /// Whether an event is to be stored, as far as is known.
@@ -385,13 +401,13 @@ impl<'a> Batch<'a> {
         self.added.clear();
         let items = &self.items;
         let candidates = || self.candidates.iter().map(|&position| event_at(items, position));
-        partition::ensure(candidates().map(|event| event.occurred_at));
+        partition::ensure(candidates().map(|event| event.occurred_at))?;
         let Ok(hashers) = tenant::hashers(candidates().map(|event| &*event.tenant_id), self.now)? else {
             return Ok(Attempt::Clash);
         };
         let unregistered: Vec<(&str, &str)> =
             self.unregistered.iter().map(|(tenant, name)| (tenant.as_str(), name.as_str())).collect();
-        if registry::mark(&unregistered, batch_id, self.now)? == Unique::Clash {
+        if registry::mark(&unregistered, &hashers, batch_id, self.now)? == Unique::Clash {
             return Ok(Attempt::Clash);
         }
         let entries: Vec<Entry> = candidates().map(entry).collect();

@@ -8,11 +8,14 @@ use crate::backend::arena::Arena;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::{cache, session};
 use crate::error;
+use crate::tenant::Hashers;
 use pgrx::JsonB;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{Datum, Oid};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tally_core::event::EventRef;
+use tally_core::hll::ValueHasher;
 use tally_core::jsonb;
 use tally_schema::{Schema, SchemaError};
 
@@ -79,23 +82,21 @@ fn problem(schema: &Schema, event: &EventRef) -> Option<String> {
     }
 }
 
-/// Notes names that nobody registered, each once a tenant; `names` are sorted, so that two batches wait for each other in
-/// one order only.
-pub fn mark(names: &[(&str, &str)], batch_id: i64, now: i64) -> Result<Unique, AppendError> {
+/// Notes names that nobody registered, each once a tenant. What another transaction is noting is left to it: nobody waits for
+/// it to end, and where it is undone the next event of the name is noted.
+pub fn mark(names: &[(&str, &str)], hashers: &Hashers, batch_id: i64, now: i64) -> Result<Unique, AppendError> {
     if names.is_empty() {
         return Ok(Unique::Yes);
     }
     let table = session::relation(c"unregistered_event");
     let mut arena = Arena::default();
-    let mut noted = Lookup::open(table, &[Key::Text, Key::Text], View::Latest);
-    let missing: Vec<_> = names
-        .iter()
-        .filter(|(tenant, name)| {
-            let key = [arena.varlena(tenant.as_bytes()), arena.varlena(name.as_bytes())];
-            noted.find(&key, [1]).is_none()
-        })
+    let missing = not_noted(table, names.to_vec(), View::Now, &mut arena);
+    let ours = missing
+        .into_iter()
+        .filter(|(tenant, name)| session::lock(table.to_u32(), number(hashers, tenant, name), false))
         .collect();
-    noted.close();
+    // Who had the lock may have committed by now; and this transaction may have noted it in the same command.
+    let missing = not_noted(table, ours, View::Latest, &mut arena);
     if missing.is_empty() {
         return Ok(Unique::Yes);
     }
@@ -112,6 +113,37 @@ pub fn mark(names: &[(&str, &str)], batch_id: i64, now: i64) -> Result<Unique, A
         }
     }
     Ok(notes.finish())
+}
+
+/// Those among names of tenants that a look shows no note of.
+fn not_noted<'a>(
+    table: Oid,
+    names: Vec<(&'a str, &'a str)>,
+    view: View,
+    arena: &mut Arena,
+) -> Vec<(&'a str, &'a str)> {
+    if names.is_empty() {
+        return names;
+    }
+    let mut noted = Lookup::open(table, &[Key::Text, Key::Text], view);
+    let missing = names
+        .into_iter()
+        .filter(|(tenant, name)| {
+            let key = [arena.varlena(tenant.as_bytes()), arena.varlena(name.as_bytes())];
+            noted.find(&key, [1]).is_none()
+        })
+        .collect();
+    noted.close();
+    missing
+}
+
+/// Stands for a tenant's name of an event in the lock of who notes it. Everybody sees the numbers of locks, so it depends on
+/// what only the tenant's sketches know.
+fn number(hashers: &Hashers, tenant: &str, name: &str) -> u32 {
+    let ValueHasher::Keyed { key, epoch } = hashers[tenant] else { unreachable!("a tenant's hasher has a key") };
+    let mut hasher = DefaultHasher::new();
+    (key.0, epoch, name).hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 #[pg_extern(sql = false)]

@@ -7,6 +7,7 @@
 use super::RollupError;
 use super::rebuild::literal;
 use super::{append, definition};
+use crate::backend::lock::Patience;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -43,7 +44,7 @@ fn backfill(rollup_name: &str, max_events: i64) -> Result<i64, ErrorReport> {
         Some(true) => return Ok(0),
         Some(false) => {}
     }
-    definition::lock_out_ingest();
+    definition::lock_out_ingest(&[], Patience::Once)?;
     // Another session may have taken a step while this one waited for the lock.
     let end = definition::find(&definition::all()?, rollup_name)?.filled_from;
     let Some(oldest) = oldest_partition().filter(|&oldest| oldest < end) else {

@@ -7,6 +7,7 @@ use super::layout::{self, finished};
 use super::rebuild::within;
 use super::{backfill, retention};
 use crate::backend::expression::{self, type_name};
+use crate::backend::lock::Patience;
 use crate::backend::session;
 use crate::backend::value::Extreme;
 use crate::sketch::hash::Hashable;
@@ -55,10 +56,11 @@ fn create_rollup(
     }
     check_names(&columns)?;
 
-    if session::has_fixed_snapshot() {
+    // While the extension is being created there are no events that a snapshot could be older than.
+    if session::has_fixed_snapshot() && !session::is_creating_extension() {
         return Err(RollupError::OldSnapshot.into());
     }
-    definition::lock_out_ingest();
+    definition::lock_out_ingest(&[], Patience::Tries)?;
     let definition = Definition {
         name: name.to_owned(),
         grains,
@@ -69,7 +71,7 @@ fn create_rollup(
         filled_from: i64::MIN,
     };
     let at_once = backfill.unwrap_or(true);
-    session::as_owner(|| -> Result<(), RollupError> {
+    session::as_owner_defining(|| -> Result<(), RollupError> {
         for relation in layout::relations(&definition) {
             let taken = Spi::get_one_with_args::<bool>(
                 "SELECT to_regclass('tally.' || quote_ident($1)) IS NOT NULL",
@@ -118,7 +120,7 @@ fn alter_rollup(
     if session::has_fixed_snapshot() {
         return Err(RollupError::OldSnapshot.into());
     }
-    definition::lock_out_ingest();
+    lock_rollup(name)?;
     let definitions = definition::all()?;
     let old = definition::find(&definitions, name)?;
     let kept = |column: &Column| column.copied();
@@ -141,7 +143,7 @@ fn alter_rollup(
     };
     fold::fold_all(old, i64::MIN)?;
     session::advance_command();
-    session::as_owner(|| {
+    session::as_owner_defining(|| {
         run(&layout::drop_views(&old.name, &old.grains));
         run(&layout::set_aside(old));
         run(&layout::create(&new));
@@ -213,11 +215,11 @@ fn measure_columns(texts: &[String]) -> Result<Vec<Column>, RollupError> {
 #[pg_extern(sql = false)]
 fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.drop_rollup()");
-    definition::lock_out_ingest();
+    lock_rollup(rollup_name)?;
     // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
     let declared = definition::grains().into_iter().find(|(name, _)| name == rollup_name);
     let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
-    session::as_owner(|| {
+    session::as_owner_defining(|| {
         run(&layout::drop_views(rollup_name, &grains));
         for grain in &grains {
             let base = format!("{rollup_name}_{grain}_base");
@@ -232,6 +234,20 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
     });
     definition::invalidate();
     Ok(())
+}
+
+/// Locks ingest out, and everybody from a rollup's tables and views, which are to be dropped or made anew.
+fn lock_rollup(name: &str) -> Result<(), RollupError> {
+    let declared = definition::grains().into_iter().find(|(declared, _)| declared == name);
+    let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(name.to_owned()))?;
+    let of_grains = grains.iter().flat_map(|grain| ["", "_state", "_base"].map(|part| format!("_{grain}{part}")));
+    let relations: Vec<Oid> = std::iter::once("_pending".to_owned())
+        .chain(of_grains)
+        .map(|part| fold::relation(&format!("{name}{part}")))
+        // One that somebody dropped by hand is not waited for.
+        .filter(|&relation| relation != Oid::INVALID)
+        .collect();
+    definition::lock_out_ingest(&relations, Patience::Tries)
 }
 
 fn check_name(name: &str) -> Result<(), RollupError> {

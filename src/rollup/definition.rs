@@ -3,6 +3,7 @@
 use super::RollupError;
 use crate::backend::expression::{self, Expression};
 use crate::backend::scan::{self, Snapshot};
+use crate::backend::lock::{self, Patience};
 use crate::backend::{cache, session};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
@@ -149,9 +150,14 @@ pub fn invalidate() {
     cache::invalidate(session::relation(c"rollup"));
 }
 
-/// Takes the lock that waits for every running ingest, and keeps new ones waiting, until the transaction ends.
-pub fn lock_out_ingest() {
-    session::lock_relation(session::relation(c"rollup"), pg_sys::ShareRowExclusiveLock);
+/// Takes the lock that waits for every running ingest, and keeps new ones waiting, until the transaction ends; then those on
+/// `also`, relations that are to be changed, so that nothing is waited for once ingest is locked out. All of them, or none.
+pub fn lock_out_ingest(also: &[Oid], patience: Patience) -> Result<(), RollupError> {
+    let changed = also.iter().map(|&relation| (relation, pg_sys::AccessExclusiveLock));
+    let ingest = (session::relation(c"rollup"), pg_sys::ShareRowExclusiveLock);
+    let wanted: Vec<_> = std::iter::once(ingest).chain(changed).collect();
+    let what = if also.is_empty() { "ingest can't be paused" } else { "ingest and reads can't be paused" };
+    Ok(lock::relations(what, &wanted, patience)?)
 }
 
 /// Name and grains of each declared rollup. Takes no lock, and reads no expression, so that it can't fail for one.

@@ -7,6 +7,7 @@ use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
+use crate::backend::lock::{self, Patience};
 use crate::backend::{memory, session};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{Datum, Oid};
@@ -19,12 +20,12 @@ const CHUNK: i64 = 100_000;
 
 /// Folds at most `max_rows` pending rows; 0 where another session is folding this rollup.
 fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
-    if lock_folding(definition, Wait::No) { fold_pending(definition, max_rows, i64::MIN) } else { Ok(0) }
+    if try_folding(definition) { fold_pending(definition, max_rows, i64::MIN) } else { Ok(0) }
 }
 
-/// Folds all pending rows, waiting for a running fold. Buckets that begin before `frozen` stay as they are.
+/// Folds all pending rows, waiting a while for a running fold. Buckets that begin before `frozen` stay as they are.
 pub fn fold_all(definition: &Definition, frozen: i64) -> Result<(), RollupError> {
-    lock_folding(definition, Wait::Yes);
+    await_folding(definition)?;
     while fold_pending(definition, CHUNK, frozen)? > 0 {
         session::advance_command();
     }
@@ -117,22 +118,20 @@ fn row(delta: &Delta, columns: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
     (all().map(|value| value.unwrap_or(Datum::from(0))).collect(), all().map(Option::is_none).collect())
 }
 
-fn relation(name: &str) -> Oid {
+pub fn relation(name: &str) -> Oid {
     session::relation(&CString::new(name).expect("a rollup's name contains no NUL"))
-}
-
-/// Whether to wait for a lock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    Yes,
-    No,
 }
 
 /// Takes the lock that one folder at a time holds, until the transaction ends, so that the next one sees what this one
 /// did; says whether it was to be had.
-pub fn lock_folding(definition: &Definition, wait: Wait) -> bool {
-    // Slots of transactions, the other locks of this kind, are numbers that no table has.
-    session::lock(definition.pending.to_u32(), 1, wait == Wait::Yes)
+pub fn try_folding(definition: &Definition) -> bool {
+    session::lock(definition.pending.to_u32(), lock::FOLDING, false)
+}
+
+/// Takes it where others may be folding. The caller has locked ingest out: a folder that is at work has a moment to end.
+pub fn await_folding(definition: &Definition) -> Result<(), RollupError> {
+    let what = format!("rollup \"{}\" can't be folded", definition.name);
+    Ok(lock::named(&what, definition.pending, lock::FOLDING, Patience::Once)?)
 }
 
 /// Notes that rows were folded.

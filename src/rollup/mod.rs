@@ -26,6 +26,7 @@ pub use retention::hold_horizons;
 
 use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
+use crate::backend::lock::Busy;
 use crate::backend::take::Conflict;
 
 /// Why a rollup can't be declared, filled or folded.
@@ -55,6 +56,8 @@ pub enum RollupError {
     Unfilled(String),
     /// Pending rows still stand for events that would be dropped.
     Pending(String),
+    /// Others' transactions hold what is to be locked.
+    Busy(Busy),
     /// Too much is pending, and another session keeps this one from folding.
     Behind(String),
     /// No such rollup.
@@ -92,6 +95,12 @@ impl From<ExpressionError> for RollupError {
 impl From<Conflict> for RollupError {
     fn from(_: Conflict) -> Self {
         Self::NotSerializable
+    }
+}
+
+impl From<Busy> for RollupError {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
     }
 }
 

@@ -3,8 +3,9 @@
 use super::RollupError;
 use super::append;
 use super::definition::{self, Definition};
-use super::fold::{Wait, lock_folding, quote};
+use super::fold::{await_folding, quote};
 use super::retention;
+use crate::backend::lock::Patience;
 use crate::backend::session;
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
@@ -77,7 +78,7 @@ fn rebuild_rollup(
         return Err(RollupError::FixedSnapshot.into());
     }
     let asked = range(from, to)?;
-    definition::lock_out_ingest();
+    definition::lock_out_ingest(&[], Patience::Tries)?;
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
     let horizon = retention::horizon();
@@ -102,9 +103,9 @@ fn rebuild_rollup(
     }
     let tenant = tenant_id
         .map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant)));
+    // The deletions' snapshots are newer than the lock.
+    await_folding(definition)?;
     session::as_owner(|| {
-        // Waits for a running fold; the deletions' snapshots are newer than the lock.
-        lock_folding(definition, Wait::Yes);
         let bases = definition.grains.iter().map(|grain| format!("{rollup_name}_{grain}_base"));
         for table in bases.chain([format!("{rollup_name}_pending")]) {
             let condition = within("bucket", &range);

@@ -1,20 +1,27 @@
 //! What ingest folds on the side: when a call does, what becomes of its own rows, and what it does where writers outrun the
 //! folder.
+//!
+//! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
+//! ends with the statement and nobody is confined to a tenant: other transactions can stay open for as long as a client
+//! likes. Those have a process fold in a transaction of its own.
 
 use super::RollupError;
 use super::accumulate::Rows;
 use super::definition::{self, Definition};
 use super::delta::Delta;
-use super::fold::{self, Wait};
+use super::fold;
+use crate::backend::lock::{self, FOLDER_PROCESS, FOLDING};
 use crate::backend::subtransaction::{self, Verdict};
-use crate::backend::{memory, session, size};
+use crate::backend::{memory, own_transaction, session, size, worker};
+use crate::scope;
 use crate::settings;
 use core::cell::RefCell;
 use pgrx::PgSqlErrorCode;
+use pgrx::prelude::*;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const RELIEF: i64 = 30_000;
@@ -31,9 +38,15 @@ const PATIENCE: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const MOST: u64 = 64;
+/// How long a call waits there for a process to fold before it is refused.
+const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 
 /// How long a session attempts no fold of a rollup after one that failed, in microseconds.
 const FORGOTTEN: i64 = 10_000_000;
+/// How long a process whose fold failed keeps others from being started. Shorter than DROP DATABASE waits for it.
+const REST: Duration = Duration::from_secs(3);
+/// Pieces that a process folds before it makes room for another one.
+const PIECES: usize = 100;
 /// What else can be wrong with rows that are there: they don't fit an index, or aren't as they were written.
 const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
     PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -64,10 +77,9 @@ impl Added {
         SHARE * self.bytes as f64 / settings::pending_limit() as f64
     }
 
-    /// Whether the call is to fold. Not where so little is pending that somebody else must be folding; nor where statements
-    /// share a snapshot: there a fold can fail for reasons that aren't the caller's.
+    /// Whether there is to be a fold. Not where so little is pending that somebody else must be folding.
     fn is_to_be_folded(&self, definition: &Definition) -> bool {
-        self.drawn < self.chance() && !session::has_fixed_snapshot() && self.makes_much_of(definition)
+        self.drawn < self.chance() && self.makes_much_of(definition)
     }
 
     /// Whether half of the limit is reached with it.
@@ -77,10 +89,23 @@ impl Added {
     }
 }
 
-/// Where the call is to fold and nobody else is folding, folds a piece of what is pending and with it the rows that the call
-/// adds; says whether it did. The caller appends its rows where this did nothing.
+/// Whether this transaction may hold what a fold holds. Not where statements share a snapshot, either: there a fold can fail
+/// for reasons that aren't the caller's.
+fn may_fold_here() -> bool {
+    !session::in_transaction_block() && !session::has_fixed_snapshot() && !scope::is_confined()
+}
+
+/// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
+/// call adds; says whether it did. The caller appends its rows where this did nothing.
 pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<bool, RollupError> {
-    if !added.is_to_be_folded(definition) || !fold::lock_folding(definition, Wait::No) {
+    if !added.is_to_be_folded(definition) {
+        return Ok(false);
+    }
+    if !may_fold_here() {
+        start_folder(definition);
+        return Ok(false);
+    }
+    if !fold::try_folding(definition) {
         return Ok(false);
     }
     let folded = attempt(definition, || {
@@ -92,6 +117,42 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
         memory::give_back();
     }
     Ok(folded.is_some())
+}
+
+/// Has a process fold what other transactions have committed, unless somebody does already; says whether there is one.
+fn start_folder(definition: &Definition) -> bool {
+    let is_at_work = [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
+    is_at_work || own_transaction::start("tally_fold_main", &definition.name).is_some()
+}
+
+/// Where Postgres starts that process.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn tally_fold_main(_argument: pg_sys::Datum) {
+    let rollup_name = own_transaction::begin();
+    for _ in 0..PIECES {
+        match worker::transaction(|| fold_piece(&rollup_name)) {
+            Some(RELIEF) if !worker::shutdown_is_requested() => {}
+            // Of what is left after a piece that isn't full, others will make enough for another fold.
+            Some(_) => break,
+            None => {
+                // Else each call that comes in would start a process that fails.
+                session::pause(REST);
+                break;
+            }
+        }
+    }
+}
+
+/// Folds one piece; nothing where another session is folding, `None` where it failed.
+fn fold_piece(rollup_name: &str) -> Option<i64> {
+    let definitions = definition::all().ok()?;
+    let Ok(definition) = definition::find(&definitions, rollup_name) else { return Some(0) };
+    // One process a rollup, for as long as it lives.
+    if !session::lock_until_exit(definition.pending.to_u32(), FOLDER_PROCESS) || !fold::try_folding(definition) {
+        return Some(0);
+    }
+    attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN)).ok().flatten()
 }
 
 /// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
@@ -139,27 +200,47 @@ fn attempt(
 /// Folds or pauses where so much is pending that writers must be outrunning the folder, in proportion to what the call added:
 /// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
-    // Where statements share a snapshot a fold can fail for reasons that aren't the caller's; waiting can't.
-    let may_fold = !session::has_fixed_snapshot();
     for (definition, added) in definition::all()?.iter().zip(added) {
         let Some(added) = added else { continue };
         let share = (LOOKS * added.chance()).min(1.0);
         if added.drawn >= share {
             continue;
         }
-        let Some(pending) = size::live_bytes(definition.pending) else { continue };
-        let pending = pending / settings::pending_limit();
+        let Some(pending) = limits_pending(definition) else { continue };
         if pending < PATIENCE {
             continue;
         }
-        let folds = may_fold && (share == 1.0 || pending >= MOST) && fold::lock_folding(definition, Wait::No);
-        if folds {
-            attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN))?;
-        } else if pending >= MOST {
-            return Err(RollupError::Behind(definition.name.clone()));
-        } else {
-            session::pause(PAUSE.mul_f64(share));
+        if may_fold_here() {
+            if (share == 1.0 || pending >= MOST) && fold::try_folding(definition) {
+                attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN))?;
+                continue;
+            }
+        } else if start_folder(definition) && pending >= MOST && await_folder(definition) {
+            continue;
         }
+        if pending >= MOST {
+            return Err(RollupError::Behind(definition.name.clone()));
+        }
+        session::pause(PAUSE.mul_f64(share));
     }
     Ok(())
+}
+
+/// How many limits of rows are pending.
+fn limits_pending(definition: &Definition) -> Option<u64> {
+    size::live_bytes(definition.pending).map(|bytes| bytes / settings::pending_limit())
+}
+
+/// Waits until a process has folded enough for the call to go in; says whether it has.
+fn await_folder(definition: &Definition) -> bool {
+    let until = Instant::now() + WAIT_FOR_PROCESS;
+    while Instant::now() < until {
+        session::pause(PAUSE);
+        size::forget_counts();
+        if limits_pending(definition).is_none_or(|pending| pending < MOST) {
+            return true;
+        }
+        start_folder(definition);
+    }
+    false
 }

@@ -7,18 +7,20 @@
 
 use super::RollupError;
 use super::definition::{self, Definition};
-use super::fold::quote;
+use super::fold::{self, quote};
 use super::rebuild;
 use crate::backend::arena::Arena;
+use crate::backend::lock::Patience;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Oid};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use tally_core::batch;
 use tally_core::grain::Grain;
 
@@ -117,6 +119,27 @@ fn detach_raw(before: TimestampWithTimeZone) -> Result<SetOfIterator<'static, St
     Ok(SetOfIterator::new(months(before, Fate::Detached)?))
 }
 
+/// Moves whole months to a tablespace.
+#[pg_extern(sql = false)]
+fn move_raw(
+    before: TimestampWithTimeZone,
+    tablespace: &CStr,
+) -> Result<SetOfIterator<'static, String>, ErrorReport> {
+    session::require_writable(c"tally.move_raw()");
+    let tablespace = tablespace.to_str().map_err(|_| RollupError::Range)?.to_owned();
+    if matches!(i64::from(before), i64::MIN | i64::MAX) {
+        return Err(RollupError::Range.into());
+    }
+    lock_months(before, Patience::Tries)?;
+    let moved = session::as_owner_defining(|| {
+        Spi::get_one_with_args::<Vec<String>>(
+            "SELECT coalesce(array_agg(moved), '{}') FROM tally.move_partitions($1, $2::name) AS moved",
+            &[before.into(), tablespace.as_str().into()],
+        )
+    });
+    Ok(SetOfIterator::new(moved.expect("DDL raises its own errors").unwrap_or_default()))
+}
+
 fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, RollupError> {
     if session::has_fixed_snapshot() {
         return Err(RollupError::FixedSnapshot);
@@ -124,7 +147,23 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
         return Err(RollupError::Range);
     }
-    definition::lock_out_ingest();
+    lock_months(before, Patience::Tries)?;
+    remove_months(before, fate)
+}
+
+/// Locks ingest out, and everybody from the events and the months that end by a moment.
+fn lock_months(before: TimestampWithTimeZone, patience: Patience) -> Result<(), RollupError> {
+    let months = session::as_owner(|| {
+        let months = partitions_before(before);
+        months.iter().flat_map(|month| tables_of(month)).map(|table| fold::relation(&table)).collect::<Vec<_>>()
+    });
+    let events = session::relation(c"events");
+    let also: Vec<Oid> = if months.is_empty() { vec![] } else { std::iter::once(events).chain(months).collect() };
+    definition::lock_out_ingest(&also, patience)
+}
+
+/// Removes whole months. The caller holds their locks.
+fn remove_months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, RollupError> {
     let definitions = definition::all()?;
     let month = Grain::Month.floor(i64::from(before));
     session::as_owner(|| {
@@ -136,35 +175,9 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
                 return Err(RollupError::Pending(definition.name.clone()));
             }
         }
-        let mut done = Vec::new();
         let partitions = partitions_before(before);
         record_losses(&partitions, before);
-        for partition in &partitions {
-            let name = quote(partition);
-            if fate == Fate::Dropped {
-                Spi::run(&format!("DROP TABLE tally.{name}")).expect("DDL raises its own errors");
-                done.push(partition.clone());
-                continue;
-            }
-            let kept = detached_name(partition);
-            Spi::run(&format!("ALTER TABLE tally.events DETACH PARTITION tally.{name}"))
-                .expect("DDL raises its own errors");
-            // A late event makes the month's partition again, so its names must be free.
-            for table in tables_of(partition) {
-                let renamed = format!("{kept}{}", table.trim_start_matches(partition.as_str()));
-                for suffix in ["", "_tenant_account_time"] {
-                    // Of a month that is partitioned by tenant, the whole has no index.
-                    Spi::run(&format!(
-                        "ALTER {} IF EXISTS tally.{} RENAME TO {}",
-                        if suffix.is_empty() { "TABLE" } else { "INDEX" },
-                        quote(&format!("{table}{suffix}")),
-                        quote(&format!("{renamed}{suffix}"))
-                    ))
-                    .expect("DDL raises its own errors");
-                }
-            }
-            done.push(kept);
-        }
+        let done = partitions.iter().map(|partition| remove(partition, fate)).collect();
         if !partitions.is_empty() {
             Spi::run_with_args(
                 "INSERT INTO tally.raw_horizon (raw_from) VALUES (date_trunc('month', $1, 'UTC')) ON CONFLICT DO NOTHING",
@@ -193,6 +206,34 @@ fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
         &[before.into()],
     )
     .expect("an INSERT raises its own errors");
+}
+
+/// Removes one month; returns the name of its table, which a detached one keeps.
+fn remove(partition: &str, fate: Fate) -> String {
+    let run = |statement: String| Spi::run(&statement).expect("DDL raises its own errors");
+    let name = quote(partition);
+    session::as_owner_defining(|| {
+        if fate == Fate::Dropped {
+            run(format!("DROP TABLE tally.{name}"));
+            return partition.to_owned();
+        }
+        let kept = detached_name(partition);
+        run(format!("ALTER TABLE tally.events DETACH PARTITION tally.{name}"));
+        // A late event makes the month's partition again, so its names must be free.
+        for table in tables_of(partition) {
+            let renamed = format!("{kept}{}", table.trim_start_matches(partition));
+            for suffix in ["", "_tenant_account_time"] {
+                // Of a month that is partitioned by tenant, the whole has no index.
+                run(format!(
+                    "ALTER {} IF EXISTS tally.{} RENAME TO {}",
+                    if suffix.is_empty() { "TABLE" } else { "INDEX" },
+                    quote(&format!("{table}{suffix}")),
+                    quote(&format!("{renamed}{suffix}"))
+                ));
+            }
+        }
+        kept
+    })
 }
 
 /// Whether a rollup has pending rows, of a tenant or of any, of a bucket that ends by a moment. One that goes on after it gets
@@ -254,17 +295,30 @@ fn retain(max_rows: i64) -> Result<i64, ErrorReport> {
     if max_rows < 1 {
         return Err(RollupError::Range.into());
     }
-    let moved = advance_horizons()?;
-    if moved > 0 {
-        return Ok(moved);
+    // What others' transactions keep locked waits for the next round; what needs no lock goes on.
+    let mut kept_waiting = None;
+    match advance_horizons() {
+        Ok(0) => {}
+        Ok(moved) => return Ok(moved),
+        Err(busy @ RollupError::Busy(_)) => kept_waiting = Some(busy),
+        Err(error) => return Err(error.into()),
     }
     let waits = "SELECT EXISTS (SELECT FROM tally.rollup_backfill WHERE finished_at IS NULL)";
     if session::as_owner(|| Spi::get_one::<bool>(waits)) != Ok(Some(false)) {
         // Earlier events wait to be counted.
         return Ok(0);
     }
-    let dropped = drop_passed_month()?;
-    Ok(if dropped > 0 { dropped } else { prune(max_rows)? })
+    match drop_passed_month() {
+        Ok(0) => {}
+        Ok(dropped) => return Ok(dropped),
+        Err(busy @ RollupError::Busy(_)) => kept_waiting = Some(busy),
+        Err(error) => return Err(error.into()),
+    }
+    // Row by row, also of a month that can't be dropped now: events go when their time has come.
+    match (prune(max_rows)?, kept_waiting) {
+        (0, Some(busy)) => Err(busy.into()),
+        (removed, _) => Ok(removed),
+    }
 }
 
 /// Moves the horizon of each tenant that keeps less than it has; returns how many moved.
@@ -282,7 +336,7 @@ fn advance_horizons() -> Result<i64, RollupError> {
     if session::as_owner(|| Spi::get_one::<i64>(&due)) == Ok(Some(0)) {
         return Ok(0);
     }
-    definition::lock_out_ingest();
+    definition::lock_out_ingest(&[], Patience::Once)?;
     let moved = format!(
         "WITH moved AS (INSERT INTO tally.tenant_horizon AS h (tenant_id, raw_from) \
            SELECT w.tenant_id, w.raw_from FROM ({wanted}) AS w ORDER BY 1 \
@@ -318,10 +372,10 @@ fn drop_passed_month() -> Result<i64, RollupError> {
     };
     let Some(end) = oldest().filter(|&end| folded(end)) else { return Ok(0) };
     // A tenant that is new since then, or whose event came in between, is seen under the lock.
-    definition::lock_out_ingest();
+    lock_months(end, Patience::Once)?;
     match oldest() {
         Some(again) if i64::from(again) == i64::from(end) && folded(end) => {
-            months(end, Fate::Dropped)?;
+            remove_months(end, Fate::Dropped)?;
             Ok(1)
         }
         _ => Ok(0),

@@ -7,7 +7,7 @@
 use super::binding::{Binding, binding};
 use super::{ScopeError, limit, policy};
 use crate::backend::hook::{self, Command, Hooks};
-use crate::backend::session;
+use crate::backend::{own_transaction, session};
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::sync::Mutex;
@@ -48,8 +48,14 @@ pub fn class() -> Class {
     class
 }
 
+/// Whether the session acts for a tenant.
+pub fn is_confined() -> bool {
+    class() != Class::Free
+}
+
 fn classify() -> Class {
-    if session::session_is_superuser() || !session::is_installed() {
+    // What a session's process does for us is ours; a tenant's limits are its client's.
+    if own_transaction::is_running() || session::session_is_superuser() || !session::is_installed() {
         return Class::Free;
     }
     match binding() {

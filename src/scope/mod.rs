@@ -12,7 +12,7 @@ mod token;
 use crate::backend::session;
 use crate::settings;
 use binding::{Binding, binding};
-pub use confine::install as confine;
+pub use confine::{install as confine, is_confined};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::Cell;

@@ -1,0 +1,147 @@
+//! Strong locks, taken so that nobody waits for long behind whoever waits for one.
+//!
+//! Who waits for a strong lock keeps everybody out who comes later, even readers, for as long as the holder likes: a
+//! client's idle transaction would stop all the others. So such locks are tried for a moment, given up and tried again,
+//! with pauses in which the others get through; after some tries there is an error that names the holders.
+
+use super::session;
+use super::subtransaction::{self, Verdict};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, Oid};
+use pgrx::prelude::*;
+use std::ffi::CString;
+use std::time::{Duration, Instant};
+
+/// Pieces of work on a table that one session at a time does: second number of a lock of ours; the first is the table's.
+pub const FOLDING: u32 = 1;
+pub const PARTITION_MAKING: u32 = 2;
+/// A process that folds is there, or was in vain a moment ago.
+pub const FOLDER_PROCESS: u32 = 3;
+
+/// A lock that didn't come in time.
+#[derive(Debug)]
+pub struct Busy {
+    /// What was to be locked.
+    pub what: String,
+    /// Who has it, as a sentence.
+    pub holders: String,
+}
+
+/// How long to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Once: housekeeping, which comes again.
+    Once,
+    /// Several times: somebody is waiting for the answer.
+    Tries,
+}
+
+/// Time of the first try, and of the longest. A second is what others may have to wait at most; two locks of a try, and a
+/// machine under load, must stay below it.
+const FIRST_TRY: Duration = Duration::from_millis(100);
+const LONGEST_TRY: Duration = Duration::from_millis(300);
+/// Between two tries: longer than a try, so that others get more than half of the time.
+const PAUSE: Duration = Duration::from_millis(400);
+const TRIES: u32 = 12;
+
+/// A lock on a relation, and its mode.
+pub type Wanted = (Oid, u32);
+
+/// Takes all the locks, in the order given, until the transaction ends, or none. `what` names them in the error.
+pub fn relations(what: &str, wanted: &[Wanted], patience: Patience) -> Result<(), Busy> {
+    let take = |deadline: Instant| {
+        for &(relation, mode) in wanted {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
+            waiting_at_most(left, || session::lock_relation(relation, mode));
+        }
+    };
+    tries(patience, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of(wanted) })
+}
+
+/// Takes a lock of ours that stands for a piece of work on a table.
+pub fn named(what: &str, table: Oid, work: u32, patience: Patience) -> Result<(), Busy> {
+    let take = |deadline: Instant| {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
+        waiting_at_most(left, || {
+            session::lock(table.to_u32(), work, true);
+        });
+    };
+    tries(patience, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of_named(table, work) })
+}
+
+/// Runs `work` with a lock_timeout that is at most so long; the caller's own stays where it is shorter.
+pub fn waiting_at_most<T>(time: Duration, work: impl FnOnce() -> T) -> T {
+    let milliseconds = match (time.as_millis() as i32, session::lock_timeout()) {
+        (ours, 0) => ours,
+        (ours, own) => ours.min(own),
+    };
+    let text = CString::new(milliseconds.max(1).to_string()).expect("digits contain no NUL");
+    session::with_settings(&[(c"lock_timeout", &text)], work)
+}
+
+fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
+    // Who set a lock_timeout wants an answer by then.
+    let tries = if patience == Patience::Once || session::lock_timeout() > 0 { 1 } else { TRIES };
+    let mut time = if patience == Patience::Once { LONGEST_TRY } else { FIRST_TRY };
+    for number in 1..=tries {
+        let tried = subtransaction::run(|| {
+            take(Instant::now() + time);
+            Verdict::Keep(())
+        });
+        match tried {
+            Ok(()) => return Ok(()),
+            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {}
+            Err(caught) => caught.rethrow(),
+        }
+        if number < tries {
+            session::pause(PAUSE);
+        }
+        time = (time * 2).min(LONGEST_TRY);
+    }
+    Err(())
+}
+
+/// Whether another session has a lock of ours.
+pub fn is_held(table: Oid, work: u32) -> bool {
+    if !session::lock(table.to_u32(), work, false) {
+        return true;
+    }
+    session::unlock(table.to_u32(), work);
+    false
+}
+
+const HOLDERS: &str = "coalesce((SELECT string_agg(who, ', ' ORDER BY who) FROM (\
+       SELECT DISTINCT CASE WHEN l.pid IS NULL THEN 'prepared transaction ' || coalesce(quote_literal(x.gid), l.virtualtransaction) \
+                            ELSE 'process ' || l.pid END AS who \
+         FROM pg_locks AS l LEFT JOIN pg_prepared_xacts AS x ON l.pid IS NULL AND x.transaction::text = split_part(l.virtualtransaction, '/', 2) \
+        WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AND ";
+
+fn said(condition: &str) -> String {
+    let query = format!("SELECT {HOLDERS}{condition} LIMIT 8) AS holding), 'transactions that have ended by now')");
+    let who = session::as_owner(|| Spi::get_one::<String>(&query)).ok().flatten().unwrap_or_default();
+    format!("held by {who}")
+}
+
+fn holders_of(wanted: &[Wanted]) -> String {
+    let conditions: Vec<String> = wanted
+        .iter()
+        .map(|(relation, mode)| {
+            // A reader's lock stands in the way of ACCESS EXCLUSIVE alone.
+            let harmless = match *mode {
+                pg_sys::AccessExclusiveLock => "''",
+                pg_sys::ExclusiveLock => "'AccessShareLock'",
+                _ => "'AccessShareLock', 'RowShareLock'",
+            };
+            format!("(l.locktype = 'relation' AND l.relation = {} AND l.mode NOT IN ({harmless}))", relation.to_u32())
+        })
+        .collect();
+    said(&format!("({})", conditions.join(" OR ")))
+}
+
+fn holders_of_named(table: Oid, work: u32) -> String {
+    said(&format!(
+        "l.locktype = 'advisory' AND l.classid = {} AND l.objid = {work} AND l.objsubid = 3",
+        table.to_u32()
+    ))
+}

@@ -1,0 +1,25 @@
+//! The sessions' open transactions.
+
+use pgrx::pg_sys;
+
+/// Process and start of the open transaction (microseconds since 2000-01-01 UTC) of each session of this database.
+pub fn open() -> Vec<(i32, i64)> {
+    let mut found = Vec::new();
+    // SAFETY: the entries are this backend's own copy, numbered from 1, and stay until the transaction ends.
+    unsafe {
+        for place in 1..=pg_sys::pgstat_fetch_stat_numbackends() {
+            #[cfg(feature = "pg15")]
+            let entry = pg_sys::pgstat_fetch_stat_local_beentry(place);
+            #[cfg(not(feature = "pg15"))]
+            let entry = pg_sys::pgstat_get_local_beentry_by_index(place);
+            if entry.is_null() {
+                continue;
+            }
+            let status = &(*entry).backendStatus;
+            if status.st_databaseid == pg_sys::MyDatabaseId && status.st_xact_start_timestamp != 0 {
+                found.push((status.st_procpid, status.st_xact_start_timestamp));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,292 @@
+//! Settings that a database, a role or a session has anyway: under each, the extension installs, takes events across the end of
+//! a month, folds, maintains, lints, and shows the same numbers. docs/decisions/settings.md says which are fixed and why no
+//! other matters.
+
+use postgres::Client;
+use tally_server_tests::{Database, PrivateServer, ingest, number};
+
+/// What a database may have set. Statements that are sent under it must answer as they do without.
+const SETTINGS: [&str; 61] = [
+    "default_table_access_method = 'heap2'",
+    "default_transaction_isolation = 'repeatable read'",
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_deferrable = on",
+    "default_toast_compression = 'pglz'",
+    "check_function_bodies = off",
+    "row_security = off",
+    "client_min_messages = debug1",
+    "client_min_messages = error",
+    "standard_conforming_strings = off",
+    "escape_string_warning = on",
+    "backslash_quote = off",
+    "transform_null_equals = on",
+    "array_nulls = off",
+    "datestyle = 'German, DMY'",
+    "datestyle = 'SQL, DMY'",
+    "datestyle = 'Postgres, MDY'",
+    "intervalstyle = 'sql_standard'",
+    "intervalstyle = 'iso_8601'",
+    "timezone = 'America/New_York'",
+    "timezone = 'Asia/Kathmandu'",
+    "timezone_abbreviations = 'India'",
+    "lc_messages = 'C'",
+    "lc_numeric = 'C'",
+    "lc_time = 'C'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "xmloption = 'document'",
+    "search_path = ''",
+    "search_path = 'tally, public'",
+    "search_path = 'pg_temp, public, pg_catalog'",
+    "quote_all_identifiers = on",
+    "createrole_self_grant = 'set, inherit'",
+    "session_replication_role = 'local'",
+    "lock_timeout = '2s'",
+    "idle_in_transaction_session_timeout = '20s'",
+    "plpgsql.variable_conflict = 'use_column'",
+    "plpgsql.variable_conflict = 'use_variable'",
+    "plpgsql.extra_errors = 'all'",
+    "plpgsql.check_asserts = off",
+    "plan_cache_mode = 'force_generic_plan'",
+    "plan_cache_mode = 'force_custom_plan'",
+    "enable_partition_pruning = off",
+    "enable_indexscan = off",
+    "enable_seqscan = off",
+    "enable_sort = off",
+    "enable_hashagg = off",
+    "enable_partitionwise_aggregate = on",
+    "force_parallel_mode = on",
+    "jit_above_cost = 0",
+    "work_mem = '64kB'",
+    "maintenance_work_mem = '1MB'",
+    "constraint_exclusion = on",
+    "from_collapse_limit = 1",
+    "gin_pending_list_limit = '64kB'",
+    "synchronous_commit = off",
+    "track_counts = off",
+    "stats_fetch_consistency = 'none'",
+    "event_triggers = off",
+    "vacuum_freeze_min_age = 0",
+    "statement_timeout = '60s'",
+];
+
+/// Events of this month, the next and the one before it, so that partitions are made; of two tenants.
+fn events(client: &mut Client, from: usize) -> String {
+    let query = "SELECT json_agg(json_build_object('tenant_id', 't' || n % 2, 'account_id', 'a' || n % 3, 'name', 'n', 'user_id', 'u' || n,
+                   'event_id', ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0')),
+                   'occurred_at', to_char((date_trunc('month', now(), 'UTC') - make_interval(months => n % 4)) AT TIME ZONE 'UTC' - interval '1 minute', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                   'properties', json_build_object('value', n * 1.25, 'note', 'it''s \\ here')))::text
+                   FROM generate_series($1::int, $1::int + 59) AS n";
+    client.query_one(query, &[&(from as i32)]).unwrap().get(0)
+}
+
+/// What the numbers are, to the last digit, in the global scope.
+fn numbers(admin: &mut Client) -> Vec<String> {
+    let mut transaction = admin.transaction().unwrap();
+    transaction.batch_execute("SELECT tally.enter_global(); SET LOCAL extra_float_digits = 1; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, MDY'").unwrap();
+    let rows = transaction
+        .query(
+            "SELECT concat_ws('|', tenant_id, account_id, bucket, name, events, users, revenue) FROM (SELECT u.*, r.revenue FROM tally.usage_day AS u
+               JOIN tally.own_day AS r USING (tenant_id, account_id, bucket)) AS x ORDER BY 1",
+            &[],
+        )
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Installs, sends, folds and maintains in a database in which `set` has been executed; gives the numbers.
+fn work(database: &Database, what: &str) -> Vec<String> {
+    let fail = |step: &str, error: postgres::Error| -> ! { panic!("{what}: {step}: {error:?}") };
+    let mut superuser = database.superuser();
+    if let Err(error) = superuser.batch_execute("CREATE EXTENSION pg_tally") {
+        fail("CREATE EXTENSION", error);
+    }
+    if let Err(error) = superuser.batch_execute(
+        "SELECT tally.create_rollup('own', '{day}', ARRAY['count(*) AS n', 'sum((properties->>''value'')::numeric) AS revenue'],
+           filter => $$occurred_at >= '2020-02-01 00:00'$$)",
+    ) {
+        fail("create_rollup", error);
+    }
+    let mut plain = database.superuser();
+    plain.batch_execute("SET client_min_messages = error; SET datestyle = 'ISO, MDY'; SET search_path = public").unwrap();
+    let mut writer = database.superuser();
+    for from in [0, 60] {
+        let text = events(&mut plain, from);
+        // A retry is right where the isolation level asks for one.
+        let accepted = (0..5).find_map(|_| ingest(&mut writer, &text).ok());
+        assert_eq!(accepted.map(|summary| summary.accepted), Some(60), "{what}: ingest");
+    }
+    let mut maintaining = database.superuser();
+    if let Err(error) = maintaining.batch_execute("SELECT tally.set_retention('nobody', '30 days')") {
+        fail("set_retention", error);
+    }
+    if let Err(error) = maintaining.batch_execute("CALL tally.maintain()") {
+        fail("maintain()", error);
+    }
+    if let Err(error) = maintaining.batch_execute("SELECT tally.isolate_tenant('t1')") {
+        // A declaration needs read committed; the error says so.
+        let is_about_isolation = error.code().is_some_and(|code| code.code() == "25001");
+        if !(what.contains("isolation") && is_about_isolation) {
+            fail("isolate_tenant", error);
+        }
+    }
+    let failed = "SELECT string_agg(task || ' ' || subject || ': ' || problem, '; ') FROM tally.maintenance WHERE failed_at IS NOT NULL";
+    let failed: Option<String> = plain.query_one(failed, &[]).unwrap().get(0);
+    assert_eq!(failed, None, "{what}: a task failed");
+    for rollup in ["usage", "own", "session", "user_activity"] {
+        let pending = format!("SELECT count(*) FROM tally.{rollup}_pending");
+        assert_eq!(number(&mut plain, &pending), 0, "{what}: {rollup} was not folded");
+    }
+    let lint = "SELECT string_agg(name || ' ' || detail, '; ') FROM tally.lint() WHERE level = 'ERROR'";
+    let found: Option<String> = writer.query_one(lint, &[]).unwrap_or_else(|error| fail("lint", error)).get(0);
+    if !what.starts_with("quote_all") {
+        assert_eq!(found, None, "{what}: lint");
+    }
+    numbers(&mut plain)
+}
+
+#[test]
+fn settings_of_the_database_change_no_number_and_stop_nothing() {
+    let mut expected = None;
+    for setting in std::iter::once("application_name = 'plain'").chain(SETTINGS) {
+        let database = Database::without_extension("ambient");
+        let mut superuser = database.superuser();
+        superuser.batch_execute("LOAD 'plpgsql'").unwrap();
+        if setting.contains("heap2") {
+            superuser.batch_execute("CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler").unwrap();
+        }
+        let set = format!("ALTER DATABASE {} SET {setting}", database.name());
+        if let Err(error) = superuser.batch_execute(&set) {
+            // A setting of another release.
+            assert_eq!(error.code().unwrap().code(), "42704", "{setting}: {error}");
+            continue;
+        }
+        let found = work(&database, setting);
+        assert!(found.len() >= 10, "{setting}: {found:?}");
+        let expected = expected.get_or_insert_with(|| found.clone());
+        assert_eq!(&found, expected, "{setting}");
+    }
+}
+
+/// Where our tables lie, and how, is the database's own to choose: a session that sets another place sets it for nobody.
+#[test]
+fn a_sessions_tablespace_and_access_method_are_nobodys() {
+    let mut database = Database::new("tablespace");
+    let writer = database.role("writer", &["tally_writer"]);
+    let space = format!("space_{}", database.name());
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
+    superuser
+        .batch_execute(&format!(
+            "SET allow_in_place_tablespaces = on; CREATE TABLESPACE {space} LOCATION ''; GRANT CREATE ON TABLESPACE {space} TO {writer};
+             CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler"
+        ))
+        .unwrap();
+    let event = |month: &str| {
+        format!(r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"{month}-01T00:00:00Z","event_id":"00000000-0000-4000-8000-0000{}0000"}}"#, month.replace('-', "").chars().skip(2).collect::<String>())
+    };
+    for grant in [None, Some(format!("GRANT CREATE ON TABLESPACE {space} TO tally_owner"))] {
+        let month = if grant.is_some() { "2022-01" } else { "2021-01" };
+        if let Some(grant) = &grant {
+            superuser.batch_execute(grant).unwrap();
+        }
+        let mut client = database.connect(&writer);
+        client.batch_execute(&format!("SET default_tablespace = '{space}'; SET default_table_access_method = 'heap2'")).unwrap();
+        assert_eq!(ingest(&mut client, &event(month)).unwrap().accepted, 1);
+        superuser
+            .batch_execute(&format!(
+                "SET default_tablespace = '{space}'; SELECT tally.make_partitions(2); CALL tally.maintain();
+                 SELECT tally.create_rollup('placed{}', '{{day}}', ARRAY['count(*) AS n']); RESET default_tablespace",
+                grant.is_some()
+            ))
+            .unwrap();
+    }
+    let elsewhere = format!("SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace
+        AND (c.reltablespace <> 0 OR c.relam = (SELECT oid FROM pg_am WHERE amname = 'heap2'))");
+    assert_eq!(number(&mut superuser, &elsewhere), 0);
+    drop(database);
+    let _ = tally_server_tests::connect_superuser("postgres").batch_execute(&format!("DROP TABLESPACE {space}"));
+}
+
+/// An event trigger that its invoker has to have rights for, as those that write down DDL do.
+#[test]
+fn event_triggers_fail_nobodys_ingest() {
+    let mut database = Database::new("event_trigger");
+    let writer = database.role("writer", &["tally_writer"]);
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
+    superuser
+        .batch_execute(
+            "CREATE TABLE public.ddl_log (at timestamptz, who name, tag text); REVOKE ALL ON public.ddl_log FROM PUBLIC;
+             CREATE FUNCTION public.note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ddl_log VALUES (now(), current_user, tg_tag); END $$;
+             CREATE EVENT TRIGGER at_end ON ddl_command_end EXECUTE FUNCTION public.note();
+             CREATE EVENT TRIGGER at_start ON ddl_command_start EXECUTE FUNCTION public.note();
+             CREATE EVENT TRIGGER at_drop ON sql_drop EXECUTE FUNCTION public.note()",
+        )
+        .unwrap();
+    let event = r#"{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"2021-01-01T00:00:00Z","event_id":"00000000-0000-4000-8000-000000000001"}"#;
+    assert_eq!(ingest(&mut database.connect(&writer), event).unwrap().accepted, 1);
+    let mut admin = database.connect(&admin);
+    for command in [
+        "CALL tally.maintain()",
+        "SELECT tally.create_rollup('own', '{day}', ARRAY['count(*) AS n'])",
+        "SELECT tally.alter_rollup('own', ARRAY['count(user_id) AS m'])",
+        "SELECT tally.isolate_tenant('a', '2021-01-01')",
+        "CALL tally.maintain()",
+        "SELECT tally.detach_raw('2021-02-01')",
+        "SELECT tally.drop_rollup('own')",
+    ] {
+        admin.batch_execute(command).unwrap_or_else(|error| panic!("{command}: {error:?}"));
+    }
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"), 0);
+    // The trigger still counts for everybody else's own.
+    superuser.batch_execute("CREATE TABLE public.own (i int)").unwrap();
+    assert!(number(&mut superuser, "SELECT count(*) FROM public.ddl_log") > 0);
+}
+
+/// Settings of a role reach the process that acts for its session; a role that is read-only by default gets an error where it
+/// writes, and only there.
+#[test]
+fn settings_of_a_role_reach_no_further_than_its_own_statements() {
+    let mut database = Database::new("role_settings");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
+    for setting in ["default_transaction_isolation = 'serializable'", "search_path = 'pg_temp'", "datestyle = 'German'", "timezone = 'Asia/Tokyo'", "default_tablespace = 'none such'", "row_security = off", "work_mem = '64kB'"] {
+        superuser.batch_execute(&format!("ALTER ROLE {writer} SET {setting}")).unwrap();
+    }
+    let event = |n: u32| format!(r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"20{:02}-01-01T00:00:00Z","event_id":"00000000-0000-4000-8000-00000000000{n}"}}"#, 10 + n);
+    let mut client = database.connect(&writer);
+    assert_eq!(ingest(&mut client, &event(1)).unwrap().accepted, 1);
+    client.batch_execute("BEGIN").unwrap();
+    assert_eq!(ingest(&mut client, &event(2)).unwrap().accepted, 1);
+    client.batch_execute("COMMIT").unwrap();
+    client.batch_execute("SET default_transaction_read_only = on").unwrap();
+    let refused = ingest(&mut client, &event(3)).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "25006");
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass"), 2);
+}
+
+/// A server whose processes are all in use: months are made in the caller's transaction, and folds wait for housekeeping.
+#[test]
+fn without_a_process_to_spare_everything_still_works() {
+    let server = PrivateServer::create("no_workers", "max_worker_processes = 0\nmax_parallel_workers = 0");
+    let mut superuser = server.connect("postgres", "postgres");
+    superuser
+        .batch_execute("CREATE EXTENSION pg_tally; CREATE ROLE w LOGIN IN ROLE tally_writer; SELECT tally.bind_role('w', 'a'); SELECT tally.open_months('-infinity'); ALTER DATABASE postgres SET tally.pending_limit = '64kB'")
+        .unwrap();
+    let mut writer = server.connect("w", "postgres");
+    let batch = |from: usize| {
+        let events: Vec<String> = (from..from + 500)
+            .map(|n| format!(r#"{{"tenant_id":"a","account_id":"x{n}","name":"n","occurred_at":"2021-0{}-01T00:00:00Z","event_id":"00000000-0000-4000-8000-{n:012}"}}"#, 1 + n % 6))
+            .collect();
+        format!("[{}]", events.join(","))
+    };
+    for from in (0..5_000).step_by(500) {
+        assert_eq!(ingest(&mut writer, &batch(from)).unwrap().accepted, 500);
+    }
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.usage_pending"), 0);
+    assert_eq!(number(&mut superuser, "SELECT sum(events)::int8 FROM tally.usage_day_base"), 5_000);
+}
