@@ -24,7 +24,8 @@ AS $$
                   OR (k.locktype = 'advisory' AND k.objsubid = 3 AND k.objid IN (1, 2)))) AS l
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
     LEFT JOIN tally.transaction_starts() AS t ON t.pid = l.pid
-    LEFT JOIN pg_prepared_xacts AS x ON l.pid IS NULL AND x.transaction::text = split_part(l.virtualtransaction, '/', 2)
+    LEFT JOIN pg_locks AS o ON l.pid IS NULL AND o.pid IS NULL AND o.locktype = 'transactionid' AND o.virtualtransaction = l.virtualtransaction
+    LEFT JOIN pg_prepared_xacts AS x ON x.transaction = o.transactionid
    WHERE l.held IS NOT NULL AND l.pid IS DISTINCT FROM pg_backend_pid()
    ORDER BY l.held, l.pid, x.gid, coalesce(t.began, x.prepared)
 $$;

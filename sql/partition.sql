@@ -35,25 +35,13 @@ COMMENT ON COLUMN tally.opened_months.set_at IS 'when it was set';
 COMMENT ON COLUMN tally.opened_months.tenant_id IS 'the tenant; empty for every tenant that has no row of its own';
 COMMENT ON COLUMN tally.opened_months.set_by IS 'the role that logged in and set it';
 ALTER TABLE tally.opened_months OWNER TO tally_owner;
+SELECT tally.secure_table('tally.opened_months');
 REVOKE ALL ON tally.opened_months FROM PUBLIC;
 GRANT SELECT ON tally.opened_months TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.opened_months', '');
 
 CREATE FUNCTION tally.open_months("from" timestamptz, tenant_id text DEFAULT NULL) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  IF open_months.tenant_id IS NOT NULL THEN
-    PERFORM tally.check_id('tenant_id', open_months.tenant_id);
-  END IF;
-  DELETE FROM tally.opened_months AS o WHERE o.tenant_id = coalesce(open_months.tenant_id, '');
-  IF open_months."from" IS NOT NULL THEN
-    INSERT INTO tally.opened_months AS o (opened_from, tenant_id)
-    VALUES (date_trunc('month', open_months."from", 'UTC'), coalesce(open_months.tenant_id, ''));
-  END IF;
-END
-$$;
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'open_months_wrapper';
 COMMENT ON FUNCTION tally.open_months(timestamptz, text) IS
   'lets ingest make partitions for a tenant''s events from the month (UTC) of a moment on, before importing history; -infinity for all months, null for no more than the 13 months before this one, which are open to everybody; for the tenant null: for every tenant that has nothing of its own. Events of months that are neither open nor there are rejected with SQLSTATE 22T12, and tally.redrive() brings them in afterwards. Each month is a partition that every tenant''s queries plan for';
 
@@ -179,7 +167,6 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-ALTER FUNCTION tally.open_months(timestamptz, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
   tally.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),

@@ -113,7 +113,9 @@ pub fn is_held(table: Oid, work: u32) -> bool {
 const HOLDERS: &str = "coalesce((SELECT string_agg(who, ', ' ORDER BY who) FROM (\
        SELECT DISTINCT CASE WHEN l.pid IS NULL THEN 'prepared transaction ' || coalesce(quote_literal(x.gid), l.virtualtransaction) \
                             ELSE 'process ' || l.pid END AS who \
-         FROM pg_locks AS l LEFT JOIN pg_prepared_xacts AS x ON l.pid IS NULL AND x.transaction::text = split_part(l.virtualtransaction, '/', 2) \
+         FROM pg_locks AS l \
+         LEFT JOIN pg_locks AS o ON l.pid IS NULL AND o.pid IS NULL AND o.locktype = 'transactionid' AND o.virtualtransaction = l.virtualtransaction \
+         LEFT JOIN pg_prepared_xacts AS x ON x.transaction = o.transactionid \
         WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AND ";
 

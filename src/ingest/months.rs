@@ -5,6 +5,9 @@ use crate::backend::arena::Arena;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::partition::Routing;
 use crate::backend::session;
+use crate::scope;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tally_core::grain::Grain;
 
@@ -52,4 +55,23 @@ fn opened<'a>(tenants: &BTreeSet<&'a str>) -> BTreeMap<&'a str, i64> {
     }
     declared.close();
     found
+}
+
+/// Opens earlier months for a tenant's events, or for everybody's.
+#[pg_extern(sql = false)]
+fn open_months(from: Option<TimestampWithTimeZone>, tenant_id: Option<&str>) -> Result<(), ErrorReport> {
+    session::require_writable(c"tally.open_months()");
+    if let Some(tenant) = tenant_id {
+        scope::check("tenant_id", tenant)?;
+    }
+    let tenant = tenant_id.unwrap_or_default();
+    session::as_owner(|| {
+        let forget = "DELETE FROM tally.opened_months AS o WHERE o.tenant_id = $1";
+        Spi::run_with_args(forget, &[tenant.into()]).expect("a DELETE raises its own errors");
+        if let Some(from) = from {
+            let note = "INSERT INTO tally.opened_months (opened_from, tenant_id) VALUES (date_trunc('month', $1, 'UTC'), $2)";
+            Spi::run_with_args(note, &[from.into(), tenant.into()]).expect("an INSERT raises its own errors");
+        }
+    });
+    Ok(())
 }

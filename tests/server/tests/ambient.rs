@@ -168,6 +168,20 @@ fn settings_of_the_database_change_no_number_and_stop_nothing() {
     }
 }
 
+/// The same with a default tablespace, in which the owner of our tables may create nothing.
+#[test]
+fn a_default_tablespace_of_the_database_stops_nothing() {
+    let database = Database::without_extension("default_space");
+    let space = format!("space_{}", database.name());
+    let mut superuser = database.superuser();
+    superuser.batch_execute("SET allow_in_place_tablespaces = on").unwrap();
+    superuser.batch_execute(&format!("CREATE TABLESPACE {space} LOCATION ''")).unwrap();
+    superuser.batch_execute(&format!("ALTER DATABASE {} SET default_tablespace = '{space}'", database.name())).unwrap();
+    assert!(work(&database, "default_tablespace").len() >= 10);
+    drop((superuser, database));
+    tally_server_tests::connect_superuser("postgres").batch_execute(&format!("DROP TABLESPACE {space}")).unwrap();
+}
+
 /// Where our tables lie, and how, is the database's own to choose: a session that sets another place sets it for nobody.
 #[test]
 fn a_sessions_tablespace_and_access_method_are_nobodys() {
@@ -177,11 +191,10 @@ fn a_sessions_tablespace_and_access_method_are_nobodys() {
     let mut superuser = database.superuser();
     superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
     superuser
-        .batch_execute(&format!(
-            "SET allow_in_place_tablespaces = on; CREATE TABLESPACE {space} LOCATION ''; GRANT CREATE ON TABLESPACE {space} TO {writer};
-             CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler"
-        ))
+        .batch_execute("SET allow_in_place_tablespaces = on; CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler")
         .unwrap();
+    superuser.batch_execute(&format!("CREATE TABLESPACE {space} LOCATION ''")).unwrap();
+    superuser.batch_execute(&format!("GRANT CREATE ON TABLESPACE {space} TO {writer}")).unwrap();
     let event = |month: &str| {
         format!(r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"{month}-01T00:00:00Z","event_id":"00000000-0000-4000-8000-0000{}0000"}}"#, month.replace('-', "").chars().skip(2).collect::<String>())
     };
@@ -195,15 +208,17 @@ fn a_sessions_tablespace_and_access_method_are_nobodys() {
         assert_eq!(ingest(&mut client, &event(month)).unwrap().accepted, 1);
         superuser
             .batch_execute(&format!(
-                "SET default_tablespace = '{space}'; SELECT tally.make_partitions(2); CALL tally.maintain();
-                 SELECT tally.create_rollup('placed{}', '{{day}}', ARRAY['count(*) AS n']); RESET default_tablespace",
-                grant.is_some()
+                "SET default_tablespace = '{space}'; SELECT tally.make_partitions(2);
+                 SELECT tally.create_rollup('placed{}', '{{day}}', ARRAY['count(*) AS n'])",
+                u8::from(grant.is_some())
             ))
             .unwrap();
+        superuser.batch_execute("CALL tally.maintain()").unwrap();
+        superuser.batch_execute("RESET default_tablespace").unwrap();
     }
-    let elsewhere = format!("SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace
-        AND (c.reltablespace <> 0 OR c.relam = (SELECT oid FROM pg_am WHERE amname = 'heap2'))");
-    assert_eq!(number(&mut superuser, &elsewhere), 0);
+    let elsewhere = "SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace
+        AND (c.reltablespace <> 0 OR c.relam = (SELECT oid FROM pg_am WHERE amname = 'heap2'))";
+    assert_eq!(number(&mut superuser, elsewhere), 0);
     drop(database);
     let _ = tally_server_tests::connect_superuser("postgres").batch_execute(&format!("DROP TABLESPACE {space}"));
 }

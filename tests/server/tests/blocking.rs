@@ -332,7 +332,7 @@ fn an_open_transaction_that_brought_much_keeps_nobody_from_folding() {
         }
         let before = number(&mut superuser, folded);
         // Many times the limit at which calls would be refused, were nobody able to fold.
-        for call in 0..60 {
+        for call in 0..40 {
             ingest(&mut b, &many("b", 100_000 * round + 1000 * call, 1000)).unwrap();
         }
         let mut admin = shop.admin();
@@ -352,8 +352,12 @@ fn an_open_transaction_that_brought_much_keeps_nobody_from_folding() {
         std::thread::sleep(Duration::from_secs(2));
         let pending = "SELECT count(*) FROM tally.usage_pending";
         ingest(&mut b, &many("b", 500_000, 1000)).unwrap();
-        shop.admin().batch_execute("CALL tally.maintain()").unwrap();
-        assert_eq!(number(&mut superuser, pending), 0, "all that is committed is folded");
+        // A process may be folding at the same time.
+        let until = Instant::now() + Duration::from_secs(20);
+        while number(&mut superuser, pending) > 0 {
+            shop.admin().batch_execute("CALL tally.maintain()").unwrap();
+            assert!(Instant::now() < until, "all that is committed is folded");
+        }
         let _ = cancel.cancel_query(postgres::NoTls);
         let _ = sleeping.join().unwrap();
     });
