@@ -135,7 +135,9 @@ fn round() -> bool {
 #[pg_extern(sql = false)]
 fn transaction_starts() -> TableIterator<'static, (name!(pid, i32), name!(began, TimestampWithTimeZone))> {
     let open = transactions::open().into_iter();
-    TableIterator::new(open.filter_map(|(pid, began)| Some((pid, TimestampWithTimeZone::try_from(began).ok()?))))
+    TableIterator::new(
+        open.filter_map(|(pid, began)| Some((pid, TimestampWithTimeZone::try_from(began).ok()?))),
+    )
 }
 
 #[pg_extern(sql = false)]

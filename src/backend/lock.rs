@@ -120,7 +120,8 @@ const HOLDERS: &str = "coalesce((SELECT string_agg(who, ', ' ORDER BY who) FROM 
           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AND ";
 
 fn said(condition: &str) -> String {
-    let query = format!("SELECT {HOLDERS}{condition} LIMIT 8) AS holding), 'transactions that have ended by now')");
+    let query =
+        format!("SELECT {HOLDERS}{condition} LIMIT 8) AS holding), 'transactions that have ended by now')");
     let who = session::as_owner(|| Spi::get_one::<String>(&query)).ok().flatten().unwrap_or_default();
     format!("held by {who}")
 }
@@ -135,7 +136,10 @@ fn holders_of(wanted: &[Wanted]) -> String {
                 pg_sys::ExclusiveLock => "'AccessShareLock'",
                 _ => "'AccessShareLock', 'RowShareLock'",
             };
-            format!("(l.locktype = 'relation' AND l.relation = {} AND l.mode NOT IN ({harmless}))", relation.to_u32())
+            format!(
+                "(l.locktype = 'relation' AND l.relation = {} AND l.mode NOT IN ({harmless}))",
+                relation.to_u32()
+            )
         })
         .collect();
     said(&format!("({})", conditions.join(" OR ")))

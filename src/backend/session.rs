@@ -231,9 +231,7 @@ fn tag(class: u32, object: u32) -> pg_sys::LOCKTAG {
 pub fn lock_until_exit(class: u32, object: u32) -> bool {
     let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
     // SAFETY: the tag is copied, and not waited for.
-    let taken = unsafe {
-        pg_sys::LockAcquire(&raw const tag, mode, true, true)
-    };
+    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, true, true) };
     taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 

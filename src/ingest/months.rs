@@ -40,7 +40,11 @@ pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i6
     let is_open = |tenant: &str, time: i64| {
         opened.get(tenant).or_else(|| opened.get("")).is_some_and(|&from| time >= from)
     };
-    missing.into_iter().filter(|&(_, tenant, time)| !is_open(tenant, time)).map(|(number, _, _)| number).collect()
+    missing
+        .into_iter()
+        .filter(|&(_, tenant, time)| !is_open(tenant, time))
+        .map(|(number, _, _)| number)
+        .collect()
 }
 
 /// From when months are open, by tenant, of those for which that was declared; empty for all others.

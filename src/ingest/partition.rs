@@ -76,7 +76,9 @@ fn create(month: i64) -> Result<(), Busy> {
 
 fn month_name(month: i64) -> String {
     let start = TimestampWithTimeZone::try_from(month).expect("event times are in range");
-    let name = session::as_owner(|| Spi::get_one_with_args::<String>("SELECT to_char($1, 'YYYY-MM')", &[start.into()]));
+    let name = session::as_owner(|| {
+        Spi::get_one_with_args::<String>("SELECT to_char($1, 'YYYY-MM')", &[start.into()])
+    });
     name.ok().flatten().unwrap_or_default()
 }
 
@@ -86,7 +88,8 @@ fn make_partitions(months: i32) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.make_partitions()");
     let starts = "SELECT array_agg((extract(epoch FROM date_trunc('month', now(), 'UTC') + make_interval(months => ahead)) * 1000000)::int8 \
                          - 946684800000000 ORDER BY ahead) FROM generate_series(0, $1) AS ahead";
-    let starts = session::as_owner(|| Spi::get_one_with_args::<Vec<i64>>(starts, &[months.clamp(0, 120).into()]));
+    let starts =
+        session::as_owner(|| Spi::get_one_with_args::<Vec<i64>>(starts, &[months.clamp(0, 120).into()]));
     let starts = starts.expect("numbers").unwrap_or_default();
     let count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass";
     let there = || session::as_owner(|| Spi::get_one::<i64>(count)).expect("a count").unwrap_or(0);

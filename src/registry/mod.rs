@@ -10,8 +10,8 @@ use crate::backend::{cache, session};
 use crate::error;
 use crate::tenant::Hashers;
 use pgrx::JsonB;
-use pgrx::pg_sys::{Datum, Oid};
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tally_core::event::EventRef;
@@ -84,7 +84,12 @@ fn problem(schema: &Schema, event: &EventRef) -> Option<String> {
 
 /// Notes names that nobody registered, each once a tenant. What another transaction is noting is left to it: nobody waits for
 /// it to end, and where it is undone the next event of the name is noted.
-pub fn mark(names: &[(&str, &str)], hashers: &Hashers, batch_id: i64, now: i64) -> Result<Unique, AppendError> {
+pub fn mark(
+    names: &[(&str, &str)],
+    hashers: &Hashers,
+    batch_id: i64,
+    now: i64,
+) -> Result<Unique, AppendError> {
     if names.is_empty() {
         return Ok(Unique::Yes);
     }
@@ -140,7 +145,9 @@ fn not_noted<'a>(
 /// Stands for a tenant's name of an event in the lock of who notes it. Everybody sees the numbers of locks, so it depends on
 /// what only the tenant's sketches know.
 fn number(hashers: &Hashers, tenant: &str, name: &str) -> u32 {
-    let ValueHasher::Keyed { key, epoch } = hashers[tenant] else { unreachable!("a tenant's hasher has a key") };
+    let ValueHasher::Keyed { key, epoch } = hashers[tenant] else {
+        unreachable!("a tenant's hasher has a key")
+    };
     let mut hasher = DefaultHasher::new();
     (key.0, epoch, name).hash(&mut hasher);
     hasher.finish() as u32

@@ -240,7 +240,8 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
 fn lock_rollup(name: &str) -> Result<(), RollupError> {
     let declared = definition::grains().into_iter().find(|(declared, _)| declared == name);
     let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(name.to_owned()))?;
-    let of_grains = grains.iter().flat_map(|grain| ["", "_state", "_base"].map(|part| format!("_{grain}{part}")));
+    let of_grains =
+        grains.iter().flat_map(|grain| ["", "_state", "_base"].map(|part| format!("_{grain}{part}")));
     let relations: Vec<Oid> = std::iter::once("_pending".to_owned())
         .chain(of_grains)
         .map(|part| fold::relation(&format!("{name}{part}")))

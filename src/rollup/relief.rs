@@ -17,9 +17,9 @@ use crate::scope;
 use crate::settings;
 use core::cell::RefCell;
 use pgrx::PgSqlErrorCode;
-use pgrx::prelude::*;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,8 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
 
 /// Has a process fold what other transactions have committed, unless somebody does already; says whether there is one.
 fn start_folder(definition: &Definition) -> bool {
-    let is_at_work = [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
+    let is_at_work =
+        [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
     is_at_work || own_transaction::start("tally_fold_main", &definition.name).is_some()
 }
 
@@ -149,7 +150,9 @@ fn fold_piece(rollup_name: &str) -> Option<i64> {
     let definitions = definition::all().ok()?;
     let Ok(definition) = definition::find(&definitions, rollup_name) else { return Some(0) };
     // One process a rollup, for as long as it lives.
-    if !session::lock_until_exit(definition.pending.to_u32(), FOLDER_PROCESS) || !fold::try_folding(definition) {
+    if !session::lock_until_exit(definition.pending.to_u32(), FOLDER_PROCESS)
+        || !fold::try_folding(definition)
+    {
         return Some(0);
     }
     attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN)).ok().flatten()

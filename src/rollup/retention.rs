@@ -15,8 +15,8 @@ use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys::{self, Oid};
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use std::collections::BTreeMap;
@@ -155,10 +155,15 @@ fn months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Roll
 fn lock_months(before: TimestampWithTimeZone, patience: Patience) -> Result<(), RollupError> {
     let months = session::as_owner(|| {
         let months = partitions_before(before);
-        months.iter().flat_map(|month| tables_of(month)).map(|table| fold::relation(&table)).collect::<Vec<_>>()
+        months
+            .iter()
+            .flat_map(|month| tables_of(month))
+            .map(|table| fold::relation(&table))
+            .collect::<Vec<_>>()
     });
     let events = session::relation(c"events");
-    let also: Vec<Oid> = if months.is_empty() { vec![] } else { std::iter::once(events).chain(months).collect() };
+    let also: Vec<Oid> =
+        if months.is_empty() { vec![] } else { std::iter::once(events).chain(months).collect() };
     definition::lock_out_ingest(&also, patience)
 }
 

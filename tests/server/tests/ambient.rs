@@ -108,7 +108,11 @@ fn work(database: &Database, what: &str) -> Vec<String> {
         fail("create_rollup", error);
     }
     let mut plain = database.superuser();
-    plain.batch_execute("SET client_min_messages = error; SET datestyle = 'ISO, MDY'; SET search_path = public").unwrap();
+    plain
+        .batch_execute(
+            "SET client_min_messages = error; SET datestyle = 'ISO, MDY'; SET search_path = public",
+        )
+        .unwrap();
     let mut writer = database.superuser();
     for from in [0, 60] {
         let text = events(&mut plain, from);
@@ -138,7 +142,8 @@ fn work(database: &Database, what: &str) -> Vec<String> {
         assert_eq!(number(&mut plain, &pending), 0, "{what}: {rollup} was not folded");
     }
     let lint = "SELECT string_agg(name || ' ' || detail, '; ') FROM tally.lint() WHERE level = 'ERROR'";
-    let found: Option<String> = writer.query_one(lint, &[]).unwrap_or_else(|error| fail("lint", error)).get(0);
+    let found: Option<String> =
+        writer.query_one(lint, &[]).unwrap_or_else(|error| fail("lint", error)).get(0);
     if !what.starts_with("quote_all") {
         assert_eq!(found, None, "{what}: lint");
     }
@@ -153,7 +158,9 @@ fn settings_of_the_database_change_no_number_and_stop_nothing() {
         let mut superuser = database.superuser();
         superuser.batch_execute("LOAD 'plpgsql'").unwrap();
         if setting.contains("heap2") {
-            superuser.batch_execute("CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler").unwrap();
+            superuser
+                .batch_execute("CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler")
+                .unwrap();
         }
         let set = format!("ALTER DATABASE {} SET {setting}", database.name());
         if let Err(error) = superuser.batch_execute(&set) {
@@ -176,10 +183,14 @@ fn a_default_tablespace_of_the_database_stops_nothing() {
     let mut superuser = database.superuser();
     superuser.batch_execute("SET allow_in_place_tablespaces = on").unwrap();
     superuser.batch_execute(&format!("CREATE TABLESPACE {space} LOCATION ''")).unwrap();
-    superuser.batch_execute(&format!("ALTER DATABASE {} SET default_tablespace = '{space}'", database.name())).unwrap();
+    superuser
+        .batch_execute(&format!("ALTER DATABASE {} SET default_tablespace = '{space}'", database.name()))
+        .unwrap();
     assert!(work(&database, "default_tablespace").len() >= 10);
     drop((superuser, database));
-    tally_server_tests::connect_superuser("postgres").batch_execute(&format!("DROP TABLESPACE {space}")).unwrap();
+    tally_server_tests::connect_superuser("postgres")
+        .batch_execute(&format!("DROP TABLESPACE {space}"))
+        .unwrap();
 }
 
 /// Where our tables lie, and how, is the database's own to choose: a session that sets another place sets it for nobody.
@@ -196,7 +207,10 @@ fn a_sessions_tablespace_and_access_method_are_nobodys() {
     superuser.batch_execute(&format!("CREATE TABLESPACE {space} LOCATION ''")).unwrap();
     superuser.batch_execute(&format!("GRANT CREATE ON TABLESPACE {space} TO {writer}")).unwrap();
     let event = |month: &str| {
-        format!(r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"{month}-01T00:00:00Z","event_id":"00000000-0000-4000-8000-0000{}0000"}}"#, month.replace('-', "").chars().skip(2).collect::<String>())
+        format!(
+            r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"{month}-01T00:00:00Z","event_id":"00000000-0000-4000-8000-0000{}0000"}}"#,
+            month.replace('-', "").chars().skip(2).collect::<String>()
+        )
     };
     for grant in [None, Some(format!("GRANT CREATE ON TABLESPACE {space} TO tally_owner"))] {
         let month = if grant.is_some() { "2022-01" } else { "2021-01" };
@@ -204,7 +218,11 @@ fn a_sessions_tablespace_and_access_method_are_nobodys() {
             superuser.batch_execute(grant).unwrap();
         }
         let mut client = database.connect(&writer);
-        client.batch_execute(&format!("SET default_tablespace = '{space}'; SET default_table_access_method = 'heap2'")).unwrap();
+        client
+            .batch_execute(&format!(
+                "SET default_tablespace = '{space}'; SET default_table_access_method = 'heap2'"
+            ))
+            .unwrap();
         assert_eq!(ingest(&mut client, &event(month)).unwrap().accepted, 1);
         superuser
             .batch_execute(&format!(
@@ -220,7 +238,8 @@ fn a_sessions_tablespace_and_access_method_are_nobodys() {
         AND (c.reltablespace <> 0 OR c.relam = (SELECT oid FROM pg_am WHERE amname = 'heap2'))";
     assert_eq!(number(&mut superuser, elsewhere), 0);
     drop(database);
-    let _ = tally_server_tests::connect_superuser("postgres").batch_execute(&format!("DROP TABLESPACE {space}"));
+    let _ =
+        tally_server_tests::connect_superuser("postgres").batch_execute(&format!("DROP TABLESPACE {space}"));
 }
 
 /// An event trigger that its invoker has to have rights for, as those that write down DDL do.
@@ -254,7 +273,10 @@ fn event_triggers_fail_nobodys_ingest() {
     ] {
         admin.batch_execute(command).unwrap_or_else(|error| panic!("{command}: {error:?}"));
     }
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"), 0);
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"),
+        0
+    );
     // The trigger still counts for everybody else's own.
     superuser.batch_execute("CREATE TABLE public.own (i int)").unwrap();
     assert!(number(&mut superuser, "SELECT count(*) FROM public.ddl_log") > 0);
@@ -268,10 +290,23 @@ fn settings_of_a_role_reach_no_further_than_its_own_statements() {
     let writer = database.role("writer", &["tally_writer"]);
     let mut superuser = database.superuser();
     superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
-    for setting in ["default_transaction_isolation = 'serializable'", "search_path = 'pg_temp'", "datestyle = 'German'", "timezone = 'Asia/Tokyo'", "default_tablespace = 'none such'", "row_security = off", "work_mem = '64kB'"] {
+    for setting in [
+        "default_transaction_isolation = 'serializable'",
+        "search_path = 'pg_temp'",
+        "datestyle = 'German'",
+        "timezone = 'Asia/Tokyo'",
+        "default_tablespace = 'none such'",
+        "row_security = off",
+        "work_mem = '64kB'",
+    ] {
         superuser.batch_execute(&format!("ALTER ROLE {writer} SET {setting}")).unwrap();
     }
-    let event = |n: u32| format!(r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"20{:02}-01-01T00:00:00Z","event_id":"00000000-0000-4000-8000-00000000000{n}"}}"#, 10 + n);
+    let event = |n: u32| {
+        format!(
+            r#"{{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"20{:02}-01-01T00:00:00Z","event_id":"00000000-0000-4000-8000-00000000000{n}"}}"#,
+            10 + n
+        )
+    };
     let mut client = database.connect(&writer);
     assert_eq!(ingest(&mut client, &event(1)).unwrap().accepted, 1);
     client.batch_execute("BEGIN").unwrap();
@@ -280,7 +315,10 @@ fn settings_of_a_role_reach_no_further_than_its_own_statements() {
     client.batch_execute("SET default_transaction_read_only = on").unwrap();
     let refused = ingest(&mut client, &event(3)).unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "25006");
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass"), 2);
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass"),
+        2
+    );
 }
 
 /// A server whose processes are all in use: months are made in the caller's transaction, and folds wait for housekeeping.

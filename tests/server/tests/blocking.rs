@@ -110,9 +110,15 @@ fn hostile(shop: &Shop) -> Vec<(&'static str, Client)> {
         ("a read of the events", "BEGIN; SELECT count(*) FROM tally.events".to_owned()),
         ("a cursor", "BEGIN; DECLARE c CURSOR FOR SELECT * FROM tally.events; FETCH 1 FROM c".to_owned()),
         ("a read of a rollup", "BEGIN; SELECT * FROM tally.usage_day".to_owned()),
-        ("a serializable read", "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM tally.events".to_owned()),
+        (
+            "a serializable read",
+            "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM tally.events".to_owned(),
+        ),
         ("a write", format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 500))),
-        ("a write into a new month", format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2025-07", 501))),
+        (
+            "a write into a new month",
+            format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2025-07", 501)),
+        ),
         (
             "a write in a savepoint",
             format!("BEGIN; SAVEPOINT s; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 502)),
@@ -173,7 +179,10 @@ fn housekeeping_waits_for_nobody_and_nobody_for_it() {
     admin.batch_execute("CALL tally.maintain()").unwrap();
     let left = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass AND inhrelid::regclass::text ~ 'p2024'";
     assert_eq!(number(&mut superuser, left), 0, "the months that are due are gone");
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"), 0);
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"),
+        0
+    );
 }
 
 /// A month that can't be dropped because somebody reads is emptied row by row: events go when their time has come.
@@ -182,11 +191,16 @@ fn retention_goes_on_while_somebody_reads() {
     let shop = Shop::new("emptied");
     shop.admin().batch_execute("SELECT tally.set_retention(NULL, '400 days')").unwrap();
     let mut reader = shop.a();
-    reader.batch_execute("BEGIN; SELECT count(*) FROM tally.usage_day; SELECT count(*) FROM tally.events").unwrap();
+    reader
+        .batch_execute("BEGIN; SELECT count(*) FROM tally.usage_day; SELECT count(*) FROM tally.events")
+        .unwrap();
     shop.admin().batch_execute("CALL tally.maintain()").unwrap();
     let mut superuser = shop.database.superuser();
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events_p2024_01"), 0);
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.event_key WHERE occurred_at < '2024-02-01'"), 0);
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.event_key WHERE occurred_at < '2024-02-01'"),
+        0
+    );
 }
 
 /// Whoever declares gets an answer in bounded time, with the holder's process in it; others get through all the while.
@@ -209,7 +223,9 @@ fn declarations_end_with_an_error_that_names_the_holder() {
     ];
     // A writer stands in the way of each, a reader in that of those that change what it reads.
     let mut writer = shop.a();
-    writer.batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 700))).unwrap();
+    writer
+        .batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 700)))
+        .unwrap();
     let mut reader = shop.a();
     reader.batch_execute("BEGIN; SELECT * FROM tally.extra_day; SELECT count(*) FROM tally.events").unwrap();
     let pids = [pid(&mut writer), pid(&mut reader)];
@@ -230,7 +246,10 @@ fn declarations_end_with_an_error_that_names_the_holder() {
                 assert!(took < Duration::from_secs(20), "{command} took {took:?}");
                 let error = refused.as_db_error().unwrap();
                 let detail = error.detail().unwrap();
-                assert!(detail.contains(&format!("process {}", pids[usize::from(ended)])), "{command}: {detail}");
+                assert!(
+                    detail.contains(&format!("process {}", pids[usize::from(ended)])),
+                    "{command}: {detail}"
+                );
                 assert!(error.hint().unwrap().contains("try again"), "{command}");
             });
         }
@@ -238,7 +257,10 @@ fn declarations_end_with_an_error_that_names_the_holder() {
         writer.batch_execute("ROLLBACK").unwrap();
     }
     reader.batch_execute("ROLLBACK").unwrap();
-    for command in ["SELECT tally.alter_rollup('extra', ARRAY['count(user_id) AS m'])", "SELECT tally.drop_rollup('extra')"] {
+    for command in [
+        "SELECT tally.alter_rollup('extra', ARRAY['count(user_id) AS m'])",
+        "SELECT tally.drop_rollup('extra')",
+    ] {
         admin.batch_execute(command).unwrap();
     }
 }
@@ -252,11 +274,15 @@ fn pid(client: &mut Client) -> i32 {
 fn a_lock_timeout_of_ones_own_counts() {
     let shop = Shop::new("own_timeout");
     let mut writer = shop.a();
-    writer.batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 1))).unwrap();
+    writer
+        .batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 1)))
+        .unwrap();
     let mut admin = shop.admin();
     admin.batch_execute("SET lock_timeout = '50ms'").unwrap();
     let refused = within_a_second("a refusal", || {
-        admin.batch_execute("SELECT tally.create_rollup('another', '{day}', ARRAY['count(*) AS n'])").unwrap_err()
+        admin
+            .batch_execute("SELECT tally.create_rollup('another', '{day}', ARRAY['count(*) AS n'])")
+            .unwrap_err()
     });
     assert_eq!(sqlstate(&refused), "55P03");
 }
@@ -289,7 +315,13 @@ fn advisory_locks_of_any_login_are_in_nobodys_way() {
     let mut admin = shop.admin();
     admin.batch_execute("CALL tally.maintain()").unwrap();
     assert_eq!(number(&mut shop.database.superuser(), "SELECT count(*) FROM tally.usage_pending"), 0);
-    assert_eq!(number(&mut shop.database.superuser(), "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"), 0);
+    assert_eq!(
+        number(
+            &mut shop.database.superuser(),
+            "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"
+        ),
+        0
+    );
 }
 
 /// An open transaction that was the first in a month keeps nobody from that month, nor from another new one.
@@ -297,9 +329,11 @@ fn advisory_locks_of_any_login_are_in_nobodys_way() {
 fn a_new_month_is_there_for_all_at_once() {
     let shop = Shop::new("new_month");
     let (mut a, mut b) = (shop.a(), shop.b());
-    for (ending, mine, theirs) in
-        [("ROLLBACK", "2025-03", "2025-04"), ("COMMIT", "2025-05", "2025-06"), ("ROLLBACK", "2019-01", "2018-01")]
-    {
+    for (ending, mine, theirs) in [
+        ("ROLLBACK", "2025-03", "2025-04"),
+        ("COMMIT", "2025-05", "2025-06"),
+        ("ROLLBACK", "2019-01", "2018-01"),
+    ] {
         a.batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", mine, 1))).unwrap();
         for month in [mine, theirs] {
             within_a_second(&format!("the first event of {month}"), || {
@@ -311,7 +345,10 @@ fn a_new_month_is_there_for_all_at_once() {
     }
     // Each is a partition like any other.
     assert_eq!(
-        number(&mut shop.database.superuser(), "SELECT count(*) FROM tally.lint() WHERE level = 'ERROR' AND detail ~ 'events_p'"),
+        number(
+            &mut shop.database.superuser(),
+            "SELECT count(*) FROM tally.lint() WHERE level = 'ERROR' AND detail ~ 'events_p'"
+        ),
         0
     );
 }
@@ -339,7 +376,11 @@ fn an_open_transaction_that_brought_much_keeps_nobody_from_folding() {
         admin.batch_execute("CALL tally.maintain()").unwrap();
         assert!(number(&mut superuser, folded) > before, "others' rows are folded meanwhile");
         let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND pid = $1";
-        assert_eq!(superuser.query_one(held, &[&pid(&mut a)]).unwrap().get::<_, i64>(0), 0, "a holds a folder's lock");
+        assert_eq!(
+            superuser.query_one(held, &[&pid(&mut a)]).unwrap().get::<_, i64>(0),
+            0,
+            "a holds a folder's lock"
+        );
         a.batch_execute("COMMIT").unwrap();
     }
     // Nor one statement that goes on for as long as it likes.
@@ -369,7 +410,9 @@ fn a_mark_of_the_registry_is_not_waited_for() {
     let shop = Shop::new("marked");
     shop.admin().batch_execute("SELECT tally.set_unregistered_policy('mark')").unwrap();
     let (mut first, mut second) = (shop.a(), shop.a());
-    first.batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 800))).unwrap();
+    first
+        .batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 800)))
+        .unwrap();
     within_a_second("the same name again", || {
         assert_eq!(ingest(&mut second, &event("a", "2026-11", 801)).unwrap().accepted, 1);
     });
@@ -378,7 +421,9 @@ fn a_mark_of_the_registry_is_not_waited_for() {
     let noted = "SELECT count(*) FROM tally.unregistered_event WHERE tenant_id = 'a' AND name = 'n'";
     assert_eq!(number(&mut superuser, noted), 0);
     // The next event of the name is noted, once, also where one transaction brings several.
-    second.batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 802))).unwrap();
+    second
+        .batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 802)))
+        .unwrap();
     ingest(&mut second, &event("a", "2026-11", 803)).unwrap();
     second.batch_execute("COMMIT").unwrap();
     assert_eq!(number(&mut superuser, noted), 1);
@@ -389,7 +434,9 @@ fn a_mark_of_the_registry_is_not_waited_for() {
 fn health_names_who_holds_what() {
     let shop = Shop::new("holders");
     let mut writer = shop.a();
-    writer.batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 900))).unwrap();
+    writer
+        .batch_execute(&format!("BEGIN; SELECT tally.ingest('{}'::text)", event("a", "2026-11", 900)))
+        .unwrap();
     let mut folder = shop.admin();
     folder.batch_execute("BEGIN; SELECT tally.fold('usage')").unwrap();
     let held = "SELECT held, role_name::text, since > now() - interval '1 minute' FROM tally.lock_holders() WHERE pid = $1 ORDER BY held";

@@ -31,7 +31,8 @@ impl Shop {
 
     /// The first day of the month so many months ago, as the server sees it.
     fn month(&self, ago: i32) -> String {
-        let start = "SELECT to_char(date_trunc('month', now(), 'UTC') - make_interval(months => $1), 'YYYY-MM-DD')";
+        let start =
+            "SELECT to_char(date_trunc('month', now(), 'UTC') - make_interval(months => $1), 'YYYY-MM-DD')";
         self.database.superuser().query_one(start, &[&ago]).unwrap().get(0)
     }
 
@@ -67,7 +68,10 @@ fn a_batch_of_every_month_since_1970_makes_those_of_a_year() {
     assert_eq!((again.accepted, again.duplicates, again.rejected), (0, 14, 683 - 14));
     assert_eq!(shop.partitions(), 14);
     // Other doors are the same door.
-    let typed = format!("SELECT rejected FROM tally.ingest_events(ARRAY['{}'::tally.event])", event("a", "1999-01-01", 9001));
+    let typed = format!(
+        "SELECT rejected FROM tally.ingest_events(ARRAY['{}'::tally.event])",
+        event("a", "1999-01-01", 9001)
+    );
     assert_eq!(number(&mut shop.writer(), &typed), 1);
     let mut writer = shop.writer();
     writer
@@ -102,7 +106,9 @@ fn what_was_refused_comes_in_once_its_month_is_open() {
         admin.batch_execute(&command).unwrap();
         assert_eq!(redriven(), 0, "{command}");
     }
-    admin.batch_execute(&format!("SELECT tally.open_months('{old}'::timestamptz + interval '20 days', 'a')")).unwrap();
+    admin
+        .batch_execute(&format!("SELECT tally.open_months('{old}'::timestamptz + interval '20 days', 'a')"))
+        .unwrap();
     assert_eq!(redriven(), 1, "the whole month is open");
     assert_eq!(ingest(&mut shop.writer(), &event("a", &old, 1)).unwrap().duplicates, 1);
     // A month that is there takes everybody's events.
@@ -161,7 +167,10 @@ fn health_compares_the_partitions_with_the_lock_table_and_finds_stray_months() {
     assert!(advice.unwrap().contains("max_locks_per_transaction"));
     // A month taken out by hand, past or to come.
     let name: String = superuser
-        .query_one("SELECT to_char(date_trunc('month', now(), 'UTC') - interval '5 months', '\"events_p\"YYYY_MM')", &[])
+        .query_one(
+            "SELECT to_char(date_trunc('month', now(), 'UTC') - interval '5 months', '\"events_p\"YYYY_MM')",
+            &[],
+        )
         .unwrap()
         .get(0);
     superuser.batch_execute(&format!("ALTER TABLE tally.events DETACH PARTITION tally.{name}")).unwrap();
