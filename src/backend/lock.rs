@@ -39,7 +39,7 @@ pub enum Patience {
 /// Time of the first try, and of the longest. A second is what others may have to wait at most; two locks of a try, and a
 /// machine under load, must stay below it.
 const FIRST_TRY: Duration = Duration::from_millis(100);
-const LONGEST_TRY: Duration = Duration::from_millis(300);
+pub const LONGEST_TRY: Duration = Duration::from_millis(300);
 /// Between two tries: longer than a try, so that others get more than half of the time.
 const PAUSE: Duration = Duration::from_millis(400);
 const TRIES: u32 = 12;
@@ -81,7 +81,11 @@ pub fn waiting_at_most<T>(time: Duration, work: impl FnOnce() -> T) -> T {
 
 fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
     // Who set a lock_timeout wants an answer by then.
-    let tries = if patience == Patience::Once || session::lock_timeout() > 0 { 1 } else { TRIES };
+    let own = match session::lock_timeout() {
+        0 => None,
+        milliseconds => Some(Instant::now() + Duration::from_millis(milliseconds as u64)),
+    };
+    let tries = if patience == Patience::Once { 1 } else { TRIES };
     let mut time = if patience == Patience::Once { LONGEST_TRY } else { FIRST_TRY };
     for number in 1..=tries {
         let tried = subtransaction::run(|| {
@@ -93,9 +97,10 @@ fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
             Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {}
             Err(caught) => caught.rethrow(),
         }
-        if number < tries {
-            session::pause(PAUSE);
+        if number == tries || own.is_some_and(|until| Instant::now() + PAUSE >= until) {
+            break;
         }
+        session::pause(PAUSE);
         time = (time * 2).min(LONGEST_TRY);
     }
     Err(())

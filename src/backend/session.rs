@@ -1,5 +1,6 @@
 //! Who is asking, and the scope setting of the running transaction.
 
+use super::lock;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
@@ -404,7 +405,8 @@ pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
     ];
     // A setting that this release doesn't have is left out.
     let known: Vec<_> = settings.into_iter().filter(|(name, _)| is_known(name)).collect();
-    as_owner(|| with_settings(&known, work))
+    // What is to be changed is locked before; who holds something else all the same is not waited for with others locked out.
+    as_owner(|| with_settings(&known, || lock::waiting_at_most(lock::LONGEST_TRY, work)))
 }
 
 /// Whether a setting exists.

@@ -9,15 +9,11 @@ use crate::scope;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
-use std::time::Duration;
 use tally_core::grain::Grain;
 
 /// Months that fit into the message to a process, each as its first hour since 2000.
 const MONTHS_OF_A_PROCESS: usize = 12;
 const HOUR: i64 = 3_600_000_000;
-/// How long making partitions waits for a lock. A process that does it for a session gives up before the session's own
-/// client does.
-const WAIT: Duration = Duration::from_millis(300);
 
 /// Makes each missing partition. Runs before any key is locked. In a transaction of their own, so that others need not wait
 /// for the end of this one; where Postgres has no process for that, in this one.
@@ -66,10 +62,8 @@ fn create(month: i64) -> Result<(), Busy> {
         lock::relations(&what, &[(events, pg_sys::ShareUpdateExclusiveLock)], Patience::Once)?;
     }
     session::as_owner_defining(|| {
-        lock::waiting_at_most(WAIT, || {
-            Spi::run_with_args("SELECT tally.create_partition($1)", &[start.into()])
-                .expect("create_partition raises its own errors");
-        });
+        Spi::run_with_args("SELECT tally.create_partition($1)", &[start.into()])
+            .expect("create_partition raises its own errors");
     });
     Ok(())
 }
@@ -116,7 +110,15 @@ fn isolate_tenant(
     }
     // What ingest stores meanwhile would go to where the tenant's events no longer belong.
     let events = session::relation(c"events");
-    rollup::lock_out_ingest(&[events], Patience::Tries)?;
+    let months = "SELECT coalesce(array_agg(t.relid::oid ORDER BY t.level, c.relname), '{}') FROM pg_inherits AS i JOIN pg_class AS m ON m.oid = i.inhrelid \
+          CROSS JOIN pg_partition_tree(m.oid) AS t JOIN pg_class AS c ON c.oid = t.relid \
+         WHERE i.inhparent = $1 AND m.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' AND to_timestamp(substr(m.relname, 9), 'YYYY_MM') >= date_trunc('month', $2, 'UTC')";
+    let months = session::as_owner(|| {
+        Spi::get_one_with_args::<Vec<pg_sys::Oid>>(months, &[events.into(), from.into()])
+    });
+    let changed: Vec<_> =
+        std::iter::once(events).chain(months.expect("numbers").unwrap_or_default()).collect();
+    rollup::lock_out_ingest(&changed, Patience::Tries)?;
     lock::named("months can't be split", events, lock::PARTITION_MAKING, Patience::Once)
         .map_err(error::busy_report)?;
     let made = session::as_owner_defining(|| {
