@@ -2,6 +2,8 @@
 
 -- From here to the end of the script: nobody's objects but Postgres' own can be meant by a name or an operator.
 SET LOCAL search_path = pg_catalog, pg_temp;
+-- Ingest writes below the executor, into heaps.
+SET LOCAL default_table_access_method = heap;
 
 -- upgrade: skip
 DO $$

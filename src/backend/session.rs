@@ -251,7 +251,7 @@ pub fn lock_timeout() -> i32 {
     unsafe { pg_sys::LockTimeout }
 }
 
-/// Whether the client has begun a transaction that goes on after this statement.
+/// Whether the client has begun a transaction that goes on after this statement; also true inside a subtransaction.
 pub fn in_transaction_block() -> bool {
     // SAFETY: reads backend state.
     unsafe { pg_sys::IsTransactionBlock() }

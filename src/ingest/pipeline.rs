@@ -152,6 +152,7 @@ impl<'a> Batch<'a> {
 
     /// Does all of it, and tells the log how it went.
     fn work(mut self) -> Result<(Summary, Vec<Outcome>), ErrorReport> {
+        rollup::begin_call();
         match self.judge_and_store().map_err(ErrorReport::from) {
             Ok(summary) => {
                 trail::stored(&summary, &self.scope, &self.options.lineage);

@@ -21,7 +21,7 @@ mod verify;
 
 pub use append::{append, evaluate};
 pub use definition::lock_out_ingest;
-pub use relief::{Added, relieve};
+pub use relief::{Added, begin_call, relieve};
 pub use retention::hold_horizons;
 
 use crate::backend::appender::AppendError;

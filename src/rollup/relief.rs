@@ -15,7 +15,7 @@ use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, own_transaction, session, size, worker};
 use crate::scope;
 use crate::settings;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -57,6 +57,8 @@ const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
 thread_local! {
     /// By pending table: when a fold that this session attempted failed last.
     static FAILED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
+    /// Whether the running call is part of a transaction that goes on after its statement.
+    static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
 }
 
 /// What an ingest call added to one rollup.
@@ -89,10 +91,15 @@ impl Added {
     }
 }
 
+/// Begins an ingest call, outside any subtransaction of its own: inside one, Postgres doesn't tell a block from a statement.
+pub fn begin_call() {
+    IN_BLOCK.set(session::in_transaction_block());
+}
+
 /// Whether this transaction may hold what a fold holds. Not where statements share a snapshot, either: there a fold can fail
 /// for reasons that aren't the caller's.
 fn may_fold_here() -> bool {
-    !session::in_transaction_block() && !session::has_fixed_snapshot() && !scope::is_confined()
+    !IN_BLOCK.get() && !session::has_fixed_snapshot() && !scope::is_confined()
 }
 
 /// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
