@@ -6,6 +6,7 @@ use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::partition::Routing;
 use crate::backend::session;
 use crate::scope;
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,8 @@ fn usual(now: i64) -> i64 {
 pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i64) -> BTreeSet<usize> {
     let usual = usual(now);
     let old: Vec<_> = events.filter(|&(_, _, time)| time < usual).collect();
-    if old.is_empty() {
+    // A database that isn't updated yet can't declare months: there all are open, as they were.
+    if old.is_empty() || session::relation(c"opened_months") == pg_sys::Oid::INVALID {
         return BTreeSet::new();
     }
     let routing = Routing::open(session::relation(c"events"));
