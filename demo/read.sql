@@ -1,5 +1,5 @@
 -- One query text, whose answer depends on the scope alone.
-\set usage 'SELECT bucket::date AS day, count(DISTINCT tenant_id) AS tenants, count(DISTINCT account_id) AS accounts, sum(events) AS events FROM tally.usage_day WHERE bucket < ''2026-01-08'' GROUP BY bucket ORDER BY bucket;'
+\set usage 'SELECT day, count(DISTINCT tenant_id) AS tenants, count(DISTINCT account_id) AS accounts, sum(events) AS events FROM tally.usage_day WHERE bucket < ''2026-01-08'' GROUP BY day ORDER BY day;'
 
 \c - demo_operator
 \echo
@@ -25,9 +25,9 @@ COMMIT;
 \echo == Usage by account and day, with distinct users and percentiles of the property value ==
 BEGIN;
 SELECT tally.enter('t01') \g /dev/null
-SELECT tenant_id, account_id, bucket::date AS day, name, events, users,
+SELECT tenant_id, account_id, day, name, events, users,
        round(value_p50::numeric, 1) AS p50, round(value_p95::numeric, 1) AS p95, round(value_p99::numeric, 1) AS p99
   FROM tally.usage_day
  WHERE name = 'api.call' AND bucket < '2026-01-07'
- ORDER BY bucket, events DESC, account_id LIMIT 8;
+ ORDER BY day, events DESC, account_id LIMIT 8;
 COMMIT;

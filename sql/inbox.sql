@@ -35,5 +35,9 @@ CREATE TRIGGER inbox_begin BEFORE INSERT ON tally.inbox FOR EACH STATEMENT EXECU
 CREATE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally.inbox_row();
 CREATE TRIGGER inbox_end AFTER INSERT ON tally.inbox FOR EACH STATEMENT EXECUTE FUNCTION tally.inbox_end();
 
+-- They fire in every mode, also for a subscription's worker, which hands rows on from a trigger of the table it fills. There is no
+-- ALTER for a view's triggers; what follows changes the view itself, so that every session takes notice.
+UPDATE pg_catalog.pg_trigger SET tgenabled = 'A' WHERE tgrelid OPERATOR(pg_catalog.=) 'tally.inbox'::pg_catalog.regclass;
+
 REVOKE ALL ON tally.inbox FROM PUBLIC;
 GRANT INSERT ON tally.inbox TO tally_writer;

@@ -11,7 +11,8 @@ CREATE FUNCTION tally.lint(OUT name text, OUT title text, OUT level text, OUT fa
            pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('schema', f.schema, 'name', f.object, 'type', f.type)),
            pg_catalog.concat_ws('_', r.name, f.schema, f.object, pg_catalog.md5(f.detail))
       FROM (SELECT * FROM tally.lint_policies() UNION ALL SELECT * FROM tally.lint_tables()
-            UNION ALL SELECT * FROM tally.lint_roles() UNION ALL SELECT * FROM tally.lint_paths()) AS f
+            UNION ALL SELECT * FROM tally.lint_roles() UNION ALL SELECT * FROM tally.lint_paths()
+            UNION ALL SELECT * FROM tally.lint_columns()) AS f
       JOIN tally.lint_rules() AS r ON r.name = f.rule
      ORDER BY pg_catalog.array_position('{ERROR,WARN,INFO}'::text[], r.level), r.name, f.schema, f.object, f.detail;
   END;

@@ -127,7 +127,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
       SELECT 'event_trigger', 'event trigger', NULL, t.evtname::text,
              pg_catalog.format('event trigger %I runs %s', t.evtname, t.evtfoid::regprocedure),
              pg_catalog.format('DROP EVENT TRIGGER %I;', t.evtname)
-        FROM pg_catalog.pg_event_trigger AS t WHERE t.evtenabled <> 'D'
+        FROM pg_catalog.pg_event_trigger AS t WHERE t.evtenabled <> 'D' AND t.evtfoid <> pg_catalog.to_regprocedure('tally.before_drop()')
     )
     SELECT f.rule, f.type, f.schema::text, f.object, f.detail, f.fix FROM finding AS f;
   END;

@@ -1,7 +1,7 @@
 -- What tally.lint() looks for. Each rule is one way in which isolation could be undone; src of each is lint_*.sql.
 
 CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, OUT description text)
-  RETURNS SETOF record ROWS 52
+  RETURNS SETOF record ROWS 55
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -117,7 +117,13 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
       ('file_function_granted', 'ERROR', 'A function that reads or writes the server''s files is granted',
        'The server''s files hold every tenant''s rows.'),
       ('event_trigger', 'WARN', 'An event trigger',
-       'It runs with the rights of whoever changes the schema, also when pg_tally makes a partition.')
+       'It runs with the rights of whoever changes the schema, also when pg_tally makes a partition.'),
+      ('table_altered', 'ERROR', 'A table of pg_tally was altered',
+       'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
+      ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
+       'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
+      ('replica_identity', 'ERROR', 'A table of pg_tally has no replica identity',
+       'A subscriber gets changes that it can''t apply, and stops.')
     ) AS v (name, level, title, description);
   END;
 COMMENT ON FUNCTION tally.lint_rules() IS 'the rules of tally.lint(): what each finds, and why it matters';

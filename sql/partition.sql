@@ -52,6 +52,7 @@ AS $$
 BEGIN
   EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES)', partition);
   EXECUTE format('CREATE INDEX %I ON tally.%I (tenant_id, account_id, occurred_at)', partition || '_tenant_account_time', partition);
+  EXECUTE format('ALTER TABLE tally.%I REPLICA IDENTITY FULL', partition);
   PERFORM tally.secure_table(format('tally.%I', partition)::regclass);
 END
 $$;
@@ -64,17 +65,21 @@ CREATE FUNCTION tally.split_month(month name, tenant_id text, own name) RETURNS 
 AS $$
 DECLARE
   rest name := month || '_rest';
+  -- What an administrator added comes along, except what Postgres computes.
+  columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute AS a
+                    WHERE a.attrelid = 'tally.events'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
 BEGIN
   IF to_regclass('tally.' || rest) IS NULL THEN
     EXECUTE format('ALTER TABLE tally.%I RENAME TO %I', month, rest);
     EXECUTE format('ALTER INDEX tally.%I RENAME TO %I', month || '_tenant_account_time', rest || '_tenant_account_time');
     EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES) PARTITION BY LIST (tenant_id)', month);
+    EXECUTE format('ALTER TABLE tally.%I REPLICA IDENTITY FULL', month);
     PERFORM tally.secure_table(format('tally.%I', month)::regclass);
     EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', month, rest);
   END IF;
   PERFORM tally.create_leaf(own);
-  EXECUTE format('WITH gone AS (DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 RETURNING *) '
-                 'INSERT INTO tally.%I SELECT * FROM gone ORDER BY account_id, occurred_at', rest, own) USING split_month.tenant_id;
+  EXECUTE format('WITH gone AS (DELETE FROM tally.%1$I AS e WHERE e.tenant_id = $1 RETURNING *) '
+                 'INSERT INTO tally.%2$I (%3$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM gone ORDER BY account_id, occurred_at', rest, own, columns) USING split_month.tenant_id;
   EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', month, own, split_month.tenant_id);
 END
 $$;

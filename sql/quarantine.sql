@@ -15,6 +15,7 @@ COMMENT ON COLUMN tally.quarantine_discard.events IS 'how many events';
 COMMENT ON COLUMN tally.quarantine_discard.tenant_id IS 'the tenant in whose scope they were sent; empty where there was none';
 COMMENT ON COLUMN tally.quarantine_discard.role_name IS 'the role that logged in and discarded them';
 COMMENT ON COLUMN tally.quarantine_discard.reason IS 'why, in its words';
+ALTER TABLE tally.quarantine_discard REPLICA IDENTITY FULL;
 ALTER TABLE tally.quarantine_discard OWNER TO tally_owner;
 SELECT tally.secure_table('tally.quarantine_discard');
 SELECT pg_catalog.pg_extension_config_dump('tally.quarantine_discard', '');

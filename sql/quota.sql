@@ -43,6 +43,7 @@ COMMENT ON COLUMN tally.quota_take.taken_at IS 'when';
 COMMENT ON COLUMN tally.quota_take.tokens IS 'how many';
 COMMENT ON COLUMN tally.quota_take.tenant_id IS 'the tenant';
 
+ALTER TABLE tally.quota_take REPLICA IDENTITY FULL;
 ALTER TABLE tally.quota OWNER TO tally_owner;
 ALTER TABLE tally.quota_state OWNER TO tally_owner;
 ALTER TABLE tally.quota_take OWNER TO tally_owner;

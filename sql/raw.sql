@@ -22,6 +22,7 @@ CREATE TABLE tally.event_key (
   batch_id    int8 NOT NULL,
   event_id    uuid NOT NULL,
   tenant_id   text COLLATE "C" NOT NULL,
+  account     text COLLATE "C",
   CONSTRAINT event_key_pkey PRIMARY KEY (tenant_id, event_id)
 );
 COMMENT ON TABLE tally.event_key IS 'the dedupe ledger: one row for each event ever accepted';
@@ -30,6 +31,7 @@ COMMENT ON COLUMN tally.event_key.fingerprint IS 'hash of the event''s content: 
 COMMENT ON COLUMN tally.event_key.batch_id IS 'the batch that brought it';
 COMMENT ON COLUMN tally.event_key.event_id IS 'the idempotency key, unique within the tenant';
 COMMENT ON COLUMN tally.event_key.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.event_key.account IS 'the account, so that the event is found by its index; null of events that came under version 0.1.0';
 
 CREATE TABLE tally.events (
   occurred_at timestamptz NOT NULL,
@@ -119,6 +121,13 @@ COMMENT ON COLUMN tally.quarantine.reason IS 'what is wrong, naming the field';
 COMMENT ON COLUMN tally.quarantine.body IS 'the event as it was sent; what was sent as columns or as a value of the type stands there as one JSON object';
 COMMENT ON COLUMN tally.quarantine.tries IS 'how often it was redriven in vain';
 COMMENT ON COLUMN tally.quarantine.tried_at IS 'when that was last; outcome, sqlstate and reason are of then';
+
+-- tally.find_event() looks for an event that was not accepted.
+CREATE INDEX quarantine_event_id ON tally.quarantine (tenant_id, event_id) WHERE event_id IS NOT NULL;
+
+-- Of a row that goes or changes, logical replication sends what identifies it. These have no key: months are split and, as
+-- administrators wish, dropped row by row.
+ALTER TABLE tally.events REPLICA IDENTITY FULL;
 
 ALTER TABLE tally.tenant OWNER TO tally_security;
 ALTER TABLE tally.event_key OWNER TO tally_owner;

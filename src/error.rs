@@ -1,8 +1,8 @@
 //! Every error that a user can meet, mapped to its SQLSTATE, message, detail and hint.
 
-use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
 use crate::backend::lock::Busy;
+use crate::backend::heap::TableError;
 use crate::ingest::{IngestError, Refusal};
 use crate::quota::QuotaError;
 use crate::rollup::RollupError;
@@ -289,6 +289,11 @@ impl From<ExpressionError> for ErrorReport {
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
                 format!("\"{text}\" reads a system column or the whole row"),
             ),
+            ExpressionError::OwnColumn { expression, column } => report(
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("\"{expression}\" reads column \"{column}\", which was added to tally.events"),
+            )
+            .set_hint("a rollup is made of what the event itself says; read it from properties"),
             ExpressionError::Type { expression, found, needed } => report(
                 Code::ERRCODE_DATATYPE_MISMATCH,
                 format!("\"{expression}\" has type {found}, which can't be cast to {needed}"),
@@ -297,13 +302,22 @@ impl From<ExpressionError> for ErrorReport {
     }
 }
 
-impl From<AppendError> for ErrorReport {
-    fn from(error: AppendError) -> Self {
-        let code = Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+impl From<TableError> for ErrorReport {
+    fn from(error: TableError) -> Self {
         match error {
-            AppendError::Trigger(table) => report(code, format!("table \"{table}\" has an insert trigger"))
-                .set_hint("ingest writes below the executor, where triggers don't fire; drop the trigger"),
-            AppendError::Kind(table) => report(code, format!("\"{table}\" is not an ordinary heap table")),
+            TableError::Kind { table, problem, hint } => {
+                report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, format!("table \"{table}\" {problem}")).set_hint(hint)
+            }
+            TableError::Missing(table) => {
+                report(Code::ERRCODE_UNDEFINED_TABLE, format!("there is no table tally.{table}")).set_hint(
+                    "it was renamed, moved or dropped: give it back its name and schema; what was dropped comes back from a backup alone",
+                )
+            }
+            TableError::Column { table, problem } => {
+                report(Code::ERRCODE_DATATYPE_MISMATCH, format!("table \"{table}\" was altered: {problem}")).set_hint(
+                    "pg_tally's own columns and keys stay as they were made; columns of yours may be null or have a default. tally.lint() names what was altered",
+                )
+            }
         }
     }
 }

@@ -26,12 +26,14 @@ pgrx::pg_module_magic!(name, version);
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     scope::confine();
+    backend::dropping::guard(settings::allow_drop);
     worker::register();
 }
 
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../sql/sketch.sql", name = "sketch", requires = ["roles"]);
-extension_sql_file!("../sql/event.sql", name = "event", requires = ["sketch"]);
+extension_sql_file!("../sql/sketch_equality.sql", name = "sketch_equality", requires = ["sketch"]);
+extension_sql_file!("../sql/event.sql", name = "event", requires = ["sketch_equality"]);
 extension_sql_file!("../sql/scope.sql", name = "scope", requires = ["event"]);
 extension_sql_file!("../sql/token.sql", name = "token", requires = ["scope"]);
 extension_sql_file!("../sql/raw.sql", name = "raw", requires = ["token"]);
@@ -39,7 +41,8 @@ extension_sql_file!("../sql/partition.sql", name = "partition", requires = ["raw
 extension_sql_file!("../sql/ingest.sql", name = "ingest", requires = ["partition"]);
 extension_sql_file!("../sql/inbox.sql", name = "inbox", requires = ["ingest"]);
 extension_sql_file!("../sql/quarantine.sql", name = "quarantine", requires = ["inbox"]);
-extension_sql_file!("../sql/registry.sql", name = "registry", requires = ["quarantine"]);
+extension_sql_file!("../sql/find_event.sql", name = "find_event", requires = ["quarantine"]);
+extension_sql_file!("../sql/registry.sql", name = "registry", requires = ["find_event"]);
 extension_sql_file!("../sql/quota.sql", name = "quota", requires = ["registry"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["quota"]);
 extension_sql_file!("../sql/active_state.sql", name = "active_state", requires = ["rollup"]);
@@ -60,7 +63,8 @@ extension_sql_file!("../sql/lint_rules.sql", name = "lint_rules", requires = ["p
 extension_sql_file!("../sql/lint_tables.sql", name = "lint_tables", requires = ["lint_rules"]);
 extension_sql_file!("../sql/lint_roles.sql", name = "lint_roles", requires = ["lint_tables"]);
 extension_sql_file!("../sql/lint_paths.sql", name = "lint_paths", requires = ["lint_roles"]);
-extension_sql_file!("../sql/lint.sql", name = "lint", requires = ["lint_paths"]);
+extension_sql_file!("../sql/lint_columns.sql", name = "lint_columns", requires = ["lint_paths"]);
+extension_sql_file!("../sql/lint.sql", name = "lint", requires = ["lint_columns"]);
 extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["upkeep"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["retention"]);
 extension_sql_file!("../sql/maintain.sql", name = "maintain", requires = ["lint", "definition", "worker"]);
@@ -68,3 +72,4 @@ extension_sql_file!("../sql/probe.sql", name = "probe", requires = ["maintain"])
 extension_sql_file!("../sql/health.sql", name = "health", requires = ["probe"]);
 extension_sql_file!("../sql/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/testing.sql", name = "testing", requires = ["limit"]);
+extension_sql_file!("../sql/dropping.sql", name = "dropping", requires = ["testing"]);

@@ -3,6 +3,7 @@
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 
+static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static INCOMPLETE: GucSetting<Incomplete> = GucSetting::<Incomplete>::new(Incomplete::Error);
 static INGEST_OPTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -21,6 +22,11 @@ pub enum Incomplete {
     Error,
     #[name = c"mark"]
     Mark,
+}
+
+/// Whether `DROP EXTENSION` may take the events along. Off, since nothing brings them back.
+pub fn allow_drop() -> bool {
+    ALLOW_DROP.get()
 }
 
 /// Events that one ingest call may carry. 100,000 typical events are 25 MB of text, parsed in a tenth of a second.
@@ -75,6 +81,14 @@ pub fn worker_role() -> Option<String> {
 
 /// Defines the settings and reserves their prefix.
 pub fn define() {
+    GucRegistry::define_bool_guc(
+        c"tally.allow_drop",
+        c"Whether DROP EXTENSION pg_tally may drop the events with it.",
+        c"Off, it is refused while there are events. Set it in the session that is to drop them.",
+        &ALLOW_DROP,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"tally.batch_max_events",
         c"Events that one ingest call may carry.",

@@ -1,12 +1,24 @@
 //! Tenants, as ingest meets them: the secret key of each one's sketches, made when its first event arrives.
 
-use crate::backend::appender::{AppendError, Appender, Unique};
+use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::{self, Arena};
+use crate::backend::heap::{Declared, TableError};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{self, Datum};
 use std::collections::BTreeMap;
 use tally_core::hll::{HashKey, ValueHasher};
+
+pub const TENANTS: Declared = Declared {
+    table: "tenant",
+    columns: &[
+        ("sketch_epoch", pg_sys::INT4OID),
+        ("first_seen_at", pg_sys::TIMESTAMPTZOID),
+        ("tenant_id", pg_sys::TEXTOID),
+        ("sketch_key", pg_sys::BYTEAOID),
+    ],
+    key: &["tenant_id"],
+};
 
 /// The hasher of each tenant's distinct counts.
 pub type Hashers = BTreeMap<String, ValueHasher>;
@@ -19,7 +31,7 @@ pub struct Clash;
 pub fn hashers<'a>(
     names: impl Iterator<Item = &'a str>,
     now: i64,
-) -> Result<Result<Hashers, Clash>, AppendError> {
+) -> Result<Result<Hashers, Clash>, TableError> {
     let table = session::relation(c"tenant");
     let mut arena = Arena::default();
     let mut names: Vec<&str> = names.collect();
@@ -28,6 +40,7 @@ pub fn hashers<'a>(
     let mut found = Hashers::new();
     let mut missing = Vec::new();
     let mut known = Lookup::open(table, &[Key::Text], View::Latest);
+    known.require(&TENANTS);
     for name in names {
         match known.find(&[arena.varlena(name.as_bytes())], [1, 4]) {
             Some(row) => {
@@ -41,7 +54,7 @@ pub fn hashers<'a>(
     }
     known.close();
     if !missing.is_empty() {
-        let mut new = Appender::open(table)?;
+        let mut new = Appender::open(table, &TENANTS)?;
         for name in missing {
             let key: [u8; 16] = session::random_bytes();
             let epoch = u32::from_le_bytes(session::random_bytes());

@@ -1,19 +1,11 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
+use super::heap::{self, Additions, Declared, Layout, Row, TableError, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Rows buffered before they are written; COPY uses the same number.
 const BUFFERED_ROWS: usize = 1000;
-
-/// Why a table can't be appended to.
-#[derive(Debug)]
-pub enum AppendError {
-    /// The table has an insert trigger, which a bulk insert would skip.
-    Trigger(String),
-    /// The table is not an ordinary heap table.
-    Kind(String),
-}
 
 /// Whether every row so far had unique keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +26,10 @@ pub struct Appender {
     bulk: pg_sys::BulkInsertState,
     /// Holds the buffered tuples; reset with each write.
     tuples: pg_sys::MemoryContext,
+    layout: Layout,
+    additions: Additions,
+    /// A row of the table, where it has other columns than the declared ones.
+    row: Row,
 }
 
 /// What the executor's index functions need of an open relation, its indices open, too.
@@ -48,7 +44,8 @@ pub(super) unsafe fn result_relation(
         let estate = pg_sys::CreateExecutorState();
         let target = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
         (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-        pg_sys::InitResultRelInfo(target, relation, 1, ptr::null_mut(), 0);
+        // No place in a range table: there is none, and a violated constraint would look for it.
+        pg_sys::InitResultRelInfo(target, relation, 0, ptr::null_mut(), 0);
         pg_sys::ExecOpenIndices(target, false);
         (estate, target)
     }
@@ -77,27 +74,16 @@ pub(super) unsafe fn form_tuple(
 
 impl Appender {
     /// Opens a table with the lock of an INSERT.
-    pub fn open(table: Oid) -> Result<Self, AppendError> {
+    pub fn open(table: Oid, declared: &Declared) -> Result<Self, TableError> {
         // SAFETY: the relation stays open, with its lock, until `finish`, or until the transaction aborts;
         // pointers read from the relcache entry are valid for as long.
         unsafe {
-            let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-            let form = &*(*relation).rd_rel;
-            let name = || pgrx::name_data_to_str(&form.relname).to_owned();
-            if form.relkind != pg_sys::RELKIND_RELATION as core::ffi::c_char
-                || form.relam != pg_sys::HEAP_TABLE_AM_OID
-            {
-                return Err(AppendError::Kind(name()));
-            }
-            if let Some(triggers) = (*relation).trigdesc.as_ref()
-                && (triggers.trig_insert_before_row
-                    || triggers.trig_insert_after_row
-                    || triggers.trig_insert_before_statement
-                    || triggers.trig_insert_after_statement)
-            {
-                return Err(AppendError::Trigger(name()));
-            }
+            let relation = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
+            heap::check(relation, Write::Append)?;
+            let layout = Layout::of(relation, declared)?;
             let (estate, target) = result_relation(relation);
+            heap::check_keys(target, declared, &layout)?;
+            let additions = Additions::of(relation, &layout, estate)?;
             let tuples = pg_sys::AllocSetContextCreateInternal(
                 pg_sys::CurrentMemoryContext,
                 c"pg_tally appended rows".as_ptr(),
@@ -113,11 +99,14 @@ impl Appender {
                 used: 0,
                 bulk: pg_sys::GetBulkInsertState(),
                 tuples,
+                row: layout.row(),
+                layout,
+                additions,
             })
         }
     }
 
-    /// Buffers one row. `values` and `nulls` have one entry for each column, in table order.
+    /// Buffers one row. `values` and `nulls` have one entry for each declared column, in the order of their declaration.
     pub fn push(&mut self, values: &[Datum], nulls: &[bool]) -> Unique {
         // SAFETY: the relation is open, and so is its descriptor.
         unsafe {
@@ -128,9 +117,19 @@ impl Appender {
                 ));
             }
             let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
-            let tuple = form_tuple(self.relation, values, nulls);
+            let tuple = if self.layout.is_plain() {
+                form_tuple(self.relation, values, nulls)
+            } else {
+                self.layout.scatter(values, nulls, &mut self.row.values, &mut self.row.nulls);
+                self.additions.fill(&mut self.row, self.estate);
+                form_tuple(self.relation, &self.row.values, &self.row.nulls)
+            };
             pg_sys::MemoryContextSwitchTo(outer);
-            pg_sys::ExecStoreHeapTuple(tuple, self.slots[self.used], false);
+            let slot = self.slots[self.used];
+            pg_sys::ExecStoreHeapTuple(tuple, slot, false);
+            if !self.additions.is_empty() {
+                self.additions.complete(self.target, self.estate, slot);
+            }
         }
         self.used += 1;
         if self.used == BUFFERED_ROWS { self.write() } else { Unique::Yes }

@@ -1,5 +1,6 @@
 //! SQL expressions over a row of `tally.events`: analysed once, evaluated for each event, without SPI.
 
+use super::heap::{Declared, Layout, TableError};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
 use std::ffi::{CStr, CString};
@@ -13,6 +14,8 @@ pub enum ExpressionError {
     NotImmutable(String),
     /// It reads a system column or the whole row.
     SystemColumn(String),
+    /// It reads a column that an administrator added, which no event brings.
+    OwnColumn { expression: String, column: String },
     /// It can't be cast to the type that is needed.
     Type { expression: String, found: String, needed: String },
 }
@@ -28,7 +31,11 @@ pub struct Expression {
 }
 
 /// Analyses `text`, which may end in `AS name`; also gives the name that a SELECT would give the column.
-pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<(Expression, String), ExpressionError> {
+pub fn analyse(
+    text: &str,
+    cast_to: Option<Oid>,
+    declared: &Declared,
+) -> Result<(Expression, String), ExpressionError> {
     let not_plain = || ExpressionError::NotPlain(text.to_owned());
     // A newline before FROM, so that a comment at the end can't swallow it.
     let query = CString::new(format!("SELECT {text}\nFROM tally.events")).map_err(|_| not_plain())?;
@@ -93,6 +100,22 @@ pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<(Expression, String),
         if first >= 0 && first + pg_sys::FirstLowInvalidHeapAttributeNumber <= 0 {
             return Err(ExpressionError::SystemColumn(text.to_owned()));
         }
+        let mut column = -1;
+        loop {
+            column = pg_sys::bms_next_member(columns, column);
+            if column < 0 {
+                break;
+            }
+            let number = (column + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16;
+            let table = &*pg_sys::list_nth(query.rtable, 0).cast::<pg_sys::RangeTblEntry>();
+            let name = CStr::from_ptr(pg_sys::get_attname(table.relid, number, false)).to_string_lossy();
+            if !declared.columns.iter().any(|(declared, _)| *declared == name) {
+                return Err(ExpressionError::OwnColumn {
+                    expression: text.to_owned(),
+                    column: name.into_owned(),
+                });
+            }
+        }
         if pg_sys::contain_mutable_functions(node) {
             return Err(ExpressionError::NotImmutable(text.to_owned()));
         }
@@ -125,17 +148,27 @@ pub struct Projector {
     projection: *mut pg_sys::ProjectionInfo,
     result: *mut pg_sys::TupleTableSlot,
     columns: usize,
+    layout: Layout,
 }
 
 impl Projector {
-    /// Prepares evaluation in the current memory context, for rows shaped like `events`.
-    pub fn new(events: Oid, filter: Option<&Expression>, expressions: &[Expression]) -> Self {
+    /// Prepares evaluation in the current memory context, for rows of `declared`, a table that lies at `events`.
+    pub fn new(
+        events: Oid,
+        declared: &Declared,
+        filter: Option<&Expression>,
+        expressions: &[Expression],
+    ) -> Result<Self, TableError> {
         // SAFETY: executor set-up as for a scan's projection; the relation is open while its descriptor is copied.
         unsafe {
             let relation = pg_sys::table_open(events, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
+            let layout = Layout::of(relation, declared);
             pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let layout = layout?;
             let event = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+            // Columns that an administrator added aren't the event's.
+            core::slice::from_raw_parts_mut((*event).tts_isnull, (*descriptor).natts as usize).fill(true);
             let mut targets: *mut pg_sys::List = ptr::null_mut();
             for (position, expression) in expressions.iter().enumerate() {
                 let entry = pg_sys::makeTargetEntry(
@@ -156,7 +189,7 @@ impl Projector {
                 pg_sys::ExecBuildProjectionInfo(targets, context, result, ptr::null_mut(), ptr::null_mut());
             let filter = filter
                 .map_or(ptr::null_mut(), |filter| pg_sys::ExecInitExpr(filter.node.cast(), ptr::null_mut()));
-            Self { context, event, filter, projection, result, columns: expressions.len() }
+            Ok(Self { context, event, filter, projection, result, columns: expressions.len(), layout })
         }
     }
 
@@ -167,11 +200,11 @@ impl Projector {
         // owns nothing that an error's long jump could leak.
         unsafe {
             let columns = (*(*self.event).tts_tupleDescriptor).natts as usize;
-            assert!(values.len() == columns && nulls.len() == columns, "one value for each column");
             pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
             pg_sys::ExecClearTuple(self.event);
-            ptr::copy_nonoverlapping(values.as_ptr(), (*self.event).tts_values, columns);
-            ptr::copy_nonoverlapping(nulls.as_ptr(), (*self.event).tts_isnull, columns);
+            let slot_values = core::slice::from_raw_parts_mut((*self.event).tts_values, columns);
+            let slot_nulls = core::slice::from_raw_parts_mut((*self.event).tts_isnull, columns);
+            self.layout.scatter(values, nulls, slot_values, slot_nulls);
             pg_sys::ExecStoreVirtualTuple(self.event);
 
             let outer = pg_sys::MemoryContextSwitchTo((*self.context).ecxt_per_tuple_memory);

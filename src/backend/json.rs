@@ -1,6 +1,59 @@
-//! Numbers inside jsonb.
+//! Whole jsonb documents as arguments, and numbers inside jsonb.
 
-use pgrx::pg_sys::{self, Datum};
+use pgrx::callconv::{Arg, ArgAbi};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{FromDatum, JsonB, PgLogLevel, PgSqlErrorCode};
+use std::ffi::CStr;
+
+/// A jsonb value, read whole. What jsonb may hold and serde_json doesn't, numbers beyond doubles and deep nesting, is an error of
+/// the caller's: pgrx's own type panics there.
+pub struct Document(pub serde_json::Value);
+
+impl FromDatum for Document {
+    unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: a non-null jsonb, which prints as a palloc'd C string in the server's encoding, UTF-8.
+        let text = unsafe {
+            let printed = pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])?;
+            core::str::from_utf8_unchecked(printed.to_bytes())
+        };
+        match serde_json::from_str(text) {
+            Ok(value) => Some(Self(value)),
+            Err(problem) => {
+                ErrorReport::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("the JSON document can't be used: {problem}"),
+                    "pg_tally",
+                )
+                .set_hint("numbers stay below 1.8e308, and objects and arrays nest at most 127 deep")
+                .report(PgLogLevel::ERROR);
+                None
+            }
+        }
+    }
+}
+
+// SAFETY: unboxes by `FromDatum`, as pgrx does for its own `JsonB`.
+unsafe impl<'fcx> ArgAbi<'fcx> for Document {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: the function is strict, so the argument isn't null.
+        unsafe { arg.unbox_arg_using_from_datum().expect("a strict function's argument is not null") }
+    }
+}
+
+// SAFETY: the SQL type is jsonb, as of pgrx's own `JsonB`.
+unsafe impl SqlTranslatable for Document {
+    const TYPE_IDENT: &'static str = JsonB::TYPE_IDENT;
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
 
 /// A number inside a jsonb value, valid while that is.
 pub struct Number(pg_sys::Numeric);

@@ -1,11 +1,14 @@
 //! Equality look-ups in one index, without SPI.
 
+use super::heap::{Declared, TableError};
 use core::ptr;
+use pgrx::PgLogLevel;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Function OIDs of the equality operators that keys use; they have been the same since these types exist.
 const TEXT_EQ: u32 = 67;
-const OID_EQ: u32 = 184;
+pub(super) const OID_EQ: u32 = 184;
 const UUID_EQ: u32 = 2956;
 
 /// The type of a key column.
@@ -18,6 +21,14 @@ pub enum Key {
 }
 
 impl Key {
+    fn is_of(self, type_oid: Oid) -> bool {
+        match self {
+            Key::Text => type_oid == pg_sys::TEXTOID,
+            Key::Uuid => type_oid == pg_sys::UUIDOID,
+            Key::Oid => [pg_sys::OIDOID, pg_sys::REGROLEOID].contains(&type_oid),
+        }
+    }
+
     fn equality(self) -> Oid {
         Oid::from(match self {
             Key::Text => TEXT_EQ,
@@ -58,14 +69,13 @@ impl Lookup {
         unsafe {
             let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
             let table = pg_sys::table_open(table, lock);
-            let index = pg_sys::index_open(
-                pg_sys::RelationGetPrimaryKeyIndex(
-                    table,
-                    #[cfg(feature = "pg18")]
-                    false,
-                ),
-                lock,
+            let index = pg_sys::RelationGetPrimaryKeyIndex(
+                table,
+                #[cfg(feature = "pg18")]
+                false,
             );
+            let index = if index == Oid::INVALID { ptr::null_mut() } else { pg_sys::index_open(index, lock) };
+            check_key(table, index, keys);
             let slot = pg_sys::table_slot_create(table, ptr::null_mut());
             let snapshot = match view {
                 View::Statement => pg_sys::GetActiveSnapshot(),
@@ -97,6 +107,12 @@ impl Lookup {
             lookup.begin();
             lookup
         }
+    }
+
+    /// Raises an error unless the declared columns are where they were made.
+    pub fn require(&self, declared: &Declared) {
+        // SAFETY: the table is open.
+        unsafe { super::heap::require(self.table, declared) }
     }
 
     /// Finds the row with these key values; `columns` are read from it, by attribute number from 1.
@@ -134,8 +150,19 @@ impl Lookup {
                     Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: inserter(self.slot) };
                 pg_sys::slot_getallattrs(self.slot);
                 for (position, column) in columns.iter().enumerate() {
-                    row.values[position] = *(*self.slot).tts_values.add(*column as usize - 1);
-                    row.nulls[position] = *(*self.slot).tts_isnull.add(*column as usize - 1);
+                    let place = *column as usize - 1;
+                    let value = *(*self.slot).tts_values.add(place);
+                    row.nulls[position] = *(*self.slot).tts_isnull.add(place);
+                    // Read in place by the caller, whatever a table's storage parameters make of it.
+                    let is_varlena = super::heap::attribute((*self.table).rd_att, place).attlen == -1;
+                    row.values[position] = if is_varlena
+                        && !row.nulls[position]
+                        && super::value::varlena_in_place(value).is_none()
+                    {
+                        Datum::from(pg_sys::pg_detoast_datum(value.cast_mut_ptr()))
+                    } else {
+                        value
+                    };
                 }
                 return Some(row);
             }
@@ -192,6 +219,30 @@ impl Lookup {
             );
         }
         self.begin();
+    }
+}
+
+/// Raises an error unless a table's primary key begins with columns of these types.
+unsafe fn check_key(table: pg_sys::Relation, index: pg_sys::Relation, keys: &[Key]) {
+    // SAFETY: both are open, the index unless it is null; it has as many column numbers as columns.
+    unsafe {
+        let fits = index.as_ref().is_some_and(|index| {
+            let form = index.rd_index;
+            let numbers = (*form).indkey.values.as_ptr();
+            let type_at = |place: usize| {
+                let number = *numbers.add(place);
+                (number > 0).then(|| super::heap::attribute((*table).rd_att, number as usize - 1).atttypid)
+            };
+            keys.len() <= (*form).indnkeyatts as usize
+                && (0..keys.len()).all(|place| type_at(place).is_some_and(|found| keys[place].is_of(found)))
+        });
+        if !fits {
+            let error = TableError::Column {
+                table: super::heap::name(table),
+                problem: "its primary key is missing, or has other columns".into(),
+            };
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+        }
     }
 }
 

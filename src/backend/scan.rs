@@ -1,5 +1,7 @@
 //! Reading a query's rows: unconverted and in chunks, or as text.
 
+use super::heap::attribute;
+use super::value::varlena_in_place;
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::{CStr, CString};
 
@@ -38,11 +40,19 @@ pub fn for_each_chunk<E>(
             let table = pg_sys::SPI_tuptable;
             let descriptor = (*table).tupdesc;
             let columns = (*descriptor).natts as usize;
+            let is_text: Vec<bool> =
+                (0..columns).map(|place| attribute(descriptor, place).atttypid == pg_sys::TEXTOID).collect();
             let mut rows = (0..fetched).map(|row| {
                 let mut values = vec![Datum::from(0); columns];
                 let mut nulls = vec![false; columns];
                 let tuple = *(*table).vals.add(row);
                 pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+                // Texts are read in place, whatever a table's storage parameters make of them.
+                for (place, value) in values.iter_mut().enumerate() {
+                    if is_text[place] && !nulls[place] && varlena_in_place(*value).is_none() {
+                        *value = Datum::from(pg_sys::pg_detoast_datum(value.cast_mut_ptr()));
+                    }
+                }
                 (values, nulls)
             });
             let taken = take(&mut rows);

@@ -1,7 +1,9 @@
 //! Who is asking, and the scope setting of the running transaction.
 
 use super::lock;
+use super::heap::TableError;
 use core::ffi::{CStr, c_char};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::ffi::CString;
@@ -275,13 +277,24 @@ pub fn prints_plans() -> bool {
     unsafe { pg_sys::Debug_print_plan }
 }
 
-/// OID of one of our relations, by name.
+/// OID of one of our relations, by name; `None` where there is none.
+pub fn find_relation(name: &CStr) -> Option<Oid> {
+    // SAFETY: catalogue look-ups of constant names.
+    let found = unsafe {
+        match pg_sys::get_namespace_oid(c"tally".as_ptr(), true) {
+            Oid::INVALID => Oid::INVALID,
+            schema => pg_sys::get_relname_relid(name.as_ptr(), schema),
+        }
+    };
+    (found != Oid::INVALID).then_some(found)
+}
+
+/// OID of one of our relations, by name. An error where there is none: somebody renamed, moved or dropped it.
 pub fn relation(name: &CStr) -> Oid {
-    // SAFETY: catalogue look-ups of constant names; a missing one is InvalidOid, which opening the relation refuses.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), false);
-        pg_sys::get_relname_relid(name.as_ptr(), schema)
-    }
+    find_relation(name).unwrap_or_else(|| {
+        ErrorReport::from(TableError::Missing(name.to_string_lossy().into_owned())).report(PgLogLevel::ERROR);
+        unreachable!("an error was raised")
+    })
 }
 
 /// Takes notice of what transactions that have committed by now say has changed.

@@ -1,5 +1,6 @@
 //! How much a table holds.
 
+use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Bytes that a row is taken to have where rows are counted alone.
@@ -25,6 +26,26 @@ pub fn live_bytes(table: Oid) -> Option<u64> {
 pub fn forget_counts() {
     // SAFETY: drops a cache of this backend's.
     unsafe { pg_sys::pgstat_clear_snapshot() }
+}
+
+/// Whether a table has a row that is committed, or this transaction's own.
+pub fn has_rows(table: Oid) -> bool {
+    // SAFETY: relation, snapshot and scan are open until they are closed here; on error Postgres releases them.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        if (*(*relation).rd_rel).relam != pg_sys::HEAP_TABLE_AM_OID {
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            return true;
+        }
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetCatalogSnapshot(table));
+        let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+        let scan = pg_sys::heap_beginscan(relation, snapshot, 0, ptr::null_mut(), ptr::null_mut(), flags);
+        let found = !pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection).is_null();
+        pg_sys::heap_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        found
+    }
 }
 
 fn blocks(table: Oid) -> u32 {

@@ -1,5 +1,6 @@
 //! Taking rows out of a table: reads and deletes them, below the executor.
 
+use super::heap::{self, Declared, Layout, TableError, Write};
 use super::value::varlena_in_place;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -8,14 +9,40 @@ use pgrx::pg_sys::{self, Datum, Oid};
 #[derive(Debug)]
 pub struct Conflict;
 
-/// Deletes the rows that a snapshot taken now sees, in the order in which they lie, and hands each one's values and nulls to
-/// `take`, until that says it has enough. The values, copied and detoasted, live in the current memory context.
-pub fn rows(table: Oid, mut take: impl FnMut(&[Datum], &[bool]) -> bool) -> Result<(), Conflict> {
+/// Why rows can't be taken or replaced.
+#[derive(Debug)]
+pub enum TakeError {
+    Conflict,
+    Table(TableError),
+}
+
+impl From<Conflict> for TakeError {
+    fn from(_: Conflict) -> Self {
+        Self::Conflict
+    }
+}
+
+impl From<TableError> for TakeError {
+    fn from(error: TableError) -> Self {
+        Self::Table(error)
+    }
+}
+
+/// Deletes the rows that a snapshot taken now sees, in the order in which they lie, and hands each one's values and nulls, of
+/// the declared columns, to `take`, until that says it has enough. The values, copied and detoasted, live in the current memory
+/// context. Logical decoding gets the row by the table's replica identity, as for any DELETE.
+pub fn rows(
+    table: Oid,
+    declared: &Declared,
+    mut take: impl FnMut(&[Datum], &[bool]) -> bool,
+) -> Result<(), TakeError> {
     // SAFETY: the relation, the snapshot and the scan are open until they are closed here; on error Postgres releases them
     // with the (sub)transaction. The tuple is copied out of the page before it is handed on.
     unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-        assert!((*(*relation).rd_rel).relam == pg_sys::HEAP_TABLE_AM_OID, "one of our own tables");
+        let relation = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
+        heap::check(relation, Write::Delete)?;
+        let layout = Layout::of(relation, declared)?;
+        let mut row = layout.declared_row();
         let descriptor = (*relation).rd_att;
         let columns = (*descriptor).natts as usize;
         let described = pgrx::PgTupleDesc::from_pg_copy(descriptor);
@@ -49,7 +76,7 @@ pub fn rows(table: Oid, mut take: impl FnMut(&[Datum], &[bool]) -> bool) -> Resu
                 false,
             );
             if deleted != pg_sys::TM_Result::TM_Ok {
-                result = Err(Conflict);
+                result = Err(TakeError::Conflict);
                 break;
             }
             let copy = pg_sys::heap_copytuple(tuple);
@@ -59,7 +86,8 @@ pub fn rows(table: Oid, mut take: impl FnMut(&[Datum], &[bool]) -> bool) -> Resu
                     *value = Datum::from(pg_sys::pg_detoast_datum(value.cast_mut_ptr()));
                 }
             }
-            if !take(&values, &nulls) {
+            layout.gather(&values, &nulls, &mut row);
+            if !take(&row.values, &row.nulls) {
                 break;
             }
         }

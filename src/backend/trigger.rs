@@ -1,6 +1,7 @@
 //! The row that a trigger function is called for, and whether a table calls one.
 
-use super::call::Call;
+use super::call::{Call, SqlError};
+use super::heap::Write;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -25,13 +26,23 @@ impl<'a> Trigger<'a> {
     }
 
     /// Hands the new row's texts to `take`; its columns are text, nulls are `None`.
-    pub fn with_texts<const N: usize, T>(&self, take: impl FnOnce([Option<&str>; N]) -> T) -> T {
+    pub fn with_texts<const N: usize, T>(
+        &self,
+        take: impl FnOnce([Option<&str>; N]) -> T,
+    ) -> Result<T, SqlError> {
         let (mut values, mut nulls) = ([Datum::from(0); N], [false; N]);
         // SAFETY: the trigger is declared FOR EACH ROW on a view with N columns of type text, whose row and descriptor are
         // valid during the call. Detoasted copies are in its memory context. The database's encoding is UTF-8.
         unsafe {
             let descriptor = (*self.0.tg_relation).rd_att;
-            assert_eq!((*descriptor).natts as usize, N, "the view has these columns");
+            let is_text = |place| super::heap::attribute(descriptor, place).atttypid == pg_sys::TEXTOID;
+            if (*descriptor).natts as usize != N || !(0..N).all(is_text) {
+                return Err(SqlError {
+                    sqlstate: "0A000",
+                    message: "the view tally.inbox has other columns than it was made with".into(),
+                    hint: "put its definition back; a view or table of your own may hand rows on to it, in a trigger",
+                });
+            }
             pg_sys::heap_deform_tuple(
                 self.0.tg_trigtuple,
                 descriptor,
@@ -48,7 +59,7 @@ impl<'a> Trigger<'a> {
                     *text = Some(core::str::from_utf8_unchecked(bytes));
                 }
             }
-            take(texts)
+            Ok(take(texts))
         }
     }
 
@@ -58,6 +69,32 @@ impl<'a> Trigger<'a> {
     pub fn row(&self) -> Datum {
         // SAFETY: the tuple is valid during the call, which runs in a memory context that is reset with each row.
         Datum::from(unsafe { pg_sys::heap_copytuple(self.0.tg_trigtuple) })
+    }
+}
+
+/// A trigger that should fire for such a write and wouldn't below the executor. Of foreign keys, those that refer to the table
+/// matter only where a row goes: a row that is replaced keeps its key.
+///
+/// # Safety
+/// The relation is open.
+pub(super) unsafe fn skipped(relation: pg_sys::Relation, write: Write) -> Option<String> {
+    let wanted = match write {
+        Write::Append => pg_sys::TRIGGER_TYPE_INSERT,
+        Write::Replace => pg_sys::TRIGGER_TYPE_UPDATE,
+        Write::Delete => pg_sys::TRIGGER_TYPE_DELETE,
+    };
+    // SAFETY: the caller's promise; the description has `numtriggers` triggers.
+    unsafe {
+        let triggers = (*relation).trigdesc.as_ref()?;
+        let triggers = core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
+        let skipped = triggers.iter().find(|trigger| {
+            let is_ours_to_skip = write == Write::Replace
+                && pg_sys::RI_FKey_trigger_type(trigger.tgfoid) == pg_sys::RI_TRIGGER_PK as i32;
+            trigger.tgtype as u32 & wanted != 0
+                && trigger.tgenabled as u8 != pg_sys::TRIGGER_DISABLED
+                && !is_ours_to_skip
+        })?;
+        Some(CStr::from_ptr(skipped.tgname).to_string_lossy().into_owned())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Finding rows of a table by a unique key and replacing them, below the executor.
 
 use super::appender::{form_tuple, result_relation};
+use super::heap::{self, Additions, Declared, Layout, Row, TableError, Write};
 use super::take::Conflict;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -21,19 +22,37 @@ pub struct Upsert {
     written: *mut pg_sys::TupleTableSlot,
     scan: pg_sys::IndexScanDesc,
     keys: Vec<pg_sys::ScanKeyData>,
+    /// Of each column of the index: its place among the declared ones.
+    key_places: Vec<usize>,
+    layout: Layout,
+    additions: Additions,
+    /// The row found last, as the declared columns have it; and the row to be written, as the table has it.
+    declared_row: Row,
+    row: Row,
 }
 
 impl Upsert {
-    /// Opens a table and one of its unique indexes. The caller holds a lock that keeps other writers away.
-    pub fn open(table: Oid, index: Oid) -> Self {
+    /// Opens a table and the unique index of its declared key. The caller holds a lock that keeps other writers away.
+    ///
+    /// Whether a publication can send what is changed isn't asked, as the executor would: it would be the caller of ingest who is
+    /// refused for it. The tables are made with a replica identity that suffices; `lint` tells where somebody took it away.
+    pub fn open(table: Oid, declared: &Declared) -> Result<Self, TableError> {
         // SAFETY: both relations stay open until `close` or the (sub)transaction's abort; the dirty snapshot is palloc'd.
         unsafe {
             let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-            let table = pg_sys::table_open(table, lock);
-            // A publication without a replica identity must fail here, not at the subscriber.
-            pg_sys::CheckCmdReplicaIdentity(table, pg_sys::CmdType::CMD_UPDATE);
-            let index = pg_sys::index_open(index, lock);
+            let table = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
+            heap::check(table, Write::Replace)?;
+            let layout = Layout::of(table, declared)?;
             let (estate, target) = result_relation(table);
+            heap::check_keys(target, declared, &layout)?;
+            let additions = Additions::of(table, &layout, estate)?;
+            let index = heap::key_index(target, declared, &layout)?;
+            let key_places = heap::key_columns(index, declared, &layout)
+                .into_iter()
+                .map(|key| declared.columns.iter().position(|(column, _)| Some(*column) == key))
+                .collect::<Option<Vec<_>>>()
+                .expect("the index has the declared key's columns");
+            let index = pg_sys::index_open((*index).rd_id, lock);
             let dirty = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
             (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
             // Without the columns that the index merely includes.
@@ -47,7 +66,12 @@ impl Upsert {
                 keys.len() as i32,
                 0,
             );
-            Self {
+            Ok(Self {
+                row: layout.row(),
+                declared_row: layout.declared_row(),
+                key_places,
+                layout,
+                additions,
                 table,
                 index,
                 estate,
@@ -59,18 +83,17 @@ impl Upsert {
                 ),
                 scan,
                 keys,
-            }
+            })
         }
     }
 
-    /// Finds the row with this key; `leading` are values of the table's first columns, among them all that the index has.
-    /// A null is equal to a null. The row's values and nulls are valid until the next call.
+    /// Finds the row with this key; `leading` are values of the first declared columns, among them all that the key has.
+    /// A null is equal to a null. The row's values and nulls, of the declared columns, are valid until the next call.
     pub fn find(&mut self, leading: &[Option<Datum>]) -> Result<Option<Found<'_>>, Conflict> {
-        // SAFETY: scan, slot and index belong together and are open; the index has as many column numbers as columns.
+        // SAFETY: scan, slot and index belong together and are open.
         unsafe {
-            let columns = (*(*self.index).rd_index).indkey.values.as_ptr();
             for place in 0..self.keys.len() {
-                self.set_key(place, leading[*columns.add(place) as usize - 1]);
+                self.set_key(place, leading[self.key_places[place]]);
             }
             pg_sys::index_rescan(
                 self.scan,
@@ -92,10 +115,16 @@ impl Upsert {
             }
             pg_sys::slot_getallattrs(self.found);
             let columns = (*(*self.table).rd_att).natts as usize;
-            Ok(Some((
-                core::slice::from_raw_parts((*self.found).tts_values, columns),
-                core::slice::from_raw_parts((*self.found).tts_isnull, columns),
-            )))
+            let values = core::slice::from_raw_parts((*self.found).tts_values, columns);
+            let nulls = core::slice::from_raw_parts((*self.found).tts_isnull, columns);
+            if self.layout.is_plain() {
+                return Ok(Some((values, nulls)));
+            }
+            // What isn't declared is written back as it was.
+            self.row.values.copy_from_slice(values);
+            self.row.nulls.copy_from_slice(nulls);
+            self.layout.gather(values, nulls, &mut self.declared_row);
+            Ok(Some((&self.declared_row.values, &self.declared_row.nulls)))
         }
     }
 
@@ -103,7 +132,18 @@ impl Upsert {
     pub fn replace(&mut self, values: &[Datum], nulls: &[bool]) -> Result<(), Conflict> {
         // SAFETY: the slot still holds the row found last; the new tuple is formed for the same table.
         unsafe {
-            let tuple = form_tuple(self.table, values, nulls);
+            let mut tuple = if self.layout.is_plain() {
+                form_tuple(self.table, values, nulls)
+            } else {
+                self.layout.scatter(values, nulls, &mut self.row.values, &mut self.row.nulls);
+                form_tuple(self.table, &self.row.values, &self.row.nulls)
+            };
+            if !self.additions.is_empty() {
+                pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
+                self.additions.complete(self.target, self.estate, self.written);
+                tuple = pg_sys::ExecCopySlotHeapTuple(self.written);
+                (*tuple).t_tableOid = (*self.table).rd_id;
+            }
             let mut place = (*self.found).tts_tid;
             let mut failure = pg_sys::TM_FailureData::default();
             let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;

@@ -1,26 +1,35 @@
 //! A row of `tally.events`, as ingest forms it and rollups read it.
 
 use crate::backend::arena::{self, Arena};
-use pgrx::pg_sys::Datum;
+use crate::backend::heap::Declared;
+use pgrx::pg_sys::{self, Datum, Oid};
 use tally_core::event::EventRef;
 
 /// Columns of `tally.events`, in order.
-pub const EVENT_COLUMN_NAMES: [&str; 9] = [
-    "occurred_at",
-    "batch_id",
-    "event_id",
-    "tenant_id",
-    "account_id",
-    "name",
-    "user_id",
-    "session_id",
-    "properties",
+pub const EVENT_COLUMNS: [(&str, Oid); 9] = [
+    ("occurred_at", pg_sys::TIMESTAMPTZOID),
+    ("batch_id", pg_sys::INT8OID),
+    ("event_id", pg_sys::UUIDOID),
+    ("tenant_id", pg_sys::TEXTOID),
+    ("account_id", pg_sys::TEXTOID),
+    ("name", pg_sys::TEXTOID),
+    ("user_id", pg_sys::TEXTOID),
+    ("session_id", pg_sys::TEXTOID),
+    ("properties", pg_sys::JSONBOID),
 ];
+
+/// `tally.events` and each of its partitions: no key of their own, since the ledger has it.
+pub const EVENTS: Declared = Declared { table: "events", columns: &EVENT_COLUMNS, key: &[] };
+
+/// Their names, as a query lists them.
+pub fn event_column_names() -> String {
+    EVENT_COLUMNS.map(|(name, _)| name).join(", ")
+}
 
 /// One row; its datums live in an arena or in a tuple of the caller's.
 pub struct EventRow {
-    pub values: [Datum; EVENT_COLUMN_NAMES.len()],
-    pub nulls: [bool; EVENT_COLUMN_NAMES.len()],
+    pub values: [Datum; EVENT_COLUMNS.len()],
+    pub nulls: [bool; EVENT_COLUMNS.len()],
 }
 
 impl EventRow {
@@ -40,18 +49,23 @@ impl EventRow {
             text(arena, event.session_id.as_deref()),
             arena.long_varlena(event.properties.jsonb()),
         ];
-        let mut nulls = [false; EVENT_COLUMN_NAMES.len()];
+        let mut nulls = [false; EVENT_COLUMNS.len()];
         nulls[6] = event.user_id.is_none();
         nulls[7] = event.session_id.is_none();
         Self { values, nulls }
     }
 
-    /// Takes a row that a query over `EVENT_COLUMN_NAMES` returned.
+    /// Takes a row that a query over `event_column_names` returned.
     pub fn read(values: &[Datum], nulls: &[bool]) -> Self {
         Self {
             values: values.try_into().expect("the query selects these columns"),
             nulls: nulls.try_into().expect("the query selects these columns"),
         }
+    }
+
+    /// The same row again; its datums live where they did.
+    pub fn copied(&self) -> Self {
+        Self { values: self.values, nulls: self.nulls }
     }
 
     /// Microseconds since 2000-01-01 UTC.

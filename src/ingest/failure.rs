@@ -1,8 +1,8 @@
 //! Why an ingest call fails.
 
 use super::ledger::NotSerializable;
-use crate::backend::appender::AppendError;
 use crate::backend::lock::Busy;
+use crate::backend::heap::TableError;
 use crate::quota::QuotaError;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
@@ -22,7 +22,7 @@ pub enum IngestError {
     /// An event wasn't accepted, and the caller wanted all or nothing.
     Refused(Refusal),
     Scope(ScopeError),
-    Append(AppendError),
+    Append(TableError),
     /// A month's partition can't be made: others' transactions are making one.
     Busy(Busy),
     /// At repeatable read or above: a concurrent transaction committed one of the events.
@@ -68,8 +68,8 @@ impl From<ScopeError> for IngestError {
     }
 }
 
-impl From<AppendError> for IngestError {
-    fn from(error: AppendError) -> Self {
+impl From<TableError> for IngestError {
+    fn from(error: TableError) -> Self {
         Self::Append(error)
     }
 }

@@ -193,7 +193,7 @@ sql_function! {
         let trigger = Trigger::of(call).ok_or_else(misused)?;
         let full = OPEN.with_borrow_mut(|open| -> Result<_, SqlError> {
             let inbox = open.last_mut().ok_or_else(misused)?;
-            Ok(trigger.with_texts(|texts| inbox.push(texts)).map(|()| inbox.is_full()))
+            Ok(trigger.with_texts(|texts| inbox.push(texts))?.map(|()| inbox.is_full()))
         })?;
         if raise(full) {
             // Out of the stack meanwhile: what ingest runs may insert, too, and what fails must not be sent again.

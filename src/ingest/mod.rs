@@ -14,11 +14,16 @@ mod summary;
 mod trail;
 mod typed;
 
+use crate::backend::json::Document;
 use options::Options;
-use pgrx::{AnyArray, JsonB};
+use pgrx::AnyArray;
 
-pub use event_row::{EVENT_COLUMN_NAMES, EventRow};
+pub use event_row::{EVENTS, EventRow, event_column_names};
 pub use failure::{IngestError, Refusal};
+
+/// The tables that ingest writes.
+pub const TABLES: [crate::backend::heap::Declared; 4] =
+    [event_row::EVENTS, ledger::LEDGER, store::BATCHES, store::QUARANTINE];
 
 /// Defines a door that is a function: its body ends in a `Summary`, which becomes its one row. pgrx reads the columns from the
 /// signature, so each function has to have them written out.
@@ -66,7 +71,7 @@ door! {
 }
 
 door! {
-    fn ingest_with_options(events: &str, options: JsonB) {
+    fn ingest_with_options(events: &str, options: Document) {
         pipeline::run(events, Options::read(Some(options.0))?)
     }
 }
@@ -79,7 +84,7 @@ door! {
 }
 
 door! {
-    fn ingest_events_with_options(events: AnyArray, options: JsonB) {
+    fn ingest_events_with_options(events: AnyArray, options: Document) {
         typed::run(&events, Options::read(Some(options.0))?)
     }
 }

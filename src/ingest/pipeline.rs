@@ -53,6 +53,8 @@ enum Attempt {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Storing,
+    /// What an administrator added to the events' table is evaluated: columns, constraints.
+    Events,
     Rollups,
 }
 
@@ -377,7 +379,7 @@ impl<'a> Batch<'a> {
                     }
                 }
                 Ok(Err(error)) => return Err(error),
-                Err(caught) if stage == Stage::Rollups && caught.is_about_data() => {
+                Err(caught) if stage != Stage::Storing && caught.is_about_data() => {
                     if !self.reject_unevaluable()? {
                         self.rethrow(caught);
                     }
@@ -424,6 +426,7 @@ impl<'a> Batch<'a> {
             let mut rows: Vec<EventRow> = new()
                 .map(|index| EventRow::new(event_at(items, self.candidates[index]), batch_id, &mut arena))
                 .collect();
+            *stage = Stage::Events;
             store::raw(&mut rows)?;
             *stage = Stage::Rollups;
             self.added = rollup::append(&rows, &hashers)?;
@@ -487,14 +490,19 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Rejects the events for which a declared rollup's expressions fail; says whether there were any.
+    /// Rejects the events for which a declared rollup's expressions fail, or what an administrator added to the events' table; says
+    /// whether there were any.
     fn reject_unevaluable(&mut self) -> Result<bool, IngestError> {
         let mut found = false;
         let valid = self.candidates.iter().copied().chain(self.repeats.iter().map(|&(position, _)| position));
         for position in valid.collect::<Vec<_>>() {
             let mut arena = Arena::default();
             let row = EventRow::new(event_at(&self.items, position), 0, &mut arena);
-            if let Some((sqlstate, reason)) = rollup::evaluate(&row)? {
+            let refused = match store::refusal(row.copied())? {
+                Some(refused) => Some(refused),
+                None => rollup::evaluate(&row)?,
+            };
+            if let Some((sqlstate, reason)) = refused {
                 found = true;
                 self.outcomes[position] = Outcome::Rejected { sqlstate: Cow::Owned(sqlstate), reason };
             }
@@ -557,6 +565,7 @@ fn event_id(item: &Item) -> Option<[u8; 16]> {
 fn entry<'a>(event: &'a EventRef) -> Entry<'a> {
     Entry {
         tenant_id: &event.tenant_id,
+        account_id: &event.account_id,
         event_id: event.event_id,
         occurred_at: event.occurred_at,
         fingerprint: event::fingerprint(event),

@@ -1,19 +1,60 @@
 //! Writes a batch's rows: raw events, the batch itself, the quarantine.
 
-use super::event_row::EventRow;
+use super::event_row::{EVENTS, EventRow};
 use super::options::Lineage;
+use super::partition;
 use super::summary::{Counts, Outcome};
-use crate::backend::appender::{AppendError, Appender, Unique};
+use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
+use crate::backend::heap::{Declared, TableError};
 use crate::backend::partition::Routing;
 use crate::backend::session;
-use pgrx::pg_sys::{Datum, Oid};
+use crate::backend::subtransaction::{self, Verdict};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+pub const BATCHES: Declared = Declared {
+    table: "ingest_batch",
+    columns: &[
+        ("batch_id", pg_sys::INT8OID),
+        ("ingested_at", pg_sys::TIMESTAMPTZOID),
+        ("accepted", pg_sys::INT4OID),
+        ("duplicates", pg_sys::INT4OID),
+        ("conflicts", pg_sys::INT4OID),
+        ("rejected", pg_sys::INT4OID),
+        ("tenant_id", pg_sys::TEXTOID),
+        ("caller", pg_sys::NAMEOID),
+        ("source", pg_sys::TEXTOID),
+        ("client", pg_sys::TEXTOID),
+        ("trace_id", pg_sys::TEXTOID),
+        ("span_id", pg_sys::TEXTOID),
+        ("redrives", pg_sys::INT8ARRAYOID),
+    ],
+    key: &["tenant_id", "batch_id"],
+};
+pub const QUARANTINE: Declared = Declared {
+    table: "quarantine",
+    columns: &[
+        ("batch_id", pg_sys::INT8OID),
+        ("quarantined_at", pg_sys::TIMESTAMPTZOID),
+        ("position", pg_sys::INT4OID),
+        ("event_id", pg_sys::UUIDOID),
+        ("tenant_id", pg_sys::TEXTOID),
+        ("account_id", pg_sys::TEXTOID),
+        ("outcome", pg_sys::TEXTOID),
+        ("sqlstate", pg_sys::TEXTOID),
+        ("reason", pg_sys::TEXTOID),
+        ("body", pg_sys::TEXTOID),
+        ("tries", pg_sys::INT4OID),
+        ("tried_at", pg_sys::TIMESTAMPTZOID),
+    ],
+    key: &["tenant_id", "batch_id", "position"],
+};
+
 /// Writes events into their partitions. Each partition's rows are sorted as its index is, so that neighbouring rows go
 /// to neighbouring index pages.
-pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
+pub fn raw(rows: &mut [EventRow]) -> Result<(), TableError> {
     let routing = Routing::open(session::relation(c"events"));
     let mut by_partition: BTreeMap<u32, Vec<&mut EventRow>> = BTreeMap::new();
     for row in rows {
@@ -29,7 +70,7 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
                 right.occurred_at(),
             ))
         });
-        let mut events = Appender::open(Oid::from(partition))?;
+        let mut events = Appender::open(Oid::from(partition), &EVENTS)?;
         for row in rows {
             // No unique index here: the ledger has said that each event is new.
             let _ = events.push(&row.values, &row.nulls);
@@ -39,15 +80,31 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), AppendError> {
     Ok(())
 }
 
+/// Tries one event on its partition and undoes it: error code and reason where a column or constraint that an administrator
+/// added doesn't take it.
+pub fn refusal(row: EventRow) -> Result<Option<(String, String)>, TableError> {
+    let stored = subtransaction::run(|| {
+        partition::ensure([row.occurred_at()].into_iter());
+        Verdict::Undo(raw(&mut [row]))
+    });
+    match stored {
+        Ok(stored) => stored.map(|()| None),
+        Err(caught) if caught.is_about_data() => {
+            Ok(Some((subtransaction::sqlstate(caught.code), format!("tally.events: {}", caught.message))))
+        }
+        Err(caught) => caught.rethrow(),
+    }
+}
+
 /// Writes the batch's row for each tenant.
 pub fn batch(
     batch_id: i64,
     now: i64,
     counts: &BTreeMap<&str, Counts>,
     lineage: &Lineage,
-) -> Result<Unique, AppendError> {
+) -> Result<Unique, TableError> {
     let mut arena = Arena::default();
-    let mut batches = Appender::open(session::relation(c"ingest_batch"))?;
+    let mut batches = Appender::open(session::relation(c"ingest_batch"), &BATCHES)?;
     let caller = arena.name(&lineage.caller);
     let Lineage { source, client, trace_id, span_id, .. } = lineage;
     let texts = [source, client, trace_id, span_id].map(|text| {
@@ -92,11 +149,11 @@ pub struct Quarantined<'a> {
 }
 
 /// Writes conflicting and rejected events, whole.
-pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Unique, AppendError> {
+pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Unique, TableError> {
     if events.is_empty() {
         return Ok(Unique::Yes);
     }
-    let mut table = Appender::open(session::relation(c"quarantine"))?;
+    let mut table = Appender::open(session::relation(c"quarantine"), &QUARANTINE)?;
     for event in events {
         let mut arena = Arena::default();
         let (sqlstate, reason) = event.outcome.reason();

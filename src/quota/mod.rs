@@ -147,6 +147,7 @@ fn write_quota(
     properties_kb: Option<i32>,
     quarantine_events: Option<i64>,
 ) {
+    session::require_writable(c"tally.set_quota()");
     session::as_owner(|| {
         Spi::run_with_args("DELETE FROM tally.quota AS q WHERE q.tenant_id = $1", &[tenant_id.into()])
             .expect("a quota can be deleted");

@@ -2,7 +2,6 @@
 
 use super::Policy;
 use crate::backend::{cache, session};
-use pgrx::JsonB;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::collections::HashMap;
@@ -49,15 +48,19 @@ fn load() -> Registry {
         Spi::connect(|client| {
             let mut registry = Registry::default();
             let rows = client.select(
-                "SELECT DISTINCT ON (s.name) s.name, s.version, s.schema FROM tally.event_schema AS s \
+                "SELECT DISTINCT ON (s.name) s.name, s.version, s.schema::text FROM tally.event_schema AS s \
                   ORDER BY s.name, s.version DESC",
                 None,
                 &[],
             )?;
             for row in rows {
-                let schema = row.get::<JsonB>(3)?.expect("not null");
+                let schema = row.get::<String>(3)?.expect("not null");
                 // Checked when it was registered; what another version of the library no longer takes checks nothing.
-                match Schema::compile(&schema.0) {
+                let compiled = match serde_json::from_str(&schema) {
+                    Ok(schema) => Schema::compile(&schema).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                match compiled {
                     Ok(schema) => {
                         let name = row.get::<String>(1)?.expect("not null");
                         registry.schemas.insert(name, (row.get(2)?.expect("not null"), schema));

@@ -3,15 +3,17 @@
 
 mod declared;
 
-use crate::backend::appender::{AppendError, Appender, Unique};
+use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
+use crate::backend::heap::{Declared, TableError};
+use crate::backend::json::Document;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::{cache, session};
 use crate::error;
 use crate::tenant::Hashers;
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tally_core::event::EventRef;
@@ -25,6 +27,17 @@ pub use declared::{Registry, current};
 const INVALID: &str = "23514";
 /// SQLSTATE of events whose name must be registered and isn't.
 const UNREGISTERED: &str = "42704";
+
+pub const UNREGISTERED_NAMES: Declared = Declared {
+    table: "unregistered_event",
+    columns: &[
+        ("first_seen_at", pg_sys::TIMESTAMPTZOID),
+        ("batch_id", pg_sys::INT8OID),
+        ("tenant_id", pg_sys::TEXTOID),
+        ("name", pg_sys::TEXTOID),
+    ],
+    key: &["tenant_id", "name"],
+};
 
 /// What becomes of an event whose name nobody registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +102,7 @@ pub fn mark(
     hashers: &Hashers,
     batch_id: i64,
     now: i64,
-) -> Result<Unique, AppendError> {
+) -> Result<Unique, TableError> {
     if names.is_empty() {
         return Ok(Unique::Yes);
     }
@@ -105,7 +118,7 @@ pub fn mark(
     if missing.is_empty() {
         return Ok(Unique::Yes);
     }
-    let mut notes = Appender::open(table)?;
+    let mut notes = Appender::open(table, &UNREGISTERED_NAMES)?;
     for (tenant, name) in missing {
         let row = [
             Datum::from(now),
@@ -154,12 +167,12 @@ fn number(hashers: &Hashers, tenant: &str, name: &str) -> u32 {
 }
 
 #[pg_extern(sql = false)]
-fn check_event_schema(schema: JsonB) -> Result<(), ErrorReport> {
+fn check_event_schema(schema: Document) -> Result<(), ErrorReport> {
     Schema::compile(&schema.0).map(|_| ()).map_err(error::schema_report)
 }
 
 #[pg_extern(sql = false)]
-fn event_schema_breaks(older: JsonB, newer: JsonB) -> Vec<String> {
+fn event_schema_breaks(older: Document, newer: Document) -> Vec<String> {
     tally_schema::breaks(&older.0, &newer.0)
 }
 
@@ -180,6 +193,7 @@ fn registry_changed() {
 /// Writes a policy as the owner: the tables' row security would want a scope, which declaring needs none of.
 #[pg_extern(sql = false)]
 fn write_policy(policy: Option<&str>, tenant_id: &str) {
+    session::require_writable(c"tally.set_unregistered_policy()");
     session::as_owner(|| {
         Spi::run_with_args(
             "DELETE FROM tally.unregistered_policy AS p WHERE p.tenant_id = $1",

@@ -7,9 +7,10 @@ use super::definition::{self, Definition};
 use super::relief::{self, Added};
 use crate::backend::appender::Appender;
 use crate::backend::expression::{Expression, Projector};
+use crate::backend::heap::Declared;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, scan, session};
-use crate::ingest::{EVENT_COLUMN_NAMES, EventRow};
+use crate::ingest::{EVENTS, EventRow, event_column_names};
 use crate::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
 
@@ -35,7 +36,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
 pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, name)?;
-    let query = format!("SELECT {} FROM tally.events WHERE {condition}", EVENT_COLUMN_NAMES.join(", "));
+    let query = format!("SELECT {} FROM tally.events WHERE {condition}", event_column_names());
     let mut filled = 0;
     session::as_owner(|| {
         scan::for_each_chunk(&query, |rows| {
@@ -60,7 +61,7 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
         let mut groups = Groups::new(definition, true)?;
         let tried = subtransaction::run(|| {
             Verdict::Undo(session::with_owner_rights(|| {
-                add(definition, &mut projector(definition), &mut groups, row, &hasher)
+                add(definition, &mut projector(definition)?, &mut groups, row, &hasher)
             }))
         });
         match tried {
@@ -90,7 +91,7 @@ fn group<'d>(
     // Earlier events are counted by the backfill. That they can be is found out now, while they can be rejected.
     let mut waiting = Groups::new(definition, of_new_events)?;
     session::with_owner_rights(|| -> Result<(), RollupError> {
-        let mut projector = projector(definition);
+        let mut projector = projector(definition)?;
         for row in rows {
             let counted = row.occurred_at() >= definition.filled_from;
             let groups = if counted { &mut groups } else { &mut waiting };
@@ -103,7 +104,10 @@ fn group<'d>(
 
 /// Appends pending rows.
 fn write(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
-    let mut pending = Appender::open(definition.pending)?;
+    let mut pending = Appender::open(
+        definition.pending,
+        &Declared { table: &definition.table("pending"), columns: &definition.stored_columns(), key: &[] },
+    )?;
     for (values, nulls) in rows.iter() {
         // A pending table has no key that could clash.
         let _ = pending.push(values, nulls);
@@ -112,10 +116,10 @@ fn write(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
     Ok(())
 }
 
-fn projector(definition: &Definition) -> Projector {
+fn projector(definition: &Definition) -> Result<Projector, RollupError> {
     let expressions: Vec<Expression> =
         definition.columns.iter().filter_map(|column| column.expression).collect();
-    Projector::new(session::relation(c"events"), definition.filter.as_ref(), &expressions)
+    Ok(Projector::new(session::relation(c"events"), &EVENTS, definition.filter.as_ref(), &expressions)?)
 }
 
 fn add(

@@ -10,6 +10,7 @@ use crate::backend::expression::{self, type_name};
 use crate::backend::lock::Patience;
 use crate::backend::session;
 use crate::backend::value::Extreme;
+use crate::ingest::EVENTS;
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -270,7 +271,7 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
 
 /// `expression` or `expression AS name`.
 fn dimension(text: String) -> Result<Column, RollupError> {
-    let (expression, name) = session::with_fixed_settings(|| expression::analyse(&text, None))?;
+    let (expression, name) = session::with_fixed_settings(|| expression::analyse(&text, None, &EVENTS))?;
     if !DIMENSION_TYPES.contains(&expression.type_oid) {
         return Err(RollupError::Type {
             column: name,

@@ -3,8 +3,11 @@
 use super::RollupError;
 use crate::backend::expression::{self, Expression};
 use crate::backend::lock::{self, Patience};
+use crate::backend::heap;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{cache, session};
+use crate::ingest::EVENTS;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 use std::rc::Rc;
@@ -91,6 +94,17 @@ impl Column {
         }
     }
 
+    /// The type in which its values lie in the tables.
+    pub fn stored_type(&self) -> Oid {
+        match (self.kind, &self.expression) {
+            (Kind::Distinct, _) => heap::own_type(c"hll"),
+            (Kind::Percentiles, _) => heap::own_type(c"tdigest"),
+            (Kind::Days | Kind::SessionWindows, _) => pg_sys::BYTEAOID,
+            (Kind::Count, _) | (_, None) => pg_sys::INT8OID,
+            (_, Some(expression)) => expression.type_oid,
+        }
+    }
+
     /// Of a first or last value: the measure that has its time.
     pub fn time_name(&self) -> String {
         format!("{}_at", self.name)
@@ -114,6 +128,31 @@ impl Definition {
     /// Width of the pending rows' buckets: the finest grain, from which the others are made when they are folded.
     pub fn pending_grain(&self) -> Grain {
         finest(&self.grains)
+    }
+
+    /// Name of one of its tables.
+    pub fn table(&self, part: &str) -> String {
+        format!("{}_{part}", self.name)
+    }
+
+    /// Columns of its tables, pending and base alike, with their types.
+    pub fn stored_columns(&self) -> Vec<(&str, Oid)> {
+        let keys = [
+            ("tenant_id", pg_sys::TEXTOID),
+            ("account_id", pg_sys::TEXTOID),
+            ("bucket", pg_sys::TIMESTAMPTZOID),
+        ];
+        keys.into_iter()
+            .chain(self.columns.iter().map(|column| (&*column.name, column.stored_type())))
+            .collect()
+    }
+
+    /// Key of its base tables.
+    pub fn key(&self) -> Vec<&str> {
+        ["tenant_id", "account_id", "bucket"]
+            .into_iter()
+            .chain(self.dimensions().map(|column| &*column.name))
+            .collect()
     }
 
     /// Names of the dimensions.
@@ -238,10 +277,37 @@ fn load() -> Result<Vec<Definition>, RollupError> {
 
 /// Analyses an expression as ingest will: names that aren't qualified are looked up in `pg_catalog` and `tally` alone.
 pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<Expression, RollupError> {
-    Ok(session::with_fixed_settings(|| expression::analyse(text, cast_to))?.0)
+    Ok(session::with_fixed_settings(|| expression::analyse(text, cast_to, &EVENTS))?.0)
 }
 
 /// Analyses a filter: an expression that is true or false.
 pub fn analyse_filter(text: &str) -> Result<Expression, RollupError> {
     analyse(&format!("({text}\n)"), Some(pg_sys::BOOLOID))
+}
+
+/// Columns that are written below the executor, for the lint.
+#[pg_extern(sql = false)]
+fn declared_columns() -> Result<
+    TableIterator<'static, (name!(table_name, String), name!(column_name, String), name!(type_name, String))>,
+    ErrorReport,
+> {
+    let mut found = Vec::new();
+    let mut list = |table: &str, columns: &[(&str, Oid)]| {
+        found.extend(columns.iter().map(|(column, type_oid)| {
+            (table.to_owned(), (*column).to_owned(), expression::type_name(*type_oid))
+        }));
+    };
+    for declared in
+        crate::ingest::TABLES.iter().chain([&crate::tenant::TENANTS, &crate::registry::UNREGISTERED_NAMES])
+    {
+        list(declared.table, declared.columns);
+    }
+    for definition in load()? {
+        let columns = definition.stored_columns();
+        list(&definition.table("pending"), &columns);
+        for grain in &definition.grains {
+            list(&definition.table(&format!("{grain}_base")), &columns);
+        }
+    }
+    Ok(TableIterator::new(found))
 }

@@ -6,6 +6,7 @@ use super::delta::{self, Delta, States};
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::lock::{self, Patience};
+use crate::backend::heap::Declared;
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
 use crate::backend::{memory, session};
@@ -46,7 +47,9 @@ pub fn fold_locked(
 ) -> Result<i64, RollupError> {
     let mut taken = 0;
     memory::in_temporary(c"pg_tally fold", || -> Result<(), RollupError> {
-        take::rows(definition.pending, |values, nulls| {
+        let columns = definition.stored_columns();
+        let pending = Declared { table: &definition.table("pending"), columns: &columns, key: &[] };
+        take::rows(definition.pending, &pending, |values, nulls| {
             deltas.push(Delta::of_row(definition, values, nulls));
             taken += 1;
             taken < max_rows
@@ -84,8 +87,11 @@ fn store<'d>(
     deltas: impl Iterator<Item = &'d Delta>,
     arena: &mut Arena,
 ) -> Result<(), RollupError> {
-    let base = relation(&format!("{}_{grain}_base", definition.name));
-    let mut rows = Upsert::open(base, relation(&format!("{}_{grain}_key", definition.name)));
+    let (name, columns, key) =
+        (definition.table(&format!("{grain}_base")), definition.stored_columns(), definition.key());
+    let declared = Declared { table: &name, columns: &columns, key: &key };
+    let base = relation(&name);
+    let mut rows = Upsert::open(base, &declared)?;
     let mut new = Vec::new();
     for delta in deltas {
         let Some((values, nulls)) = rows.find(&delta.key_columns(definition))? else {
@@ -101,7 +107,7 @@ fn store<'d>(
         rows.replace(&values, &nulls)?;
     }
     rows.close();
-    let mut appender = Appender::open(base)?;
+    let mut appender = Appender::open(base, &declared)?;
     for delta in new {
         let (values, nulls) = row(delta, &delta.values);
         if appender.push(&values, &nulls) == Unique::Clash {

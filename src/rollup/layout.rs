@@ -65,6 +65,13 @@ pub fn finished(column: &Column) -> Vec<(String, String, String)> {
     }
 }
 
+/// Name of the column that has the bucket as a date: that of the grain, from a day on, unless the rollup has one of that name.
+fn date_column(grain: Grain, shown: &[(String, String, String)]) -> Option<&'static str> {
+    let name = grain.name();
+    let is_date = !matches!(grain, Grain::Minute | Grain::Hour);
+    (is_date && shown.iter().all(|(column, ..)| column != name)).then_some(name)
+}
+
 fn column_type(column: &Column) -> String {
     match (column.kind, &column.expression) {
         (Kind::Distinct, _) => "tally.hll".into(),
@@ -96,6 +103,8 @@ pub fn create(definition: &Definition) -> Vec<String> {
              autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, \
              autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000)"
         ),
+        // Rows have no key, or one with nulls in it: logical replication sends them whole.
+        format!("ALTER TABLE tally.{pending} REPLICA IDENTITY FULL"),
         format!("SELECT tally.secure_table('tally.{pending}')"),
         format!("GRANT SELECT ON tally.{pending} TO tally_reader"),
         format!(
@@ -120,11 +129,15 @@ pub fn create(definition: &Definition) -> Vec<String> {
         let base = quote(&format!("{name}_{grain}_base"));
         let (view, state) = (quote(&format!("{name}_{grain}")), quote(&format!("{name}_{grain}_state")));
         let key = quote(&format!("{name}_{grain}_key"));
+        let date = date_column(grain, &shown)
+            .map(|column| format!(", (bucket AT TIME ZONE 'UTC')::date AS {column}"))
+            .unwrap_or_default();
         statements.extend([
             format!(
                 "CREATE TABLE tally.{base} ({keys}{columns}, CONSTRAINT {key} UNIQUE NULLS NOT DISTINCT \
                  (tenant_id, account_id, bucket{dimensions})) WITH (fillfactor = 70, toast_tuple_target = 8160)"
             ),
+            format!("ALTER TABLE tally.{base} REPLICA IDENTITY FULL"),
             format!("SELECT tally.secure_table('tally.{base}')"),
             format!("GRANT SELECT ON tally.{base} TO tally_reader"),
             format!("COMMENT ON TABLE tally.{base} IS 'rollup {name} by {grain}: folded rows'"),
@@ -137,7 +150,7 @@ pub fn create(definition: &Definition) -> Vec<String> {
             ),
             format!(
                 "CREATE VIEW tally.{view} WITH (security_invoker = true) AS \
-                 SELECT tenant_id, account_id, bucket{finished} FROM tally.{state}"
+                 SELECT tenant_id, account_id, bucket{finished}{date} FROM tally.{state}"
             ),
             format!("GRANT SELECT ON tally.{view}, tally.{state} TO tally_reader"),
             format!("COMMENT ON VIEW tally.{view} IS 'rollup {name} by {grain} (UTC): finished numbers'"),
@@ -151,6 +164,11 @@ pub fn create(definition: &Definition) -> Vec<String> {
             for view in [&view, &state] {
                 statements.push(format!("COMMENT ON COLUMN tally.{view}.{column} IS '{comment}'"));
             }
+        }
+        if let Some(column) = date_column(grain, &shown) {
+            statements.push(format!(
+                "COMMENT ON COLUMN tally.{view}.{column} IS 'the bucket as a date, of its first day (UTC), the same in every time zone'"
+            ));
         }
         for (column, _, comment) in &shown {
             statements.push(format!("COMMENT ON COLUMN tally.{view}.{} IS '{comment}'", quote(column)));

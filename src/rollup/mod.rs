@@ -24,10 +24,10 @@ pub use definition::lock_out_ingest;
 pub use relief::{Added, begin_call, relieve};
 pub use retention::hold_horizons;
 
-use crate::backend::appender::AppendError;
 use crate::backend::expression::ExpressionError;
+use crate::backend::heap::TableError;
 use crate::backend::lock::Busy;
-use crate::backend::take::Conflict;
+use crate::backend::take::{Conflict, TakeError};
 
 /// Why a rollup can't be declared, filled or folded.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub enum RollupError {
         problem: &'static str,
     },
     Expression(ExpressionError),
-    Append(AppendError),
+    Append(TableError),
 }
 
 impl From<ExpressionError> for RollupError {
@@ -104,8 +104,17 @@ impl From<Busy> for RollupError {
     }
 }
 
-impl From<AppendError> for RollupError {
-    fn from(error: AppendError) -> Self {
+impl From<TakeError> for RollupError {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Conflict => Self::NotSerializable,
+            TakeError::Table(error) => Self::Append(error),
+        }
+    }
+}
+
+impl From<TableError> for RollupError {
+    fn from(error: TableError) -> Self {
         Self::Append(error)
     }
 }

@@ -26,3 +26,38 @@ $upgrade$;
 
 -- A policy of somebody's own may call these: then this stops, and says which.
 DROP FUNCTION tally.scope_first_account(), tally.scope_last_account();
+
+-- Sessions take notice of the inbox's triggers.
+GRANT INSERT ON tally.inbox TO tally_writer;
+
+-- Partitions and rollups that are there get what new ones are made with: a replica identity, and in finished views the bucket
+-- as a date.
+DO $upgrade$
+DECLARE
+  existing record;
+BEGIN
+  FOR existing IN
+    SELECT c.oid::pg_catalog.regclass AS id FROM pg_catalog.pg_class AS c
+     WHERE c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p') AND c.relreplident OPERATOR(pg_catalog.=) 'd'
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND i.indisprimary)
+     ORDER BY c.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY FULL', existing.id);
+  END LOOP;
+  FOR existing IN
+    SELECT v.id, g.grain, pg_catalog.pg_get_viewdef(v.id) AS definition
+      FROM tally.rollup AS r
+      CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
+      CROSS JOIN LATERAL (SELECT pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain))::pg_catalog.regclass) AS v (id)
+     WHERE g.grain OPERATOR(pg_catalog.<>) ALL ('{minute,hour}'::pg_catalog.text[])
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid OPERATOR(pg_catalog.=) v.id::pg_catalog.oid AND a.attname OPERATOR(pg_catalog.=) g.grain::pg_catalog.name)
+     ORDER BY r.rollup_name, g.grain
+  LOOP
+    EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id,
+      pg_catalog.regexp_replace(existing.definition, '\n   FROM (?!.*\n   FROM )',
+        pg_catalog.format(E',\n    (bucket AT TIME ZONE ''UTC'')::date AS %I\n   FROM ', existing.grain)));
+    EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', existing.id, existing.grain,
+      'the bucket as a date, of its first day (UTC), the same in every time zone');
+  END LOOP;
+END
+$upgrade$;

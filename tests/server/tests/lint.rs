@@ -43,7 +43,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "child_unprotected",
         "tally.events_p2031_01",
-        "CREATE TABLE tally.events_p2031_01 PARTITION OF tally.events FOR VALUES FROM ('2031-01-01') TO ('2031-02-01'); ALTER TABLE tally.events_p2031_01 OWNER TO tally_owner",
+        "CREATE TABLE tally.events_p2031_01 PARTITION OF tally.events FOR VALUES FROM ('2031-01-01') TO ('2031-02-01'); ALTER TABLE tally.events_p2031_01 REPLICA IDENTITY FULL; ALTER TABLE tally.events_p2031_01 OWNER TO tally_owner",
     ),
     (
         "child_outside_extension",
@@ -283,6 +283,33 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text) TO PUBLIC",
     ),
     ("file_function_granted", "pg_read_file(text)", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC"),
+    ("table_altered", "event_key", "ALTER TABLE tally.event_key ALTER batch_id TYPE numeric"),
+    ("table_altered", "quarantine", "ALTER TABLE tally.quarantine RENAME reason TO why"),
+    ("table_altered", "ingest_batch", "ALTER TABLE tally.ingest_batch RENAME TO batches"),
+    ("table_altered", "usage_pending", "ALTER TABLE tally.usage_pending SET UNLOGGED"),
+    (
+        "table_altered",
+        "event_key",
+        "TRUNCATE tally.event_key; ALTER TABLE tally.event_key ADD COLUMN note text NOT NULL",
+    ),
+    (
+        "trigger_altered",
+        "tally.role_binding",
+        "ALTER TABLE tally.role_binding DISABLE TRIGGER role_binding_changed",
+    ),
+    (
+        "trigger_altered",
+        "tally.tenant_limit",
+        "ALTER TABLE tally.tenant_limit ENABLE REPLICA TRIGGER tenant_limit_emptied",
+    ),
+    (
+        "trigger_altered",
+        "tally.inbox",
+        "CREATE OR REPLACE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally.inbox_row()",
+    ),
+    ("replica_identity", "usage_pending", "ALTER TABLE tally.usage_pending REPLICA IDENTITY NOTHING"),
+    ("replica_identity", "usage_day_base", "ALTER TABLE tally.usage_day_base REPLICA IDENTITY DEFAULT"),
+    ("replica_identity", "event_key", "ALTER TABLE tally.event_key REPLICA IDENTITY NOTHING"),
     (
         "event_trigger",
         "watch",

@@ -1,0 +1,575 @@
+//! A table of ours as code below the executor must find it: whether it may be written there, and where its columns lie.
+//!
+//! What the executor would see to is refused here or done here: triggers, rules, foreign keys and tables that are no plain heap
+//! are refused; columns that an administrator added get their defaults, generated columns their values, and CHECK constraints
+//! are enforced.
+
+use super::trigger;
+use core::ffi::CStr;
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
+
+/// A table's columns and its key, as the code that reads and writes it declares them. Tables may have more columns than these.
+#[derive(Clone, Copy)]
+pub struct Declared<'a> {
+    pub table: &'a str,
+    /// Names and types, in the order in which rows are handed over.
+    pub columns: &'a [(&'a str, Oid)],
+    /// Columns of the one key that a new row may clash with; empty where none can.
+    pub key: &'a [&'a str],
+}
+
+/// Why a table can't be written below the executor.
+#[derive(Debug)]
+pub enum TableError {
+    /// It has something that only the executor heeds, or is no plain table.
+    Kind { table: String, problem: String, hint: &'static str },
+    /// It was renamed, moved to another schema or dropped.
+    Missing(String),
+    /// A column isn't there, or isn't as it was made.
+    Column { table: String, problem: String },
+}
+
+/// What is to be done with a table's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    Append,
+    /// Rows are replaced; their key stays.
+    Replace,
+    Delete,
+}
+
+unsafe extern "C-unwind" {
+    /// Postgres' own, which pgrx doesn't bind: computes the stored generated columns of a row in a slot.
+    fn ExecComputeStoredGenerated(
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+        command: pg_sys::CmdType::Type,
+    );
+    /// Postgres' own: the tables that inherit from one.
+    fn find_inheritance_children(parent: Oid, lock: pg_sys::LOCKMODE) -> *mut pg_sys::List;
+}
+
+/// Name of an open relation.
+///
+/// # Safety
+/// The relation is open.
+pub(super) unsafe fn name(relation: pg_sys::Relation) -> String {
+    // SAFETY: the caller's promise.
+    unsafe { pgrx::name_data_to_str(&(*(*relation).rd_rel).relname).to_owned() }
+}
+
+/// Opens one of our tables; an error where there is none of that name.
+///
+/// # Safety
+/// The caller closes it, or the transaction aborts.
+pub(super) unsafe fn open(table: Oid, name: &str, lock: u32) -> Result<pg_sys::Relation, TableError> {
+    // SAFETY: waits for the lock, or raises an error.
+    let relation = match table {
+        Oid::INVALID => ptr::null_mut(),
+        table => unsafe { pg_sys::try_relation_open(table, lock as pg_sys::LOCKMODE) },
+    };
+    if relation.is_null() { Err(TableError::Missing(name.to_owned())) } else { Ok(relation) }
+}
+
+/// Refuses a table that isn't a plain heap, or that has something that a write below the executor would skip.
+///
+/// # Safety
+/// The relation is open, with a lock.
+pub(super) unsafe fn check(relation: pg_sys::Relation, write: Write) -> Result<(), TableError> {
+    // SAFETY: the caller's promise; what the relcache entry points to lives as long as the relation is open.
+    unsafe {
+        let form = &*(*relation).rd_rel;
+        let refuse = |problem: &str, hint: &'static str| {
+            Err(TableError::Kind { table: name(relation), problem: problem.to_owned(), hint })
+        };
+        let restore = "pg_tally writes below the executor, to plain heap tables of its own alone; put the table back as it was";
+        let kind = form.relkind as u8;
+        if kind != pg_sys::RELKIND_RELATION {
+            return refuse(
+                match kind {
+                    pg_sys::RELKIND_VIEW => "is a view",
+                    pg_sys::RELKIND_MATVIEW => "is a materialized view",
+                    pg_sys::RELKIND_FOREIGN_TABLE => "is a foreign table",
+                    pg_sys::RELKIND_PARTITIONED_TABLE => "is partitioned",
+                    _ => "is not an ordinary heap table",
+                },
+                restore,
+            );
+        }
+        if form.relam != pg_sys::HEAP_TABLE_AM_OID {
+            return refuse("has another access method than heap", "ALTER TABLE ... SET ACCESS METHOD heap");
+        }
+        match form.relpersistence as u8 {
+            pg_sys::RELPERSISTENCE_PERMANENT => {}
+            pg_sys::RELPERSISTENCE_UNLOGGED => {
+                return refuse(
+                    "is unlogged: a crash would empty it",
+                    "ALTER TABLE ... SET LOGGED; what is acknowledged must outlive a crash",
+                );
+            }
+            _ => return refuse("is temporary", restore),
+        }
+        if !(*relation).rd_rules.is_null() {
+            return refuse(
+                "has a rule",
+                "rules don't fire below the executor: DROP RULE, and use a view of your own",
+            );
+        }
+        if let Some(trigger) = trigger::skipped(relation, write) {
+            return refuse(
+                &format!(
+                    "has the {} \"{trigger}\"",
+                    if write == Write::Append { "insert trigger" } else { "trigger" }
+                ),
+                "pg_tally writes below the executor, where neither triggers nor foreign keys fire: drop it; tally.ingest_batch and the views tell what came in",
+            );
+        }
+        let id = (*relation).rd_id;
+        if form.relhassubclass
+            && !pg_guard_ffi_boundary(move || find_inheritance_children(id, pg_sys::NoLock as _)).is_null()
+        {
+            return refuse(
+                "has tables that inherit from it",
+                "ALTER TABLE ... NO INHERIT; their rows would be read and never folded",
+            );
+        }
+        if is_distributed((*relation).rd_id) {
+            return refuse(
+                "is distributed by Citus",
+                "rows appended here would lie in the local shell of the table, where nobody reads them: undistribute_table() it; docs/SCALING.md says how tenants are spread",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether Citus has a table in its catalogue.
+unsafe fn is_distributed(table: Oid) -> bool {
+    let catalogue = Oid::from(pg_sys::PG_CATALOG_NAMESPACE);
+    // SAFETY: cached look-ups of constant names, remembered also where there is none; a catalogue scan that is closed again.
+    unsafe {
+        let list = pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), catalogue);
+        if list == Oid::INVALID {
+            return false;
+        }
+        let column = pg_sys::get_attnum(list, c"logicalrelid".as_ptr());
+        if column <= 0 {
+            return false;
+        }
+        let index = pg_sys::get_relname_relid(c"pg_dist_partition_logical_relid_index".as_ptr(), catalogue);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &raw mut key,
+            column,
+            pg_sys::BTEqualStrategyNumber as u16,
+            Oid::from(super::lookup::OID_EQ),
+            table.into(),
+        );
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let list = pg_sys::table_open(list, lock);
+        let scan =
+            pg_sys::systable_beginscan(list, index, index != Oid::INVALID, ptr::null_mut(), 1, &raw mut key);
+        let found = !pg_sys::systable_getnext(scan).is_null();
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(list, lock);
+        found
+    }
+}
+
+/// A column that an administrator added.
+struct Own {
+    place: usize,
+    /// `None` where it is null unless something is said.
+    default: *mut pg_sys::ExprState,
+}
+
+/// Where the declared columns lie in an open table.
+pub struct Layout {
+    /// Of each declared column: its place among the table's, from 0.
+    places: Vec<usize>,
+    /// Whether the table has the declared columns and no others, in their order.
+    is_plain: bool,
+    attributes: usize,
+}
+
+impl Layout {
+    /// Finds the declared columns by name.
+    ///
+    /// # Safety
+    /// The relation is open.
+    pub unsafe fn of(relation: pg_sys::Relation, declared: &Declared) -> Result<Self, TableError> {
+        // SAFETY: the caller's promise; a tuple descriptor has `natts` attributes.
+        unsafe {
+            let descriptor = (*relation).rd_att;
+            let attributes = (*descriptor).natts as usize;
+            let attribute = |place: usize| attribute(descriptor, place);
+            let mut places = Vec::with_capacity(declared.columns.len());
+            for (expected, &(column, type_oid)) in declared.columns.iter().enumerate() {
+                let is_it = |place: usize| {
+                    let attribute = attribute(place);
+                    !attribute.attisdropped && pgrx::name_data_to_str(&attribute.attname) == column
+                };
+                let problem = |problem: String| {
+                    Err(TableError::Column {
+                        table: name(relation),
+                        problem: format!("column \"{column}\" {problem}"),
+                    })
+                };
+                let place = if expected < attributes && is_it(expected) {
+                    expected
+                } else {
+                    match (0..attributes).find(|&place| is_it(place)) {
+                        Some(place) => place,
+                        None => return problem("is missing".into()),
+                    }
+                };
+                let found = attribute(place);
+                if found.atttypid != type_oid {
+                    let needed = super::expression::type_name(type_oid);
+                    return problem(format!(
+                        "has type {}, not {needed}",
+                        super::expression::type_name(found.atttypid)
+                    ));
+                }
+                if found.attcollation != Oid::INVALID && found.attcollation != pg_sys::C_COLLATION_OID {
+                    return problem("has another collation than \"C\"".into());
+                }
+                if found.attgenerated != 0 || found.attidentity != 0 {
+                    return problem("is generated".into());
+                }
+                places.push(place);
+            }
+            let is_plain =
+                attributes == places.len() && places.iter().enumerate().all(|(place, &found)| place == found);
+            Ok(Self { places, is_plain, attributes })
+        }
+    }
+
+    /// Whether the table has the declared columns and no others, in their order.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// The declared column at a place of the table, both from 0.
+    pub fn declared_at(&self, place: usize) -> Option<usize> {
+        self.places.iter().position(|&found| found == place)
+    }
+
+    /// Puts a row's values to where they lie in the table; other columns stay as they are.
+    pub fn scatter(
+        &self,
+        values: &[Datum],
+        nulls: &[bool],
+        into_values: &mut [Datum],
+        into_nulls: &mut [bool],
+    ) {
+        assert!(
+            values.len() == self.places.len() && nulls.len() == values.len(),
+            "one value for each column"
+        );
+        assert!(into_values.len() == self.attributes && into_nulls.len() == self.attributes);
+        for (declared, &place) in self.places.iter().enumerate() {
+            into_values[place] = values[declared];
+            into_nulls[place] = nulls[declared];
+        }
+    }
+
+    /// Takes a row's declared values from where they lie in the table.
+    pub fn gather(&self, values: &[Datum], nulls: &[bool], into: &mut Row) {
+        for (declared, &place) in self.places.iter().enumerate() {
+            into.values[declared] = values[place];
+            into.nulls[declared] = nulls[place];
+        }
+    }
+
+    /// Room for a row of the table, all null.
+    pub fn row(&self) -> Row {
+        Row::of_nulls(self.attributes)
+    }
+
+    /// Room for a row of the declared columns.
+    pub fn declared_row(&self) -> Row {
+        Row::of_nulls(self.places.len())
+    }
+}
+
+/// Values and nulls of a row.
+pub struct Row {
+    pub values: Vec<Datum>,
+    pub nulls: Vec<bool>,
+}
+
+impl Row {
+    fn of_nulls(columns: usize) -> Self {
+        Self { values: vec![Datum::from(0); columns], nulls: vec![true; columns] }
+    }
+}
+
+/// # Safety
+/// The place is one of the descriptor's.
+pub(super) unsafe fn attribute<'a>(
+    descriptor: pg_sys::TupleDesc,
+    place: usize,
+) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return &*(*descriptor).attrs.as_ptr().add(place);
+        #[cfg(feature = "pg18")]
+        return &*pg_sys::TupleDescAttr(descriptor, place as i32);
+    }
+}
+
+/// What is written to columns that an administrator added, and which constraints the executor would check.
+pub(super) struct Additions {
+    own: Vec<Own>,
+    has_generated: bool,
+    has_checks: bool,
+}
+
+impl Additions {
+    /// Of an open table; expressions are prepared in the executor state's own memory.
+    ///
+    /// # Safety
+    /// The relation stays open as long as this is used, and so does the executor state.
+    pub unsafe fn of(
+        relation: pg_sys::Relation,
+        layout: &Layout,
+        estate: *mut pg_sys::EState,
+    ) -> Result<Self, TableError> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let descriptor = (*relation).rd_att;
+            let constraints = (*descriptor).constr.as_ref();
+            let mut has_checks = constraints.is_some_and(|constraints| constraints.num_check > 0);
+            let mut additions = Self { own: Vec::new(), has_generated: false, has_checks: false };
+            if !layout.is_plain {
+                for place in (0..layout.attributes).filter(|&place| layout.declared_at(place).is_none()) {
+                    let found = attribute(descriptor, place);
+                    if found.attisdropped {
+                        continue;
+                    }
+                    has_checks |= found.attnotnull;
+                    if found.attgenerated != 0 {
+                        additions.has_generated |=
+                            found.attgenerated as u8 == pg_sys::ATTRIBUTE_GENERATED_STORED;
+                        continue;
+                    }
+                    let default = pg_sys::build_column_default(relation, place as i32 + 1);
+                    if default.is_null() {
+                        if found.attnotnull {
+                            let column = pgrx::name_data_to_str(&found.attname);
+                            return Err(TableError::Column {
+                                table: name(relation),
+                                problem: format!("column \"{column}\" was added NOT NULL and has no default"),
+                            });
+                        }
+                        continue;
+                    }
+                    let default = pg_sys::ExecPrepareExpr(default.cast(), estate);
+                    additions.own.push(Own { place, default });
+                }
+            }
+            additions.has_checks = has_checks;
+            Ok(additions)
+        }
+    }
+
+    /// Whether a row is complete without them.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty() && !self.has_generated && !self.has_checks
+    }
+
+    /// Fills in the defaults of a new row. Values by reference live until the executor state's memory for a row is reset.
+    ///
+    /// # Safety
+    /// The executor state is that of `of`.
+    pub unsafe fn fill(&self, row: &mut Row, estate: *mut pg_sys::EState) {
+        for own in &self.own {
+            // SAFETY: the caller's promise; the guard hands on an error of the expression's.
+            unsafe {
+                let context = per_tuple(estate);
+                let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
+                let default = own.default;
+                let (value, is_null) = pg_guard_ffi_boundary(move || {
+                    let mut is_null = false;
+                    let evaluate = (*default).evalfunc.unwrap_unchecked();
+                    let value = evaluate(default, context, &raw mut is_null);
+                    (value, is_null)
+                });
+                pg_sys::MemoryContextSwitchTo(outer);
+                row.values[own.place] = value;
+                row.nulls[own.place] = is_null;
+            }
+        }
+    }
+
+    /// Computes generated columns of a row in a slot and checks it against the table's constraints.
+    ///
+    /// # Safety
+    /// Target and executor state belong together, and the slot holds a row of the target's.
+    pub unsafe fn complete(
+        &self,
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) {
+        // SAFETY: the caller's promise; the guard hands on an error of an expression's.
+        unsafe {
+            if self.has_generated {
+                pg_guard_ffi_boundary(move || {
+                    ExecComputeStoredGenerated(target, estate, slot, pg_sys::CmdType::CMD_INSERT);
+                });
+            }
+            if self.has_checks {
+                pg_sys::ExecConstraints(target, slot, estate);
+            }
+            pg_sys::MemoryContextReset((*per_tuple(estate)).ecxt_per_tuple_memory);
+        }
+    }
+}
+
+/// The executor state's context for one row.
+unsafe fn per_tuple(estate: *mut pg_sys::EState) -> *mut pg_sys::ExprContext {
+    // SAFETY: an executor state that the caller made.
+    unsafe {
+        if (*estate).es_per_tuple_exprcontext.is_null() {
+            pg_sys::MakePerTupleExprContext(estate)
+        } else {
+            (*estate).es_per_tuple_exprcontext
+        }
+    }
+}
+
+/// Refuses unique keys and exclusion constraints that a row could violate though it is right by the declared key: whether it
+/// clashes is asked of that one alone.
+///
+/// # Safety
+/// The target's indexes are open.
+pub(super) unsafe fn check_keys(
+    target: *mut pg_sys::ResultRelInfo,
+    declared: &Declared,
+    layout: &Layout,
+) -> Result<(), TableError> {
+    // SAFETY: the arrays of an open target have an entry for each index.
+    unsafe {
+        for number in 0..(*target).ri_NumIndices as usize {
+            let index = *(*target).ri_IndexRelationDescs.add(number);
+            let form = (*index).rd_index;
+            if !(*form).indisunique && !(*form).indisexclusion {
+                continue;
+            }
+            let implied = (*form).indisunique && !declared.key.is_empty() && {
+                let columns = key_columns(index, declared, layout);
+                declared.key.iter().all(|key| columns.contains(&Some(key)))
+            };
+            if !implied {
+                return Err(TableError::Kind {
+                    table: name((*target).ri_RelationDesc),
+                    problem: format!("has the unique or exclusion key \"{}\" beside its own", name(index)),
+                    hint: "an event counts once by its event_id, and no other key may refuse it: make the index without UNIQUE",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The declared columns that an index's key has, in its order; `None` for others and for expressions.
+///
+/// # Safety
+/// The index is open and one of the table's whose layout it is.
+pub(super) unsafe fn key_columns<'a>(
+    index: pg_sys::Relation,
+    declared: &Declared<'a>,
+    layout: &Layout,
+) -> Vec<Option<&'a str>> {
+    // SAFETY: the index's own form has as many column numbers as columns.
+    unsafe {
+        let form = (*index).rd_index;
+        let numbers = (*form).indkey.values.as_ptr();
+        (0..(*form).indnkeyatts as usize)
+            .map(|place| {
+                let number = *numbers.add(place);
+                let place = usize::try_from(number).ok().filter(|&number| number > 0)? - 1;
+                layout.declared_at(place).map(|declared_at| declared.columns[declared_at].0)
+            })
+            .collect()
+    }
+}
+
+/// The index of a table's declared key, among those that are open.
+///
+/// # Safety
+/// The target's indexes are open, and it is the table whose layout it is.
+pub(super) unsafe fn key_index(
+    target: *mut pg_sys::ResultRelInfo,
+    declared: &Declared,
+    layout: &Layout,
+) -> Result<pg_sys::Relation, TableError> {
+    // SAFETY: the arrays of an open target have an entry for each index.
+    unsafe {
+        let indexes =
+            (0..(*target).ri_NumIndices as usize).map(|number| *(*target).ri_IndexRelationDescs.add(number));
+        let mut keys = indexes.filter(|&index| {
+            let form = (*index).rd_index;
+            let columns = key_columns(index, declared, layout);
+            (*form).indisunique
+                && (*form).indisvalid
+                && pg_sys::RelationGetIndexPredicate(index).is_null()
+                && columns.len() == declared.key.len()
+                && declared.key.iter().all(|key| columns.contains(&Some(key)))
+        });
+        keys.next().ok_or_else(|| TableError::Column {
+            table: name((*target).ri_RelationDesc),
+            problem: format!("the unique key ({}) is missing", declared.key.join(", ")),
+        })
+    }
+}
+
+/// Raises an error where the table has not the declared columns in their first places, of their types.
+///
+/// # Safety
+/// The relation is open.
+pub(super) unsafe fn require(relation: pg_sys::Relation, declared: &Declared) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let layout = Layout::of(relation, declared).and_then(|layout| {
+            match layout.places.iter().enumerate().find(|(declared_at, place)| declared_at != *place) {
+                None => Ok(()),
+                Some((moved, _)) => Err(TableError::Column {
+                    table: name(relation),
+                    problem: format!("column \"{}\" is not where it was made", declared.columns[moved].0),
+                }),
+            }
+        });
+        if let Err(error) = layout {
+            pg_sys::panic::ErrorReport::from(error).report(pgrx::PgLogLevel::ERROR);
+        }
+    }
+}
+
+/// Whether a table has a column of that name.
+pub fn has_column(table: Oid, name: &CStr) -> bool {
+    // SAFETY: a cached look-up.
+    unsafe { pg_sys::get_attnum(table, name.as_ptr()) > 0 }
+}
+
+/// OID of one of our types, by name.
+pub fn own_type(name: &CStr) -> Oid {
+    // SAFETY: catalogue look-ups of constant names.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), false);
+        let nulls = Datum::from(0);
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+            1,
+            Datum::from(name.as_ptr()),
+            schema.into(),
+            nulls,
+            nulls,
+        )
+    }
+}
