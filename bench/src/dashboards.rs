@@ -25,7 +25,7 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
     let mut earlier = None;
     for size in SIZES {
         client
-            .batch_execute("SET client_min_messages = warning; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
+            .batch_execute("SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
         client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
         client.batch_execute(ROLLUP)?;
         let workload = Workload { seed: 90, events: size, days: 90, ..Workload::default() };

@@ -129,7 +129,7 @@ fn traps_in_public_catch_neither_installation_nor_use() {
         "SELECT tally.define_metric('m', '{\"kind\": \"events\", \"event\": \"run\"}')",
         "SELECT tally.protect('public.orders', 'tenant')",
         "SELECT tally.authenticate_as('a')",
-        "DROP EXTENSION pg_tally CASCADE",
+        "SET tally.allow_drop = on; DROP EXTENSION pg_tally CASCADE",
     ] {
         let outcome = ours.batch_execute(statement);
         let found = sprung(&mut admin);

@@ -284,7 +284,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ),
     ("file_function_granted", "pg_read_file(text)", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC"),
     ("table_altered", "event_key", "ALTER TABLE tally.event_key ALTER batch_id TYPE numeric"),
-    ("table_altered", "quarantine", "ALTER TABLE tally.quarantine RENAME reason TO why"),
+    ("table_altered", "quarantine", "ALTER TABLE tally.quarantine RENAME tried_at TO tried"),
     ("table_altered", "ingest_batch", "ALTER TABLE tally.ingest_batch RENAME TO batches"),
     ("table_altered", "usage_pending", "ALTER TABLE tally.usage_pending SET UNLOGGED"),
     (
