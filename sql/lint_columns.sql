@@ -53,6 +53,12 @@ CREATE FUNCTION tally.lint_columns(OUT rule text, OUT type text, OUT schema text
        WHERE o.relreplident <> 'f' AND NOT (o.relreplident = 'd' AND k.indexrelid IS NOT NULL)
          AND NOT (o.relreplident = 'i' AND EXISTS (SELECT FROM pg_catalog.pg_index AS r WHERE r.indrelid = o.id AND r.indisreplident))
       UNION ALL
+      -- A dump has the indexes of the partitions and not that of tally.events, to which a restore would attach them.
+      SELECT 'own_index', 'events', pg_catalog.format('table tally.events has the index %I of yours', c.relname),
+             'restore in three steps, as docs/ADMINISTRATION.md says, or make indexes on the partitions alone'
+        FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+       WHERE i.indrelid = 'tally.events'::regclass
+      UNION ALL
       SELECT 'trigger_altered', t.tgrelid::regclass::text,
              pg_catalog.format('trigger %s of %s does not fire in every mode', t.tgname, t.tgrelid::regclass),
              CASE WHEN c.relkind = 'v'

@@ -122,6 +122,8 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
       ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
        'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
+      ('own_index', 'INFO', 'An index of your own on tally.events',
+       'A dump leaves it out, and a restore stops where the indexes of the partitions are attached to it.'),
       ('replica_identity', 'ERROR', 'A table of pg_tally has no replica identity',
        'A subscriber gets changes that it can''t apply, and stops.')
     ) AS v (name, level, title, description);

@@ -307,6 +307,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "tally.inbox",
         "CREATE OR REPLACE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally.inbox_row()",
     ),
+    ("own_index", "tally.events", "CREATE INDEX own ON tally.events (tenant_id, user_id)"),
     ("replica_identity", "usage_pending", "ALTER TABLE tally.usage_pending REPLICA IDENTITY NOTHING"),
     ("replica_identity", "usage_day_base", "ALTER TABLE tally.usage_day_base REPLICA IDENTITY DEFAULT"),
     ("replica_identity", "event_key", "ALTER TABLE tally.event_key REPLICA IDENTITY NOTHING"),

@@ -1,0 +1,218 @@
+//! Replication: the inbox in every mode of `session_replication_role`, by a subscription's worker, too; and a subscriber of all
+//! tables that ends equal to its publisher.
+
+use postgres::Client;
+use std::process::Stdio;
+use tally_server_tests::{Database, PrivateServer, contents, ingest, json_array, number, succeed, wait_for};
+
+fn row(n: usize) -> String {
+    format!(
+        "('acme', 'n', 'paid', '2026-03-01T09:15:00Z', '00000000-0000-4000-8000-{n:012}', NULL, NULL, '{{\"plan\": \"pro\"}}')"
+    )
+}
+
+#[test]
+fn the_inbox_stores_in_every_replication_mode() {
+    let mut database = Database::new("replica_mode");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin.execute("SELECT tally.trust_role($1::text::regrole)", &[&writer]).unwrap();
+    admin.batch_execute(&format!("GRANT SET ON PARAMETER session_replication_role TO {writer}")).unwrap();
+    let mut stored = 0;
+    for (number_of, mode) in ["origin", "replica", "local"].iter().enumerate() {
+        for role in ["postgres", &writer] {
+            let mut client = database.connect(role);
+            client.batch_execute(&format!("SET session_replication_role = {mode}")).unwrap();
+            let n = 10 * number_of + usize::from(role == "postgres");
+            assert_eq!(
+                client.execute(&format!("INSERT INTO tally.inbox VALUES {}", row(n)), &[]).unwrap(),
+                1
+            );
+            stored += 1;
+            let kept = number(&mut admin, "SELECT count(*) FROM tally.events");
+            assert_eq!(kept, stored, "{mode}, {role}");
+            // One that is bad waits in quarantine, there too.
+            let bad = row(n).replace("2026-03-01T09:15:00Z", "yesterday");
+            client.execute(&format!("INSERT INTO tally.inbox VALUES {bad}"), &[]).unwrap();
+            assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.quarantine"), stored, "{mode}, {role}");
+        }
+    }
+    // A view's triggers can't be switched off by DDL.
+    for statement in
+        ["ALTER TABLE tally.inbox DISABLE TRIGGER ALL", "ALTER TABLE tally.inbox DISABLE TRIGGER USER"]
+    {
+        assert!(admin.batch_execute(statement).is_err(), "{statement}");
+    }
+    admin.batch_execute(&format!("REVOKE SET ON PARAMETER session_replication_role FROM {writer}")).unwrap();
+}
+
+/// Every trigger of ours fires always: what it does would be left undone without a word.
+#[test]
+fn every_trigger_of_ours_fires_in_every_mode() {
+    let database = Database::new("triggers_always");
+    let mut client = database.superuser();
+    let rows = client
+        .query(
+            "SELECT format('%s %s', t.tgrelid::regclass, t.tgname), t.tgenabled = 'A' FROM pg_trigger AS t
+               JOIN pg_proc AS f ON f.oid = t.tgfoid WHERE f.pronamespace = 'tally'::regnamespace AND NOT t.tgisinternal",
+            &[],
+        )
+        .unwrap();
+    assert!(rows.len() >= 7, "{}", rows.len());
+    for row in rows {
+        assert!(row.get::<_, bool>(1), "{}", row.get::<_, String>(0));
+    }
+}
+
+fn events(numbers: std::ops::Range<usize>) -> String {
+    let events: Vec<String> = numbers
+        .map(|n| {
+            format!(
+                r#"{{"tenant_id":"t{}","account_id":"a{}","name":"n{}","user_id":"u{}","event_id":"00000000-0000-4000-8000-{n:012}",
+                    "occurred_at":"2026-0{}-{:02}T{:02}:00:00Z","properties":{{"value":{n},"plan":"p{}"}}}}"#,
+                n % 3, n % 7, n % 5, n % 97, 1 + n % 3, 1 + n % 28, n % 24, n % 2
+            )
+        })
+        .collect();
+    json_array(events.iter().map(String::as_str))
+}
+
+/// Waits until the subscriber has what the publisher had.
+fn caught_up(publisher: &mut Client, subscriber: &PrivateServer) {
+    let here: String = publisher.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).unwrap().get(0);
+    wait_for("the subscriber", || {
+        let there = format!(
+            "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'mirror' AND replay_lsn >= '{here}'"
+        );
+        let failed = subscriber.log();
+        assert!(!failed.contains("ERROR:"), "{failed}");
+        (publisher.query_one(&there, &[]).unwrap().get::<_, i64>(0) == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_subscriber_of_all_tables_ends_equal() {
+    let publisher = PrivateServer::create("publisher", "wal_level = logical");
+    publisher.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
+    let mut here = publisher.connect("postgres", "shop");
+    here.batch_execute(
+        "CREATE EXTENSION pg_tally;
+         SELECT tally.create_rollup('plans', '{hour,week}', dimensions => ARRAY['name', $$properties->>'plan' AS plan$$],
+           measures => ARRAY['count(*) AS n', 'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$,
+             'first(user_id) AS opener', 'sum((properties->>''value'')::numeric) AS total']);
+         CREATE PUBLICATION everything FOR ALL TABLES",
+    )
+    .unwrap();
+    for first in (0..600).step_by(200) {
+        assert_eq!(ingest(&mut here, &events(first..first + 200)).unwrap().accepted, 200);
+    }
+    here.batch_execute("SELECT tally.fold('usage', 50); SELECT tally.fold('plans', 50)").unwrap();
+
+    // The subscriber: the same tables, empty.
+    let subscriber = PrivateServer::create("subscriber", "wal_level = logical");
+    subscriber.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
+    let dumped = succeed(publisher.client("pg_dump").args(["-s", "shop"])).stdout;
+    let file = subscriber.data().join("schema.sql");
+    std::fs::write(&file, dumped).unwrap();
+    let mut load = subscriber.client("psql");
+    succeed(
+        load.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", file.to_str().unwrap(), "shop"])
+            .stdin(Stdio::null()),
+    );
+    let mut there = subscriber.connect("postgres", "shop");
+    there
+        .batch_execute(
+            "DROP PUBLICATION everything;
+             DO $$ BEGIN EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
+               WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p')); END $$",
+        )
+        .unwrap();
+    let config = publisher.client("psql");
+    let port = config
+        .get_envs()
+        .find(|(name, _)| *name == "PGPORT")
+        .unwrap()
+        .1
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    there
+        .batch_execute(&format!(
+            "CREATE SUBSCRIPTION mirror CONNECTION 'host={} port={port} user=postgres dbname=shop' PUBLICATION everything",
+            publisher.sockets().display()
+        ))
+        .unwrap();
+    wait_for("the first copy", || {
+        let left = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'";
+        assert!(!subscriber.log().contains("ERROR:"), "{}", subscriber.log());
+        (number(&mut there, left) == 0).then_some(())
+    });
+
+    // Everything that changes rows.
+    for first in (600..1200).step_by(100) {
+        assert_eq!(ingest(&mut here, &events(first..first + 100)).unwrap().accepted, 100);
+        assert_eq!(ingest(&mut here, &events(first - 50..first)).unwrap().duplicates, 50);
+        here.batch_execute(
+            "SELECT tally.fold('usage', 70), tally.fold('plans', 70), tally.fold('session', 70)",
+        )
+        .unwrap();
+    }
+    let bad = r#"[{"tenant_id":"t0","account_id":"a0","name":"other","event_id":"00000000-0000-4000-8000-000000000000","occurred_at":"2026-01-01T00:00:00Z"},
+                  {"tenant_id":"t1","account_id":"a1","name":"x","event_id":"none","occurred_at":"2026-01-01T00:00:00Z"}]"#;
+    let summary = ingest(&mut here, bad).unwrap();
+    assert_eq!((summary.conflicts, summary.rejected), (1, 1));
+    here.batch_execute(
+        "SELECT tally.redrive(); SELECT tally.discard('a test', outcome => 'rejected');
+         SELECT tally.rebuild_rollup('plans', '2026-02-01', '2026-03-01');
+         CALL tally.maintain()",
+    )
+    .unwrap_or_else(|_| {
+        here.batch_execute("SELECT tally.redrive(); SELECT tally.discard('a test', outcome => 'rejected')")
+            .unwrap();
+        here.batch_execute("SELECT tally.rebuild_rollup('plans', '2026-02-01', '2026-03-01')").unwrap();
+        here.batch_execute("SELECT tally.fold('usage'), tally.fold('plans')").unwrap();
+    });
+    here.batch_execute("SELECT tally.set_retention('t2', '1 month'); SELECT tally.retain(100000)").unwrap();
+
+    caught_up(&mut here, &subscriber);
+    let (left, right) = (contents(&mut here, &["tally"]), contents(&mut there, &["tally"]));
+    assert!(left.len() > 20 && left.values().any(|digest| !digest.starts_with("0 ")));
+    let differing: Vec<_> = left.iter().filter(|(table, digest)| right.get(*table) != Some(digest)).collect();
+    assert!(differing.is_empty(), "{differing:?}");
+    let sums = "SELECT sum(n)::int8 FROM tally.plans_week";
+    for client in [&mut here, &mut there] {
+        let mut transaction = client.transaction().unwrap();
+        transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+        assert!(transaction.query_one(sums, &[]).unwrap().get::<_, i64>(0) > 1000);
+    }
+    there.batch_execute("DROP SUBSCRIPTION mirror").unwrap();
+}
+
+/// Publications of every make never make ingest or a fold fail.
+#[test]
+fn publications_never_reach_ingest() {
+    for publication in [
+        "FOR ALL TABLES",
+        "FOR ALL TABLES WITH (publish_via_partition_root = true)",
+        "FOR TABLES IN SCHEMA tally",
+        "FOR TABLE tally.usage_pending, tally.usage_day_base",
+        "FOR TABLE tally.usage_day_base (tenant_id, bucket)",
+        "FOR TABLE tally.usage_day_base WHERE (events > 1)",
+        "FOR ALL TABLES WITH (publish = 'insert')",
+    ] {
+        let database = Database::new("publications");
+        let mut client = database.superuser();
+        client.batch_execute(&format!("CREATE PUBLICATION p {publication}")).unwrap();
+        for first in (0..300).step_by(100) {
+            assert_eq!(
+                ingest(&mut client, &events(first..first + 100)).unwrap().accepted,
+                100,
+                "{publication}"
+            );
+            client
+                .batch_execute("SELECT tally.fold('usage')")
+                .unwrap_or_else(|problem| panic!("{publication}: {problem:?}"));
+        }
+    }
+}
