@@ -205,7 +205,9 @@ fn tables_that_are_no_plain_heap_of_ours_are_refused() {
             let count = |client: &mut Client| number(client, "SELECT count(*) FROM tally.events");
             let before = count(&mut client);
             let problem = work(&mut client, 20).expect_err(&way);
-            assert!(problem.starts_with("0A000"), "{table}, {way}: {problem}");
+            // A view has no key to look an event up by, which is found first.
+            let is_view = way.contains("VIEW") && problem.starts_with("42804");
+            assert!(problem.starts_with("0A000") || is_view, "{table}, {way}: {problem}");
             assert!(problem.contains(if folds { "fold" } else { "ingest" }), "{table}, {way}: {problem}");
             // Nothing of what was refused is stored.
             let stored = count(&mut client) - before;
@@ -230,9 +232,19 @@ fn a_database_with_additions_is_restored() {
     let file = server.data().join("shop.dump");
     let file = file.to_str().unwrap();
     succeed(server.client("pg_dump").args(["-Fc", "-f", file, "shop"]));
+    // The schema is there with the extension.
+    let listed = String::from_utf8(succeed(server.client("pg_restore").args(["-l", file])).stdout).unwrap();
+    let (schema, rest): (Vec<&str>, Vec<&str>) =
+        listed.lines().partition(|line| line.contains(" SCHEMA - tally "));
+    assert_eq!(schema.len(), 1);
+    let list = server.data().join("shop.list");
+    std::fs::write(&list, rest.join("\n")).unwrap();
     let restore = |sections: &[&str]| {
         let mut command = server.client("pg_restore");
-        command.args(["--exit-on-error", "-d", "again"]).args(sections).arg(file);
+        command
+            .args(["--exit-on-error", "-d", "again", "-L", list.to_str().unwrap()])
+            .args(sections)
+            .arg(file);
         succeed(&mut command);
     };
     let mut again = server.connect("postgres", "again");

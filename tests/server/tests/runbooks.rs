@@ -114,8 +114,14 @@ fn statements(text: &str) -> Vec<String> {
 
 #[test]
 fn every_command_runs_as_written() {
+    for zone in ["UTC", "America/New_York", "Pacific/Kiritimati"] {
+        every_command_runs_in(zone);
+    }
+}
+
+fn every_command_runs_in(zone: &str) {
     // Fast and lossy is fine here; what the runbooks promise of durability is shown elsewhere.
-    let server = PrivateServer::create("runbooks", "");
+    let server = PrivateServer::create("runbooks", &format!("timezone = '{zone}'"));
     server.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
     let folder = server.data().join("work");
     std::fs::create_dir(&folder).unwrap();
@@ -123,7 +129,7 @@ fn every_command_runs_as_written() {
     for file in runbooks() {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         for (number, (head, text)) in blocks(&file).into_iter().enumerate() {
-            let place = format!("{name}, block {}", number + 1);
+            let place = format!("{name}, block {}, {zone}", number + 1);
             let rows = run(&server, &place, &head, &text, &folder);
             ran += 1;
             // What each file ends with is what its reader hopes for.
