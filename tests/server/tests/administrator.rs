@@ -204,7 +204,8 @@ fn tables_that_are_no_plain_heap_of_ours_are_refused() {
                 .unwrap_or_else(|problem| panic!("{way}: {problem:?}"));
             let count = |client: &mut Client| number(client, "SELECT count(*) FROM tally.events");
             let before = count(&mut client);
-            let problem = work(&mut client, 20).expect_err(&way);
+            // A new session: one that knows the rollups goes on writing where the readers' views look, whatever its name is now.
+            let problem = work(&mut database.superuser(), 20).expect_err(&way);
             // A view has no key to look an event up by, which is found first.
             let is_view = way.contains("VIEW") && problem.starts_with("42804");
             assert!(problem.starts_with("0A000") || is_view, "{table}, {way}: {problem}");
