@@ -1,8 +1,8 @@
 //! Every error that a user can meet, mapped to its SQLSTATE, message, detail and hint.
 
 use crate::backend::expression::ExpressionError;
-use crate::backend::lock::Busy;
 use crate::backend::heap::TableError;
+use crate::backend::lock::Busy;
 use crate::ingest::{IngestError, Refusal};
 use crate::quota::QuotaError;
 use crate::rollup::RollupError;

@@ -1,7 +1,7 @@
 //! Who is asking, and the scope setting of the running transaction.
 
-use super::lock;
 use super::heap::TableError;
+use super::lock;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};

@@ -1,8 +1,8 @@
 //! Why an ingest call fails.
 
 use super::ledger::NotSerializable;
-use crate::backend::lock::Busy;
 use crate::backend::heap::TableError;
+use crate::backend::lock::Busy;
 use crate::quota::QuotaError;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;

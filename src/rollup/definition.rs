@@ -2,8 +2,8 @@
 
 use super::RollupError;
 use crate::backend::expression::{self, Expression};
-use crate::backend::lock::{self, Patience};
 use crate::backend::heap;
+use crate::backend::lock::{self, Patience};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{cache, session};
 use crate::ingest::EVENTS;
