@@ -150,6 +150,52 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
          OR c.name = 'tally.scope'
          OR c.name = 'search_path' AND c.value ~ '(^|[ ,])pg_temp *,')
     UNION ALL
+    -- What tally.enter() refuses of a pool role, and a path on which the role may put objects. Names that Postgres doesn't know are
+    -- applications' own.
+    SELECT 'pool_role_setting', 'role', NULL, b.rolname::text,
+           pg_catalog.format('%s is set for pool role %I, and its clients could have set it for each other', c.setting, b.rolname),
+           pg_catalog.format('ALTER ROLE %I%s RESET %s;', b.rolname,
+             (SELECT ' IN DATABASE ' || pg_catalog.quote_ident(d.datname) FROM pg_catalog.pg_database AS d WHERE d.oid = s.setdatabase),
+             pg_catalog.array_to_string(ARRAY(SELECT pg_catalog.quote_ident(p.part)
+               FROM pg_catalog.string_to_table(c.name, '.') AS p (part)), '.'))
+      FROM pg_catalog.pg_db_role_setting AS s
+      JOIN bound AS b ON b.id = s.setrole
+      JOIN tally.role_binding AS t ON t.role_name = b.id::regrole AND t.needs_token
+      CROSS JOIN LATERAL (SELECT x, pg_catalog.split_part(x, '=', 1), pg_catalog.substr(x, pg_catalog.strpos(x, '=') + 1)
+                            FROM pg_catalog.unnest(s.setconfig) AS x) AS c (setting, name, value)
+      LEFT JOIN pg_catalog.pg_settings AS g ON pg_catalog.lower(g.name) = pg_catalog.lower(c.name)
+     WHERE s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
+       AND CASE
+             -- Reported as role_setting.
+             WHEN c.name IN ('row_security', 'session_replication_role', 'tally.scope') THEN false
+             WHEN c.name = 'search_path' THEN EXISTS (
+               SELECT FROM pg_catalog.string_to_table(c.value, ',') AS p (part)
+               JOIN pg_catalog.pg_namespace AS n ON n.nspname = pg_catalog.btrim(p.part, ' "')
+                WHERE pg_catalog.has_schema_privilege(b.id, n.oid, 'CREATE'))
+             WHEN g.name IS NULL THEN true
+             WHEN g.context <> 'user' OR pg_catalog.lower(g.boot_val) = pg_catalog.lower(c.value) THEN false
+             WHEN g.category ~ '^(Query Tuning|Resource Usage|Statistics / Monitoring)' OR g.name ~ '_timeout$' THEN false
+             ELSE pg_catalog.lower(g.name) NOT IN ('application_name', 'client_connection_check_interval', 'client_encoding',
+               'client_min_messages', 'debug_parallel_query', 'debug_pretty_print', 'default_transaction_isolation',
+               'force_parallel_mode', 'lc_messages', 'lc_monetary', 'lc_numeric', 'lc_time', 'local_preload_libraries',
+               'datestyle', 'intervalstyle', 'timezone', 'bytea_output', 'extra_float_digits', 'xmlbinary', 'xmloption')
+           END
+    UNION ALL
+    SELECT 'plan_printing_library', CASE WHEN l.is_own THEN 'setting' ELSE 'role' END, NULL, l.name,
+           pg_catalog.format('%s loads auto_explain, which prints plans', l.name),
+           pg_catalog.format('take auto_explain out of %s, or let it write nowhere but to the log: see docs/SECURITY.md', l.name)
+      FROM (SELECT s.name, true FROM pg_catalog.pg_settings AS s
+             WHERE s.name IN ('shared_preload_libraries', 'session_preload_libraries', 'local_preload_libraries')
+               AND s.setting ~ '\mauto_explain\M' AND s.source NOT IN ('database', 'user', 'database user')
+            UNION ALL
+            SELECT DISTINCT c.name || ' of ' || pg_catalog.concat_ws(' in database ', r.rolname, d.datname), false
+              FROM pg_catalog.pg_db_role_setting AS s
+              LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+              LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
+              CROSS JOIN LATERAL (SELECT pg_catalog.split_part(x, '=', 1), x FROM pg_catalog.unnest(s.setconfig) AS x) AS c (name, setting)
+             WHERE s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
+               AND c.setting ~ '^(session|local)_preload_libraries=.*\mauto_explain\M') AS l (name, is_own)
+    UNION ALL
     -- What the server's own files say is shown to superusers and members of pg_read_all_settings; others aren't told.
     SELECT DISTINCT 'library_not_preloaded', 'role', NULL::text, b.rolname::text,
            pg_catalog.format('role %I acts for tenants, and neither its sessions nor the server load pg_tally when they begin', b.rolname),

@@ -1,7 +1,7 @@
 -- What tally.lint() looks for. Each rule is one way in which isolation could be undone; src of each is lint_*.sql.
 
 CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, OUT description text)
-  RETURNS SETOF record ROWS 60
+  RETURNS SETOF record ROWS 62
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -88,6 +88,10 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Replication isn''t subject to row security.'),
       ('role_setting', 'ERROR', 'A role or database setting weakens isolation',
        'row_security, session_replication_role, plan and path settings and a preset scope take effect before anybody enters one.'),
+      ('pool_role_setting', 'WARN', 'A pool role has a setting of its own that could change answers',
+       'ALTER ROLE CURRENT_USER SET, run by one client, holds for every later one: tally.enter() refuses such a role, and a path on which its clients could put objects is a trap.'),
+      ('plan_printing_library', 'INFO', 'A library that prints plans is loaded',
+       'Plans tell how many rows of other tenants a filter removed; the library pg_tally, loaded too, keeps the log from the clients that act for tenants.'),
       ('library_not_preloaded', 'WARN', 'Roles act for tenants and the library is not preloaded',
        'Until a session has called one of pg_tally''s functions, EXPLAIN isn''t refused to it: plans tell about other tenants'' rows.'),
       ('view_owner_bypasses_rls', 'ERROR', 'A view reads protected tables with the rights of an owner who bypasses row security',

@@ -47,15 +47,25 @@ impl From<ScopeError> for ErrorReport {
                 )
             }
             ScopeError::Dirty(leftover) => {
-                report(denied, format!("the session carries {leftover} from before the scope")).set_hint(
-                    "what one tenant left could reach the next: have the pool run DISCARD ALL between clients, and call tally.enter() before anything else in the transaction",
+                report(denied, format!("the session carries {leftover} from before the transaction")).set_hint(
+                    "what one tenant left could reach the next: have the pool run DISCARD ALL between clients; set what a client needs when it logs in, or in the transaction itself",
                 )
+            }
+            ScopeError::RoleSetting { role, setting } => {
+                report(denied, format!("role \"{role}\" is a pool role with a setting of its own: {setting}")).set_hint(format!(
+                    "a client could have set it for the next one, and it can change answers: ALTER ROLE {role} RESET {setting} as another role; what all clients need can be set for the database"
+                ))
             }
             ScopeError::BadId(problem) => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, problem)
                 .set_hint("an id is 1 to 200 bytes of text without control characters"),
             ScopeError::Confined(what) => {
                 report(denied, format!("a session that acts for tenants can't use {what}")).set_hint(
                     "it would tell about other tenants' rows, or stay in the session for the next tenant; use a role of your own",
+                )
+            }
+            ScopeError::Lasting(command) => {
+                report(denied, format!("a session that acts for tenants can't run {command}")).set_hint(
+                    "what lasts beyond the session and its tenant is for the owner of the objects or an administrator, who acts for no tenant",
                 )
             }
             ScopeError::Busy(tenant, most) => report(

@@ -24,6 +24,7 @@ pgrx::pg_module_magic!(name, version);
 /// Runs when a backend loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    backend::backtrace::keep_from_clients();
     settings::define();
     scope::confine();
     backend::dropping::guard(settings::allow_drop);

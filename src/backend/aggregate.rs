@@ -1,8 +1,23 @@
 //! Aggregate states: Rust values whose life and size Postgres knows of.
 
 use super::call::Call;
+use super::memory;
+use core::cell::Cell;
 use core::mem;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+/// What all states of a backend may hold, in times of what a hash table may: 512 MB by default, 4.5 million events of a funnel.
+/// Postgres' own aggregates know no such bound; a state can't spill, and a tenant's work_mem must mean something.
+const MOST_HASH_MEMORIES: f64 = 64.0;
+/// A state that held more gives memory back to the operating system when it ends.
+const LARGE: usize = 16 << 20;
+
+thread_local! {
+    /// Bytes that all states hold outside themselves.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
 
 /// A value that grows.
 pub trait Holds {
@@ -11,7 +26,8 @@ pub trait Holds {
 }
 
 /// A state in an aggregate's memory context. What the value allocates by itself is charged to that context, so that a
-/// hash aggregate spills when `work_mem` is used up, and is freed with the context.
+/// hash aggregate spills when `work_mem` is used up, and is freed with the context. Where nothing can spill, as in a single group,
+/// all states together have a bound.
 #[repr(C)]
 pub struct State<T> {
     callback: pg_sys::MemoryContextCallback,
@@ -78,7 +94,33 @@ impl<T: Holds> State<T> {
             (*self.context).mem_allocated =
                 (*self.context).mem_allocated - self.charged as pg_sys::Size + holds as pg_sys::Size;
         }
+        let held = HELD.get() - self.charged + holds;
+        HELD.set(held);
+        let grew = holds > self.charged;
         self.charged = holds;
+        if grew && held > LARGE {
+            bound(held);
+        }
+    }
+}
+
+/// Raises an error where the states hold more than they may.
+fn bound(held: usize) {
+    // SAFETY: reads settings.
+    let most =
+        unsafe { f64::from(pg_sys::work_mem) * 1024.0 * pg_sys::hash_mem_multiplier } * MOST_HASH_MEMORIES;
+    if held as f64 > most {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+            format!("aggregates hold {} MB, more than work_mem lets them", held >> 20),
+            "pg_tally",
+        )
+        .set_detail(format!(
+            "They may hold {} MB: {MOST_HASH_MEMORIES} times work_mem, times hash_mem_multiplier.",
+            most as u64 >> 20
+        ))
+        .set_hint("choose a shorter range, group by the user or the account, or raise work_mem")
+        .report(PgLogLevel::ERROR);
     }
 }
 
@@ -86,7 +128,12 @@ unsafe extern "C-unwind" fn drop_state<T>(state: *mut core::ffi::c_void) {
     // SAFETY: called once, by the memory context that the state lives in, just before its memory goes.
     unsafe {
         let state = state.cast::<State<T>>();
-        (*(*state).context).mem_allocated -= (*state).charged as pg_sys::Size;
+        let charged = (*state).charged;
+        (*(*state).context).mem_allocated -= charged as pg_sys::Size;
+        HELD.set(HELD.get() - charged);
         core::ptr::drop_in_place(&raw mut (*state).value);
+        if charged > LARGE {
+            memory::give_back();
+        }
     }
 }

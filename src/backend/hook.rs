@@ -1,34 +1,31 @@
-//! Hooks: what is asked before Postgres plans, executes or runs a command.
+//! Hooks: what is asked before Postgres plans, executes or runs a command, after it did, before it calls one of its own
+//! functions, and before it tells a client something.
 
+use super::command::{self, Command};
+use super::guarded::{self, Guarded};
 use super::reads::Reads;
+use super::session;
+use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary};
+use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
-use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
-
-/// A command that leaves something in the session, or tells about rows that row security hides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    Explain,
-    HoldCursor,
-    Notify,
-    Prepare,
-    /// Another role, for longer than the transaction.
-    SetRole,
-    /// Another search path, for longer than the transaction.
-    SetPath,
-    Temporary,
-}
 
 /// What to ask; an error is raised in place of the statement.
 #[derive(Clone, Copy)]
 pub struct Hooks {
+    /// In parallel mode, too, where nothing can be set.
     pub before_planning: fn() -> Result<(), ErrorReport>,
     pub before_execution: fn() -> Result<(), ErrorReport>,
     /// Asked of statements that read anything, in parallel workers, too.
     pub before_reading: fn(&Reads) -> Result<(), ErrorReport>,
     pub before_command: fn(Command) -> Result<(), ErrorReport>,
+    /// Also when a statement goes on that began before.
+    pub before_running: fn(),
+    pub after_statement: fn(),
+    pub before_function: fn(Guarded, Oid) -> Result<(), ErrorReport>,
+    /// Whether the client must not see messages below INFO; called at any time, also within an error.
+    pub hushes: fn() -> bool,
 }
 
 /// The hooks, and those that other libraries had set before.
@@ -36,7 +33,11 @@ struct Installed {
     hooks: Hooks,
     planner: pg_sys::planner_hook_type,
     start: pg_sys::ExecutorStart_hook_type,
+    run: pg_sys::ExecutorRun_hook_type,
+    end: pg_sys::ExecutorEnd_hook_type,
     utility: pg_sys::ProcessUtility_hook_type,
+    access: pg_sys::object_access_hook_type,
+    log: pg_sys::emit_log_hook_type,
 }
 
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
@@ -53,30 +54,77 @@ pub fn install(hooks: Hooks) {
             hooks,
             planner: pg_sys::planner_hook,
             start: pg_sys::ExecutorStart_hook,
+            run: pg_sys::ExecutorRun_hook,
+            end: pg_sys::ExecutorEnd_hook,
             utility: pg_sys::ProcessUtility_hook,
+            access: pg_sys::object_access_hook,
+            log: pg_sys::emit_log_hook,
         };
         if INSTALLED.set(before).is_ok() {
             pg_sys::planner_hook = Some(plan);
             pg_sys::ExecutorStart_hook = Some(start);
+            pg_sys::ExecutorRun_hook = Some(run);
+            pg_sys::ExecutorEnd_hook = Some(end);
             pg_sys::ProcessUtility_hook = Some(utility);
+            pg_sys::object_access_hook = Some(access);
+            pg_sys::emit_log_hook = Some(log);
         }
     }
 }
 
-/// Whether this process may look something up and change settings: not in a parallel worker, not outside a transaction.
-fn is_able() -> bool {
-    // SAFETY: reads backend state.
-    unsafe { pg_sys::IsTransactionState() && !pg_sys::IsInParallelMode() && pg_sys::ParallelWorkerNumber < 0 }
+// An error of what a hook calls next must pass as it is: the guards of pgrx rebuild it, without names of constraints and with
+// SQLSTATEs that they don't know as XX000. So these are Postgres' own functions, unguarded, and the hooks are frames that hold nothing,
+// over which Postgres may jump. What we ask ourselves is guarded.
+mod unguarded {
+    use pgrx::pg_sys;
+    use std::ffi::{c_char, c_int};
+
+    #[allow(clippy::too_many_arguments, reason = "the functions' signatures are Postgres'")]
+    unsafe extern "C-unwind" {
+        pub fn standard_planner(
+            query: *mut pg_sys::Query,
+            text: *const c_char,
+            options: c_int,
+            parameters: pg_sys::ParamListInfo,
+        ) -> *mut pg_sys::PlannedStmt;
+        pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+        #[cfg(not(feature = "pg18"))]
+        pub fn standard_ExecutorRun(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+            once: bool,
+        );
+        // PostgreSQL 18 dropped the argument that says whether a plan runs once.
+        #[cfg(feature = "pg18")]
+        pub fn standard_ExecutorRun(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+        );
+        pub fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            read_only: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
 }
 
 /// Asks with a snapshot to look things up in: not every statement comes with one. It isn't the transaction's, so that
-/// the isolation level can still be set.
+/// the isolation level can still be set. Outside a transaction, or in one that has failed, Postgres runs nothing but what
+/// ends it.
 unsafe fn ask(question: impl FnOnce() -> Result<(), ErrorReport>) {
-    if !is_able() {
-        return;
-    }
     // SAFETY: what is pushed is popped; on error Postgres pops it when it aborts the (sub)transaction.
     unsafe {
+        if !pg_sys::IsTransactionState() {
+            return;
+        }
         let had_snapshot = pg_sys::ActiveSnapshotSet();
         if !had_snapshot {
             pg_sys::PushActiveSnapshot(pg_sys::GetCatalogSnapshot(pg_sys::Oid::INVALID));
@@ -91,34 +139,24 @@ unsafe fn ask(question: impl FnOnce() -> Result<(), ErrorReport>) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn plan(
-    query: *mut pg_sys::Query,
-    text: *const c_char,
-    options: c_int,
-    parameters: pg_sys::ParamListInfo,
-) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: the arguments are passed on as they came.
-    unsafe {
-        ask(installed().hooks.before_planning);
-        match installed().planner {
-            Some(next) => pg_guard_ffi_boundary(|| next(query, text, options, parameters)),
-            None => pg_sys::standard_planner(query, text, options, parameters),
-        }
-    }
+unsafe extern "C-unwind" fn ask_before_planning() {
+    // SAFETY: called by a hook.
+    unsafe { ask(installed().hooks.before_planning) }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: the arguments are passed on as they came.
+unsafe extern "C-unwind" fn ask_before_execution() {
+    // SAFETY: called by a hook.
+    unsafe { ask(installed().hooks.before_execution) }
+}
+
+/// After the statement was started, so that whoever may not read the table at all is told just that.
+#[pg_guard]
+unsafe extern "C-unwind" fn ask_before_reading(statement: *mut pg_sys::PlannedStmt) {
+    // SAFETY: the statement that was started.
     unsafe {
-        ask(installed().hooks.before_execution);
-        match installed().start {
-            Some(next) => pg_guard_ffi_boundary(|| next(query, flags)),
-            None => pg_sys::standard_ExecutorStart(query, flags),
-        }
-        // Afterwards, so that whoever may not read the table at all is told just that.
         if pg_sys::IsTransactionState()
-            && let Some(reads) = Reads::of((*query).plannedstmt)
+            && let Some(reads) = Reads::of(statement)
             && let Err(report) = (installed().hooks.before_reading)(&reads)
         {
             report.report(PgLogLevel::ERROR);
@@ -127,6 +165,104 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn ask_before_command(node: *mut pg_sys::Node) {
+    // SAFETY: the node is a utility statement.
+    unsafe {
+        if !command::is_free(node) {
+            ask(|| (installed().hooks.before_command)(command::read(node)));
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ask_before_function(object: Oid) {
+    if let Some(guarded) = guarded::guarded(object) {
+        // SAFETY: reads backend state. The protocol's own function call has no portal, and none of the other hooks.
+        unsafe {
+            if guarded != Guarded::Sets || pg_sys::ActivePortal.is_null() {
+                ask(|| (installed().hooks.before_function)(guarded, object));
+            }
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn tell_before_running() {
+    (installed().hooks.before_running)();
+}
+
+/// Tells that a statement, or a part of one, has run, where settings can be set.
+#[pg_guard]
+unsafe extern "C-unwind" fn tell_after() {
+    if session::can_set() {
+        (installed().hooks.after_statement)();
+    }
+}
+
+unsafe extern "C-unwind" fn plan(
+    query: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: the arguments are passed on as they came.
+    unsafe {
+        ask_before_planning();
+        let next = installed().planner.unwrap_or(unguarded::standard_planner);
+        next(query, text, options, parameters)
+    }
+}
+
+unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
+    // SAFETY: the arguments are passed on as they came.
+    unsafe {
+        ask_before_execution();
+        let next = installed().start.unwrap_or(unguarded::standard_ExecutorStart);
+        next(query, flags);
+        ask_before_reading((*query).plannedstmt);
+    }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe extern "C-unwind" fn run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    once: bool,
+) {
+    // SAFETY: the arguments are passed on as they came.
+    unsafe {
+        tell_before_running();
+        let next = installed().run.unwrap_or(unguarded::standard_ExecutorRun);
+        next(query, direction, count, once);
+        tell_after();
+    }
+}
+
+#[cfg(feature = "pg18")]
+unsafe extern "C-unwind" fn run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+) {
+    // SAFETY: the arguments are passed on as they came.
+    unsafe {
+        tell_before_running();
+        let next = installed().run.unwrap_or(unguarded::standard_ExecutorRun);
+        next(query, direction, count);
+        tell_after();
+    }
+}
+
+unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the argument is passed on as it came.
+    unsafe {
+        let next = installed().end.unwrap_or(unguarded::standard_ExecutorEnd);
+        next(query);
+        tell_after();
+    }
+}
+
 #[allow(clippy::too_many_arguments, reason = "the hook's signature is Postgres'")]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -140,76 +276,55 @@ unsafe extern "C-unwind" fn utility(
 ) {
     // SAFETY: a planned statement has a utility statement here; the arguments are passed on as they came.
     unsafe {
-        if let Some(command) = command((*statement).utilityStmt) {
-            ask(|| (installed().hooks.before_command)(command));
+        ask_before_command((*statement).utilityStmt);
+        let next = installed().utility.unwrap_or(unguarded::standard_ProcessUtility);
+        next(statement, text, read_only, context, parameters, environment, destination, completion);
+        tell_after();
+    }
+}
+
+unsafe extern "C-unwind" fn access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: Oid,
+    object: Oid,
+    part: c_int,
+    argument: *mut c_void,
+) {
+    // SAFETY: the arguments are passed on as they came.
+    unsafe {
+        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
+            && object.to_u32() < pg_sys::FirstNormalObjectId
+        {
+            ask_before_function(object);
         }
-        match installed().utility {
-            Some(next) => pg_guard_ffi_boundary(|| {
-                next(statement, text, read_only, context, parameters, environment, destination, completion)
-            }),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                text,
-                read_only,
-                context,
-                parameters,
-                environment,
-                destination,
-                completion,
-            ),
+        if let Some(next) = installed().access {
+            next(access, class, object, part, argument);
         }
     }
 }
 
-/// Reads the commands that are asked about from their parse tree.
-unsafe fn command(node: *mut pg_sys::Node) -> Option<Command> {
-    let is_temporary = |persistence: c_char| persistence as u8 == pg_sys::RELPERSISTENCE_TEMP;
-    // SAFETY: the tag says which struct the node is.
+/// Runs while a message is being reported: it must not raise an error, nor look anything up.
+unsafe extern "C-unwind" fn log(message: *mut pg_sys::ErrorData) {
+    let Some(installed) = INSTALLED.get() else { return };
+    // SAFETY: Postgres hands the message over to be changed.
     unsafe {
-        match (*node).type_ {
-            pg_sys::NodeTag::T_ExplainStmt => Some(Command::Explain),
-            pg_sys::NodeTag::T_DeclareCursorStmt => {
-                let options = (*node.cast::<pg_sys::DeclareCursorStmt>()).options;
-                (options as u32 & pg_sys::CURSOR_OPT_HOLD != 0).then_some(Command::HoldCursor)
-            }
-            pg_sys::NodeTag::T_PrepareStmt => Some(Command::Prepare),
-            pg_sys::NodeTag::T_ListenStmt | pg_sys::NodeTag::T_NotifyStmt => Some(Command::Notify),
-            pg_sys::NodeTag::T_VariableSetStmt => {
-                let set = &*node.cast::<pg_sys::VariableSetStmt>();
-                let resets = matches!(
-                    set.kind,
-                    pg_sys::VariableSetKind::VAR_RESET
-                        | pg_sys::VariableSetKind::VAR_RESET_ALL
-                        | pg_sys::VariableSetKind::VAR_SET_DEFAULT
-                );
-                if set.is_local || resets || set.name.is_null() {
-                    return None;
-                }
-                match CStr::from_ptr(set.name).to_bytes() {
-                    b"role" | b"session_authorization" => Some(Command::SetRole),
-                    b"search_path" => Some(Command::SetPath),
-                    _ => None,
-                }
-            }
-            pg_sys::NodeTag::T_CreateStmt => {
-                let create = &*node.cast::<pg_sys::CreateStmt>();
-                let stays = create.oncommit != pg_sys::OnCommitAction::ONCOMMIT_DROP;
-                (is_temporary((*create.relation).relpersistence) && stays).then_some(Command::Temporary)
-            }
-            pg_sys::NodeTag::T_CreateTableAsStmt => {
-                let into = &*(*node.cast::<pg_sys::CreateTableAsStmt>()).into;
-                let stays = into.onCommit != pg_sys::OnCommitAction::ONCOMMIT_DROP;
-                (is_temporary((*into.rel).relpersistence) && stays).then_some(Command::Temporary)
-            }
-            pg_sys::NodeTag::T_ViewStmt => {
-                let view = (*node.cast::<pg_sys::ViewStmt>()).view;
-                is_temporary((*view).relpersistence).then_some(Command::Temporary)
-            }
-            pg_sys::NodeTag::T_CreateSeqStmt => {
-                let sequence = (*node.cast::<pg_sys::CreateSeqStmt>()).sequence;
-                is_temporary((*sequence).relpersistence).then_some(Command::Temporary)
-            }
-            _ => None,
+        if (*message).output_to_client
+            && (*message).elevel < pg_sys::INFO as c_int
+            && (installed.hooks.hushes)()
+        {
+            (*message).output_to_client = false;
         }
+        if let Some(next) = installed.log {
+            next(message);
+        }
+    }
+}
+
+/// Name of a function.
+pub fn function_name(function: Oid) -> String {
+    // SAFETY: a syscache look-up; the result is a palloc'd C string, or null.
+    unsafe {
+        let name = pg_sys::get_func_name(function);
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
     }
 }

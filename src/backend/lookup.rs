@@ -149,7 +149,13 @@ impl Lookup {
                 let mut row =
                     Row { values: [Datum::from(0); N], nulls: [false; N], inserted_by: inserter(self.slot) };
                 pg_sys::slot_getallattrs(self.slot);
+                let present = (*(*self.slot).tts_tupleDescriptor).natts;
                 for (position, column) in columns.iter().enumerate() {
+                    // A column that an earlier version's table lacks is null.
+                    if *column > present {
+                        row.nulls[position] = true;
+                        continue;
+                    }
                     let place = *column as usize - 1;
                     let value = *(*self.slot).tts_values.add(place);
                     row.nulls[position] = *(*self.slot).tts_isnull.add(place);

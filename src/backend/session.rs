@@ -11,12 +11,6 @@ use tally_core::scope_key;
 
 /// Name of the setting that holds the scope.
 const SCOPE_SETTING: &CStr = c"tally.scope";
-/// pg_depend, its index by what is depended on, two of its columns, and `oideq`: fixed numbers of the catalogue.
-const PG_DEPEND: u32 = 2608;
-const PG_DEPEND_REFERENCE_INDEX: u32 = 2674;
-const PG_DEPEND_REFCLASSID: i16 = 4;
-const PG_DEPEND_REFOBJID: i16 = 5;
-const OID_EQ: u32 = 184;
 
 /// The role that logged in, whatever SET ROLE or an elevated function has made of it since.
 pub fn session_role() -> Oid {
@@ -95,112 +89,30 @@ pub fn in_subtransaction() -> bool {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
 }
 
-/// What an earlier client of this session may have left for the next one to fall into; `None` in a fresh session.
-pub fn leftover() -> Option<&'static str> {
-    // SAFETY: reads backend state and catalogues.
-    unsafe {
-        let (mut schema, mut toast) = (Oid::INVALID, Oid::INVALID);
-        pg_sys::GetTempNamespaceState(&raw mut schema, &raw mut toast);
-        if schema != Oid::INVALID && schema_has_objects(schema) {
-            return Some("temporary objects");
-        }
-        // The portal that runs this statement is active, not ready.
-        if !pg_sys::ThereAreNoReadyPortals() {
-            return Some("an open cursor");
-        }
-    }
-    if is_changed(c"search_path") {
-        return Some("a changed search_path");
-    }
-    if is_changed(c"row_security") {
-        return Some("a changed row_security");
-    }
-    if is_changed(c"tally.ingest_options") {
-        return Some("changed tally.ingest_options");
-    }
-    if is_changed(c"tally.incomplete") {
-        return Some("a changed tally.incomplete");
-    }
-    is_changed(c"role").then_some("a changed role")
-}
-
-/// Whether anything depends on a schema, as everything does that lies in it.
-unsafe fn schema_has_objects(schema: Oid) -> bool {
-    let mut keys = [pg_sys::ScanKeyData::default(); 2];
-    let wanted = [(PG_DEPEND_REFCLASSID, pg_sys::NamespaceRelationId), (PG_DEPEND_REFOBJID, schema)];
-    // SAFETY: an index scan of a catalogue with two keys of type oid, closed again.
-    unsafe {
-        for (key, (column, value)) in keys.iter_mut().zip(wanted) {
-            pg_sys::ScanKeyInit(
-                key,
-                column,
-                pg_sys::BTEqualStrategyNumber as u16,
-                Oid::from(OID_EQ),
-                value.into(),
-            );
-        }
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let table = pg_sys::table_open(Oid::from(PG_DEPEND), lock);
-        let index = Oid::from(PG_DEPEND_REFERENCE_INDEX);
-        let scan =
-            pg_sys::systable_beginscan(table, index, true, core::ptr::null_mut(), 2, keys.as_mut_ptr());
-        let found = !pg_sys::systable_getnext(scan).is_null();
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(table, lock);
-        found
-    }
-}
-
-/// Whether a text setting differs from what it was when the session began.
-fn is_changed(setting: &CStr) -> bool {
-    // SAFETY: the setting exists; both results are C strings of the settings' own, or null.
-    unsafe {
-        let now = pg_sys::GetConfigOption(setting.as_ptr(), true, false);
-        let first = pg_sys::GetConfigOptionResetString(setting.as_ptr());
-        now.is_null() != first.is_null() || (!now.is_null() && CStr::from_ptr(now) != CStr::from_ptr(first))
-    }
-}
-
-/// A setting that a tenant can be limited in.
-#[derive(Clone, Copy, Debug)]
-pub enum Limit {
-    /// Milliseconds.
-    StatementTimeout,
-    /// Kilobytes.
-    WorkMem,
-    ParallelWorkers,
-}
-
-unsafe extern "C-unwind" {
-    /// Postgres' own, which pgrx doesn't bind: has a timeout strike after so many milliseconds.
-    fn enable_timeout_after(timeout: core::ffi::c_int, milliseconds: core::ffi::c_int);
-}
-
-/// Number of STATEMENT_TIMEOUT among Postgres' timeouts, the same from 9.3 to 18.
-const STATEMENT_TIMEOUT: core::ffi::c_int = 3;
-
-/// Lowers a setting to `most` until the transaction ends, for the running statement, too; where it is lower already it
-/// stays.
-pub fn limit(setting: Limit, most: i32) {
+/// Whether this process may change settings: not in parallel mode, not outside a transaction.
+pub fn can_set() -> bool {
     // SAFETY: reads backend state.
-    let (name, now) = unsafe {
-        match setting {
-            Limit::StatementTimeout => (c"statement_timeout", pg_sys::StatementTimeout),
-            Limit::WorkMem => (c"work_mem", pg_sys::work_mem),
-            Limit::ParallelWorkers => {
-                (c"max_parallel_workers_per_gather", pg_sys::max_parallel_workers_per_gather)
-            }
-        }
-    };
-    let is_unlimited = matches!(setting, Limit::StatementTimeout) && now == 0;
-    if now > most || is_unlimited {
-        let value = CString::new(most.to_string()).expect("digits contain no NUL");
-        write_setting(name, &value, pg_sys::GucAction::GUC_ACTION_LOCAL);
-        if matches!(setting, Limit::StatementTimeout) {
-            // SAFETY: the timeout is registered in every backend that runs statements, and disabled when one ends.
-            unsafe { enable_timeout_after(STATEMENT_TIMEOUT, most) }
-        }
+    unsafe { pg_sys::IsTransactionState() && !pg_sys::IsInParallelMode() && pg_sys::ParallelWorkerNumber < 0 }
+}
+
+/// Whether this process works for another's statement.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// Whether a function runs with rights that the session's role can't take by itself, those of a function's owner.
+pub fn is_elevated() -> bool {
+    // SAFETY: reads backend state and looks memberships up.
+    unsafe {
+        let acts = pg_sys::GetUserId();
+        acts != session_role() && !pg_sys::is_member_of_role(session_role(), acts)
     }
+}
+
+/// Sets a setting until the transaction ends, or the function that sets it too.
+pub fn set_local(name: &CStr, value: &CStr) {
+    write_setting(name, value, pg_sys::GucAction::GUC_ACTION_LOCAL);
 }
 
 /// Takes a numbered slot until the (sub)transaction ends; says whether it was free, or ours already.
@@ -271,10 +183,20 @@ pub fn is_installed() -> bool {
     }
 }
 
-/// Whether plans are printed to the log, and so to a client that asks for it.
-pub fn prints_plans() -> bool {
+/// A setting that prints what a statement does, to the log and so to a client that asks for it; or that asks for the log.
+pub fn telling_setting() -> Option<&'static str> {
     // SAFETY: reads backend state.
-    unsafe { pg_sys::Debug_print_plan }
+    unsafe {
+        if pg_sys::Debug_print_plan {
+            Some("debug_print_plan")
+        } else if pg_sys::Debug_print_parse {
+            Some("debug_print_parse")
+        } else if pg_sys::Debug_print_rewritten {
+            Some("debug_print_rewritten")
+        } else {
+            (pg_sys::client_min_messages <= pg_sys::LOG as i32).then_some("client_min_messages below notice")
+        }
+    }
 }
 
 /// OID of one of our relations, by name; `None` where there is none.

@@ -1,4 +1,8 @@
-//! What sessions that act for tenants are kept from: seeing plans, and leaving something in a pooled session.
+//! What sessions that act for tenants are kept from: seeing plans, leaving something in a pooled session, and what lasts.
+//!
+//! Lists say what is allowed. A session that acts for tenants, or might, runs ordinary statements and changes objects of its own;
+//! a pool session changes no object but temporary ones that end with the transaction; neither touches roles, databases or the
+//! server, or leaves a prepared transaction. What a command is that isn't listed, is refused.
 //!
 //! A plan tells about rows that row security hides: how many a filter removed, and estimates from every tenant's
 //! statistics. The hooks work from when the library is loaded, which is at the first call of one of our functions or,
@@ -6,11 +10,14 @@
 
 use super::binding::{Binding, binding};
 use super::{ScopeError, limit, policy};
-use crate::backend::hook::{self, Command, Hooks};
+use crate::backend::command::{Command, Kind};
+use crate::backend::guarded::Guarded;
+use crate::backend::hook::{self, Hooks};
 use crate::backend::{own_transaction, session};
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the role that logged in is, as far as the hooks care.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +40,8 @@ struct Known {
 }
 
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+/// Until somebody has asked, it is.
+static IS_CONFINED: AtomicBool = AtomicBool::new(true);
 
 /// The class of the role that logged in, looked up once a transaction.
 pub fn class() -> Class {
@@ -44,6 +53,7 @@ pub fn class() -> Class {
         return known.class.clone();
     }
     let class = classify();
+    IS_CONFINED.store(class != Class::Free, Ordering::Relaxed);
     *KNOWN.lock().expect("one thread") = Some(Known { transaction, role, class: class.clone() });
     class
 }
@@ -72,41 +82,70 @@ fn classify() -> Class {
     }
 }
 
-/// Refuses a command of a confined session.
+/// What a class may not run.
 fn before_command(command: Command) -> Result<(), ErrorReport> {
-    let in_pool_only = |what: &'static str| match class() {
-        Class::Pool => Err(ScopeError::Confined(what)),
-        _ => Ok(()),
+    if command.kind == Kind::Plain {
+        return Ok(());
+    }
+    let class = class();
+    if class == Class::Free {
+        return Ok(());
+    }
+    let in_pool = class == Class::Pool;
+    match command.kind {
+        Kind::Plain | Kind::Work => {}
+        Kind::Explain => return Err(ScopeError::Confined("EXPLAIN".to_owned()).into()),
+        Kind::Leaves(what) if in_pool => return Err(ScopeError::Confined(what.to_owned()).into()),
+        Kind::Leaves(_) => {}
+        // What a function does with its owner's rights is the owner's deed.
+        Kind::Object if in_pool && !session::is_elevated() => {
+            return Err(ScopeError::Lasting(command.name).into());
+        }
+        Kind::Administration if !session::is_elevated() => {
+            return Err(ScopeError::Lasting(command.name).into());
+        }
+        Kind::Object | Kind::Administration => {}
+    }
+    before_execution()
+}
+
+/// Before a statement is planned, or goes on in another function: what it would print, and what it may take.
+fn before_execution() -> Result<(), ErrorReport> {
+    if let Some(setting) = session::telling_setting()
+        && class() != Class::Free
+    {
+        return Err(ScopeError::Confined(setting.to_owned()).into());
+    }
+    if session::can_set() { limit::enforce() } else { Ok(()) }
+}
+
+fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
+    let class = class();
+    let refused = match guarded {
+        Guarded::Tells | Guarded::Sets => class != Class::Free,
+        Guarded::Stays => class == Class::Pool,
     };
-    match command {
-        Command::Explain => match class() {
-            Class::Free => Ok(()),
-            _ => Err(ScopeError::Confined("EXPLAIN")),
-        },
-        Command::HoldCursor => in_pool_only("a cursor WITH HOLD"),
-        Command::Notify => in_pool_only("LISTEN or NOTIFY"),
-        Command::Prepare => in_pool_only("PREPARE"),
-        Command::Temporary => in_pool_only("a temporary object that outlives the transaction"),
-        Command::SetRole => in_pool_only("another role"),
-        Command::SetPath => in_pool_only("a search_path for the session"),
-    }?;
+    if refused && !session::is_elevated() {
+        return Err(ScopeError::Confined(format!("{}()", hook::function_name(function))).into());
+    }
     Ok(())
 }
 
-fn before_planning() -> Result<(), ErrorReport> {
-    // Printed plans go to whoever sets client_min_messages.
-    if session::prints_plans() && class() != Class::Free {
-        return Err(ScopeError::Confined("debug_print_plan").into());
-    }
-    limit::enforce()
+/// Whether the client of the session must see no messages of the log. A parallel worker's go to its leader, which knows better.
+fn hushes() -> bool {
+    IS_CONFINED.load(Ordering::Relaxed) && !session::is_parallel_worker()
 }
 
 /// Installs the hooks.
 pub fn install() {
     hook::install(Hooks {
-        before_planning,
-        before_execution: limit::enforce,
+        before_planning: before_execution,
+        before_execution,
         before_reading: policy::require_scope,
         before_command,
+        before_running: limit::bound_statement,
+        after_statement: limit::keep_idle_limit,
+        before_function,
+        hushes,
     });
 }

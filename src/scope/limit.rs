@@ -4,19 +4,30 @@ use super::confine::{Class, class};
 use super::{Scope, ScopeError, entered};
 use crate::backend::arena::Arena;
 use crate::backend::known::Known;
+use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::session::{self, Limit};
+use crate::backend::session;
 use pgrx::FromDatum;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::sync::Mutex;
 
+/// What the columns that limit settings limit.
+const LIMITS: [Limit; 4] =
+    [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers, Limit::IdleInTransaction];
+
 /// A row of tally.tenant_limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
-    settings: [Option<i32>; 3],
+    settings: [Option<i32>; LIMITS.len()],
     transactions: Option<i32>,
     slot_key: i32,
+}
+
+impl Limits {
+    fn of(&self, limit: Limit) -> Option<i32> {
+        LIMITS.iter().zip(self.settings).find_map(|(listed, most)| most.filter(|_| *listed == limit))
+    }
 }
 
 /// The limits of the running transaction.
@@ -45,11 +56,13 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
         in_force = Some(InForce { transaction, tenant: tenant.to_owned(), limits, slot: None });
     }
     let mut known = in_force.expect("made above");
-    let settings = [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers];
-    for (setting, most) in settings.into_iter().zip(known.limits.settings) {
+    for (limit, most) in LIMITS.into_iter().zip(known.limits.settings) {
         if let Some(most) = most {
-            session::limit(setting, most);
+            limit::lower(limit, most);
         }
+    }
+    if let Some(most) = known.limits.of(Limit::StatementTimeout) {
+        limit::bound_statement(most);
     }
     if let Some(most) = known.limits.transactions {
         // A savepoint that is undone gives back what was taken in it.
@@ -72,14 +85,39 @@ pub fn enforce() -> Result<(), ErrorReport> {
     }
 }
 
+/// The limit that holds for the running transaction of a confined session, as far as it is known.
+fn in_force(limit: Limit) -> Option<i32> {
+    let known = IN_FORCE.lock().expect("one thread");
+    let most = known.as_ref()?.limits.of(limit)?;
+    let is_current = known.as_ref()?.transaction == session::transaction_number();
+    drop(known);
+    (is_current && class() != Class::Free).then_some(most)
+}
+
+/// Sees to the end of a statement that goes on, as one that fetches from a cursor.
+pub fn bound_statement() {
+    if session::can_set()
+        && let Some(most) = in_force(Limit::StatementTimeout)
+    {
+        limit::bound_statement(most);
+    }
+}
+
+/// Sees to it that no statement leaves the transaction to idle longer than it may.
+pub fn keep_idle_limit() {
+    if let Some(most) = in_force(Limit::IdleInTransaction) {
+        limit::lower(Limit::IdleInTransaction, most);
+    }
+}
+
 fn look_up(table: Oid, tenant: &str) -> Limits {
     let mut arena = Arena::default();
     let mut limits = Lookup::open(table, &[Key::Text], View::Now);
-    let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5]).map(|row| {
-        // SAFETY: columns 1 to 5 of tenant_limit are int4.
+    let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5, 7]).map(|row| {
+        // SAFETY: columns 1 to 5 and 7 of tenant_limit are int4.
         let number = |column: usize| unsafe { i32::from_datum(row.values[column], row.nulls[column]) };
         Limits {
-            settings: [number(0), number(1), number(2)],
+            settings: [number(0), number(1), number(2), number(5)],
             transactions: number(3),
             slot_key: number(4).unwrap_or_default(),
         }

@@ -9,6 +9,7 @@ mod limit;
 mod policy;
 mod token;
 
+use crate::backend::leftover::{self, Leftover};
 use crate::backend::session;
 use crate::settings;
 use binding::{Binding, binding};
@@ -38,11 +39,15 @@ pub enum ScopeError {
     /// `enter` was called inside a savepoint or an exception block.
     Subtransaction,
     /// An earlier client of the session left something in it.
-    Dirty(&'static str),
+    Dirty(String),
+    /// A setting of the pool role's own would change what its clients are answered.
+    RoleSetting { role: String, setting: String },
     /// A tenant or account is not an id.
     BadId(String),
     /// A confined session used this.
-    Confined(&'static str),
+    Confined(String),
+    /// A confined session ran a command that lasts.
+    Lasting(&'static str),
     /// The tenant has as many transactions as it may.
     Busy(String, i32),
     /// The role enters a scope by token alone.
@@ -166,10 +171,14 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
         binding => binding,
     };
     let superuser = session::session_is_superuser();
-    if let (Scope::Tenant { .. }, None, false, Some(leftover)) =
-        (&wanted, &already, superuser, session::leftover())
-    {
-        return Err(ScopeError::Dirty(leftover));
+    if matches!(wanted, Scope::Tenant { .. }) && already.is_none() && !superuser {
+        match leftover::leftover(matches!(binding, Binding::Pool)) {
+            None => {}
+            Some(Leftover::Session(what)) => return Err(ScopeError::Dirty(what)),
+            Some(Leftover::Role(setting)) => {
+                return Err(ScopeError::RoleSetting { role: session::session_role_name(), setting });
+            }
+        }
     }
     let allowed = match (binding, &wanted) {
         (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {

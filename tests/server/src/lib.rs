@@ -6,6 +6,7 @@
 mod bouncer;
 mod catalogue;
 mod cluster;
+mod confined;
 mod git_events;
 mod ingest;
 mod metric_oracle;
@@ -19,6 +20,7 @@ mod token;
 pub use bouncer::Bouncer;
 pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, bin_and_sockets, connect_superuser, number};
+pub use confined::{Confined, code};
 pub use git_events::{GitEvent, git_events};
 pub use ingest::{Summary, ingest, json_array};
 pub use metric_oracle::{Reader, expected, oracle_is_there, readers, same, take_marks};

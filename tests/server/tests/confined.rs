@@ -1,57 +1,10 @@
-//! What sessions that act for tenants may not do, and limits that SQL can't lift.
+//! What sessions that act for tenants may not do: tell about other tenants' rows, and leave something for the next client.
 
-use postgres::error::SqlState;
-use postgres::{Client, GenericClient};
-use tally_server_tests::{Database, TokenSigner};
-
-fn code(outcome: Result<impl Sized, postgres::Error>) -> String {
-    match outcome {
-        Ok(_) => "no error".to_owned(),
-        Err(error) => error.code().map(SqlState::code).unwrap_or_default().to_owned(),
-    }
-}
-
-fn setting(client: &mut impl GenericClient, name: &str) -> String {
-    client.query_one("SELECT current_setting($1)", &[&name]).unwrap().get(0)
-}
-
-/// A database that loads the library when a session begins, with roles: bound to `a`, pool, trusted, a reader that is
-/// nothing, an analyst, and one that has nothing to do with pg_tally.
-struct Confined {
-    database: Database,
-    signer: TokenSigner,
-    roles: [String; 6],
-}
-
-fn confined(topic: &str) -> Confined {
-    let mut database = Database::new(topic);
-    let roles = [
-        database.role("bound", &["tally_reader"]),
-        database.role("pool", &["tally_reader"]),
-        database.role("trusted", &["tally_reader"]),
-        database.role("nobody", &["tally_reader"]),
-        database.role("analyst", &["tally_analyst"]),
-        database.role("stranger", &[]),
-    ];
-    let mut admin = database.superuser();
-    admin
-        .batch_execute(&format!(
-            "ALTER DATABASE {} SET session_preload_libraries = pg_tally;
-             SELECT tally.bind_role('{}', 'a'), tally.pool_role('{}'), tally.trust_role('{}')",
-            database.name(),
-            roles[0],
-            roles[1],
-            roles[2]
-        ))
-        .unwrap();
-    let signer = TokenSigner::new("k", 1);
-    signer.register(&mut admin).unwrap();
-    Confined { database, signer, roles }
-}
+use tally_server_tests::{Confined, Database, Session, code, number};
 
 #[test]
 fn commands_that_tell_or_stay_are_refused_to_those_who_act_for_tenants() {
-    let confined = confined("confined");
+    let confined = Confined::new("confined");
     let everyone = |codes: [bool; 6]| codes;
     let pool_alone = everyone([true, false, true, true, true, true]);
     for (statement, allowed) in [
@@ -103,121 +56,410 @@ fn commands_that_tell_or_stay_are_refused_to_those_who_act_for_tenants() {
     superuser.batch_execute("EXPLAIN SELECT 1; CREATE EXTENSION pg_tally; DROP EXTENSION pg_tally").unwrap();
 }
 
-#[test]
-fn limits_hold_whatever_sql_sets() {
-    let confined = confined("limits");
-    let [bound, pool, trusted, ..] = &confined.roles;
-    let mut admin = confined.database.superuser();
-    admin.batch_execute("SELECT tally.limit_tenant('a', 400, 1024, 0)").unwrap();
-    let names = ["statement_timeout", "work_mem", "max_parallel_workers_per_gather"];
-    let limited = ["400ms", "1MB", "0"];
-    let lift = "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '1GB'; SET LOCAL max_parallel_workers_per_gather = 8";
-    for role in [bound, pool] {
-        let mut client = confined.database.connect(role);
-        for lift in [
-            "SELECT 1",
-            lift,
-            &lift.replace("LOCAL", "SESSION"),
-            "SELECT set_config('statement_timeout', '0', true)",
-        ] {
-            client.batch_execute("BEGIN").unwrap();
-            if role == pool {
-                confined.signer.enter(&mut client, "a").unwrap();
-            }
-            client.batch_execute(lift).unwrap();
-            assert_eq!(names.map(|name| setting(&mut client, name)), limited, "{role}: {lift}");
-            client.batch_execute(lift).unwrap();
-            assert_eq!(code(client.batch_execute("SELECT pg_sleep(20)")), "57014", "{role}: {lift}");
-            client.batch_execute("ROLLBACK").unwrap();
+/// Commands that outlast the session, or reach outside the tenant's own objects: refused to all that act for tenants.
+const ADMINISTRATION: &[&str] = &[
+    "ALTER ROLE CURRENT_USER SET tally.ingest_options = '{\"on_conflict\":\"ignore\"}'",
+    "ALTER ROLE CURRENT_USER SET search_path = evil, public",
+    "ALTER USER CURRENT_USER SET row_security = off",
+    "ALTER ROLE CURRENT_USER IN DATABASE $database SET default_transaction_read_only = on",
+    "ALTER ROLE SESSION_USER RESET ALL",
+    "ALTER ROLE CURRENT_USER PASSWORD 'x'",
+    "ALTER USER CURRENT_USER VALID UNTIL '2020-01-01'",
+    "ALTER ROLE $role RENAME TO somebody",
+    "ALTER DATABASE $database OWNER TO CURRENT_USER",
+    "ALTER DATABASE $database SET search_path = evil",
+    "COMMENT ON DATABASE $database IS 'x'",
+    "GRANT CREATE ON DATABASE $database TO PUBLIC",
+    "ALTER DATABASE $database RESET ALL",
+    "ALTER DATABASE $database CONNECTION LIMIT 1",
+    "ALTER DATABASE $database RENAME TO other",
+    "DROP DATABASE $database",
+    "CREATE ROLE somebody",
+    "DROP ROLE IF EXISTS somebody",
+    "GRANT tally_reader TO CURRENT_USER",
+    "REVOKE tally_reader FROM CURRENT_USER",
+    "DROP OWNED BY CURRENT_USER",
+    "REASSIGN OWNED BY CURRENT_USER TO CURRENT_USER",
+    "LOAD 'plpgsql'",
+    "PREPARE TRANSACTION 'held'",
+    "CREATE EXTENSION citext",
+    "DROP EXTENSION pg_tally",
+    "CHECKPOINT",
+    "ALTER SYSTEM SET work_mem = '1GB'",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "COPY (SELECT 1) TO '/dev/null'",
+    "CREATE PUBLICATION p",
+    "CREATE FOREIGN DATA WRAPPER w",
+    "CREATE SERVER s FOREIGN DATA WRAPPER w",
+    "CREATE USER MAPPING FOR CURRENT_USER SERVER s",
+    "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
+    "CREATE TABLESPACE t LOCATION '/nowhere'",
+    "SECURITY LABEL ON SCHEMA public IS 'x'",
+    "CREATE LANGUAGE plother HANDLER f",
+];
+
+/// Commands that make or change objects: refused to a pool, whose clients share them, and a matter of privileges for others.
+const OBJECTS: &[&str] = &[
+    "CREATE TABLE public.t (x int)",
+    "CREATE TABLE pg_temp.t (x int)",
+    "CREATE UNLOGGED TABLE public.t AS SELECT 1",
+    "SELECT 1 AS x INTO public.t",
+    "CREATE VIEW public.t AS SELECT 1",
+    "CREATE MATERIALIZED VIEW public.t AS SELECT 1",
+    "CREATE SEQUENCE public.t",
+    "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE PROCEDURE public.f() LANGUAGE plpgsql AS 'BEGIN END'",
+    "CREATE TYPE pg_temp.t AS (x int)",
+    "CREATE TYPE public.t AS ENUM ('x')",
+    "CREATE TYPE public.t AS RANGE (subtype = int4)",
+    "CREATE DOMAIN public.d AS int",
+    "CREATE AGGREGATE public.a (int) (sfunc = int4pl, stype = int)",
+    "CREATE OPERATOR public.@@@ (leftarg = int, rightarg = int, function = int4pl)",
+    "CREATE SCHEMA mine",
+    "ALTER TABLE public.shared ADD COLUMN y int",
+    "ALTER TABLE public.shared RENAME TO other",
+    "CREATE INDEX ON public.shared (x)",
+    "TRUNCATE public.shared",
+    "DROP TABLE public.shared",
+    "DROP TABLE IF EXISTS public.nothing",
+    "COMMENT ON TABLE public.shared IS 'x'",
+    "GRANT SELECT ON public.shared TO PUBLIC",
+    "CREATE TRIGGER t BEFORE INSERT ON public.shared EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE RULE r AS ON INSERT TO public.shared DO ALSO NOTIFY r",
+    "CREATE POLICY p ON public.shared",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+    "REINDEX TABLE public.shared",
+    "CREATE STATISTICS public.s ON x, z FROM public.shared",
+];
+
+/// What every session may run.
+const ORDINARY: &[&str] = &[
+    "SAVEPOINT s; RELEASE s; SAVEPOINT s; ROLLBACK TO s",
+    "SET LOCAL statement_timeout = 1000; SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path = public",
+    "SET application_name = 'x'; RESET application_name; RESET ALL",
+    "SHOW ALL",
+    "DECLARE c CURSOR FOR SELECT 1; FETCH c; MOVE c; CLOSE c; CLOSE ALL",
+    "DEALLOCATE ALL",
+    "SET CONSTRAINTS ALL DEFERRED",
+    "SELECT 1; SELECT 2",
+    "DO $$ BEGIN PERFORM 1; END $$",
+    "CREATE TEMP TABLE t (x int) ON COMMIT DROP; CREATE INDEX ON t (x); ALTER TABLE t ADD COLUMN y int; ANALYZE t; TRUNCATE t; DROP TABLE t",
+    "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS x; ALTER TABLE t RENAME x TO y; DROP TABLE IF EXISTS pg_temp.t",
+    "LOCK TABLE public.shared IN ACCESS SHARE MODE",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+    "UNLISTEN *",
+    "SELECT pg_advisory_xact_lock(1), set_config('x.y', 'z', true), pg_stat_get_live_tuples('public.shared'::regclass)",
+];
+
+/// Whether a statement is refused by what confines a session, and not by a lack of privileges or of what it names.
+fn is_refused(client: &mut postgres::Client, statement: &str) -> bool {
+    match client.batch_execute(statement) {
+        Ok(()) => false,
+        Err(error) => {
+            let error = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error}"));
+            let refused = error.message().starts_with("a session that acts for tenants can't");
+            assert!(!refused || (error.code().code() == "42501" && error.hint().is_some()), "{error:?}");
+            refused
         }
     }
-    // A bound login has them in its first statement, and doesn't leave them behind when it is bound elsewhere.
-    let mut client = confined.database.connect(bound);
-    assert_eq!(code(client.batch_execute("SELECT pg_sleep(20)")), "57014");
-    admin.batch_execute(&format!("SELECT tally.bind_role('{bound}', 'b')")).unwrap();
-    client.batch_execute("SELECT pg_sleep(0.5)").unwrap();
-    assert_eq!(setting(&mut client, "work_mem"), "4MB");
-    // Parallel workers run with what their leader was given.
-    admin
-        .batch_execute(&format!(
-            "SELECT tally.bind_role('{bound}', 'a'), tally.limit_tenant('a', 60000, 1024, 2)"
-        ))
-        .unwrap();
-    client
-        .batch_execute("SET force_parallel_mode = on; SET work_mem = '1GB'; SELECT count(*) FROM tally.events; SELECT tally.enter('a', 'x')")
-        .unwrap();
-    assert_eq!(setting(&mut client, "work_mem"), "1MB");
-    // Trusted roles are lowered on entering, and may raise again: they act for every tenant anyway.
-    let mut client = confined.database.connect(trusted);
-    client.batch_execute("BEGIN; SELECT tally.enter('a')").unwrap();
-    assert_eq!(setting(&mut client, "work_mem"), "1MB");
-    client.batch_execute("SET LOCAL work_mem = '5MB'").unwrap();
-    assert_eq!(setting(&mut client, "work_mem"), "5MB");
 }
 
 #[test]
-fn a_tenant_has_no_more_transactions_than_it_may() {
-    let confined = confined("slots");
-    let [bound, pool, trusted, ..] = &confined.roles;
+fn what_lasts_is_refused_to_those_who_act_for_tenants() {
+    let confined = Confined::new("lasting");
+    let name = confined.database.name().to_owned();
+    let [bound, pool, ..] = &confined.roles;
     let mut admin = confined.database.superuser();
-    admin.batch_execute("SELECT tally.limit_tenant('a', max_transactions => 2)").unwrap();
-    let begin = |role: &str, tenant: &str, options: &str| -> Result<Client, postgres::Error> {
-        let mut client = confined.database.connect(role);
-        client.batch_execute(&format!("BEGIN {options}"))?;
-        match role {
-            _ if role == bound => client.batch_execute("SELECT 1")?,
-            _ if role == pool => confined.signer.enter(&mut client, tenant)?,
-            _ => client.execute("SELECT tally.enter($1)", &[&tenant]).map(drop)?,
-        }
-        Ok(client)
-    };
-    for roles in [[bound, pool, trusted], [trusted, bound, pool], [pool, trusted, bound]] {
-        let mut first = begin(roles[0], "a", "READ ONLY").unwrap();
-        let mut second = begin(roles[1], "a", "").unwrap();
-        let refused = begin(roles[2], "a", "").err().unwrap();
-        assert_eq!(refused.code().map(SqlState::code), Some("53400"), "{roles:?}");
-        assert!(refused.as_db_error().unwrap().hint().is_some());
-        // Others are not counted; what is undone in a savepoint gives no room; more statements take no more of it.
-        begin(trusted, "b", "").unwrap();
-        for client in [&mut first, &mut second] {
-            client.batch_execute("SAVEPOINT s; SELECT 1; ROLLBACK TO s; SELECT 2").unwrap();
-        }
-        assert!(begin(roles[2], "a", "").is_err());
-        first.batch_execute("ROLLBACK").unwrap();
-        let mut third = begin(roles[2], "a", "").unwrap();
-        assert!(begin(roles[0], "a", "").is_err());
-        // The end of a connection is the end of its transaction.
-        drop(second);
-        let mut free = false;
-        for _ in 0..100 {
-            free = begin(roles[0], "a", "").is_ok();
-            if free {
-                break;
+    admin
+        .batch_execute(&format!(
+            "CREATE TABLE public.shared (x int, z int); GRANT SELECT ON public.shared TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC;
+             CREATE FUNCTION public.deed() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
+               $$ BEGIN CREATE TABLE public.made (); DROP TABLE public.made; ALTER ROLE {bound} CONNECTION LIMIT 50; END $$;
+             CREATE FUNCTION public.through(q text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; END $$;
+             CREATE ROLE other_{name}; GRANT other_{name} TO {bound}, {pool}"
+        ))
+        .unwrap();
+    let (everybody, pool_alone) =
+        ([true, true, false, true, false, false], [false, true, false, false, false, false]);
+    for (statements, expected) in [(ADMINISTRATION, everybody), (OBJECTS, pool_alone), (ORDINARY, [false; 6])]
+    {
+        for statement in statements {
+            for (role, expected) in confined.roles.iter().zip(expected) {
+                let statement = statement.replace("$database", &name).replace("$role", role);
+                let mut client = confined.database.connect(role);
+                client.batch_execute("BEGIN").unwrap();
+                if expected || statements != ADMINISTRATION {
+                    assert_eq!(is_refused(&mut client, &statement), expected, "{role}: {statement}");
+                }
+                if expected {
+                    // However it is wrapped.
+                    let quoted = statement.replace('\'', "''");
+                    let in_block = format!("DO $b$ BEGIN EXECUTE '{quoted}'; END $b$");
+                    let in_function = format!("SELECT public.through('{quoted}')");
+                    let as_other = format!("SET LOCAL ROLE other_{name}; {statement}");
+                    let mut wrapped = vec![in_block, in_function];
+                    if role == bound || role == pool {
+                        wrapped.push(as_other);
+                    }
+                    for wrapped in wrapped.iter().filter(|_| !statement.starts_with("PREPARE")) {
+                        client.batch_execute("ROLLBACK; BEGIN").unwrap();
+                        assert!(is_refused(&mut client, wrapped), "{role}: {wrapped}");
+                    }
+                }
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        assert!(free);
-        third.batch_execute("COMMIT").unwrap();
     }
-    // In a savepoint from its first statement on.
+    // ORDINARY does work, and what a function does with its owner's rights is the owner's deed.
+    for role in &confined.roles {
+        for statement in ORDINARY.iter().chain(&["SELECT public.deed()"]) {
+            let mut client = confined.database.connect(role);
+            client.batch_execute("BEGIN").unwrap();
+            client.batch_execute(statement).unwrap_or_else(|error| panic!("{role}: {statement}: {error:?}"));
+        }
+        confined.database.connect(role).batch_execute("DISCARD ALL").unwrap();
+    }
+    // Not so of a function of the tenant's own, or of a role that it can be.
     let mut client = confined.database.connect(bound);
-    client.batch_execute("BEGIN; SAVEPOINT s; SELECT 1; ROLLBACK TO s; SELECT 1").unwrap();
-    let mut second = begin(trusted, "a", "").unwrap();
-    assert!(begin(trusted, "a", "").is_err());
-    client.batch_execute("ROLLBACK TO s; SELECT 1; COMMIT").unwrap();
-    second.batch_execute("COMMIT").unwrap();
-    // What counts them is public in pg_locks, and doesn't tell whom it counts.
-    let _held = begin(trusted, "a", "").unwrap();
-    let keys = "SELECT objid::int8, objsubid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 3
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let before: i64 = admin.query_one(keys, &[]).unwrap().get(0);
-    admin.batch_execute("SELECT tally.limit_tenant('a', max_transactions => 1)").unwrap();
-    let _again = begin(trusted, "a", "").unwrap();
-    let after: Vec<i64> = admin.query(keys, &[]).unwrap().iter().map(|row| row.get(0)).collect();
-    assert!(after.len() == 2 && after.iter().any(|key| *key != before), "{before} {after:?}");
-    for wrong in ["0", "-1", "10001"] {
-        let outcome =
-            admin.batch_execute(&format!("SELECT tally.limit_tenant('a', max_transactions => {wrong})"));
-        assert_eq!(code(outcome), "23514", "{wrong}");
+    client
+        .batch_execute(&format!(
+            "CREATE FUNCTION pg_temp.mine() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN ALTER ROLE {bound} SET row_security = off; END $$;
+             SET ROLE other_{name};
+             CREATE FUNCTION public.others() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN ALTER ROLE {bound} SET row_security = off; END $$;
+             RESET ROLE"
+        ))
+        .unwrap();
+    for call in
+        ["SELECT pg_temp.mine()", "SELECT public.others()", "SELECT public.through('SELECT public.others()')"]
+    {
+        assert!(is_refused(&mut client, call), "{call}");
+    }
+    admin.batch_execute(&format!("DROP OWNED BY other_{name}; DROP ROLE other_{name}")).unwrap();
+}
+
+#[test]
+fn functions_that_tell_or_stay_are_refused() {
+    let confined = Confined::new("guarded");
+    let [bound, ..] = &confined.roles;
+    let mut admin = confined.database.superuser();
+    admin
+        .batch_execute(
+            "CREATE TABLE public.shared (x int); GRANT SELECT ON public.shared TO PUBLIC;
+             CREATE FUNCTION public.watch() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM pg_locks';
+             CREATE VIEW public.counters AS SELECT relid, seq_tup_read AS n FROM pg_stat_xact_all_tables;
+             GRANT SELECT ON public.counters TO PUBLIC;
+             CREATE OPERATOR public.!!! (leftarg = text, rightarg = text, function = pg_notify);
+             CREATE FUNCTION public.tell() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('x', 'y'); END $$",
+        )
+        .unwrap();
+    let (all, pool_alone) =
+        ([true, true, false, true, false, false], [false, true, false, false, false, false]);
+    for (statement, expected) in [
+        ("SELECT pg_notify('x', 'y')", pool_alone),
+        ("SELECT count(pg_notify('x', i::text)) FROM generate_series(1, 2) AS i", pool_alone),
+        ("SELECT 'x' OPERATOR(public.!!!) 'y'", pool_alone),
+        ("SELECT public.tell()", pool_alone),
+        ("DO $$ BEGIN PERFORM pg_notify('x', 'y'); END $$", pool_alone),
+        ("SELECT pg_advisory_lock(1), pg_advisory_unlock(1)", pool_alone),
+        ("SELECT pg_try_advisory_lock_shared(1, 2), pg_advisory_unlock_all()", pool_alone),
+        ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = 0", pool_alone),
+        ("SELECT pg_cancel_backend(0)", pool_alone),
+        ("SELECT lo_create(0)", pool_alone),
+        ("SELECT lo_from_bytea(0, 'x')", pool_alone),
+        ("SELECT * FROM pg_locks", all),
+        ("SELECT mode FROM pg_locks WHERE mode = 'SIReadLock'", all),
+        ("SELECT * FROM pg_lock_status()", all),
+        ("SELECT idx_tup_fetch FROM pg_stat_xact_all_tables", all),
+        ("SELECT seq_tup_read FROM pg_stat_xact_user_tables", all),
+        ("SELECT n FROM public.counters", all),
+        ("SELECT pg_stat_get_xact_tuples_fetched('public.shared'::regclass)", all),
+        ("SELECT pg_stat_get_xact_blocks_hit('public.shared'::regclass)", all),
+        ("SELECT pg_stat_get_tuples_returned('public.shared'::regclass)", all),
+        ("SELECT idx_tup_fetch FROM pg_stat_all_tables", all),
+        ("SELECT heap_blks_hit FROM pg_statio_all_tables", all),
+        ("SELECT idx_tup_read FROM pg_stat_user_indexes", all),
+        ("SELECT public.watch()", [false; 6]),
+        ("SELECT n_live_tup, last_vacuum, n_tup_ins FROM pg_stat_all_tables", [false; 6]),
+    ] {
+        for (role, expected) in confined.roles.iter().zip(expected) {
+            let mut client = confined.database.connect(role);
+            client.batch_execute("BEGIN").unwrap();
+            assert_eq!(is_refused(&mut client, statement), expected, "{role}: {statement}");
+            if !expected {
+                client.batch_execute("ROLLBACK; BEGIN").unwrap();
+                let outcome = client.batch_execute(statement);
+                let lacks_privilege = statement.contains("backend(") && code(outcome) == "42501";
+                assert!(lacks_privilege || client.batch_execute("SELECT 1").is_ok(), "{role}: {statement}");
+            }
+        }
+    }
+    // In the leader and the workers of a parallel plan alike.
+    let mut client = confined.database.connect(bound);
+    let force = force_parallel(&mut client);
+    client.batch_execute(&force).unwrap();
+    assert!(is_refused(&mut client, "SELECT pg_stat_get_xact_tuples_fetched('public.shared'::regclass)"));
+}
+
+/// The setting that forces parallel plans has another name since 16.
+fn force_parallel(client: &mut postgres::Client) -> String {
+    let version = number(client, "SELECT current_setting('server_version_num')::int8");
+    let name = if version < 160_000 { "force_parallel_mode" } else { "debug_parallel_query" };
+    format!("SET {name} = on")
+}
+
+#[test]
+fn plans_are_refused_in_parallel_mode() {
+    let confined = Confined::new("parallel");
+    let mut admin = confined.database.superuser();
+    admin
+        .batch_execute(
+            "CREATE FUNCTION public.told(q text) RETURNS SETOF text LANGUAGE plpgsql PARALLEL SAFE AS
+               $$ DECLARE r text; BEGIN FOR r IN EXECUTE q LOOP RETURN NEXT r; END LOOP; END $$;
+             CREATE FUNCTION public.told_once(q text) RETURNS text LANGUAGE plpgsql PARALLEL SAFE AS
+               $$ DECLARE r text; BEGIN EXECUTE q INTO r; RETURN r; END $$;
+             CREATE FUNCTION public.printed(q text) RETURNS text LANGUAGE plpgsql PARALLEL SAFE
+               SET debug_print_plan = on SET client_min_messages = log AS $$ DECLARE r text; BEGIN EXECUTE q INTO r; RETURN r; END $$;
+             CREATE FUNCTION public.worker() RETURNS int LANGUAGE sql PARALLEL SAFE AS 'SELECT pg_backend_pid()'",
+        )
+        .unwrap();
+    let force = force_parallel(&mut admin);
+    let is_confined = [true, true, false, true, false, false];
+    for (role, is_confined) in confined.roles.iter().zip(is_confined) {
+        let mut client = confined.database.connect(role);
+        client.batch_execute("SET max_parallel_workers_per_gather = 4").unwrap();
+        client.batch_execute(&force).unwrap();
+        let query = "SELECT public.worker() <> $1 FROM pg_class LIMIT 1";
+        let leader = client.query_one("SELECT pg_backend_pid()", &[]).map(|row| row.get::<_, i32>(0));
+        let elsewhere = (0..50).any(|_| {
+            let leader = client.query_one("SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid() AND backend_type = 'client backend'", &[]);
+            let leader: i32 = leader.map(|row| row.get(0)).unwrap_or(-1);
+            client.query_one(query, &[&leader]).unwrap().get::<_, bool>(0)
+        });
+        assert!(leader.is_ok() && elsewhere, "no worker ran for {role}");
+        for statement in [
+            "SELECT * FROM public.told('EXPLAIN (ANALYZE, TIMING off) SELECT count(*) FROM pg_class')",
+            "SELECT * FROM public.told('EXPLAIN SELECT 1')",
+            "SELECT public.told_once('EXPLAIN (FORMAT json) SELECT 1')",
+            "SELECT public.told_once('EXPLAIN SELECT 1') FROM pg_class LIMIT 1",
+            "SELECT max(public.told_once('EXPLAIN SELECT 1')) FROM pg_class",
+            "SELECT public.printed('SELECT 1')",
+            "SELECT public.printed('SELECT count(*) FROM pg_class') FROM pg_class LIMIT 1",
+        ] {
+            assert_eq!(is_refused(&mut client, statement), is_confined, "{role}: {statement}");
+            if !is_confined {
+                client.batch_execute(statement).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_that_print_plans_reach_no_client_that_acts_for_a_tenant() {
+    for libraries in ["'auto_explain', 'pg_tally'", "'pg_tally', 'auto_explain'"] {
+        let mut confined = Confined::new("printed");
+        confined.database.set(&format!("session_preload_libraries = {libraries}"));
+        confined.database.set("auto_explain.log_min_duration = 0");
+        confined.database.set("auto_explain.log_analyze = on");
+        let default = confined.database.role("default", &["tally_reader"]);
+        let [bound, pool, trusted, nobody, ..] = &confined.roles;
+        let mut admin = confined.database.superuser();
+        admin
+            .batch_execute(&format!(
+                "CREATE TABLE public.shared (x int); INSERT INTO public.shared VALUES (7); GRANT SELECT ON public.shared TO PUBLIC;
+                 SELECT tally.bind_role('{default}', 'a'); ALTER ROLE {default} SET client_min_messages = log;
+                 CREATE FUNCTION public.chatty() RETURNS bigint LANGUAGE plpgsql SET client_min_messages = debug1 AS
+                   $$ BEGIN RETURN (SELECT count(*) FROM public.shared); END $$"
+            ))
+            .unwrap();
+        let query = "SELECT count(*) FROM public.shared WHERE x <> 7";
+        let mut printed = 0;
+        for statement in [
+            format!("SET client_min_messages = log; {query}"),
+            format!("SET client_min_messages = debug5; {query}"),
+            format!("SET LOCAL client_min_messages = debug1; {query}"),
+            format!("SELECT set_config('client_min_messages', 'log', false); {query}"),
+            format!("SELECT set_config('client_min_messages', 'log', true), ({query})"),
+            format!(
+                "BEGIN; DECLARE c CURSOR FOR {query}; FETCH c; SET LOCAL client_min_messages = log; CLOSE c; COMMIT"
+            ),
+            format!("SET client_min_messages = log; SET debug_print_parse = on; {query}"),
+            "SELECT public.chatty()".to_owned(),
+            format!(
+                "DO $$ BEGIN PERFORM set_config('client_min_messages', 'log', true); PERFORM ({query}); END $$"
+            ),
+        ] {
+            for role in [bound, pool, nobody, &default] {
+                let answer =
+                    Session::new(confined.database.name(), &confined.database, role).answer(&statement);
+                assert!(
+                    !answer.contains("Seq Scan") && !answer.contains("PLANNEDSTMT"),
+                    "{role}: {statement}: {answer}"
+                );
+                assert!(!answer.contains("LOG:"), "{role}: {statement}: {answer}");
+            }
+            let answer =
+                Session::new(confined.database.name(), &confined.database, trusted).answer(&statement);
+            printed += usize::from(answer.contains("Seq Scan"));
+        }
+        assert!(printed >= 7, "{libraries}: to others they are printed: {printed}");
+        // As an option of the connection, and by default: refused until it is set otherwise.
+        for (role, options) in [(bound, "-c client_min_messages=debug2"), (&default, "")] {
+            let mut client =
+                confined.database.config(role).options(options).connect(postgres::NoTls).unwrap();
+            assert!(is_refused(&mut client, query), "{role} {options}");
+            client.batch_execute(&format!("SET client_min_messages = notice; {query}")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn errors_pass_the_hooks_as_they_are() {
+    let confined = Confined::new("errors");
+    confined
+        .database
+        .superuser()
+        .batch_execute(
+            "CREATE TABLE public.keyed (k int CONSTRAINT keyed_once PRIMARY KEY); INSERT INTO public.keyed VALUES (1);
+             GRANT ALL ON public.keyed TO PUBLIC;
+             CREATE FUNCTION public.fail() RETURNS int LANGUAGE plpgsql AS
+               $$ BEGIN RAISE 'own' USING ERRCODE = 'AB123', DETAIL = 'd', HINT = 'h', CONSTRAINT = 'c', COLUMN = 'x', SCHEMA = 's'; END $$;
+             CREATE FUNCTION public.caught() RETURNS text LANGUAGE plpgsql AS
+               $$ BEGIN PERFORM public.fail(); EXCEPTION WHEN SQLSTATE 'AB123' THEN RETURN 'caught'; END $$",
+        )
+        .unwrap();
+    for role in &confined.roles {
+        let mut client = confined.database.connect(role);
+        for statement in [
+            "SELECT public.fail()",
+            "DO $$ BEGIN PERFORM public.fail(); END $$",
+            "SELECT max(public.fail()) FROM generate_series(1, 3)",
+            "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT public.fail()",
+            "BEGIN; DECLARE c CURSOR FOR SELECT public.fail(); FETCH c",
+        ] {
+            let error = client.batch_execute(statement).unwrap_err();
+            let error = error.as_db_error().unwrap();
+            let told = (
+                error.code().code(),
+                error.detail(),
+                error.hint(),
+                error.constraint(),
+                error.column(),
+                error.schema(),
+            );
+            assert_eq!(
+                told,
+                ("AB123", Some("d"), Some("h"), Some("c"), Some("x"), Some("s")),
+                "{role}: {statement}"
+            );
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+        let caught: String = client.query_one("SELECT public.caught()", &[]).unwrap().get(0);
+        assert_eq!(caught, "caught");
+        let error = client.batch_execute("INSERT INTO public.keyed VALUES (1)").unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(
+            (error.constraint(), error.table(), error.code().code()),
+            (Some("keyed_once"), Some("keyed"), "23505")
+        );
     }
 }

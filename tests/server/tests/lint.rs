@@ -200,6 +200,31 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("data_role_member", "spare", "GRANT pg_read_server_files TO $spare"),
     ("replication_role", "spare", "ALTER ROLE $spare REPLICATION"),
     ("library_not_preloaded", "app", "ALTER DATABASE $database RESET session_preload_libraries"),
+    (
+        "pool_role_setting",
+        "spare",
+        "SELECT tally.pool_role('$spare'); ALTER ROLE $spare SET tally.ingest_options = '{}'",
+    ),
+    (
+        "pool_role_setting",
+        "spare",
+        "SELECT tally.pool_role('$spare'); ALTER ROLE $spare SET app.user_id = '7'",
+    ),
+    (
+        "pool_role_setting",
+        "spare",
+        "SELECT tally.pool_role('$spare'); GRANT CREATE ON SCHEMA shop TO $spare; ALTER ROLE $spare IN DATABASE $database SET search_path = public, \"shop\"",
+    ),
+    (
+        "plan_printing_library",
+        "test_lint",
+        "ALTER DATABASE $database SET session_preload_libraries = pg_tally, auto_explain",
+    ),
+    (
+        "plan_printing_library",
+        "app",
+        "ALTER ROLE $app SET local_preload_libraries = '$libdir/plugins/auto_explain'",
+    ),
     ("role_setting", "app", "ALTER ROLE $app SET row_security = off"),
     ("role_setting", "app", "ALTER ROLE $app IN DATABASE $database SET session_replication_role = replica"),
     ("role_setting", "test_lint", "ALTER DATABASE $database SET row_security = off"),
@@ -393,7 +418,7 @@ fn each_planted_fault_is_found_alone_and_its_fix_removes_it() {
         transaction.rollback().unwrap();
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FAULTS.len(), wrong.join("\n"));
-    assert!(fixed >= FAULTS.len() - 11, "{fixed} of {} fixes are SQL", FAULTS.len());
+    assert!(fixed >= FAULTS.len() - 13, "{fixed} of {} fixes are SQL", FAULTS.len());
     let found = lint(&mut admin);
     assert!(found.is_empty(), "after all: {:#?}", told(&found));
 }

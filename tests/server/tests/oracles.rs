@@ -254,10 +254,6 @@ fn without_preloading_the_first_explain_tells() {
             "EXPLAIN (ANALYZE, TIMING off, SUMMARY off) SELECT * FROM shop.visits WHERE mail = '{}'",
             SECRETS[0]
         ),
-        format!(
-            "SET client_min_messages = log; SET debug_print_plan = on; SELECT * FROM shop.visits WHERE mail = '{}'",
-            SECRETS[0]
-        ),
     ] {
         let mut sessions = names.each_ref().map(|name| Session::new(name, &database, &reader));
         let answers = sessions.each_mut().map(|session| session.answer(&query));
@@ -269,6 +265,12 @@ fn without_preloading_the_first_explain_tells() {
             let answer = session.answer(&query);
             assert!(answer.contains("42501"), "{query}: {answer}");
         }
+    }
+    // Planning a query of a protected table loads the library, before the plan is printed.
+    let printing = "SET client_min_messages = log; SET debug_print_plan = on; SELECT * FROM shop.visits";
+    for name in &names {
+        let answer = Session::new(name, &database, &reader).answer(printing);
+        assert!(answer.contains("42501") && !answer.contains("PLANNEDSTMT"), "{answer}");
     }
     drop_twin(&names);
 }

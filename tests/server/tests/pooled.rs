@@ -69,6 +69,35 @@ fn a_session_that_somebody_left_dirty_is_refused_until_it_is_clean() {
         ),
         ("SET search_path = public, pg_temp", "search_path", "RESET search_path"),
         ("SET row_security = off", "row_security", "RESET row_security"),
+        ("SET transform_null_equals = on", "transform_null_equals", "RESET transform_null_equals"),
+        (
+            "SET standard_conforming_strings = off",
+            "standard_conforming_strings",
+            "SET standard_conforming_strings = on",
+        ),
+        ("SET default_transaction_read_only = on", "default_transaction_read_only", "DISCARD ALL"),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "default_transaction_isolation",
+            "RESET ALL",
+        ),
+        ("SET statement_timeout = '5ms'", "statement_timeout", "SET statement_timeout = 0"),
+        ("SET lock_timeout = 1", "lock_timeout", "RESET lock_timeout"),
+        ("SET app.note = 'x'", "app.note", "RESET app.note"),
+        ("SELECT set_config('app.tenant', 'a', false)", "app.tenant", "DISCARD ALL"),
+        ("BEGIN; SELECT tally.enter('a'); SET array_nulls = off; COMMIT", "array_nulls", "RESET ALL"),
+        ("SET synchronous_commit = off", "synchronous_commit", "RESET ALL"),
+        ("SET backslash_quote = on", "backslash_quote", "RESET ALL"),
+        ("SET quote_all_identifiers = on", "quote_all_identifiers", "RESET ALL"),
+        ("SET default_tablespace = 'pg_default'", "default_tablespace", "RESET ALL"),
+        ("SET default_text_search_config = 'pg_catalog.simple'", "default_text_search_config", "RESET ALL"),
+        ("SET tally.ingest_options = '{\"on_conflict\":\"ignore\"}'", "tally.ingest_options", "RESET ALL"),
+        ("SET debug_print_plan = on", "debug_print_plan", "RESET ALL"),
+        ("SET TIME ZONE 'Asia/Tokyo'", "TimeZone", "RESET ALL"),
+        ("SET DateStyle = 'SQL, DMY'", "DateStyle", "RESET DateStyle"),
+        ("SET IntervalStyle = 'iso_8601'", "IntervalStyle", "RESET ALL"),
+        ("SET bytea_output = 'escape'", "bytea_output", "RESET ALL"),
+        ("SET extra_float_digits = -15", "extra_float_digits", "RESET ALL"),
         (&format!("SET ROLE {other}"), "role", "RESET ROLE"),
     ] {
         assert_eq!(enter(&mut client, "a").unwrap(), 1, "clean before {dirt}");
@@ -92,6 +121,166 @@ fn a_session_that_somebody_left_dirty_is_refused_until_it_is_clean() {
         )
         .unwrap();
     assert_eq!(enter(&mut client, "b").unwrap(), 1);
+}
+
+#[test]
+fn what_cannot_change_an_answer_and_what_the_client_itself_set_is_let_in() {
+    let (database, pool) = pool("let_in");
+    let other = pool.replace("pool_", "other_");
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; GRANT tally_reader TO {other};
+             CREATE FUNCTION app.begin(t text) RETURNS void LANGUAGE plpgsql SET search_path = app SET work_mem = '8MB'
+               AS $$ BEGIN PERFORM tally.enter(t); END $$;"
+        ))
+        .unwrap();
+    // Left by an earlier client.
+    for harmless in [
+        "SET application_name = 'x'",
+        "SET client_encoding = 'UTF8'; SET client_min_messages = warning",
+        "SET work_mem = '8MB'; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off",
+        "SET random_page_cost = 1; SET from_collapse_limit = 4; SET maintenance_work_mem = '32MB'",
+        "SELECT setseed(0.5)",
+        "SET search_path = public; SET TimeZone = 'Asia/Tokyo'; RESET ALL",
+        "BEGIN; SET LOCAL search_path = app; SET LOCAL ROLE NONE; SET LOCAL app.who = '7'; SET LOCAL TimeZone = 'Asia/Tokyo'; COMMIT",
+        "BEGIN; SET search_path = app; SET standard_conforming_strings = off; ROLLBACK",
+        "SELECT set_config('request.claims', 'x', true)",
+        "SET statement_timeout = 0; SET lock_timeout = 0",
+    ] {
+        let mut client = database.connect(&pool);
+        assert_eq!(enter(&mut client, "a").unwrap(), 1);
+        client.batch_execute(harmless).unwrap();
+        assert_eq!(enter(&mut client, "b").unwrap(), 1, "after {harmless}");
+    }
+    // Set in the transaction, before it enters.
+    let mut client = database.connect(&pool);
+    for own in [
+        format!("SET LOCAL ROLE {other}; SELECT tally.enter('a')"),
+        format!("SET ROLE {other}; SELECT tally.enter('a')"),
+        format!(
+            "SELECT set_config('role', '{other}', true), set_config('search_path', 'app, public', true),
+                   set_config('request.jwt.claims', '{{}}', true); SELECT tally.enter('a')"
+        ),
+        "SET LOCAL search_path = app, public; SELECT tally.enter('a')".to_owned(),
+        "SET search_path = app, public; SELECT tally.enter('a')".to_owned(),
+        "SET LOCAL TIME ZONE 'Asia/Tokyo'; SET LOCAL app.who = '7'; SELECT tally.enter('a')".to_owned(),
+        "SELECT app.begin('a')".to_owned(),
+        "SET LOCAL search_path = public; SELECT app.begin('a')".to_owned(),
+    ] {
+        client.batch_execute(&format!("BEGIN; {own}")).unwrap_or_else(|error| panic!("{own}: {error:?}"));
+        let seen: i64 = client.query_one("SELECT count(*) FROM tally.events", &[]).unwrap().get(0);
+        assert_eq!(seen, 1, "{own}");
+        client.batch_execute("ROLLBACK").unwrap();
+        // In a transaction that was all of one message, too.
+        client.batch_execute(&own).unwrap();
+        client.batch_execute("RESET ALL; RESET ROLE").unwrap();
+    }
+    // What an earlier transaction left is no better for being set again before.
+    client.batch_execute("SET search_path = app").unwrap();
+    let again = client.batch_execute("BEGIN; SET LOCAL search_path = public; SELECT tally.enter('a')");
+    assert_eq!(code(&again.unwrap_err()), "42501");
+    client.batch_execute("ROLLBACK; SET SESSION search_path TO DEFAULT").unwrap();
+    assert_eq!(enter(&mut client, "a").unwrap(), 1);
+    // At login: options of the connection, and what the administrator set.
+    for options in
+        ["-c search_path=app", "-c search_path=app,public -c TimeZone=Asia/Tokyo -c statement_timeout=60000"]
+    {
+        let mut client = database.config(&pool).options(options).connect(postgres::NoTls).unwrap();
+        assert_eq!(enter(&mut client, "a").unwrap(), 1, "{options}");
+        client.batch_execute("SET search_path = public").unwrap();
+        assert_eq!(code(&enter(&mut client, "a").unwrap_err()), "42501", "{options}");
+        client.batch_execute("DISCARD ALL").unwrap();
+        assert_eq!(enter(&mut client, "a").unwrap(), 1, "{options}");
+    }
+    // How frameworks set up a connection, before it first enters a scope: that stays right, and no other value is.
+    let mut client = database.connect(&pool);
+    client
+        .batch_execute(
+            "SET SESSION timezone TO 'Asia/Tokyo'; SET intervalstyle = iso_8601; SET standard_conforming_strings = on;
+             SET client_min_messages TO 'warning'; SET SESSION statement_timeout TO '30s'",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        assert_eq!(enter(&mut client, "a").unwrap(), 1);
+    }
+    client.batch_execute("SET TIME ZONE 'America/Lima'").unwrap();
+    assert_eq!(code(&enter(&mut client, "b").unwrap_err()), "42501");
+    client.batch_execute("SET TIME ZONE 'Asia/Tokyo'").unwrap();
+    assert_eq!(enter(&mut client, "b").unwrap(), 1);
+    client.batch_execute("SET statement_timeout = '10s'").unwrap();
+    assert_eq!(code(&enter(&mut client, "b").unwrap_err()), "42501");
+}
+
+#[test]
+fn a_pool_roles_own_settings_are_no_way_to_the_next_client() {
+    let mut database = Database::new("role_settings");
+    let [pool, bound] = ["pool", "bound"].map(|role| database.role(role, &["tally_reader"]));
+    database.set("session_preload_libraries = pg_tally");
+    let name = database.name().to_owned();
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!("SELECT tally.pool_role('{pool}'), tally.bind_role('{bound}', 'a')"))
+        .unwrap();
+    let signer = tally_server_tests::TokenSigner::new("k", 1);
+    signer.register(&mut admin).unwrap();
+    let enter = |role: &str| {
+        let mut client = database.connect(role);
+        client.batch_execute("BEGIN").unwrap();
+        signer.enter(&mut client, "a")
+    };
+    for (setting, is_let_in) in [
+        ("row_security = off", false),
+        ("default_transaction_read_only = on", false),
+        ("transform_null_equals = on", false),
+        ("standard_conforming_strings = off", false),
+        ("tally.ingest_options = '{\"on_conflict\":\"ignore\"}'", false),
+        ("app.tenant = 'a'", false),
+        ("synchronous_commit = off", false),
+        ("role = 'tally_reader'", false),
+        ("search_path = public", true),
+        ("statement_timeout = '60s'", true),
+        ("TimeZone = 'Asia/Tokyo'", true),
+        ("work_mem = '8MB'", true),
+        ("standard_conforming_strings = on", true),
+    ] {
+        for place in ["", &format!(" IN DATABASE {name}")] {
+            admin.batch_execute(&format!("ALTER ROLE {pool}{place} SET {setting}")).unwrap();
+            let entered = enter(&pool);
+            let rule = "SELECT name, remediation FROM tally.lint() WHERE name = 'pool_role_setting'";
+            let found = admin.query(rule, &[]).unwrap();
+            if is_let_in {
+                entered.unwrap_or_else(|error| panic!("{setting}{place}: {error:?}"));
+                assert!(found.is_empty(), "{setting}{place}");
+            } else {
+                let error = entered.expect_err(setting);
+                let error = error.as_db_error().unwrap();
+                let named = setting.split(' ').next().unwrap();
+                assert!(
+                    error.code().code() == "42501" && error.message().contains(named),
+                    "{setting}: {error:?}"
+                );
+                if named != "row_security" {
+                    assert_eq!(found.len(), 1, "{setting}{place}");
+                    admin.batch_execute(found[0].get("remediation")).unwrap();
+                    enter(&pool).unwrap();
+                }
+            }
+            admin.batch_execute(&format!("ALTER ROLE {pool}{place} RESET ALL")).unwrap();
+        }
+    }
+    // A path on which the pool's clients could put something is reported.
+    admin
+        .batch_execute(&format!("CREATE SCHEMA trap; GRANT CREATE ON SCHEMA trap TO {pool}; ALTER ROLE {pool} SET search_path = trap, public"))
+        .unwrap();
+    let rule = "SELECT name FROM tally.lint() WHERE name = 'pool_role_setting'";
+    assert_eq!(admin.query(rule, &[]).unwrap().len(), 1);
+    admin.batch_execute(&format!("REVOKE CREATE ON SCHEMA trap FROM {pool}")).unwrap();
+    assert_eq!(admin.query(rule, &[]).unwrap().len(), 0);
+    // A bound login's settings are its own affair.
+    admin.batch_execute(&format!("ALTER ROLE {bound} SET default_transaction_isolation = serializable; ALTER ROLE {bound} SET app.x = 'y'")).unwrap();
+    let mut client = database.connect(&bound);
+    client.batch_execute("BEGIN; SELECT tally.enter('a', 'x'); COMMIT").unwrap();
 }
 
 #[test]

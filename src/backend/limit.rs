@@ -1,0 +1,95 @@
+//! Settings that a tenant is limited in, and the timer of a client's statement.
+
+use super::session;
+use core::ffi::{CStr, c_int};
+use pgrx::pg_sys;
+
+/// A limit, in the units of the settings that it lowers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Milliseconds.
+    StatementTimeout,
+    /// Kilobytes.
+    WorkMem,
+    ParallelWorkers,
+    /// Milliseconds.
+    IdleInTransaction,
+}
+
+unsafe extern "C-unwind" {
+    // Postgres' own, which pgrx doesn't bind.
+    fn enable_timeout_at(timeout: c_int, time: i64);
+    fn get_timeout_active(timeout: c_int) -> bool;
+    fn get_timeout_finish_time(timeout: c_int) -> i64;
+}
+
+/// Number of STATEMENT_TIMEOUT among Postgres' timeouts, the same from 9.3 to 18.
+const STATEMENT_TIMEOUT: c_int = 3;
+/// What work_mem is multiplied by for a hash table: Postgres' default, and the most that a limited tenant gets.
+const HASH_MEM_MULTIPLIER: f64 = 2.0;
+/// The least that Postgres takes for maintenance_work_mem up to 16, kilobytes, and for temp_buffers, blocks of 8 kB.
+const LEAST_MAINTENANCE_WORK_MEM: i32 = 1024;
+const LEAST_TEMP_BUFFERS: i32 = 100;
+
+/// Lowers the settings of a limit to `most` until the transaction ends; what is lower already stays.
+pub fn lower(limit: Limit, most: i32) {
+    // SAFETY: reads settings.
+    unsafe {
+        match limit {
+            Limit::StatementTimeout => to_most(c"statement_timeout", pg_sys::StatementTimeout, most, true),
+            Limit::IdleInTransaction => to_most(
+                c"idle_in_transaction_session_timeout",
+                pg_sys::IdleInTransactionSessionTimeout,
+                most,
+                true,
+            ),
+            Limit::ParallelWorkers => {
+                to_most(
+                    c"max_parallel_workers_per_gather",
+                    pg_sys::max_parallel_workers_per_gather,
+                    most,
+                    false,
+                );
+                to_most(
+                    c"max_parallel_maintenance_workers",
+                    pg_sys::max_parallel_maintenance_workers,
+                    most,
+                    false,
+                );
+            }
+            Limit::WorkMem => {
+                to_most(c"work_mem", pg_sys::work_mem, most, false);
+                to_most(c"logical_decoding_work_mem", pg_sys::logical_decoding_work_mem, most, false);
+                let maintenance = most.max(LEAST_MAINTENANCE_WORK_MEM);
+                to_most(c"maintenance_work_mem", pg_sys::maintenance_work_mem, maintenance, false);
+                if pg_sys::hash_mem_multiplier > HASH_MEM_MULTIPLIER {
+                    session::set_local(c"hash_mem_multiplier", c"2");
+                }
+                // Once a temporary table was used, its buffers are there, and Postgres refuses the change.
+                if pg_sys::NLocBuffer == 0 {
+                    let buffers = (most / 8).max(LEAST_TEMP_BUFFERS);
+                    to_most(c"temp_buffers", pg_sys::num_temp_buffers, buffers, false);
+                }
+            }
+        }
+    }
+}
+
+fn to_most(setting: &CStr, now: i32, most: i32, zero_is_unlimited: bool) {
+    if now > most || (zero_is_unlimited && now == 0) {
+        let value = std::ffi::CString::new(most.to_string()).expect("digits contain no NUL");
+        session::set_local(setting, &value);
+    }
+}
+
+/// Has the client's statement end `milliseconds` after the client sent it, unless it is to end sooner. Called again in the same
+/// statement it changes nothing, whatever was set meanwhile: the time counts from when the statement came.
+pub fn bound_statement(milliseconds: i32) {
+    // SAFETY: reads backend state; the timeout is registered in every backend that runs statements, and disabled when one ends.
+    unsafe {
+        let end = pg_sys::GetCurrentStatementStartTimestamp() + i64::from(milliseconds) * 1000;
+        if !get_timeout_active(STATEMENT_TIMEOUT) || get_timeout_finish_time(STATEMENT_TIMEOUT) > end {
+            enable_timeout_at(STATEMENT_TIMEOUT, end);
+        }
+    }
+}

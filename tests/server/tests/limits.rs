@@ -1,0 +1,368 @@
+//! Limits of a tenant that SQL can't lift.
+
+use postgres::error::SqlState;
+use postgres::{Client, GenericClient};
+use std::time::{Duration, Instant};
+use tally_server_tests::{Confined, code};
+
+fn setting(client: &mut impl GenericClient, name: &str) -> String {
+    client.query_one("SELECT current_setting($1)", &[&name]).unwrap().get(0)
+}
+
+#[test]
+fn limits_hold_whatever_sql_sets() {
+    let confined = Confined::new("limits");
+    let [bound, pool, trusted, ..] = &confined.roles;
+    let mut admin = confined.database.superuser();
+    admin.batch_execute("SELECT tally.limit_tenant('a', 400, 1024, 0)").unwrap();
+    let names = ["statement_timeout", "work_mem", "max_parallel_workers_per_gather"];
+    let limited = ["400ms", "1MB", "0"];
+    let lift = "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '1GB'; SET LOCAL max_parallel_workers_per_gather = 8";
+    for role in [bound, pool] {
+        let mut client = confined.database.connect(role);
+        for lift in [
+            "SELECT 1",
+            lift,
+            &lift.replace("LOCAL", "SESSION"),
+            "SELECT set_config('statement_timeout', '0', true)",
+        ] {
+            client.batch_execute("BEGIN").unwrap();
+            if role == pool {
+                confined.signer.enter(&mut client, "a").unwrap();
+            }
+            client.batch_execute(lift).unwrap();
+            assert_eq!(names.map(|name| setting(&mut client, name)), limited, "{role}: {lift}");
+            client.batch_execute(lift).unwrap();
+            assert_eq!(code(client.batch_execute("SELECT pg_sleep(20)")), "57014", "{role}: {lift}");
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+    }
+    // A bound login has them in its first statement, and doesn't leave them behind when it is bound elsewhere.
+    let mut client = confined.database.connect(bound);
+    assert_eq!(code(client.batch_execute("SELECT pg_sleep(20)")), "57014");
+    admin.batch_execute(&format!("SELECT tally.bind_role('{bound}', 'b')")).unwrap();
+    client.batch_execute("SELECT pg_sleep(0.5)").unwrap();
+    assert_eq!(setting(&mut client, "work_mem"), "4MB");
+    // Parallel workers run with what their leader was given.
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{bound}', 'a'), tally.limit_tenant('a', 60000, 1024, 2)"
+        ))
+        .unwrap();
+    client
+        .batch_execute("SET force_parallel_mode = on; SET work_mem = '1GB'; SELECT count(*) FROM tally.events; SELECT tally.enter('a', 'x')")
+        .unwrap();
+    assert_eq!(setting(&mut client, "work_mem"), "1MB");
+    // Trusted roles are lowered on entering, and may raise again: they act for every tenant anyway.
+    let mut client = confined.database.connect(trusted);
+    client.batch_execute("BEGIN; SELECT tally.enter('a')").unwrap();
+    assert_eq!(setting(&mut client, "work_mem"), "1MB");
+    client.batch_execute("SET LOCAL work_mem = '5MB'").unwrap();
+    assert_eq!(setting(&mut client, "work_mem"), "5MB");
+}
+
+#[test]
+fn a_tenant_has_no_more_transactions_than_it_may() {
+    let confined = Confined::new("slots");
+    let [bound, pool, trusted, ..] = &confined.roles;
+    let mut admin = confined.database.superuser();
+    admin.batch_execute("SELECT tally.limit_tenant('a', max_transactions => 2)").unwrap();
+    let begin = |role: &str, tenant: &str, options: &str| -> Result<Client, postgres::Error> {
+        let mut client = confined.database.connect(role);
+        client.batch_execute(&format!("BEGIN {options}"))?;
+        match role {
+            _ if role == bound => client.batch_execute("SELECT 1")?,
+            _ if role == pool => confined.signer.enter(&mut client, tenant)?,
+            _ => client.execute("SELECT tally.enter($1)", &[&tenant]).map(drop)?,
+        }
+        Ok(client)
+    };
+    for roles in [[bound, pool, trusted], [trusted, bound, pool], [pool, trusted, bound]] {
+        let mut first = begin(roles[0], "a", "READ ONLY").unwrap();
+        let mut second = begin(roles[1], "a", "").unwrap();
+        let refused = begin(roles[2], "a", "").err().unwrap();
+        assert_eq!(refused.code().map(SqlState::code), Some("53400"), "{roles:?}");
+        assert!(refused.as_db_error().unwrap().hint().is_some());
+        // Others are not counted; what is undone in a savepoint gives no room; more statements take no more of it.
+        begin(trusted, "b", "").unwrap();
+        for client in [&mut first, &mut second] {
+            client.batch_execute("SAVEPOINT s; SELECT 1; ROLLBACK TO s; SELECT 2").unwrap();
+        }
+        assert!(begin(roles[2], "a", "").is_err());
+        first.batch_execute("ROLLBACK").unwrap();
+        let mut third = begin(roles[2], "a", "").unwrap();
+        assert!(begin(roles[0], "a", "").is_err());
+        // The end of a connection is the end of its transaction.
+        drop(second);
+        let mut free = false;
+        for _ in 0..100 {
+            free = begin(roles[0], "a", "").is_ok();
+            if free {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(free);
+        third.batch_execute("COMMIT").unwrap();
+    }
+    // In a savepoint from its first statement on.
+    let mut client = confined.database.connect(bound);
+    client.batch_execute("BEGIN; SAVEPOINT s; SELECT 1; ROLLBACK TO s; SELECT 1").unwrap();
+    let mut second = begin(trusted, "a", "").unwrap();
+    assert!(begin(trusted, "a", "").is_err());
+    client.batch_execute("ROLLBACK TO s; SELECT 1; COMMIT").unwrap();
+    second.batch_execute("COMMIT").unwrap();
+    // What counts them is public in pg_locks, and doesn't tell whom it counts.
+    let _held = begin(trusted, "a", "").unwrap();
+    let keys = "SELECT objid::int8, objsubid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 3
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let before: i64 = admin.query_one(keys, &[]).unwrap().get(0);
+    admin.batch_execute("SELECT tally.limit_tenant('a', max_transactions => 1)").unwrap();
+    let _again = begin(trusted, "a", "").unwrap();
+    let after: Vec<i64> = admin.query(keys, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(after.len() == 2 && after.iter().any(|key| *key != before), "{before} {after:?}");
+    for wrong in ["0", "-1", "10001"] {
+        let outcome =
+            admin.batch_execute(&format!("SELECT tally.limit_tenant('a', max_transactions => {wrong})"));
+        assert_eq!(code(outcome), "23514", "{wrong}");
+    }
+}
+
+/// What lifts the statement timeout while it runs, and goes on for ten seconds.
+const EVASIONS: [&str; 9] = [
+    "DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM set_config('statement_timeout', '0', true); EXECUTE 'SELECT 1'; PERFORM pg_sleep(0.5); END LOOP; END $$",
+    "DO $$ BEGIN FOR i IN 1..20 LOOP SET LOCAL statement_timeout = 0; EXECUTE 'SELECT ' || i; PERFORM pg_sleep(0.5); END LOOP; END $$",
+    "DO $$ BEGIN FOR i IN 1..20 LOOP SET statement_timeout = '1h'; PERFORM pg_sleep(0.5); END LOOP; END $$",
+    "DO $$ BEGIN FOR i IN 1..20 LOOP RESET statement_timeout; EXECUTE 'SELECT ' || i; PERFORM pg_temp.long(0.5); END LOOP; END $$",
+    "DO $$ BEGIN LOOP NULL; END LOOP; END $$",
+    "SELECT pg_temp.long(0.3) FROM generate_series(1, 30)",
+    "SELECT pg_temp.long(0.3), set_config('statement_timeout', '0', false), pg_sleep(0.2) FROM generate_series(1, 30)",
+    "WITH x AS MATERIALIZED (SELECT set_config('statement_timeout', '0', true)) SELECT pg_sleep(10) FROM x",
+    "CREATE TEMP TABLE x ON COMMIT DROP AS SELECT i, pg_temp.long(0.5)::text FROM generate_series(1, 20) AS i",
+];
+
+#[test]
+fn a_statement_ends_in_time_whatever_it_sets() {
+    let confined = Confined::new("timer");
+    let [bound, pool, ..] = &confined.roles;
+    let mut admin = confined.database.superuser();
+    admin
+        .batch_execute(
+            "SELECT tally.limit_tenant('a', 800);
+             CREATE FUNCTION public.long(float8) RETURNS void LANGUAGE plpgsql SET statement_timeout = 0 AS
+               $$ BEGIN PERFORM pg_sleep($1); PERFORM count(*) FROM pg_class; END $$",
+        )
+        .unwrap();
+    let ends_in_time = |client: &mut Client, what: &str, run: &mut dyn FnMut(&mut Client) -> String| {
+        let began = Instant::now();
+        assert_eq!(run(client), "57014", "{what}");
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(600) && took < Duration::from_secs(4), "{what}: {took:?}");
+    };
+    for role in [bound, pool] {
+        let mut client = confined.database.connect(role);
+        let begin = |client: &mut Client| {
+            client.batch_execute("BEGIN").unwrap();
+            if role == pool {
+                confined.signer.enter(client, "a").unwrap();
+            }
+        };
+        for evasion in EVASIONS {
+            let evasion = evasion.replace("pg_temp.long", "public.long");
+            begin(&mut client);
+            ends_in_time(&mut client, &format!("{role}: {evasion}"), &mut |client| {
+                code(client.simple_query(&evasion))
+            });
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+        // A cursor that was opened in time: each FETCH is a statement of its own, and bounded.
+        begin(&mut client);
+        client
+            .batch_execute("DECLARE c CURSOR FOR SELECT pg_sleep(2) FROM generate_series(1, 5); SET LOCAL statement_timeout = 0")
+            .unwrap();
+        ends_in_time(&mut client, "FETCH", &mut |client| code(client.simple_query("FETCH ALL c")));
+        client.batch_execute("ROLLBACK").unwrap();
+        // The same of a portal that goes on.
+        let mut transaction = client.transaction().unwrap();
+        if role == pool {
+            confined.signer.enter(&mut transaction, "a").unwrap();
+        }
+        let portal = transaction
+            .bind("SELECT CASE WHEN i > 1 THEN pg_sleep(10)::text END FROM generate_series(1, 5) AS i", &[])
+            .unwrap();
+        assert_eq!(transaction.query_portal(&portal, 1).unwrap().len(), 1);
+        transaction.batch_execute("SET LOCAL statement_timeout = 0").unwrap();
+        let began = Instant::now();
+        assert_eq!(code(transaction.query_portal(&portal, 0)), "57014");
+        assert!(began.elapsed() < Duration::from_secs(4));
+        transaction.rollback().unwrap();
+    }
+    // Statements one after the other have their time each.
+    let mut client = confined.database.connect(bound);
+    client.batch_execute("BEGIN").unwrap();
+    for _ in 0..4 {
+        client.batch_execute("SELECT pg_sleep(0.4)").unwrap();
+    }
+}
+
+#[test]
+fn an_open_transaction_ends_when_it_idles() {
+    let confined = Confined::new("idle");
+    let [bound, pool, trusted, ..] = &confined.roles;
+    let mut admin = confined.database.superuser();
+    admin
+        .batch_execute(
+            "SELECT tally.limit_tenant('a', idle_in_transaction_ms => 400);
+             CREATE FUNCTION public.lift() RETURNS text LANGUAGE plpgsql SET idle_in_transaction_session_timeout = 0 AS
+               $$ BEGIN RETURN set_config('idle_in_transaction_session_timeout', '0', false); END $$",
+        )
+        .unwrap();
+    let idle = "idle_in_transaction_session_timeout";
+    let lifts = [
+        "SELECT 1".to_owned(),
+        format!("SET {idle} = 0"),
+        format!("SET LOCAL {idle} = '1h'"),
+        format!("SELECT set_config('{idle}', '0', false)"),
+        format!("DO $$ BEGIN PERFORM set_config('{idle}', '0', true); END $$"),
+        format!("RESET {idle}"),
+        "RESET ALL".to_owned(),
+        "SELECT public.lift()".to_owned(),
+        format!(
+            "DECLARE c CURSOR FOR SELECT set_config('{idle}', '0', true) FROM generate_series(1, 3); FETCH 1 c"
+        ),
+        format!("SAVEPOINT s; SET {idle} = 0; SELECT 1; RELEASE s"),
+        format!("SAVEPOINT s; SET {idle} = 0; ROLLBACK TO s"),
+    ];
+    let mut sessions = Vec::new();
+    for role in [bound, pool] {
+        for lift in &lifts {
+            let mut client = confined.database.connect(role);
+            // The session's own value is none.
+            client.batch_execute(&format!("SET {idle} = 0; BEGIN")).unwrap();
+            if role == pool {
+                confined.signer.enter(&mut client, "a").unwrap();
+            }
+            client.batch_execute("SELECT count(*) FROM tally.events").unwrap();
+            client.batch_execute(lift).unwrap();
+            sessions.push((role, lift, client));
+        }
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    for (role, lift, mut client) in sessions {
+        let error = client.batch_execute("SELECT 1").expect_err(lift);
+        let ended = client.is_closed() || error.code().map(SqlState::code) == Some("25P03");
+        assert!(ended, "{role}: {lift}: {error}");
+    }
+    // Idle outside a transaction, working, and others' tenants aren't ended.
+    let mut client = confined.database.connect(bound);
+    client.batch_execute("SELECT count(*) FROM tally.events").unwrap();
+    std::thread::sleep(Duration::from_millis(800));
+    client.batch_execute("BEGIN; SELECT pg_sleep(1); COMMIT; SELECT 1").unwrap();
+    let mut client = confined.database.connect(trusted);
+    client.batch_execute("BEGIN; SELECT tally.enter('b'); SELECT 1").unwrap();
+    std::thread::sleep(Duration::from_millis(800));
+    client.batch_execute("SELECT 1; COMMIT").unwrap();
+    for wrong in ["0", "-1"] {
+        let outcome = admin
+            .batch_execute(&format!("SELECT tally.limit_tenant('a', idle_in_transaction_ms => {wrong})"));
+        assert_eq!(code(outcome), "23514", "{wrong}");
+    }
+}
+
+#[test]
+fn what_multiplies_work_memory_is_limited_with_it() {
+    let confined = Confined::new("memory");
+    let [bound, pool, ..] = &confined.roles;
+    let mut admin = confined.database.superuser();
+    admin
+        .batch_execute(
+            "SELECT tally.limit_tenant('a', work_mem_kb => 2048, max_parallel_workers_per_gather => 1)",
+        )
+        .unwrap();
+    for (name, raised, limited) in [
+        ("hash_mem_multiplier", "1000", "2"),
+        ("work_mem", "1GB", "2MB"),
+        ("maintenance_work_mem", "1GB", "2MB"),
+        ("logical_decoding_work_mem", "1GB", "2MB"),
+        ("temp_buffers", "1GB", "2MB"),
+        ("max_parallel_workers_per_gather", "8", "1"),
+        ("max_parallel_maintenance_workers", "8", "1"),
+    ] {
+        for role in [bound, pool] {
+            for how in [
+                format!("SET {name} = '{raised}'"),
+                format!("SET LOCAL {name} = '{raised}'"),
+                format!("SELECT set_config('{name}', '{raised}', true)"),
+            ] {
+                let mut client = confined.database.connect(role);
+                client.batch_execute(&format!("SET {name} = '{raised}'; BEGIN")).unwrap();
+                if role == pool {
+                    confined.signer.enter(&mut client, "a").unwrap();
+                }
+                client.batch_execute(&how).unwrap();
+                assert_eq!(setting(&mut client, name), limited, "{role}: {how}");
+            }
+            let mut config = confined.database.config(role);
+            let mut client = config.options(&format!("-c {name}={raised}")).connect(postgres::NoTls).unwrap();
+            client.batch_execute("BEGIN").unwrap();
+            if role == pool {
+                confined.signer.enter(&mut client, "a").unwrap();
+            }
+            assert_eq!(setting(&mut client, name), limited, "{role}: as an option");
+        }
+    }
+    // What is lower stays.
+    let mut client = confined.database.connect(bound);
+    client.batch_execute("BEGIN; SET LOCAL hash_mem_multiplier = 1; SET LOCAL work_mem = '64kB'").unwrap();
+    assert_eq!(
+        (setting(&mut client, "hash_mem_multiplier"), setting(&mut client, "work_mem")),
+        ("1".into(), "64kB".into())
+    );
+}
+
+/// Kilobytes that a backend takes of the machine's memory by itself.
+fn resident(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn aggregates_count_their_memory_and_give_it_back() {
+    let confined = Confined::new("aggregates");
+    let [bound, ..] = &confined.roles;
+    confined.database.superuser().batch_execute("SELECT tally.limit_tenant('a', work_mem_kb => 64)").unwrap();
+    let mut client = confined.database.connect(bound);
+    let pid: i32 = client
+        .query_one("SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()", &[])
+        .unwrap()
+        .get(0);
+    let rows = "generate_series(1, 3000000) AS x";
+    for call in [
+        format!("SELECT tally.funnel_counts('1 day', '', 'a', x::text, to_timestamp(x), 3, 1) FROM {rows}"),
+        format!("SELECT tally.window_funnel('1 day', to_timestamp(x), true, x % 2 = 0) FROM {rows}"),
+        format!("SELECT tally.funnel_times('1 day', '', to_timestamp(x), 3, 1) FROM {rows}"),
+        format!(
+            "SELECT tally.window_funnel('1 day', to_timestamp(x), true), tally.funnel_times('1 day', '', to_timestamp(x), 3, 1) FROM {rows}"
+        ),
+        format!("SELECT tally.window_funnel('1 day', to_timestamp(x), true) OVER () FROM {rows} LIMIT 1"),
+    ] {
+        client.batch_execute(&format!("SET hash_mem_multiplier = 1000; SET work_mem = '1GB'")).unwrap();
+        let error = client.query(&call, &[]).expect_err(&call);
+        let error = error.as_db_error().unwrap_or_else(|| panic!("{call}: {error}"));
+        assert_eq!(error.code().code(), "53200", "{call}: {error:?}");
+        assert!(error.message().contains("work_mem") && error.hint().is_some(), "{error:?}");
+        assert!(resident(pid) < 60_000, "{call}: {} kB", resident(pid));
+    }
+    // Groups by the thousand are held one after the other, or spill.
+    let many = "SELECT count(*) FROM (SELECT tally.window_funnel('1 day', to_timestamp(x), true) FROM generate_series(1, 300000) AS x GROUP BY x / 3) AS y";
+    client.query_one(many, &[]).unwrap();
+    // What isn't limited takes what it needs, and keeps none of it.
+    let mut admin = confined.database.superuser();
+    let pid: i32 = admin.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let before = resident(pid);
+    let counts =
+        format!("SELECT tally.funnel_counts('1 day', '', 'a', x::text, to_timestamp(x), 3, 1) FROM {rows}");
+    admin.query_one(&counts, &[]).unwrap();
+    assert!(resident(pid) < before + 40_000, "{before} kB before, {} kB after", resident(pid));
+}
