@@ -7,6 +7,7 @@ CREATE TABLE tally.rollup (
   filter      text,
   declared_at timestamptz NOT NULL DEFAULT now(),
   declared_by name NOT NULL DEFAULT session_user,
+  whole_from  timestamptz,
   CONSTRAINT rollup_has_a_grain CHECK (cardinality(grains) > 0)
 );
 COMMENT ON TABLE tally.rollup IS 'declared rollups';
@@ -15,6 +16,8 @@ COMMENT ON COLUMN tally.rollup.grains IS 'bucket widths, in UTC';
 COMMENT ON COLUMN tally.rollup.filter IS 'SQL condition over an event: only events for which it is true are counted';
 COMMENT ON COLUMN tally.rollup.declared_at IS 'when it was declared';
 COMMENT ON COLUMN tally.rollup.declared_by IS 'the role that logged in and declared it';
+COMMENT ON COLUMN tally.rollup.whole_from IS
+  'raw events of before this moment were gone, of some tenant, when the rollup was declared, so that it never counted them; null where none were';
 
 CREATE TABLE tally.rollup_column (
   rollup_name text COLLATE "C" NOT NULL,

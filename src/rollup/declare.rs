@@ -90,6 +90,8 @@ fn create_rollup(
         )
         .expect("an INSERT raises its own errors");
         register(&definition);
+        retention::note_what_is_gone(name);
+        retention::say_what_is_gone(name, &definition.grains);
         if !at_once {
             backfill::begin(name);
         }
@@ -153,6 +155,7 @@ fn alter_rollup(
         Spi::run_with_args("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()])
             .expect("a DELETE raises its own errors");
         register(&new);
+        retention::say_what_is_gone(name, &new.grains);
     });
     definition::invalidate();
     session::advance_command();

@@ -241,6 +241,37 @@ fn remove(partition: &str, fate: Fate) -> String {
     })
 }
 
+/// Notes with a rollup that is being declared from when on the raw events are whole that it begins with, where some are gone.
+/// Called as the owner.
+pub fn note_what_is_gone(rollup: &str) {
+    // A database that isn't updated yet has no place for it.
+    if session::relation(c"raw_loss") != pg_sys::Oid::INVALID {
+        let note = "UPDATE tally.rollup SET whole_from = greatest((SELECT max(whole_from) FROM tally.raw_loss), \
+                      (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon)) \
+                     WHERE rollup_name = $1";
+        Spi::run_with_args(note, &[rollup.into()]).expect("an UPDATE raises its own errors");
+    }
+}
+
+/// Says so in the comments of its views. Called as the owner.
+pub fn say_what_is_gone(rollup: &str, grains: &[Grain]) {
+    if session::relation(c"raw_loss") == pg_sys::Oid::INVALID {
+        return;
+    }
+    let known = "SELECT (SELECT whole_from::text FROM tally.rollup WHERE rollup_name = $1)";
+    let whole_from = Spi::get_one_with_args::<String>(known, &[rollup.into()]).expect("a text");
+    let Some(whole_from) = whole_from else { return };
+    for grain in grains {
+        let comment = format!(
+            "rollup {rollup} by {grain} (UTC): finished numbers; when it was declared, raw events from before {whole_from} \
+             were gone, which it doesn't count"
+        );
+        let view = quote(&format!("{rollup}_{grain}"));
+        Spi::run(&format!("COMMENT ON VIEW tally.{view} IS {}", quote_literal(comment)))
+            .expect("DDL raises its own errors");
+    }
+}
+
 /// Whether a rollup has pending rows, of a tenant or of any, of a bucket that ends by a moment. One that goes on after it gets
 /// rows for as long as events come in.
 fn has_pending_before(rollup: &str, grain: Grain, moment: i64, tenant: Option<&str>) -> bool {

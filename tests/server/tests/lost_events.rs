@@ -440,3 +440,111 @@ fn who_bypasses_row_security_is_warned() {
     );
     assert_eq!(warnings(&ordinary, &format!("BEGIN; SELECT tally.enter('a'); {metric}")), 0);
 }
+
+/// Today is not over, whatever the range says; nor is a period of which the range has a part.
+#[test]
+fn a_period_that_is_not_over_is_marked() {
+    let mut shop = Shop::new("not_over");
+    // Of three days ago, of yesterday and of today.
+    let events = shop
+        .superuser
+        .query_one(
+            "SELECT json_agg(json_build_object('tenant_id', 'a', 'account_id', 'x', 'user_id', 'u' || n, 'name', name, \
+               'event_id', gen_random_uuid(), 'occurred_at', to_json(now() - n * interval '1 day'), 'properties', json_build_object('amount', 1)))::text \
+               FROM unnest('{0,1,3}'::int[]) AS n, unnest('{tried,paid}'::text[]) AS name",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(ingest(&mut shop.superuser, events.get(0)).unwrap().accepted, 6);
+    let mut reader = shop.login("reader", "a", None);
+    reader.batch_execute("SET timezone = 'UTC'").unwrap();
+    let range = "date_trunc('day', now()) - interval '5 days', date_trunc('day', now()) + interval '2 days'";
+    for (call, period) in [
+        (format!("session_metrics({range})"), "period"),
+        (format!("active_users(daterange(current_date - 5, current_date + 2))"), "day"),
+        (format!("activation('tried', 'paid', '1 hour', {range}, grain => 'day')"), "cohort"),
+        (format!("revenue({range}, 'day')"), "period"),
+        (format!("metric_series('purchases', {range})"), "period"),
+        (format!("retention('tried', NULL, 'day', {range})"), "cohort + period"),
+        (format!("retention('tried', NULL, 'day', {range}, kind => 'rolling')"), "cohort + period"),
+    ] {
+        let wrong = format!(
+            "SELECT count(*), count(*) FILTER (WHERE complete), count(*) FILTER (WHERE NOT complete), \
+                    count(*) FILTER (WHERE complete <> (({period})::date < current_date)) FROM tally.{call}"
+        );
+        let row = reader.query_one(&wrong, &[]).unwrap_or_else(|problem| panic!("{call}: {problem:?}"));
+        let [rows, over, not_over, wrong]: [i64; 4] = [0, 1, 2, 3].map(|column| row.get(column));
+        assert!(
+            over > 0 && not_over > 0 && wrong == 0,
+            "{call}: {rows} rows, {over} over, {not_over} not, {wrong} wrong"
+        );
+    }
+    // A range that begins and ends within a day has neither whole.
+    let part =
+        "date_trunc('day', now()) - interval '100 hours', date_trunc('day', now()) - interval '30 hours'";
+    for call in [format!("session_metrics({part})"), format!("metric_series('purchases', {part})")] {
+        let marks = format!("SELECT string_agg(complete::text, ' ' ORDER BY period) FROM tally.{call}");
+        let marks: String = reader.query_one(&marks, &[]).unwrap().get(0);
+        assert_eq!(marks, "false true true false", "{call}");
+    }
+    // Brackets: the first is over in a day, the second when its last day is; the last is open.
+    let brackets = format!(
+        "SELECT string_agg(period || ' ' || complete, ', ' ORDER BY period) FROM tally.retention('tried', NULL, 'day', {range}, \
+           kind => 'bracketed', brackets => '{{0,1,3}}') WHERE cohort = current_date - 3"
+    );
+    let brackets: String = reader.query_one(&brackets, &[]).unwrap().get(0);
+    assert_eq!(brackets, "0 true, 1 true, 3 false");
+}
+
+/// What is declared after a loss says what it never counted, also once it was altered.
+#[test]
+fn a_rollup_that_begins_after_a_loss_says_so() {
+    let mut shop = Shop::new("lost_rollup");
+    shop.send("a", "x", &[1, 3]);
+    shop.fold();
+    let declare =
+        |name: &str| format!("SELECT tally.create_rollup('{name}', '{{day,month}}', ARRAY['count(*) AS n'])");
+    shop.admin.batch_execute(&declare("early")).unwrap();
+    while shop.admin.query_one("SELECT tally.fold('early')", &[]).unwrap().get::<_, i64>(0) > 0 {}
+    shop.admin.batch_execute("SELECT tally.drop_raw('2024-02-01Z')").unwrap();
+    shop.admin.batch_execute(&declare("later")).unwrap();
+    for rollup in ["early", "later"] {
+        let alter =
+            format!("SELECT tally.alter_rollup('{rollup}', add_measures => '{{max(name) AS latest}}')");
+        for altered in [false, true] {
+            if altered {
+                shop.admin.batch_execute(&alter).unwrap();
+            }
+            let row = shop
+                .superuser
+                .query_one(
+                    "SELECT whole_from = timestamptz '2024-02-01 00:00Z', obj_description(('tally.' || $1 || '_day')::regclass) ~ 'before 2024-02-01', \
+                            obj_description(('tally.' || $1 || '_month')::regclass) ~ 'before 2024-02-01' FROM tally.rollup WHERE rollup_name = $1",
+                    &[&rollup],
+                )
+                .unwrap();
+            let said: [Option<bool>; 3] = [0, 1, 2].map(|column| row.get(column));
+            let expected = if rollup == "later" { [Some(true); 3] } else { [None, Some(false), Some(false)] };
+            assert_eq!(said, expected, "{rollup}, altered {altered}");
+        }
+    }
+}
+
+/// What one client of a pool chose doesn't have the next one's numbers marked instead of refused.
+#[test]
+fn a_choice_that_one_client_of_a_pool_left_keeps_the_next_ones_scope_out() {
+    let mut shop = Shop::new("lost_pool");
+    let pool = shop.database.role("pool", &["tally_reader"]);
+    shop.superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&pool]).unwrap();
+    let mut client = shop.database.connect(&pool);
+    let enter = "BEGIN; SELECT tally.enter('a'); COMMIT";
+    client.batch_execute("BEGIN; SET LOCAL tally.incomplete = 'mark'; COMMIT").unwrap();
+    client.batch_execute(enter).unwrap();
+    client.batch_execute("SET tally.incomplete = 'mark'").unwrap();
+    let refused = client.batch_execute(enter).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "42501");
+    assert!(refused.as_db_error().unwrap().message().contains("tally.incomplete"), "{refused}");
+    for statement in ["ROLLBACK", "RESET tally.incomplete", enter] {
+        client.batch_execute(statement).unwrap();
+    }
+}

@@ -1,0 +1,1 @@
+ALTER TABLE tally.rollup ADD COLUMN whole_from timestamptz;
