@@ -166,10 +166,11 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
                     "from {version} to {CURRENT}: {problem}\npackaging/upgrade-script.pl makes the script from sql/ and sql/upgrade/"
                 )
             });
-            // A built-in rollup that is new has its own rows, and bindings have new columns.
+            // A built-in rollup that is new has its own rows, and there are new columns.
             client
                 .batch_execute(
                     "BEGIN; ALTER TABLE tally.role_binding DROP COLUMN bound_as, DROP COLUMN is_global;
+                     ALTER TABLE tally.rollup DROP COLUMN whole_from;
                      DELETE FROM tally.rollup WHERE rollup_name = 'payment'; DELETE FROM tally.rollup_column WHERE rollup_name = 'payment'",
                 )
                 .unwrap();
