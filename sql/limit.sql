@@ -23,6 +23,7 @@ COMMENT ON COLUMN tally.tenant_limit.max_transactions IS 'transactions that may 
 COMMENT ON COLUMN tally.tenant_limit.slot_key IS 'random number that stands for the tenant in the locks that count them: pg_locks is public';
 COMMENT ON COLUMN tally.tenant_limit.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.tenant_limit.idle_in_transaction_ms IS 'milliseconds that a session may idle in an open transaction before it is ended; null for any time';
+SELECT tally.confine_table('tally.tenant_limit');
 REVOKE ALL ON tally.tenant_limit FROM PUBLIC;
 GRANT SELECT ON tally.tenant_limit TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.tenant_limit', '');

@@ -5,6 +5,7 @@ CREATE FUNCTION tally.lint(OUT name text, OUT title text, OUT level text, OUT fa
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  SET quote_all_identifiers = off
   SET jit = off -- compiling these queries takes a second, running them a hundredth
   BEGIN ATOMIC
     SELECT r.name, r.title, r.level, 'EXTERNAL', '{SECURITY}'::text[], r.description, f.detail, f.fix,

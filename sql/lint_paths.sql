@@ -15,6 +15,15 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
         JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = s.id
          AND d.classid = 'pg_catalog.pg_rewrite'::regclass
         JOIN pg_catalog.pg_rewrite AS w ON w.oid = d.objid
+    ), asker (id) AS (
+      -- Materialized views over pg_tally's functions: what those read is read in whatever scope fills the view.
+      SELECT w.ev_class
+        FROM pg_catalog.pg_proc AS p
+        JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = p.oid
+         AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+        JOIN pg_catalog.pg_rewrite AS w ON w.oid = d.objid
+        JOIN pg_catalog.pg_class AS c ON c.oid = w.ev_class AND c.relkind = 'm'
+       WHERE p.pronamespace = 'tally'::regnamespace AND p.provolatile <> 'i'
     ), fn AS (
       SELECT p.*, p.oid::regprocedure AS ref, n.nspname, r.rolname, r.rolsuper, r.rolsuper OR r.rolbypassrls AS bypasses,
              (SELECT pg_catalog.substr(c.setting, 13) FROM pg_catalog.unnest(p.proconfig) AS c (setting)
@@ -33,7 +42,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
              pg_catalog.format('%s reads protected tables and belongs to %I', c.oid::regclass, r.rolname),
              CASE c.relkind WHEN 'm' THEN pg_catalog.format('DROP MATERIALIZED VIEW %s;', c.oid::regclass)
                             ELSE pg_catalog.format('ALTER VIEW %s SET (security_invoker = true);', c.oid::regclass) END
-        FROM reader AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.id
+        FROM (SELECT r.id FROM reader AS r UNION SELECT a.id FROM asker AS a) AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.id
         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
        WHERE c.relkind = 'm'
@@ -98,7 +107,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
         CROSS JOIN LATERAL (SELECT CASE WHEN f.proname IN ('bind_role', 'trust_role', 'unbind_role', 'pool_role', 'register_key', 'revoke_key')
                                         THEN 'tally_security' ELSE 'tally_owner' END) AS w (owner)
        WHERE f.nspname = 'tally' AND f.is_member AND f.prosecdef
-         AND (f.rolname <> w.owner OR f.path IS DISTINCT FROM 'pg_catalog, pg_temp')
+         AND (f.rolname <> w.owner OR pg_catalog.replace(f.path, '"', '') IS DISTINCT FROM 'pg_catalog, pg_temp')
       UNION ALL
       SELECT 'function_granted_to_public', 'function', f.nspname, f.ref::text,
              pg_catalog.format('PUBLIC may execute %s', f.ref), pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC;', f.ref)

@@ -82,6 +82,12 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
         FROM acting AS a JOIN groups AS g ON g.rolname = 'tally_admin'
        WHERE a.is_confined AND pg_catalog.pg_has_role(a.id, g.oid, 'MEMBER')
       UNION ALL
+      SELECT 'bound_role_is_auditor', b.rolname, pg_catalog.format('bound role %I is a member of tally_auditor', b.rolname),
+             pg_catalog.format('REVOKE tally_auditor FROM %I;', b.rolname)
+        FROM bound AS b JOIN groups AS g ON g.rolname = 'tally_auditor' JOIN groups AS a ON a.rolname = 'tally_admin'
+       WHERE b.is_confined AND NOT b.bypasses AND pg_catalog.pg_has_role(b.id, g.oid, 'MEMBER')
+         AND NOT pg_catalog.pg_has_role(b.id, a.oid, 'MEMBER')
+      UNION ALL
       SELECT 'bound_role_owns_table', b.rolname,
              pg_catalog.format('bound role %I owns table %s', b.rolname, c.oid::regclass),
              'give the table to a role that nobody logs in as, with ALTER TABLE ... OWNER TO'
@@ -125,7 +131,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
         FROM pg_catalog.pg_roles AS d
         JOIN pg_catalog.pg_roles AS m ON NOT m.rolsuper AND m.oid >= 16384 AND pg_catalog.pg_has_role(m.oid, d.oid, 'MEMBER')
        WHERE d.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
-                           'pg_execute_server_program')
+                           'pg_execute_server_program', 'pg_maintain')
       UNION ALL
       SELECT 'replication_role', p.rolname, pg_catalog.format('role %I has REPLICATION', p.rolname),
              pg_catalog.format('ALTER ROLE %I NOREPLICATION;', p.rolname)
@@ -148,7 +154,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
        AND (c.name = 'row_security' AND c.value IN ('off', 'false', 'no', '0')
          OR c.name = 'session_replication_role' AND c.value <> 'origin'
          OR c.name = 'tally.scope'
-         OR c.name = 'search_path' AND c.value ~ '(^|[ ,])pg_temp *,')
+         OR c.name = 'search_path' AND c.value ~ '(^|[ ,])"?pg_temp"? *,')
     UNION ALL
     -- What tally.enter() refuses of a pool role, and a path on which the role may put objects. Names that Postgres doesn't know are
     -- applications' own.

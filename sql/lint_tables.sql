@@ -4,6 +4,7 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  SET quote_all_identifiers = off -- what pg_get_expr() prints is compared
   BEGIN ATOMIC
     WITH candidate AS (
       SELECT i.*, c.oid::regclass AS ref, n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity, r.rolname,
@@ -42,6 +43,18 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
              pg_catalog.format('policy %s of table %s %s', p.policy_name, p.ref, CASE WHEN p.exists THEN 'was altered' ELSE 'is missing' END), p.fix
         FROM policy AS p
       UNION ALL
+      SELECT 'administration_open', a.id,
+             pg_catalog.format('table %s %s', a.id, CASE WHEN c.relrowsecurity THEN 'has other policies than tally_confined as pg_tally makes it' ELSE 'has no row security' END),
+             pg_catalog.format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY; DROP POLICY IF EXISTS tally_confined ON %1$s; CREATE POLICY tally_confined ON %1$s USING %2$s;%3$s',
+               a.id, a.condition, (SELECT pg_catalog.string_agg(pg_catalog.format(' DROP POLICY %I ON %s;', p.polname, a.id), '')
+                                     FROM pg_catalog.pg_policy AS p WHERE p.polrelid = a.id AND p.polname <> 'tally_confined'))
+        FROM tally.administration_tables() AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.id
+       WHERE NOT c.relrowsecurity
+          OR NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p
+                          WHERE p.polrelid = a.id AND p.polname = 'tally_confined' AND p.polcmd = '*' AND p.polpermissive AND p.polroles = '{0}'
+                            AND pg_catalog.pg_get_expr(p.polqual, p.polrelid) = a.condition AND p.polwithcheck IS NULL)
+          OR EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = a.id AND p.polname <> 'tally_confined')
+      UNION ALL
       SELECT 'extra_policy', c.ref, pg_catalog.format('table %s has the permissive policy "%s"', c.ref, p.polname),
              pg_catalog.format('DROP POLICY %I ON %s;', p.polname, c.ref)
         FROM candidate AS c JOIN pg_catalog.pg_policy AS p ON p.polrelid = c.id
@@ -61,7 +74,9 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
              pg_catalog.format('ALTER TABLE %s ALTER %I SET NOT NULL;', c.ref, a.attname)
         FROM candidate AS c
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.id AND a.attname IN (c.tenant_column, c.account_column)
-       WHERE NOT a.attnotnull AND NOT c.is_child
+       WHERE EXISTS (SELECT FROM tally.nullable_members(c.ref, a.attname) AS m WHERE m.id = c.ref)
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS h JOIN candidate AS o ON o.id = h.inhparent
+                          CROSS JOIN LATERAL tally.nullable_members(o.ref, a.attname) AS m WHERE h.inhrelid = c.id AND m.id = o.ref)
       UNION ALL
       SELECT CASE WHEN c.is_own THEN 'owner_changed' ELSE 'owner_bypasses_rls' END, c.ref,
              pg_catalog.format('table %s belongs to %I', c.ref, c.rolname),
@@ -101,6 +116,7 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  SET quote_all_identifiers = off -- what pg_get_expr() prints is compared
   BEGIN ATOMIC
     WITH isolated AS (
       SELECT i.*, c.oid::regclass AS ref, a.attnum AS tenant_number
@@ -126,7 +142,7 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
              pg_catalog.format('REVOKE %s ON %s FROM %s CASCADE;', g.privilege_type, g.ref, g.who)
         FROM granted AS g
         JOIN LATERAL (
-          SELECT CASE WHEN g.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER') AND g.is_isolated
+          SELECT CASE WHEN g.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN') AND g.is_isolated
                         THEN pg_catalog.lower(g.privilege_type) || '_granted'
                       -- Rows of the inbox go through the pipeline, which asks for the scope: that is its purpose.
                       WHEN g.privilege_type = 'INSERT' AND g.id = 'tally.inbox'::regclass AND g.who = 'tally_writer' THEN NULL
@@ -136,12 +152,29 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
                        AND g.who <> 'tally_owner' AND coalesce(g.column_name = 'sketch_key', true) THEN 'secret_readable' END
         ) AS v (rule) ON v.rule IS NOT NULL
       UNION ALL
-      SELECT 'unique_key_without_tenant', i.ref,
-             pg_catalog.format('unique index %s of table %s does not begin with %I', x.indexrelid::regclass, i.ref, i.tenant_column),
-             pg_catalog.format('make the key (%I, ...), tenant first', i.tenant_column)
-        FROM isolated AS i JOIN pg_catalog.pg_index AS x ON x.indrelid = i.id
+      SELECT CASE WHEN x.indisunique THEN 'unique_key_without_tenant'
+                  WHEN k.excludes_tenants THEN 'exclusion_without_tenant' ELSE 'index_without_tenant' END,
+             i.ref, pg_catalog.format('index %s of table %s %s', s.index_id, i.ref, s.reason), s.fix
+        FROM isolated AS i
+        CROSS JOIN LATERAL tally.shared_indexes(i.ref, i.tenant_column) AS s
+        JOIN pg_catalog.pg_index AS x ON x.indexrelid = s.index_id
         JOIN pg_catalog.pg_class AS c ON c.oid = x.indexrelid
-       WHERE x.indisunique AND x.indkey[0] <> i.tenant_number AND NOT c.relispartition
+        CROSS JOIN LATERAL (
+          SELECT x.indisexclusion AND NOT EXISTS (
+                   SELECT FROM pg_catalog.pg_constraint AS e
+                    CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(e.conkey), pg_catalog.unnest(e.conexclop)) AS p (near, operator)
+                    JOIN pg_catalog.pg_operator AS o ON o.oid = p.operator
+                   WHERE e.conindid = x.indexrelid AND p.near = i.tenant_number AND o.oprname = '=')
+        ) AS k (excludes_tenants)
+       WHERE NOT c.relispartition
+      UNION ALL
+      SELECT 'statistics_without_tenant', i.ref,
+             pg_catalog.format('statistics %s of table %s do not contain %I', t.name, i.ref, i.tenant_column),
+             pg_catalog.format('DROP STATISTICS %s;', t.name)
+        FROM isolated AS i JOIN pg_catalog.pg_statistic_ext AS x ON x.stxrelid = i.id
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = x.stxnamespace
+        CROSS JOIN LATERAL pg_catalog.format('%I.%I', n.nspname, x.stxname) AS t (name)
+       WHERE i.tenant_number <> ALL (x.stxkeys)
       UNION ALL
       SELECT 'foreign_key_without_tenant', k.conrelid::regclass,
              pg_catalog.format('foreign key %I of table %s refers to %s without the tenant', k.conname, k.conrelid::regclass, i.ref),
@@ -150,6 +183,32 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
        WHERE NOT EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey)) AS p (near, far)
                           JOIN isolated AS o ON o.id = k.conrelid AND o.tenant_number = p.near
                          WHERE p.far = i.tenant_number)
+      UNION ALL
+      SELECT 'foreign_key_to_shared', i.ref,
+             pg_catalog.format('foreign key %I of table %s refers to %s, which %s may %s', k.conname, i.ref, k.confrelid::regclass, w.who, g.privileges),
+             pg_catalog.format('REVOKE %s ON %s FROM %s CASCADE;', g.privileges, k.confrelid::regclass, w.who)
+        FROM isolated AS i
+        JOIN pg_catalog.pg_constraint AS k ON k.conrelid = i.id AND k.contype = 'f' AND k.conparentid = 0
+        JOIN pg_catalog.pg_class AS f ON f.oid = k.confrelid
+        CROSS JOIN LATERAL (
+          SELECT a.grantee, pg_catalog.string_agg(DISTINCT a.privilege_type, ', ')
+            FROM (SELECT x.grantee, x.privilege_type FROM pg_catalog.aclexplode(f.relacl) AS x
+                  UNION ALL
+                  SELECT x.grantee, x.privilege_type FROM pg_catalog.pg_attribute AS c, pg_catalog.aclexplode(c.attacl) AS x
+                   WHERE c.attrelid = f.oid) AS a
+           WHERE a.privilege_type IN ('DELETE', 'UPDATE') AND a.grantee <> f.relowner
+           GROUP BY a.grantee
+        ) AS g (grantee, privileges)
+        CROSS JOIN LATERAL (SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END) AS w (who)
+       WHERE NOT EXISTS (SELECT FROM isolated AS o WHERE o.id = k.confrelid)
+      UNION ALL
+      SELECT 'tenant_in_partition_bound', pg_catalog.pg_partition_root(i.ref),
+             pg_catalog.format('bounds of %s partitions of table %s name tenants', pg_catalog.count(*), pg_catalog.pg_partition_root(i.ref)),
+             'accept it, or partition by something else, as by hash; tally.unisolate_tenant() ends it for months to come'
+        FROM isolated AS i
+        JOIN pg_catalog.pg_partitioned_table AS t ON t.partrelid = i.id AND t.partstrat <> 'h' AND i.tenant_number = ANY (t.partattrs)
+        JOIN pg_catalog.pg_inherits AS h ON h.inhparent = i.id AND h.inhrelid <> t.partdefid
+       GROUP BY pg_catalog.pg_partition_root(i.ref)
       UNION ALL
       SELECT 'statistics_granted', c.oid::regclass,
              pg_catalog.format('%s may %s %s', CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(g.grantee) END,

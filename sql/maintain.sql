@@ -30,6 +30,7 @@ COMMENT ON COLUMN tally.maintenance.caller IS 'the role that logged in and ran i
 COMMENT ON COLUMN tally.maintenance.sqlstate IS 'error code, where the last step failed';
 COMMENT ON COLUMN tally.maintenance.problem IS 'error message, where the last step failed';
 ALTER TABLE tally.maintenance OWNER TO tally_owner;
+SELECT tally.confine_table('tally.maintenance');
 REVOKE ALL ON tally.maintenance FROM PUBLIC;
 GRANT SELECT ON tally.maintenance TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.maintenance', '');

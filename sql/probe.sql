@@ -8,6 +8,7 @@ ALTER TABLE tally.probe_result OWNER TO tally_owner;
 COMMENT ON TABLE tally.probe_result IS 'the probes of the last 30 days';
 COMMENT ON COLUMN tally.probe_result.sent_at IS 'when the event was sent';
 COMMENT ON COLUMN tally.probe_result.shown_at IS 'when a later transaction saw it in the rollup; null where that took more than 10 seconds';
+SELECT tally.confine_table('tally.probe_result');
 REVOKE ALL ON tally.probe_result FROM PUBLIC;
 GRANT SELECT ON tally.probe_result TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.probe_result', '');
@@ -64,6 +65,7 @@ COMMENT ON COLUMN tally.slo_target.freshness IS 'an event was accepted within th
 COMMENT ON COLUMN tally.slo_target.latency IS 'from an event''s occurring to its acceptance, which is when rollups show it';
 COMMENT ON COLUMN tally.slo_target.share IS 'fraction of the events of the last 24 hours that must be within that latency';
 COMMENT ON COLUMN tally.slo_target.tenant_id IS 'the tenant; empty for every tenant without a row';
+SELECT tally.confine_table('tally.slo_target');
 REVOKE ALL ON tally.slo_target FROM PUBLIC;
 GRANT SELECT ON tally.slo_target TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.slo_target', '');

@@ -16,70 +16,6 @@ GRANT SELECT ON tally.protected_table TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.protected_table',
   'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) table_name::pg_catalog.oid)');
 
-CREATE FUNCTION tally.family(target regclass) RETURNS SETOF regclass
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    WITH RECURSIVE member (id) AS (
-      SELECT target::oid
-      UNION
-      SELECT i.inhrelid FROM member AS m JOIN pg_catalog.pg_inherits AS i ON i.inhparent = m.id
-    )
-    SELECT m.id::regclass FROM member AS m ORDER BY m.id;
-  END;
-COMMENT ON FUNCTION tally.family(regclass) IS
-  'a table and everything below it: partitions and inheritance children of every level';
-
--- The same three policies as tally.secure_table() makes.
-CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_column name,
-    OUT policy_name name, OUT is_permissive boolean, OUT role_names name[], OUT declared text, OUT printed text)
-  RETURNS SETOF record
-  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    WITH spelled AS (
-      SELECT a.attname = tenant_column AS is_tenant, pg_catalog.quote_ident(a.attname) AS declared,
-             CASE WHEN a.atttypid = 'varchar'::regtype THEN '(' || pg_catalog.quote_ident(a.attname) || ')::text'
-                  ELSE pg_catalog.quote_ident(a.attname) END AS printed
-        FROM pg_catalog.pg_attribute AS a
-       WHERE a.attrelid = target AND a.attname IN (tenant_column, account_column) AND NOT a.attisdropped
-    ), tenant AS (
-      SELECT s.declared || ' OPERATOR(pg_catalog.=) (SELECT tally.current_tenant())' AS declared,
-             '(' || s.printed || ' = ( SELECT tally.current_tenant() AS current_tenant))' AS printed,
-             s.declared AS declared_column, s.printed AS printed_column
-        FROM spelled AS s WHERE s.is_tenant
-    ), account AS (
-      SELECT s.declared, s.printed FROM spelled AS s WHERE NOT s.is_tenant
-    )
-    SELECT p.* FROM tenant AS t LEFT JOIN account AS c ON true
-     CROSS JOIN LATERAL (VALUES
-       ('tally_tenant'::name, true, '{public}'::name[], t.declared, t.printed),
-       ('tally_global', true, '{tally_analyst,tally_owner}', '(SELECT tally.scope_is_global())',
-        '( SELECT tally.scope_is_global() AS scope_is_global)'),
-       ('tally_guard', false, '{public}',
-        'tally.in_scope(' || pg_catalog.concat_ws(', ', t.declared_column, c.declared, '(SELECT tally.scope_key())') || ')',
-        'tally.in_scope(' || pg_catalog.concat_ws(', ', t.printed_column, c.printed, '( SELECT tally.scope_key() AS scope_key)') || ')')
-     ) AS p (policy_name, is_permissive, role_names, declared, printed);
-  END;
-COMMENT ON FUNCTION tally.policies(regclass, name, name) IS
-  'the policies that isolate a table: as they are declared, and as pg_get_expr() prints them';
-
-CREATE FUNCTION tally.policy_is_intact(target regclass, policy_name name, is_permissive boolean, role_names name[],
-    printed text) RETURNS boolean
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    SELECT EXISTS (
-      SELECT FROM pg_catalog.pg_policy AS p
-       WHERE p.polrelid = target AND p.polname = policy_name AND p.polcmd = '*' AND p.polpermissive = is_permissive
-         AND pg_catalog.pg_get_expr(p.polqual, p.polrelid) = printed
-         AND pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) = printed
-         AND ARRAY(SELECT CASE WHEN r.id = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(r.id) END
-                     FROM pg_catalog.unnest(p.polroles) AS r (id) ORDER BY 1) = role_names);
-  END;
-COMMENT ON FUNCTION tally.policy_is_intact(regclass, name, boolean, name[], text) IS
-  'whether a table has this policy, exactly';
-
 CREATE FUNCTION tally.check_protectable(target regclass, tenant_column name, account_column name) RETURNS void
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -91,11 +27,10 @@ BEGIN
   IF target IS NULL OR tenant_column IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'target and tenant_column must not be null';
   END IF;
-  SELECT c.relkind, c.relpersistence, c.relispartition, n.nspname, r.rolname, r.rolsuper OR r.rolbypassrls AS bypasses
+  SELECT c.relkind, c.relpersistence, n.nspname
     INTO seen
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
    WHERE c.oid = target;
   IF NOT FOUND OR seen.relkind NOT IN ('r', 'p') OR seen.relpersistence = 't' THEN
     RAISE EXCEPTION USING ERRCODE = '42T01', MESSAGE = pg_catalog.format('"%s" is not a table', target),
@@ -105,11 +40,21 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = '42T02', MESSAGE = pg_catalog.format('"%s" is not a table of yours', target),
       HINT = 'pg_tally''s own tables are protected already; tally.lint() tells whether they still are';
   END IF;
-  IF seen.bypasses THEN
-    RAISE EXCEPTION USING ERRCODE = '42T03',
-      MESSAGE = pg_catalog.format('owner "%s" of table "%s" bypasses row security', seen.rolname, target),
-      HINT = 'FORCE ROW LEVEL SECURITY doesn''t bind superusers and BYPASSRLS roles; ALTER TABLE ... OWNER TO a role that is neither';
-  END IF;
+  FOR seen IN
+    SELECT f.id, r.rolname, r.rolsuper OR r.rolbypassrls AS bypasses, pg_catalog.pg_has_role(r.oid, 'USAGE') AS is_own
+      FROM tally.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+     ORDER BY f.id = target DESC, f.id
+  LOOP
+    IF seen.bypasses THEN
+      RAISE EXCEPTION USING ERRCODE = '42T03',
+        MESSAGE = pg_catalog.format('owner "%s" of table "%s" bypasses row security', seen.rolname, seen.id),
+        HINT = 'FORCE ROW LEVEL SECURITY doesn''t bind superusers and BYPASSRLS roles; ALTER TABLE ... OWNER TO a role that is neither';
+    END IF;
+    IF NOT seen.is_own THEN
+      RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = pg_catalog.format('table "%s" is not yours', seen.id),
+        HINT = pg_catalog.format('its owner "%s", or a member of that role, may protect it', seen.rolname);
+    END IF;
+  END LOOP;
   IF EXISTS (SELECT FROM tally.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id
               WHERE c.relkind NOT IN ('r', 'p')) THEN
     RAISE EXCEPTION USING ERRCODE = '42T04',
@@ -117,7 +62,9 @@ BEGIN
       HINT = 'a foreign table has no row security; detach it first';
   END IF;
   FOR wanted IN SELECT * FROM (VALUES (tenant_column), (account_column)) AS v (column_name) WHERE v.column_name IS NOT NULL LOOP
-    SELECT a.atttypid::pg_catalog.regtype AS type_name, a.attnotnull, coalesce(l.collisdeterministic, true) AS deterministic
+    SELECT a.atttypid::pg_catalog.regtype AS type_name, tally.id_type(a.atttypid) IS NOT NULL AS holds_ids,
+           coalesce(l.collisdeterministic, true) AS deterministic, a.attgenerated = 'v' AS is_virtual,
+           (SELECT c.id FROM tally.nullable_members(target, wanted.column_name) AS c LIMIT 1) AS nullable
       INTO seen
       FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
      WHERE a.attrelid = target AND a.attname = wanted.column_name AND a.attnum > 0 AND NOT a.attisdropped;
@@ -126,30 +73,37 @@ BEGIN
         MESSAGE = pg_catalog.format('table "%s" has no column "%s"', target, wanted.column_name),
         HINT = 'name the columns: tally.protect(table, tenant_column => ..., account_column => ...)';
     END IF;
-    IF seen.type_name NOT IN ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype) THEN
+    IF NOT seen.holds_ids THEN
       RAISE EXCEPTION USING ERRCODE = '42T06',
         MESSAGE = pg_catalog.format('column "%s" of table "%s" has type %s', wanted.column_name, target, seen.type_name),
-        HINT = 'ids are text or varchar';
+        HINT = 'ids are text, varchar, uuid, int2, int4, int8 or a domain over one of them';
+    END IF;
+    IF seen.is_virtual THEN
+      RAISE EXCEPTION USING ERRCODE = '42T09',
+        MESSAGE = pg_catalog.format('column "%s" of table "%s" is a virtual generated column', wanted.column_name, target),
+        HINT = 'no index can have it; make it an ordinary or a stored generated column';
     END IF;
     IF NOT seen.deterministic THEN
       RAISE EXCEPTION USING ERRCODE = '42T07',
         MESSAGE = pg_catalog.format('column "%s" of table "%s" has a nondeterministic collation', wanted.column_name, target),
         HINT = 'two different ids could be equal under it; use COLLATE "C"';
     END IF;
-    IF NOT seen.attnotnull THEN
+    IF seen.nullable IS NOT NULL THEN
       RAISE EXCEPTION USING ERRCODE = '42T08',
-        MESSAGE = pg_catalog.format('column "%s" of table "%s" is nullable', wanted.column_name, target),
-        HINT = pg_catalog.format('a row without an id belongs to nobody: ALTER TABLE %s ALTER %I SET NOT NULL', target, wanted.column_name);
+        MESSAGE = pg_catalog.format('column "%s" of table "%s" is nullable', wanted.column_name, seen.nullable),
+        DETAIL = 'A NOT NULL constraint that is not validated doesn''t count: rows from before it may be null.',
+        HINT = pg_catalog.format('a row without an id belongs to nobody: ALTER TABLE %s ALTER %I SET NOT NULL', seen.nullable, wanted.column_name);
     END IF;
   END LOOP;
 END
 $$;
 COMMENT ON FUNCTION tally.check_protectable(regclass, name, name) IS
-  'raises an error for a table that row security can''t isolate: 42T01 to 42T08';
+  'raises an error for a table that row security can''t isolate, 42T01 to 42T09, or that the caller may not alter';
 
 CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, account_column name) RETURNS SETOF text
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
+  SET quote_all_identifiers = off
   BEGIN ATOMIC
     WITH member AS (
       SELECT c.oid, c.oid::regclass AS id, c.relowner, c.relrowsecurity AND c.relforcerowsecurity AS is_forced, c.relacl,
@@ -171,7 +125,7 @@ CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, ac
             FROM pg_catalog.pg_attribute AS c, pg_catalog.aclexplode(c.attacl) AS a WHERE c.attrelid = m.id
         ) AS g
        WHERE g.grantee <> m.relowner AND g.grantor = m.relowner
-         AND g.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')
+         AND g.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN')
        GROUP BY m.id, g.grantee
     ), statement (step, id, name, ddl) AS (
       SELECT 1, m.id, '', 'ALTER TABLE ' || m.id || ' ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY'
@@ -193,13 +147,13 @@ CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, ac
       UNION ALL
       SELECT 5, m.id, '',
              pg_catalog.format('CREATE INDEX ON %s (%I%s)', m.id, tenant_column,
-               CASE WHEN account_column IS NULL THEN ''
-                    ELSE ', ' || pg_catalog.quote_ident(account_column) || ' COLLATE pg_catalog."C"' END)
+               (SELECT ', ' || pg_catalog.quote_ident(a.attname) || CASE WHEN a.attcollation <> 0 THEN ' COLLATE pg_catalog."C"' ELSE '' END
+                  FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = m.id AND a.attname = account_column))
         FROM member AS m
        WHERE m.needs_index
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i
-                          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                         WHERE i.indrelid = m.id AND i.indisvalid AND i.indpred IS NULL AND a.attname = tenant_column)
+                          WHERE i.indrelid = m.id AND i.indisvalid AND i.indpred IS NULL
+                            AND NOT EXISTS (SELECT FROM tally.shared_indexes(m.id, tenant_column) AS s WHERE s.index_id = i.indexrelid))
     )
     SELECT s.ddl FROM statement AS s ORDER BY s.step, s.id, s.name;
   END;
@@ -237,6 +191,7 @@ AS $$
 DECLARE
   statements text[];
   statement  text;
+  shared     record;
 BEGIN
   PERFORM tally.check_protectable(target, tenant_column, account_column);
   statements := ARRAY(SELECT s FROM tally.protect_statements(target, tenant_column, account_column) AS s);
@@ -246,11 +201,19 @@ BEGIN
     END LOOP;
     PERFORM tally.record_protection(target, tenant_column, account_column);
   END IF;
+  -- Said, not done: whether an index may go is the owner's to decide.
+  FOR shared IN
+    SELECT s.* FROM tally.family(target) AS f (id) CROSS JOIN LATERAL tally.shared_indexes(f.id, tenant_column) AS s
+      JOIN pg_catalog.pg_class AS c ON c.oid = s.index_id AND NOT c.relispartition
+  LOOP
+    RAISE WARNING USING MESSAGE = pg_catalog.format('index %s %s: a tenant that searches it can learn which values others have', shared.index_id, shared.reason),
+      HINT = shared.fix;
+  END LOOP;
   RETURN QUERY SELECT u.ddl FROM pg_catalog.unnest(statements) AS u (ddl);
 END
 $$;
 COMMENT ON FUNCTION tally.protect(regclass, name, name, boolean) IS
-  'isolates a table of yours, with its partitions, by the scope of the transaction; returns the DDL, executed unless dry_run; no rows where nothing is to change';
+  'isolates a table of yours, with its partitions, by the scope of the transaction; returns the DDL, executed unless dry_run; no rows where nothing is to change; warns of indexes that do not begin with the tenant, and says what to have instead. Ids are text, varchar, uuid, integers or domains over them';
 
 CREATE FUNCTION tally.unprotect(target regclass, dry_run boolean DEFAULT false) RETURNS SETOF text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
@@ -293,12 +256,10 @@ $$;
 COMMENT ON FUNCTION tally.unprotect(regclass, boolean) IS
   'undoes tally.protect(): drops its policies and, where no other policy is left, switches row security off; the index and the revoked privileges stay as they are';
 
-REVOKE ALL ON FUNCTION tally.family(regclass), tally.policies(regclass, name, name),
-  tally.policy_is_intact(regclass, name, boolean, name[], text), tally.check_protectable(regclass, name, name),
+REVOKE ALL ON FUNCTION tally.check_protectable(regclass, name, name),
   tally.protect_statements(regclass, name, name), tally.record_protection(regclass, name, name),
   tally.protect(regclass, name, name, boolean), tally.unprotect(regclass, boolean) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.family(regclass), tally.policies(regclass, name, name),
-  tally.policy_is_intact(regclass, name, boolean, name[], text), tally.check_protectable(regclass, name, name),
+GRANT EXECUTE ON FUNCTION tally.check_protectable(regclass, name, name),
   tally.protect_statements(regclass, name, name), tally.record_protection(regclass, name, name),
   tally.protect(regclass, name, name, boolean), tally.unprotect(regclass, boolean)
   TO tally_owner, tally_reader, tally_writer, tally_auditor;

@@ -25,6 +25,7 @@ COMMENT ON COLUMN tally.tenant_horizon.tenant_id IS 'the tenant';
 
 ALTER TABLE tally.retention OWNER TO tally_owner;
 ALTER TABLE tally.tenant_horizon OWNER TO tally_owner;
+SELECT tally.confine_table('tally.retention'), tally.confine_table('tally.tenant_horizon');
 REVOKE ALL ON tally.retention, tally.tenant_horizon FROM PUBLIC;
 GRANT SELECT ON tally.retention, tally.tenant_horizon TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.retention', '');

@@ -4,6 +4,8 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 -- Ingest writes below the executor, into heaps.
 SET LOCAL default_table_access_method = heap;
+-- What is stored of a function's SET clauses depends on it.
+SET LOCAL quote_all_identifiers = off;
 
 -- upgrade: skip
 DO $$

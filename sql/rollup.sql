@@ -56,6 +56,7 @@ COMMENT ON COLUMN tally.rollup_backfill.events_expected IS 'events in the table 
 COMMENT ON COLUMN tally.rollup_backfill.rollup_name IS 'the rollup';
 
 ALTER TABLE tally.rollup_backfill OWNER TO tally_owner;
+SELECT tally.confine_table('tally.rollup_backfill');
 REVOKE ALL ON tally.rollup_backfill FROM PUBLIC;
 GRANT SELECT ON tally.rollup_backfill TO tally_admin, tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.rollup_backfill', '');

@@ -102,6 +102,23 @@ CREATE FUNCTION tally.last_account(scope_key text) RETURNS text
 COMMENT ON FUNCTION tally.last_account(text) IS
   'upper end, inclusive, of the account ids in the scope that has this key';
 
+CREATE FUNCTION tally.confined_to() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'confined_to_wrapper';
+COMMENT ON FUNCTION tally.confined_to() IS
+  'the tenant beyond which the session sees nothing, by its scope or by its login; null where neither confines it; error 42501 for a pool role without a scope';
+
+-- Ids of other types than text: only the spelling that Postgres itself would print stands for a value, or two different
+-- tenants would share rows.
+CREATE FUNCTION tally.id_as_uuid(id text) RETURNS uuid
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'id_as_uuid_wrapper';
+COMMENT ON FUNCTION tally.id_as_uuid(text) IS
+  'an id as the uuid that is printed so; null where none is';
+
+CREATE FUNCTION tally.id_as_int8(id text) RETURNS int8
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'id_as_int8_wrapper';
+COMMENT ON FUNCTION tally.id_as_int8(text) IS
+  'an id as the integer that is printed so; null where none is';
+
 CREATE FUNCTION tally.current_scope(OUT kind text, OUT tenant_id text, OUT account_id text) RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -243,6 +260,7 @@ ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_security;
 REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope_support(internal), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),
+  tally.confined_to(), tally.id_as_uuid(text), tally.id_as_int8(text),
   tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind),
   tally.trust_role(regrole), tally.unbind_role(regrole), tally.check_bindable(regrole),
   tally.check_id(text, text) FROM PUBLIC;
@@ -250,7 +268,9 @@ GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, te
 GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),
+  tally.id_as_uuid(text), tally.id_as_int8(text),
   tally.enter(text, text), tally.enter_global() TO tally_owner, tally_reader, tally_writer;
+GRANT EXECUTE ON FUNCTION tally.confined_to() TO tally_owner, tally_reader, tally_writer, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind), tally.trust_role(regrole),
   tally.unbind_role(regrole) TO tally_admin;
 
@@ -262,7 +282,9 @@ CREATE FUNCTION tally.secure_table(target regclass) RETURNS void
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  guard text := 'tally.in_scope(tenant_id, (SELECT tally.scope_key()))';
+  -- A table without accounts is a whole tenant's to read. The elevated functions write to it in any scope.
+  guard text := 'tally.in_scope(tenant_id, (SELECT tally.scope_key())) '
+    'AND ((SELECT tally.current_account()) IS NULL OR CURRENT_USER OPERATOR(pg_catalog.=) ANY (''{tally_owner,tally_security}''::pg_catalog.name[]))';
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
               WHERE a.attrelid OPERATOR(pg_catalog.=) target::pg_catalog.oid
@@ -280,6 +302,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.secure_table(regclass) IS
-  'enables and forces row security on one of pg_tally''s own tables and creates its policies';
+  'enables and forces row security on one of pg_tally''s own tables and creates its policies; one without accounts shows nothing in the scope of an account';
 REVOKE ALL ON FUNCTION tally.secure_table(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.secure_table(regclass) TO tally_owner;

@@ -28,6 +28,7 @@ CREATE FUNCTION tally.assert_isolated(target regclass, tenant_a text, tenant_b t
 AS $$
 DECLARE
   tenant_column name;
+  tenant_type   text;
   owner_name    name := (SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class AS c WHERE c.oid = target);
   columns       text;
   copied        text;
@@ -42,7 +43,9 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = '55T01', MESSAGE = pg_catalog.format('table "%s" is not protected', target),
       HINT = pg_catalog.format('SELECT tally.protect(%L)', target);
   END IF;
-  EXECUTE pg_catalog.format('SELECT ARRAY[count(*) FILTER (WHERE %1$I = $1), count(*) FILTER (WHERE %1$I = $2)] FROM %2$s',
+  tenant_type := (SELECT pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute AS a
+                   WHERE a.attrelid = target AND a.attname = tenant_column AND NOT a.attisdropped);
+  EXECUTE pg_catalog.format('SELECT ARRAY[count(*) FILTER (WHERE %1$I::text = $1), count(*) FILTER (WHERE %1$I::text = $2)] FROM %2$s',
     tenant_column, target) INTO expected USING tenant_a, tenant_b;
   FOR i IN 1 .. 2 LOOP
     IF expected[i] = 0 OR tenant_a = tenant_b THEN
@@ -52,7 +55,7 @@ BEGIN
     END IF;
   END LOOP;
   SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', '),
-         pg_catalog.string_agg(CASE WHEN a.attname = tenant_column THEN '$1' ELSE pg_catalog.quote_ident(a.attname) END, ', ')
+         pg_catalog.string_agg(CASE WHEN a.attname = tenant_column THEN '$1::' || tenant_type ELSE pg_catalog.quote_ident(a.attname) END, ', ')
     INTO columns, copied
     FROM pg_catalog.pg_attribute AS a
    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
@@ -60,7 +63,7 @@ BEGIN
   BEGIN
     FOR i IN 1 .. 2 LOOP
       PERFORM tally.authenticate_as(tenants[i], NULL, owner_name);
-      EXECUTE pg_catalog.format('SELECT count(*), count(*) FILTER (WHERE %I = $1) FROM %s', tenant_column, target)
+      EXECUTE pg_catalog.format('SELECT count(*), count(*) FILTER (WHERE %I::text = $1) FROM %s', tenant_column, target)
         INTO seen, own USING tenants[i];
       IF seen <> own OR own <> expected[i] THEN
         RAISE EXCEPTION USING ERRCODE = 'assert_failure',
@@ -68,7 +71,7 @@ BEGIN
             tenants[i], seen, target, own, expected[i]),
           HINT = 'tally.lint() names what is wrong';
       END IF;
-      EXECUTE pg_catalog.format('DELETE FROM %s WHERE %I = $1', target, tenant_column) USING tenants[3 - i];
+      EXECUTE pg_catalog.format('DELETE FROM %s WHERE %I::text = $1', target, tenant_column) USING tenants[3 - i];
       GET DIAGNOSTICS seen = ROW_COUNT;
       IF seen > 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'assert_failure',
@@ -76,7 +79,7 @@ BEGIN
       END IF;
       -- The policy's check comes before constraints: a violated one tells that the policy let the row in.
       BEGIN
-        EXECUTE pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I = $2 LIMIT 1',
+        EXECUTE pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I::text = $2 LIMIT 1',
           target, columns, copied, target, tenant_column) USING tenants[3 - i], tenants[i];
         seen := 1;
       EXCEPTION
@@ -88,7 +91,7 @@ BEGIN
           MESSAGE = pg_catalog.format('tenant "%s" can insert rows of tenant "%s" into table "%s"', tenants[i], tenants[3 - i], target);
       END IF;
       BEGIN
-        EXECUTE pg_catalog.format('UPDATE %s SET %2$I = $1 WHERE %2$I = $2', target, tenant_column) USING tenants[3 - i], tenants[i];
+        EXECUTE pg_catalog.format('UPDATE %s SET %2$I = $1::%3$s WHERE %2$I::text = $2', target, tenant_column, tenant_type) USING tenants[3 - i], tenants[i];
         GET DIAGNOSTICS seen = ROW_COUNT;
       EXCEPTION WHEN insufficient_privilege THEN
         NULL;

@@ -8,6 +8,7 @@ mod confine;
 mod limit;
 mod policy;
 mod token;
+mod typed_id;
 
 use crate::backend::leftover::{self, Leftover};
 use crate::backend::session;
@@ -268,6 +269,17 @@ fn current_account() -> Result<Option<String>, ErrorReport> {
 #[pg_extern(sql = false)]
 fn scope_is_global() -> Result<bool, ErrorReport> {
     Ok(current()? == Scope::Global)
+}
+
+/// The tenant beyond which the session sees nothing: that of its scope, or that of its login.
+#[pg_extern(sql = false)]
+fn confined_to() -> Result<Option<String>, ErrorReport> {
+    match current() {
+        Ok(Scope::Tenant { tenant, .. }) => Ok(Some(tenant)),
+        Ok(Scope::Global) => Ok(None),
+        Err(ScopeError::Missing) if matches!(binding(), Binding::Trusted | Binding::None) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Refuses what is no id.

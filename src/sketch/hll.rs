@@ -3,6 +3,7 @@
 use super::damage::{CORRUPTED, damage};
 use super::text;
 use crate::backend::call::{self, SqlError, sql_function};
+use crate::backend::session;
 use pgrx::pg_sys::Datum;
 use tally_core::hll::{self, DEFAULT_LGK, Hll, HllError, HllRef, Keying, MAX_STORED_BYTES};
 
@@ -36,6 +37,27 @@ pub fn load(bytes: &[u8]) -> Result<Hll, SqlError> {
     Ok(Hll::try_from(&HllRef::parse(bytes)?)?)
 }
 
+/// Refuses to let bytes of a sketch come from a client or go to one where they are keyed: they tell under the tenant's secret
+/// what became of each value, and whoever may send events could choose values by them that a count doesn't see. They pass only
+/// for who sees every row anyway, as dumps, restores and replication do, damaged ones included.
+fn check_passes(bytes: &[u8]) -> Result<(), SqlError> {
+    if session::sees_everything() || HllRef::parse(bytes)?.keying() == Keying::Plain {
+        return Ok(());
+    }
+    Err(SqlError {
+        sqlstate: "42501",
+        message: "the bytes of a keyed sketch are neither shown nor taken".into(),
+        hint: "ask tally.distinct_count(), tally.rollup() and tally.merge(); a dump is made by a superuser or a role with BYPASSRLS",
+    })
+}
+
+/// A sketch that a client gives, as it is written today.
+fn take(bytes: &[u8]) -> Result<Datum, SqlError> {
+    let sketch = hll::renew(bytes).map_err(refused)?;
+    check_passes(&sketch)?;
+    Ok(call::varlena(&sketch))
+}
+
 fn store(sketch: &Hll) -> Datum {
     call::varlena(&sketch.to_bytes())
 }
@@ -44,26 +66,30 @@ sql_function! {
     fn tally_hll_in / pg_finfo_tally_hll_in(call) {
         let Some(input) = call.cstring(0) else { return Ok(None) };
         let bytes = text::read(input, MAX_STORED_BYTES, "hll")?;
-        Ok(Some(call::varlena(&hll::renew(&bytes).map_err(refused)?)))
+        Ok(Some(take(&bytes)?))
     }
 }
 
 sql_function! {
     fn tally_hll_out / pg_finfo_tally_hll_out(call) {
-        Ok(call.bytes(0).map(|bytes| call::cstring(&text::write(bytes))))
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        check_passes(bytes)?;
+        Ok(Some(call::cstring(&text::write(bytes))))
     }
 }
 
 sql_function! {
     fn tally_hll_recv / pg_finfo_tally_hll_recv(call) {
         let Some(bytes) = call.message(0) else { return Ok(None) };
-        Ok(Some(call::varlena(&hll::renew(bytes).map_err(refused)?)))
+        Ok(Some(take(bytes)?))
     }
 }
 
 sql_function! {
     fn tally_hll_send / pg_finfo_tally_hll_send(call) {
-        Ok(call.bytes(0).map(call::varlena))
+        let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        check_passes(bytes)?;
+        Ok(Some(call::varlena(bytes)))
     }
 }
 
@@ -74,7 +100,7 @@ sql_function! {
         if bytes.first().is_some_and(|first| *first <= MAX_PREAMBLE) {
             return Ok(Some(store(&Hll::from_datasketches(bytes).map_err(refused)?)));
         }
-        Ok(Some(call::varlena(&hll::renew(bytes).map_err(refused)?)))
+        Ok(Some(take(bytes)?))
     }
 }
 
@@ -82,6 +108,7 @@ sql_function! {
     /// A plain sketch as DataSketches writes it; a keyed one, which means nothing elsewhere, as it is stored.
     fn tally_hll_to_bytea / pg_finfo_tally_hll_to_bytea(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
+        check_passes(bytes)?;
         let sketch = load(bytes)?;
         Ok(Some(match sketch.keying() {
             Keying::Plain => call::varlena(&sketch.to_datasketches()?),

@@ -158,7 +158,15 @@ fn nobody_reads_a_partition_by_name_and_nothing_is_left_unprotected() {
                            OR (SELECT count(*) FROM pg_policy AS p WHERE p.polrelid = c.oid) <> 3";
     assert_eq!(count(&mut superuser, unprotected), 0);
     let found = "SELECT coalesce(string_agg(name || ': ' || detail, '; '), '') FROM tally.lint() WHERE detail LIKE '%events%'";
-    assert_eq!(superuser.query_one(found, &[]).unwrap().get::<_, String>(0), "");
+    // What everybody can read of an isolated tenant, and nothing else.
+    let partitions =
+        count(&mut superuser, "SELECT count(*) FROM pg_class WHERE relname ~ '_t1$' AND relkind = 'r'");
+    assert_eq!(
+        superuser.query_one(found, &[]).unwrap().get::<_, String>(0),
+        format!(
+            "tenant_in_partition_bound: bounds of {partitions} partitions of table tally.events name tenants"
+        )
+    );
 }
 
 #[test]

@@ -173,9 +173,9 @@ fn probes() -> Vec<String> {
                ORDER BY 1, 2, 3, 4, 5, 6",
             "SELECT usename IS NULL, query, state, wait_event FROM pg_stat_activity
                WHERE pid <> pg_backend_pid() AND datname = current_database() ORDER BY 1, 2, 3",
-            "SELECT bucket, name, users, sessions FROM tally.usage_day_state ORDER BY 1, 2",
-            "SELECT tally.rollup(users), tally.rollup(value) FROM tally.usage_day_state",
-            "SELECT tally.rollup(users) FROM tally.usage_hour_state WHERE bucket > '2026-01-10'",
+            "SELECT bucket, name, tally.distinct_count(users), tally.stderror(sessions) FROM tally.usage_day_state ORDER BY 1, 2",
+            "SELECT tally.distinct_count(tally.rollup(users)), tally.rollup(value) FROM tally.usage_day_state",
+            "SELECT tally.distinct_count_upper(tally.rollup(users), 2) FROM tally.usage_hour_state WHERE bucket > '2026-01-10'",
             "SELECT tally.distinct_count(tally.hll(user_id)) FROM tally.events",
             "SELECT * FROM tally.usage_day ORDER BY bucket",
             "SELECT * FROM tally.tenant",
