@@ -500,3 +500,30 @@ fn a_materialized_view_stops_a_restore_until_its_data_is_left_out() {
     client.batch_execute("BEGIN; SELECT tally.enter('a'); REFRESH MATERIALIZED VIEW shop.m; COMMIT").unwrap();
     assert_eq!(lines(&mut client, "SELECT n FROM shop.m"), ["1"]);
 }
+
+#[test]
+fn accounts_share_the_event_ids_of_their_tenant_and_nothing_of_theirs_is_lost() {
+    let mut database = Database::new("layout_event_ids");
+    let first = database.role("first", &["tally_reader", "tally_writer"]);
+    let second = database.role("second", &["tally_reader", "tally_writer"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{first}', 'a', 'acct0'), tally.bind_role('{second}', 'a', 'acct1')"
+        ))
+        .unwrap();
+    let mut squatter = database.connect(&second);
+    assert_eq!(ingest(&mut squatter, &event("acct1", 7, "n").to_string()).unwrap().accepted, 1);
+    // As documented: the other account's event is a conflict, which its sender is told and only its sender can read.
+    let mut client = database.connect(&first);
+    assert_eq!(ingest(&mut client, &event("acct0", 7, "n").to_string()).unwrap().conflicts, 1);
+    assert_eq!(
+        lines(&mut client, "SELECT account_id || ' ' || outcome FROM tally.quarantine"),
+        ["acct0 conflict"]
+    );
+    assert_eq!(lines(&mut squatter, "SELECT count(*) FROM tally.quarantine"), ["0"]);
+    // The same event by another door is one event: G1 before a boundary between accounts.
+    admin.batch_execute(&format!("SELECT tally.bind_role('{second}', 'a')")).unwrap();
+    assert_eq!(ingest(&mut squatter, &event("acct1", 7, "n").to_string()).unwrap().duplicates, 1);
+    assert_eq!(number(&mut admin, "SELECT sum(events)::int8 FROM tally.usage_day"), 1);
+}
