@@ -6,7 +6,6 @@ use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::partition::Routing;
 use crate::backend::session;
 use crate::scope;
-use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +30,7 @@ pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i6
     let usual = usual(now);
     let old: Vec<_> = events.filter(|&(_, _, time)| time < usual).collect();
     // A database that isn't updated yet can't declare months: there all are open, as they were.
-    if old.is_empty() || session::relation(c"opened_months") == pg_sys::Oid::INVALID {
+    if old.is_empty() || session::find_relation(c"opened_months").is_none() {
         return BTreeSet::new();
     }
     let routing = Routing::open(session::relation(c"events"));

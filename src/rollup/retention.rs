@@ -198,7 +198,7 @@ fn remove_months(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String
 /// tenant says that it was noted.
 fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
     // A database that isn't updated yet has no such table; its update takes every tenant for one that has lost some.
-    if partitions.is_empty() || session::relation(c"raw_loss") == pg_sys::Oid::INVALID {
+    if partitions.is_empty() || session::find_relation(c"raw_loss").is_none() {
         return;
     }
     Spi::run_with_args(
@@ -245,7 +245,7 @@ fn remove(partition: &str, fate: Fate) -> String {
 /// Called as the owner.
 pub fn note_what_is_gone(rollup: &str) {
     // A database that isn't updated yet has no place for it.
-    if session::relation(c"raw_loss") != pg_sys::Oid::INVALID {
+    if session::find_relation(c"raw_loss").is_some() {
         let note = "UPDATE tally.rollup SET whole_from = greatest((SELECT max(whole_from) FROM tally.raw_loss), \
                       (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon)) \
                      WHERE rollup_name = $1";
@@ -255,7 +255,7 @@ pub fn note_what_is_gone(rollup: &str) {
 
 /// Says so in the comments of its views. Called as the owner.
 pub fn say_what_is_gone(rollup: &str, grains: &[Grain]) {
-    if session::relation(c"raw_loss") == pg_sys::Oid::INVALID {
+    if session::find_relation(c"raw_loss").is_none() {
         return;
     }
     let known = "SELECT (SELECT whole_from::text FROM tally.rollup WHERE rollup_name = $1)";
