@@ -10,6 +10,8 @@ use crate::backend::heap::{Declared, TableError};
 use crate::backend::partition::Routing;
 use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
+use crate::error::busy_report;
+use pgrx::PgLogLevel;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -84,7 +86,9 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), TableError> {
 /// added doesn't take it.
 pub fn refusal(row: EventRow) -> Result<Option<(String, String)>, TableError> {
     let stored = subtransaction::run(|| {
-        partition::ensure([row.occurred_at()].into_iter());
+        if let Err(busy) = partition::ensure([row.occurred_at()].into_iter()) {
+            busy_report(busy).report(PgLogLevel::ERROR);
+        }
         Verdict::Undo(raw(&mut [row]))
     });
     match stored {
