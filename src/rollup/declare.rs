@@ -248,9 +248,8 @@ fn lock_rollup(name: &str) -> Result<(), RollupError> {
         grains.iter().flat_map(|grain| ["", "_state", "_base"].map(|part| format!("_{grain}{part}")));
     let relations: Vec<Oid> = std::iter::once("_pending".to_owned())
         .chain(of_grains)
-        .map(|part| fold::relation(&format!("{name}{part}")))
         // One that somebody dropped by hand is not waited for.
-        .filter(|&relation| relation != Oid::INVALID)
+        .filter_map(|part| fold::find_relation(&format!("{name}{part}")))
         .collect();
     definition::lock_out_ingest(&relations, Patience::Tries)
 }

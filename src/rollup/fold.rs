@@ -124,8 +124,13 @@ fn row(delta: &Delta, columns: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
     (all().map(|value| value.unwrap_or(Datum::from(0))).collect(), all().map(Option::is_none).collect())
 }
 
-pub fn relation(name: &str) -> Oid {
+fn relation(name: &str) -> Oid {
     session::relation(&CString::new(name).expect("a rollup's name contains no NUL"))
+}
+
+/// One of a rollup's relations; `None` where somebody dropped it.
+pub fn find_relation(name: &str) -> Option<Oid> {
+    session::find_relation(&CString::new(name).expect("a rollup's name contains no NUL"))
 }
 
 /// Takes the lock that one folder at a time holds, until the transaction ends, so that the next one sees what this one
