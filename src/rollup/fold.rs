@@ -124,7 +124,7 @@ fn row(delta: &Delta, columns: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
     (all().map(|value| value.unwrap_or(Datum::from(0))).collect(), all().map(Option::is_none).collect())
 }
 
-fn relation(name: &str) -> Oid {
+pub fn relation(name: &str) -> Oid {
     session::relation(&CString::new(name).expect("a rollup's name contains no NUL"))
 }
 
