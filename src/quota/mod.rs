@@ -140,7 +140,7 @@ fn load() -> Quotas {
 /// Replaces a tenant's quota as the owner of the table, whatever the caller's scope.
 #[pg_extern(sql = false)]
 fn write_quota(
-    tenant_id: &str,
+    tenant_id: Option<&str>,
     events_per_minute: Option<i64>,
     burst: Option<i64>,
     batch_events: Option<i32>,
@@ -148,6 +148,7 @@ fn write_quota(
     quarantine_events: Option<i64>,
 ) {
     session::require_writable(c"tally.set_quota()");
+    let tenant_id = tenant_id.unwrap_or_default();
     session::as_owner(|| {
         Spi::run_with_args("DELETE FROM tally.quota AS q WHERE q.tenant_id = $1", &[tenant_id.into()])
             .expect("a quota can be deleted");

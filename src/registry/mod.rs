@@ -192,7 +192,8 @@ fn registry_changed() {
 
 /// Writes a policy as the owner: the tables' row security would want a scope, which declaring needs none of.
 #[pg_extern(sql = false)]
-fn write_policy(policy: Option<&str>, tenant_id: &str) {
+fn write_policy(policy: Option<&str>, tenant_id: Option<&str>) {
+    let tenant_id = tenant_id.unwrap_or_default();
     session::require_writable(c"tally.set_unregistered_policy()");
     session::as_owner(|| {
         Spi::run_with_args(

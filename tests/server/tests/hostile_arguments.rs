@@ -126,7 +126,7 @@ fn calls(client: &mut Client) -> Vec<String> {
         let Some(choices) = types.iter().map(|name| literals(name)).collect::<Option<Vec<_>>>() else {
             continue;
         };
-        let rounds = if types.is_empty() { 1 } else { 8 };
+        let rounds = if types.is_empty() { 1 } else { 5 };
         for round in 0..rounds {
             // Unlike steps, so that arguments meet in many ways.
             let arguments: Vec<String> = choices
@@ -149,7 +149,7 @@ fn internal_errors(client: &mut Client, enter: &str) -> (usize, Vec<String>) {
     let mut wrong = Vec::new();
     for call in &calls {
         let _ = client.batch_execute(&format!(
-            "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '2s'; {enter}"
+            "BEGIN; SET LOCAL statement_timeout = '1s'; SET LOCAL lock_timeout = '1s'; {enter}"
         ));
         if let Err(error) = client.batch_execute(call) {
             let error = error.as_db_error().unwrap_or_else(|| panic!("{call:.200}: {error:?}"));
