@@ -3,6 +3,8 @@
 use super::session;
 use core::ffi::{CStr, c_int};
 use pgrx::pg_sys;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// A limit, in the units of the settings that it lowers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +19,26 @@ pub enum Limit {
 }
 
 unsafe extern "C-unwind" {
-    // Postgres' own, which pgrx doesn't bind.
+    // Postgres' own, which pgrx doesn't bind, or guards in a way that a signal's handler can't use.
     fn enable_timeout_at(timeout: c_int, time: i64);
     fn get_timeout_active(timeout: c_int) -> bool;
     fn get_timeout_finish_time(timeout: c_int) -> i64;
+    fn RegisterTimeout(timeout: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
+    fn GetCurrentStatementStartTimestamp() -> i64;
+    fn IsTransactionState() -> bool;
+    fn SetLatch(latch: *mut pg_sys::Latch);
 }
 
 /// Number of STATEMENT_TIMEOUT among Postgres' timeouts, the same from 9.3 to 18.
 const STATEMENT_TIMEOUT: c_int = 3;
+/// Number of the first timeout that is free to take: 17 added one of its own before it.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+const USER_TIMEOUT: c_int = 12;
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+const USER_TIMEOUT: c_int = 13;
+/// Microseconds that a statement may take to end once it was cancelled. Undoing what it did takes none of a session's time to speak
+/// of; two seconds leave room for a busy machine.
+const GRACE_US: i64 = 2_000_000;
 /// What work_mem is multiplied by for a hash table: Postgres' default, and the most that a limited tenant gets.
 const HASH_MEM_MULTIPLIER: f64 = 2.0;
 /// The least that Postgres takes for maintenance_work_mem up to 16, kilobytes, and for temp_buffers, blocks of 8 kB.
@@ -83,13 +97,43 @@ fn to_most(setting: &CStr, now: i32, most: i32, zero_is_unlimited: bool) {
 }
 
 /// Has the client's statement end `milliseconds` after the client sent it, unless it is to end sooner. Called again in the same
-/// statement it changes nothing, whatever was set meanwhile: the time counts from when the statement came.
-pub fn bound_statement(milliseconds: i32) {
+/// statement it changes nothing, whatever was set meanwhile: the time counts from when the statement came. Where `to_the_last`, one
+/// that catches the error and goes on ends with its session.
+pub fn bound_statement(milliseconds: i32, to_the_last: bool) {
     // SAFETY: reads backend state; the timeout is registered in every backend that runs statements, and disabled when one ends.
     unsafe {
-        let end = pg_sys::GetCurrentStatementStartTimestamp() + i64::from(milliseconds) * 1000;
+        let began = GetCurrentStatementStartTimestamp();
+        let end = began + i64::from(milliseconds) * 1000;
         if !get_timeout_active(STATEMENT_TIMEOUT) || get_timeout_finish_time(STATEMENT_TIMEOUT) > end {
             enable_timeout_at(STATEMENT_TIMEOUT, end);
+        }
+        if to_the_last && BOUNDED.swap(began, Ordering::Relaxed) != began {
+            enable_timeout_at(last_resort(), end + GRACE_US);
+        }
+    }
+}
+
+/// Start of the client's statement that was bounded last.
+static BOUNDED: AtomicI64 = AtomicI64::new(0);
+
+/// The timeout of our own, registered when it is first asked for.
+fn last_resort() -> c_int {
+    static NUMBER: OnceLock<c_int> = OnceLock::new();
+    // SAFETY: the handler stays; Postgres hands out the next free number.
+    *NUMBER.get_or_init(|| unsafe { RegisterTimeout(USER_TIMEOUT, end_session) })
+}
+
+/// Ends the session whose statement goes on although it was cancelled: it caught `query_canceled`. Runs in a signal's handler, so it
+/// only sets flags, as Postgres' own do.
+unsafe extern "C-unwind" fn end_session() {
+    // SAFETY: flags and a latch of this backend; no statement runs where there is no query string. A transaction that commits isn't
+    // in that state any more, and its wait for a standby is not cut short.
+    unsafe {
+        let is_running = !pg_sys::debug_query_string.is_null() && IsTransactionState();
+        if is_running && GetCurrentStatementStartTimestamp() == BOUNDED.load(Ordering::Relaxed) {
+            pg_sys::ProcDiePending = 1;
+            pg_sys::InterruptPending = 1;
+            SetLatch(pg_sys::MyLatch);
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
         }
     }
     if let Some(most) = known.limits.of(Limit::StatementTimeout) {
-        limit::bound_statement(most);
+        limit::bound_statement(most, class() != Class::Free);
     }
     if let Some(most) = known.limits.transactions {
         // A savepoint that is undone gives back what was taken in it.
@@ -99,7 +99,7 @@ pub fn bound_statement() {
     if session::can_set()
         && let Some(most) = in_force(Limit::StatementTimeout)
     {
-        limit::bound_statement(most);
+        limit::bound_statement(most, true);
     }
 }
 

@@ -14,12 +14,19 @@ pub struct PrivateServer {
     sockets: PathBuf,
     data: PathBuf,
     port: u16,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl PrivateServer {
     /// Makes a cluster and starts it with `settings`, lines of postgresql.conf.
     pub fn create(topic: &str, settings: &str) -> Self {
-        let server = Self::place(topic);
+        Self::create_with(topic, settings, &[])
+    }
+
+    /// Does so with variables of the environment that the server starts with.
+    pub fn create_with(topic: &str, settings: &str, environment: &[(&'static str, &'static str)]) -> Self {
+        let mut server = Self::place(topic);
+        server.environment.extend(environment);
         let initdb =
             ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
         succeed(server.as_server("initdb").args(initdb).arg(&server.data));
@@ -69,7 +76,7 @@ impl PrivateServer {
         succeed(install.arg(&data));
         // Ports only name the socket files.
         let port = 20_000 + (std::process::id() % 4000 * 10) as u16 + number;
-        Self { bin: bin.clone(), sockets: sockets.clone(), data, port }
+        Self { bin: bin.clone(), sockets: sockets.clone(), data, port, environment: Vec::new() }
     }
 
     /// Where the server's socket is.
@@ -156,7 +163,7 @@ impl PrivateServer {
         } else {
             Command::new(program)
         };
-        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        command.current_dir("/").env("LC_ALL", "C.UTF-8").envs(self.environment.iter().copied());
         command
     }
 }

@@ -1,6 +1,6 @@
 //! What sessions that act for tenants may not do: tell about other tenants' rows, and leave something for the next client.
 
-use tally_server_tests::{Confined, Database, Session, code, number};
+use tally_server_tests::{Confined, Database, PrivateServer, Session, code, number};
 
 #[test]
 fn commands_that_tell_or_stay_are_refused_to_those_who_act_for_tenants() {
@@ -462,4 +462,64 @@ fn errors_pass_the_hooks_as_they_are() {
             (Some("keyed_once"), Some("keyed"), "23505")
         );
     }
+}
+
+#[test]
+fn errors_carry_no_backtrace_whatever_the_servers_environment() {
+    for (preload, environment) in [
+        ("", vec![("RUST_BACKTRACE", "1")]),
+        ("shared_preload_libraries = 'pg_tally'", vec![("RUST_BACKTRACE", "full")]),
+        (
+            "session_preload_libraries = 'pg_tally'",
+            vec![("RUST_BACKTRACE", "1"), ("RUST_LIB_BACKTRACE", "1")],
+        ),
+    ] {
+        let server = PrivateServer::create_with("backtrace", preload, &environment);
+        server
+            .connect("postgres", "postgres")
+            .batch_execute(
+                "CREATE EXTENSION pg_tally; CREATE ROLE reader LOGIN; GRANT tally_reader, tally_writer TO reader",
+            )
+            .unwrap();
+        let mut client = server.connect("reader", "postgres");
+        for statement in [
+            "SELECT tally.current_tenant()",
+            "SELECT tally.enter('a')",
+            "EXPLAIN SELECT 1",
+            "SELECT tally.ingest('[')",
+            "SELECT tally.enter('')",
+            "SELECT '{'::tally.event",
+            "SELECT count(*) FROM tally.events",
+        ] {
+            let error = client.batch_execute(statement).expect_err(statement);
+            let error = error.as_db_error().unwrap();
+            let told = format!("{} {:?} {:?}", error.message(), error.detail(), error.hint());
+            assert!(!told.contains(".rs") && !told.contains("backtrace"), "{preload}: {statement}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_pooler_may_put_back_the_search_path_that_the_session_began_with() {
+    let confined = Confined::new("put_back");
+    let [_, pool, ..] = &confined.roles;
+    let path = "\"$user\", public";
+    let mut client = confined.database.connect(pool);
+    for (statement, refused) in [
+        (format!("SET search_path = {path}"), false),
+        (format!("SET search_path TO {path}"), false),
+        (format!("BEGIN; SET LOCAL search_path = tally; SET search_path = {path}; COMMIT"), false),
+        ("SET search_path TO DEFAULT".to_owned(), false),
+        ("SET search_path = public".to_owned(), true),
+        (format!("SET search_path = {path}, pg_temp"), true),
+        ("SET search_path = public, \"$user\"".to_owned(), true),
+        ("SET search_path = ''".to_owned(), true),
+    ] {
+        assert_eq!(is_refused(&mut client, &statement), refused, "{statement}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    confined.database.set("search_path = app, public");
+    let mut client = confined.database.connect(pool);
+    assert!(!is_refused(&mut client, "SET search_path = app, public"));
+    assert!(is_refused(&mut client, &format!("SET search_path = {path}")));
 }

@@ -366,3 +366,43 @@ fn aggregates_count_their_memory_and_give_it_back() {
     admin.query_one(&counts, &[]).unwrap();
     assert!(resident(pid) < before + 40_000, "{before} kB before, {} kB after", resident(pid));
 }
+
+#[test]
+fn a_statement_that_catches_its_end_ends_with_its_session() {
+    let confined = Confined::new("caught");
+    let [bound, pool, ..] = &confined.roles;
+    confined.database.superuser().batch_execute("SELECT tally.limit_tenant('a', 500)").unwrap();
+    for caught in [
+        "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(100); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$",
+        "DO $$ BEGIN PERFORM pg_sleep(100); EXCEPTION WHEN query_canceled THEN LOOP NULL; END LOOP; END $$",
+        "DO $$ DECLARE x int := 0; BEGIN PERFORM pg_sleep(100); EXCEPTION WHEN SQLSTATE '57014' THEN LOOP x := (x + 1) % 10; END LOOP; END $$",
+        "DO $$ BEGIN PERFORM pg_sleep(100); EXCEPTION WHEN query_canceled THEN PERFORM set_config('statement_timeout', '0', true); LOOP NULL; END LOOP; END $$",
+    ] {
+        for role in [bound, pool] {
+            let mut client = confined.database.connect(role);
+            client.batch_execute("BEGIN").unwrap();
+            if role == pool {
+                confined.signer.enter(&mut client, "a").unwrap();
+            }
+            let began = Instant::now();
+            let error = client.batch_execute(caught).expect_err(caught);
+            let took = began.elapsed();
+            assert!(
+                took > Duration::from_millis(400) && took < Duration::from_secs(8),
+                "{role}: {caught}: {took:?}"
+            );
+            let ended = matches!(error.code().map(SqlState::code), None | Some("57P01" | "57014"));
+            assert!(ended, "{role}: {caught}: {error:?}");
+        }
+    }
+    // What ends in time keeps its session: idle, in many statements, and in another transaction.
+    let mut client = confined.database.connect(bound);
+    client.batch_execute("BEGIN; SELECT 1").unwrap();
+    assert_eq!(code(client.batch_execute("SELECT pg_sleep(3)")), "57014");
+    client.batch_execute("ROLLBACK; BEGIN").unwrap();
+    for _ in 0..10 {
+        client.batch_execute("SELECT pg_sleep(0.3)").unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    client.batch_execute("SELECT 1; COMMIT").unwrap();
+}
