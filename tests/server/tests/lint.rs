@@ -115,8 +115,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("unique_key_without_tenant", "shop.orders", "ALTER TABLE shop.orders ADD UNIQUE (id)"),
     (
         "unique_key_without_tenant",
-        "tally.events",
-        "CREATE UNIQUE INDEX ON tally.events (occurred_at, event_id)",
+        "tally.ingest_batch",
+        "CREATE UNIQUE INDEX ON tally.ingest_batch (batch_id, ingested_at)",
     ),
     (
         "unique_key_without_tenant",
