@@ -3,7 +3,7 @@
 CREATE FUNCTION tally.lint(OUT name text, OUT title text, OUT level text, OUT facing text, OUT categories text[],
     OUT description text, OUT detail text, OUT remediation text, OUT metadata jsonb, OUT cache_key text)
   RETURNS SETOF record
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   SET quote_all_identifiers = off
   SET jit = off -- compiling these queries takes a second, running them a hundredth

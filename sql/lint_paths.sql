@@ -2,7 +2,7 @@
 
 CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     WITH RECURSIVE isolated AS (
@@ -108,6 +108,25 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
                                         THEN 'tally_security' ELSE 'tally_owner' END) AS w (owner)
        WHERE f.nspname = 'tally' AND f.is_member AND f.prosecdef
          AND (f.rolname <> w.owner OR pg_catalog.replace(f.path, '"', '') IS DISTINCT FROM 'pg_catalog, pg_temp')
+      UNION ALL
+      SELECT 'declared_code', 'rollup', 'tally', s.rollup_name,
+             CASE s.problem WHEN 'unreadable' THEN pg_catalog.format('rollup %I can''t be evaluated, and ingest fails: %s', s.rollup_name, s.code)
+               WHEN 'open' THEN pg_catalog.format('rollup %I calls %s, which has no fixed search_path', s.rollup_name, s.code)
+               ELSE pg_catalog.format('rollup %I calls %s, which runs with its owner''s rights', s.rollup_name, s.code) END,
+             CASE s.problem WHEN 'unreadable' THEN 'make what it needs, with USAGE and EXECUTE for tally_evaluator, or drop it with tally.drop_rollup()'
+               WHEN 'open' THEN pg_catalog.format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', s.code)
+               ELSE pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', s.code) END
+        FROM tally.strange_code() AS s
+      UNION ALL
+      -- Members of the group roles need no grants of their own; what readers and writers may call, others may be given.
+      SELECT 'function_granted', 'function', f.nspname, f.ref::text,
+             pg_catalog.format('%I may execute %s', pg_catalog.pg_get_userbyid(a.grantee), f.ref),
+             pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM %I CASCADE;', f.ref, pg_catalog.pg_get_userbyid(a.grantee))
+        FROM fn AS f CROSS JOIN LATERAL pg_catalog.aclexplode(f.proacl) AS a
+       WHERE f.nspname = 'tally' AND f.is_member AND NOT f.is_public AND a.grantee <> f.proowner
+         AND pg_catalog.pg_get_userbyid(a.grantee) NOT IN ('tally_owner', 'tally_security', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
+         AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(f.proacl) AS o
+                          WHERE pg_catalog.pg_get_userbyid(o.grantee) IN ('tally_writer', 'tally_reader'))
       UNION ALL
       SELECT 'function_granted_to_public', 'function', f.nspname, f.ref::text,
              pg_catalog.format('PUBLIC may execute %s', f.ref), pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC;', f.ref)

@@ -1,7 +1,7 @@
 -- What tally.lint() looks for. Each rule is one way in which isolation could be undone; src of each is lint_*.sql.
 
 CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, OUT description text)
-  RETURNS SETOF record ROWS 70
+  RETURNS SETOF record ROWS 72
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -68,7 +68,7 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Logical replication isn''t subject to row security: a subscriber gets every tenant''s rows.'),
       ('statistics_granted', 'ERROR', 'Column statistics may be read',
        'The most common values of a column are rows of every tenant; the view pg_stats hides them, the table doesn''t.'),
-      ('default_privileges', 'ERROR', 'Default privileges open tables that pg_tally makes',
+      ('default_privileges', 'ERROR', 'Default privileges open what pg_tally makes',
        'Partitions and rollups are made later: what is granted by default is granted on them.'),
       ('group_role_attribute', 'ERROR', 'A group role of pg_tally has an attribute that it must not have',
        'Group roles are neither SUPERUSER, BYPASSRLS nor CREATEROLE, and nobody logs in as one.'),
@@ -132,6 +132,10 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'It must be STABLE, of language C and in pg_tally''s library: a cached plan would serve another tenant''s rows otherwise.'),
       ('elevated_function_altered', 'ERROR', 'An elevated function of pg_tally was altered',
        'Elevated functions belong to tally_owner, those that write bindings and keys to tally_security, and have a fixed search path.'),
+      ('declared_code', 'ERROR', 'A declared expression calls code that it must not, or can''t be read',
+       'A function without a fixed search_path means what its caller wants, one of its owner''s rights isn''t confined, and while one can''t be read nothing is ingested.'),
+      ('function_granted', 'ERROR', 'A function that administers pg_tally may be executed by a role outside of its group roles',
+       'Default privileges and grants of one''s own give rights that nobody looks for.'),
       ('function_granted_to_public', 'ERROR', 'PUBLIC may execute a function of pg_tally that is not a pure one',
        'PUBLIC may execute immutable functions of the types and nothing else.'),
       ('file_function_granted', 'ERROR', 'A function that reads or writes the server''s files is granted',

@@ -239,12 +239,12 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
              coalesce(' in schema ' || pg_catalog.quote_ident(s.nspname), '')),
            pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE %s ON %s FROM %s;', pg_catalog.pg_get_userbyid(d.defaclrole),
              coalesce(' IN SCHEMA ' || pg_catalog.quote_ident(s.nspname), ''), g.privilege_type,
-             CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS' ELSE 'TYPES' END, v.who)
+             CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS' WHEN 'n' THEN 'SCHEMAS' ELSE 'TYPES' END, v.who)
       FROM pg_catalog.pg_default_acl AS d
       LEFT JOIN pg_catalog.pg_namespace AS s ON s.oid = d.defaclnamespace
       CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) AS g
       CROSS JOIN LATERAL (SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END) AS v (who)
      WHERE (pg_catalog.pg_get_userbyid(d.defaclrole) = 'tally_owner' OR s.nspname = 'tally')
-       AND d.defaclobjtype = 'r' AND g.grantee <> d.defaclrole;
+       AND g.grantee <> d.defaclrole AND NOT (g.grantee = 0 AND d.defaclobjtype IN ('f', 'T'));
   END;
 COMMENT ON FUNCTION tally.lint_tables() IS 'findings of tally.lint() about privileges, keys, publications and statistics';

@@ -32,6 +32,21 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = 'schema "tally" is not empty';
   END IF;
 
+  -- Of what such defaults give to a role that is meant to have something, nobody could say afterwards which is which.
+  SELECT d.defaclrole::pg_catalog.regrole AS maker, r.rolname INTO seen
+    FROM pg_catalog.pg_default_acl AS d, pg_catalog.aclexplode(d.defaclacl) AS a, pg_catalog.pg_roles AS r
+   WHERE r.oid OPERATOR(pg_catalog.=) a.grantee AND d.defaclrole OPERATOR(pg_catalog.<>) a.grantee
+     AND d.defaclrole OPERATOR(pg_catalog.=) pg_catalog.quote_ident(current_user)::pg_catalog.regrole::pg_catalog.oid
+     AND (d.defaclnamespace OPERATOR(pg_catalog.=) 0 OR d.defaclnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace::pg_catalog.oid)
+     AND r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['tally_owner', 'tally_security', 'tally_evaluator', 'tally_admin', 'tally_writer',
+           'tally_reader', 'tally_analyst', 'tally_auditor']::pg_catalog.name[])
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = pg_catalog.format('default privileges of %s give something to role "%s"', seen.maker, seen.rolname),
+      HINT = 'ALTER DEFAULT PRIVILEGES ... REVOKE it: pg_tally grants its roles what they are to have';
+  END IF;
+
   -- An elevated function that was given to such a role while somebody was its member would have its rights for ever.
   SELECT r.rolname, pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS thing INTO seen
     FROM pg_catalog.pg_roles AS r
@@ -109,6 +124,21 @@ GRANT tally_reader TO tally_analyst;
 GRANT tally_analyst, tally_writer, tally_auditor TO tally_admin;
 
 REVOKE ALL ON SCHEMA tally FROM PUBLIC;
+-- upgrade: skip
+DO $$
+DECLARE
+  given record;
+BEGIN
+  -- Whoever made the schema before, or its default privileges, may have granted something on it.
+  FOR given IN
+    SELECT DISTINCT pg_catalog.pg_get_userbyid(a.grantee) AS who
+      FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
+     WHERE n.nspname OPERATOR(pg_catalog.=) 'tally' AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner AND a.grantee OPERATOR(pg_catalog.<>) 0
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA tally FROM %I CASCADE', given.who);
+  END LOOP;
+END
+$$;
 GRANT USAGE ON SCHEMA tally TO PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA tally TO tally_owner;
 COMMENT ON SCHEMA tally IS 'pg_tally: events, rollups and metrics by tenant and account';

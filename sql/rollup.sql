@@ -104,6 +104,13 @@ CREATE FUNCTION tally.fold(rollup_name text, max_rows int8 DEFAULT 100000) RETUR
 COMMENT ON FUNCTION tally.fold(text, int8) IS
   'merges pending rows into the base rows, at most max_rows of them; returns how many, 0 also where another session is folding the same rollup';
 
+CREATE FUNCTION tally.strange_code(OUT rollup_name text, OUT code text, OUT problem text) RETURNS SETOF record
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'strange_code_wrapper';
+COMMENT ON FUNCTION tally.strange_code() IS
+  'functions in declared expressions that have no fixed search_path (open) or run with their owner''s rights (elevated), and expressions that can''t be read (unreadable)';
+REVOKE ALL ON FUNCTION tally.strange_code() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.strange_code() TO tally_admin, tally_auditor;
+
 REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),
   tally.alter_rollup(text, text[], text[]), tally.backfill(text, int8), tally.fold(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),

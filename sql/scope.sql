@@ -285,7 +285,16 @@ DECLARE
   -- A table without accounts is a whole tenant's to read. The elevated functions write to it in any scope.
   guard text := 'tally.in_scope(tenant_id, (SELECT tally.scope_key())) '
     'AND ((SELECT tally.current_account()) IS NULL OR CURRENT_USER OPERATOR(pg_catalog.=) ANY (''{tally_owner,tally_security}''::pg_catalog.name[]))';
+  stranger text;
 BEGIN
+  -- What default privileges have given; what is meant is granted afterwards.
+  FOR stranger IN
+    SELECT DISTINCT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
+      FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS a
+     WHERE c.oid OPERATOR(pg_catalog.=) target::pg_catalog.oid AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s CASCADE', target, stranger);
+  END LOOP;
   IF EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
               WHERE a.attrelid OPERATOR(pg_catalog.=) target::pg_catalog.oid
                 AND a.attname OPERATOR(pg_catalog.=) 'account_id' AND NOT a.attisdropped) THEN
@@ -302,6 +311,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.secure_table(regclass) IS
-  'enables and forces row security on one of pg_tally''s own tables and creates its policies; one without accounts shows nothing in the scope of an account';
+  'enables and forces row security on one of pg_tally''s own tables creates its policies, and revokes what default privileges gave on it; one without accounts shows nothing in the scope of an account';
 REVOKE ALL ON FUNCTION tally.secure_table(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.secure_table(regclass) TO tally_owner;

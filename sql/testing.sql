@@ -20,7 +20,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.authenticate_as(text, text, name) IS
-  'for tests run by a superuser: continues the transaction as a role that row security binds, in the scope of a tenant or account, without a scope where the tenant is null; may be called again for another one';
+  'for tests run by a superuser: continues the transaction as a role that row security binds, in the scope of a tenant or account, without a scope where the tenant is null; may be called again for another one. Code of that role can RESET ROLE: try tables of owners you trust';
+
+CREATE FUNCTION tally.try_as_owner(target regclass, tenant_id text, statement text) RETURNS int8[]
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'try_as_owner_wrapper';
+COMMENT ON FUNCTION tally.try_as_owner(regclass, text, text) IS
+  'for tally.assert_isolated(): what a statement answers, or how many rows it changes, as the table''s owner in the scope of a tenant, or in none; undone, and confined: what belongs to the owner can''t become the superuser';
 
 CREATE FUNCTION tally.assert_isolated(target regclass, tenant_a text, tenant_b text) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -29,13 +34,11 @@ AS $$
 DECLARE
   tenant_column name;
   tenant_type   text;
-  owner_name    name := (SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class AS c WHERE c.oid = target);
   columns       text;
   copied        text;
   tenants       text[] := ARRAY[tenant_a, tenant_b];
   expected      int8[];
-  seen          int8;
-  own           int8;
+  answer        int8[];
 BEGIN
   PERFORM tally.authenticate_as(NULL, NULL, 'none');
   SELECT i.tenant_column INTO tenant_column FROM tally.isolated_tables() AS i WHERE i.id = target;
@@ -55,70 +58,65 @@ BEGIN
     END IF;
   END LOOP;
   SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', '),
-         pg_catalog.string_agg(CASE WHEN a.attname = tenant_column THEN '$1::' || tenant_type ELSE pg_catalog.quote_ident(a.attname) END, ', ')
+         pg_catalog.string_agg(CASE WHEN a.attname = tenant_column THEN '%L::' || pg_catalog.replace(tenant_type, '%', '%%') ELSE pg_catalog.replace(pg_catalog.quote_ident(a.attname), '%', '%%') END, ', ')
     INTO columns, copied
     FROM pg_catalog.pg_attribute AS a
    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
-  -- Everything below is undone by the exception at its end. The owner has every privilege, and FORCE binds it.
-  BEGIN
-    FOR i IN 1 .. 2 LOOP
-      PERFORM tally.authenticate_as(tenants[i], NULL, owner_name);
-      EXECUTE pg_catalog.format('SELECT count(*), count(*) FILTER (WHERE %I::text = $1) FROM %s', tenant_column, target)
-        INTO seen, own USING tenants[i];
-      IF seen <> own OR own <> expected[i] THEN
-        RAISE EXCEPTION USING ERRCODE = 'assert_failure',
-          MESSAGE = pg_catalog.format('tenant "%s" sees %s rows of table "%s", %s of them its own, and has %s',
-            tenants[i], seen, target, own, expected[i]),
-          HINT = 'tally.lint() names what is wrong';
-      END IF;
-      EXECUTE pg_catalog.format('DELETE FROM %s WHERE %I::text = $1', target, tenant_column) USING tenants[3 - i];
-      GET DIAGNOSTICS seen = ROW_COUNT;
-      IF seen > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'assert_failure',
-          MESSAGE = pg_catalog.format('tenant "%s" can delete %s rows of tenant "%s" from table "%s"', tenants[i], seen, tenants[3 - i], target);
-      END IF;
-      -- The policy's check comes before constraints: a violated one tells that the policy let the row in.
-      BEGIN
-        EXECUTE pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I::text = $2 LIMIT 1',
-          target, columns, copied, target, tenant_column) USING tenants[3 - i], tenants[i];
-        seen := 1;
-      EXCEPTION
-        WHEN insufficient_privilege THEN seen := 0;
-        WHEN integrity_constraint_violation THEN seen := 1;
-      END;
-      IF seen > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'assert_failure',
-          MESSAGE = pg_catalog.format('tenant "%s" can insert rows of tenant "%s" into table "%s"', tenants[i], tenants[3 - i], target);
-      END IF;
-      BEGIN
-        EXECUTE pg_catalog.format('UPDATE %s SET %2$I = $1::%3$s WHERE %2$I::text = $2', target, tenant_column, tenant_type) USING tenants[3 - i], tenants[i];
-        GET DIAGNOSTICS seen = ROW_COUNT;
-      EXCEPTION WHEN insufficient_privilege THEN
-        NULL;
-      END;
-      IF seen > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'assert_failure',
-          MESSAGE = pg_catalog.format('tenant "%s" can write rows of tenant "%s" to table "%s"', tenants[i], tenants[3 - i], target);
-      END IF;
-    END LOOP;
-    PERFORM tally.authenticate_as(NULL, NULL, owner_name);
-    BEGIN
-      seen := NULL;
-      EXECUTE pg_catalog.format('SELECT count(*) FROM %s', target) INTO seen;
-    EXCEPTION WHEN insufficient_privilege THEN
-      NULL;
-    END;
-    IF seen IS NOT NULL THEN
-      RAISE EXCEPTION USING ERRCODE = 'assert_failure', MESSAGE = pg_catalog.format('table "%s" can be read without a scope', target);
+  -- The owner has every privilege, and FORCE binds it. Its triggers, policies and defaults run as the owner, confined.
+  FOR i IN 1 .. 2 LOOP
+    answer := tally.try_as_owner(target, tenants[i],
+      pg_catalog.format('SELECT count(*), count(*) FILTER (WHERE %I::text = %L) FROM %s', tenant_column, tenants[i], target));
+    IF answer[1] <> answer[2] OR answer[2] <> expected[i] THEN
+      RAISE EXCEPTION USING ERRCODE = 'assert_failure',
+        MESSAGE = pg_catalog.format('tenant "%s" sees %s rows of table "%s", %s of them its own, and has %s',
+          tenants[i], answer[1], target, answer[2], expected[i]),
+        HINT = 'tally.lint() names what is wrong';
     END IF;
-    RAISE EXCEPTION USING ERRCODE = '55T03', MESSAGE = 'isolated';
-  EXCEPTION WHEN SQLSTATE '55T03' THEN
+    answer := tally.try_as_owner(target, tenants[i],
+      pg_catalog.format('DELETE FROM %s WHERE %I::text = %L', target, tenant_column, tenants[3 - i]));
+    IF answer[1] > 0 THEN
+      RAISE EXCEPTION USING ERRCODE = 'assert_failure',
+        MESSAGE = pg_catalog.format('tenant "%s" can delete %s rows of tenant "%s" from table "%s"', tenants[i], answer[1], tenants[3 - i], target);
+    END IF;
+    -- The policy's check comes before constraints: a violated one tells that the policy let the row in.
+    BEGIN
+      answer := tally.try_as_owner(target, tenants[i],
+        pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I::text = %L LIMIT 1',
+          target, columns, pg_catalog.format(copied, tenants[3 - i]), target, tenant_column, tenants[i]));
+      answer := '{1}';
+    EXCEPTION
+      WHEN insufficient_privilege THEN answer := '{0}';
+      WHEN integrity_constraint_violation THEN answer := '{1}';
+    END;
+    IF answer[1] > 0 THEN
+      RAISE EXCEPTION USING ERRCODE = 'assert_failure',
+        MESSAGE = pg_catalog.format('tenant "%s" can insert rows of tenant "%s" into table "%s"', tenants[i], tenants[3 - i], target);
+    END IF;
+    BEGIN
+      answer := tally.try_as_owner(target, tenants[i],
+        pg_catalog.format('UPDATE %s SET %2$I = %3$L::%5$s WHERE %2$I::text = %4$L', target, tenant_column, tenants[3 - i], tenants[i], tenant_type));
+    EXCEPTION WHEN insufficient_privilege THEN
+      answer := '{0}';
+    END;
+    IF answer[1] > 0 THEN
+      RAISE EXCEPTION USING ERRCODE = 'assert_failure',
+        MESSAGE = pg_catalog.format('tenant "%s" can write rows of tenant "%s" to table "%s"', tenants[i], tenants[3 - i], target);
+    END IF;
+  END LOOP;
+  BEGIN
+    answer := NULL;
+    answer := tally.try_as_owner(target, NULL, pg_catalog.format('SELECT count(*) FROM %s', target));
+  EXCEPTION WHEN insufficient_privilege THEN
     NULL;
   END;
+  IF answer IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'assert_failure', MESSAGE = pg_catalog.format('table "%s" can be read without a scope', target);
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION tally.assert_isolated(regclass, text, text) IS
   'for tests run by a superuser: raises an error unless, as the table''s owner, each of two tenants sees exactly its own rows and can neither remove nor write the other''s; changes nothing';
 
-REVOKE ALL ON FUNCTION tally.authenticate_as(text, text, name), tally.assert_isolated(regclass, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tally.authenticate_as(text, text, name), tally.assert_isolated(regclass, text, text),
+  tally.try_as_owner(regclass, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.authenticate_as(text, text, name) TO tally_owner, tally_reader, tally_writer;

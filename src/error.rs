@@ -274,6 +274,16 @@ impl From<RollupError> for ErrorReport {
                 Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
                 format!("rollup \"{rollup}\": {column} {problem}"),
             ),
+            RollupError::StrangeCode { function, is_elevated: false } => report(
+                Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
+                format!("function {function} in a declared expression has no fixed search_path"),
+            )
+            .set_hint(format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp")),
+            RollupError::StrangeCode { function, is_elevated: true } => report(
+                Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
+                format!("function {function} in a declared expression runs with its owner's rights"),
+            )
+            .set_hint(format!("ALTER FUNCTION {function} SECURITY INVOKER; tally_evaluator must be able to execute what it calls")),
             RollupError::Expression(error) => error.into(),
             RollupError::Append(error) => error.into(),
         }

@@ -76,3 +76,5 @@ extension_sql_file!("../sql/health.sql", name = "health", requires = ["probe"]);
 extension_sql_file!("../sql/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/testing.sql", name = "testing", requires = ["limit"]);
 extension_sql_file!("../sql/dropping.sql", name = "dropping", requires = ["testing"]);
+// The last one: it looks at every object.
+extension_sql_file!("../sql/ambient.sql", name = "ambient", finalize);

@@ -1,5 +1,6 @@
 //! SQL expressions over a row of `tally.events`: analysed once, evaluated for each event, without SPI.
 
+use super::expression_code::Code;
 use super::heap::{Declared, Layout, TableError};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
@@ -28,14 +29,21 @@ pub struct Expression {
     pub collation: Oid,
     pub length: i16,
     pub by_value: bool,
+    /// Whether it calls Postgres' own functions and ours alone, on types of Postgres' own.
+    pub is_built_in: bool,
 }
 
-/// Analyses `text`, which may end in `AS name`; also gives the name that a SELECT would give the column.
-pub fn analyse(
-    text: &str,
-    cast_to: Option<Oid>,
-    declared: &Declared,
-) -> Result<(Expression, String), ExpressionError> {
+/// An expression with what was found out about it.
+pub struct Analysis {
+    pub expression: Expression,
+    /// The name that a SELECT would give the column.
+    pub name: String,
+    pub code: Code,
+}
+
+/// Analyses `text`, which may end in `AS name`. Code of anybody's may run: input functions of literals, and functions of
+/// constants.
+pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<Analysis, ExpressionError> {
     let not_plain = || ExpressionError::NotPlain(text.to_owned());
     // A newline before FROM, so that a comment at the end can't swallow it.
     let query = CString::new(format!("SELECT {text}\nFROM tally.events")).map_err(|_| not_plain())?;
@@ -74,6 +82,10 @@ pub fn analyse(
         let entry = &*pg_sys::list_nth(query.targetList, 0).cast::<pg_sys::TargetEntry>();
         let name = CStr::from_ptr(entry.resname).to_string_lossy().into_owned();
         let mut node = entry.expr.cast::<pg_sys::Node>();
+        // What is kept of a domain is a value of the type beneath: kept values are read by whoever reads the rollup, and a
+        // domain's checks are somebody's code.
+        let beneath = pg_sys::getBaseType(pg_sys::exprType(node));
+        let cast_to = cast_to.or_else(|| (beneath != pg_sys::exprType(node)).then_some(beneath));
         if let Some(needed) = cast_to {
             let found = pg_sys::exprType(node);
             node = pg_sys::coerce_to_target_type(
@@ -119,12 +131,19 @@ pub fn analyse(
         if pg_sys::contain_mutable_functions(node) {
             return Err(ExpressionError::NotImmutable(text.to_owned()));
         }
+        // Before planning, which puts the bodies of functions in the place of their calls.
+        let code = Code::of(node);
         let node = pg_sys::expression_planner(node.cast()).cast::<pg_sys::Node>();
         let type_oid = pg_sys::exprType(node);
         let (mut length, mut by_value, mut align) = (0, false, 0);
         pg_sys::get_typlenbyvalalign(type_oid, &raw mut length, &raw mut by_value, &raw mut align);
         let collation = pg_sys::exprCollation(node);
-        Ok((Expression { node, type_oid, collation, length, by_value }, name))
+        let is_built_in = code.is_built_in();
+        Ok(Analysis {
+            expression: Expression { node, type_oid, collation, length, by_value, is_built_in },
+            name,
+            code,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ const FETCHED_ROWS: i64 = 10_000;
 /// The caller is connected to SPI by this function alone.
 pub fn for_each_chunk<E>(
     query: &str,
+    snapshot: Snapshot,
     mut take: impl FnMut(&mut dyn Iterator<Item = (Vec<Datum>, Vec<bool>)>) -> Result<(), E>,
 ) -> Result<(), E> {
     let query = CString::new(query).expect("our own SQL contains no NUL");
@@ -21,9 +22,8 @@ pub fn for_each_chunk<E>(
         pg_sys::SPI_connect();
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, core::ptr::null_mut());
         assert!(!plan.is_null(), "our own SQL can be prepared");
-        // Not read-only: that would use the calling statement's snapshot, which may be older than a lock that this
-        // statement has waited for.
-        let read_only = false;
+        // What is read-only uses the calling statement's snapshot.
+        let read_only = snapshot == Snapshot::Calling;
         let portal = pg_sys::SPI_cursor_open(
             core::ptr::null(),
             plan,
@@ -31,6 +31,8 @@ pub fn for_each_chunk<E>(
             core::ptr::null(),
             read_only,
         );
+        // What `take` runs may be somebody else's code, which can close every cursor that isn't pinned.
+        pg_sys::PinPortal(portal);
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, FETCHED_ROWS);
             let fetched = pg_sys::SPI_processed as usize;
@@ -58,11 +60,13 @@ pub fn for_each_chunk<E>(
             let taken = take(&mut rows);
             pg_sys::SPI_freetuptable(table);
             if let Err(error) = taken {
+                pg_sys::UnpinPortal(portal);
                 pg_sys::SPI_cursor_close(portal);
                 pg_sys::SPI_finish();
                 return Err(error);
             }
         }
+        pg_sys::UnpinPortal(portal);
         pg_sys::SPI_cursor_close(portal);
         pg_sys::SPI_finish();
     }
@@ -79,12 +83,42 @@ pub enum Snapshot {
     Fresh,
 }
 
+/// Runs a statement; gives the numbers in the first row of a query, or how many rows another one changed.
+pub fn numbers(statement: &str) -> Vec<i64> {
+    let statement = CString::new(statement).expect("statements contain no NUL");
+    // SAFETY: as in `texts_with`.
+    unsafe {
+        pg_sys::SPI_connect();
+        let result = pg_sys::SPI_execute(statement.as_ptr(), false, 0);
+        let processed = pg_sys::SPI_processed as i64;
+        let numbers = if result == pg_sys::SPI_OK_SELECT as i32 && processed > 0 {
+            let table = pg_sys::SPI_tuptable;
+            let (tuple, descriptor) = (*(*table).vals, (*table).tupdesc);
+            let number = |column| {
+                let text = pg_sys::SPI_getvalue(tuple, descriptor, column);
+                CStr::from_ptr(text).to_string_lossy().parse().expect("a number")
+            };
+            (1..=(*descriptor).natts).map(number).collect()
+        } else {
+            vec![processed]
+        };
+        pg_sys::SPI_finish();
+        numbers
+    }
+}
+
 /// A query's rows as text. Assigns no transaction id, so it also runs on a standby.
 pub fn texts(query: &str, snapshot: Snapshot) -> Vec<Vec<Option<String>>> {
+    texts_with(query, snapshot, || {})
+}
+
+/// The same, after `prepare` has been run in the connection to SPI that the query uses.
+pub fn texts_with(query: &str, snapshot: Snapshot, prepare: impl FnOnce()) -> Vec<Vec<Option<String>>> {
     let query = CString::new(query).expect("our own SQL contains no NUL");
     // SAFETY: the tuple table lives until SPI_finish; the texts are copied out of it.
     unsafe {
         pg_sys::SPI_connect();
+        prepare();
         let read_only = snapshot == Snapshot::Calling;
         let result = pg_sys::SPI_execute(query.as_ptr(), read_only, 0);
         assert_eq!(result, pg_sys::SPI_OK_SELECT as i32, "our own SQL is a SELECT");

@@ -388,8 +388,17 @@ pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
         (c"standard_conforming_strings", c"on"),
         (c"transform_null_equals", c"off"),
         (c"array_nulls", c"on"),
+        (c"bytea_output", c"hex"),
+        (c"extra_float_digits", c"1"),
+        (c"xmloption", c"content"),
     ];
     with_settings(&settings, work)
+}
+
+/// Runs `work` as a session that has entered the scope of this key; of none where it is empty.
+pub fn in_scope<T>(key: &str, work: impl FnOnce() -> T) -> T {
+    let key = CString::new(key).expect("ids contain no NUL");
+    with_settings(&[(SCOPE_SETTING, &key)], work)
 }
 
 /// Changes settings of this process for as long as it lives.

@@ -33,6 +33,17 @@ impl Caught {
         let class = sqlstate(self.code);
         matches!(&class[..2], "21" | "22" | "23" | "2F" | "39" | "42" | "P0") && &class != "42501"
     }
+
+    /// Whether the error may be that of a declared expression, whose code may do much and raise anything, and not that of a
+    /// server without resources, or of a request to stop. Codes of somebody's own arrive as XX000.
+    pub fn may_be_of_an_expression(&self) -> bool {
+        const CLASSES: [&str; 18] = [
+            "09", "0A", "20", "21", "22", "23", "24", "25", "2D", "2F", "34", "38", "39", "3B", "3F", "42",
+            "54", "P0",
+        ];
+        let class = sqlstate(self.code);
+        CLASSES.contains(&&class[..2]) || class == "XX000"
+    }
 }
 
 /// The five characters of an error code.

@@ -379,7 +379,7 @@ impl<'a> Batch<'a> {
                     }
                 }
                 Ok(Err(error)) => return Err(error),
-                Err(caught) if stage != Stage::Storing && caught.is_about_data() => {
+                Err(caught) if stage != Stage::Storing && caught.may_be_of_an_expression() => {
                     if !self.reject_unevaluable()? {
                         self.rethrow(caught);
                     }

@@ -68,7 +68,8 @@ fn in_scope<T>(scope: &Scope, work: impl FnOnce() -> T) -> T {
     match scope {
         // A trusted role that entered no scope has none that row security could read.
         Scope::Global => session::as_owner(work),
-        Scope::Tenant { .. } => session::with_owner_rights(work),
+        // The path that names are looked up in is not the caller's.
+        Scope::Tenant { .. } => session::with_fixed_settings(|| session::with_owner_rights(work)),
     }
 }
 

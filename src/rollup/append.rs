@@ -8,6 +8,7 @@ use super::relief::{self, Added};
 use crate::backend::appender::Appender;
 use crate::backend::expression::{Expression, Projector};
 use crate::backend::heap::Declared;
+use crate::backend::scan::Snapshot;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, scan, session};
 use crate::ingest::{EVENTS, EventRow, event_column_names};
@@ -39,7 +40,7 @@ pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
     let query = format!("SELECT {} FROM tally.events WHERE {condition}", event_column_names());
     let mut filled = 0;
     session::as_owner(|| {
-        scan::for_each_chunk(&query, |rows| {
+        scan::for_each_chunk(&query, Snapshot::Fresh, |rows| {
             let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
             filled += rows.len() as i64;
             memory::in_temporary(c"pg_tally filled rows", || {
@@ -60,9 +61,10 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
     for definition in definition::all()?.iter() {
         let mut groups = Groups::new(definition, true)?;
         let tried = subtransaction::run(|| {
-            Verdict::Undo(session::with_owner_rights(|| {
-                add(definition, &mut projector(definition)?, &mut groups, row, &hasher)
-            }))
+            Verdict::Undo(
+                definition
+                    .evaluate(|| add(definition, &mut projector(definition)?, &mut groups, row, &hasher)),
+            )
         });
         match tried {
             Ok(Ok(())) => {}
@@ -70,7 +72,7 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
                 return Ok(Some(("22003".into(), format!("rollup \"{rollup}\": {column} {problem}"))));
             }
             Ok(Err(error)) => return Err(error),
-            Err(caught) if caught.is_about_data() => {
+            Err(caught) if caught.may_be_of_an_expression() => {
                 let reason = format!("rollup \"{}\": {}", definition.name, caught.message);
                 return Ok(Some((subtransaction::sqlstate(caught.code), reason)));
             }
@@ -90,7 +92,7 @@ fn group<'d>(
     let mut groups = Groups::new(definition, of_new_events)?;
     // Earlier events are counted by the backfill. That they can be is found out now, while they can be rejected.
     let mut waiting = Groups::new(definition, of_new_events)?;
-    session::with_owner_rights(|| -> Result<(), RollupError> {
+    definition.evaluate(|| -> Result<(), RollupError> {
         let mut projector = projector(definition)?;
         for row in rows {
             let counted = row.occurred_at() >= definition.filled_from;
@@ -116,7 +118,8 @@ fn write(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
     Ok(())
 }
 
-fn projector(definition: &Definition) -> Result<Projector, RollupError> {
+/// What evaluates a rollup's expressions; made where it is used, by `Definition::evaluate`.
+pub fn projector(definition: &Definition) -> Result<Projector, RollupError> {
     let expressions: Vec<Expression> =
         definition.columns.iter().filter_map(|column| column.expression).collect();
     Ok(Projector::new(session::relation(c"events"), &EVENTS, definition.filter.as_ref(), &expressions)?)

@@ -5,12 +5,12 @@ use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, quote};
 use super::layout::{self, finished};
 use super::rebuild::within;
-use super::{backfill, retention};
-use crate::backend::expression::{self, type_name};
+use super::{backfill, retention, strange_code};
+use crate::backend::expression::{self, Analysis, type_name};
+use crate::backend::expression_code::Code;
 use crate::backend::lock::Patience;
 use crate::backend::session;
 use crate::backend::value::Extreme;
-use crate::ingest::EVENTS;
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -50,11 +50,13 @@ fn create_rollup(
     if measures.is_empty() {
         return Err(RollupError::Empty("a rollup needs a measure").into());
     }
-    let mut columns = dimension_columns(dimensions)?;
-    columns.extend(measure_columns(&measures)?);
+    let mut code = Code::default();
+    let mut columns = dimension_columns(dimensions, &mut code)?;
+    columns.extend(measure_columns(&measures, &mut code)?);
     if let Some(filter) = filter {
-        definition::analyse_filter(filter)?;
+        code.add(definition::analyse_filter(filter)?.code);
     }
+    strange_code::refuse(&code)?;
     check_names(&columns)?;
 
     // While the extension is being created there are no events that a snapshot could be older than.
@@ -116,7 +118,10 @@ fn alter_rollup(
     session::require_writable(c"tally.alter_rollup()");
     let name = rollup_name.unwrap_or_default();
     let measures: Vec<String> = add_measures.unwrap_or_default().into_iter().flatten().collect();
-    let (new_dimensions, new_measures) = (dimension_columns(add_dimensions)?, measure_columns(&measures)?);
+    let mut code = Code::default();
+    let (new_dimensions, new_measures) =
+        (dimension_columns(add_dimensions, &mut code)?, measure_columns(&measures, &mut code)?);
+    strange_code::refuse(&code)?;
     if new_dimensions.is_empty() && new_measures.is_empty() {
         return Err(RollupError::Empty("nothing is to be added").into());
     }
@@ -189,15 +194,18 @@ fn register(definition: &Definition) {
     }
 }
 
-fn dimension_columns(texts: Option<Vec<Option<String>>>) -> Result<Vec<Column>, RollupError> {
-    texts.unwrap_or_default().into_iter().flatten().map(dimension).collect()
+fn dimension_columns(
+    texts: Option<Vec<Option<String>>>,
+    code: &mut Code,
+) -> Result<Vec<Column>, RollupError> {
+    texts.unwrap_or_default().into_iter().flatten().map(|text| dimension(text, code)).collect()
 }
 
 /// A first or last value brings a measure of its own with it, the time of that value.
-fn measure_columns(texts: &[String]) -> Result<Vec<Column>, RollupError> {
+fn measure_columns(texts: &[String], code: &mut Code) -> Result<Vec<Column>, RollupError> {
     let mut columns = Vec::new();
     for text in texts {
-        let column = measure(text)?;
+        let column = measure(text, code)?;
         let of_time = match column.kind {
             Kind::First => Some("min"),
             Kind::Last => Some("max"),
@@ -205,10 +213,11 @@ fn measure_columns(texts: &[String]) -> Result<Vec<Column>, RollupError> {
         };
         let time = of_time.map(|kind| {
             let value = column.text.as_deref().expect("has an argument");
-            measure(&format!(
-                "{kind}(CASE WHEN ({value}\n) IS NOT NULL THEN occurred_at END) AS {}",
-                column.time_name()
-            ))
+            let time = column.time_name();
+            measure(
+                &format!("{kind}(CASE WHEN ({value}\n) IS NOT NULL THEN occurred_at END) AS {time}"),
+                code,
+            )
         });
         columns.push(column);
         columns.extend(time.transpose()?);
@@ -272,8 +281,9 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
 }
 
 /// `expression` or `expression AS name`.
-fn dimension(text: String) -> Result<Column, RollupError> {
-    let (expression, name) = session::with_fixed_settings(|| expression::analyse(&text, None, &EVENTS))?;
+fn dimension(text: String, code: &mut Code) -> Result<Column, RollupError> {
+    let Analysis { expression, name, code: found } = definition::analyse(&text, None)?;
+    code.add(found);
     if !DIMENSION_TYPES.contains(&expression.type_oid) {
         return Err(RollupError::Type {
             column: name,
@@ -285,7 +295,7 @@ fn dimension(text: String) -> Result<Column, RollupError> {
 }
 
 /// `kind(expression) AS name`, or `count(*) AS name`.
-fn measure(text: &str) -> Result<Column, RollupError> {
+fn measure(text: &str, code: &mut Code) -> Result<Column, RollupError> {
     let malformed = || RollupError::Measure(text.to_owned());
     let (call, name) = split_alias(text).ok_or_else(malformed)?;
     check_name(name)?;
@@ -299,7 +309,8 @@ fn measure(text: &str) -> Result<Column, RollupError> {
     if kind == Kind::Count && argument == "*" {
         return Ok(Column { name, kind, expression: None, text: None });
     }
-    let expression = definition::analyse(argument, kind.argument_type())?;
+    let Analysis { expression, code: found, .. } = definition::analyse(argument, kind.argument_type())?;
+    code.add(found);
     let problem = match kind {
         Kind::Distinct if Hashable::of(expression.type_oid).is_none() => {
             Some("distinct counts text, uuid, integers, bytea, timestamptz and numeric; cast to text")

@@ -1,7 +1,8 @@
 //! The declared rollups as the running backend knows them.
 
 use super::RollupError;
-use crate::backend::expression::{self, Expression};
+use crate::backend::evaluator;
+use crate::backend::expression::{self, Analysis, Expression};
 use crate::backend::heap;
 use crate::backend::lock::{self, Patience};
 use crate::backend::scan::{self, Snapshot};
@@ -155,6 +156,18 @@ impl Definition {
             .collect()
     }
 
+    /// Evaluates expressions of this rollup by `work`, whose result must be its own: with nobody's rights, and where somebody
+    /// else's code may run, so that nothing of it is left.
+    pub fn evaluate<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.is_built_in() { evaluator::as_nobody(work) } else { evaluator::apart(work) }
+    }
+
+    /// Whether evaluating it runs Postgres' own functions and ours alone.
+    pub fn is_built_in(&self) -> bool {
+        let expressions = self.columns.iter().filter_map(|column| column.expression.as_ref());
+        self.filter.iter().chain(expressions).all(|expression| expression.is_built_in)
+    }
+
     /// Names of the dimensions.
     pub fn dimensions(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| column.kind == Kind::Dimension)
@@ -254,7 +267,8 @@ fn load() -> Result<Vec<Definition>, RollupError> {
     for (name, grains, filter, column, kind, expression, pending, filled_from) in rows {
         if definitions.last().is_none_or(|last| last.name != name) {
             let filter_text = filter;
-            let filter = filter_text.as_deref().map(analyse_filter).transpose()?;
+            let filter =
+                filter_text.as_deref().map(analyse_filter).transpose()?.map(|found| found.expression);
             let grains = grains.iter().map(|grain| parse(grain)).collect();
             definitions.push(Definition {
                 name,
@@ -269,19 +283,21 @@ fn load() -> Result<Vec<Definition>, RollupError> {
         let kind: Kind = kind.parse().expect("a check constraint lists the kinds");
         let text = expression;
         let expression = text.as_deref().map(|text| analyse(text, kind.argument_type())).transpose()?;
+        let expression = expression.map(|found| found.expression);
         let definition = definitions.last_mut().expect("pushed above");
         definition.columns.push(Column { name: column, kind, expression, text });
     }
     Ok(definitions)
 }
 
-/// Analyses an expression as ingest will: names that aren't qualified are looked up in `pg_catalog` and `tally` alone.
-pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<Expression, RollupError> {
-    Ok(session::with_fixed_settings(|| expression::analyse(text, cast_to, &EVENTS))?.0)
+/// Analyses an expression as ingest will: names that aren't qualified are looked up in `pg_catalog` and `tally` alone, by
+/// nobody's rights.
+pub fn analyse(text: &str, cast_to: Option<Oid>) -> Result<Analysis, RollupError> {
+    Ok(evaluator::apart(|| expression::analyse(text, cast_to, &EVENTS))?)
 }
 
 /// Analyses a filter: an expression that is true or false.
-pub fn analyse_filter(text: &str) -> Result<Expression, RollupError> {
+pub fn analyse_filter(text: &str) -> Result<Analysis, RollupError> {
     analyse(&format!("({text}\n)"), Some(pg_sys::BOOLOID))
 }
 

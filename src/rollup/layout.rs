@@ -152,6 +152,8 @@ pub fn create(definition: &Definition) -> Vec<String> {
                 "CREATE VIEW tally.{view} WITH (security_invoker = true) AS \
                  SELECT tenant_id, account_id, bucket{finished}{date} FROM tally.{state}"
             ),
+            without_default_privileges(&state),
+            without_default_privileges(&view),
             format!("GRANT SELECT ON tally.{view}, tally.{state} TO tally_reader"),
             format!("COMMENT ON VIEW tally.{view} IS 'rollup {name} by {grain} (UTC): finished numbers'"),
             format!("COMMENT ON VIEW tally.{state} IS 'rollup {name} by {grain} (UTC): sketches, for further roll-ups'"),
@@ -182,6 +184,17 @@ pub fn create(definition: &Definition) -> Vec<String> {
         }
     }
     statements
+}
+
+/// A statement that revokes what default privileges have given on a relation of ours; of a table, `tally.secure_table` does.
+fn without_default_privileges(relation: &str) -> String {
+    format!(
+        "DO $do$ DECLARE who text; BEGIN \
+           FOR who IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END \
+                        FROM pg_class AS c, aclexplode(c.relacl) AS a \
+                       WHERE c.oid = 'tally.{relation}'::regclass AND a.grantee <> c.relowner \
+           LOOP EXECUTE 'REVOKE ALL ON tally.{relation} FROM ' || who || ' CASCADE'; END LOOP; END $do$"
+    )
 }
 
 /// Statements that remove the views.

@@ -17,6 +17,7 @@ mod layout;
 mod rebuild;
 mod relief;
 mod retention;
+mod strange_code;
 mod verify;
 
 pub use append::{append, evaluate};
@@ -81,6 +82,11 @@ pub enum RollupError {
         rollup: String,
         column: String,
         problem: &'static str,
+    },
+    /// A function of somebody's, called by an expression, that takes names from its caller's path or has its owner's rights.
+    StrangeCode {
+        function: String,
+        is_elevated: bool,
     },
     Expression(ExpressionError),
     Append(TableError),

@@ -8,6 +8,7 @@ mod confine;
 mod limit;
 mod policy;
 mod token;
+mod trial;
 mod typed_id;
 
 use crate::backend::leftover::{self, Leftover};

@@ -61,3 +61,19 @@ BEGIN
   END LOOP;
 END
 $upgrade$;
+
+-- The functions of declared expressions were looked up by the login that ingested, and are now by tally_evaluator.
+DO $usage$
+DECLARE
+  used record;
+BEGIN
+  FOR used IN
+    SELECT DISTINCT n.nspname
+      FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
+     WHERE n.nspname OPERATOR(pg_catalog.<>) 'tally' AND a.privilege_type OPERATOR(pg_catalog.=) 'USAGE'
+       AND pg_catalog.pg_get_userbyid(a.grantee) OPERATOR(pg_catalog.=) 'tally_writer'
+  LOOP
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO tally_evaluator', used.nspname);
+  END LOOP;
+END
+$usage$;

@@ -4,10 +4,12 @@
 //! that can't be read (`stored`) is a difference like any other, and doesn't end the search.
 
 mod difference;
+mod evaluated;
 mod frozen;
 mod recompute;
 mod stored;
 
+use super::RollupError;
 use super::definition::{self, Definition};
 use super::rebuild;
 use super::retention::{self, Frozen};
@@ -63,19 +65,22 @@ fn verify_rollup(
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name.unwrap_or_default())?;
     let differences = session::with_fixed_settings(|| {
-        session::with_owner_rights(|| {
+        session::with_owner_rights(|| -> Result<Vec<Difference>, RollupError> {
             let frozen = Frozen::read(definition);
-            let parts = definition.grains.iter().map(|&grain| {
+            let mut differences = Vec::new();
+            for &grain in &definition.grains {
                 let part = Part { definition, grain, horizon, frozen: &frozen, tenant: tenant_id };
-                part.statements(&range)
-            });
-            parts
-                .flatten()
-                .flat_map(|statement| scan::texts(&statement, Snapshot::Calling))
-                .map(read)
-                .collect::<Vec<_>>()
+                for (statement, events) in part.statements(&range) {
+                    let rows = match events {
+                        None => scan::texts(&statement, Snapshot::Calling),
+                        Some(condition) => evaluated::rows(definition, &condition)?.texts(&statement),
+                    };
+                    differences.extend(rows.into_iter().map(read));
+                }
+            }
+            Ok(differences)
         })
-    });
+    })?;
     Ok(TableIterator::new(differences))
 }
 
@@ -105,8 +110,8 @@ struct Part<'a> {
 
 impl Part<'_> {
     /// Statements that find the differences of whole buckets: from the one that holds the start to the one that holds the
-    /// moment before the end.
-    fn statements(&self, range: &Range<i64>) -> Vec<String> {
+    /// moment before the end; each with the condition of the events whose expressions it reads evaluated, if any.
+    fn statements(&self, range: &Range<i64>) -> Vec<(String, Option<String>)> {
         let start = if range.start == i64::MIN { i64::MIN } else { self.grain.floor(range.start) };
         let end = if range.end == i64::MAX { i64::MAX } else { self.grain.ceiling(range.end) };
         let thawed = if self.horizon == i64::MIN { i64::MIN } else { self.grain.ceiling(self.horizon) };
@@ -116,8 +121,10 @@ impl Part<'_> {
         }
         if start < thawed || !self.frozen.is_empty() {
             let condition = format!("NOT ({})", self.is_thawed("bucket", thawed));
-            statements.push(frozen::unreadable(self, &(start..end), &condition));
-            statements.extend(frozen::unlike_finer(self, &(start..end)));
+            statements.push((frozen::unreadable(self, &(start..end), &condition), None));
+            statements.extend(
+                frozen::unlike_finer(self, &(start..end)).into_iter().map(|statement| (statement, None)),
+            );
         }
         statements
     }

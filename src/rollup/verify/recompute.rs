@@ -4,13 +4,15 @@ use super::super::cell::COMPRESSION;
 use super::super::definition::{Column, Definition, Kind};
 use super::super::rebuild::within;
 use super::difference::{self, Sides, Theirs};
-use super::{Part, stored};
+use super::{Part, evaluated, stored};
 use crate::sketch::hash::Hashable;
 use core::ops::Range;
 use pgrx::pg_sys::{self, Oid};
 
-/// The differences between the events and the rows, base and pending, of thawed buckets in the range.
-pub fn statement(part: &Part, whole: &Range<i64>) -> String {
+/// The differences between the events and the rows, base and pending, of thawed buckets in the range: the statement, which
+/// reads the events itself where all expressions are built in, and else the condition of the events whose evaluated
+/// expressions it reads as `evaluated`.
+pub fn statement(part: &Part, whole: &Range<i64>) -> (String, Option<String>) {
     let Part { definition, grain, frozen, .. } = part;
     let tenant = part.of_tenant();
     let mut inputs = String::new();
@@ -18,7 +20,10 @@ pub fn statement(part: &Part, whole: &Range<i64>) -> String {
     let mut dimensions = String::new();
     let mut measures = String::new();
     for (place, column) in definition.columns.iter().enumerate() {
+        // What was evaluated already has the type that it is cast to, if to any.
+        let evaluated = evaluated::name(place);
         let text = column.text.as_deref();
+        let text = if definition.is_built_in() { text } else { text.map(|_| evaluated.as_str()) };
         names.push_str(&format!(", c{place}"));
         if column.kind == Kind::Dimension {
             inputs.push_str(&format!(", {}\n", text.expect("a dimension has an expression")));
@@ -34,16 +39,24 @@ pub fn statement(part: &Part, whole: &Range<i64>) -> String {
     let raw = within("events.occurred_at", &(whole.start.max(definition.filled_from)..whole.end))
         + " AND "
         + &frozen.not_frozen("events.occurred_at");
+    let raw = raw + &tenant;
+    let source = if definition.is_built_in() {
+        format!("tally.events WHERE {raw}{filter}")
+    } else {
+        format!("{} AS events", evaluated::ROWS.to_string_lossy())
+    };
     let kept = within("bucket", whole) + " AND " + &frozen.not_frozen("bucket") + &tenant;
     let theirs = format!(
         "SELECT input.tenant_id, account_id, bucket{dimensions}{measures} \
            FROM (SELECT events.tenant_id, events.account_id, date_trunc('{grain}', events.occurred_at, 'UTC'){inputs} \
-                   FROM tally.events WHERE {raw}{tenant}{filter}) AS input ({names}) \
+                   FROM {source}) AS input ({names}) \
            JOIN tally.tenant AS key ON key.tenant_id = input.tenant_id \
           GROUP BY input.tenant_id, account_id, bucket{dimensions}"
     );
     let ours = stored::groups(definition, &stored::every_row(definition, *grain), &kept);
-    difference::statement(definition, *grain, &Sides { ours, theirs, kind: Theirs::Recomputed })
+    let statement =
+        difference::statement(definition, *grain, &Sides { ours, theirs, kind: Theirs::Recomputed });
+    (statement, (!definition.is_built_in()).then_some(raw))
 }
 
 /// What the recomputation aggregates.

@@ -1,7 +1,7 @@
 //! Installing where somebody has prepared the ground: roles of pg_tally's names that were made, or given away, before.
 
 use postgres::Client;
-use tally_server_tests::{PrivateServer, ingest};
+use tally_server_tests::{PrivateServer, ingest, number};
 
 fn refusal(client: &mut Client) -> Option<(String, String)> {
     let error = client.batch_execute("CREATE EXTENSION pg_tally").err()?;
@@ -96,6 +96,137 @@ fn prepared_roles_stop_the_installation() {
     let event = r#"{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"2026-11-20T00:00:00Z","event_id":"31111111-1111-4111-8111-111111111111"}"#;
     assert_eq!(ingest(&mut another, event).unwrap().accepted, 1);
     // Installed, dropped and installed again in one database.
-    another.batch_execute("DROP EXTENSION pg_tally CASCADE").unwrap();
+    another.batch_execute("SET tally.allow_drop = on; DROP EXTENSION pg_tally CASCADE").unwrap();
     assert_eq!(refusal(&mut another), None);
+}
+
+/// Everything in schema tally on which a role has a privilege, its own or PUBLIC's: the same for a stranger in a database
+/// without any default privileges.
+fn has(client: &mut Client, role: &str) -> Vec<String> {
+    let query = "
+        SELECT 'relation ' || c.relname || ' ' || x.p FROM pg_class AS c,
+               unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS x (p)
+         WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+           AND CASE WHEN x.p IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') THEN has_any_column_privilege($1, c.oid, x.p) ELSE has_table_privilege($1, c.oid, x.p) END
+        UNION ALL SELECT 'sequence ' || c.relname FROM pg_class AS c
+         WHERE c.relnamespace = 'tally'::regnamespace AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege($1, c.oid, 'USAGE, SELECT, UPDATE') END
+        UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc AS p
+         WHERE p.pronamespace = 'tally'::regnamespace AND has_function_privilege($1, p.oid, 'EXECUTE')
+        UNION ALL SELECT 'type ' || t.typname || coalesce(t.typacl::text, '') FROM pg_type AS t
+         WHERE t.typnamespace = 'tally'::regnamespace AND t.typacl::text ~ $1
+        UNION ALL SELECT 'schema ' || x.p FROM unnest('{CREATE,USAGE WITH GRANT OPTION}'::text[]) AS x (p) WHERE has_schema_privilege($1, 'tally', x.p)
+        ORDER BY 1";
+    client.query(query, &[&role]).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// Uses the installation so that it makes objects: a month, a rollup, another grain, a heavy tenant's partitions.
+fn make_more(client: &mut Client) {
+    let event = r#"{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"2026-10-20T00:00:00Z","event_id":"31111111-1111-4111-8111-111111111112"}"#;
+    assert_eq!(ingest(client, event).unwrap().accepted, 1);
+    client
+        .batch_execute(
+            "SELECT tally.create_rollup('later', '{day,week}', ARRAY['count(*) AS n'], ARRAY['name']);
+             SELECT tally.alter_rollup('later', add_measures => ARRAY['distinct(user_id) AS users']);
+             SELECT tally.isolate_tenant('a')",
+        )
+        .unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert!(number(client, "SELECT count(*) FROM pg_class WHERE relname ~ '^(later|events_p)'") > 6);
+}
+
+#[test]
+fn default_privileges_give_nobody_anything() {
+    let server = PrivateServer::create("defaults", "shared_preload_libraries = ''");
+    let mut admin = server.connect("postgres", "postgres");
+    admin.batch_execute("CREATE ROLE anon; CREATE ROLE stranger; CREATE EXTENSION pg_tally").unwrap();
+    make_more(&mut admin);
+    let (of_anon, of_nobody) = (has(&mut admin, "anon"), has(&mut admin, "stranger"));
+    assert_eq!(of_anon, of_nobody);
+    assert!(
+        of_nobody.iter().all(|line| line.starts_with("function ")) && of_nobody.len() > 20,
+        "{of_nobody:#?}"
+    );
+    let kinds = ["TABLES", "FUNCTIONS", "SEQUENCES", "TYPES", "SCHEMAS"];
+    for (place, who) in
+        ["", "FOR ROLE tally_owner", "FOR ROLE tally_security", "FOR ROLE postgres, tally_owner"]
+            .into_iter()
+            .enumerate()
+    {
+        admin.batch_execute(&format!("CREATE DATABASE defaults{place}")).unwrap();
+        let mut client = server.connect("postgres", &format!("defaults{place}"));
+        for to in ["anon", "anon WITH GRANT OPTION", "PUBLIC"] {
+            for kind in kinds {
+                client
+                    .batch_execute(&format!("ALTER DEFAULT PRIVILEGES {who} GRANT ALL ON {kind} TO {to}"))
+                    .unwrap();
+            }
+        }
+        client.batch_execute("CREATE TABLE public.open (i int)").unwrap();
+        if !who.contains("tally") {
+            assert_eq!(
+                number(
+                    &mut client,
+                    "SELECT has_table_privilege('anon', 'public.open', 'TRUNCATE')::int::int8"
+                ),
+                1,
+                "the defaults work"
+            );
+        }
+        client.batch_execute("CREATE EXTENSION pg_tally").unwrap();
+        make_more(&mut client);
+        for role in ["anon", "stranger"] {
+            assert_eq!(has(&mut client, role), of_nobody, "{who}: {role}");
+        }
+        // The group roles have what they have elsewhere, and lint says what is still set for what is made later.
+        for role in ["tally_reader", "tally_writer", "tally_admin", "tally_auditor", "tally_analyst"] {
+            assert_eq!(has(&mut client, role), has(&mut admin, role), "{who}: {role}");
+        }
+        let told = number(&mut client, "SELECT count(*) FROM tally.lint() WHERE name = 'default_privileges'");
+        assert_eq!(told > 0, who.contains("tally_owner"), "{who}");
+    }
+    // In the schema, which a superuser may have made before; to a role of ours, whose own grants could not be told from these.
+    admin.batch_execute("CREATE DATABASE in_schema").unwrap();
+    let mut client = server.connect("postgres", "in_schema");
+    client
+        .batch_execute("CREATE SCHEMA tally; GRANT ALL ON SCHEMA tally TO anon; ALTER DEFAULT PRIVILEGES IN SCHEMA tally GRANT ALL ON TABLES TO anon;
+                        ALTER DEFAULT PRIVILEGES IN SCHEMA tally GRANT ALL ON FUNCTIONS TO anon; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO tally_reader")
+        .unwrap();
+    assert_eq!(
+        refusal(&mut client),
+        Some((
+            "42501".into(),
+            r#"default privileges of postgres give something to role "tally_reader""#.into()
+        ))
+    );
+    client.batch_execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM tally_reader").unwrap();
+    assert_eq!(refusal(&mut client), None);
+    make_more(&mut client);
+    assert_eq!(has(&mut client, "anon"), of_nobody);
+    // An installation whose objects had them before it was updated.
+    admin.batch_execute("CREATE DATABASE old").unwrap();
+    let mut client = server.connect("postgres", "old");
+    client.batch_execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon; ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO anon;
+                          ALTER DEFAULT PRIVILEGES FOR ROLE tally_owner GRANT ALL ON TABLES TO anon").unwrap();
+    // The released script under a number that no update starts from by itself: what is compared is privileges alone.
+    let folder = server.client("pg_config").arg("--sharedir").output().unwrap().stdout;
+    let place = std::path::Path::new(String::from_utf8(folder).unwrap().trim()).join("extension");
+    let version = format!("0.0.{}", std::process::id());
+    let present = env!("CARGO_PKG_VERSION");
+    let released = concat!(env!("CARGO_MANIFEST_DIR"), "/../upgrade/pg_tally--0.1.0.sql");
+    let placed = [
+        (place.join(format!("pg_tally--{version}.sql")), std::fs::read(released).unwrap()),
+        (
+            place.join(format!("pg_tally--{version}--{present}.sql")),
+            std::fs::read(place.join(format!("pg_tally--0.1.0--{present}.sql"))).unwrap(),
+        ),
+    ];
+    placed.iter().for_each(|(path, text)| std::fs::write(path, text).unwrap());
+    client.batch_execute(&format!("CREATE EXTENSION pg_tally VERSION '{version}'")).unwrap();
+    client.batch_execute("SELECT tally.create_rollup('before', '{day}', ARRAY['count(*) AS n'])").unwrap();
+    assert!(has(&mut client, "anon").len() > of_nobody.len(), "it had something");
+    let updated = client.batch_execute("ALTER EXTENSION pg_tally UPDATE");
+    placed.iter().for_each(|(path, _)| std::fs::remove_file(path).unwrap());
+    updated.unwrap();
+    make_more(&mut client);
+    assert_eq!(has(&mut client, "anon"), of_nobody, "after the update");
 }

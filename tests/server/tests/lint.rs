@@ -213,6 +213,16 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "postgres",
         "ALTER DEFAULT PRIVILEGES IN SCHEMA tally GRANT SELECT ON TABLES TO $app",
     ),
+    (
+        "default_privileges",
+        "postgres",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA tally GRANT EXECUTE ON FUNCTIONS TO $app",
+    ),
+    (
+        "default_privileges",
+        "tally_owner",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE tally_owner GRANT USAGE ON SEQUENCES TO $spare",
+    ),
     ("group_role_attribute", "tally_reader", "ALTER ROLE tally_reader LOGIN"),
     ("group_role_attribute", "tally_owner", "ALTER ROLE tally_owner SUPERUSER"),
     ("group_role_attribute", "tally_security", "ALTER ROLE tally_security LOGIN"),
@@ -391,6 +401,28 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "revoke_key",
         "ALTER FUNCTION tally.revoke_key(text, timestamptz) OWNER TO tally_owner",
     ),
+    ("declared_code", "lower_all", "ALTER FUNCTION shop.lower_all(text) RESET search_path"),
+    (
+        "declared_code",
+        "lower_all",
+        "CREATE OR REPLACE FUNCTION shop.lower_all(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN x; END'",
+    ),
+    (
+        "declared_code",
+        "lower_all",
+        "ALTER FUNCTION shop.lower_all(text) SECURITY DEFINER; REVOKE EXECUTE ON FUNCTION shop.lower_all(text) FROM PUBLIC; GRANT EXECUTE ON FUNCTION shop.lower_all(text) TO tally_evaluator",
+    ),
+    (
+        "declared_code",
+        "lower_all",
+        "REVOKE EXECUTE ON FUNCTION shop.lower_all(text) FROM PUBLIC; DROP FUNCTION shop.lower_all(text)",
+    ),
+    ("function_granted", "trust_role", "GRANT EXECUTE ON FUNCTION tally.trust_role(regrole) TO $spare"),
+    (
+        "function_granted",
+        "maintain_step",
+        "GRANT EXECUTE ON FUNCTION tally.maintain_step(text, text, int8) TO $app",
+    ),
     (
         "function_granted_to_public",
         "enter_global",
@@ -463,10 +495,13 @@ fn clean(database: &mut Database) -> (Client, Vec<(&'static str, String)>) {
              CREATE TABLE shop.typed (tenant_id uuid NOT NULL, id int, PRIMARY KEY (tenant_id, id));
              CREATE VIEW shop.own AS SELECT * FROM shop.orders;
              CREATE FUNCTION shop.harmless() RETURNS int LANGUAGE sql AS 'SELECT 1';
+             CREATE FUNCTION shop.lower_all(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN lower(x); END';
+             GRANT USAGE ON SCHEMA shop TO tally_evaluator;
              SELECT tally.protect('shop.orders'), tally.protect('shop.item'), tally.protect('shop.lone'), tally.protect('shop.part'),
                     tally.protect('shop.clan'), tally.protect('shop.typed');
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO {app};
-             RESET ROLE; CREATE VIEW shop.safe WITH (security_invoker = true) AS SELECT * FROM tally.events",
+             RESET ROLE; SELECT tally.create_rollup('lower_all', '{{day}}', ARRAY['count(*) AS n'], ARRAY['shop.lower_all(name) AS name']);
+             CREATE VIEW shop.safe WITH (security_invoker = true) AS SELECT * FROM tally.events",
             database.name()
         ))
         .unwrap();

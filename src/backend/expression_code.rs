@@ -1,0 +1,70 @@
+//! Which code an expression may run when it is evaluated: its functions, and the types of what they take and give.
+
+use core::ffi::{CStr, c_void};
+use pgrx::pg_sys::{self, Oid};
+use pgrx::prelude::*;
+
+/// Objects with lower numbers come with Postgres.
+const FIRST_OTHER: u32 = pg_sys::FirstNormalObjectId;
+const OWN_SCHEMA: &CStr = c"tally";
+
+/// Functions and types that occur in an expression, casts, operators and conversions by text included.
+#[derive(Clone, Default)]
+pub struct Code {
+    pub functions: Vec<Oid>,
+    pub types: Vec<Oid>,
+}
+
+impl Code {
+    /// Of an analysed expression, in which no call has been replaced by the function's body.
+    ///
+    /// # Safety
+    /// The node is a valid expression tree, or null.
+    pub unsafe fn of(node: *mut pg_sys::Node) -> Self {
+        let mut code = Self::default();
+        // SAFETY: the caller's promise; the walker takes the same context.
+        unsafe { walk(node, (&raw mut code).cast()) };
+        code
+    }
+
+    /// Adds what another one has.
+    pub fn add(&mut self, other: Self) {
+        self.functions.extend(other.functions);
+        self.types.extend(other.types);
+    }
+
+    /// Whether all of it comes with Postgres, or with us.
+    pub fn is_built_in(&self) -> bool {
+        // SAFETY: catalogue look-ups.
+        let own = unsafe { pg_sys::get_namespace_oid(OWN_SCHEMA.as_ptr(), true) };
+        let is_ours = |function: Oid| {
+            // SAFETY: a catalogue look-up.
+            own != Oid::INVALID && unsafe { pg_sys::get_func_namespace(function) } == own
+        };
+        self.types.iter().all(|of| of.to_u32() < FIRST_OTHER)
+            && self.functions.iter().all(|&of| of.to_u32() < FIRST_OTHER || is_ours(of))
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, code: *mut c_void) -> bool {
+    // SAFETY: the tree walker passes nodes of a valid tree, and the context that it was given. Lists and the arms of a CASE
+    // are no expressions of their own, and have no type.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        pg_sys::check_functions_in_node(node, Some(note_function), code);
+        if !matches!((*node).type_, pg_sys::NodeTag::T_List | pg_sys::NodeTag::T_CaseWhen) {
+            (*code.cast::<Code>()).types.push(pg_sys::exprType(node));
+        }
+        pg_sys::expression_tree_walker(node, Some(walk), code)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn note_function(function: Oid, code: *mut c_void) -> bool {
+    // SAFETY: the context that `walk` was given.
+    unsafe { (*code.cast::<Code>()).functions.push(function) };
+    false
+}

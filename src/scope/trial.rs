@@ -1,0 +1,16 @@
+//! Trials of what the owner of a table can do in a tenant's scope, for a superuser's tests: each is undone.
+
+use super::ScopeError;
+use crate::backend::{evaluator, scan, session};
+use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+#[pg_extern(sql = false)]
+fn try_as_owner(target: Oid, tenant_id: Option<&str>, statement: &str) -> Result<Vec<i64>, ErrorReport> {
+    if !session::session_is_superuser() {
+        return Err(ScopeError::Denied(session::session_role_name()).into());
+    }
+    session::require_writable(c"tally.try_as_owner()");
+    Ok(evaluator::as_owner_of(target, tenant_id, || scan::numbers(statement)))
+}

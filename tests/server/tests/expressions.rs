@@ -1,0 +1,591 @@
+//! Code in declared expressions is somebody's: it has nobody's rights, whoever ingests or maintains, and leaves nothing behind.
+
+use postgres::Client;
+use std::collections::BTreeSet;
+use tally_server_tests::{Database, Summary, assert_right, fold_all, ingest, json_array, number, verify};
+
+/// An operator's schema `app`, an administrator who isn't superuser, a login bound to tenant a that reads and writes.
+struct Scene {
+    database: Database,
+    admin: Client,
+    adm: String,
+    rw: String,
+}
+
+impl Scene {
+    fn new(topic: &str) -> Self {
+        let mut database = Database::new(topic);
+        let [adm, rw] = [("adm", &["tally_admin"][..]), ("rw", &["tally_reader", "tally_writer"])]
+            .map(|(name, groups)| database.role(name, groups));
+        let mut admin = database.superuser();
+        admin
+            .batch_execute(&format!(
+                "SELECT tally.bind_role('{rw}', 'a'); CREATE SCHEMA app AUTHORIZATION {adm}; GRANT USAGE ON SCHEMA app TO PUBLIC"
+            ))
+            .unwrap();
+        Self { database, admin, adm, rw }
+    }
+
+    fn as_adm(&self) -> Client {
+        self.database.connect(&self.adm)
+    }
+
+    /// A rollup whose dimension is `app.f(name)`, declared when the function was harmless.
+    fn declare(&self, backfill: bool) -> Client {
+        let mut adm = self.as_adm();
+        adm.batch_execute(&format!(
+            "{}; SELECT tally.create_rollup('probed', '{{day}}', ARRAY['count(*) AS n'], ARRAY['app.f(name) AS f'], backfill => {backfill})",
+            function("RETURN x;")
+        ))
+        .unwrap();
+        adm
+    }
+
+    fn is_superuser(&mut self) -> bool {
+        let query = format!(
+            "SELECT count(*) FROM pg_roles WHERE rolname IN ('{}', '{}') AND rolsuper",
+            self.adm, self.rw
+        );
+        number(&mut self.admin, &query) > 0
+    }
+}
+
+/// `app.f(text)`, in the form in which it may be declared, with this body, which may do what immutable functions can't.
+fn function(body: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION app.g(x text) RETURNS text LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $f$ BEGIN {body} END $f$;
+         CREATE OR REPLACE FUNCTION app.f(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$ BEGIN RETURN app.g(x); END $f$"
+    )
+}
+
+fn event(number: usize, name: &str) -> String {
+    format!(
+        r#"{{"tenant_id":"a","account_id":"x","name":"{name}","occurred_at":"2026-11-20T00:00:00Z","event_id":"00000000-0000-4000-8000-{number:012}","properties":{{"v":{number}}}}}"#
+    )
+}
+
+fn events(numbers: impl Iterator<Item = usize>, name: &str) -> String {
+    json_array(numbers.map(|number| event(number, name)).collect::<Vec<_>>().iter().map(String::as_str))
+}
+
+fn refused(client: &mut Client, statement: &str) -> Option<(String, String)> {
+    let error = client.batch_execute(statement).err()?;
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error}"));
+    Some((error.code().code().to_owned(), error.hint().unwrap_or_default().to_owned()))
+}
+
+/// Every door into somebody's code: what makes it, an expression that goes through it, and the function to be mended.
+const DOORS: &[(&str, &str, &str)] = &[
+    ("", "app.loose(name)", "app.loose(text)"),
+    ("", "upper(app.loose(name || 'x'))", "app.loose(text)"),
+    ("", "CASE WHEN name = 'x' THEN 'y' ELSE app.loose(name) END", "app.loose(text)"),
+    ("", "coalesce(user_id, app.loose(name))", "app.loose(text)"),
+    (
+        "CREATE FUNCTION app.inlined(x text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower(x)'",
+        "app.inlined(name)",
+        "app.inlined(text)",
+    ),
+    (
+        "CREATE FUNCTION app.joined(x text, y text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN x; END';
+         CREATE OPERATOR app.<+> (LEFTARG = text, RIGHTARG = text, FUNCTION = app.joined)",
+        "name OPERATOR(app.<+>) 'x'",
+        "app.joined(text,text)",
+    ),
+    (
+        "CREATE TYPE app.pair AS (x int); CREATE FUNCTION app.first_of(p app.pair) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN p.x; END';
+         CREATE CAST (app.pair AS text) WITH FUNCTION app.first_of(app.pair)",
+        "ROW(1)::app.pair::text",
+        "app.first_of(app.pair)",
+    ),
+    (
+        "CREATE FUNCTION app.small(x int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+         CREATE DOMAIN app.small_int AS int CHECK (app.small(VALUE))",
+        "length(name)::app.small_int",
+        "app.small(integer)",
+    ),
+    (
+        "CREATE FUNCTION app.tidy(x jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+         CREATE DOMAIN app.tidy_json AS jsonb CHECK (app.tidy(VALUE))",
+        "(properties::app.tidy_json->>'v')",
+        "app.tidy(jsonb)",
+    ),
+    (
+        "CREATE FUNCTION app.odd(x int, y int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+         CREATE OPERATOR app.<?> (LEFTARG = int, RIGHTARG = int, FUNCTION = app.odd);
+         CREATE DOMAIN app.odd_int AS int CHECK (VALUE OPERATOR(app.<?>) 1)",
+        "(length(name)::app.odd_int)::int8",
+        "app.odd(integer,integer)",
+    ),
+    (
+        "CREATE FUNCTION app.inner_check(x int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+         CREATE DOMAIN app.inner_int AS int CHECK (app.inner_check(VALUE)); CREATE TYPE app.outer_row AS (x app.inner_int)",
+        "((ROW(length(name))::app.outer_row).x)::int",
+        "app.inner_check(integer)",
+    ),
+    (
+        "CREATE FUNCTION app.each(x text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+         CREATE DOMAIN app.each_text AS text CHECK (app.each(VALUE))",
+        "(string_to_array(name, ',')::app.each_text[])[1]::text",
+        "app.each(text)",
+    ),
+];
+
+#[test]
+fn code_without_a_fixed_path_or_with_its_owners_rights_is_refused_when_it_is_declared() {
+    let mut scene = Scene::new("expr_doors");
+    let mut adm = scene.as_adm();
+    adm.batch_execute("CREATE FUNCTION app.loose(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN trim(x); END'").unwrap();
+    assert_eq!(ingest(&mut scene.admin, &events(0..5, "N")).unwrap().accepted, 5);
+    for (place, (preparation, expression, function)) in DOORS.iter().enumerate() {
+        adm.batch_execute(preparation).unwrap_or_else(|problem| panic!("{preparation}: {problem:?}"));
+        let declare = format!(
+            "SELECT tally.create_rollup('door{place}', '{{day}}', ARRAY['count(*) AS n'], ARRAY[$e$({expression}) AS f$e$])"
+        );
+        let open = Some((
+            "42P13".to_owned(),
+            format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp"),
+        ));
+        assert_eq!(refused(&mut adm, &declare), open, "{expression}");
+        // The hint is the remedy, whoever declares; what is fixed but elevated is refused as well.
+        adm.batch_execute(&open.unwrap().1).unwrap();
+        adm.batch_execute(&format!("ALTER FUNCTION {function} SECURITY DEFINER")).unwrap();
+        assert_eq!(
+            refused(&mut scene.admin, &declare).map(|(code, _)| code),
+            Some("42P13".to_owned()),
+            "{expression}"
+        );
+        adm.batch_execute(&format!("ALTER FUNCTION {function} SECURITY INVOKER")).unwrap();
+        adm.batch_execute(&declare).unwrap_or_else(|problem| panic!("{declare}: {problem:?}"));
+        let counted = format!("SELECT coalesce(sum(n), 0)::int8 FROM tally.door{place}_day");
+        assert_eq!(number(&mut scene.admin, &counted), 5, "{expression}");
+        assert_right(&mut scene.admin, &format!("door{place}"));
+        adm.batch_execute(&format!(
+            "SELECT tally.drop_rollup('door{place}'); ALTER FUNCTION {function} RESET search_path"
+        ))
+        .unwrap();
+    }
+    // In a filter, in each kind of measure, and in what is added later.
+    for arguments in [
+        "ARRAY['count(*) AS n'], filter => $f$app.loose(name) = ''$f$",
+        "ARRAY['count(app.loose(name)) AS n']",
+        "ARRAY['distinct(app.loose(name)) AS n']",
+        "ARRAY['min(app.loose(name)) AS n']",
+        "ARRAY['last(app.loose(name)) AS n']",
+        "ARRAY['sum(length(app.loose(name))) AS n']",
+        "ARRAY['count(*) AS n'], ARRAY['lower(name) AS l', 'app.loose(user_id) AS u']",
+    ] {
+        let declare = format!("SELECT tally.create_rollup('door', '{{day}}', {arguments})");
+        assert_eq!(refused(&mut adm, &declare).map(|(code, _)| code), Some("42P13".to_owned()), "{declare}");
+    }
+    let alter = "SELECT tally.alter_rollup('session', add_dimensions => ARRAY['app.loose(name) AS f'])";
+    assert_eq!(refused(&mut adm, alter).map(|(code, _)| code), Some("42P13".to_owned()));
+    // Nothing of this is asked of Postgres' functions and ours.
+    adm.batch_execute("SELECT tally.create_rollup('plain', '{day}', ARRAY['sum(tally.property_number(properties, ''v'')) AS s'], ARRAY['lower(name) AS l'])")
+        .unwrap();
+}
+
+#[test]
+fn what_is_loosened_later_is_reported_and_its_caller_gains_nothing() {
+    let mut scene = Scene::new("expr_loosened");
+    let mut adm = scene.declare(true);
+    let strange = |admin: &mut Client| -> Vec<(String, String)> {
+        let found = "SELECT name, remediation FROM tally.lint() WHERE name ~ 'declared_code' ORDER BY 1, 2";
+        admin.query(found, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    assert_eq!(strange(&mut scene.admin), []);
+    adm.batch_execute("CREATE OR REPLACE FUNCTION app.f(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ DECLARE y text := lower(x); BEGIN RETURN trim(y); END $$")
+        .unwrap();
+    let fix = |end: &str| vec![("declared_code".to_owned(), format!("ALTER FUNCTION app.f(text) {end};"))];
+    assert_eq!(strange(&mut scene.admin), fix("SET search_path = pg_catalog, pg_temp"));
+
+    // The tenant's own types stand in for Postgres' where a path says so: at evaluation none does, and nobody's rights are in force.
+    scene.admin.batch_execute("CREATE TABLE public.seen (who text); GRANT ALL ON public.seen TO PUBLIC; GRANT USAGE ON SCHEMA public TO PUBLIC").unwrap();
+    let mut rw = scene.database.connect(&scene.rw);
+    rw.batch_execute(&format!(
+        "CREATE FUNCTION pg_temp.pwn(v pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO public.seen VALUES (current_user); RAISE WARNING 'caught as %', current_user;
+           IF current_user = 'tally_owner' THEN UPDATE tally.role_binding SET tenant_id = NULL WHERE role_name = '{}'::regrole; END IF; RETURN true; END $$;
+         CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.pwn(VALUE));
+         CREATE DOMAIN pg_temp.jsonb AS pg_catalog.jsonb CHECK (pg_temp.pwn(VALUE::pg_catalog.text))",
+        scene.rw
+    ))
+    .unwrap();
+    // The trap is alive: called by the tenant itself, the function falls into it.
+    rw.batch_execute("SELECT app.f('X')").unwrap();
+    assert!(number(&mut scene.admin, "SELECT count(*) FROM public.seen") > 0);
+    scene.admin.batch_execute("TRUNCATE public.seen").unwrap();
+    for (number, path) in
+        ["\"$user\", public", "pg_temp, pg_catalog, public", "app, pg_temp"].into_iter().enumerate()
+    {
+        rw.batch_execute(&format!("SET search_path = {path}")).unwrap();
+        let text = event(number, "Name");
+        let sent = rw.query_one("SELECT accepted FROM tally.ingest($1::pg_catalog.text)", &[&text]).unwrap();
+        assert_eq!(sent.get::<_, i64>(0), 1, "{path}");
+    }
+    assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM public.seen"), 0);
+    let still = format!(
+        "SELECT count(*) FROM tally.role_binding WHERE role_name = '{}'::regrole AND tenant_id = 'a'",
+        scene.rw
+    );
+    assert_eq!(number(&mut scene.admin, &still), 1);
+    drop(rw);
+    // A session that never called it directly finds Postgres' types.
+    let mut fresh = scene.database.connect(&scene.rw);
+    assert_eq!(ingest(&mut fresh, &event(9, "Name")).unwrap().accepted, 1);
+    assert_eq!(number(&mut scene.admin, "SELECT sum(n)::int8 FROM tally.probed_day WHERE f = 'name'"), 4);
+
+    adm.batch_execute("ALTER FUNCTION app.f(text) SET search_path = pg_catalog, pg_temp; ALTER FUNCTION app.f(text) SECURITY DEFINER").unwrap();
+    assert_eq!(strange(&mut scene.admin), fix("SECURITY INVOKER"));
+    adm.batch_execute("DROP FUNCTION app.f(text)").unwrap();
+    assert_eq!(strange(&mut scene.admin).len(), 1, "an expression that can't be read");
+}
+
+/// What code wants, and the code with which its event is rejected. `$adm` owns schema app.
+const WANTS: &[(&str, &str)] = &[
+    ("PERFORM sketch_key FROM tally.tenant; RETURN x;", "42501"),
+    ("PERFORM 1 FROM tally.events; RETURN x;", "42501"),
+    ("UPDATE tally.role_binding SET tenant_id = NULL; RETURN x;", "42501"),
+    ("DELETE FROM tally.token_key; RETURN x;", "42501"),
+    ("INSERT INTO tally.maintenance SELECT * FROM tally.maintenance; RETURN x;", "42501"),
+    ("PERFORM tally.trust_role('$adm'); RETURN x;", "42501"),
+    ("PERFORM tally.ingest('[]'::text); RETURN x;", "42501"),
+    ("PERFORM tally.enter('b'); RETURN x;", "42501"),
+    ("ALTER ROLE $adm SUPERUSER; RETURN x;", "42501"),
+    ("ALTER TABLE tally.events NO FORCE ROW LEVEL SECURITY; RETURN x;", "42501"),
+    ("SET LOCAL ROLE tally_owner; RETURN x;", "42501"),
+    ("PERFORM set_config('role', 'none', true); RETURN x;", "42501"),
+    ("RESET SESSION AUTHORIZATION; RETURN x;", "42501"),
+    ("CREATE TEMP TABLE bomb (i int); RETURN x;", "42501"),
+    ("EXECUTE 'LISTEN secrets'; RETURN x;", "42501"),
+    ("EXECUTE 'PREPARE trap AS SELECT 1'; RETURN x;", "42501"),
+    (
+        "SET CONSTRAINTS ALL DEFERRED; INSERT INTO app.bomb VALUES (1); SET CONSTRAINTS ALL IMMEDIATE; RETURN x;",
+        "42501",
+    ),
+    ("COPY app.open TO PROGRAM 'true'; RETURN x;", "42501"),
+    ("PERFORM pg_read_file('/etc/passwd'); RETURN x;", "42501"),
+    ("PERFORM pg_terminate_backend(pg_backend_pid()); RETURN x;", "42501"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = '42501';", "42501"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = '0A000';", "0A000"),
+    ("INSERT INTO app.bomb VALUES (1); RETURN x;", "42501"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = 'U0001';", "XX000"),
+    ("COMMIT; RETURN x;", "2D000"),
+];
+
+#[test]
+fn what_wants_more_rights_fails_alone() {
+    let mut scene = Scene::new("expr_wants");
+    let mut adm = scene.declare(true);
+    adm.batch_execute(
+        &"CREATE TABLE app.open (i int); GRANT ALL ON app.open TO PUBLIC; CREATE TABLE app.bomb (i int); GRANT ALL ON app.bomb TO PUBLIC;
+         CREATE FUNCTION app.trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN ALTER ROLE $adm SUPERUSER; RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER boom AFTER INSERT ON app.bomb DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.trg()"
+            .replace("$adm", &scene.adm),
+    )
+    .unwrap();
+    let mut number_of_event = 0;
+    for (body, sqlstate) in WANTS {
+        let guarded = format!("IF x <> 'evil' THEN RETURN x; END IF; {}", body.replace("$adm", &scene.adm));
+        adm.batch_execute(&function(&guarded)).unwrap();
+        for role in [scene.rw.clone(), "postgres".to_owned()] {
+            let mut client =
+                if role == "postgres" { scene.database.superuser() } else { scene.database.connect(&role) };
+            let batch = json_array(
+                [
+                    event(number_of_event, "good"),
+                    event(number_of_event + 1, "evil"),
+                    event(number_of_event + 2, "good"),
+                ]
+                .iter()
+                .map(String::as_str),
+            );
+            number_of_event += 3;
+            let Summary { accepted, rejected, .. } =
+                ingest(&mut client, &batch).unwrap_or_else(|problem| panic!("{role}: {body}: {problem:?}"));
+            assert_eq!((accepted, rejected), (2, 1), "{role}: {body}");
+        }
+        let seen =
+            format!("SELECT count(*) FROM tally.quarantine WHERE sqlstate = '{sqlstate}' AND body ~ 'evil'");
+        assert_eq!(number(&mut scene.admin, &seen), 2, "{body}");
+        scene.admin.batch_execute("DELETE FROM tally.quarantine").unwrap();
+    }
+    assert!(!scene.is_superuser());
+    adm.batch_execute(&function("RETURN x;")).unwrap();
+    assert_right(&mut scene.admin, "probed");
+}
+
+/// What code does that PUBLIC may do, or puts off until later, and a query that is 0 where nothing of it is left.
+const DOES: &[(&str, &str)] = &[
+    ("INSERT INTO app.open VALUES (1);", "SELECT count(*) FROM app.open"),
+    ("CREATE TABLE IF NOT EXISTS yard.made (i int);", "SELECT count(*) FROM pg_class WHERE relname = 'made'"),
+    (
+        "CREATE OR REPLACE FUNCTION yard.gift() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; GRANT ALL ON FUNCTION yard.gift() TO PUBLIC;",
+        "SELECT count(*) FROM pg_proc WHERE proname = 'gift'",
+    ),
+    (
+        "PERFORM set_config('search_path', 'app', false);",
+        "SELECT (current_setting('search_path') ~ 'app')::int::int8",
+    ),
+    ("SET statement_timeout = 1234;", "SELECT (current_setting('statement_timeout') ~ '1234')::int::int8"),
+    (
+        "PERFORM set_config('tally.ingest_options', '{\"on_conflict\":\"ignore\"}', false);",
+        "SELECT (current_setting('tally.ingest_options') ~ 'ignore')::int::int8",
+    ),
+    (
+        "DECLARE c CURSOR FOR SELECT app.escalate(); BEGIN OPEN c; END;",
+        "SELECT count(*) FROM pg_cursors WHERE statement ~ 'escalate' AND statement !~ 'pg_cursors'",
+    ),
+    ("PERFORM pg_notify('app', x);", "SELECT 0::int8"),
+    ("CLOSE ALL;", "SELECT 0::int8"),
+    ("PERFORM lo_create(0);", "SELECT count(*) FROM pg_largeobject_metadata"),
+];
+
+#[test]
+fn what_code_does_or_puts_off_is_undone() {
+    let mut scene = Scene::new("expr_does");
+    let mut adm = scene.declare(true);
+    scene.admin.batch_execute("CREATE SCHEMA yard; GRANT ALL ON SCHEMA yard TO PUBLIC").unwrap();
+    adm.batch_execute(&format!(
+        "CREATE TABLE app.open (i int); GRANT ALL ON app.open TO PUBLIC; CREATE TABLE app.bomb (i int); GRANT ALL ON app.bomb TO PUBLIC;
+         CREATE FUNCTION app.escalate() RETURNS int LANGUAGE plpgsql AS $$ BEGIN ALTER ROLE {adm} SUPERUSER; RETURN 1; END $$;
+         CREATE FUNCTION app.trg() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER ROLE {adm} SUPERUSER; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER boom AFTER INSERT ON app.bomb DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.trg()",
+        adm = scene.adm
+    ))
+    .unwrap();
+    // The bomb is live.
+    scene
+        .admin
+        .batch_execute("BEGIN; INSERT INTO app.bomb VALUES (1); SET CONSTRAINTS ALL IMMEDIATE")
+        .unwrap();
+    assert!(scene.is_superuser());
+    scene.admin.batch_execute("ROLLBACK").unwrap();
+    let mut next = 0;
+    for (body, left) in DOES {
+        adm.batch_execute(&function(&format!("{body} RETURN x;"))).unwrap();
+        for role in [scene.rw.clone(), "postgres".to_owned()] {
+            let mut client =
+                if role == "postgres" { scene.database.superuser() } else { scene.database.connect(&role) };
+            client.batch_execute("BEGIN").unwrap();
+            if role == "postgres" {
+                client.batch_execute("DECLARE mine CURSOR FOR SELECT 1").unwrap();
+            }
+            assert_eq!(
+                ingest(&mut client, &events(next..next + 3, "n")).unwrap().accepted,
+                3,
+                "{role}: {body}"
+            );
+            next += 3;
+            if role == "postgres" {
+                if *body == "CLOSE ALL;" {
+                    // What reads the events in pieces is not closed beneath them.
+                    client.batch_execute("SAVEPOINT s").unwrap();
+                    assert_eq!(
+                        refused(&mut client, "SELECT tally.rebuild_rollup('probed')").map(|(code, _)| code),
+                        Some("24000".to_owned())
+                    );
+                    client.batch_execute("ROLLBACK TO s; COMMIT").unwrap();
+                    continue;
+                }
+                for maintain in ["tally.rebuild_rollup('probed')", "tally.fold('probed')"] {
+                    client
+                        .batch_execute(&format!("SELECT {maintain}"))
+                        .unwrap_or_else(|problem| panic!("{body}: {maintain}: {problem:?}"));
+                }
+                assert_eq!(number(&mut client, left), 0, "{role}: {body}");
+            }
+            client.batch_execute("COMMIT").unwrap_or_else(|problem| panic!("{role}: {body}: {problem:?}"));
+            if role == "postgres" {
+                client.batch_execute("CALL tally.maintain()").unwrap();
+                assert_right(&mut client, "probed");
+                assert_eq!(number(&mut client, left), 0, "{role}: {body}");
+            }
+        }
+        assert!(!scene.is_superuser(), "{body}");
+    }
+    assert_eq!(number(&mut scene.admin, "SELECT sum(n)::int8 FROM tally.probed_day"), next as i64);
+}
+
+/// Filled at once, in steps, altered, rebuilt, verified: each reads as nobody, without a scope, whoever calls.
+#[test]
+fn every_evaluation_is_by_nobody_without_a_scope() {
+    let mut scene = Scene::new("expr_nobody");
+    assert_eq!(ingest(&mut scene.admin, &events(0..20, "n")).unwrap().accepted, 20);
+    let mut adm = scene.as_adm();
+    let body = "RETURN concat_ws('/', current_user, current_setting('tally.scope', true), current_setting('search_path'), current_setting('DateStyle'));";
+    adm.batch_execute(&function(body)).unwrap();
+    let wanted = "tally_evaluator//pg_catalog, pg_temp/ISO, MDY";
+    let shown = |admin: &mut Client, rollup: &str| -> BTreeSet<Option<String>> {
+        admin
+            .query(&format!("SELECT DISTINCT f FROM tally.{rollup}_day"), &[])
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
+    };
+    let only: BTreeSet<Option<String>> = [Some(wanted.to_owned())].into();
+    adm.batch_execute("SET datestyle = german").unwrap();
+    adm.batch_execute(
+        "SELECT tally.create_rollup('at_once', '{day}', ARRAY['count(*) AS n'], ARRAY['app.f(name) AS f'])",
+    )
+    .unwrap();
+    assert_eq!(shown(&mut scene.admin, "at_once"), only);
+    adm.batch_execute("SELECT tally.create_rollup('steps', '{day}', ARRAY['count(*) AS n'], ARRAY['app.f(name) AS f'], backfill => false)").unwrap();
+    let mut rw = scene.database.connect(&scene.rw);
+    rw.batch_execute("SET datestyle = german").unwrap();
+    assert_eq!(ingest(&mut rw, &events(20..30, "n")).unwrap().accepted, 10);
+    scene.admin.batch_execute("SET datestyle = german").unwrap();
+    scene.admin.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(shown(&mut scene.admin, "steps"), only);
+    adm.batch_execute(
+        "SELECT tally.alter_rollup('steps', add_measures => ARRAY['min(app.f(user_id || name)) AS g'])",
+    )
+    .unwrap();
+    adm.batch_execute("SELECT tally.rebuild_rollup('steps')").unwrap();
+    assert_eq!(shown(&mut scene.admin, "steps"), only);
+    for rollup in ["at_once", "steps"] {
+        fold_all(&mut scene.admin, rollup);
+        assert_eq!(
+            number(&mut scene.admin, &format!("SELECT sum(n)::int8 FROM tally.{rollup}_day")),
+            30,
+            "{rollup}"
+        );
+        assert_right(&mut scene.admin, rollup);
+        // The comparison is of something: a number that was changed is found.
+        scene.admin.batch_execute(&format!("UPDATE tally.{rollup}_day_base SET n = n + 1")).unwrap();
+        assert_eq!(verify(&mut scene.admin, rollup).len(), 1, "{rollup}");
+        scene.admin.batch_execute(&format!("UPDATE tally.{rollup}_day_base SET n = n - 1")).unwrap();
+    }
+    // What verifying runs has no more rights than ingest's.
+    adm.batch_execute(&function("PERFORM 1 FROM tally.events; RETURN x;")).unwrap();
+    for statement in [
+        "SELECT * FROM tally.verify_rollup('steps')",
+        "SELECT tally.rebuild_rollup('steps')",
+        "SELECT tally.create_rollup('more', '{day}', ARRAY['count(*) AS n'], ARRAY['app.f(name) AS f'])",
+        "SELECT tally.create_rollup('more', '{day}', ARRAY['count(*) AS n'], ARRAY['app.f(''x'') AS f'])",
+        "SELECT tally.create_rollup('more', '{day}', ARRAY['count(*) AS n'], filter => 'app.f(name) = ''x''')",
+    ] {
+        for role in [scene.adm.clone(), "postgres".to_owned()] {
+            let mut client =
+                if role == "postgres" { scene.database.superuser() } else { scene.database.connect(&role) };
+            let statement = format!("BEGIN; SELECT tally.enter_global(); {statement}");
+            assert_eq!(
+                refused(&mut client, &statement).map(|(code, _)| code),
+                Some("42501".to_owned()),
+                "{role}: {statement}"
+            );
+        }
+    }
+}
+
+/// All kinds of measures over a function of somebody's agree with a recomputation.
+#[test]
+fn measures_over_somebodys_functions_are_right() {
+    let mut scene = Scene::new("expr_measures");
+    let mut adm = scene.as_adm();
+    adm.batch_execute(
+        "CREATE FUNCTION app.v(p jsonb) RETURNS int LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (p->>'v')::int % 7; END $$;
+         CREATE DOMAIN app.digit AS int CHECK (VALUE BETWEEN 0 AND 9);
+         SELECT tally.create_rollup('all_kinds', '{hour,week}', dimensions => ARRAY['(app.v(properties) % 2)::int2 AS parity'],
+           measures => ARRAY['count(app.v(properties)) AS n', 'sum(app.v(properties)) AS s', 'min(app.v(properties)::app.digit) AS lo',
+             'max(app.v(properties)::text) AS hi', 'distinct(app.v(properties)) AS d', 'percentiles(app.v(properties)) AS p',
+             'first(app.v(properties)) AS f', 'last(app.v(properties)::app.digit) AS l'],
+           filter => 'app.v(properties) <> 3')",
+    )
+    .unwrap_or_else(|problem| panic!("{problem:?}"));
+    let mut rw = scene.database.connect(&scene.rw);
+    assert_eq!(ingest(&mut rw, &events(0..100, "n")).unwrap().accepted, 100);
+    let text = json_array(
+        [event(100, "n").replace(r#""v":100"#, r#""v":"many""#), event(101, "n")].iter().map(String::as_str),
+    );
+    let summary = ingest(&mut rw, &text).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (1, 1));
+    assert_right(&mut scene.admin, "all_kinds");
+    fold_all(&mut scene.admin, "all_kinds");
+    assert_right(&mut scene.admin, "all_kinds");
+    let exact = number(
+        &mut scene.admin,
+        "SELECT sum((properties->>'v')::int % 7)::int8 FROM tally.events WHERE (properties->>'v')::int % 7 <> 3",
+    );
+    assert_eq!(number(&mut scene.admin, "SELECT sum(s)::int8 FROM tally.all_kinds_week"), exact);
+    let of_domain = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'tally.all_kinds_week_base'::regclass AND atttypid = 'app.digit'::regtype";
+    assert_eq!(number(&mut scene.admin, of_domain), 0);
+}
+
+/// What a table's owner leaves for the superuser who tries the table: each would make it superuser if it ran with his rights.
+const OWNERS_CODE: &[&str] = &[
+    "CREATE TRIGGER t BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.trg()",
+    "CREATE TRIGGER t BEFORE DELETE ON shop.orders FOR EACH STATEMENT EXECUTE FUNCTION shop.trg()",
+    "CREATE TRIGGER t AFTER UPDATE ON shop.orders FOR EACH STATEMENT EXECUTE FUNCTION shop.trg(); ALTER TABLE shop.orders ENABLE ALWAYS TRIGGER t",
+    "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON shop.orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION shop.trg()",
+    "CREATE RULE r AS ON INSERT TO shop.orders DO ALSO SELECT shop.pwn()",
+    "CREATE POLICY p ON shop.orders AS RESTRICTIVE USING (shop.pwn())",
+    "ALTER TABLE shop.orders ADD CONSTRAINT c CHECK (shop.pwn()) NOT VALID",
+    "CREATE INDEX ON shop.orders ((shop.pwn_of(item)))",
+];
+
+#[test]
+fn trying_a_table_runs_its_owners_code_as_the_owner() {
+    let mut database = Database::new("expr_tried");
+    let owner = database.role("shopowner", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!(
+            "CREATE TABLE public.seen (who text); GRANT ALL ON public.seen TO PUBLIC; CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
+             CREATE TABLE shop.orders (tenant_id text NOT NULL, item text);
+             SELECT tally.protect('shop.orders'); RESET ROLE;
+             INSERT INTO shop.orders VALUES ('a', 'x'), ('b', 'y'); SET ROLE {owner};
+             CREATE FUNCTION shop.pwn() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+               RAISE NOTICE 'ran as %', current_user;
+               BEGIN PERFORM set_config('role', 'none', true); EXCEPTION WHEN OTHERS THEN NULL; END;
+               BEGIN EXECUTE 'RESET SESSION AUTHORIZATION'; EXCEPTION WHEN OTHERS THEN NULL; END;
+               IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN EXECUTE 'ALTER ROLE {owner} SUPERUSER'; END IF;
+               RETURN true; END $$;
+             CREATE FUNCTION shop.pwn_of(x text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN shop.pwn(); END';
+             CREATE FUNCTION shop.trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM shop.pwn(); RETURN NEW; END'"
+        ))
+        .unwrap();
+    let is_superuser = |admin: &mut Client| {
+        number(admin, &format!("SELECT count(*) FROM pg_roles WHERE rolname = '{owner}' AND rolsuper")) > 0
+    };
+    let mut plain = database.superuser();
+    plain
+        .batch_execute("SELECT tally.assert_isolated('shop.orders', 'a', 'b')")
+        .unwrap_or_else(|problem| panic!("{problem:?}"));
+    for code in OWNERS_CODE {
+        admin
+            .batch_execute(&format!("RESET ROLE; BEGIN; SET LOCAL ROLE {owner}; {code}; COMMIT"))
+            .unwrap_or_else(|problem| panic!("{code}: {problem:?}"));
+        let notices = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = notices.clone();
+        let mut config = database.config("postgres");
+        config.notice_callback(move |notice| heard.lock().unwrap().push(notice.message().to_owned()));
+        let mut superuser = config.connect(postgres::NoTls).unwrap();
+        // Whether the table passes is the policies' matter; that the owner's code ran, and as whom, is this test's.
+        let passed = superuser.batch_execute("SELECT tally.assert_isolated('shop.orders', 'a', 'b')");
+        assert!(!is_superuser(&mut admin), "{code}");
+        let ran: Vec<String> =
+            notices.lock().unwrap().iter().filter(|notice| notice.starts_with("ran as")).cloned().collect();
+        assert!(ran.iter().all(|notice| *notice == format!("ran as {owner}")), "{code}: {ran:?}");
+        // The others' turn comes with rows that were written, and the policies let none be.
+        let runs = code.contains(" BEFORE ") || code.contains("POLICY");
+        assert!(!runs || !ran.is_empty(), "{code} did not run: {passed:?}");
+        admin.batch_execute(&format!("BEGIN; SET LOCAL ROLE {owner}; DROP TRIGGER IF EXISTS t ON shop.orders; DROP RULE IF EXISTS r ON shop.orders;
+            DROP POLICY IF EXISTS p ON shop.orders; ALTER TABLE shop.orders DROP CONSTRAINT IF EXISTS c; COMMIT")).unwrap();
+    }
+    // The code is as dangerous as it looks: SET ROLE alone doesn't hold it.
+    admin.batch_execute(&format!("BEGIN; SET LOCAL ROLE {owner}; SELECT shop.pwn(); RESET ROLE")).unwrap();
+    assert!(is_superuser(&mut admin));
+    admin.batch_execute("ROLLBACK").unwrap();
+    // Nobody but a superuser tries anything.
+    let reader = database.role("reader", &["tally_admin"]);
+    for statement in [
+        "SELECT tally.try_as_owner('shop.orders', 'a', 'SELECT 1')",
+        "SELECT tally.assert_isolated('shop.orders', 'a', 'b')",
+    ] {
+        assert_eq!(
+            refused(&mut database.connect(&reader), statement).map(|(code, _)| code),
+            Some("42501".to_owned())
+        );
+    }
+}
