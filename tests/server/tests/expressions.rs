@@ -332,7 +332,7 @@ const DOES: &[(&str, &str)] = &[
         "SELECT (current_setting('tally.ingest_options') ~ 'ignore')::int::int8",
     ),
     (
-        "DECLARE c CURSOR FOR SELECT app.escalate(); BEGIN OPEN c; END;",
+        "DECLARE c refcursor; BEGIN OPEN c FOR SELECT app.escalate(); END;",
         "SELECT count(*) FROM pg_cursors WHERE statement ~ 'escalate' AND statement !~ 'pg_cursors'",
     ),
     ("PERFORM pg_notify('app', x);", "SELECT 0::int8"),

@@ -135,7 +135,7 @@ fn a_rollup_whose_function_is_gone_can_be_dropped() {
     let mut client = database.superuser();
     client
         .batch_execute(
-            "CREATE FUNCTION public.kind(jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT $1->>'kind'$$;
+            "CREATE FUNCTION public.kind(jsonb) RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$SELECT $1->>'kind'$$;
              SELECT tally.create_rollup('kinds', '{hour,day}', dimensions => ARRAY['public.kind(properties) AS kind'], measures => ARRAY['count(*) AS n']);
              DROP FUNCTION public.kind(jsonb)",
         )
