@@ -1,12 +1,12 @@
 -- Findings about what an administrator changed in pg_tally's own tables: columns, keys, triggers, replica identities.
 
 CREATE FUNCTION tally.declared_columns(OUT table_name text, OUT column_name text, OUT type_name text) RETURNS SETOF record
-  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'declared_columns_wrapper';
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'declared_columns_wrapper';
 COMMENT ON FUNCTION tally.declared_columns() IS 'columns that ingest and folds write, as they must be';
 
 CREATE FUNCTION tally.lint_columns(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     WITH own AS (

@@ -41,15 +41,18 @@ unsafe fn owner(relation: Oid) -> Oid {
     }
 }
 
-/// Runs `work` as a role that can't change roles, make temporary objects or fire deferred triggers.
+/// Runs `work` as a role that can't change roles, make temporary objects, fire deferred triggers or leave settings changed.
 fn confined<T>(role: Oid, work: impl FnOnce() -> T) -> T {
     // SAFETY: the role is put back below; on error Postgres does it when it aborts the (sub)transaction.
     unsafe {
         let confined = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         let (mut caller, mut security) = (Oid::INVALID, 0);
         pg_sys::GetUserIdAndSecContext(&raw mut caller, &raw mut security);
+        let level = pg_sys::NewGUCNestLevel();
         pg_sys::SetUserIdAndSecContext(role, security | confined as i32);
         let result = work();
+        // As after an index's functions: settings that the code has changed are as they were.
+        pg_sys::AtEOXact_GUC(false, level);
         pg_sys::SetUserIdAndSecContext(caller, security);
         result
     }

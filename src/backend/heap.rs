@@ -4,7 +4,7 @@
 //! are refused; columns that an administrator added get their defaults, generated columns their values, and CHECK constraints
 //! are enforced.
 
-use super::trigger;
+use super::{evaluator, trigger};
 use core::ffi::CStr;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
@@ -368,7 +368,7 @@ impl Additions {
                         }
                         continue;
                     }
-                    let default = pg_sys::ExecPrepareExpr(default.cast(), estate);
+                    let default = evaluator::as_nobody(|| pg_sys::ExecPrepareExpr(default.cast(), estate));
                     additions.own.push(Own { place, default });
                 }
             }
@@ -393,11 +393,14 @@ impl Additions {
                 let context = per_tuple(estate);
                 let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
                 let default = own.default;
-                let (value, is_null) = pg_guard_ffi_boundary(move || {
-                    let mut is_null = false;
-                    let evaluate = (*default).evalfunc.unwrap_unchecked();
-                    let value = evaluate(default, context, &raw mut is_null);
-                    (value, is_null)
+                // What it calls may be anybody's, and the caller a superuser.
+                let (value, is_null) = evaluator::as_nobody(|| {
+                    pg_guard_ffi_boundary(move || {
+                        let mut is_null = false;
+                        let evaluate = (*default).evalfunc.unwrap_unchecked();
+                        let value = evaluate(default, context, &raw mut is_null);
+                        (value, is_null)
+                    })
                 });
                 pg_sys::MemoryContextSwitchTo(outer);
                 row.values[own.place] = value;
@@ -418,14 +421,16 @@ impl Additions {
     ) {
         // SAFETY: the caller's promise; the guard hands on an error of an expression's.
         unsafe {
-            if self.has_generated {
-                pg_guard_ffi_boundary(move || {
-                    ExecComputeStoredGenerated(target, estate, slot, pg_sys::CmdType::CMD_INSERT);
-                });
-            }
-            if self.has_checks {
-                pg_sys::ExecConstraints(target, slot, estate);
-            }
+            evaluator::as_nobody(|| {
+                if self.has_generated {
+                    pg_guard_ffi_boundary(move || {
+                        ExecComputeStoredGenerated(target, estate, slot, pg_sys::CmdType::CMD_INSERT);
+                    });
+                }
+                if self.has_checks {
+                    pg_sys::ExecConstraints(target, slot, estate);
+                }
+            });
             pg_sys::MemoryContextReset((*per_tuple(estate)).ecxt_per_tuple_memory);
         }
     }

@@ -6,6 +6,7 @@ use crate::backend::expression::{self, Analysis, Expression};
 use crate::backend::heap;
 use crate::backend::lock::{self, Patience};
 use crate::backend::scan::{self, Snapshot};
+use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{cache, session};
 use crate::ingest::EVENTS;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -318,7 +319,14 @@ fn declared_columns() -> Result<
     {
         list(declared.table, declared.columns);
     }
-    for definition in load()? {
+    // Where an expression can't be read, none of the rollups can; another rule says so.
+    let loaded = subtransaction::run(|| Verdict::Undo(load()));
+    let definitions = match loaded {
+        Ok(definitions) => definitions?,
+        Err(caught) if caught.may_be_of_an_expression() => Vec::new(),
+        Err(caught) => caught.rethrow(),
+    };
+    for definition in definitions {
         let columns = definition.stored_columns();
         list(&definition.table("pending"), &columns);
         for grain in &definition.grains {

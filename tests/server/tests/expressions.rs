@@ -336,7 +336,7 @@ const DOES: &[(&str, &str)] = &[
         "SELECT count(*) FROM pg_cursors WHERE statement ~ 'escalate' AND statement !~ 'pg_cursors'",
     ),
     ("PERFORM pg_notify('app', x);", "SELECT 0::int8"),
-    ("CLOSE ALL;", "SELECT 0::int8"),
+    ("EXECUTE 'CLOSE ALL';", "SELECT 0::int8"),
     ("PERFORM lo_create(0);", "SELECT count(*) FROM pg_largeobject_metadata"),
 ];
 
@@ -377,7 +377,7 @@ fn what_code_does_or_puts_off_is_undone() {
             );
             next += 3;
             if role == "postgres" {
-                if *body == "CLOSE ALL;" {
+                if *body == "EXECUTE 'CLOSE ALL';" {
                     // What reads the events in pieces is not closed beneath them.
                     client.batch_execute("SAVEPOINT s").unwrap();
                     assert_eq!(
@@ -587,5 +587,40 @@ fn trying_a_table_runs_its_owners_code_as_the_owner() {
             refused(&mut database.connect(&reader), statement).map(|(code, _)| code),
             Some("42501".to_owned())
         );
+    }
+}
+
+/// What a superuser adds to the events' table is evaluated by whoever ingests, too.
+#[test]
+fn what_was_added_to_the_events_is_evaluated_by_nobody() {
+    for added in [
+        "ADD COLUMN low text GENERATED ALWAYS AS (app.f(name)) STORED",
+        "ADD COLUMN low text DEFAULT app.f('n')",
+        "ADD CONSTRAINT low CHECK (app.f(name) <> '')",
+    ] {
+        let mut scene = Scene::new("expr_added");
+        let mut adm = scene.as_adm();
+        adm.batch_execute(&function("RETURN x;")).unwrap();
+        scene.admin.batch_execute(&format!("ALTER TABLE tally.events {added}")).unwrap();
+        adm.batch_execute(&function(&format!(
+            "IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN ALTER ROLE {} SUPERUSER; END IF;
+             PERFORM set_config('search_path', 'app', false); RETURN current_user;",
+            scene.adm
+        )))
+        .unwrap();
+        for (number, role) in [scene.rw.clone(), "postgres".to_owned()].into_iter().enumerate() {
+            let mut client =
+                if role == "postgres" { scene.database.superuser() } else { scene.database.connect(&role) };
+            let sent = ingest(&mut client, &event(number, "n"))
+                .unwrap_or_else(|problem| panic!("{added}: {role}: {problem:?}"));
+            assert_eq!(sent.accepted, 1, "{added}: {role}: {sent:?}");
+            let path: String = client.query_one("SHOW search_path", &[]).unwrap().get(0);
+            assert!(!path.contains("app"), "{added}: {path}");
+        }
+        assert!(!scene.is_superuser(), "{added}");
+        if added.contains("COLUMN") {
+            let by_nobody = "SELECT count(*) FROM tally.events WHERE low = 'tally_evaluator'";
+            assert_eq!(number(&mut scene.admin, by_nobody), 2, "{added}");
+        }
     }
 }
