@@ -31,7 +31,7 @@ pub fn for_each_chunk<E>(
             core::ptr::null(),
             read_only,
         );
-        // What `take` runs may be somebody else's code, which can close every cursor that isn't pinned.
+        // What `take` runs may be somebody else's code, and a cursor that isn't pinned can be closed by name.
         pg_sys::PinPortal(portal);
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, FETCHED_ROWS);
