@@ -57,7 +57,7 @@ CREATE FUNCTION tally.lint_columns(OUT rule text, OUT type text, OUT schema text
       SELECT 'own_index', 'events', pg_catalog.format('table tally.events has the index %I of yours', c.relname),
              'restore in three steps, as docs/ADMINISTRATION.md says, or make indexes on the partitions alone'
         FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-       WHERE i.indrelid = 'tally.events'::regclass
+       WHERE i.indrelid = 'tally.events'::regclass AND NOT i.indisunique
       UNION ALL
       SELECT 'trigger_altered', t.tgrelid::regclass::text,
              pg_catalog.format('trigger %s of %s does not fire in every mode', t.tgname, t.tgrelid::regclass),
