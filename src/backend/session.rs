@@ -322,8 +322,8 @@ pub fn is_creating_extension() -> bool {
     unsafe { pg_sys::creating_extension }
 }
 
-/// Runs `work` as `tally_owner` in the global scope, with a search path nobody can shadow. Used for our own SQL only,
-/// never around an expression that someone else declared. Afterwards role, scope and path are as they were; where an
+/// Runs `work` as `tally_owner` in the global scope, with a search path nobody can shadow. For our own SQL only: what
+/// somebody declared is evaluated by `evaluator`, also where its events are read inside. Afterwards role, scope and path are as they were; where an
 /// error ends the (sub)transaction, Postgres puts them back.
 pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
     let global = CString::new(scope_key::GLOBAL).expect("a constant without NUL");
