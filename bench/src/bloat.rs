@@ -22,7 +22,7 @@ pub fn report(client: &mut Client, config: &Config) -> Result<(), Box<dyn Error>
         Err(_) => 1_000_000,
     };
     client.batch_execute("SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
-    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
+    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01')")?;
     if std::env::var("TALLY_BLOAT_ENRICHED").is_err() {
         client.batch_execute("UPDATE tally.rollup SET filter = 'false' WHERE rollup_name <> 'usage'")?;
     }

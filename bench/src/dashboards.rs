@@ -26,7 +26,7 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
     for size in SIZES {
         client
             .batch_execute("SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
-        client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
+        client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01')")?;
         client.batch_execute(ROLLUP)?;
         let workload = Workload { seed: 90, events: size, days: 90, ..Workload::default() };
         for batch in workload.batches(10_000) {

@@ -40,7 +40,7 @@ pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<()
 fn prepare(client: &mut Client) -> Result<(), Box<dyn Error>> {
     client.batch_execute(&format!(
         "SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE; DROP SCHEMA IF EXISTS tally CASCADE;
-         CREATE EXTENSION pg_tally; DROP TABLE IF EXISTS peer;
+         CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01'); DROP TABLE IF EXISTS peer;
          CREATE TABLE peer ({COLUMNS}, PRIMARY KEY (tenant_id, event_id))"
     ))?;
     Ok(())

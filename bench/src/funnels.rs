@@ -63,7 +63,7 @@ const WINDOWS: &str = "
 /// Runs all three in `rounds` rounds, which must agree, and prints medians of the rounds' ratios.
 pub fn compare(client: &mut Client, rounds: usize) -> Result<(), Box<dyn Error>> {
     client.batch_execute("SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
-    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
+    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01')")?;
     let events = match std::env::var("TALLY_FUNNEL_EVENTS") {
         Ok(text) => text.parse()?,
         Err(_) => EVENTS,

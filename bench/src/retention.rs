@@ -27,7 +27,7 @@ const FILL: &str = "
 /// Runs `rounds` rounds and prints medians.
 pub fn measure(client: &mut Client, config: &Config, rounds: usize) -> Result<(), Box<dyn Error>> {
     client.batch_execute("SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
-    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
+    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01')")?;
     client.batch_execute(
         &FILL.replace("$users", &USERS.to_string()).replace("$pending", &PENDING.to_string()),
     )?;

@@ -68,7 +68,7 @@ struct Way {
 fn ways(with_peers: bool) -> Vec<Way> {
     // The built-in rollups keep other things than the hand-written tables do, so they are given a filter that nothing
     // passes, and one that keeps the same is declared. The filters are still evaluated for each event, in both ways.
-    let bare = "CREATE EXTENSION pg_tally; UPDATE tally.rollup SET filter = 'false';";
+    let bare = "CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01'); UPDATE tally.rollup SET filter = 'false';";
     let ingest = "SELECT accepted FROM tally.ingest($1::text)".to_owned();
     let mut ways = vec![
         Way {

@@ -76,7 +76,7 @@ impl Way<'_> {
 /// Runs `rounds` rounds.
 pub fn compare(client: &mut Client, config: &Config, rounds: usize) -> Result<(), Box<dyn Error>> {
     client.batch_execute("SET client_min_messages = warning; SET tally.allow_drop = on; DROP EXTENSION IF EXISTS pg_tally CASCADE")?;
-    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally")?;
+    client.batch_execute("DROP SCHEMA IF EXISTS tally CASCADE; CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01')")?;
     let workload = Workload { seed: 7, events: EVENTS, ..Workload::default() };
     for batch in workload.batches(10_000) {
         client.execute("SELECT tally.ingest($1::text)", &[&json_array(&batch)])?;
