@@ -48,7 +48,6 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::super::TDigest;
-    use super::*;
 
     fn of(values: impl IntoIterator<Item = f64>) -> TDigest {
         let mut digest = TDigest::new(50).unwrap();
