@@ -53,7 +53,8 @@ pub fn all(client: &mut Client, config: &Config) -> Result<Vec<Contender>, Box<d
     };
     let extension = "CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01')";
     // What docs/SCALING.md says.
-    let with_folder = "CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01'); SET tally.pending_limit = '32MB'";
+    let with_folder =
+        "CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01'); SET tally.pending_limit = '32MB'";
     // A filter that nothing passes: it is evaluated for each event.
     let without_rollups = "CREATE EXTENSION pg_tally; SELECT tally.open_months('2000-01-01'); UPDATE tally.rollup SET filter = 'false'";
     let mut contenders = Vec::new();
