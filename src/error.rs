@@ -252,6 +252,11 @@ impl From<RollupError> for ErrorReport {
                 format!("rollup \"{name}\" has too many pending rows, which this call can't fold"),
             )
             .set_hint("retry in 1 s; if that doesn't help, tally.health() names the transaction that keeps folds from happening; call tally.maintain(), and see that max_worker_processes leaves a process for folds"),
+            RollupError::TooMuchAtOnce(name) => report(
+                Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("this transaction brings rollup \"{name}\" more pending rows than may wait, which are folded only after it ends"),
+            )
+            .set_hint("nothing of it is stored; send the events in several transactions of fewer events, by several COPYs or with a COMMIT now and then"),
             RollupError::Unknown(name) => {
                 report(Code::ERRCODE_UNDEFINED_OBJECT, format!("there is no rollup \"{name}\""))
                     .set_hint("tally.rollup lists the declared rollups")

@@ -9,17 +9,57 @@ const ROW: u64 = 128;
 /// Bytes of a table's rows that are alive, as the statistics count them: what other sessions did is some seconds late, what this
 /// one did isn't. No more than the table's size, which says nothing of what is free in it. `None` where the server doesn't count.
 pub fn live_bytes(table: Oid) -> Option<u64> {
-    // SAFETY: reads a setting; then functions of one relation's OID that return int8, or null for one that is gone.
-    let live = unsafe {
+    // SAFETY: reads a setting; then a function of one relation's OID that returns int8, or null for one that is gone.
+    let reported = unsafe {
         if !pg_sys::pgstat_track_counts {
             return None;
         }
-        let count =
-            |function| pgrx::direct_function_call::<i64>(function, &[Some(Datum::from(table))]).unwrap_or(0);
-        count(pg_sys::pg_stat_get_live_tuples) + count(pg_sys::pg_stat_get_xact_tuples_inserted)
-            - count(pg_sys::pg_stat_get_xact_tuples_deleted)
+        pgrx::direct_function_call::<i64>(pg_sys::pg_stat_get_live_tuples, &[Some(Datum::from(table))])
     };
+    let counted = Counted::of(table);
+    let live = reported.unwrap_or(0) + counted.unreported + counted.own;
     Some((live.max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ)))
+}
+
+/// Bytes of those rows among them that this transaction brought, which nobody else sees before it ends.
+pub fn own_bytes(table: Oid) -> u64 {
+    Counted::of(table).own.max(0) as u64 * ROW
+}
+
+/// Rows, fewer those deleted, that the statistics don't have from this session yet. What was rolled back is in neither number.
+struct Counted {
+    /// Of earlier transactions.
+    unreported: i64,
+    /// Of this one.
+    own: i64,
+}
+
+impl Counted {
+    fn of(table: Oid) -> Self {
+        // SAFETY: the relation is open; its counts stay until they are reported, after the transaction's end, and those of the
+        // running transaction, one entry for each level of subtransactions, until that ends.
+        unsafe {
+            let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            if (*relation).pgstat_info.is_null() && (*relation).pgstat_enabled {
+                pg_sys::pgstat_assoc_relation(relation);
+            }
+            let mut counted = Self { unreported: 0, own: 0 };
+            if let Some(counts) = (*relation).pgstat_info.as_ref() {
+                #[cfg(feature = "pg15")]
+                let unreported = counts.t_counts.t_delta_live_tuples;
+                #[cfg(not(feature = "pg15"))]
+                let unreported = counts.counts.delta_live_tuples;
+                counted.unreported = unreported;
+                let mut level = counts.trans;
+                while let Some(count) = level.as_ref() {
+                    counted.own += count.tuples_inserted - count.tuples_deleted;
+                    level = count.upper;
+                }
+            }
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            counted
+        }
+    }
 }
 
 /// Has counts be read anew: a transaction keeps those that it has read.

@@ -61,6 +61,8 @@ pub enum RollupError {
     Busy(Busy),
     /// Too much is pending, and another session keeps this one from folding.
     Behind(String),
+    /// One transaction brought more pending rows than there may be, which nobody can fold before it ends.
+    TooMuchAtOnce(String),
     /// No such rollup.
     Unknown(String),
     /// A type that can't be a dimension or be counted.

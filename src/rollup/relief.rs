@@ -208,7 +208,8 @@ fn attempt(
 }
 
 /// Folds or pauses where so much is pending that writers must be outrunning the folder, in proportion to what the call added:
-/// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait.
+/// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait;
+/// and where one transaction that can't fold brings more than others may be made to merge.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     for (definition, added) in definition::all()?.iter().zip(added) {
         let Some(added) = added else { continue };
@@ -216,9 +217,20 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if added.drawn >= share {
             continue;
         }
-        let Some(pending) = limits_pending(definition) else { continue };
+        let Some(mut pending) = limits_pending(definition) else { continue };
         if pending < PATIENCE {
             continue;
+        }
+        if !may_fold_here() {
+            // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
+            let own = own_limits(definition).min(pending);
+            if own >= MOST {
+                return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
+            }
+            pending = pending.saturating_sub(own);
+            if pending < PATIENCE {
+                continue;
+            }
         }
         if may_fold_here() {
             if (share == 1.0 || pending >= MOST) && fold::try_folding(definition) {
@@ -241,13 +253,19 @@ fn limits_pending(definition: &Definition) -> Option<u64> {
     size::live_bytes(definition.pending).map(|bytes| bytes / settings::pending_limit())
 }
 
+/// How many of them this transaction brought.
+fn own_limits(definition: &Definition) -> u64 {
+    size::own_bytes(definition.pending) / settings::pending_limit()
+}
+
 /// Waits until a process has folded enough for the call to go in; says whether it has.
 fn await_folder(definition: &Definition) -> bool {
     let until = Instant::now() + WAIT_FOR_PROCESS;
     while Instant::now() < until {
         session::pause(PAUSE);
         size::forget_counts();
-        if limits_pending(definition).is_none_or(|pending| pending < MOST) {
+        let own = own_limits(definition);
+        if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < MOST) {
             return true;
         }
         start_folder(definition);

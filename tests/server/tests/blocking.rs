@@ -404,6 +404,67 @@ fn an_open_transaction_that_brought_much_keeps_nobody_from_folding() {
     });
 }
 
+/// What a transaction brought itself, nobody can fold before it ends: it isn't made to wait for that, and told what to do.
+#[test]
+fn a_transaction_that_brings_more_than_may_be_pending_is_told_to_send_less_at_once() {
+    let shop = Shop::new("large");
+    shop.database.set("tally.pending_limit = '64kB'");
+    let stored = "SELECT count(*) FROM tally.event_key";
+    let before = number(&mut shop.database.superuser(), stored);
+    // 64 limits are 32,768 rows.
+    let calls = |client: &mut Client, round: usize, calls: usize| {
+        (0..calls).try_for_each(|call| {
+            let began = Instant::now();
+            let sent = ingest(client, &many("a", 1_000_000 * round + 4000 * call, 4000)).map(|_| ());
+            assert!(began.elapsed() < Duration::from_secs(5), "a call waits for what can't come");
+            sent
+        })
+    };
+    let whole = |client: &mut Client, round: usize| {
+        let events: Vec<String> =
+            (0..12).map(|part| many("a", 1_000_000 * round + 4000 * part, 4000)).collect();
+        let text = events.join(",").replace("],[", ",");
+        client.execute(
+            "INSERT INTO tally.inbox (tenant_id, account_id, name, event_id, occurred_at, user_id, session_id) \
+             SELECT e ->> 'tenant_id', e ->> 'account_id', e ->> 'name', e ->> 'event_id', e ->> 'occurred_at', \
+               e ->> 'user_id', e ->> 'session_id' FROM json_array_elements($1::text::json) AS e",
+            &[&text],
+        )
+    };
+    let mut refused = Vec::new();
+    for (round, opened) in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"].into_iter().enumerate() {
+        let mut a = shop.a();
+        a.batch_execute(opened).unwrap();
+        refused.push((opened, calls(&mut a, 1 + round, 12)));
+        a.batch_execute("ROLLBACK").unwrap();
+    }
+    refused.push(("one statement", whole(&mut shop.a(), 3).map(|_| ())));
+    for (what, answer) in refused {
+        let error = answer.expect_err(what);
+        assert_eq!(sqlstate(&error), "54000", "{what}: {error:?}");
+        let error = error.as_db_error().unwrap();
+        assert!(error.hint().unwrap().contains("several transactions"), "{what}: {error:?}");
+    }
+    let mut superuser = shop.database.superuser();
+    assert_eq!(number(&mut superuser, stored), before, "nothing of them is stored");
+    // What was rolled back isn't counted, nor what was committed a moment ago.
+    let mut a = shop.a();
+    a.batch_execute("BEGIN").unwrap();
+    for round in 0..6 {
+        a.batch_execute("SAVEPOINT s").unwrap();
+        calls(&mut a, 10 + round, 2).unwrap();
+        a.batch_execute("ROLLBACK TO s").unwrap();
+    }
+    calls(&mut a, 20, 2).unwrap();
+    a.batch_execute("COMMIT").unwrap();
+    for round in 0..4 {
+        a.batch_execute("BEGIN").unwrap();
+        calls(&mut a, 30 + round, 4).unwrap();
+        a.batch_execute("COMMIT").unwrap();
+    }
+    assert_eq!(number(&mut superuser, stored), before + 18 * 4000);
+}
+
 /// What one transaction is noting of the registry, another call of the tenant doesn't wait for.
 #[test]
 fn a_mark_of_the_registry_is_not_waited_for() {
