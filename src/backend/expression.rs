@@ -159,6 +159,18 @@ pub fn has_array_type(oid: Oid) -> bool {
     unsafe { pg_sys::get_array_type(oid) != pg_sys::InvalidOid }
 }
 
+/// Whether Postgres' own min and max take a type as it is. Of a row or a range they would take what it is cast to, and casts are
+/// code of whoever owns the type.
+pub fn has_extremes(oid: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    matches!(unsafe { pg_sys::get_typtype(oid) } as u8, b'b' | b'e')
+}
+
+/// Whether a type comes with Postgres, and with it all that it is cast to.
+pub fn is_type_of_postgres(oid: Oid) -> bool {
+    oid.to_u32() < pg_sys::FirstNormalObjectId
+}
+
 /// Evaluates a set of expressions, with an optional filter, one event after the other.
 pub struct Projector {
     context: *mut pg_sys::ExprContext,

@@ -315,8 +315,10 @@ fn measure(text: &str, code: &mut Code) -> Result<Column, RollupError> {
         Kind::Distinct if Hashable::of(expression.type_oid).is_none() => {
             Some("distinct counts text, uuid, integers, bytea, timestamptz and numeric; cast to text")
         }
-        Kind::Min | Kind::Max if !Extreme::is_ordered(&expression) => {
-            Some("min and max need a type with an order")
+        Kind::Min | Kind::Max
+            if !Extreme::is_ordered(&expression) || !expression::has_extremes(expression.type_oid) =>
+        {
+            Some("min and max need a type with an order that is no row and no range")
         }
         Kind::First | Kind::Last
             if !Extreme::is_ordered(&expression) || !expression::has_array_type(expression.type_oid) =>

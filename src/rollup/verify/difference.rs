@@ -2,6 +2,7 @@
 
 use super::super::definition::{Column, Definition, Kind};
 use super::stored;
+use crate::backend::expression;
 use pgrx::spi::quote_literal;
 use tally_core::grain::Grain;
 
@@ -137,7 +138,18 @@ fn compare(column: &Column, ours: &str, theirs: &str, kind: Theirs) -> (String, 
             (format!("{ours} IS DISTINCT FROM {theirs}"), format!("{ours}::text"), format!("{theirs}::text"))
         }
         _ => {
-            (format!("{ours} IS DISTINCT FROM {theirs}"), format!("{ours}::text"), format!("{theirs}::text"))
+            let is_strange = (column.expression.as_ref())
+                .is_some_and(|expression| !expression::is_type_of_postgres(expression.type_oid));
+            let shown = |side: &str| if is_strange { output(side) } else { format!("{side}::text") };
+            let compared = |side: &str| if is_strange { output(side) } else { side.to_owned() };
+            let differs = format!("{} IS DISTINCT FROM {}", compared(ours), compared(theirs));
+            (differs, shown(ours), shown(theirs))
         }
     }
+}
+
+/// SQL for a value of a type that somebody made as text. Casts of such a type, to text or to what operators take, are somebody's
+/// code, and this statement has the rights of the tables' owner; output functions are not.
+fn output(side: &str) -> String {
+    format!("CASE WHEN num_nulls({side}) = 0 THEN concat({side}) END")
 }

@@ -511,6 +511,91 @@ fn measures_over_somebodys_functions_are_right() {
     assert_eq!(number(&mut scene.admin, of_domain), 0);
 }
 
+/// Whoever owns a type owns its casts: values of measures are shown, compared and merged without them.
+#[test]
+fn casts_of_somebodys_types_are_never_called() {
+    let mut scene = Scene::new("expr_casts");
+    let mut adm = scene.as_adm();
+    adm.batch_execute(
+        "CREATE TABLE app.seen (who name, how text); GRANT SELECT, INSERT ON app.seen TO PUBLIC;
+         CREATE TYPE app.level AS ENUM ('low', 'high'); CREATE TYPE app.pair AS (x text, y int); CREATE TYPE app.span AS RANGE (subtype = int4);
+         CREATE FUNCTION app.level_of(x text) RETURNS app.level LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+           AS $$ BEGIN RETURN CASE x WHEN 'n' THEN 'low' ELSE 'high' END; END $$;
+         CREATE FUNCTION app.pair_of(x text) RETURNS app.pair LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+           AS $$ BEGIN RETURN ROW(x, 1); END $$;
+         CREATE FUNCTION app.span_of(x text) RETURNS app.span LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+           AS $$ BEGIN RETURN app.span(1, 3); END $$",
+    )
+    .unwrap();
+    for (of, result) in
+        [("level", "text"), ("level", "json"), ("level", "jsonb"), ("pair", "text"), ("span", "text")]
+    {
+        let how = if of == "level" { "" } else { "AS IMPLICIT" };
+        adm.batch_execute(&format!(
+            "CREATE FUNCTION app.{result}_of(x app.{of}) RETURNS {result} LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+               $$ BEGIN INSERT INTO app.seen VALUES (current_user, '{of} as {result}'); RETURN '1'; END $$;
+             CREATE CAST (app.{of} AS {result}) WITH FUNCTION app.{result}_of(app.{of}) {how}"
+        ))
+        .unwrap();
+    }
+    // A minimum of what has none would be one of what it is cast to, in a view that everybody reads.
+    for measure in [
+        "min(app.pair_of(name))",
+        "max(app.pair_of(name))",
+        "min(app.span_of(name))",
+        "max(app.span_of(name))",
+        "max(int4range(1, 3))",
+    ] {
+        let declared =
+            format!("SELECT tally.create_rollup('casts', '{{day}}', ARRAY['{measure} AS m'], '{{name}}')");
+        let code = refused(&mut adm, &declared).map(|(code, _)| code);
+        assert_eq!(code.as_deref(), Some("42804"), "{measure}");
+    }
+    adm.batch_execute(
+        "SELECT tally.create_rollup('levels', '{day,week}', dimensions => '{name}', measures => ARRAY['count(*) AS n',
+           'min(app.level_of(name)) AS lo', 'max(app.level_of(name)) AS hi', 'first(app.level_of(name)) AS f', 'last(app.level_of(name)) AS l',
+           'first(app.pair_of(name)) AS p', 'last(app.span_of(name)) AS s'])",
+    )
+    .unwrap_or_else(|problem| panic!("{problem:?}"));
+    let mut rw = scene.database.connect(&scene.rw);
+    assert_eq!(ingest(&mut rw, &events(0..20, "n")).unwrap().accepted, 20);
+    fold_all(&mut scene.admin, "levels");
+    assert_right(&mut scene.admin, "levels");
+    scene
+        .admin
+        .batch_execute(
+            "UPDATE tally.levels_day_base SET lo = 'high', hi = 'high', f = 'high', l = NULL, p = ROW('o', 2)::app.pair, s = '[5,6)'",
+        )
+        .unwrap();
+    for mut client in [scene.database.superuser(), scene.as_adm()] {
+        let found: BTreeSet<[String; 3]> = verify(&mut client, "levels")
+            .iter()
+            .map(|row| ["measure", "stored", "recomputed"].map(|column| row.get(column)))
+            .collect();
+        let wanted = [
+            ["lo", "high", "low"],
+            ["hi", "high", "low"],
+            ["f", "high", "low"],
+            ["l", "null", "low"],
+            ["p", "(o,2)", "(n,1)"],
+            ["s", "[5,6)", "[1,3)"],
+        ];
+        assert_eq!(found, wanted.map(|row| row.map(str::to_owned)).into());
+        client
+            .batch_execute(
+                "BEGIN; SELECT tally.enter_global(); TABLE tally.levels_day; TABLE tally.levels_week; COMMIT",
+            )
+            .unwrap();
+    }
+    scene.admin.batch_execute("SELECT tally.rebuild_rollup('levels')").unwrap();
+    assert_right(&mut scene.admin, "levels");
+    let seen = "SELECT count(*) FROM app.seen";
+    assert_eq!(number(&mut scene.admin, seen), 0, "called by somebody");
+    // It would have told.
+    adm.batch_execute("SELECT 'low'::app.level::text").unwrap();
+    assert_eq!(number(&mut scene.admin, seen), 1);
+}
+
 /// What a table's owner leaves for the superuser who tries the table: each would make it superuser if it ran with his rights.
 const OWNERS_CODE: &[&str] = &[
     "CREATE TRIGGER t BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.trg()",
