@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 /// What a guarded function does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarded {
-    /// Tells about rows that row security hides: counters of what was read, and locks on what was read.
+    /// Tells about rows that row security hides: counters of what was read, and locks on what was read. Counters of the whole
+    /// database, too: who reads a row ten thousand times finds it there.
     Tells,
     /// Stays in the session, makes an object, or reaches into the sessions of the same role.
     Stays,
@@ -21,12 +22,20 @@ const GUARDED: [(Guarded, &[&CStr]); 3] = [
         Guarded::Tells,
         &[
             c"pg_lock_status",
+            c"pg_stat_get_backend_io",
             c"pg_stat_get_blocks_fetched",
             c"pg_stat_get_blocks_hit",
+            c"pg_stat_get_db_blocks_fetched",
+            c"pg_stat_get_db_blocks_hit",
+            c"pg_stat_get_db_tuples_fetched",
+            c"pg_stat_get_db_tuples_returned",
+            c"pg_stat_get_function_calls",
+            c"pg_stat_get_io",
             c"pg_stat_get_tuples_fetched",
             c"pg_stat_get_tuples_returned",
             c"pg_stat_get_xact_blocks_fetched",
             c"pg_stat_get_xact_blocks_hit",
+            c"pg_stat_get_xact_function_calls",
             c"pg_stat_get_xact_numscans",
             c"pg_stat_get_xact_tuples_deleted",
             c"pg_stat_get_xact_tuples_fetched",

@@ -113,6 +113,12 @@ pub fn is_parallel_worker() -> bool {
     unsafe { pg_sys::ParallelWorkerNumber >= 0 }
 }
 
+/// The role that statements run as.
+pub fn acting_role() -> Oid {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetUserId() }
+}
+
 /// Whether a function runs with rights that the session's role can't take by itself, those of a function's owner.
 pub fn is_elevated() -> bool {
     // SAFETY: reads backend state and looks memberships up.

@@ -65,6 +65,11 @@ pub fn binding() -> Binding {
     })
 }
 
+/// The binding of any role, looked up anew: what it would be bound to if it logged in.
+pub fn of(role: Oid) -> Binding {
+    look_up(session::relation(c"role_binding"), role)
+}
+
 /// A role's own binding, or else that of the groups whose privileges it has.
 fn look_up(table: Oid, login: Oid) -> Binding {
     let mut bindings = Lookup::open(table, &[Key::Oid], View::Now);

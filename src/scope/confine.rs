@@ -8,7 +8,7 @@
 //! statistics. The hooks work from when the library is loaded, which is at the first call of one of our functions or,
 //! with it in `session_preload_libraries`, from the start of the session.
 
-use super::binding::{Binding, binding};
+use super::binding::{self, Binding, binding};
 use super::{ScopeError, limit, policy};
 use crate::backend::command::{Command, Kind};
 use crate::backend::guarded::Guarded;
@@ -82,6 +82,13 @@ fn classify() -> Class {
     }
 }
 
+/// Whether what runs is the deed of an elevated function's owner. Not where the owner is bound to a tenant or enters by token: that
+/// is another login of a tenant's, which may not do it either.
+fn is_owners_deed() -> bool {
+    session::is_elevated()
+        && matches!(binding::of(session::acting_role()), Binding::None | Binding::Trusted | Binding::Global)
+}
+
 /// What a class may not run.
 fn before_command(command: Command) -> Result<(), ErrorReport> {
     if command.kind == Kind::Plain {
@@ -98,10 +105,10 @@ fn before_command(command: Command) -> Result<(), ErrorReport> {
         Kind::Leaves(what) if in_pool => return Err(ScopeError::Confined(what.to_owned()).into()),
         Kind::Leaves(_) => {}
         // What a function does with its owner's rights is the owner's deed.
-        Kind::Object if in_pool && !session::is_elevated() => {
+        Kind::Object if in_pool && !is_owners_deed() => {
             return Err(ScopeError::Lasting(command.name).into());
         }
-        Kind::Administration if !session::is_elevated() => {
+        Kind::Administration if !is_owners_deed() => {
             return Err(ScopeError::Lasting(command.name).into());
         }
         Kind::Object | Kind::Administration => {}
@@ -125,7 +132,7 @@ fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
         Guarded::Tells | Guarded::Sets => class != Class::Free,
         Guarded::Stays => class == Class::Pool,
     };
-    if refused && !session::is_elevated() {
+    if refused && !is_owners_deed() {
         return Err(ScopeError::Confined(format!("{}()", hook::function_name(function))).into());
     }
     Ok(())

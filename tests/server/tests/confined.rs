@@ -243,14 +243,19 @@ fn functions_that_tell_or_stay_are_refused() {
     let [bound, ..] = &confined.roles;
     let mut admin = confined.database.superuser();
     admin
-        .batch_execute(
+        .batch_execute(&format!(
             "CREATE TABLE public.shared (x int); GRANT SELECT ON public.shared TO PUBLIC;
+             CREATE FUNCTION public.counted() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT pg_stat_get_xact_tuples_fetched('public.shared'::regclass) $$;
+             CREATE FUNCTION public.locked() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM pg_locks';
+             CREATE FUNCTION public.retired() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SET work_mem = 65536'; END $$;
+             ALTER FUNCTION public.counted() OWNER TO {bound}; ALTER FUNCTION public.locked() OWNER TO {bound};
+             ALTER FUNCTION public.retired() OWNER TO {bound};
              CREATE FUNCTION public.watch() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM pg_locks';
              CREATE VIEW public.counters AS SELECT relid, seq_tup_read AS n FROM pg_stat_xact_all_tables;
              GRANT SELECT ON public.counters TO PUBLIC;
              CREATE OPERATOR public.!!! (leftarg = text, rightarg = text, function = pg_notify);
-             CREATE FUNCTION public.tell() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('x', 'y'); END $$",
-        )
+             CREATE FUNCTION public.tell() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('x', 'y'); END $$"
+        ))
         .unwrap();
     let (all, pool_alone) =
         ([true, true, false, true, false, false], [false, true, false, false, false, false]);
@@ -278,6 +283,16 @@ fn functions_that_tell_or_stay_are_refused() {
         ("SELECT idx_tup_fetch FROM pg_stat_all_tables", all),
         ("SELECT heap_blks_hit FROM pg_statio_all_tables", all),
         ("SELECT idx_tup_read FROM pg_stat_user_indexes", all),
+        ("SELECT tup_fetched FROM pg_stat_database", all),
+        ("SELECT pg_stat_get_db_tuples_returned(0)", all),
+        ("SELECT blks_hit FROM pg_stat_database WHERE datname = current_database()", all),
+        ("SELECT pg_stat_get_db_blocks_fetched(0)", all),
+        ("SELECT pg_stat_get_xact_function_calls('public.tell()'::regprocedure)", all),
+        ("SELECT pg_stat_get_function_calls('public.tell()'::regprocedure)", all),
+        // Another login of a tenant's may do no more for it than the tenant's own.
+        ("SELECT public.counted()", all),
+        ("SELECT public.locked()", all),
+        ("SELECT public.retired()", all),
         ("SELECT public.watch()", [false; 6]),
         ("SELECT n_live_tup, last_vacuum, n_tup_ins FROM pg_stat_all_tables", [false; 6]),
     ] {
