@@ -65,9 +65,9 @@ pub(super) unsafe fn name(relation: pg_sys::Relation) -> String {
 /// # Safety
 /// The caller closes it, or the transaction aborts.
 pub(super) unsafe fn open(table: Oid, name: &str, lock: u32) -> Result<pg_sys::Relation, TableError> {
-    // SAFETY: waits for the lock, or raises an error.
     let relation = match table {
         Oid::INVALID => ptr::null_mut(),
+        // SAFETY: waits for the lock, or raises an error.
         table => unsafe { pg_sys::try_relation_open(table, lock as pg_sys::LOCKMODE) },
     };
     if relation.is_null() { Err(TableError::Missing(name.to_owned())) } else { Ok(relation) }
