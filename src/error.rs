@@ -236,6 +236,11 @@ impl From<RollupError> for ErrorReport {
                 format!("the events from before {from} were dropped, so these buckets can't be rebuilt"),
             )
             .set_hint("they keep the numbers that they have; rebuild a range that begins later"),
+            RollupError::NoMonth(month) => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the events of {month} are not there, so buckets that have numbers of them can't be made anew"),
+            )
+            .set_hint("somebody detached or dropped that month by hand: attach it again, or rebuild the ranges before and after it; tally.detach_raw() is the way to take months out"),
             RollupError::Pending(name) => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("rollup \"{name}\" has pending rows of buckets whose events would all be dropped"),

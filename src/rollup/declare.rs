@@ -4,7 +4,7 @@ use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, quote};
 use super::layout::{self, finished};
-use super::rebuild::within;
+use super::rebuild::{require_months, within};
 use super::{backfill, retention, strange_code};
 use crate::backend::expression::{self, Analysis, type_name};
 use crate::backend::expression_code::Code;
@@ -149,6 +149,8 @@ fn alter_rollup(
         pending: Oid::INVALID,
         filled_from: old.filled_from,
     };
+    let made_anew = format!("{} AND {}", within("bucket", &(frozen..i64::MAX)), thawed.not_frozen("bucket"));
+    require_months(&made_anew)?;
     fold::fold_all(old, i64::MIN)?;
     session::advance_command();
     session::as_owner_defining(|| {

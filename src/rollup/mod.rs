@@ -53,6 +53,8 @@ pub enum RollupError {
     Range,
     /// Events of buckets from before this moment (text) are gone.
     Frozen(String),
+    /// A month that buckets would be made anew from is no partition of the events.
+    NoMonth(String),
     /// Events that would be dropped are still to be backfilled.
     Unfilled(String),
     /// Pending rows still stand for events that would be dropped.

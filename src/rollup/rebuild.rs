@@ -3,9 +3,11 @@
 use super::RollupError;
 use super::append;
 use super::definition::{self, Definition};
-use super::fold::{await_folding, quote};
+use super::fold::{self, await_folding, quote};
 use super::retention;
 use crate::backend::lock::Patience;
+use crate::backend::partition::Routing;
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
@@ -65,6 +67,31 @@ pub fn ceiling(definition: &Definition, mut time: i64) -> i64 {
     time
 }
 
+/// Refuses where events that meet a condition, SQL over a tenant and a bucket, are of a month that is no partition any more: somebody
+/// took it out by hand, and made anew from the events that are there buckets would lose what they have of it. Which months had
+/// events the built-in rollup `usage` knows, which counts every one by day.
+pub fn require_months(condition: &str) -> Result<(), RollupError> {
+    if fold::find_relation("usage_day_base").is_none() || fold::find_relation("usage_pending").is_none() {
+        return Ok(());
+    }
+    let months = ["usage_day_base", "usage_pending"].map(|table| {
+        format!("SELECT date_trunc('month', bucket, 'UTC') AS month FROM tally.{table} WHERE {condition}")
+    });
+    let query = format!(
+        "SELECT (extract(epoch FROM m.month) * 1000000)::int8 - 946684800000000, to_char(m.month, 'YYYY-MM') \
+           FROM ({}) AS m ORDER BY 1",
+        months.join(" UNION ")
+    );
+    let months = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+    let routing = Routing::open(session::relation(c"events"));
+    let missing = months.into_iter().find_map(|row| {
+        let [Some(start), Some(month)] = &row[..] else { unreachable!("bucket is NOT NULL") };
+        (!routing.covers(start.parse().expect("a bigint"))).then(|| month.clone())
+    });
+    routing.close();
+    missing.map_or(Ok(()), |month| Err(RollupError::NoMonth(month)))
+}
+
 #[pg_extern(sql = false)]
 fn rebuild_rollup(
     rollup_name: Option<&str>,
@@ -103,6 +130,7 @@ fn rebuild_rollup(
     }
     let tenant = tenant_id
         .map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant)));
+    require_months(&format!("{} AND {}{tenant}", within("bucket", &range), frozen.not_frozen("bucket")))?;
     // The deletions' snapshots are newer than the lock.
     await_folding(definition)?;
     session::as_owner(|| {
