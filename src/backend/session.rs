@@ -95,6 +95,15 @@ pub fn session_is_member_of(role: &CStr) -> bool {
     }
 }
 
+/// Whether the role that logged in has a group role's privileges, or can take them by SET ROLE.
+pub fn session_can_act_as(role: &CStr) -> bool {
+    // SAFETY: syscache look-ups of a constant name.
+    unsafe {
+        let group = pg_sys::get_role_oid(role.as_ptr(), true);
+        group != Oid::INVALID && pg_sys::is_member_of_role(session_role(), group)
+    }
+}
+
 /// Whether we are inside a savepoint or an exception block.
 pub fn in_subtransaction() -> bool {
     // SAFETY: reads backend state.

@@ -74,9 +74,9 @@ fn classify() -> Class {
         Binding::Trusted | Binding::Global => Class::Free,
         // What it was meant to be is not known.
         Binding::Renamed | Binding::Ambiguous => Class::Outside,
-        Binding::None if session::session_is_member_of(c"tally_analyst") => Class::Free,
+        Binding::None if session::session_can_act_as(c"tally_analyst") => Class::Free,
         Binding::None => {
-            let uses_us = [c"tally_reader", c"tally_writer"].into_iter().any(session::session_is_member_of);
+            let uses_us = [c"tally_reader", c"tally_writer"].into_iter().any(session::session_can_act_as);
             if uses_us { Class::Outside } else { Class::Free }
         }
     }

@@ -74,13 +74,11 @@ const GUARD: &core::ffi::CStr = c"tally_guard";
 /// The policies alone would raise the error when the first row is met. The library is there in time: planning such a table calls
 /// `in_scope_support`.
 pub fn require_scope(reads: &Reads) -> Result<(), ErrorReport> {
-    if super::entered().is_some() || !session::is_installed() {
-        return Ok(());
+    // The tables first: who reads others has nothing looked up about itself.
+    if super::entered().is_none() && reads.are_bound_by(GUARD) && session::is_installed() {
+        current()?;
     }
-    match current() {
-        Err(error) if reads.are_bound_by(GUARD) => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 sql_function! {

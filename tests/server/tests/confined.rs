@@ -56,6 +56,30 @@ fn commands_that_tell_or_stay_are_refused_to_those_who_act_for_tenants() {
     superuser.batch_execute("EXPLAIN SELECT 1; CREATE EXTENSION pg_tally; DROP EXTENSION pg_tally").unwrap();
 }
 
+/// NOINHERIT keeps privileges back until SET ROLE, which needs no look at who has become what.
+#[test]
+fn whoever_can_become_a_reader_is_confined_like_one() {
+    let confined = Confined::new("noinherit");
+    let mut admin = confined.database.superuser();
+    let groups = ["tally_reader", "tally_writer", "tally_analyst", "tally_admin", "pg_monitor"];
+    for (group, expected) in groups.into_iter().zip([true, true, false, false, false]) {
+        let role = format!("{}_{group}", confined.database.name());
+        admin.batch_execute(&format!("CREATE ROLE {role} LOGIN NOINHERIT IN ROLE {group}")).unwrap();
+        for statement in [
+            "EXPLAIN SELECT 1",
+            "SET client_min_messages = log; SET debug_print_plan = on; SELECT 1",
+            "SELECT count(*) FROM pg_locks",
+        ] {
+            for first in ["SELECT 1".to_owned(), format!("SET ROLE {group}")] {
+                let mut client = confined.database.connect(&role);
+                let refused = code(client.batch_execute(&format!("{first}; {statement}"))) == "42501";
+                assert_eq!(refused, expected, "{role}: {first}; {statement}");
+            }
+        }
+        admin.batch_execute(&format!("DROP ROLE {role}")).unwrap();
+    }
+}
+
 /// Commands that outlast the session, or reach outside the tenant's own objects: refused to all that act for tenants.
 const ADMINISTRATION: &[&str] = &[
     "ALTER ROLE CURRENT_USER SET tally.ingest_options = '{\"on_conflict\":\"ignore\"}'",
