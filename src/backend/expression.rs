@@ -60,9 +60,12 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
         }
         let query =
             &*pg_sys::parse_analyze_fixedparams(statement, query.as_ptr(), ptr::null(), 0, ptr::null_mut());
+        // SELECT INTO is a command, which has nothing of what is read below.
+        if query.commandType != pg_sys::CmdType::CMD_SELECT || query.jointree.is_null() {
+            return Err(not_plain());
+        }
         let from = (*query.jointree).fromlist;
-        let plain = query.commandType == pg_sys::CmdType::CMD_SELECT
-            && length(query.targetList) == 1
+        let plain = length(query.targetList) == 1
             && length(query.rtable) == 1
             && length(from) == 1
             && (*query.jointree).quals.is_null()

@@ -55,6 +55,8 @@ fn create_rollup(
     columns.extend(measure_columns(&measures, &mut code)?);
     if let Some(filter) = filter {
         code.add(definition::analyse_filter(filter)?.code);
+        // The parentheses of that must not be what makes it whole.
+        definition::analyse(filter, Some(pg_sys::BOOLOID))?;
     }
     strange_code::refuse(&code)?;
     check_names(&columns)?;
@@ -312,6 +314,8 @@ fn measure(text: &str, code: &mut Code) -> Result<Column, RollupError> {
         return Ok(Column { name, kind, expression: None, text: None });
     }
     let Analysis { expression, code: found, .. } = definition::analyse(argument, kind.argument_type())?;
+    // Verifying puts it in parentheses.
+    definition::analyse(&format!("({argument}\n)"), kind.argument_type())?;
     code.add(found);
     let problem = match kind {
         Kind::Distinct if Hashable::of(expression.type_oid).is_none() => {

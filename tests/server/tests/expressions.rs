@@ -511,6 +511,54 @@ fn measures_over_somebodys_functions_are_right() {
     assert_eq!(number(&mut scene.admin, of_domain), 0);
 }
 
+/// What SELECT would take besides an expression is refused, and what isn't whole without the parentheses around it.
+#[test]
+fn a_declaration_is_of_expressions_and_nothing_else() {
+    let mut scene = Scene::new("expr_plain");
+    let mut adm = scene.as_adm();
+    let create = |dimension: &str, measure: &str, filter: &str| {
+        format!(
+            "SELECT tally.create_rollup('plain', '{{day}}', ARRAY[$m${measure}$m$], ARRAY[$d${dimension}$d$], filter => $f${filter}$f$)"
+        )
+    };
+    let (dimension, measure, filter) = ("name AS x", "max(name) AS m", "name <> 'y'");
+    for text in [
+        "name INTO app.made",
+        "name INTO TEMP made",
+        "name AS x INTO UNLOGGED app.made",
+        "name x INTO TABLE app.made",
+        "name INTO app.made FROM tally.events UNION SELECT name",
+        "name INTO app.made FROM tally.events UNION SELECT name FROM tally.events EXCEPT SELECT name",
+        "name FROM tally.events --",
+        "DISTINCT name",
+        "name; SELECT name",
+        "name FOR UPDATE",
+    ] {
+        let code = refused(&mut adm, &create(text, measure, filter)).map(|(code, _)| code);
+        assert_eq!(code.as_deref(), Some("42601"), "{text}");
+    }
+    for text in [
+        "max(name INTO app.made) AS m",
+        "sum(1 INTO made) AS m",
+        "max(name x) AS m",
+        "max(name AS x) AS m",
+        "max(ALL name) AS m",
+        "max(name) || (name) AS m",
+        "max(name) FILTER (WHERE true) AS m",
+    ] {
+        let code = refused(&mut adm, &create(dimension, text, filter)).map(|(code, _)| code);
+        assert_eq!(code.as_deref(), Some("42601"), "{text}");
+    }
+    for text in ["true INTO app.made", "true) INTO app.made --", "false) OR (true", "true AS x", "ALL true"] {
+        let code = refused(&mut adm, &create(dimension, measure, text)).map(|(code, _)| code);
+        assert_eq!(code.as_deref(), Some("42601"), "{text}");
+    }
+    // The server is there still, and takes what is plain.
+    adm.batch_execute(&create(dimension, measure, filter)).unwrap();
+    assert_eq!(ingest(&mut scene.admin, &events(0..3, "n")).unwrap().accepted, 3);
+    assert_right(&mut scene.admin, "plain");
+}
+
 /// Whoever owns a type owns its casts: values of measures are shown, compared and merged without them.
 #[test]
 fn casts_of_somebodys_types_are_never_called() {
