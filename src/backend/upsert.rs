@@ -165,7 +165,12 @@ impl Upsert {
                 return Err(Conflict);
             }
             let heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
-            if !heap_only {
+            // Indexes that summarize blocks (BRIN), which an administrator may add, are told also where no other has to be.
+            #[cfg(feature = "pg15")]
+            let only_summarizing = false;
+            #[cfg(not(feature = "pg15"))]
+            let only_summarizing = heap_only && indexes == pg_sys::TU_UpdateIndexes::TU_Summarizing;
+            if !heap_only || only_summarizing {
                 pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
                 // Not as of an update: that hint would need the range table of a planned statement.
                 pg_sys::ExecInsertIndexTuples(
@@ -177,7 +182,7 @@ impl Upsert {
                     ptr::null_mut(),
                     ptr::null_mut(),
                     #[cfg(not(feature = "pg15"))]
-                    false,
+                    only_summarizing,
                 );
                 pg_sys::ExecClearTuple(self.written);
             }
