@@ -1,6 +1,7 @@
 //! Hooks: what is asked before Postgres plans, executes or runs a command, after it did, before it calls one of its own
 //! functions, and before it tells a client something.
 
+use super::binary_upgrade;
 use super::command::{self, Command};
 use super::guarded::{self, Guarded};
 use super::reads::Reads;
@@ -277,6 +278,9 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: a planned statement has a utility statement here; the arguments are passed on as they came.
     unsafe {
         ask_before_command((*statement).utilityStmt);
+        if binary_upgrade::enables_inbox((*statement).utilityStmt) {
+            return;
+        }
         let next = installed().utility.unwrap_or(unguarded::standard_ProcessUtility);
         next(statement, text, read_only, context, parameters, environment, destination, completion);
         tell_after();

@@ -8,6 +8,7 @@ pub mod appender;
 pub mod arena;
 pub mod array;
 pub mod backtrace;
+pub mod binary_upgrade;
 pub mod cache;
 pub mod call;
 pub mod command;

@@ -1,5 +1,6 @@
 //! Who is asking, and the scope setting of the running transaction.
 
+use super::binary_upgrade;
 use super::heap::TableError;
 use super::lock;
 use core::ffi::{CStr, c_char};
@@ -198,8 +199,11 @@ pub fn in_transaction_block() -> bool {
     unsafe { pg_sys::IsTransactionBlock() }
 }
 
-/// Whether this database has the extension, with its bindings.
+/// Whether this database has the extension, with its bindings. Not while `pg_upgrade` makes them, whose tables have no keys yet.
 pub fn is_installed() -> bool {
+    if binary_upgrade::is_running() {
+        return false;
+    }
     // SAFETY: catalogue look-ups of constant names.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), true);

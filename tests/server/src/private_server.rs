@@ -60,6 +60,30 @@ impl PrivateServer {
         standby
     }
 
+    /// Stops this server and moves it to a new cluster by `pg_upgrade`, as to another release; starts that with `settings`.
+    pub fn upgraded(&self, topic: &str, settings: &str) -> Self {
+        let new = Self::place(topic);
+        let initdb =
+            ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
+        succeed(new.as_server("initdb").args(initdb).arg(&new.data));
+        new.configure(settings);
+        self.stop();
+        let mut upgrade = new.as_server("pg_upgrade");
+        upgrade
+            .current_dir(&new.data)
+            .arg("-b")
+            .arg(&self.bin)
+            .arg("-B")
+            .arg(&self.bin)
+            .arg("-d")
+            .arg(&self.data);
+        upgrade.arg("-D").arg(&new.data).arg("-s").arg(&self.sockets).args(["-U", "postgres"]);
+        upgrade.args(["-p", &self.port.to_string(), "-P", &new.port.to_string()]);
+        succeed(&mut upgrade);
+        new.start();
+        new
+    }
+
     fn place(topic: &str) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
