@@ -240,9 +240,10 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
         run(&layout::drop_views(rollup_name, &grains));
         for grain in &grains {
             let base = format!("{rollup_name}_{grain}_base");
-            Spi::run(&format!("DROP TABLE tally.{}", quote(&base))).expect("DDL raises its own errors");
+            Spi::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&base)))
+                .expect("DDL raises its own errors");
         }
-        Spi::run(&format!("DROP TABLE tally.{}", quote(&format!("{rollup_name}_pending"))))
+        Spi::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&format!("{rollup_name}_pending"))))
             .expect("DDL raises its own errors");
         for table in ["rollup", "rollup_column", "rollup_backfill", "rollup_fold"] {
             let delete = format!("DELETE FROM tally.{table} WHERE rollup_name = $1");

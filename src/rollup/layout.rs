@@ -201,7 +201,10 @@ fn without_default_privileges(relation: &str) -> String {
 pub fn drop_views(rollup_name: &str, grains: &[Grain]) -> Vec<String> {
     let views = grains.iter().map(|grain| format!("{rollup_name}_{grain}"));
     views
-        .map(|view| format!("DROP VIEW tally.{}, tally.{}", quote(&view), quote(&format!("{view}_state"))))
+        // They are gone already where somebody dropped a type of theirs, with CASCADE.
+        .map(|view| {
+            format!("DROP VIEW IF EXISTS tally.{}, tally.{}", quote(&view), quote(&format!("{view}_state")))
+        })
         .collect()
 }
 

@@ -152,6 +152,52 @@ fn a_rollup_whose_function_is_gone_can_be_dropped() {
 }
 
 #[test]
+fn a_rollup_whose_type_or_views_or_tables_are_gone_can_be_dropped() {
+    let mut database = Database::new("gone_types");
+    let owner = database.role("owner", &["tally_admin"]);
+    let mut client = database.superuser();
+    client
+        .batch_execute(&format!(
+            "CREATE SCHEMA app AUTHORIZATION {owner}; GRANT USAGE ON SCHEMA app TO PUBLIC"
+        ))
+        .unwrap();
+    let mut owners = database.connect(&owner);
+    let mut writer = database.superuser();
+    for (number, (gone, by_owner)) in [
+        ("DROP TYPE app.level CASCADE", true),
+        ("DROP SCHEMA app CASCADE; CREATE SCHEMA app", false),
+        ("DROP VIEW tally.levels_day_state CASCADE", false),
+        ("DROP TABLE tally.levels_week_base CASCADE", false),
+        ("DROP TABLE tally.levels_pending CASCADE", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = event(number, "a", json!({})).to_string();
+        client
+            .batch_execute(&format!(
+                "GRANT ALL ON SCHEMA app TO {owner}; GRANT USAGE ON SCHEMA app TO PUBLIC"
+            ))
+            .unwrap();
+        owners
+            .batch_execute(
+                "DROP TYPE IF EXISTS app.level CASCADE; CREATE TYPE app.level AS ENUM ('low');
+                 CREATE FUNCTION app.level_of(x text) RETURNS app.level LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+                   AS $$ BEGIN RETURN 'low'; END $$;
+                 SELECT tally.create_rollup('levels', '{day,week}', dimensions => ARRAY['name'], measures => ARRAY['max(app.level_of(name)) AS hi'])",
+            )
+            .unwrap();
+        if by_owner { &mut owners } else { &mut client }.batch_execute(gone).unwrap();
+        owners
+            .batch_execute("SELECT tally.drop_rollup('levels')")
+            .unwrap_or_else(|error| panic!("{gone}: {error:?}"));
+        assert_eq!(ingest(&mut writer, &text).unwrap().accepted, 1, "{gone}");
+        let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'levels%' AND relnamespace = 'tally'::regnamespace";
+        assert_eq!(tally_server_tests::number(&mut client, left), 0, "{gone}");
+    }
+}
+
+#[test]
 fn a_month_that_is_being_made_or_was_taken_out_keeps_others_from_nothing_else() {
     let database = Database::new("months");
     let (mut client, mut maker) = (database.superuser(), database.superuser());
