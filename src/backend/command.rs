@@ -32,10 +32,11 @@ pub unsafe fn is_free(node: *mut pg_sys::Node) -> bool {
     // SAFETY: the tag says which struct the node is.
     unsafe {
         match (*node).type_ {
-            NodeTag::T_TransactionStmt => {
-                (*node.cast::<pg_sys::TransactionStmt>()).kind
-                    != pg_sys::TransactionStmtKind::TRANS_STMT_PREPARE
-            }
+            NodeTag::T_TransactionStmt => !matches!(
+                (*node.cast::<pg_sys::TransactionStmt>()).kind,
+                pg_sys::TransactionStmtKind::TRANS_STMT_PREPARE
+                    | pg_sys::TransactionStmtKind::TRANS_STMT_SAVEPOINT
+            ),
             NodeTag::T_VariableShowStmt
             | NodeTag::T_ClosePortalStmt
             | NodeTag::T_DeallocateStmt
@@ -63,6 +64,13 @@ unsafe fn kind(node: *mut pg_sys::Node) -> Kind {
         }
         match (*node).type_ {
             NodeTag::T_VariableSetStmt => setting(node.cast()),
+            // What is set before it outlasts what is undone to it.
+            NodeTag::T_TransactionStmt
+                if (*node.cast::<pg_sys::TransactionStmt>()).kind
+                    == pg_sys::TransactionStmtKind::TRANS_STMT_SAVEPOINT =>
+            {
+                Kind::Work
+            }
             NodeTag::T_ExplainStmt => Kind::Explain,
             NodeTag::T_DeclareCursorStmt => {
                 let options = (*node.cast::<pg_sys::DeclareCursorStmt>()).options;

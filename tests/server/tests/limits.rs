@@ -247,6 +247,19 @@ fn an_open_transaction_ends_when_it_idles() {
             sessions.push((role, lift, client));
         }
     }
+    // What is limited inside a savepoint for the first time, and undone with it; the snapshot stays.
+    let undone = [
+        "SAVEPOINT s; SELECT count(*) FROM tally.events; ROLLBACK TO s",
+        "SAVEPOINT s; SAVEPOINT t; SELECT 1; ROLLBACK TO s; RELEASE s",
+        "SAVEPOINT s; DO $$ BEGIN NULL; END $$; ROLLBACK TO s",
+    ]
+    .map(str::to_owned);
+    for lift in &undone {
+        let mut client = confined.database.connect(bound);
+        client.batch_execute(&format!("SET {idle} = 0; BEGIN ISOLATION LEVEL REPEATABLE READ")).unwrap();
+        client.batch_execute(lift).unwrap();
+        sessions.push((bound, lift, client));
+    }
     std::thread::sleep(Duration::from_millis(1500));
     for (role, lift, mut client) in sessions {
         let error = client.batch_execute("SELECT 1").expect_err(lift);
