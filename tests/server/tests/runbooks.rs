@@ -43,11 +43,10 @@ fn runbooks() -> Vec<PathBuf> {
 /// Events of 2020 and of today, some of them bad.
 fn furnish(server: &PrivateServer) {
     let mut app = server.connect("app", "shop");
-    let today: String = server
-        .connect("postgres", "shop")
-        .query_one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')", &[])
-        .unwrap()
-        .get(0);
+    let mut superuser = server.connect("postgres", "shop");
+    superuser.batch_execute("SELECT tally.open_months('2020-01-01')").unwrap();
+    let today: String =
+        superuser.query_one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')", &[]).unwrap().get(0);
     let events: Vec<String> = (0..400)
         .map(|n| {
             let day = if n % 4 == 0 { "2020-11-02" } else { &today };
