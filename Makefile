@@ -2,65 +2,74 @@
 SHELL := /bin/bash
 # PG_CONFIG names the server of `make install`; everything else uses a private copy under .pg.
 PG_CONFIG ?=
-PG_MAJOR ?= 15
+# The major version of Postgres; by default the newest supported one that this machine's release packages. For another one, the
+# commands run in a chroot of the Debian release that packages it: make test PG_MAJOR=17.
+ifdef PG_MAJOR
 export PG_MAJOR
+endif
 
+RUN := ./pgrx-config/suite.sh
 CLUSTER := ./pgrx-config/cluster.sh
 LINTS := fmt dependencies clippy other-versions
 TIERS := unit pgspot build regress isolation server server-log
+# What depends on the major version of Postgres.
+SERVER_TIERS := build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build install demo psql stop lint test check package release bench accept reference clean
+.PHONY: help setup setup-tests build install demo psql stop lint test test-server check package release bench accept reference clean
 .NOTPARALLEL:
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 setup: ## install what is missing: PostgreSQL, headers, clang, cargo-pgrx
-	@./pgrx-config/prerequisites.sh
+	@$(RUN) ./pgrx-config/prerequisites.sh
 
 setup-tests: ## the same, and what tests and benchmarks compare with
-	@./pgrx-config/prerequisites.sh tests
+	@$(RUN) ./pgrx-config/prerequisites.sh tests
 
 build: setup ## build the extension and install it into the private server
-	@./pgrx-config/install-extension.sh
+	@$(RUN) ./pgrx-config/install-extension.sh
 
 install: ## build and install into your own server: make install PG_CONFIG=/path/to/pg_config
 	@test -n "$(PG_CONFIG)" || { echo 'which server? make install PG_CONFIG=/path/to/pg_config' >&2; exit 2; }
 	@./pgrx-config/install-extension.sh "$(PG_CONFIG)"
 
 demo: build ## start a private cluster and show the whole path at work
-	@./demo/run.sh
+	@$(RUN) ./demo/run.sh
 
 psql: ## open a shell on the demo's cluster
-	@$(CLUSTER) start demo && $(CLUSTER) psql demo -d tally_demo
+	@$(RUN) bash -c '$(CLUSTER) start demo && $(CLUSTER) psql demo -d tally_demo'
 
 stop: ## stop the private clusters
-	@$(CLUSTER) stop
+	@$(RUN) $(CLUSTER) stop
 
 lint: ## formatting, clippy, licences, other versions of Postgres
-	@./tests/stages.sh $(LINTS)
+	@$(RUN) ./tests/stages.sh $(LINTS)
 
 test: setup-tests ## run every tier of tests
-	@./tests/stages.sh $(TIERS)
+	@$(RUN) ./tests/stages.sh $(TIERS)
+
+test-server: setup-tests ## run the tiers that depend on the major version: make test-server PG_MAJOR=17
+	@$(RUN) ./tests/stages.sh $(SERVER_TIERS)
 
 check: setup-tests ## what CI runs: lint, then every tier, fastest first
-	@./tests/stages.sh $(LINTS) $(TIERS)
+	@$(RUN) ./tests/stages.sh $(LINTS) $(TIERS)
 
 package: build ## make a Debian package in target/package
-	@./packaging/deb.sh
+	@$(RUN) ./packaging/deb.sh
 
 release: build ## freeze the install script of the version in Cargo.toml (docs/runbooks/release.md)
-	@./packaging/release.sh
+	@$(RUN) ./packaging/release.sh
 
 bench: setup-tests ## paired benchmarks against peers
-	@./bench/run.sh
+	@$(RUN) ./bench/run.sh
 
 accept: ## take a SQL test's present output for the expected: make accept TIER=regress TEST=name
-	@./tests/template-database.sh && ./tests/sql-tier.sh $(or $(TIER),regress) --accept $(TEST)
+	@$(RUN) bash -c './tests/template-database.sh && ./tests/sql-tier.sh $(or $(TIER),regress) --accept $(TEST)'
 
 reference: build ## write docs/sql-reference.md from what is installed
-	@./tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference --test privileges the_reference
+	@$(RUN) bash -c './tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference --test privileges the_reference'
 
 clean: ## stop the clusters and remove them, the server copy and all build output
 	@./pgrx-config/remove.sh

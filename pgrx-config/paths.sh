@@ -11,8 +11,23 @@ export LC_ALL=C.UTF-8
 unset RUST_BACKTRACE
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-PG_MAJOR=${PG_MAJOR:-15}
 PG_SUPPORTED="15 16 17 18"
+# The newest supported major that this machine's release packages.
+packaged_major() {
+  case $(. /etc/os-release 2>/dev/null; echo "${VERSION_CODENAME:-}") in
+    bookworm) echo 15 ;;
+    noble) echo 16 ;;
+    trixie | plucky | questing) echo 17 ;;
+    forky | sid | resolute) echo 18 ;;
+    *) for major in 18 17 16 15; do
+        if [ -x "/usr/lib/postgresql/$major/bin/postgres" ] || apt-cache show "postgresql-$major" >/dev/null 2>&1; then
+          echo "$major"; return
+        fi
+      done
+      echo 15 ;;
+  esac
+}
+export PG_MAJOR=${PG_MAJOR:-$(packaged_major)}
 PGRX_VERSION=$(sed -n 's/^pgrx = .*version = "=\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml")
 SYSTEM_PG=/usr/lib/postgresql/$PG_MAJOR
 
@@ -48,7 +63,8 @@ own_directory() { # path owner
 }
 if [ "$PRIVATE" != "$ROOT/.pg" ]; then own_directory "$PRIVATE" root; chmod 755 "$PRIVATE"; fi
 
-export PGRX_HOME=$PRIVATE/pgrx
+# One for each major: a build script that sees another one runs again, for minutes.
+export PGRX_HOME=$PRIVATE/pgrx-$PG_MAJOR
 command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
 [ ! -x "$ROOT/.pg/tools/bin/cargo-pgrx" ] || PATH=$ROOT/.pg/tools/bin:$PATH
 # Set, it would silently drop the linker flag by which cargo-pgrx keeps its schema section.

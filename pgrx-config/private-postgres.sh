@@ -10,6 +10,11 @@ cp -au --remove-destination "$SYSTEM_PG" "$PRIVATE/root/usr/lib/postgresql/"
 cp -au --remove-destination "/usr/share/postgresql/$PG_MAJOR" "$PRIVATE/root/usr/share/postgresql/"
 ln -sfn /usr/include/postgresql "$PRIVATE/root/usr/include/postgresql"
 
+# The libraries that its programs were linked with come along: a server of a later release upgrades the clusters of this one.
+mkdir -p "$SERVER/lib/of-its-release"
+ldd "$SYSTEM_PG/bin/postgres" | awk '$3 ~ /^\// && $1 !~ /^(libc|libm|libdl|libpthread|librt)\.so/ { print $3 }' |
+  xargs -r cp -Lu -t "$SERVER/lib/of-its-release/"
+
 # Written only when it changes: its time of change makes pgrx generate its bindings again, which takes a minute.
 mkdir -p "$PGRX_HOME"
 config=$(printf '[configs]\npg%s = "%s"' "$PG_MAJOR" "$SERVER/bin/pg_config")

@@ -2,7 +2,8 @@
 # Removes everything that the other scripts made for this checkout, except packages and cargo-pgrx.
 . "$(dirname "$0")/paths.sh"
 "$ROOT/pgrx-config/cluster.sh" stop
-for part in root data log demo results pgrx pgrx-16 pgrx-17 pgrx-18; do rm -rf "${PRIVATE:?}/$part"; done
+for part in root data log demo results; do rm -rf "${PRIVATE:?}/$part"; done
+rm -rf "${PRIVATE:?}"/{pgrx,pgspot,python}* "${PRIVATE:?}"/suite-*
 if [ -d "$SOCKETS" ]; then rm -rf "$SOCKETS"; fi
 if [ -d "$PRIVATE" ]; then rmdir --ignore-fail-on-non-empty "$PRIVATE"; fi
 (cd "$ROOT" && cargo clean)

@@ -5,11 +5,11 @@
 cd "$ROOT"
 
 wanted=0.9.4
-pgspot=$PRIVATE/pgspot/bin/pgspot
+pgspot=$PRIVATE/pgspot-$PG_MAJOR/bin/pgspot
 if [ "$("$pgspot" --version 2>/dev/null | awk '{print $NF}')" != "$wanted" ]; then
-  rm -rf "$PRIVATE/pgspot"
-  if ! { python3 -m venv "$PRIVATE/pgspot" && "$PRIVATE/pgspot/bin/pip" install --quiet --disable-pip-version-check "pgspot==$wanted"; } >&2; then
-    rm -rf "$PRIVATE/pgspot"
+  rm -rf "$PRIVATE/pgspot-$PG_MAJOR"
+  if ! { python3 -m venv "$PRIVATE/pgspot-$PG_MAJOR" && "$PRIVATE/pgspot-$PG_MAJOR/bin/pip" install --quiet --disable-pip-version-check "pgspot==$wanted"; } >&2; then
+    rm -rf "$PRIVATE/pgspot-$PG_MAJOR"
     echo "pgspot can't be installed" >>"${TALLY_SKIPPED:-/dev/stderr}"
     exit 0
   fi

@@ -121,6 +121,22 @@ pub fn bin_and_sockets() -> &'static (PathBuf, PathBuf) {
     PLACES.get_or_init(|| (script(&["bin"]).trim().into(), address().0.into()))
 }
 
+/// The major version of the private server.
+pub fn major() -> u32 {
+    let (bin, _) = bin_and_sockets();
+    let major = bin.ancestors().nth(1).and_then(Path::file_name).and_then(|name| name.to_str());
+    major.and_then(|name| name.parse().ok()).expect("the programs lie in usr/lib/postgresql/MAJOR/bin")
+}
+
+/// A statement with the names that the server under test has for its settings, where they differ by major version.
+pub fn of_this_major(statement: &str) -> String {
+    if major() < 16 {
+        statement.to_owned()
+    } else {
+        statement.replace("force_parallel_mode", "debug_parallel_query")
+    }
+}
+
 /// Asks the script that starts the cluster for its socket's directory and its port.
 fn address() -> (String, u16) {
     let text = script(&["env", "test"]);

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 /// A server that one test made. Dropping it stops the server and removes its data.
 pub struct PrivateServer {
     bin: PathBuf,
+    /// Where the programs look for libraries that this release doesn't have.
+    libraries: Option<PathBuf>,
     sockets: PathBuf,
     data: PathBuf,
     port: u16,
@@ -27,12 +29,32 @@ impl PrivateServer {
     pub fn create_with(topic: &str, settings: &str, environment: &[(&'static str, &'static str)]) -> Self {
         let mut server = Self::place(topic);
         server.environment.extend(environment);
-        let initdb =
-            ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
-        succeed(server.as_server("initdb").args(initdb).arg(&server.data));
-        server.configure(settings);
+        server.initialise(settings, &[]);
         server.start();
         server
+    }
+
+    /// The same with another installation's programs, and `options` for initdb.
+    pub fn create_on(installation: &Installation, topic: &str, settings: &str, options: &[&str]) -> Self {
+        let server = Self::prepare_on(installation, topic, settings, options);
+        server.start();
+        server
+    }
+
+    /// A cluster that isn't started yet.
+    pub fn prepare_on(installation: &Installation, topic: &str, settings: &str, options: &[&str]) -> Self {
+        let mut server = Self::place(topic);
+        server.bin.clone_from(&installation.bin);
+        server.libraries.clone_from(&installation.libraries);
+        server.initialise(settings, options);
+        server
+    }
+
+    fn initialise(&self, settings: &str, options: &[&str]) {
+        let initdb =
+            ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
+        succeed(self.as_server("initdb").args(options).args(initdb).arg(&self.data));
+        self.configure(settings);
     }
 
     /// Makes a standby of this server and starts it with `settings` besides this server's own.
@@ -100,7 +122,8 @@ impl PrivateServer {
         succeed(install.arg(&data));
         // Ports only name the socket files.
         let port = 20_000 + (std::process::id() % 4000 * 10) as u16 + number;
-        Self { bin: bin.clone(), sockets: sockets.clone(), data, port, environment: Vec::new() }
+        let bin = bin.clone();
+        Self { bin, libraries: None, sockets: sockets.clone(), data, port, environment: Vec::new() }
     }
 
     /// Where the server's socket is.
@@ -166,6 +189,11 @@ impl PrivateServer {
         connected.unwrap_or_else(|problem| panic!("connecting as {role}: {problem}\n{}", self.log()))
     }
 
+    /// What names its socket.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data
@@ -174,8 +202,30 @@ impl PrivateServer {
     /// A client program of this server's, told how to connect to it as the superuser.
     pub fn client(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
+        if let Some(libraries) = &self.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
         command.env("PGHOST", &self.sockets).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
         command
+    }
+
+    /// Makes this cluster, which has stopped, that of another major version, which was made and hasn't begun.
+    pub fn upgrade_to(&self, new: &PrivateServer) {
+        let mut command = new.as_server("pg_upgrade");
+        command
+            .current_dir(&new.data)
+            .arg("-b")
+            .arg(&self.bin)
+            .arg("-B")
+            .arg(&new.bin)
+            .arg("-d")
+            .arg(&self.data);
+        command.arg("-D").arg(&new.data).args(["-U", "postgres", "-p", &self.port.to_string()]);
+        command.args(["-P", &new.port.to_string(), "-s"]).arg(&self.sockets);
+        if let Some(libraries) = &self.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        succeed(&mut command);
     }
 
     fn as_server(&self, program: &str) -> Command {
@@ -188,7 +238,63 @@ impl PrivateServer {
             Command::new(program)
         };
         command.current_dir("/").env("LC_ALL", "C.UTF-8").envs(self.environment.iter().copied());
+        if let Some(libraries) = &self.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
         command
+    }
+}
+
+/// The programs of a server, which needn't be those of the clusters that `make test` starts.
+pub struct Installation {
+    bin: PathBuf,
+    libraries: Option<PathBuf>,
+}
+
+impl Installation {
+    /// Programs in a directory that ends in usr/lib/postgresql/MAJOR/bin.
+    pub fn at(bin: PathBuf) -> Self {
+        Self { bin, libraries: None }
+    }
+
+    /// The private copy of the major version under test.
+    pub fn current() -> Self {
+        Self::at(bin_and_sockets().0.clone())
+    }
+
+    /// The private copy of an earlier major version with the extension, where this checkout has one: after `make build
+    /// PG_MAJOR=...`. It brings the libraries of its release along; those that this release has, too, stay its own.
+    pub fn earlier(major: u32) -> Option<Self> {
+        let home = bin_and_sockets().0.ancestors().nth(2)?.join(major.to_string());
+        let bin = home.join("bin");
+        if !bin.join("postgres").exists() || !home.join("lib/pg_tally.so").exists() {
+            return None;
+        }
+        let missing = Command::new("ldd").arg(bin.join("postgres")).output().ok()?;
+        let missing = String::from_utf8_lossy(&missing.stdout).into_owned();
+        let libraries =
+            std::env::temp_dir().join(format!("pg_tally_libraries_{major}_{}", std::process::id()));
+        std::fs::create_dir_all(&libraries).expect("making a directory for libraries");
+        let brought = home.join("lib/of-its-release");
+        let mut needs_more = true;
+        // A library that is brought may need another one.
+        let mut text = missing;
+        while needs_more {
+            needs_more = false;
+            for line in text.lines().filter(|line| line.contains("not found")) {
+                let name = line.split_whitespace().next().expect("a name");
+                let (from, to) = (brought.join(name), libraries.join(name));
+                if from.exists() && !to.exists() {
+                    std::fs::copy(from, to).expect("copying a library");
+                    needs_more = true;
+                }
+            }
+            let again =
+                Command::new("ldd").arg(bin.join("postgres")).env("LD_LIBRARY_PATH", &libraries).output();
+            text = String::from_utf8_lossy(&again.ok()?.stdout).into_owned();
+        }
+        assert!(!text.contains("not found"), "PostgreSQL {major} misses libraries here:\n{text}");
+        Some(Self { bin, libraries: Some(libraries) })
     }
 }
 

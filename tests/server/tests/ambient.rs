@@ -4,7 +4,7 @@
 
 use postgres::Client;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tally_server_tests::{Database, PrivateServer, ingest, number};
+use tally_server_tests::{Database, PrivateServer, ingest, number, of_this_major};
 
 /// What a database may have set. Statements that are sent under it must answer as they do without.
 const SETTINGS: [&str; 61] = [
@@ -159,6 +159,7 @@ fn work(database: &Database, what: &str) -> Vec<String> {
 fn settings_of_the_database_change_no_number_and_stop_nothing() {
     let (mut expected, mut failed) = (None, Vec::new());
     for setting in std::iter::once("application_name = 'plain'").chain(SETTINGS) {
+        let setting = &*of_this_major(setting);
         let database = Database::without_extension("ambient");
         let mut superuser = database.superuser();
         superuser.batch_execute("LOAD 'plpgsql'").unwrap();

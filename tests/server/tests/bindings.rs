@@ -4,7 +4,7 @@
 use postgres::Client;
 use postgres::error::SqlState;
 use serde_json::json;
-use tally_server_tests::{Database, PrivateServer, TokenSigner, ingest, succeed};
+use tally_server_tests::{Database, PrivateServer, TokenSigner, ingest, of_this_major, succeed};
 
 const TENANTS: &str =
     "SELECT coalesce(string_agg(DISTINCT tenant_id, ',' ORDER BY tenant_id), '-') FROM tally.events";
@@ -299,7 +299,7 @@ fn members_inherit_the_binding_of_their_group() {
     admin.batch_execute(&format!("REVOKE {pools} FROM {login}; GRANT {others} TO {login}")).unwrap();
     client
         .batch_execute(
-            "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
+            &of_this_major("SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0"),
         )
         .unwrap();
     assert_eq!(client.query_one(TENANTS, &[]).unwrap().get::<_, String>(0), "b");

@@ -45,6 +45,7 @@ const SETTINGS: &[&str] = &[
     "work_mem",
     "plan_cache_mode",
     "force_parallel_mode",
+    "debug_parallel_query",
     "client_min_messages",
     "default_tablespace",
     "session_preload_libraries",

@@ -287,7 +287,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "tally_evaluator",
         "CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION shop.f() OWNER TO tally_evaluator",
     ),
-    ("createrole", "spare", "ALTER ROLE $spare CREATEROLE"),
+    ("createrole", "spare", "ALTER ROLE $spare CREATEROLE; GRANT tally_reader TO $spare WITH ADMIN OPTION"),
     ("data_role_member", "spare", "GRANT pg_read_all_data TO $spare"),
     ("data_role_member", "app", "GRANT pg_write_all_data TO $app"),
     ("data_role_member", "spare", "GRANT pg_execute_server_program TO $spare"),

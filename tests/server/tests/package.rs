@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tally_server_tests::{skip, succeed};
+use tally_server_tests::{Installation, PrivateServer, ingest, json_array, major, skip, succeed};
 
 /// What packing leaves behind.
 struct Scratch(PathBuf);
@@ -29,9 +29,10 @@ fn the_package_installs_into_an_empty_root() {
         let output = succeed(Command::new("dpkg-deb").args(["-f", &package, name]));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
-    assert_eq!(field("Package"), "postgresql-15-pg-tally");
+    let major = major();
+    assert_eq!(field("Package"), format!("postgresql-{major}-pg-tally"));
     assert_eq!(field("Version"), env!("CARGO_PKG_VERSION"));
-    assert!(field("Depends").contains("postgresql-15"));
+    assert!(field("Depends").contains(&format!("postgresql-{major}")));
 
     succeed(Command::new("dpkg-deb").args(["-x", &package, root.to_str().unwrap()]));
     let bin = succeed(Command::new(checkout.join("pgrx-config/cluster.sh")).arg("bin"));
@@ -39,12 +40,12 @@ fn the_package_installs_into_an_empty_root() {
     let server = bin.ancestors().nth(5).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     for file in ["pg_tally.control".to_owned(), format!("pg_tally--{version}.sql")] {
-        let place = format!("usr/share/postgresql/15/extension/{file}");
+        let place = format!("usr/share/postgresql/{major}/extension/{file}");
         let (packed, built) = (std::fs::read(root.join(&place)), std::fs::read(server.join(&place)));
         assert_eq!(packed.unwrap(), built.unwrap(), "{file}");
     }
     // The library without its debugging information.
-    let library = root.join("usr/lib/postgresql/15/lib/pg_tally.so");
+    let library = root.join(format!("usr/lib/postgresql/{major}/lib/pg_tally.so"));
     assert!(std::fs::metadata(&library).unwrap().len() > 100_000);
     let symbols = succeed(Command::new("nm").args(["-D", "--defined-only", library.to_str().unwrap()]));
     let symbols = String::from_utf8(symbols.stdout).unwrap();
@@ -54,6 +55,41 @@ fn the_package_installs_into_an_empty_root() {
     let sums = succeed(Command::new("dpkg-deb").args(["--ctrl-tarfile", &package]));
     assert!(!sums.stdout.is_empty());
     for document in ["README.md", "CHANGELOG.md", "sql-reference.md", "runbooks/restore.md"] {
-        assert!(root.join("usr/share/doc/postgresql-15-pg-tally").join(document).exists(), "{document}");
+        assert!(
+            root.join(format!("usr/share/doc/postgresql-{major}-pg-tally")).join(document).exists(),
+            "{document}"
+        );
     }
+
+    // Debian's own files of the server and the package's, nothing else: the extension installs, and an event counts once.
+    let clean = Scratch(server.join(format!("../data/package-{}", std::process::id())));
+    let (lib, share) = (format!("usr/lib/postgresql/{major}"), format!("usr/share/postgresql/{major}"));
+    for part in [&lib, &share] {
+        let to = clean.0.join(part);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        succeed(Command::new("cp").arg("-al").arg(server.join(part)).arg(&to));
+    }
+    std::fs::remove_file(clean.0.join(&lib).join("lib/pg_tally.so")).unwrap();
+    for entry in std::fs::read_dir(clean.0.join(&share).join("extension")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("pg_tally") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    succeed(Command::new("dpkg-deb").args(["-x", &package, clean.0.to_str().unwrap()]));
+    let installation = Installation::at(clean.0.canonicalize().unwrap().join(&lib).join("bin"));
+    let server = PrivateServer::create_on(&installation, "package", "", &[]);
+    let mut client = server.connect("postgres", "postgres");
+    client
+        .batch_execute(
+            "CREATE EXTENSION pg_tally; CREATE ROLE app LOGIN; GRANT tally_writer, tally_reader TO app",
+        )
+        .unwrap();
+    client.batch_execute("SELECT tally.trust_role('app')").unwrap();
+    let event = json_array([
+        r#"{"tenant_id":"t","account_id":"a","name":"n","event_id":"00000000-0000-4000-8000-000000000001","occurred_at":"2026-11-01T00:00:00Z"}"#,
+    ].into_iter());
+    let mut app = server.connect("app", "postgres");
+    assert_eq!(ingest(&mut app, &event).unwrap().accepted, 1);
+    assert_eq!(ingest(&mut app, &event).unwrap().duplicates, 1);
 }

@@ -3,7 +3,8 @@
 
 use postgres::Client;
 use tally_server_tests::{
-    Database, PrivateServer, TokenSigner, assert_same, contents, describe, ingest, json_array, succeed,
+    Database, Installation, PrivateServer, TokenSigner, assert_same, contents, describe, ingest, json_array,
+    major, skip, succeed,
 };
 
 fn events(numbers: std::ops::Range<usize>) -> String {
@@ -177,6 +178,53 @@ fn a_restored_database_is_the_same_and_works_on() {
         go_on(&new);
     }
     go_on(&old);
+}
+
+/// A cluster of PostgreSQL 15 becomes one of the version under test, by pg_upgrade and by dump and restore: every row is there,
+/// every role is kept from what it was kept from, what was acknowledged is known, and work goes on.
+#[test]
+fn a_cluster_of_an_earlier_major_version_is_upgraded_and_works_on() {
+    let Some(earlier) = (major() > 15).then(|| Installation::earlier(15)).flatten() else {
+        skip(
+            "this needs the extension under PostgreSQL 15 and a later version under test: make build PG_MAJOR=15 before",
+        );
+        return;
+    };
+    // Its compiler's library stayed in its release.
+    let old = PrivateServer::create_on(&earlier, "fifteen", "jit = off", &[]);
+    furnish(&old);
+    let mut before = old.connect("postgres", "shop");
+    let (stored, views) = (rows(&mut before), shown(&mut before));
+    drop(before);
+    let roles = old.data().join("roles.sql").to_str().unwrap().to_owned();
+    let dump = old.data().join("shop.dump").to_str().unwrap().to_owned();
+    let current = Installation::current();
+    // The new version's programs dump and restore.
+    let restored = PrivateServer::create_on(&current, "restored", "", &[]);
+    let program = |name: &str| {
+        let mut command = restored.client(name);
+        command.env("PGPORT", old.port().to_string());
+        command
+    };
+    succeed(program("pg_dumpall").args(["-g", "-f", &roles]));
+    succeed(program("pg_dump").args(["-Fc", "-f", &dump, "shop"]));
+    let text = std::fs::read_to_string(&roles).unwrap().replace("CREATE ROLE postgres;", "");
+    std::fs::write(&roles, text).unwrap();
+    succeed(restored.client("psql").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", &roles, "postgres"]));
+    restored.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
+    succeed(restored.client("pg_restore").args(["--exit-on-error", "-d", "shop", &dump]));
+    old.stop();
+    // Checksums are the default since 18, and both clusters must agree.
+    let options: &[&str] = if major() >= 18 { &["--no-data-checksums"] } else { &[] };
+    let upgraded = PrivateServer::prepare_on(&current, "upgraded", "", options);
+    old.upgrade_to(&upgraded);
+    upgraded.start();
+    for (name, server) in [("restored", &restored), ("upgraded", &upgraded)] {
+        let mut after = server.connect("postgres", "shop");
+        assert_same(name, &stored, &rows(&mut after));
+        assert_same(name, &views, &shown(&mut after));
+        go_on(server);
+    }
 }
 
 /// What the extension's own tables hold would be missing from every dump if it weren't marked.

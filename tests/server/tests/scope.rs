@@ -4,7 +4,7 @@ use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use serde_json::json;
 use std::io::Read;
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, ingest, of_this_major};
 
 /// A database with events of two tenants and two accounts each, and a reader bound to tenant `a`.
 fn two_tenants(topic: &str) -> (Database, String) {
@@ -197,10 +197,11 @@ fn a_scope_latches_narrows_and_ends_with_the_transaction() {
     }
     // The same in parallel workers.
     client
-        .batch_execute(
-            "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+        .batch_execute(&format!(
+            "{}; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
              SET min_parallel_table_scan_size = 0; SET plan_cache_mode = auto",
-        )
+            of_this_major("SET force_parallel_mode = on")
+        ))
         .unwrap();
     for (tenant, rows) in [("a", 6_i64), ("b", 7)] {
         let mut transaction = client.transaction().unwrap();

@@ -6,7 +6,9 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use tally_server_tests::{Database, assert_same, contents, describe, ingest, json_array, skip, succeed};
+use tally_server_tests::{
+    Database, assert_same, contents, describe, ingest, json_array, major, skip, succeed,
+};
 
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
 
@@ -31,7 +33,8 @@ impl Drop for Placed {
 fn folder() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pgrx-config/cluster.sh");
     let bin = String::from_utf8(succeed(Command::new(script).arg("bin")).stdout).unwrap();
-    PathBuf::from(bin.trim()).ancestors().nth(5).unwrap().join("usr/share/postgresql/15/extension")
+    let extensions = format!("usr/share/postgresql/{}/extension", major());
+    PathBuf::from(bin.trim()).ancestors().nth(5).unwrap().join(extensions)
 }
 
 /// The released versions and their scripts, oldest first.

@@ -3,7 +3,7 @@
 use postgres::error::SqlState;
 use postgres::{Client, GenericClient};
 use std::io::Read;
-use tally_server_tests::{Database, TokenSigner};
+use tally_server_tests::{Database, TokenSigner, force_parallel};
 
 fn code(outcome: Result<impl Sized, postgres::Error>) -> String {
     match outcome {
@@ -300,8 +300,12 @@ fn plans_views_functions_and_later_partitions_follow_the_scope() {
         }
     }
     // The same in parallel workers, and with plans of another shape.
+    let parallel = format!(
+        "{}; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
+        of_this_major("SET force_parallel_mode = on")
+    );
     for settings in [
-        "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
+        parallel.as_str(),
         "SET enable_seqscan = off; SET enable_bitmapscan = off",
         "SET enable_indexscan = off; SET enable_seqscan = off",
         "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_nestloop = on; SET jit = on; SET jit_above_cost = 0",
