@@ -285,10 +285,10 @@ unsafe fn boot_value(setting: &pg_sys::config_generic) -> Value {
 
 /// A text; none is like an empty one.
 unsafe fn text(value: *const c_char) -> Value {
-    // SAFETY: a C string or null.
     Value::Text(if value.is_null() {
         Vec::new()
     } else {
+        // SAFETY: a C string, since it isn't null.
         unsafe { CStr::from_ptr(value) }.to_bytes().to_vec()
     })
 }

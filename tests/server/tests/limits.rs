@@ -360,7 +360,7 @@ fn aggregates_count_their_memory_and_give_it_back() {
         ),
         format!("SELECT tally.window_funnel('1 day', to_timestamp(x), true) OVER () FROM {rows} LIMIT 1"),
     ] {
-        client.batch_execute(&format!("SET hash_mem_multiplier = 1000; SET work_mem = '1GB'")).unwrap();
+        client.batch_execute("SET hash_mem_multiplier = 1000; SET work_mem = '1GB'").unwrap();
         let error = client.query(&call, &[]).expect_err(&call);
         let error = error.as_db_error().unwrap_or_else(|| panic!("{call}: {error}"));
         assert_eq!(error.code().code(), "53200", "{call}: {error:?}");

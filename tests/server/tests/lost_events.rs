@@ -461,7 +461,7 @@ fn a_period_that_is_not_over_is_marked() {
     let range = "date_trunc('day', now()) - interval '5 days', date_trunc('day', now()) + interval '2 days'";
     for (call, period) in [
         (format!("session_metrics({range})"), "period"),
-        (format!("active_users(daterange(current_date - 5, current_date + 2))"), "day"),
+        ("active_users(daterange(current_date - 5, current_date + 2))".to_owned(), "day"),
         (format!("activation('tried', 'paid', '1 hour', {range}, grain => 'day')"), "cohort"),
         (format!("revenue({range}, 'day')"), "period"),
         (format!("metric_series('purchases', {range})"), "period"),
