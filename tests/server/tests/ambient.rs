@@ -157,9 +157,10 @@ fn work(database: &Database, what: &str) -> Vec<String> {
 
 #[test]
 fn settings_of_the_database_change_no_number_and_stop_nothing() {
+    let settings: Vec<String> =
+        std::iter::once("application_name = 'plain'").chain(SETTINGS).map(of_this_major).collect();
     let (mut expected, mut failed) = (None, Vec::new());
-    for setting in std::iter::once("application_name = 'plain'").chain(SETTINGS) {
-        let setting = &*of_this_major(setting);
+    for setting in settings.iter().map(String::as_str) {
         let database = Database::without_extension("ambient");
         let mut superuser = database.superuser();
         superuser.batch_execute("LOAD 'plpgsql'").unwrap();

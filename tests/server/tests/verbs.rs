@@ -3,7 +3,7 @@
 use postgres::error::SqlState;
 use postgres::{Client, GenericClient};
 use std::io::Read;
-use tally_server_tests::{Database, TokenSigner, force_parallel};
+use tally_server_tests::{Database, TokenSigner, of_this_major};
 
 fn code(outcome: Result<impl Sized, postgres::Error>) -> String {
     match outcome {
