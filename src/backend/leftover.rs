@@ -185,6 +185,14 @@ fn is_longer(now: &Value, reset: &Value) -> bool {
     }
 }
 
+/// Groups of settings about parallel work, reading ahead and vacuum.
+#[cfg(not(feature = "pg18"))]
+const RESOURCES: [group::Type; 2] = [group::RESOURCES_ASYNCHRONOUS, group::RESOURCES_VACUUM_DELAY];
+/// PostgreSQL 18 groups them anew.
+#[cfg(feature = "pg18")]
+const RESOURCES: [group::Type; 3] =
+    [group::RESOURCES_IO, group::RESOURCES_WORKER_PROCESSES, group::VACUUM_COST_DELAY];
+
 /// Whether a setting can't change an answer, whatever its value.
 fn is_harmless(name: &CStr, setting: &pg_sys::config_generic) -> bool {
     matches!(
@@ -194,10 +202,9 @@ fn is_harmless(name: &CStr, setting: &pg_sys::config_generic) -> bool {
             | group::QUERY_TUNING_GEQO
             | group::QUERY_TUNING_OTHER
             | group::RESOURCES_MEM
-            | group::RESOURCES_ASYNCHRONOUS
-            | group::RESOURCES_VACUUM_DELAY
             | group::STATS_MONITORING
-    ) || HARMLESS.binary_search(&name.to_bytes()).is_ok()
+    ) || RESOURCES.contains(&setting.group)
+        || HARMLESS.binary_search(&name.to_bytes()).is_ok()
         || matches!(name.to_bytes(), b"tally.scope" | b"force_parallel_mode" | b"debug_parallel_query")
 }
 

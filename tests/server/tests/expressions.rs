@@ -141,13 +141,11 @@ fn code_without_a_fixed_path_or_with_its_owners_rights_is_refused_when_it_is_dec
         let declare = format!(
             "SELECT tally.create_rollup('door{place}', '{{day}}', ARRAY['count(*) AS n'], ARRAY[$e$({expression}) AS f$e$])"
         );
-        let open = Some((
-            "42P13".to_owned(),
-            format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp"),
-        ));
+        let remedy = format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp");
+        let open = Some(("42P13".to_owned(), remedy.clone()));
         assert_eq!(refused(&mut adm, &declare), open, "{expression}");
         // The hint is the remedy, whoever declares; what is fixed but elevated is refused as well.
-        adm.batch_execute(&open.unwrap().1).unwrap();
+        adm.batch_execute(&remedy).unwrap();
         adm.batch_execute(&format!("ALTER FUNCTION {function} SECURITY DEFINER")).unwrap();
         assert_eq!(
             refused(&mut scene.admin, &declare).map(|(code, _)| code),
