@@ -75,7 +75,8 @@ fn bench(topic: &str) -> Bench {
     superuser.batch_execute(RAW).unwrap();
     let (mut admin, mut loader) = (database.connect(&admin), database.connect(&loader));
     let event = |n: usize| {
-        let session = if n % 3 == 0 { String::new() } else { format!(r#""session_id":"s{}","#, n % 11) };
+        let session =
+            if n.is_multiple_of(3) { String::new() } else { format!(r#""session_id":"s{}","#, n % 11) };
         format!(
             r#"{{"tenant_id":"t{}","account_id":"a{}","name":"n{}","user_id":"u{}",{session}"event_id":"00000000-0000-4000-8000-{n:012}","occurred_at":"20{}-{:02}-{:02}T{:02}:10:00Z","properties":{{"value":{}}}}}"#,
             n % 2,
