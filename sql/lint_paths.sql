@@ -118,6 +118,16 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
                ELSE pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', s.code) END
         FROM tally.strange_code() AS s
       UNION ALL
+      -- What has no minimum of its own is cast to what has one, in a view that everybody reads. Declaring refuses it since 0.2.0.
+      SELECT 'declared_code', 'rollup', 'tally', c.rollup_name,
+             pg_catalog.format('measure %I of rollup %I is the %s of a %s, whose casts its readers call', c.column_name, c.rollup_name, c.kind, a.atttypid::regtype),
+             pg_catalog.format('SELECT tally.drop_rollup(%L);', c.rollup_name)
+        FROM tally.rollup_column AS c
+        JOIN pg_catalog.pg_class AS p ON p.relname = c.rollup_name || '_pending' AND p.relnamespace = 'tally'::regnamespace
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.oid AND a.attname = c.column_name AND NOT a.attisdropped
+        JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typtype IN ('c', 'r', 'm')
+       WHERE c.kind IN ('min', 'max')
+      UNION ALL
       -- Members of the group roles need no grants of their own; what readers and writers may call, others may be given.
       SELECT 'function_granted', 'function', f.nspname, f.ref::text,
              pg_catalog.format('%I may execute %s', pg_catalog.pg_get_userbyid(a.grantee), f.ref),

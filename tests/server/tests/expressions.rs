@@ -635,6 +635,22 @@ fn casts_of_somebodys_types_are_never_called() {
     }
     scene.admin.batch_execute("SELECT tally.rebuild_rollup('levels')").unwrap();
     assert_right(&mut scene.admin, "levels");
+    // One that an earlier version let be declared is found.
+    let declared = "SELECT detail FROM tally.lint() WHERE name = 'declared_code'";
+    assert_eq!(scene.admin.query(declared, &[]).unwrap().len(), 0);
+    for (column, kind) in [("p", "min"), ("s", "max")] {
+        let earlier = format!(
+            "UPDATE tally.rollup_column SET kind = '{kind}' WHERE rollup_name = 'levels' AND column_name = '{column}'"
+        );
+        scene.admin.batch_execute(&format!("BEGIN; {earlier}")).unwrap();
+        let found = scene.admin.query(declared, &[]).unwrap();
+        let details: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+        assert!(
+            details.iter().any(|detail| detail.contains("whose casts its readers call")),
+            "{column}: {details:?}"
+        );
+        scene.admin.batch_execute("ROLLBACK").unwrap();
+    }
     let seen = "SELECT count(*) FROM app.seen";
     assert_eq!(number(&mut scene.admin, seen), 0, "called by somebody");
     // It would have told.
