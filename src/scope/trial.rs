@@ -7,10 +7,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 #[pg_extern(sql = false)]
-fn try_as_owner(target: Oid, tenant_id: Option<&str>, statement: &str) -> Result<Vec<i64>, ErrorReport> {
+fn try_as_owner(
+    target: Option<Oid>,
+    tenant_id: Option<&str>,
+    statement: Option<&str>,
+) -> Result<Option<Vec<i64>>, ErrorReport> {
     if !session::session_is_superuser() {
         return Err(ScopeError::Denied(session::session_role_name()).into());
     }
     session::require_writable(c"tally.try_as_owner()");
-    Ok(evaluator::as_owner_of(target, tenant_id, || scan::numbers(statement)))
+    // Of no table, and of no statement, there is no answer.
+    let (Some(target), Some(statement)) = (target, statement) else { return Ok(None) };
+    Ok(Some(evaluator::as_owner_of(target, tenant_id, || scan::numbers(statement))))
 }
