@@ -218,11 +218,24 @@ fn what_comes_in_waits_where_folding_is_held_up_for_long() {
     );
     let size = number(&mut admin, "SELECT pg_relation_size('tally.usage_pending')");
     assert!((4 << 20..64 << 20).contains(&size), "{size} bytes pending");
-    // Nor is there a way around it.
-    let mut transaction =
-        writer.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).start().unwrap();
-    assert_eq!(sqlstate(&ingest(&mut transaction, &refused.1).unwrap_err()), "53400");
-    transaction.rollback().unwrap();
+    // Nor is there a way around it: a transaction that can't fold isn't kept waiting for its own rows, but for those before it.
+    let mut goes_in = true;
+    for _ in 0..3 {
+        let repeatable = postgres::IsolationLevel::RepeatableRead;
+        let mut transaction = writer.build_transaction().isolation_level(repeatable).start().unwrap();
+        match ingest(&mut transaction, &one_each(5000)) {
+            Ok(summary) => {
+                acknowledged += summary.accepted;
+                transaction.commit().unwrap();
+            }
+            Err(error) => {
+                assert_eq!(sqlstate(&error), "53400");
+                goes_in = false;
+                break;
+            }
+        }
+    }
+    assert!(!goes_in, "transactions at repeatable read go in without an end");
     // Once the other has ended, the same call goes in, and ingest itself folds what has piled up.
     holder.batch_execute("COMMIT").unwrap();
     let rows = |admin: &mut Client| number(admin, "SELECT count(*) FROM tally.usage_pending");
