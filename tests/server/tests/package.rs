@@ -88,7 +88,7 @@ fn the_package_installs_into_an_empty_root() {
     client.batch_execute("SELECT tally.trust_role('app')").unwrap();
     let event = json_array([
         r#"{"tenant_id":"t","account_id":"a","name":"n","event_id":"00000000-0000-4000-8000-000000000001","occurred_at":"2026-11-01T00:00:00Z"}"#,
-    ].into_iter());
+    ]);
     let mut app = server.connect("app", "postgres");
     assert_eq!(ingest(&mut app, &event).unwrap().accepted, 1);
     assert_eq!(ingest(&mut app, &event).unwrap().duplicates, 1);
