@@ -85,23 +85,9 @@ impl PrivateServer {
     /// Stops this server and moves it to a new cluster by `pg_upgrade`, as to another release; starts that with `settings`.
     pub fn upgraded(&self, topic: &str, settings: &str) -> Self {
         let new = Self::place(topic);
-        let initdb =
-            ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
-        succeed(new.as_server("initdb").args(initdb).arg(&new.data));
-        new.configure(settings);
+        new.initialise(settings, &[]);
         self.stop();
-        let mut upgrade = new.as_server("pg_upgrade");
-        upgrade
-            .current_dir(&new.data)
-            .arg("-b")
-            .arg(&self.bin)
-            .arg("-B")
-            .arg(&self.bin)
-            .arg("-d")
-            .arg(&self.data);
-        upgrade.arg("-D").arg(&new.data).arg("-s").arg(&self.sockets).args(["-U", "postgres"]);
-        upgrade.args(["-p", &self.port.to_string(), "-P", &new.port.to_string()]);
-        succeed(&mut upgrade);
+        self.upgrade_to(&new);
         new.start();
         new
     }
@@ -209,7 +195,7 @@ impl PrivateServer {
         command
     }
 
-    /// Makes this cluster, which has stopped, that of another major version, which was made and hasn't begun.
+    /// Moves this cluster, which has stopped, to one that was made and hasn't begun.
     pub fn upgrade_to(&self, new: &PrivateServer) {
         let mut command = new.as_server("pg_upgrade");
         command
