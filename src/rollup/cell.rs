@@ -10,7 +10,7 @@ use tally_core::session::{Windows, WindowsRef};
 use tally_core::tdigest::{Summary, TDigest};
 
 /// Compression of the rollups' digests. Folded again and again, digests of 100 were off by up to 2.7 % of ranks on the
-/// real input; see docs/ARCHITECTURE.md.
+/// real input; see docs/BENCHMARKS.md.
 pub const COMPRESSION: u16 = 200;
 
 /// Accumulated so far.
