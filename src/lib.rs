@@ -4,19 +4,18 @@ use pgrx::prelude::*;
 
 mod activity;
 mod backend;
-mod error;
 mod event;
 mod ingest;
 mod metric;
 mod probe;
-mod property;
 mod quota;
+mod raw;
 mod registry;
+mod retention;
 mod rollup;
 mod scope;
 mod settings;
 mod sketch;
-mod tenant;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);

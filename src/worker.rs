@@ -1,7 +1,7 @@
 //! The background worker: where the library is preloaded, one process a listed database does what `tally.maintain()` does,
 //! as an ordinary role. Postgres starts it again when it ends, also after a crash.
 
-use crate::backend::{session, transactions, worker as backend};
+use crate::backend::{session, sql, transactions, worker as backend};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::prelude::*;
@@ -90,34 +90,28 @@ fn refusal() -> Option<String> {
                                WHEN to_regrole('tally_admin') IS NULL THEN 'pg_tally is not installed in this database' \
                                WHEN NOT pg_has_role(r.oid, 'tally_admin', 'USAGE') THEN 'the role is not a member of tally_admin' END \
                      FROM pg_roles AS r WHERE r.rolname = session_user";
-    Spi::get_one::<String>(problem).expect("the catalogue can be read")
+    sql::one(problem, &[])
 }
 
 /// Does every task once, each step in a transaction of its own; says whether one of them took more than a step.
 fn round() -> bool {
     let mut is_busy = false;
     let tasks = backend::transaction(|| {
-        if Spi::get_one::<bool>("SELECT to_regprocedure('tally.maintain_step(text,text,bigint)') IS NOT NULL")
-            != Ok(Some(true))
-        {
+        let is_there = "SELECT to_regprocedure('tally.maintain_step(text,text,bigint)') IS NOT NULL";
+        if sql::one(is_there, &[]) != Some(true) {
             return Vec::new();
         }
-        Spi::connect(|client| {
-            let rows = client.select("SELECT task, subject FROM tally.maintenance_tasks()", None, &[])?;
-            rows.map(|row| {
-                Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
-            })
-            .collect::<Result<Vec<_>, pgrx::spi::Error>>()
-        })
-        .expect("two texts a row")
+        let read = |row: sql::Row| {
+            (row.get::<String>(1).unwrap_or_default(), row.get::<String>(2).unwrap_or_default())
+        };
+        sql::rows("SELECT task, subject FROM tally.maintenance_tasks()", &[], read)
     });
     for (task, subject) in tasks {
         loop {
             let (task, subject) = (task.as_str(), subject.as_str());
             let done = backend::transaction(|| {
                 let step = "SELECT tally.maintain_step($1, $2, $3)";
-                Spi::get_one_with_args::<i64>(step, &[task.into(), subject.into(), STEP.into()])
-                    .expect("a step raises its own errors")
+                sql::one::<i64>(step, &[task.into(), subject.into(), STEP.into()])
             });
             if done.unwrap_or(0) == 0 || backend::shutdown_is_requested() {
                 break;

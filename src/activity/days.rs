@@ -3,7 +3,8 @@
 use super::merging::{self, Mergeable, unreadable};
 use crate::backend::aggregate::Holds;
 use crate::backend::array::fixed_values;
-use crate::backend::call::{Call, SqlError, sql_function};
+use crate::backend::call::{Call, sql_function};
+use crate::backend::report::Report;
 use crate::sketch::damage::damage;
 use pgrx::pg_sys::{self, Datum};
 use tally_core::days::{Days, DaysRef, day_of};
@@ -39,7 +40,7 @@ impl Mergeable for Days {
     }
 }
 
-fn read<'a>(call: &'a Call) -> Result<Option<DaysRef<'a>>, SqlError> {
+fn read<'a>(call: &'a Call) -> Result<Option<DaysRef<'a>>, Report> {
     call.bytes(0)
         .map(|bytes| DaysRef::parse(bytes).map_err(|error| unreadable(Days::NAME, error)))
         .transpose()

@@ -1,7 +1,8 @@
 //! What sets of days and session windows have in common: times go in, stored states merge.
 
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, SqlError};
+use crate::backend::call::{self, Call, Outcome};
+use crate::backend::report::Report;
 use crate::sketch::context;
 use crate::sketch::damage::CORRUPTED;
 use tally_core::stored::StateError;
@@ -19,12 +20,12 @@ pub trait Mergeable: Holds + Clone + Default {
 }
 
 /// The error of reading bytes that are no state.
-pub fn unreadable(name: &str, error: StateError) -> SqlError {
+pub fn unreadable(name: &str, error: StateError) -> Report {
     let hint = match error {
         StateError::Malformed => "pass what a rollup's state view or the aggregate gave",
-        StateError::Checksum => CORRUPTED.hint,
+        StateError::Checksum => CORRUPTED,
     };
-    SqlError { sqlstate: error.sqlstate(), message: error.about(name), hint }
+    Report::new(error.sqlstate(), error.about(name)).hint(hint)
 }
 
 /// The transition function of the aggregate over times.
@@ -32,11 +33,8 @@ pub fn add<T: Mergeable>(call: &Call) -> Outcome {
     let state = State::<T>::of(call, 0);
     let Some(time) = call.long(1) else { return Ok(state.map(State::datum)) };
     if matches!(time, i64::MIN | i64::MAX) {
-        return Err(SqlError {
-            sqlstate: "22008",
-            message: "an infinite time is on no day".into(),
-            hint: "leave such rows out, with FILTER (WHERE isfinite(...))",
-        });
+        return Err(Report::new("22008", "an infinite time is on no day")
+            .hint("leave such rows out, with FILTER (WHERE isfinite(...))"));
     }
     let state = match state {
         Some(state) => state,

@@ -3,7 +3,8 @@
 use super::merging::{self, Mergeable, unreadable};
 use crate::backend::aggregate::Holds;
 use crate::backend::array::fixed_values;
-use crate::backend::call::{Call, Outcome, SqlError, sql_function};
+use crate::backend::call::{Call, Outcome, sql_function};
+use crate::backend::report::Report;
 use crate::sketch::damage::damage;
 use pgrx::pg_sys::{self, Datum, Oid};
 use tally_core::session::{Window, Windows, WindowsRef};
@@ -36,7 +37,7 @@ impl Mergeable for Windows {
     }
 }
 
-fn read<'a>(call: &'a Call) -> Result<Option<WindowsRef<'a>>, SqlError> {
+fn read<'a>(call: &'a Call) -> Result<Option<WindowsRef<'a>>, Report> {
     call.bytes(0)
         .map(|bytes| WindowsRef::parse(bytes).map_err(|error| unreadable(Windows::NAME, error)))
         .transpose()

@@ -2,11 +2,10 @@
 
 use super::call::Call;
 use super::memory;
+use super::report::Report;
 use core::cell::Cell;
 use core::mem;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// What all states of a backend may hold, in times of what a hash table may: 512 MB by default, 4.5 million events of a funnel.
 /// Postgres' own aggregates know no such bound; a state can't spill, and a tenant's work_mem must mean something.
@@ -110,17 +109,13 @@ fn bound(held: usize) {
     let most =
         unsafe { f64::from(pg_sys::work_mem) * 1024.0 * pg_sys::hash_mem_multiplier } * MOST_HASH_MEMORIES;
     if held as f64 > most {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-            format!("aggregates hold {} MB, more than work_mem lets them", held >> 20),
-            "pg_tally",
-        )
-        .set_detail(format!(
-            "They may hold {} MB: {MOST_HASH_MEMORIES} times work_mem, times hash_mem_multiplier.",
-            most as u64 >> 20
-        ))
-        .set_hint("choose a shorter range, group by the user or the account, or raise work_mem")
-        .report(PgLogLevel::ERROR);
+        Report::new("53200", format!("aggregates hold {} MB, more than work_mem lets them", held >> 20))
+            .detail(format!(
+                "They may hold {} MB: {MOST_HASH_MEMORIES} times work_mem, times hash_mem_multiplier.",
+                most as u64 >> 20
+            ))
+            .hint("choose a shorter range, group by the user or the account, or raise work_mem")
+            .raise();
     }
 }
 

@@ -4,11 +4,8 @@ use super::call;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Reads a one-dimensional or empty float8 array.
-///
-/// # Safety
-/// The datum is a non-null float8[].
-pub unsafe fn read_floats(datum: Datum) -> Vec<Option<f64>> {
-    // SAFETY: the caller's promise; `deconstruct_array` pallocs its results.
+pub fn read_floats(datum: Datum) -> Vec<Option<f64>> {
+    // SAFETY: a datum handed about in this crate is of the type that it was declared with; `deconstruct_array` pallocs its results.
     unsafe {
         let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         let (mut values, mut nulls, mut length) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
@@ -77,11 +74,8 @@ pub fn read_ints(array: &[u8]) -> Option<Vec<i32>> {
 
 /// Reads an array of a varlena type with the alignment of int4; dimensions don't matter. The bytes are valid as long as the
 /// memory context of the call.
-///
-/// # Safety
-/// The datum is a non-null array of such a type.
-pub unsafe fn read_varlenas<'a>(datum: Datum) -> Vec<Option<&'a [u8]>> {
-    // SAFETY: the caller's promise; `deconstruct_array` pallocs its results, and detoasting pallocs where it must copy.
+pub fn read_varlenas<'a>(datum: Datum) -> Vec<Option<&'a [u8]>> {
+    // SAFETY: a datum handed about in this crate is of the type that it was declared with; `deconstruct_array` pallocs its results, and detoasting pallocs where it must copy.
     unsafe {
         let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         let (mut values, mut nulls, mut length) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);

@@ -1,20 +1,12 @@
 //! SQL functions in their plain C form, for the types and aggregates of this crate: arguments are read in place, and an
-//! error carries an SQLSTATE of our own, which pgrx's list of codes doesn't have.
+//! error may carry an SQLSTATE of our own, which pgrx's list of codes doesn't have.
 
-use core::ffi::{CStr, c_char, c_int};
+use super::report::{Raised, Report};
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum};
-use std::ffi::CString;
-
-/// An error on its way to the user.
-#[derive(Debug)]
-pub struct SqlError {
-    pub sqlstate: &'static str,
-    pub message: String,
-    pub hint: &'static str,
-}
 
 /// What an SQL function comes to; `None` is SQL's null.
-pub type Outcome = Result<Option<Datum>, SqlError>;
+pub type Outcome = Result<Option<Datum>, Report>;
 
 /// Defines an SQL function `name` in its C form, with its `pg_finfo` record. The body gets a `Call`.
 ///
@@ -168,6 +160,23 @@ impl Call {
         unsafe { (*self.record).context }
     }
 
+    /// A row of the type that the function is declared to return, none of its values null.
+    pub fn row(&self, values: &[Datum]) -> Datum {
+        let mut descriptor = core::ptr::null_mut();
+        // SAFETY: the call record is valid; the row is formed with as many values as its type has columns.
+        unsafe {
+            pg_sys::get_call_result_type(self.record, core::ptr::null_mut(), &raw mut descriptor);
+            assert!(
+                !descriptor.is_null() && (*descriptor).natts as usize == values.len(),
+                "the function is declared to return these columns"
+            );
+            let descriptor = pg_sys::BlessTupleDesc(descriptor);
+            let (mut values, mut nulls) = (values.to_vec(), vec![false; values.len()]);
+            let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Datum::from(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+
     /// The memory context that an aggregate's state lives in; `None` outside an aggregate.
     pub fn aggregate_context(&self) -> Option<pg_sys::MemoryContext> {
         let mut context = core::ptr::null_mut();
@@ -227,7 +236,7 @@ pub unsafe fn answer(fcinfo: pg_sys::FunctionCallInfo, body: fn(&Call) -> Outcom
     // SAFETY: a Postgres error or a panic in the body is caught by the guard and raised by it in turn. Our own error is
     // raised below, where no Rust value is left that the long jump could skip.
     unsafe {
-        let outcome = pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { record: fcinfo }).map_err(Box::new));
+        let outcome = pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { record: fcinfo }));
         match outcome {
             Ok(Some(datum)) => datum,
             Ok(None) => {
@@ -235,55 +244,9 @@ pub unsafe fn answer(fcinfo: pg_sys::FunctionCallInfo, body: fn(&Call) -> Outcom
                 Datum::from(0)
             }
             Err(error) => {
-                let raised = Raised::new(*error);
+                let raised = Raised::new(error);
                 raised.raise()
             }
         }
-    }
-}
-
-/// An error whose texts are palloc'd, so that a long jump loses nothing.
-#[derive(Clone, Copy)]
-struct Raised {
-    code: c_int,
-    message: *const c_char,
-    hint: *const c_char,
-}
-
-impl Raised {
-    fn new(error: SqlError) -> Self {
-        let code = error
-            .sqlstate
-            .bytes()
-            .enumerate()
-            .fold(0, |code, (place, byte)| code | c_int::from((byte - b'0') & 0x3F) << (6 * place));
-        let text = |text: &str| {
-            let text = CString::new(text.replace('\0', "")).expect("NULs were removed");
-            // SAFETY: pstrdup copies a NUL-terminated string.
-            unsafe { pg_sys::pstrdup(text.as_ptr()).cast_const() }
-        };
-        Self { code, message: text(&error.message), hint: text(error.hint) }
-    }
-
-    unsafe fn raise(self) -> ! {
-        unsafe extern "C-unwind" {
-            fn errstart(level: c_int, domain: *const c_char) -> bool;
-            fn errcode(code: c_int) -> c_int;
-            fn errmsg(format: *const c_char, ...) -> c_int;
-            fn errhint(format: *const c_char, ...) -> c_int;
-            fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
-        }
-        // SAFETY: the calls that `ereport(ERROR, …)` consists of, with palloc'd or constant strings. The last one jumps
-        // to Postgres' handler; this frame and its callers in `answer` hold nothing to drop.
-        unsafe {
-            errstart(pgrx::PgLogLevel::ERROR as c_int, core::ptr::null());
-            errcode(self.code);
-            errmsg(c"%s".as_ptr(), self.message);
-            if *self.hint != 0 {
-                errhint(c"%s".as_ptr(), self.hint);
-            }
-            errfinish(c"pg_tally".as_ptr(), 0, c"pg_tally".as_ptr());
-        }
-        unreachable!("errfinish does not return from an error")
     }
 }

@@ -551,7 +551,7 @@ pub(super) unsafe fn require(relation: pg_sys::Relation, declared: &Declared) {
             }
         });
         if let Err(error) = layout {
-            pg_sys::panic::ErrorReport::from(error).report(pgrx::PgLogLevel::ERROR);
+            super::report::Report::from(error).raise();
         }
     }
 }

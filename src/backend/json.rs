@@ -1,41 +1,46 @@
 //! Whole jsonb documents as arguments, and numbers inside jsonb.
 
+use super::call::Call;
+use super::report::Report;
 use pgrx::callconv::{Arg, ArgAbi};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{FromDatum, JsonB, PgLogLevel, PgSqlErrorCode};
+use pgrx::{FromDatum, JsonB};
+use serde_json::Value;
 use std::ffi::CStr;
 
 /// A jsonb value, read whole. What jsonb may hold and serde_json doesn't, numbers beyond doubles and deep nesting, is an error of
 /// the caller's: pgrx's own type panics there.
-pub struct Document(pub serde_json::Value);
+pub struct Document(pub Value);
+
+impl Document {
+    /// An argument that is declared jsonb; `None` where it is null.
+    pub fn argument(call: &Call, argument: usize) -> Result<Option<Value>, Report> {
+        call.datum(argument).map(read).transpose()
+    }
+}
+
+/// A jsonb value, read whole.
+fn read(datum: Datum) -> Result<Value, Report> {
+    // SAFETY: a non-null jsonb, which prints as a palloc'd C string in the server's encoding, UTF-8.
+    let text = unsafe {
+        let printed = pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]);
+        core::str::from_utf8_unchecked(printed.expect("jsonb_out gives no null").to_bytes())
+    };
+    serde_json::from_str(text).map_err(|problem| {
+        Report::new("22023", format!("the JSON document can't be used: {problem}"))
+            .hint("numbers stay below 1.8e308, and objects and arrays nest at most 127 deep")
+    })
+}
 
 impl FromDatum for Document {
     unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: Oid) -> Option<Self> {
         if is_null {
             return None;
         }
-        // SAFETY: a non-null jsonb, which prints as a palloc'd C string in the server's encoding, UTF-8.
-        let text = unsafe {
-            let printed = pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])?;
-            core::str::from_utf8_unchecked(printed.to_bytes())
-        };
-        match serde_json::from_str(text) {
-            Ok(value) => Some(Self(value)),
-            Err(problem) => {
-                ErrorReport::new(
-                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!("the JSON document can't be used: {problem}"),
-                    "pg_tally",
-                )
-                .set_hint("numbers stay below 1.8e308, and objects and arrays nest at most 127 deep")
-                .report(PgLogLevel::ERROR);
-                None
-            }
-        }
+        Some(Self(read(datum).unwrap_or_else(|report| report.raise())))
     }
 }
 

@@ -4,11 +4,10 @@
 //! client's idle transaction would stop all the others. So such locks are tried for a moment, given up and tried again,
 //! with pauses in which the others get through; after some tries there is an error that names the holders.
 
-use super::session;
 use super::subtransaction::{self, Verdict};
+use super::{session, sql};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
-use pgrx::prelude::*;
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
@@ -127,7 +126,7 @@ const HOLDERS: &str = "coalesce((SELECT string_agg(who, ', ' ORDER BY who) FROM 
 fn said(condition: &str) -> String {
     let query =
         format!("SELECT {HOLDERS}{condition} LIMIT 8) AS holding), 'transactions that have ended by now')");
-    let who = session::as_owner(|| Spi::get_one::<String>(&query)).ok().flatten().unwrap_or_default();
+    let who: String = session::as_owner(|| sql::one(&query, &[])).unwrap_or_default();
     format!("held by {who}")
 }
 

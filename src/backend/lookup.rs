@@ -1,9 +1,8 @@
 //! Equality look-ups in one index, without SPI.
 
 use super::heap::{Declared, TableError};
+use super::report::Report;
 use core::ptr;
-use pgrx::PgLogLevel;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Function OIDs of the equality operators that keys use; they have been the same since these types exist.
@@ -247,7 +246,7 @@ unsafe fn check_key(table: pg_sys::Relation, index: pg_sys::Relation, keys: &[Ke
                 table: super::heap::name(table),
                 problem: "its primary key is missing, or has other columns".into(),
             };
-            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            Report::from(error).raise();
         }
     }
 }

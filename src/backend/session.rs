@@ -3,8 +3,8 @@
 use super::binary_upgrade;
 use super::heap::TableError;
 use super::lock;
+use super::report::Report;
 use core::ffi::{CStr, c_char};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::ffi::CString;
@@ -244,10 +244,8 @@ pub fn find_relation(name: &CStr) -> Option<Oid> {
 
 /// OID of one of our relations, by name. An error where there is none: somebody renamed, moved or dropped it.
 pub fn relation(name: &CStr) -> Oid {
-    find_relation(name).unwrap_or_else(|| {
-        ErrorReport::from(TableError::Missing(name.to_string_lossy().into_owned())).report(PgLogLevel::ERROR);
-        unreachable!("an error was raised")
-    })
+    find_relation(name)
+        .unwrap_or_else(|| Report::from(TableError::Missing(name.to_string_lossy().into_owned())).raise())
 }
 
 /// Takes notice of what transactions that have committed by now say has changed.

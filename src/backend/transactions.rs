@@ -1,4 +1,4 @@
-//! The sessions' open transactions.
+//! Transactions: those that sessions have open, and what became of one.
 
 use pgrx::pg_sys;
 
@@ -22,4 +22,20 @@ pub fn open() -> Vec<(i32, i64)> {
         }
     }
     found
+}
+
+/// Number of the running transaction, which gets one if it has none yet.
+pub fn current() -> pg_sys::TransactionId {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::GetCurrentTransactionId() }
+}
+
+/// Whether what a transaction did holds: it is the running one, or committed. Its number is younger than the oldest whose status
+/// is kept.
+pub fn holds(transaction: pg_sys::TransactionId) -> bool {
+    // SAFETY: reads transaction state.
+    unsafe {
+        pg_sys::TransactionIdIsCurrentTransactionId(transaction)
+            || pg_sys::TransactionIdDidCommit(transaction)
+    }
 }

@@ -1,7 +1,8 @@
 //! The row that a trigger function is called for, and whether a table calls one.
 
-use super::call::{Call, SqlError};
+use super::call::Call;
 use super::heap::Write;
+use super::report::Report;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -29,7 +30,7 @@ impl<'a> Trigger<'a> {
     pub fn with_texts<const N: usize, T>(
         &self,
         take: impl FnOnce([Option<&str>; N]) -> T,
-    ) -> Result<T, SqlError> {
+    ) -> Result<T, Report> {
         let (mut values, mut nulls) = ([Datum::from(0); N], [false; N]);
         // SAFETY: the trigger is declared FOR EACH ROW on a view with N columns of type text, whose row and descriptor are
         // valid during the call. Detoasted copies are in its memory context. The database's encoding is UTF-8.
@@ -37,11 +38,8 @@ impl<'a> Trigger<'a> {
             let descriptor = (*self.0.tg_relation).rd_att;
             let is_text = |place| super::heap::attribute(descriptor, place).atttypid == pg_sys::TEXTOID;
             if (*descriptor).natts as usize != N || !(0..N).all(is_text) {
-                return Err(SqlError {
-                    sqlstate: "0A000",
-                    message: "the view tally.inbox has other columns than it was made with".into(),
-                    hint: "put its definition back; a view or table of your own may hand rows on to it, in a trigger",
-                });
+                return Err(Report::new("0A000", "the view tally.inbox has other columns than it was made with")
+                    .hint("put its definition back; a view or table of your own may hand rows on to it, in a trigger"));
             }
             pg_sys::heap_deform_tuple(
                 self.0.tg_trigtuple,

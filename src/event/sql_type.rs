@@ -1,28 +1,26 @@
 //! The SQL type `event`: input, output, casts, order and parts.
 
-use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
+use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use std::cmp::Ordering;
 use tally_core::event::{self, CodecError, EventView, Limits, Rejection};
 
-impl From<CodecError> for SqlError {
+impl From<CodecError> for Report {
     fn from(error: CodecError) -> Self {
-        SqlError { sqlstate: error.sqlstate, message: error.reason, hint: "" }
+        Report::new(error.sqlstate, error.reason)
     }
 }
 
-impl From<Rejection> for SqlError {
+impl From<Rejection> for Report {
     fn from(error: Rejection) -> Self {
-        SqlError {
-            sqlstate: error.sqlstate,
-            message: error.reason,
-            hint: "an event is a JSON object with tenant_id, account_id, name, occurred_at and event_id; user_id, session_id and properties are optional",
-        }
+        Report::new(error.sqlstate, error.reason)
+            .hint("an event is a JSON object with tenant_id, account_id, name, occurred_at and event_id; user_id, session_id and properties are optional")
     }
 }
 
 /// Reads a stored event argument: it was checked when it came in.
-fn view(call: &Call, argument: usize) -> Result<Option<EventView<'_>>, SqlError> {
+fn view(call: &Call, argument: usize) -> Result<Option<EventView<'_>>, Report> {
     Ok(call.bytes(argument).map(EventView::read).transpose()?)
 }
 

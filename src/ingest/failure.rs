@@ -1,9 +1,10 @@
 //! Why an ingest call fails.
 
-use super::ledger::NotSerializable;
 use crate::backend::heap::TableError;
 use crate::backend::lock::Busy;
+use crate::backend::report::{Report, raised_by_pgrx};
 use crate::quota::QuotaError;
+use crate::raw::ledger::NotSerializable;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
 use tally_core::event::{BatchError, CodecError};
@@ -91,3 +92,45 @@ impl From<RollupError> for IngestError {
         Self::Rollup(error)
     }
 }
+
+impl From<IngestError> for Report {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Batch(problem) => {
+                let (code, hint) = match problem.sqlstate {
+                    "54000" => (
+                        "54000",
+                        "send fewer events in a batch, or raise tally.batch_max_events",
+                    ),
+                    _ => (
+                        "22032",
+                        "send one JSON object or an array of them; nothing of this batch was stored",
+                    ),
+                };
+                Report::new(code, problem.reason).detail(format!("at byte {}", problem.offset)).hint(hint)
+            }
+            IngestError::Codec(error) => Report::new("XX001", error.reason),
+            IngestError::Options(problem) => Report::new("22023", problem).hint(
+                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent",
+            ),
+            IngestError::Quota(error) => error.into(),
+            IngestError::Refused(Refusal { position, event_id, outcome, sqlstate, reason, refused, sent }) => {
+                let id = event_id.map_or("unknown".into(), |id| tally_core::event::format_uuid(&id));
+                Report::new(sqlstate.clone(), format!("event {position} (event_id {id}): {outcome}: {reason}"))
+                    .detail(format!("{refused} of {sent} events like this, SQLSTATE {sqlstate} in quarantine"))
+                    .hint("nothing of this batch was stored; leave out the options all_or_nothing and on_conflict to have such events wait in quarantine instead")
+            }
+            IngestError::Scope(error) => error.into(),
+            IngestError::Append(error) => error.into(),
+            IngestError::NotSerializable => Report::new(
+                "40001",
+                "could not serialize access due to a concurrent ingest of the same event",
+            )
+            .hint("retry the transaction"),
+            IngestError::Rollup(error) => error.into(),
+            IngestError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+raised_by_pgrx!(IngestError);

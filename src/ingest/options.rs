@@ -1,8 +1,9 @@
 //! What a caller may ask of one ingest call, and what it tells about itself: `tally.ingest_options`, and the argument of
 //! that name, whose keys come first.
 
-use super::IngestError;
+use super::failure::IngestError;
 use crate::backend::session;
+use crate::raw::store::Lineage;
 use crate::settings;
 use serde::Deserialize;
 use serde_json::Value;
@@ -39,20 +40,6 @@ pub struct Options {
     pub all_or_nothing: bool,
     pub on_conflict: OnConflict,
     pub lineage: Lineage,
-}
-
-/// Where a batch came from, as `tally.ingest_batch` keeps it.
-#[derive(Clone, Debug, Default)]
-pub struct Lineage {
-    /// The role that logged in.
-    pub caller: String,
-    /// What produced the events, in the sender's words.
-    pub source: Option<String>,
-    /// The program that sent them; `application_name` where nothing else is said.
-    pub client: Option<String>,
-    /// Of the W3C trace that the call is part of.
-    pub trace_id: Option<String>,
-    pub span_id: Option<String>,
 }
 
 impl Options {

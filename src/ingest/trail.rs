@@ -1,9 +1,9 @@
 //! What the server's log says of an ingest call: one line whose fields keep their names, by which the call that belongs to a
 //! trace is found. docs/runbooks/install.md lists the fields.
 
-use super::options::Lineage;
 use super::summary::Summary;
 use crate::backend::session;
+use crate::raw::store::Lineage;
 use crate::scope::Scope;
 use serde_json::Value;
 use std::fmt::Write;

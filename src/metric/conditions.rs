@@ -2,7 +2,8 @@
 //! dimensions, offset of the data if there is a null bitmap, element type, then length and lower bound of each dimension.
 
 use crate::backend::array::fixed_values;
-use crate::backend::call::{Call, SqlError};
+use crate::backend::call::Call;
+use crate::backend::report::Report;
 use pgrx::pg_sys::{self, Datum};
 
 /// Bytes of a one-dimensional array before its null bitmap or data, without the varlena header.
@@ -11,12 +12,10 @@ const HEADER: usize = 20;
 const VARLENA_HEADER: usize = 4;
 
 /// Reads a boolean array as a mask, the first element as bit 0, and says how many there are. A null is not true.
-pub fn mask(call: &Call, argument: usize, most: usize) -> Result<Option<(u32, usize)>, SqlError> {
+pub fn mask(call: &Call, argument: usize, most: usize) -> Result<Option<(u32, usize)>, Report> {
     let Some(array) = call.bytes(argument) else { return Ok(None) };
-    let refused = |message: String| SqlError {
-        sqlstate: "22023",
-        message,
-        hint: "give the conditions in their order, as many in every row",
+    let refused = |message: String| {
+        Report::new("22023", message).hint("give the conditions in their order, as many in every row")
     };
     let word = |at: usize| {
         let bytes = array.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());

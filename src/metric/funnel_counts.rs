@@ -1,9 +1,10 @@
 //! The aggregate `funnel_counts`: a funnel over the events of all units at once.
 
-use super::funnel_aggregate::rule;
+use super::window_funnel::rule;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::array::fixed_values;
-use crate::backend::call::{SqlError, sql_function};
+use crate::backend::call::sql_function;
+use crate::backend::report::Report;
 use crate::sketch::context;
 use pgrx::pg_sys;
 use tally_core::unit_funnel::{MAX_EVENTS, UnitFunnel};
@@ -36,11 +37,8 @@ sql_function! {
         };
         let mask = call.int(7).unwrap_or(0) as u32;
         if state.value().events() == MAX_EVENTS {
-            return Err(SqlError {
-                sqlstate: "54000",
-                message: format!("a funnel can't hold more than {MAX_EVENTS} events at once"),
-                hint: "choose a shorter range, or use tally.funnel_times with GROUP BY",
-            });
+            return Err(Report::new("54000", format!("a funnel can't hold more than {MAX_EVENTS} events at once"))
+                .hint("choose a shorter range, or use tally.funnel_times with GROUP BY"));
         }
         state.change(|funnel| funnel.add(tenant, unit, time, mask));
         Ok(Some(state.datum()))

@@ -2,9 +2,8 @@
 //! sql/metric.sql and sql/definition.sql. Whether the raw events that they read are whole: sql/whole.sql and `horizons`.
 
 mod conditions;
-mod funnel_aggregate;
-mod horizons;
-mod retention_aggregate;
-mod unit_funnel;
+mod funnel_counts;
+mod retention_mask;
+mod retention_triangle;
 mod unit_parts;
-mod units;
+mod window_funnel;

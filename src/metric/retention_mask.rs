@@ -2,7 +2,8 @@
 
 use super::conditions;
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, SqlError, sql_function};
+use crate::backend::call::{self, sql_function};
+use crate::backend::report::Report;
 use crate::sketch::context;
 
 const MAX_CONDITIONS: usize = 32;
@@ -22,13 +23,13 @@ impl Holds for Met {
 }
 
 impl Met {
-    fn merge(&mut self, other: Met) -> Result<(), SqlError> {
+    fn merge(&mut self, other: Met) -> Result<(), Report> {
         if self.conditions != other.conditions {
-            return Err(SqlError {
-                sqlstate: "22023",
-                message: format!("{} conditions after {}", other.conditions, self.conditions),
-                hint: "give as many conditions in every row of a group",
-            });
+            return Err(Report::new(
+                "22023",
+                format!("{} conditions after {}", other.conditions, self.conditions),
+            )
+            .hint("give as many conditions in every row of a group"));
         }
         self.mask |= other.mask;
         Ok(())
@@ -83,11 +84,7 @@ sql_function! {
                 let met = Met { mask: u32::from_le_bytes([a, b, c, d]), conditions: conditions.into() };
                 Ok(Some(State::new(context(call)?, met).datum()))
             }
-            Some(_) => Err(SqlError {
-                sqlstate: "22P03",
-                message: "these bytes are no state of a retention mask".into(),
-                hint: "",
-            }),
+            Some(_) => Err(Report::new("22P03", "these bytes are no state of a retention mask")),
         }
     }
 }

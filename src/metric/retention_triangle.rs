@@ -6,7 +6,8 @@ use super::unit_parts::{Part, malformed, role};
 use crate::activity::unreadable;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::array::{fixed_values, read_ints};
-use crate::backend::call::{Call, Outcome, SqlError, sql_function};
+use crate::backend::call::{Call, Outcome, sql_function};
+use crate::backend::report::Report;
 use crate::sketch::context;
 use core::cmp::Ordering;
 use pgrx::pg_sys;
@@ -80,7 +81,7 @@ impl<T: Counts> InOrder<T> {
 
     /// Turns to a row's unit.
     #[inline]
-    fn turn(&mut self, tenant: &[u8], unit: &[u8]) -> Result<(), SqlError> {
+    fn turn(&mut self, tenant: &[u8], unit: &[u8]) -> Result<(), Report> {
         if unit == self.unit && tenant == self.tenant {
             return Ok(());
         }
@@ -90,7 +91,7 @@ impl<T: Counts> InOrder<T> {
         self.begin(tenant, unit)
     }
 
-    fn begin(&mut self, tenant: &[u8], unit: &[u8]) -> Result<(), SqlError> {
+    fn begin(&mut self, tenant: &[u8], unit: &[u8]) -> Result<(), Report> {
         match tenant.cmp(&self.tenant).then_with(|| unit.cmp(&self.unit)) {
             Ordering::Equal => return Ok(()),
             Ordering::Greater => {}
@@ -111,7 +112,7 @@ impl<T: Counts> InOrder<T> {
 
     /// Takes the other parts up to a unit, or all of them.
     #[cold]
-    fn take_others(&mut self, upto: Option<(&[u8], &[u8])>) -> Result<(), SqlError> {
+    fn take_others(&mut self, upto: Option<(&[u8], &[u8])>) -> Result<(), Report> {
         let others = core::mem::take(&mut self.others);
         let mut rest = &others[self.read..];
         let mut taken = Ok(());
@@ -133,29 +134,27 @@ impl<T: Counts> InOrder<T> {
         taken
     }
 
-    fn finish(&mut self) -> Result<&T, SqlError> {
+    fn finish(&mut self) -> Result<&T, Report> {
         self.take_others(None)?;
         self.counts.end_unit();
         Ok(&self.counts)
     }
 }
 
-fn refused(message: String, hint: &'static str) -> SqlError {
-    SqlError { sqlstate: "22023", message, hint }
+fn refused(message: String, hint: &'static str) -> Report {
+    Report::new("22023", message).hint(hint)
 }
 
-fn too_much() -> SqlError {
-    SqlError {
-        sqlstate: "54000",
-        message: format!(
-            "the range holds no day, more than {MAX_DAYS} days, or more than {MAX_PERIODS} periods"
-        ),
-        hint: "choose a coarser grain or a shorter range",
-    }
+fn too_much() -> Report {
+    Report::new(
+        "54000",
+        format!("the range holds no day, more than {MAX_DAYS} days, or more than {MAX_PERIODS} periods"),
+    )
+    .hint("choose a coarser grain or a shorter range")
 }
 
 /// A row's part of a unit's days, once its unit is the one at hand; `None` where there is nothing to count.
-fn part<'a, T: Counts>(call: &'a Call, state: &mut InOrder<T>) -> Result<Option<DaysRef<'a>>, SqlError> {
+fn part<'a, T: Counts>(call: &'a Call, state: &mut InOrder<T>) -> Result<Option<DaysRef<'a>>, Report> {
     let (Some(tenant), Some(unit), Some(days)) = (call.bytes(1), call.bytes(2), call.bytes(3)) else {
         return Ok(None);
     };
@@ -164,7 +163,7 @@ fn part<'a, T: Counts>(call: &'a Call, state: &mut InOrder<T>) -> Result<Option<
 }
 
 /// Reads the arguments that are the same for all rows.
-fn triangle(call: &Call) -> Result<Triangle, SqlError> {
+fn triangle(call: &Call) -> Result<Triangle, Report> {
     let grain = call.text(5).unwrap_or_default();
     let grain = grain.parse().ok().filter(|grain| matches!(grain, Grain::Day | Grain::Week | Grain::Month));
     let Some(grain) = grain else {
@@ -204,7 +203,7 @@ sql_function! {
             None => State::new(context(call)?, InOrder::new(triangle(call)?, call.bytes(10))),
         };
         let role = role(call.int(4));
-        state.change(|state| -> Result<(), SqlError> {
+        state.change(|state| -> Result<(), Report> {
             if let Some(days) = part(call, state)? {
                 state.counts.add(role, &days);
             }
@@ -238,7 +237,7 @@ sql_function! {
                 State::new(context(call)?, InOrder::new(actives, call.bytes(6)))
             }
         };
-        state.change(|state| -> Result<(), SqlError> {
+        state.change(|state| -> Result<(), Report> {
             if let Some(days) = part(call, state)? {
                 state.counts.add(&days);
             }

@@ -2,7 +2,8 @@
 
 use crate::activity::unreadable;
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, SqlError, sql_function};
+use crate::backend::call::{self, sql_function};
+use crate::backend::report::Report;
 use crate::sketch::context;
 use tally_core::days::DaysRef;
 use tally_core::retention::Role;
@@ -18,8 +19,8 @@ pub fn role(bits: Option<i32>) -> Role {
 }
 
 /// The error of packed parts that aren't any.
-pub fn malformed(what: &str) -> SqlError {
-    SqlError { sqlstate: "22P03", message: format!("these bytes are no {what}"), hint: "" }
+pub fn malformed(what: &str) -> Report {
+    Report::new("22P03", format!("these bytes are no {what}"))
 }
 
 /// A part of a unit's activity.
@@ -104,11 +105,8 @@ sql_function! {
             None => State::new(context(call)?, Parts::default()),
         };
         if state.value().bytes.len() > MAX_BYTES {
-            return Err(SqlError {
-                sqlstate: "54000",
-                message: "too many rows are pending to be merged while reading".into(),
-                hint: "fold them first: CALL tally.maintain()",
-            });
+            return Err(Report::new("54000", "too many rows are pending to be merged while reading")
+                .hint("fold them first: CALL tally.maintain()"));
         }
         let role = call.int(4).unwrap_or(0) & 3;
         state.change(|parts| parts.add([tenant, unit, days], role as u64));

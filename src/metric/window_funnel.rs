@@ -2,7 +2,8 @@
 
 use super::conditions;
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
+use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::report::Report;
 use crate::sketch::context;
 use tally_core::funnel::{EXCLUDED, MAX_STEPS, Order, Rule, chain};
 
@@ -33,14 +34,14 @@ impl Events {
         Events { rule, sorted: true, events: Vec::new() }
     }
 
-    fn add(&mut self, event: (i64, u32)) -> Result<(), SqlError> {
+    fn add(&mut self, event: (i64, u32)) -> Result<(), Report> {
         self.fits(1)?;
         self.sorted &= self.events.last().is_none_or(|last| *last <= event);
         self.events.push(event);
         Ok(())
     }
 
-    fn append(&mut self, other: &Events) -> Result<(), SqlError> {
+    fn append(&mut self, other: &Events) -> Result<(), Report> {
         if self.rule != other.rule {
             return Err(changed());
         }
@@ -50,15 +51,12 @@ impl Events {
         Ok(())
     }
 
-    fn fits(&self, more: usize) -> Result<(), SqlError> {
+    fn fits(&self, more: usize) -> Result<(), Report> {
         if self.events.len() + more <= MAX_EVENTS {
             return Ok(());
         }
-        Err(SqlError {
-            sqlstate: "54000",
-            message: format!("a funnel can't hold more than {MAX_EVENTS} events of one group"),
-            hint: "group by the user or the account",
-        })
+        Err(Report::new("54000", format!("a funnel can't hold more than {MAX_EVENTS} events of one group"))
+            .hint("group by the user or the account"))
     }
 
     fn chain(&mut self) -> Vec<i64> {
@@ -110,17 +108,14 @@ impl Events {
     }
 }
 
-fn changed() -> SqlError {
-    SqlError {
-        sqlstate: "22023",
-        message: "window, mode and number of steps must be the same for all rows of a group".into(),
-        hint: "give constants, or group by what they depend on",
-    }
+fn changed() -> Report {
+    Report::new("22023", "window, mode and number of steps must be the same for all rows of a group")
+        .hint("give constants, or group by what they depend on")
 }
 
 /// Reads window, mode and number of steps.
-pub fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Result<Rule, SqlError> {
-    let refused = |message: &str, hint| SqlError { sqlstate: "22023", message: message.into(), hint };
+pub fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Result<Rule, Report> {
+    let refused = |message: &str, hint| Report::new("22023", message.to_owned()).hint(hint);
     let Some(interval) = call.interval(window) else {
         return Err(refused(
             "the window must not be null",
@@ -151,11 +146,8 @@ pub fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Res
         "strict_order,strict_increase" => (Order::Strict, true),
         "any_order" => (Order::Any, false),
         other => {
-            return Err(SqlError {
-                sqlstate: "22023",
-                message: format!("\"{other}\" is no mode of a funnel"),
-                hint: "modes are strict_increase, strict_order, 'strict_order,strict_increase' and any_order; the empty text is none of them",
-            });
+            return Err(Report::new("22023", format!("\"{other}\" is no mode of a funnel"))
+                .hint("modes are strict_increase, strict_order, 'strict_order,strict_increase' and any_order; the empty text is none of them"));
         }
     };
     Ok(Rule { steps, window, order, strict_increase })
@@ -225,11 +217,7 @@ sql_function! {
 sql_function! {
     fn tally_funnel_deserialize / pg_finfo_tally_funnel_deserialize(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
-        let events = Events::deserialize(bytes).ok_or(SqlError {
-            sqlstate: "22P03",
-            message: "these bytes are no state of a funnel".into(),
-            hint: "",
-        })?;
+        let events = Events::deserialize(bytes).ok_or_else(|| Report::new("22P03", "these bytes are no state of a funnel"))?;
         Ok(Some(State::new(context(call)?, events).datum()))
     }
 }
@@ -248,10 +236,7 @@ sql_function! {
     }
 }
 
-fn no_steps() -> SqlError {
-    SqlError {
-        sqlstate: "22023",
-        message: "the steps must not be null".into(),
-        hint: "give one condition a step, such as name = 'signed up', name = 'paid'",
-    }
+fn no_steps() -> Report {
+    Report::new("22023", "the steps must not be null")
+        .hint("give one condition a step, such as name = 'signed up', name = 'paid'")
 }

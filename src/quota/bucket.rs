@@ -7,10 +7,10 @@
 //! others: each open transaction may take what the bucket held when it looked. The bucket goes below zero then, and the
 //! rate holds in the long run.
 
-use crate::backend::session;
+use crate::backend::sql::{self, Moment};
+use crate::backend::{session, transactions};
 use core::cell::RefCell;
-use pgrx::pg_sys::{self, TransactionId};
-use pgrx::prelude::*;
+use pgrx::pg_sys::TransactionId;
 use std::collections::HashMap;
 use tally_core::token_bucket::{Bucket, Level};
 
@@ -50,7 +50,7 @@ pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
     let spent = AHEAD_OF.with_borrow_mut(|all| {
         let ahead = all.get_mut(tenant)?;
         let is_recent = (0..REMEMBERED).contains(&(now - ahead.taken_at));
-        if !is_recent || !holds(ahead.taken_by) || ahead.tokens < wanted {
+        if !is_recent || !transactions::holds(ahead.taken_by) || ahead.tokens < wanted {
             return None;
         }
         ahead.tokens -= wanted;
@@ -65,14 +65,12 @@ pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
     }
     let taken = wanted.max((bucket.rate / AHEAD).min(level.tokens));
     session::as_owner(|| {
-        Spi::run_with_args(
+        sql::run(
             "INSERT INTO tally.quota_take (taken_at, tokens, tenant_id) VALUES ($1, $2, $3)",
-            &[moment(now).into(), taken.into(), tenant.into()],
-        )
-        .expect("a take can be noted");
+            &[Moment(now).into(), taken.into(), tenant.into()],
+        );
     });
-    // SAFETY: the insert has assigned it.
-    let taken_by = unsafe { pg_sys::GetCurrentTransactionId() };
+    let taken_by = transactions::current();
     AHEAD_OF.with_borrow_mut(|all| {
         if all.len() >= TENANTS {
             all.clear();
@@ -82,27 +80,12 @@ pub fn take(tenant: &str, events: i64, bucket: &Bucket) -> Result<(), Short> {
     Ok(())
 }
 
-/// Whether what a transaction did holds: it is the running one, or committed.
-fn holds(transaction: TransactionId) -> bool {
-    // SAFETY: reads transaction state; the id is a minute old at most.
-    unsafe {
-        pg_sys::TransactionIdIsCurrentTransactionId(transaction)
-            || pg_sys::TransactionIdDidCommit(transaction)
-    }
-}
-
-fn moment(micros: i64) -> TimestampWithTimeZone {
-    TimestampWithTimeZone::try_from(micros).expect("the clock is in range")
-}
-
-const MICROSECONDS: &str = "(extract(epoch FROM {}) * 1000000)::int8 - 946684800000000";
-
 /// The level now; merges takes where there are many.
 fn level(tenant: &str, bucket: &Bucket, now: i64) -> Level {
-    let takes = format!("false, {}, t.tokens", MICROSECONDS.replace("{}", "t.taken_at"));
+    let takes = format!("false, {}, t.tokens", sql::micros("t.taken_at"));
     let state = format!(
         "SELECT true, {}, s.tokens FROM tally.quota_state AS s WHERE s.tenant_id = $1",
-        MICROSECONDS.replace("{}", "s.refilled_at")
+        sql::micros("s.refilled_at")
     );
     // One statement, hence one snapshot: what is merged meanwhile is neither missed nor counted twice.
     let (start, found) = read(
@@ -117,8 +100,7 @@ fn level(tenant: &str, bucket: &Bucket, now: i64) -> Level {
     // Not a lock that SQL can take: any login could keep takes from being merged. Nor one that names the tenant: everybody
     // sees the numbers of locks.
     let number = "SELECT coalesce((SELECT hashtext(t.tenant_id || encode(t.sketch_key, 'hex')) FROM tally.tenant AS t WHERE t.tenant_id = $1), 0)";
-    let number = Spi::get_one_with_args::<i32>(number, &[tenant.into()]);
-    let number = number.expect("a number").unwrap_or(0) as u32;
+    let number = sql::one::<i32>(number, &[tenant.into()]).unwrap_or(0) as u32;
     if !session::lock(session::relation(c"quota_take").to_u32(), number, false) {
         return level;
     }
@@ -127,13 +109,12 @@ fn level(tenant: &str, bucket: &Bucket, now: i64) -> Level {
     let (_, found) =
         read(&format!("DELETE FROM tally.quota_take AS t WHERE t.tenant_id = $1 RETURNING {takes}"), tenant);
     let merged = bucket.level(start, found, now);
-    Spi::run_with_args(
+    sql::run(
         "INSERT INTO tally.quota_state AS s (refilled_at, tokens, tenant_id) VALUES ($1, $2, $3) \
          ON CONFLICT ON CONSTRAINT quota_state_pkey \
          DO UPDATE SET refilled_at = excluded.refilled_at, tokens = excluded.tokens",
-        &[moment(merged.at).into(), merged.tokens.into(), tenant.into()],
-    )
-    .expect("the state can be written");
+        &[Moment(merged.at).into(), merged.tokens.into(), tenant.into()],
+    );
     merged
 }
 
@@ -141,30 +122,21 @@ fn level(tenant: &str, bucket: &Bucket, now: i64) -> Level {
 /// batches sees its own takes.
 fn read(statement: &str, tenant: &str) -> (Option<Level>, Vec<(i64, f64)>) {
     let (mut start, mut takes) = (None, Vec::new());
-    Spi::connect_mut(|client| {
-        for row in client.update(statement, None, &[tenant.into()])? {
-            let (at, tokens) = (row.get::<i64>(2)?.expect("not null"), row.get::<f64>(3)?.expect("not null"));
-            if row.get::<bool>(1)?.expect("not null") {
-                start = Some(Level { tokens, at });
-            } else {
-                takes.push((at, tokens));
-            }
+    sql::changed_rows(statement, &[tenant.into()], |row| {
+        let (at, tokens) = (row.need(2), row.need(3));
+        if row.need(1) {
+            start = Some(Level { tokens, at });
+        } else {
+            takes.push((at, tokens));
         }
-        Ok::<_, pgrx::spi::Error>(())
-    })
-    .expect("the columns have these types");
+    });
     takes.sort_by_key(|(at, _)| *at);
     (start, takes)
 }
 
 /// Events of a tenant in quarantine, counted up to `most`.
 pub fn quarantined(tenant: &str, most: i64) -> i64 {
-    session::as_owner(|| {
-        Spi::get_one_with_args::<i64>(
-            "SELECT count(*) FROM (SELECT FROM tally.quarantine AS q WHERE q.tenant_id = $1 LIMIT $2) AS counted",
-            &[tenant.into(), most.into()],
-        )
-    })
-    .expect("a count")
-    .unwrap_or(0)
+    let count =
+        "SELECT count(*) FROM (SELECT FROM tally.quarantine AS q WHERE q.tenant_id = $1 LIMIT $2) AS counted";
+    session::as_owner(|| sql::one(count, &[tenant.into(), most.into()])).unwrap_or(0)
 }

@@ -1,13 +1,16 @@
 //! Quotas: how much each tenant may send. `tally.quota` says how much, `bucket` counts events a minute.
 
 mod bucket;
+mod failure;
 
-use crate::backend::{cache, session};
+use crate::backend::{cache, session, sql};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use tally_core::token_bucket::Bucket;
+
+pub use failure::QuotaError;
 
 /// Checks of the quarantine's size for each time that a tenant's limit is quarantined: a limit is overshot by a
 /// sixteenth at most, on average, and a check costs little for each event.
@@ -22,14 +25,6 @@ pub struct Quota {
     /// Bytes of an event's properties.
     pub properties_size: Option<usize>,
     pub quarantine_events: Option<i64>,
-}
-
-/// Why a call is refused, with nothing stored.
-#[derive(Debug)]
-pub enum QuotaError {
-    Rate { tenant: String, events_per_minute: i64, sent: i64, left: i64, wait: Option<f64>, burst: i64 },
-    Batch { tenant: String, sent: i64, most: i64 },
-    Quarantine { tenant: String, most: i64 },
 }
 
 /// The quotas as the running backend knows them.
@@ -101,40 +96,32 @@ impl Quotas {
 }
 
 fn load() -> Quotas {
+    let query = "SELECT q.tenant_id, q.events_per_minute, q.burst, q.batch_events, q.properties_kb, q.quarantine_events \
+                   FROM tally.quota AS q";
+    let mut quotas = Quotas { is_empty: true, ..Quotas::default() };
     session::as_owner(|| {
-        Spi::connect(|client| {
-            let mut quotas = Quotas { is_empty: true, ..Quotas::default() };
-            let rows = client.select(
-                "SELECT q.tenant_id, q.events_per_minute, q.burst, q.batch_events, q.properties_kb, q.quarantine_events \
-                   FROM tally.quota AS q",
-                None,
-                &[],
-            )?;
-            for row in rows {
-                quotas.is_empty = false;
-                let events_per_minute = row.get::<i64>(2)?;
-                let burst = row.get::<i64>(3)?;
-                let quota = Quota {
-                    rate: events_per_minute.map(|events| Bucket {
-                        capacity: burst.unwrap_or(events) as f64,
-                        rate: events as f64 / 60.0,
-                    }),
-                    events_per_minute,
-                    batch_events: row.get::<i32>(4)?.map(i64::from),
-                    properties_size: row.get::<i32>(5)?.map(|size| size as usize * 1024),
-                    quarantine_events: row.get(6)?,
-                };
-                match row.get::<String>(1)?.expect("not null") {
-                    tenant if tenant.is_empty() => quotas.everyone = quota,
-                    tenant => {
-                        quotas.own.insert(tenant, quota);
-                    }
+        sql::rows(query, &[], |row| {
+            quotas.is_empty = false;
+            let (events_per_minute, burst) = (row.get::<i64>(2), row.get::<i64>(3));
+            let quota = Quota {
+                rate: events_per_minute.map(|events| Bucket {
+                    capacity: burst.unwrap_or(events) as f64,
+                    rate: events as f64 / 60.0,
+                }),
+                events_per_minute,
+                batch_events: row.get::<i32>(4).map(i64::from),
+                properties_size: row.get::<i32>(5).map(|size| size as usize * 1024),
+                quarantine_events: row.get(6),
+            };
+            match row.need::<String>(1) {
+                tenant if tenant.is_empty() => quotas.everyone = quota,
+                tenant => {
+                    quotas.own.insert(tenant, quota);
                 }
             }
-            Ok::<_, pgrx::spi::Error>(quotas)
-        })
-    })
-    .expect("the columns have these types")
+        });
+    });
+    quotas
 }
 
 /// Replaces a tenant's quota as the owner of the table, whatever the caller's scope.
@@ -150,9 +137,8 @@ fn write_quota(
     session::require_writable(c"tally.set_quota()");
     let tenant_id = tenant_id.unwrap_or_default();
     session::as_owner(|| {
-        Spi::run_with_args("DELETE FROM tally.quota AS q WHERE q.tenant_id = $1", &[tenant_id.into()])
-            .expect("a quota can be deleted");
-        Spi::run_with_args(
+        sql::run("DELETE FROM tally.quota AS q WHERE q.tenant_id = $1", &[tenant_id.into()]);
+        sql::run(
             "INSERT INTO tally.quota (events_per_minute, burst, quarantine_events, batch_events, properties_kb, tenant_id) \
              SELECT $2, $3, $6, $4, $5, $1 WHERE num_nonnulls($2, $3, $4, $5, $6) > 0",
             &[
@@ -163,8 +149,7 @@ fn write_quota(
                 properties_kb.into(),
                 quarantine_events.into(),
             ],
-        )
-        .expect("constraints raise their own errors");
+        );
     });
     cache::invalidate(session::relation(c"quota"));
 }

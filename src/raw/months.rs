@@ -1,82 +1,134 @@
-//! Which months ingest may make partitions for: those of a year and a bit, and what was opened for an import. Each partition
-//! is one that every tenant's queries plan for and lock, so no tenant can have them made at will.
+//! The months whose tables are there, and how whole ones leave: dropped, detached or moved.
 
-use crate::backend::arena::Arena;
-use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::partition::Routing;
+use crate::backend::lock::{Busy, Patience};
 use crate::backend::session;
-use crate::scope;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-use tally_core::grain::Grain;
+use crate::backend::sql::{self, quote};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::Oid;
+use std::ffi::CString;
 
-/// Months before the present one that are open to everybody: a year ago can be compared with, and the month before it.
-const MONTHS: usize = 13;
+use super::gate;
 
-/// SQLSTATE of an event whose month has no partition and may not get one.
-pub const NOT_OPEN: &str = "22T12";
-
-/// What becomes of such an event, in words.
-pub const REASON: &str = "its month is before those that ingest opens by itself: have an administrator call tally.open_months(), then tally.redrive()";
-
-/// Start of the first month that is open to everybody at a moment.
-fn usual(now: i64) -> i64 {
-    (0..MONTHS).fold(Grain::Month.floor(now), |start, _| Grain::Month.floor(start - 1))
+/// What becomes of whole months.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Dropped,
+    Detached,
 }
 
-/// The numbers of those among `events` (number, tenant, time) whose month has no partition and may not get one.
-pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i64) -> BTreeSet<usize> {
-    let usual = usual(now);
-    let old: Vec<_> = events.filter(|&(_, _, time)| time < usual).collect();
-    // A database that isn't updated yet can't declare months: there all are open, as they were.
-    if old.is_empty() || session::find_relation(c"opened_months").is_none() {
-        return BTreeSet::new();
-    }
-    let routing = Routing::open(session::relation(c"events"));
-    let missing: Vec<_> = old.into_iter().filter(|&(_, _, time)| !routing.covers(time)).collect();
-    routing.close();
-    let tenants: BTreeSet<&str> = missing.iter().map(|&(_, tenant, _)| tenant).collect();
-    let opened = opened(&tenants);
-    let is_open = |tenant: &str, time: i64| {
-        opened.get(tenant).or_else(|| opened.get("")).is_some_and(|&from| time >= from)
-    };
-    missing
-        .into_iter()
-        .filter(|&(_, tenant, time)| !is_open(tenant, time))
-        .map(|(number, _, _)| number)
-        .collect()
+/// The partitions whose month ends at or before a moment. Called as the owner.
+pub fn before(moment: TimestampWithTimeZone) -> Vec<String> {
+    let query = "SELECT coalesce(array_agg(c.relname::text ORDER BY c.relname), '{}') \
+           FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' \
+            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' <= $1";
+    sql::one(query, &[moment.into()]).unwrap_or_default()
 }
 
-/// From when months are open, by tenant, of those for which that was declared; empty for all others.
-fn opened<'a>(tenants: &BTreeSet<&'a str>) -> BTreeMap<&'a str, i64> {
-    let mut arena = Arena::default();
-    let mut declared = Lookup::open(session::relation(c"opened_months"), &[Key::Text], View::Latest);
-    let mut found = BTreeMap::new();
-    for &tenant in tenants.iter().chain([&""]) {
-        if let Some(row) = declared.find(&[arena.varlena(tenant.as_bytes())], [1]) {
-            found.insert(tenant, row.values[0].value() as i64);
-        }
-    }
-    declared.close();
-    found
+/// The end of a partition's month. Called as the owner.
+pub fn end(partition: &str) -> Option<TimestampWithTimeZone> {
+    let month = partition.trim_start_matches("events_p");
+    sql::one("SELECT to_timestamp($1, 'YYYY_MM') + interval '1 month'", &[month.into()])
 }
 
-/// Opens earlier months for a tenant's events, or for everybody's.
-#[pg_extern(sql = false)]
-fn open_months(from: Option<TimestampWithTimeZone>, tenant_id: Option<&str>) -> Result<(), ErrorReport> {
-    session::require_writable(c"tally.open_months()");
-    if let Some(tenant) = tenant_id {
-        scope::check("tenant_id", tenant)?;
-    }
-    let tenant = tenant_id.unwrap_or_default();
-    session::as_owner(|| {
-        let forget = "DELETE FROM tally.opened_months AS o WHERE o.tenant_id = $1";
-        Spi::run_with_args(forget, &[tenant.into()]).expect("a DELETE raises its own errors");
-        if let Some(from) = from {
-            let note = "INSERT INTO tally.opened_months (opened_from, tenant_id) VALUES (date_trunc('month', $1, 'UTC'), $2)";
-            Spi::run_with_args(note, &[from.into(), tenant.into()]).expect("an INSERT raises its own errors");
-        }
+/// Locks ingest out, and everybody from the events and the months that end by a moment.
+pub fn lock(moment: TimestampWithTimeZone, patience: Patience) -> Result<(), Busy> {
+    let months: Vec<Oid> = session::as_owner(|| {
+        before(moment).iter().flat_map(|month| tables_of(month)).map(|table| table_oid(&table)).collect()
     });
-    Ok(())
+    let events = session::relation(c"events");
+    let also: Vec<Oid> =
+        if months.is_empty() { vec![] } else { std::iter::once(events).chain(months).collect() };
+    gate::close(&also, patience)
+}
+
+/// Moves the months that end by a moment to a tablespace; returns the names of what moved. The caller holds their locks.
+pub fn move_to(tablespace: &str, moment: TimestampWithTimeZone) -> Vec<String> {
+    session::as_owner_defining(|| {
+        let statement =
+            "SELECT coalesce(array_agg(moved), '{}') FROM tally.move_partitions($1, $2::name) AS moved";
+        sql::one(statement, &[moment.into(), tablespace.into()]).unwrap_or_default()
+    })
+}
+
+/// Removes the months that end by a moment; returns the names of their tables. Called as the owner, who holds their locks.
+pub fn remove(moment: TimestampWithTimeZone, fate: Fate) -> Vec<String> {
+    let partitions = before(moment);
+    record_losses(&partitions, moment);
+    let done = partitions.iter().map(|partition| remove_one(partition, fate)).collect();
+    if !partitions.is_empty() {
+        let note = "INSERT INTO tally.raw_horizon (raw_from) VALUES (date_trunc('month', $1, 'UTC')) ON CONFLICT DO NOTHING";
+        sql::run(note, &[moment.into()]);
+    }
+    done
+}
+
+/// Notes whose raw events go with these months, since metrics of those tenants alone miss them; the row of the empty
+/// tenant says that it was noted.
+fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
+    // A database that isn't updated yet has no such table; its update takes every tenant for one that has lost some.
+    if partitions.is_empty() || session::find_relation(c"raw_loss").is_none() {
+        return;
+    }
+    sql::run(
+        "INSERT INTO tally.raw_loss AS l (tenant_id, whole_from) \
+         SELECT t.tenant_id, m.start FROM (SELECT date_trunc('month', $1, 'UTC') AS start) AS m, \
+           LATERAL (SELECT '' AS tenant_id UNION ALL SELECT t.tenant_id FROM tally.tenant AS t \
+                     WHERE EXISTS (SELECT FROM tally.events AS e WHERE e.tenant_id = t.tenant_id AND e.occurred_at < m.start)) AS t \
+         ORDER BY 1 ON CONFLICT (tenant_id) DO UPDATE SET whole_from = excluded.whole_from \
+          WHERE l.whole_from < excluded.whole_from",
+        &[before.into()],
+    );
+}
+
+/// Removes one month; returns the name of its table, which a detached one keeps.
+fn remove_one(partition: &str, fate: Fate) -> String {
+    let name = quote(partition);
+    session::as_owner_defining(|| {
+        if fate == Fate::Dropped {
+            sql::run(&format!("DROP TABLE tally.{name}"), &[]);
+            return partition.to_owned();
+        }
+        let kept = detached_name(partition);
+        sql::run(&format!("ALTER TABLE tally.events DETACH PARTITION tally.{name}"), &[]);
+        // A late event makes the month's partition again, so its names must be free.
+        for table in tables_of(partition) {
+            let renamed = format!("{kept}{}", table.trim_start_matches(partition));
+            for suffix in ["", "_tenant_account_time"] {
+                // Of a month that is partitioned by tenant, the whole has no index.
+                let rename = format!(
+                    "ALTER {} IF EXISTS tally.{} RENAME TO {}",
+                    if suffix.is_empty() { "TABLE" } else { "INDEX" },
+                    quote(&format!("{table}{suffix}")),
+                    quote(&format!("{renamed}{suffix}"))
+                );
+                sql::run(&rename, &[]);
+            }
+        }
+        kept
+    })
+}
+
+/// A month's table, and the tenants' where it has such.
+fn tables_of(month: &str) -> Vec<String> {
+    let query = "SELECT ARRAY[$1] || coalesce(array_agg(c.relname::text ORDER BY c.relname), '{}') \
+           FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          WHERE i.inhparent = ('tally.' || quote_ident($1))::regclass";
+    sql::one(query, &[month.into()]).unwrap_or_default()
+}
+
+fn table_oid(name: &str) -> Oid {
+    session::relation(&CString::new(name).expect("a table's name contains no NUL"))
+}
+
+/// A name that is free for a detached month: a month can be detached again after late events.
+fn detached_name(partition: &str) -> String {
+    let month = partition.trim_start_matches("events_p");
+    let free = |name: &String| {
+        let query = "SELECT to_regclass('tally.' || quote_ident($1)) IS NULL";
+        sql::one(query, &[name.as_str().into()]) == Some(true)
+    };
+    let first = format!("detached_events_{month}");
+    let later = (2..).map(|number| format!("{first}_{number}"));
+    std::iter::once(first.clone()).chain(later).find(free).expect("numbers don't end")
 }

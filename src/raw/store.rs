@@ -1,17 +1,15 @@
 //! Writes a batch's rows: raw events, the batch itself, the quarantine.
 
-use super::event_row::{EVENTS, EventRow};
-use super::options::Lineage;
+use super::outcome::{Counts, Outcome};
 use super::partition;
-use super::summary::{Counts, Outcome};
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::heap::{Declared, TableError};
 use crate::backend::partition::Routing;
+use crate::backend::report::Report;
 use crate::backend::session;
 use crate::backend::subtransaction::{self, Verdict};
-use crate::error::busy_report;
-use pgrx::PgLogLevel;
+use crate::event::{EVENTS, EventRow};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -87,7 +85,7 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), TableError> {
 pub fn refusal(row: EventRow) -> Result<Option<(String, String)>, TableError> {
     let stored = subtransaction::run(|| {
         if let Err(busy) = partition::ensure([row.occurred_at()].into_iter()) {
-            busy_report(busy).report(PgLogLevel::ERROR);
+            Report::from(busy).raise();
         }
         Verdict::Undo(raw(&mut [row]))
     });
@@ -98,6 +96,20 @@ pub fn refusal(row: EventRow) -> Result<Option<(String, String)>, TableError> {
         }
         Err(caught) => caught.rethrow(),
     }
+}
+
+/// Where a batch came from, as `tally.ingest_batch` keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct Lineage {
+    /// The role that logged in.
+    pub caller: String,
+    /// What produced the events, in the sender's words.
+    pub source: Option<String>,
+    /// The program that sent them; `application_name` where nothing else is said.
+    pub client: Option<String>,
+    /// Of the W3C trace that the call is part of.
+    pub trace_id: Option<String>,
+    pub span_id: Option<String>,
 }
 
 /// Writes the batch's row for each tenant.

@@ -3,7 +3,7 @@
 use crate::backend::arena::Arena;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
-use crate::backend::session;
+use crate::backend::{session, sql};
 use crate::scope::{self, Scope};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -60,10 +60,13 @@ fn raw_horizons() -> Result<
 
 /// A month that was dropped by a version that didn't record whose events went with it; the least number where there is none.
 fn dropped_before_losses_were_recorded() -> i64 {
-    let query = "SELECT (extract(epoch FROM raw_from) * 1000000)::int8 - 946684800000000 FROM tally.raw_horizon \
-                  WHERE raw_from > coalesce((SELECT whole_from FROM tally.raw_loss WHERE tenant_id = ''), '-infinity') \
-                  ORDER BY raw_from DESC LIMIT 1";
-    let rows = session::as_owner(|| scan::texts(query, Snapshot::Calling));
+    let query = format!(
+        "SELECT {} FROM tally.raw_horizon \
+          WHERE raw_from > coalesce((SELECT whole_from FROM tally.raw_loss WHERE tenant_id = ''), '-infinity') \
+          ORDER BY raw_from DESC LIMIT 1",
+        sql::micros("raw_from")
+    );
+    let rows = session::as_owner(|| scan::texts(&query, Snapshot::Calling));
     let time = rows.first().and_then(|row| row[0].as_ref());
     time.map_or(i64::MIN, |time| time.parse().expect("a bigint"))
 }

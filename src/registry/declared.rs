@@ -1,9 +1,8 @@
 //! The registry as the running backend knows it.
 
 use super::Policy;
-use crate::backend::{cache, session};
+use crate::backend::{cache, session, sql};
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 use std::collections::HashMap;
 use std::rc::Rc;
 use tally_schema::Schema;
@@ -44,50 +43,37 @@ pub fn current() -> Rc<Registry> {
 }
 
 fn load() -> Registry {
+    let schemas = "SELECT DISTINCT ON (s.name) s.name, s.version, s.schema::text FROM tally.event_schema AS s \
+                    ORDER BY s.name, s.version DESC";
+    let policies = "SELECT p.tenant_id, p.policy FROM tally.unregistered_policy AS p";
+    let mut registry = Registry::default();
     session::as_owner(|| {
-        Spi::connect(|client| {
-            let mut registry = Registry::default();
-            let rows = client.select(
-                "SELECT DISTINCT ON (s.name) s.name, s.version, s.schema::text FROM tally.event_schema AS s \
-                  ORDER BY s.name, s.version DESC",
-                None,
-                &[],
-            )?;
-            for row in rows {
-                let schema = row.get::<String>(3)?.expect("not null");
-                // Checked when it was registered; what another version of the library no longer takes checks nothing.
-                let compiled = match serde_json::from_str(&schema) {
-                    Ok(schema) => Schema::compile(&schema).map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                };
-                match compiled {
-                    Ok(schema) => {
-                        let name = row.get::<String>(1)?.expect("not null");
-                        registry.schemas.insert(name, (row.get(2)?.expect("not null"), schema));
-                    }
-                    Err(error) => pgrx::warning!("a registered schema can't be used: {error}"),
+        sql::rows(schemas, &[], |row| {
+            // Checked when it was registered; what another version of the library no longer takes checks nothing.
+            let compiled = match serde_json::from_str(&row.need::<String>(3)) {
+                Ok(schema) => Schema::compile(&schema).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match compiled {
+                Ok(schema) => {
+                    registry.schemas.insert(row.need(1), (row.need(2), schema));
+                }
+                Err(error) => pgrx::warning!("a registered schema can't be used: {error}"),
+            }
+        });
+        sql::rows(policies, &[], |row| {
+            let policy = match row.need::<String>(2).as_str() {
+                "reject" => Policy::Reject,
+                "mark" => Policy::Mark,
+                _ => Policy::Allow,
+            };
+            match row.need::<String>(1) {
+                tenant if tenant.is_empty() => registry.everyone = policy,
+                tenant => {
+                    registry.policies.insert(tenant, policy);
                 }
             }
-            let rows = client.select(
-                "SELECT p.tenant_id, p.policy FROM tally.unregistered_policy AS p",
-                None,
-                &[],
-            )?;
-            for row in rows {
-                let policy = match row.get::<String>(2)?.expect("not null").as_str() {
-                    "reject" => Policy::Reject,
-                    "mark" => Policy::Mark,
-                    _ => Policy::Allow,
-                };
-                match row.get::<String>(1)?.expect("not null") {
-                    tenant if tenant.is_empty() => registry.everyone = policy,
-                    tenant => {
-                        registry.policies.insert(tenant, policy);
-                    }
-                }
-            }
-            Ok::<_, pgrx::spi::Error>(registry)
-        })
-    })
-    .expect("the columns have these types")
+        });
+    });
+    registry
 }

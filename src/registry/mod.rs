@@ -2,15 +2,15 @@
 //! nobody registered.
 
 mod declared;
+mod failure;
 
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::heap::{Declared, TableError};
 use crate::backend::json::Document;
 use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::{cache, session};
-use crate::error;
-use crate::tenant::Hashers;
+use crate::backend::{cache, session, sql};
+use crate::raw::tenant::Hashers;
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -168,7 +168,8 @@ fn number(hashers: &Hashers, tenant: &str, name: &str) -> u32 {
 
 #[pg_extern(sql = false)]
 fn check_event_schema(schema: Document) -> Result<(), ErrorReport> {
-    Schema::compile(&schema.0).map(|_| ()).map_err(error::schema_report)
+    Schema::compile(&schema.0).map_err(failure::schema_report)?;
+    Ok(())
 }
 
 #[pg_extern(sql = false)]
@@ -178,10 +179,11 @@ fn event_schema_breaks(older: Document, newer: Document) -> Vec<String> {
 
 #[pg_extern(sql = false)]
 fn standard_schema(kind: &str) -> Result<JsonB, ErrorReport> {
-    tally_schema::standard(kind).map(JsonB).ok_or_else(|| {
+    let unknown = || {
         let kinds = tally_schema::STANDARD_KINDS.join(", ");
-        error::schema_report(SchemaError(format!("there is no standard schema \"{kind}\", only {kinds}")))
-    })
+        failure::schema_report(SchemaError(format!("there is no standard schema \"{kind}\", only {kinds}")))
+    };
+    Ok(JsonB(tally_schema::standard(kind).ok_or_else(unknown)?))
 }
 
 /// Makes every backend load the registry anew, once this transaction commits.
@@ -196,14 +198,10 @@ fn write_policy(policy: Option<&str>, tenant_id: Option<&str>) {
     let tenant_id = tenant_id.unwrap_or_default();
     session::require_writable(c"tally.set_unregistered_policy()");
     session::as_owner(|| {
-        Spi::run_with_args(
-            "DELETE FROM tally.unregistered_policy AS p WHERE p.tenant_id = $1",
-            &[tenant_id.into()],
-        )
-        .expect("a policy can be deleted");
+        sql::run("DELETE FROM tally.unregistered_policy AS p WHERE p.tenant_id = $1", &[tenant_id.into()]);
         if let Some(policy) = policy {
             let insert = "INSERT INTO tally.unregistered_policy (tenant_id, policy) VALUES ($1, $2)";
-            Spi::run_with_args(insert, &[tenant_id.into(), policy.into()]).expect("a policy can be written");
+            sql::run(insert, &[tenant_id.into(), policy.into()]);
         }
     });
     registry_changed();

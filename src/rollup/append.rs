@@ -11,8 +11,8 @@ use crate::backend::heap::Declared;
 use crate::backend::scan::Snapshot;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, scan, session};
-use crate::ingest::{EVENTS, EventRow, event_column_names};
-use crate::tenant::{self, Hashers};
+use crate::event::{EVENTS, EventRow, event_column_names};
+use crate::raw::tenant::{self, Hashers};
 use tally_core::hll::{HashKey, ValueHasher};
 
 /// Adds newly stored events to every declared rollup, once a command; says what now waits of each one, nothing

@@ -2,15 +2,17 @@
 
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
-use super::fold::{self, quote};
+use super::fold;
 use super::layout::{self, finished};
-use super::rebuild::{require_months, within};
-use super::{backfill, retention, strange_code};
+use super::rebuild::require_months;
+use super::{backfill, frozen, strange_code};
 use crate::backend::expression::{self, Analysis, type_name};
 use crate::backend::expression_code::Code;
 use crate::backend::lock::Patience;
 use crate::backend::session;
+use crate::backend::sql::{self, quote, within};
 use crate::backend::value::Extreme;
+use crate::raw::{gate, horizon};
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -65,7 +67,7 @@ fn create_rollup(
     if session::has_fixed_snapshot() && !session::is_creating_extension() {
         return Err(RollupError::OldSnapshot.into());
     }
-    definition::lock_out_ingest(&[], Patience::Tries)?;
+    gate::close(&[], Patience::Tries)?;
     let definition = Definition {
         name: name.to_owned(),
         grains,
@@ -78,24 +80,20 @@ fn create_rollup(
     let at_once = backfill.unwrap_or(true);
     session::as_owner_defining(|| -> Result<(), RollupError> {
         for relation in layout::relations(&definition) {
-            let taken = Spi::get_one_with_args::<bool>(
-                "SELECT to_regclass('tally.' || quote_ident($1)) IS NOT NULL",
-                &[relation.as_str().into()],
-            );
-            if taken == Ok(Some(true)) {
+            let taken = "SELECT to_regclass('tally.' || quote_ident($1)) IS NOT NULL";
+            if sql::one(taken, &[relation.as_str().into()]) == Some(true) {
                 return Err(RollupError::Exists(relation));
             }
         }
         run(&layout::create(&definition));
         let grains: Vec<&str> = definition.grains.iter().map(|grain| grain.name()).collect();
-        Spi::run_with_args(
+        sql::run(
             "INSERT INTO tally.rollup (rollup_name, grains, filter) VALUES ($1, $2, $3)",
             &[name.into(), grains.into(), filter.into()],
-        )
-        .expect("an INSERT raises its own errors");
+        );
         register(&definition);
-        retention::note_what_is_gone(name);
-        retention::say_what_is_gone(name, &definition.grains);
+        frozen::note_what_is_gone(name);
+        frozen::say_what_is_gone(name, &definition.grains);
         if !at_once {
             backfill::begin(name);
         }
@@ -140,8 +138,8 @@ fn alter_rollup(
     columns.extend(new_measures);
     check_names(&columns)?;
     // Buckets that begin before this keep what they have; those that begin later are made anew from the events.
-    let frozen = retention::horizon().map_or(i64::MIN, |(horizon, _)| horizon);
-    let thawed = retention::Frozen::read(old);
+    let from = horizon::of_all().map_or(i64::MIN, |(horizon, _)| horizon);
+    let thawed = frozen::Frozen::read(old);
     let new = Definition {
         name: name.to_owned(),
         grains: old.grains.clone(),
@@ -151,7 +149,7 @@ fn alter_rollup(
         pending: Oid::INVALID,
         filled_from: old.filled_from,
     };
-    let made_anew = format!("{} AND {}", within("bucket", &(frozen..i64::MAX)), thawed.not_frozen("bucket"));
+    let made_anew = format!("{} AND {}", within("bucket", &(from..i64::MAX)), thawed.not_frozen("bucket"));
     require_months(&made_anew)?;
     fold::fold_all(old, i64::MIN)?;
     session::advance_command();
@@ -159,31 +157,30 @@ fn alter_rollup(
         run(&layout::drop_views(&old.name, &old.grains));
         run(&layout::set_aside(old));
         run(&layout::create(&new));
-        let kept = if frozen == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..frozen)) };
+        let kept = if from == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..from)) };
         run(&layout::copy_aside(old, &format!("({kept}) OR NOT {}", thawed.not_frozen("bucket"))));
-        Spi::run_with_args("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()])
-            .expect("a DELETE raises its own errors");
+        sql::run("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()]);
         register(&new);
-        retention::say_what_is_gone(name, &new.grains);
+        frozen::say_what_is_gone(name, &new.grains);
     });
     definition::invalidate();
     session::advance_command();
-    let counted = within("occurred_at", &(frozen..i64::MAX));
+    let counted = within("occurred_at", &(from..i64::MAX));
     super::append::fill(name, &format!("{counted} AND {}", thawed.not_frozen("occurred_at")))?;
     session::advance_command();
     let definitions = definition::all()?;
-    Ok(fold::fold_all(definition::find(&definitions, name)?, frozen)?)
+    Ok(fold::fold_all(definition::find(&definitions, name)?, from)?)
 }
 
 fn run(statements: &[String]) {
     for statement in statements {
-        Spi::run(statement).expect("DDL raises its own errors");
+        sql::run(statement, &[]);
     }
 }
 
 fn register(definition: &Definition) {
     for (position, column) in definition.columns.iter().enumerate() {
-        Spi::run_with_args(
+        sql::run(
             "INSERT INTO tally.rollup_column (rollup_name, position, column_name, kind, expression) \
              VALUES ($1, $2, $3, $4, $5)",
             &[
@@ -193,8 +190,7 @@ fn register(definition: &Definition) {
                 column.kind.name().into(),
                 column.text.as_deref().into(),
             ],
-        )
-        .expect("an INSERT raises its own errors");
+        );
     }
 }
 
@@ -240,14 +236,12 @@ fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
         run(&layout::drop_views(rollup_name, &grains));
         for grain in &grains {
             let base = format!("{rollup_name}_{grain}_base");
-            Spi::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&base)))
-                .expect("DDL raises its own errors");
+            sql::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&base)), &[]);
         }
-        Spi::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&format!("{rollup_name}_pending"))))
-            .expect("DDL raises its own errors");
+        sql::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&format!("{rollup_name}_pending"))), &[]);
         for table in ["rollup", "rollup_column", "rollup_backfill", "rollup_fold"] {
             let delete = format!("DELETE FROM tally.{table} WHERE rollup_name = $1");
-            Spi::run_with_args(&delete, &[rollup_name.into()]).expect("a DELETE raises its own errors");
+            sql::run(&delete, &[rollup_name.into()]);
         }
     });
     definition::invalidate();
@@ -265,7 +259,7 @@ fn lock_rollup(name: &str) -> Result<(), RollupError> {
         // One that somebody dropped by hand is not waited for.
         .filter_map(|part| fold::find_relation(&format!("{name}{part}")))
         .collect();
-    definition::lock_out_ingest(&relations, Patience::Tries)
+    Ok(gate::close(&relations, Patience::Tries)?)
 }
 
 fn check_name(name: &str) -> Result<(), RollupError> {

@@ -4,11 +4,12 @@ use super::RollupError;
 use crate::backend::evaluator;
 use crate::backend::expression::{self, Analysis, Expression};
 use crate::backend::heap;
-use crate::backend::lock::{self, Patience};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::subtransaction::{self, Verdict};
-use crate::backend::{cache, session};
-use crate::ingest::EVENTS;
+use crate::backend::{cache, session, sql};
+use crate::event::EVENTS;
+use crate::raw::{self, gate};
+use crate::registry;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
@@ -187,8 +188,7 @@ thread_local! {
 /// Every declared rollup, in order of name. Takes the lock that keeps rollups from being declared or dropped until the
 /// transaction ends: what this transaction appends fits what is declared when it commits.
 pub fn all() -> Result<Rc<Vec<Definition>>, RollupError> {
-    let table = session::relation(c"rollup");
-    session::lock_relation(table, pg_sys::RowExclusiveLock);
+    let table = gate::enter();
     KNOWN.with(|known| known.get_or_load(table, || Ok(Rc::new(load()?))))
 }
 
@@ -201,16 +201,6 @@ pub fn find<'a>(definitions: &'a [Definition], name: &str) -> Result<&'a Definit
 /// Makes every backend load the declarations anew, once this transaction commits.
 pub fn invalidate() {
     cache::invalidate(session::relation(c"rollup"));
-}
-
-/// Takes the lock that waits for every running ingest, and keeps new ones waiting, until the transaction ends; then those on
-/// `also`, relations that are to be changed, so that nothing is waited for once ingest is locked out. All of them, or none.
-pub fn lock_out_ingest(also: &[Oid], patience: Patience) -> Result<(), RollupError> {
-    let changed = also.iter().map(|&relation| (relation, pg_sys::AccessExclusiveLock));
-    let ingest = (session::relation(c"rollup"), pg_sys::ShareRowExclusiveLock);
-    let wanted: Vec<_> = std::iter::once(ingest).chain(changed).collect();
-    let what = if also.is_empty() { "ingest can't be paused" } else { "ingest and reads can't be paused" };
-    Ok(lock::relations(what, &wanted, patience)?)
 }
 
 /// Name and grains of each declared rollup. Takes no lock, and reads no expression, so that it can't fail for one.
@@ -234,35 +224,28 @@ pub fn finest(grains: &[Grain]) -> Grain {
 }
 
 fn load() -> Result<Vec<Definition>, RollupError> {
-    let rows: Vec<_> = session::as_owner(|| {
-        Spi::connect(|client| {
-            let rows = client.select(
-                "SELECT r.rollup_name, r.grains, r.filter, c.column_name, c.kind, c.expression, \
-                        ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid, \
-                        (SELECT (extract(epoch FROM b.filled_from) * 1000000)::int8 - 946684800000000 \
-                           FROM tally.rollup_backfill AS b \
-                          WHERE b.rollup_name = r.rollup_name AND b.finished_at IS NULL) \
-                   FROM tally.rollup AS r JOIN tally.rollup_column AS c USING (rollup_name) \
-                  ORDER BY r.rollup_name, c.position",
-                None,
-                &[],
-            )?;
-            rows.map(|row| {
-                Ok((
-                    row.get::<String>(1)?.expect("not null"),
-                    row.get::<Vec<String>>(2)?.expect("not null"),
-                    row.get::<String>(3)?,
-                    row.get::<String>(4)?.expect("not null"),
-                    row.get::<String>(5)?.expect("not null"),
-                    row.get::<String>(6)?,
-                    row.get::<Oid>(7)?.expect("not null"),
-                    row.get::<i64>(8)?.unwrap_or(i64::MIN),
-                ))
-            })
-            .collect::<Result<Vec<_>, pgrx::spi::Error>>()
-        })
-    })
-    .expect("the columns have these types");
+    let query = format!(
+        "SELECT r.rollup_name, r.grains, r.filter, c.column_name, c.kind, c.expression, \
+                ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid, \
+                (SELECT {} FROM tally.rollup_backfill AS b \
+                  WHERE b.rollup_name = r.rollup_name AND b.finished_at IS NULL) \
+           FROM tally.rollup AS r JOIN tally.rollup_column AS c USING (rollup_name) \
+          ORDER BY r.rollup_name, c.position",
+        sql::micros("b.filled_from")
+    );
+    let read = |row: sql::Row| {
+        (
+            row.need::<String>(1),
+            row.need::<Vec<String>>(2),
+            row.get::<String>(3),
+            row.need::<String>(4),
+            row.need::<String>(5),
+            row.get::<String>(6),
+            row.need::<Oid>(7),
+            row.get::<i64>(8).unwrap_or(i64::MIN),
+        )
+    };
+    let rows = session::as_owner(|| sql::rows(&query, &[], read));
 
     let mut definitions: Vec<Definition> = Vec::new();
     for (name, grains, filter, column, kind, expression, pending, filled_from) in rows {
@@ -314,9 +297,7 @@ fn declared_columns() -> Result<
             (table.to_owned(), (*column).to_owned(), expression::type_name(*type_oid))
         }));
     };
-    for declared in
-        crate::ingest::TABLES.iter().chain([&crate::tenant::TENANTS, &crate::registry::UNREGISTERED_NAMES])
-    {
+    for declared in raw::TABLES.iter().chain([&registry::UNREGISTERED_NAMES]) {
         list(declared.table, declared.columns);
     }
     // Where an expression can't be read, none of the rollups can; another rule says so.

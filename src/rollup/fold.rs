@@ -7,6 +7,7 @@ use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::heap::Declared;
 use crate::backend::lock::{self, Patience};
+use crate::backend::sql::{self, quote};
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
 use crate::backend::{memory, session};
@@ -148,14 +149,13 @@ pub fn await_folding(definition: &Definition) -> Result<(), RollupError> {
 /// Notes that rows were folded.
 fn note(definition: &Definition, rows: i64) {
     session::as_owner(|| {
-        Spi::run_with_args(
+        sql::run(
             "INSERT INTO tally.rollup_fold AS fold (rollup_name, last_fold_at, rows_folded) \
              VALUES ($1, clock_timestamp(), $2) \
              ON CONFLICT (rollup_name) DO UPDATE SET last_fold_at = excluded.last_fold_at, \
                rows_folded = fold.rows_folded + excluded.rows_folded",
             &[definition.name.as_str().into(), rows.into()],
-        )
-        .expect("an INSERT raises its own errors");
+        );
     });
 }
 
@@ -191,11 +191,6 @@ pub fn aggregate_of(column: &Column, name: &str, at: &str) -> String {
         ),
         Kind::Dimension => unreachable!("a dimension isn't merged"),
     }
-}
-
-/// A name as it stands in SQL.
-pub fn quote(name: &str) -> String {
-    pgrx::spi::quote_identifier(name)
 }
 
 #[pg_extern(sql = false)]

@@ -1,8 +1,9 @@
 //! How a rollup lies in the database: its tables and views, as SQL.
 
 use super::definition::{Column, Definition, Kind};
-use super::fold::{aggregate, bucket, quote};
+use super::fold::{aggregate, bucket};
 use crate::backend::expression::type_name;
+use crate::backend::sql::quote;
 use pgrx::pg_sys::Oid;
 use tally_core::grain::Grain;
 

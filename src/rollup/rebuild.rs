@@ -3,12 +3,14 @@
 use super::RollupError;
 use super::append;
 use super::definition::{self, Definition};
-use super::fold::{self, await_folding, quote};
-use super::retention;
+use super::fold::{self, await_folding};
+use super::frozen::Frozen;
 use crate::backend::lock::Patience;
 use crate::backend::partition::Routing;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
+use crate::backend::sql::{self, Moment, quote, within};
+use crate::raw::{RawError, gate, horizon};
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -21,30 +23,13 @@ const FAR: i64 = 100_000_000_000_000_000;
 pub fn range(
     from: Option<TimestampWithTimeZone>,
     to: Option<TimestampWithTimeZone>,
-) -> Result<Range<i64>, RollupError> {
+) -> Result<Range<i64>, RawError> {
     let start = from.map_or(i64::MIN, i64::from);
     let end = to.map_or(i64::MAX, i64::from);
     if start >= end || start > FAR || end < -FAR {
-        return Err(RollupError::Range);
+        return Err(RawError::Range);
     }
     Ok(if start < -FAR { i64::MIN } else { start }..if end > FAR { i64::MAX } else { end })
-}
-
-/// SQL that is true where `column` lies in the range.
-pub fn within(column: &str, range: &Range<i64>) -> String {
-    let mut text = "true".to_owned();
-    if range.start != i64::MIN {
-        text.push_str(&format!(" AND {column} >= {}", literal(range.start)));
-    }
-    if range.end != i64::MAX {
-        text.push_str(&format!(" AND {column} < {}", literal(range.end)));
-    }
-    text
-}
-
-/// SQL for a moment.
-pub fn literal(time: i64) -> String {
-    format!("(timestamptz '2000-01-01 00:00:00+00' + interval '{time} microseconds')")
 }
 
 /// The latest moment not after `time` at which a bucket of every grain begins: each pending row feeds all grains.
@@ -78,8 +63,8 @@ pub fn require_months(condition: &str) -> Result<(), RollupError> {
         format!("SELECT date_trunc('month', bucket, 'UTC') AS month FROM tally.{table} WHERE {condition}")
     });
     let query = format!(
-        "SELECT (extract(epoch FROM m.month) * 1000000)::int8 - 946684800000000, to_char(m.month, 'YYYY-MM') \
-           FROM ({}) AS m ORDER BY 1",
+        "SELECT {}, to_char(m.month, 'YYYY-MM') FROM ({}) AS m ORDER BY 1",
+        sql::micros("m.month"),
         months.join(" UNION ")
     );
     let months = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
@@ -102,13 +87,13 @@ fn rebuild_rollup(
     session::require_writable(c"tally.rebuild_rollup()");
     let rollup_name = rollup_name.unwrap_or_default();
     if session::has_fixed_snapshot() {
-        return Err(RollupError::FixedSnapshot.into());
+        return Err(RawError::FixedSnapshot.into());
     }
     let asked = range(from, to)?;
-    definition::lock_out_ingest(&[], Patience::Tries)?;
+    gate::close(&[], Patience::Tries)?;
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
-    let horizon = retention::horizon();
+    let horizon = horizon::of_all();
     let start = match (asked.start, &horizon) {
         (i64::MIN, None) => i64::MIN,
         (i64::MIN, Some((horizon, _))) => ceiling(definition, *horizon),
@@ -120,16 +105,16 @@ fn rebuild_rollup(
         return Err(RollupError::Frozen(text).into());
     }
     let range = start..if asked.end == i64::MAX { i64::MAX } else { ceiling(definition, asked.end) };
-    let frozen = retention::Frozen::read(definition);
+    let frozen = Frozen::read(definition);
     if let Some(moment) = tenant_id.and_then(|tenant| frozen.of(tenant))
         && asked.start != i64::MIN
         && start < moment
     {
-        let text = session::as_owner(|| Spi::get_one::<String>(&format!("SELECT {}::text", literal(moment))));
-        return Err(RollupError::Frozen(text.ok().flatten().unwrap_or_default()).into());
+        let text = session::as_owner(|| sql::one::<String>("SELECT $1::text", &[Moment(moment).into()]));
+        return Err(RollupError::Frozen(text.unwrap_or_default()).into());
     }
-    let tenant = tenant_id
-        .map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant)));
+    let tenant =
+        tenant_id.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", sql::literal(tenant)));
     require_months(&format!("{} AND {}{tenant}", within("bucket", &range), frozen.not_frozen("bucket")))?;
     // The deletions' snapshots are newer than the lock.
     await_folding(definition)?;
@@ -138,8 +123,8 @@ fn rebuild_rollup(
         for table in bases.chain([format!("{rollup_name}_pending")]) {
             let condition = within("bucket", &range);
             let thawed = frozen.not_frozen("bucket");
-            Spi::run(&format!("DELETE FROM tally.{} WHERE {condition} AND {thawed}{tenant}", quote(&table)))
-                .expect("a DELETE raises its own errors");
+            let table = quote(&table);
+            sql::run(&format!("DELETE FROM tally.{table} WHERE {condition} AND {thawed}{tenant}"), &[]);
         }
     });
     Ok(append::fill(

@@ -11,6 +11,7 @@ use super::definition::{self, Definition};
 use super::delta::Delta;
 use super::fold;
 use crate::backend::lock::{self, FOLDER_PROCESS, FOLDING};
+use crate::backend::report::Report;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, own_transaction, session, size, worker};
 use crate::scope;
@@ -18,7 +19,6 @@ use crate::settings;
 use core::cell::{Cell, RefCell};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -187,7 +187,7 @@ fn attempt(
     let (code, problem) = match folded {
         Ok(Ok(taken)) => return Ok(Some(taken)),
         Ok(Err(error @ RollupError::State { .. })) => {
-            (PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, ErrorReport::from(error).message().to_owned())
+            (PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, Report::from(error).message().to_owned())
         }
         Ok(Err(error)) => return Err(error),
         Err(caught) if caught.is_about_data() || ROWS_FAULTS.contains(&caught.code) => {

@@ -5,6 +5,7 @@
 
 mod binding;
 mod confine;
+mod failure;
 mod limit;
 mod policy;
 mod token;
@@ -16,10 +17,10 @@ use crate::backend::session;
 use crate::settings;
 use binding::{Binding, binding};
 pub use confine::{install as confine, is_confined};
+pub use failure::ScopeError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::Cell;
-use tally_core::token::TokenError;
 use tally_core::{id, scope_key};
 
 /// What a transaction may see.
@@ -27,43 +28,6 @@ use tally_core::{id, scope_key};
 pub enum Scope {
     Tenant { tenant: String, account: Option<String> },
     Global,
-}
-
-/// Why a scope is refused.
-#[derive(Debug)]
-pub enum ScopeError {
-    /// Neither entered nor bound.
-    Missing,
-    /// The role may not enter this scope.
-    Denied(String),
-    /// The transaction is in another scope already.
-    Latched,
-    /// `enter` was called inside a savepoint or an exception block.
-    Subtransaction,
-    /// An earlier client of the session left something in it.
-    Dirty(String),
-    /// A setting of the pool role's own would change what its clients are answered.
-    RoleSetting { role: String, setting: String },
-    /// A tenant or account is not an id.
-    BadId(String),
-    /// A confined session used this.
-    Confined(String),
-    /// A confined session ran a command that lasts.
-    Lasting(&'static str),
-    /// The tenant has as many transactions as it may.
-    Busy(String, i32),
-    /// The role enters a scope by token alone.
-    NeedsToken(String),
-    /// The role was bound under another name.
-    Renamed(String),
-    /// The role is a member of groups whose bindings differ.
-    Ambiguous(String),
-    /// The role is bound to the global scope, and tried to write in it.
-    ReadsOnly(String),
-    /// The token, or the key that is to be registered, is refused.
-    Token(TokenError),
-    /// The token names a key that is not registered, or no longer valid.
-    UnknownKey,
 }
 
 impl Scope {

@@ -1,14 +1,16 @@
 //! What is wrong with a stored state, as an answer instead of an error.
 
-use crate::backend::call::{self, Call, Outcome, SqlError};
+use crate::backend::call::{self, Call, Outcome};
+use crate::backend::report::Report;
 use crate::backend::subtransaction::{self, Verdict};
 
-/// The error of reading a state that is damaged, but for its message.
-pub const CORRUPTED: SqlError = SqlError {
-    sqlstate: "XX001",
-    message: String::new(),
-    hint: "tally.verify_rollup() lists such states, tally.rebuild_rollup() makes their buckets anew while the events are there",
-};
+/// What can be done about a state that is damaged.
+pub const CORRUPTED: &str = "tally.verify_rollup() lists such states, tally.rebuild_rollup() makes their buckets anew while the events are there";
+
+/// The error of reading a state that is damaged.
+pub fn corrupted(message: String) -> Report {
+    Report::new("XX001", message).hint(CORRUPTED)
+}
 
 /// Hands the first argument's bytes to `problem`, and gives what that says as text. Bytes that Postgres itself can't get at,
 /// compressed or out of line, are damaged too.

@@ -2,16 +2,16 @@
 //! checked, and only where a second one comes are both read and merged.
 
 use crate::backend::aggregate::Holds;
-use crate::backend::call::SqlError;
+use crate::backend::report::Report;
 use std::borrow::Cow;
 
 /// A sketch that can be read from and written to its stored form.
 pub trait Sketch: Holds + Clone + Sized {
     /// Checks stored bytes and gives them in the newest form.
-    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, SqlError>;
-    fn open(stored: &[u8]) -> Result<Self, SqlError>;
-    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError>;
-    fn merge_open(&mut self, other: &Self) -> Result<(), SqlError>;
+    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, Report>;
+    fn open(stored: &[u8]) -> Result<Self, Report>;
+    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), Report>;
+    fn merge_open(&mut self, other: &Self) -> Result<(), Report>;
     fn stored(&self) -> Vec<u8>;
 }
 
@@ -33,12 +33,12 @@ impl<T: Sketch> Holds for Gathered<T> {
 
 impl<T: Sketch> Gathered<T> {
     /// Of one stored sketch.
-    pub fn alone(stored: &[u8]) -> Result<Self, SqlError> {
+    pub fn alone(stored: &[u8]) -> Result<Self, Report> {
         Ok(Self::Alone(T::renew(stored)?.into()))
     }
 
     /// The sketch, to add to.
-    pub fn merged(&mut self) -> Result<&mut T, SqlError> {
+    pub fn merged(&mut self) -> Result<&mut T, Report> {
         if let Self::Alone(bytes) = self {
             *self = Self::Merged(T::open(bytes)?);
         }
@@ -57,11 +57,11 @@ impl<T: Sketch> Gathered<T> {
         }
     }
 
-    pub fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError> {
+    pub fn merge_stored(&mut self, stored: &[u8]) -> Result<(), Report> {
         self.merged()?.merge_stored(stored)
     }
 
-    pub fn merge(&mut self, other: &Self) -> Result<(), SqlError> {
+    pub fn merge(&mut self, other: &Self) -> Result<(), Report> {
         match other {
             Self::Alone(bytes) => self.merged()?.merge_stored(bytes),
             Self::Merged(sketch) => self.merged()?.merge_open(sketch),

@@ -1,8 +1,9 @@
 //! The SQL type `hll`: input, output, casts and questions.
 
-use super::damage::{CORRUPTED, damage};
+use super::damage::{corrupted, damage};
 use super::text;
-use crate::backend::call::{self, SqlError, sql_function};
+use crate::backend::call::{self, sql_function};
+use crate::backend::report::Report;
 use crate::backend::session;
 use pgrx::pg_sys::Datum;
 use tally_core::hll::{self, DEFAULT_LGK, Hll, HllError, HllRef, Keying, MAX_STORED_BYTES};
@@ -11,15 +12,15 @@ use tally_core::hll::{self, DEFAULT_LGK, Hll, HllError, HllRef, Keying, MAX_STOR
 const MAX_PREAMBLE: u8 = 10;
 
 /// Bytes that are given from outside and are no sketch.
-fn refused(error: HllError) -> SqlError {
-    SqlError { sqlstate: "22P03", message: error.to_string(), hint: "pass a sketch as it was written" }
+fn refused(error: HllError) -> Report {
+    Report::new("22P03", error.to_string()).hint("pass a sketch as it was written")
 }
 
 /// A sketch that was stored and isn't one any more was changed by something else than this extension.
-impl From<HllError> for SqlError {
+impl From<HllError> for Report {
     fn from(error: HllError) -> Self {
         if matches!(error, HllError::Malformed(_) | HllError::Checksum | HllError::Version(_)) {
-            return SqlError { message: error.to_string(), ..CORRUPTED };
+            return corrupted(error.to_string());
         }
         let hint = match error {
             HllError::LgkMismatch { .. } => "only sketches of the same size can be merged",
@@ -28,31 +29,28 @@ impl From<HllError> for SqlError {
             }
             _ => "",
         };
-        SqlError { sqlstate: error.sqlstate(), message: error.to_string(), hint }
+        Report::new(error.sqlstate(), error.to_string()).hint(hint)
     }
 }
 
 /// Reads a stored sketch for asking it one question.
-pub fn load(bytes: &[u8]) -> Result<Hll, SqlError> {
+pub fn load(bytes: &[u8]) -> Result<Hll, Report> {
     Ok(Hll::try_from(&HllRef::parse(bytes)?)?)
 }
 
 /// Refuses to let bytes of a sketch come from a client or go to one where they are keyed: they tell under the tenant's secret
 /// what became of each value, and whoever may send events could choose values by them that a count doesn't see. They pass only
 /// for who sees every row anyway, as dumps, restores and replication do, damaged ones included.
-fn check_passes(bytes: &[u8]) -> Result<(), SqlError> {
+fn check_passes(bytes: &[u8]) -> Result<(), Report> {
     if session::sees_everything() || HllRef::parse(bytes)?.keying() == Keying::Plain {
         return Ok(());
     }
-    Err(SqlError {
-        sqlstate: "42501",
-        message: "the bytes of a keyed sketch are neither shown nor taken".into(),
-        hint: "ask tally.distinct_count(), tally.rollup() and tally.merge(); a dump is made by a superuser or a role with BYPASSRLS",
-    })
+    Err(Report::new("42501", "the bytes of a keyed sketch are neither shown nor taken")
+        .hint("ask tally.distinct_count(), tally.rollup() and tally.merge(); a dump is made by a superuser or a role with BYPASSRLS"))
 }
 
 /// A sketch that a client gives, as it is written today.
-fn take(bytes: &[u8]) -> Result<Datum, SqlError> {
+fn take(bytes: &[u8]) -> Result<Datum, Report> {
     let sketch = hll::renew(bytes).map_err(refused)?;
     check_passes(&sketch)?;
     Ok(call::varlena(&sketch))

@@ -3,7 +3,8 @@
 use super::gathered::{Gathered, Sketch};
 use super::hash::Hashable;
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
+use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use std::borrow::Cow;
 use tally_core::hll::{self, DEFAULT_LGK, HashKey, Hll, HllRef, Keying, ValueHasher};
@@ -15,19 +16,19 @@ impl Holds for Hll {
 }
 
 impl Sketch for Hll {
-    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, SqlError> {
+    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, Report> {
         Ok(hll::renew(stored)?)
     }
 
-    fn open(stored: &[u8]) -> Result<Self, SqlError> {
+    fn open(stored: &[u8]) -> Result<Self, Report> {
         Ok(Hll::try_from(&HllRef::parse(stored)?)?)
     }
 
-    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError> {
+    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), Report> {
         Ok(self.merge(&HllRef::parse(stored)?)?)
     }
 
-    fn merge_open(&mut self, other: &Self) -> Result<(), SqlError> {
+    fn merge_open(&mut self, other: &Self) -> Result<(), Report> {
         Ok(self.merge_state(other)?)
     }
 
@@ -110,17 +111,16 @@ fn add_keyed(call: &Call, hashable: Hashable) -> Outcome {
     let (Some(value), Some(key), Some(epoch)) = (call.datum(1), call.bytes(2), call.int(3)) else {
         return Ok(state.map(State::datum));
     };
-    let key = HashKey(key.try_into().map_err(|_| SqlError {
-        sqlstate: "22023",
-        message: format!("a sketch key has 16 bytes, not {}", key.len()),
-        hint: "",
-    })?);
+    let key = HashKey(
+        key.try_into()
+            .map_err(|_| Report::new("22023", format!("a sketch key has 16 bytes, not {}", key.len())))?,
+    );
     let hasher = ValueHasher::Keyed { key, epoch: epoch as u32 };
     let state = match state {
         Some(state) => state,
         None => State::new(context(call)?, Gathered::Merged(Hll::new(DEFAULT_LGK, hasher.keying())?)),
     };
-    state.change(|sketch| -> Result<(), SqlError> {
+    state.change(|sketch| -> Result<(), Report> {
         let sketch = sketch.merged()?;
         if sketch.keying() != hasher.keying() {
             return Err(tally_core::hll::HllError::KeyingMismatch.into());
@@ -184,10 +184,8 @@ fn merge(call: &Call, state: Option<&mut Gathering>, stored: &[u8]) -> Outcome {
 }
 
 /// The aggregate's memory context; an error outside an aggregate.
-pub fn context(call: &Call) -> Result<pgrx::pg_sys::MemoryContext, SqlError> {
-    call.aggregate_context().ok_or(SqlError {
-        sqlstate: "0A000",
-        message: "this function is part of an aggregate and can't be called by itself".into(),
-        hint: "",
+pub fn context(call: &Call) -> Result<pgrx::pg_sys::MemoryContext, Report> {
+    call.aggregate_context().ok_or_else(|| {
+        Report::new("0A000", "this function is part of an aggregate and can't be called by itself")
     })
 }

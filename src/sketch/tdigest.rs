@@ -1,29 +1,30 @@
 //! The SQL type `tdigest`: input, output, casts and questions.
 
-use super::damage::{CORRUPTED, damage};
+use super::damage::{corrupted, damage};
 use super::text;
 use crate::backend::array;
-use crate::backend::call::{self, SqlError, sql_function};
+use crate::backend::call::{self, sql_function};
+use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use tally_core::tdigest::{self, MAX_STORED_BYTES, Summary, TDigest, TDigestError};
 
 /// Bytes that are given from outside and are no digest.
-fn refused(error: TDigestError) -> SqlError {
-    SqlError { sqlstate: "22P03", message: error.to_string(), hint: "pass a digest as it was written" }
+fn refused(error: TDigestError) -> Report {
+    Report::new("22P03", error.to_string()).hint("pass a digest as it was written")
 }
 
 /// A digest that was stored and isn't one any more was changed by something else than this extension.
-impl From<TDigestError> for SqlError {
+impl From<TDigestError> for Report {
     fn from(error: TDigestError) -> Self {
         if matches!(error, TDigestError::Malformed(_) | TDigestError::Checksum | TDigestError::Version(_)) {
-            return SqlError { message: error.to_string(), ..CORRUPTED };
+            return corrupted(error.to_string());
         }
         let hint = match error {
             TDigestError::CompressionMismatch { .. } => "only digests of the same compression can be merged",
             TDigestError::NotFinite(_) => "leave NaN and the infinities out with FILTER (WHERE …)",
             _ => "",
         };
-        SqlError { sqlstate: error.sqlstate(), message: error.to_string(), hint }
+        Report::new(error.sqlstate(), error.to_string()).hint(hint)
     }
 }
 
@@ -87,7 +88,7 @@ sql_function! {
     fn tally_tdigest_approx_percentiles / pg_finfo_tally_tdigest_approx_percentiles(call) {
         let (Some(fractions), Some(bytes)) = (call.datum(0), call.bytes(1)) else { return Ok(None) };
         // SAFETY: the argument is declared float8[].
-        let fractions = unsafe { array::read_floats(fractions) };
+        let fractions = array::read_floats(fractions);
         let summary = Summary::parse(bytes)?;
         let answers = fractions
             .into_iter()

@@ -3,7 +3,8 @@
 use super::gathered::{Gathered, Sketch};
 use super::hll_aggregate::context;
 use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, SqlError, sql_function};
+use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use std::borrow::Cow;
 use tally_core::tdigest::{self, DEFAULT_COMPRESSION, TDigest};
@@ -15,21 +16,21 @@ impl Holds for TDigest {
 }
 
 impl Sketch for TDigest {
-    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, SqlError> {
+    fn renew(stored: &[u8]) -> Result<Cow<'_, [u8]>, Report> {
         Ok(tdigest::renew(stored)?)
     }
 
-    fn open(stored: &[u8]) -> Result<Self, SqlError> {
+    fn open(stored: &[u8]) -> Result<Self, Report> {
         let mut digest = TDigest::new(tdigest::compression(stored)?)?;
         digest.merge(stored)?;
         Ok(digest)
     }
 
-    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), SqlError> {
+    fn merge_stored(&mut self, stored: &[u8]) -> Result<(), Report> {
         Ok(self.merge(stored)?)
     }
 
-    fn merge_open(&mut self, other: &Self) -> Result<(), SqlError> {
+    fn merge_open(&mut self, other: &Self) -> Result<(), Report> {
         Ok(self.merge_state(other)?)
     }
 
@@ -49,7 +50,7 @@ fn add(call: &Call, compression: u16) -> Outcome {
         Some(state) => state,
         None => State::new(context(call)?, Gathered::Merged(TDigest::new(compression)?)),
     };
-    state.change(|digest| -> Result<(), SqlError> { Ok(digest.merged()?.add(value)?) })?;
+    state.change(|digest| -> Result<(), Report> { Ok(digest.merged()?.add(value)?) })?;
     Ok(Some(state.datum()))
 }
 

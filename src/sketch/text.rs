@@ -1,6 +1,6 @@
 //! The text form of a sketch: `\x` and its bytes in hexadecimal, as bytea has it.
 
-use crate::backend::call::SqlError;
+use crate::backend::report::Report;
 
 /// Writes bytes as text.
 pub fn write(bytes: &[u8]) -> String {
@@ -10,11 +10,10 @@ pub fn write(bytes: &[u8]) -> String {
 }
 
 /// Reads text of at most `most` bytes' worth.
-pub fn read(text: &str, most: usize, what: &str) -> Result<Vec<u8>, SqlError> {
-    let error = |problem: &str| SqlError {
-        sqlstate: "22P02",
-        message: format!("invalid input for type {what}: {problem}"),
-        hint: "the text form is \\x followed by hexadecimal digits",
+pub fn read(text: &str, most: usize, what: &str) -> Result<Vec<u8>, Report> {
+    let error = |problem: &str| {
+        Report::new("22P02", format!("invalid input for type {what}: {problem}"))
+            .hint("the text form is \\x followed by hexadecimal digits")
     };
     let digits = text.trim().strip_prefix("\\x").ok_or_else(|| error("no \\x in front"))?.as_bytes();
     if digits.len() % 2 != 0 {

@@ -5,18 +5,18 @@
 //! each other (a function that inserts, called by one that is inserting), so buffers are stacked; those of a statement
 //! that failed go when its (sub)transaction does.
 
-use super::IngestError;
-use super::options::Options;
-use super::pipeline;
-use super::summary::Counts;
-use crate::backend::call::{SqlError, sql_function};
+use crate::backend::call::sql_function;
 use crate::backend::ending;
+use crate::backend::report::Report;
 use crate::backend::trigger::Trigger;
+use crate::ingest::failure::IngestError;
+use crate::ingest::options::Options;
+use crate::ingest::pipeline;
 use crate::quota::{self, Quotas};
+use crate::raw::outcome::Counts;
 use crate::scope::Scope;
 use core::cell::RefCell;
 use pgrx::pg_sys::Datum;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use std::collections::HashMap;
 use std::rc::Rc;
 use tally_core::event::{self, BatchError, EventRef, FieldsParser, Item, Limits, Rejection};
@@ -58,7 +58,7 @@ fn forget(nesting: i32) {
 }
 
 impl Inbox {
-    fn open() -> Result<Self, ErrorReport> {
+    fn open() -> Result<Self, Report> {
         ending::watch(forget);
         Ok(Self {
             nesting: ending::nesting(),
@@ -108,7 +108,7 @@ impl Inbox {
     }
 
     /// Sends what is buffered through the pipeline.
-    fn flush(&mut self) -> Result<(), ErrorReport> {
+    fn flush(&mut self) -> Result<(), Report> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -163,26 +163,18 @@ impl Inbox {
 }
 
 /// The statement's buffer; an error where the function is called otherwise than by the view's triggers.
-fn take() -> Result<Inbox, SqlError> {
+fn take() -> Result<Inbox, Report> {
     OPEN.with_borrow_mut(Vec::pop).ok_or_else(misused)
 }
 
-fn misused() -> SqlError {
-    SqlError {
-        sqlstate: "0A000",
-        message: "this function is for the triggers of tally.inbox".into(),
-        hint: "insert into tally.inbox",
-    }
-}
-
-fn raise<T>(result: Result<T, impl Into<ErrorReport>>) -> T {
-    result.map_err(Into::into).unwrap_or_report()
+fn misused() -> Report {
+    Report::new("0A000", "this function is for the triggers of tally.inbox").hint("insert into tally.inbox")
 }
 
 sql_function! {
     fn tally_inbox_begin / pg_finfo_tally_inbox_begin(call) {
         Trigger::of(call).ok_or_else(misused)?;
-        let inbox = raise(Inbox::open());
+        let inbox = Inbox::open()?;
         OPEN.with_borrow_mut(|open| open.push(inbox));
         Ok(Some(Datum::from(0)))
     }
@@ -191,14 +183,15 @@ sql_function! {
 sql_function! {
     fn tally_inbox_row / pg_finfo_tally_inbox_row(call) {
         let trigger = Trigger::of(call).ok_or_else(misused)?;
-        let full = OPEN.with_borrow_mut(|open| -> Result<_, SqlError> {
+        let full = OPEN.with_borrow_mut(|open| -> Result<_, Report> {
             let inbox = open.last_mut().ok_or_else(misused)?;
-            Ok(trigger.with_texts(|texts| inbox.push(texts))?.map(|()| inbox.is_full()))
+            trigger.with_texts(|texts| inbox.push(texts))??;
+            Ok(inbox.is_full())
         })?;
-        if raise(full) {
+        if full {
             // Out of the stack meanwhile: what ingest runs may insert, too, and what fails must not be sent again.
             let mut inbox = take()?;
-            raise(inbox.flush());
+            inbox.flush()?;
             OPEN.with_borrow_mut(|open| open.push(inbox));
         }
         Ok(Some(trigger.row()))
@@ -209,7 +202,7 @@ sql_function! {
     fn tally_inbox_end / pg_finfo_tally_inbox_end(call) {
         Trigger::of(call).ok_or_else(misused)?;
         let mut inbox = take()?;
-        raise(inbox.flush());
+        inbox.flush()?;
         inbox.report();
         Ok(Some(Datum::from(0)))
     }

@@ -1,13 +1,16 @@
 //! Sending quarantined events through the pipeline again.
 
 use super::door;
-use super::options::{OnConflict, Options};
-use super::pipeline::{self, Home};
-use super::summary::Outcome;
+use crate::backend::call::Call;
+use crate::backend::call::sql_function;
 use crate::backend::session;
+use crate::backend::sql::{self, Moment};
+use crate::ingest::options::{OnConflict, Options};
+use crate::ingest::pipeline::{self, Home};
+use crate::raw::outcome::Outcome;
 use crate::scope::Scope;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::Datum;
 use tally_core::event::{self, Item};
 
 /// A quarantined event, locked until the transaction ends.
@@ -22,29 +25,15 @@ struct Taken {
 door! {
     /// Redrives at most `max_events` of the quarantined events that meet every condition that is given, those first that were
     /// tried least. What is accepted, or turns out to be there, leaves the quarantine; the rest stays, with its present reason.
-    fn redrive(
-        batch_id: Option<i64>,
-        position: Option<i32>,
-        outcome: Option<&str>,
-        sqlstate: Option<&str>,
-        since: Option<TimestampWithTimeZone>,
-        before: Option<TimestampWithTimeZone>,
-        max_events: Option<i32>
-    ) {
+    /// `redrive(batch_id, position, outcome, sqlstate, since, before, max_events)`
+    fn redrive_wrapper / pg_finfo_redrive_wrapper(call) {
         let scope = pipeline::admit()?;
         let mut options = Options::read(None)?;
         // All or nothing would make one bad event keep every good one waiting.
         options.all_or_nothing = false;
         options.on_conflict = OnConflict::Quarantine;
-        let conditions = [
-            batch_id.into(),
-            position.into(),
-            outcome.into(),
-            sqlstate.into(),
-            since.into(),
-            before.into(),
-            max_events.into(),
-        ];
+        let mut conditions = conditions(call, 0);
+        conditions.push(call.int(6).into());
         let taken = in_scope(&scope, || take(&conditions));
         let limits = pipeline::limits();
         let homes: Vec<Home> =
@@ -73,26 +62,28 @@ fn in_scope<T>(scope: &Scope, work: impl FnOnce() -> T) -> T {
     }
 }
 
-fn take(conditions: &[pgrx::datum::DatumWithOid]) -> Vec<Taken> {
-    Spi::connect_mut(|client| {
-        let rows = client.update(
-            "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, t.body \
-               FROM tally.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t",
-            None,
-            conditions,
-        )?;
-        rows.map(|row| {
-            Ok(Taken {
-                tenant_id: row.get(1)?.expect("not null"),
-                account_id: row.get(2)?.expect("not null"),
-                batch_id: row.get(3)?.expect("not null"),
-                position: row.get(4)?.expect("not null"),
-                body: row.get(5)?.expect("not null"),
-            })
-        })
-        .collect::<Result<_, pgrx::spi::Error>>()
+/// The conditions that both functions have, from an argument on: batch, position, outcome, SQLSTATE, since, before.
+fn conditions<'a>(call: &'a Call, from: usize) -> Vec<DatumWithOid<'a>> {
+    vec![
+        call.long(from).into(),
+        call.int(from + 1).into(),
+        call.text(from + 2).into(),
+        call.text(from + 3).into(),
+        call.long(from + 4).map(Moment).into(),
+        call.long(from + 5).map(Moment).into(),
+    ]
+}
+
+fn take(conditions: &[DatumWithOid]) -> Vec<Taken> {
+    let statement = "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, t.body \
+                       FROM tally.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t";
+    sql::changed_rows(statement, conditions, |row| Taken {
+        tenant_id: row.need(1),
+        account_id: row.need(2),
+        batch_id: row.need(3),
+        position: row.need(4),
+        body: row.need(5),
     })
-    .expect("the columns have these types")
 }
 
 /// Takes what was accepted out of the quarantine, writes the present reasons to the rest, and says in the batch's rows where
@@ -101,7 +92,7 @@ fn settle(taken: &[Taken], outcomes: &[Outcome], batch_id: i64) {
     let column = |value: fn(&Taken, &Outcome) -> String| -> Vec<String> {
         taken.iter().zip(outcomes).map(|(event, outcome)| value(event, outcome)).collect()
     };
-    Spi::run_with_args(
+    sql::run(
         "SELECT tally.settle_quarantined($1, $2, $3, $4, $5, $6, $7)",
         &[
             batch_id.into(),
@@ -112,37 +103,18 @@ fn settle(taken: &[Taken], outcomes: &[Outcome], batch_id: i64) {
             column(|_, outcome| outcome.reason().0.to_owned()).into(),
             column(|_, outcome| outcome.reason().1.to_owned()).into(),
         ],
-    )
-    .expect("settling raises its own errors");
+    );
 }
 
-/// Removes the quarantined events that meet every condition that is given; returns how many there were.
-#[pg_extern(sql = false)]
-#[allow(clippy::too_many_arguments, reason = "the conditions are the SQL function's arguments")]
-fn discard(
-    reason: Option<&str>,
-    batch_id: Option<i64>,
-    position: Option<i32>,
-    outcome: Option<&str>,
-    sqlstate: Option<&str>,
-    since: Option<TimestampWithTimeZone>,
-    before: Option<TimestampWithTimeZone>,
-) -> Result<i64, ErrorReport> {
-    let scope = pipeline::admit()?;
-    let conditions = [
-        reason.into(),
-        batch_id.into(),
-        position.into(),
-        outcome.into(),
-        sqlstate.into(),
-        since.into(),
-        before.into(),
-    ];
-    let discarded = in_scope(&scope, || {
-        Spi::get_one_with_args::<i64>(
-            "SELECT tally.discard_quarantined($1, $2, $3, $4, $5, $6, $7)",
-            &conditions,
-        )
-    });
-    Ok(discarded.expect("discarding raises its own errors").unwrap_or(0))
+sql_function! {
+    /// `discard(reason, batch_id, position, outcome, sqlstate, since, before)`: removes the quarantined events that meet every
+    /// condition that is given; returns how many there were.
+    fn discard_wrapper / pg_finfo_discard_wrapper(call) {
+        let scope = pipeline::admit()?;
+        let mut values: Vec<DatumWithOid> = vec![call.text(0).into()];
+        values.extend(conditions(call, 1));
+        let statement = "SELECT tally.discard_quarantined($1, $2, $3, $4, $5, $6, $7)";
+        let discarded = in_scope(&scope, || sql::one::<i64>(statement, &values));
+        Ok(Some(Datum::from(discarded.unwrap_or(0))))
+    }
 }

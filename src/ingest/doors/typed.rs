@@ -1,20 +1,32 @@
 //! The door for the SQL type: events are read from their binary form, without a detour through text.
 
-use super::IngestError;
-use super::options::Options;
-use super::pipeline;
-use super::summary::Summary;
+use super::door;
 use crate::backend::array;
-use pgrx::AnyArray;
-use pgrx::pg_sys::panic::ErrorReport;
+use crate::backend::call::Call;
+use crate::backend::json::Document;
+use crate::backend::report::Report;
+use crate::ingest::failure::IngestError;
+use crate::ingest::options::Options;
+use crate::ingest::pipeline;
+use crate::ingest::summary::Summary;
 use tally_core::event::{self, EventRef, EventView, Item, Rejection};
 
-/// Ingests an array of events.
-pub fn run(events: &AnyArray, options: Options) -> Result<Summary, ErrorReport> {
+door! {
+    /// `ingest_events(events)`
+    fn ingest_events_wrapper / pg_finfo_ingest_events_wrapper(call) { run(call, Options::read(None)?) }
+}
+
+door! {
+    /// `ingest_events(events, options)`
+    fn ingest_events_with_options_wrapper / pg_finfo_ingest_events_with_options_wrapper(call) {
+        run(call, Options::read(Document::argument(call, 1)?)?)
+    }
+}
+
+fn run(call: &Call, options: Options) -> Result<Summary, Report> {
     let scope = pipeline::admit()?;
     let limits = pipeline::limits();
-    // SAFETY: the SQL declaration takes tally.event[] alone, a varlena with the alignment of int4.
-    let values = unsafe { array::read_varlenas(events.datum()) };
+    let values = call.datum(0).map(array::read_varlenas).unwrap_or_default();
     pipeline::check_count(values.len(), &limits)?;
     let judged: Vec<(String, Result<EventRef, Rejection>)> = values
         .into_iter()

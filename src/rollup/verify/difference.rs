@@ -3,7 +3,7 @@
 use super::super::definition::{Column, Definition, Kind};
 use super::stored;
 use crate::backend::expression;
-use pgrx::spi::quote_literal;
+use crate::backend::sql;
 use tally_core::grain::Grain;
 
 /// Where the second side comes from.
@@ -51,7 +51,7 @@ pub fn statement(definition: &Definition, grain: Grain, sides: &Sides) -> String
           WHERE s.tenant_id IS NULL OR r.tenant_id IS NULL OR difference.differs ORDER BY 2, 3, 4, 5, 6",
         theirs = sides.theirs,
         ours = sides.ours,
-        bucket = micros("coalesce(s.bucket, r.bucket)"),
+        bucket = sql::micros("coalesce(s.bucket, r.bucket)"),
         shown = dimensions(definition, &values),
         our_key = key("s"),
         their_key = key("r"),
@@ -59,17 +59,12 @@ pub fn statement(definition: &Definition, grain: Grain, sides: &Sides) -> String
     )
 }
 
-/// SQL for a moment in microseconds since 2000.
-pub fn micros(moment: &str) -> String {
-    format!("(extract(epoch FROM {moment}) * 1000000)::int8 - 946684800000000")
-}
-
 /// SQL for the dimensions as an object, from SQL for each one's text.
 pub fn dimensions(definition: &Definition, values: &[String]) -> String {
     if values.is_empty() {
         return "'{}'::jsonb".to_owned();
     }
-    let names: Vec<String> = definition.dimensions().map(|column| quote_literal(&column.name)).collect();
+    let names: Vec<String> = definition.dimensions().map(|column| sql::literal(&column.name)).collect();
     format!("jsonb_object(ARRAY[{}], ARRAY[{}])", names.join(", "), values.join(", "))
 }
 
@@ -80,7 +75,7 @@ pub fn unreadable(damage: &str) -> String {
 
 /// A row for the list of measures: name, whether the sides differ, both sides as text.
 fn difference(column: &Column, place: usize, kind: Theirs) -> String {
-    let name = quote_literal(&column.name);
+    let name = sql::literal(&column.name);
     let (ours, theirs) = (format!("s.c{place}"), format!("r.c{place}"));
     let (differs, our_text, their_text) = compare(column, &ours, &theirs, kind);
     if stored::damage(column, &ours, "0").is_none() {

@@ -7,7 +7,7 @@ use super::super::definition::Definition;
 use crate::backend::memory;
 use crate::backend::named_rows::NamedRows;
 use crate::backend::scan::{self, Snapshot};
-use crate::ingest::{EventRow, event_column_names};
+use crate::event::{EventRow, event_column_names};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, CString};
 

@@ -5,16 +5,17 @@
 
 mod difference;
 mod evaluated;
-mod frozen;
+mod kept;
 mod recompute;
 mod stored;
 
 use super::RollupError;
 use super::definition::{self, Definition};
+use super::frozen::Frozen;
 use super::rebuild;
-use super::retention::{self, Frozen};
 use crate::backend::scan::{self, Snapshot};
-use crate::backend::session;
+use crate::backend::{session, sql};
+use crate::raw::horizon;
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
@@ -61,7 +62,7 @@ fn verify_rollup(
     // No partition is dropped between reading the horizon and reading the events.
     session::lock_relation(session::relation(c"events"), pg_sys::AccessShareLock);
     // Buckets that begin before this are frozen, also those that end after it.
-    let horizon = retention::horizon().map_or(i64::MIN, |(horizon, _)| horizon);
+    let horizon = horizon::of_all().map_or(i64::MIN, |(horizon, _)| horizon);
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name.unwrap_or_default())?;
     let differences = session::with_fixed_settings(|| {
@@ -121,9 +122,9 @@ impl Part<'_> {
         }
         if start < thawed || !self.frozen.is_empty() {
             let condition = format!("NOT ({})", self.is_thawed("bucket", thawed));
-            statements.push((frozen::unreadable(self, &(start..end), &condition), None));
+            statements.push((kept::unreadable(self, &(start..end), &condition), None));
             statements.extend(
-                frozen::unlike_finer(self, &(start..end)).into_iter().map(|statement| (statement, None)),
+                kept::unlike_finer(self, &(start..end)).into_iter().map(|statement| (statement, None)),
             );
         }
         statements
@@ -131,14 +132,12 @@ impl Part<'_> {
 
     /// SQL that is true where the bucket that begins at `column` is compared with events.
     fn is_thawed(&self, column: &str, thawed: i64) -> String {
-        let of_all = rebuild::within(column, &(thawed..i64::MAX));
+        let of_all = sql::within(column, &(thawed..i64::MAX));
         format!("{of_all} AND {}", self.frozen.not_frozen(column))
     }
 
     /// SQL that is true for rows of the tenant that is asked for.
     fn of_tenant(&self) -> String {
-        self.tenant.map_or_else(String::new, |tenant| {
-            format!(" AND tenant_id = {}", pgrx::spi::quote_literal(tenant))
-        })
+        self.tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", sql::literal(tenant)))
     }
 }

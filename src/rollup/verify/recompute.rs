@@ -2,9 +2,9 @@
 
 use super::super::cell::COMPRESSION;
 use super::super::definition::{Column, Definition, Kind};
-use super::super::rebuild::within;
 use super::difference::{self, Sides, Theirs};
 use super::{Part, evaluated, stored};
+use crate::backend::sql::{self, within};
 use crate::sketch::hash::Hashable;
 use core::ops::Range;
 use pgrx::pg_sys::{self, Oid};
@@ -66,9 +66,7 @@ fn argument(column: &Column, text: &str) -> String {
         Kind::Sum => format!("({text}\n)::numeric"),
         Kind::Percentiles => format!("({text}\n)::float8"),
         Kind::Distinct => match expression.type_oid {
-            pg_sys::TIMESTAMPTZOID => {
-                format!("(extract(epoch FROM ({text}\n)) * 1000000 - 946684800000000)::int8")
-            }
+            pg_sys::TIMESTAMPTZOID => sql::micros(&format!("({text}\n)")),
             _ => match Hashable::of(expression.type_oid).expect("checked when declared") {
                 Hashable::Int2 | Hashable::Int4 | Hashable::Int8 => format!("({text}\n)::int8"),
                 Hashable::Uuid => format!("uuid_send(({text}\n))"),

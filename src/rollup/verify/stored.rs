@@ -2,7 +2,8 @@
 
 use super::super::cell::COMPRESSION;
 use super::super::definition::{Column, Definition, Kind};
-use super::super::fold::{aggregate_of, bucket, quote};
+use super::super::fold::{aggregate_of, bucket};
+use crate::backend::sql::quote;
 use tally_core::grain::Grain;
 
 /// SQL for what is wrong with a stored state, null where nothing is; `None` of a column that can't tell. `epoch` is SQL for

@@ -2,11 +2,10 @@
 //! ones that are kept.
 
 use super::super::definition::{Definition, Kind};
-use super::super::rebuild::within;
 use super::difference::{self, Sides, Theirs};
 use super::{Part, stored};
+use crate::backend::sql::{self, within};
 use core::ops::Range;
-use pgrx::spi::quote_literal;
 use tally_core::grain::Grain;
 
 /// The states of frozen buckets, base and pending, that can't be read.
@@ -16,7 +15,7 @@ pub fn unreadable(part: &Part, range: &Range<i64>, frozen: &str) -> String {
     let rows: Vec<String> = columns()
         .filter_map(|(place, column)| {
             let damage = stored::damage(column, &format!("rows.c{place}"), "key.sketch_epoch")?;
-            Some(format!("({}, {damage})", quote_literal(&column.name)))
+            Some(format!("({}, {damage})", sql::literal(&column.name)))
         })
         .collect();
     if rows.is_empty() {
@@ -32,7 +31,7 @@ pub fn unreadable(part: &Part, range: &Range<i64>, frozen: &str) -> String {
            FROM (SELECT * FROM ({every_row}) AS kept WHERE {range} AND {frozen}{tenant}) AS rows \
            LEFT JOIN tally.tenant AS key ON key.tenant_id = rows.tenant_id, LATERAL (VALUES {rows}) AS state (measure, damage) \
           WHERE state.damage IS NOT NULL ORDER BY 2, 3, 4, 5, 6",
-        bucket = difference::micros("rows.bucket"),
+        bucket = sql::micros("rows.bucket"),
         shown = difference::dimensions(definition, &values),
         stored = difference::unreadable("state.damage"),
         every_row = stored::every_row(definition, *grain),

@@ -1,0 +1,80 @@
+//! What becomes known of a batch: its own rows, the quarantine, and the answer to the caller.
+
+use super::{Batch, event_id};
+use crate::backend::appender::Unique;
+use crate::ingest::failure::IngestError;
+use crate::ingest::options::OnConflict;
+use crate::ingest::summary::{Detail, Summary};
+use crate::raw::outcome::{Counts, Outcome};
+use crate::raw::store::{self, Quarantined};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use tally_core::event::{self, CodecError, EventView, Item};
+
+impl Batch<'_> {
+    /// Writes the batch's own rows and the quarantine.
+    pub(super) fn record(&self, batch_id: i64) -> Result<Unique, IngestError> {
+        let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
+        let mut quarantined = Vec::new();
+        for (index, (item, outcome)) in self.items.iter().zip(&self.outcomes).enumerate() {
+            let (tenant_id, account_id) = self.home(index);
+            counts.entry(tenant_id).or_default().add(outcome);
+            if self.is_kept(outcome) {
+                quarantined.push(Quarantined {
+                    position: item.position as u32,
+                    event_id: event_id(item),
+                    tenant_id,
+                    account_id,
+                    outcome,
+                    body: body(item)?,
+                });
+            }
+        }
+        let lineage = &self.options.lineage;
+        match store::batch(batch_id, self.now, &counts, lineage)? {
+            Unique::Yes => Ok(store::quarantine(batch_id, self.now, &quarantined)?),
+            Unique::Clash => Ok(Unique::Clash),
+        }
+    }
+
+    /// Whether an event goes to quarantine.
+    pub(super) fn is_kept(&self, outcome: &Outcome) -> bool {
+        self.homes.is_none()
+            && match outcome {
+                Outcome::Accepted | Outcome::Duplicate => false,
+                Outcome::Conflict => self.options.on_conflict != OnConflict::Ignore,
+                Outcome::Rejected { .. } => true,
+            }
+    }
+
+    /// The answer to the call.
+    pub(super) fn summary(&self, batch_id: i64) -> Summary {
+        let mut counts = Counts::default();
+        let mut details = Vec::new();
+        for (item, outcome) in self.items.iter().zip(&self.outcomes) {
+            counts.add(outcome);
+            if *outcome != Outcome::Accepted {
+                let (sqlstate, reason) = outcome.reason();
+                details.push(Detail {
+                    position: item.position as u32,
+                    event_id: event_id(item).map(|id| event::format_uuid(&id)),
+                    outcome: outcome.word(),
+                    sqlstate,
+                    reason,
+                });
+            }
+        }
+        let details = serde_json::to_string(&details).expect("details are strings and numbers");
+        Summary { batch_id, counts, details }
+    }
+}
+
+/// The text of an item, made anew where a door has none.
+fn body<'b>(item: &'b Item) -> Result<Cow<'b, str>, CodecError> {
+    match &item.event {
+        Ok(event) if item.raw.is_empty() => {
+            event::to_json_text(&EventView::read(&event::encode(event))?).map(Cow::Owned)
+        }
+        _ => Ok(Cow::Borrowed(item.raw)),
+    }
+}

@@ -1,0 +1,24 @@
+//! Raw events: the ledger of their keys (`ledger`), the tables that they and their batches are written to (`store`), the months
+//! that hold them (`partition`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`, `whole`) and
+//! their tenants. `gate` is the lock that keeps ingest out while one of those changes.
+
+mod failure;
+pub mod gate;
+pub mod horizon;
+mod isolate;
+pub mod ledger;
+pub mod months;
+pub mod open_months;
+pub mod outcome;
+pub mod partition;
+pub mod prune;
+pub mod store;
+pub mod tenant;
+mod whole;
+
+use crate::backend::heap::Declared;
+pub use failure::RawError;
+
+/// The tables that are written below the executor.
+pub const TABLES: [Declared; 5] =
+    [crate::event::EVENTS, ledger::LEDGER, store::BATCHES, store::QUARANTINE, tenant::TENANTS];

@@ -1,0 +1,98 @@
+//! Pruning: deletes a tenant's raw events from before its horizon, their keys, and the batches that carried nothing later.
+
+use crate::backend::scan::{self, Snapshot};
+use crate::backend::session;
+use crate::backend::sql::{self, Moment, quote};
+use tally_core::batch;
+
+/// A tenant whose events from before its horizon are still there, or were the last time that somebody looked.
+pub struct Due {
+    pub tenant: String,
+    /// Microseconds since 2000, as is that up to which it was pruned.
+    pub horizon: i64,
+    pruned: i64,
+}
+
+/// Those tenants, in order.
+pub fn due() -> Vec<Due> {
+    let query = format!(
+        "SELECT tenant_id, {}, {} FROM tally.tenant_horizon WHERE pruned_from < raw_from ORDER BY tenant_id",
+        sql::micros("raw_from"),
+        // Infinity is no number.
+        sql::micros("greatest(pruned_from, timestamptz '4000-01-01 BC')")
+    );
+    let read = |row: Vec<Option<String>>| {
+        let [Some(tenant), Some(horizon), Some(pruned)] = &row[..] else { unreachable!("all NOT NULL") };
+        let time = |text: &str| -> i64 { text.parse().expect("a bigint") };
+        Due { tenant: tenant.clone(), horizon: time(horizon), pruned: time(pruned) }
+    };
+    session::as_owner(|| scan::texts(&query, Snapshot::Fresh)).into_iter().map(read).collect()
+}
+
+/// Removes up to `max_rows` events of a tenant with their keys, or keys whose events were dropped; returns how many rows.
+/// Called as the owner.
+pub fn tenant(due: &Due, max_rows: i64) -> i64 {
+    let Due { tenant, horizon, pruned } = due;
+    let (horizon, pruned) = (Moment(*horizon), Moment(*pruned));
+    let tenant = tenant.as_str();
+    let mut removed = 0;
+    let partitions = "SELECT leaf.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          CROSS JOIN pg_partition_tree(c.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid AND part.isleaf \
+          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' \
+            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') < $1 \
+            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' > $2 ORDER BY 1";
+    let partitions: Vec<String> =
+        sql::changed_rows(partitions, &[horizon.into(), pruned.into()], |row| row.need(1));
+    for partition in partitions {
+        let partition = quote(&partition);
+        let remove = format!(
+            "WITH gone AS (DELETE FROM tally.{partition} WHERE ctid = ANY (ARRAY(\
+               SELECT ctid FROM tally.{partition} WHERE tenant_id = $1 AND occurred_at < $2 LIMIT $3)) \
+               RETURNING event_id), \
+             forgotten AS (DELETE FROM tally.event_key AS k USING gone \
+               WHERE k.tenant_id = $1 AND k.event_id = gone.event_id) \
+             SELECT count(*) FROM gone"
+        );
+        let values = [tenant.into(), horizon.into(), (max_rows - removed).into()];
+        removed += sql::one::<i64>(&remove, &values).unwrap_or(0);
+        if removed >= max_rows {
+            return removed;
+        }
+    }
+    // Keys of events that went with a whole month.
+    let dropped = "SELECT EXISTS (SELECT FROM tally.raw_horizon WHERE raw_from > $1)";
+    if sql::one(dropped, &[pruned.into()]) == Some(true) {
+        let values = [tenant.into(), horizon.into(), (max_rows - removed).into()];
+        removed += delete_some("event_key", "tenant_id = $1 AND occurred_at < $2", &values);
+        if removed >= max_rows {
+            return removed;
+        }
+    }
+    // Batches that carried nothing later, and what of them waits in quarantine: sent again it would be too late.
+    let first = batch::first_id_with_events_from(horizon.0);
+    for table in ["ingest_batch", "quarantine"] {
+        let values = [tenant.into(), first.into(), (max_rows - removed).into()];
+        let gone = delete_some(table, "tenant_id = $1 AND batch_id < $2", &values);
+        if table == "quarantine" && gone > 0 {
+            let note = "INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason) \
+                        VALUES (now(), $1, $2, session_user, 'retention')";
+            sql::run(note, &[gone.into(), tenant.into()]);
+        }
+        removed += gone;
+        if removed >= max_rows {
+            return removed;
+        }
+    }
+    let done = "UPDATE tally.tenant_horizon SET pruned_from = $1 WHERE tenant_id = $2";
+    sql::run(done, &[horizon.into(), tenant.into()]);
+    removed.max(1)
+}
+
+/// Deletes at most $3 rows of a table of ours that meet a condition over the other values; returns how many.
+fn delete_some(table: &str, condition: &str, values: &[pgrx::datum::DatumWithOid]) -> i64 {
+    let delete = format!(
+        "WITH gone AS (DELETE FROM tally.{table} WHERE ctid = ANY (ARRAY(\
+           SELECT ctid FROM tally.{table} WHERE {condition} LIMIT $3)) RETURNING 1) SELECT count(*) FROM gone"
+    );
+    sql::one(&delete, values).unwrap_or(0)
+}

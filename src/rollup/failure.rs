@@ -1,0 +1,191 @@
+//! Why a rollup can't be declared, filled or folded.
+
+use crate::backend::expression::ExpressionError;
+use crate::backend::heap::TableError;
+use crate::backend::lock::Busy;
+use crate::backend::report::{Report, raised_by_pgrx};
+use crate::backend::take::{Conflict, TakeError};
+
+/// Why a rollup can't be declared, filled or folded.
+#[derive(Debug)]
+pub enum RollupError {
+    /// A name that isn't a plain lower-case identifier, or is reserved.
+    Name(String),
+    /// A grain that doesn't exist.
+    Grain(String),
+    /// Nothing to measure, or no grain.
+    Empty(&'static str),
+    /// A measure that isn't of the form `kind(expression) AS name`.
+    Measure(String),
+    /// Two columns of the same name.
+    DuplicateColumn(String),
+    /// A relation of that name exists.
+    Exists(String),
+    /// Declaring in a transaction whose snapshot may be older than events that are there.
+    OldSnapshot,
+    /// Events of buckets from before this moment (text) are gone.
+    Frozen(String),
+    /// A month that buckets would be made anew from is no partition of the events.
+    NoMonth(String),
+    /// Others' transactions hold what is to be locked.
+    Busy(Busy),
+    /// Too much is pending, and another session keeps this one from folding.
+    Behind(String),
+    /// One transaction brought more pending rows than there may be, which nobody can fold before it ends.
+    TooMuchAtOnce(String),
+    /// No such rollup.
+    Unknown(String),
+    /// A type that can't be a dimension or be counted.
+    Type {
+        column: String,
+        found: String,
+        hint: &'static str,
+    },
+    /// A stored state that can't be merged.
+    State {
+        rollup: String,
+        column: String,
+        problem: String,
+    },
+    /// At repeatable read or above: what is to be folded was changed after the snapshot was taken.
+    NotSerializable,
+    /// A value that the rollup can't hold.
+    Value {
+        rollup: String,
+        column: String,
+        problem: &'static str,
+    },
+    /// A function of somebody's, called by an expression, that takes names from its caller's path or has its owner's rights.
+    StrangeCode {
+        function: String,
+        is_elevated: bool,
+    },
+    Expression(ExpressionError),
+    Append(TableError),
+}
+
+impl From<ExpressionError> for RollupError {
+    fn from(error: ExpressionError) -> Self {
+        Self::Expression(error)
+    }
+}
+
+impl From<Conflict> for RollupError {
+    fn from(_: Conflict) -> Self {
+        Self::NotSerializable
+    }
+}
+
+impl From<Busy> for RollupError {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
+    }
+}
+
+impl From<TakeError> for RollupError {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Conflict => Self::NotSerializable,
+            TakeError::Table(error) => Self::Append(error),
+        }
+    }
+}
+
+impl From<TableError> for RollupError {
+    fn from(error: TableError) -> Self {
+        Self::Append(error)
+    }
+}
+
+impl From<RollupError> for Report {
+    fn from(error: RollupError) -> Self {
+        match error {
+            RollupError::Name(name) => {
+                Report::new("42602", format!("\"{name}\" can't be used as a name"))
+                    .hint("use 1 to 40 lower-case letters, digits and underscores, with a letter first")
+            }
+            RollupError::Grain(name) => {
+                Report::new("22023", format!("\"{name}\" is no grain"))
+                    .hint("grains are minute, hour, day, week, month, quarter and year")
+            }
+            RollupError::Empty(problem) => Report::new("22023", problem),
+            RollupError::Measure(text) => Report::new(
+                "42601",
+                format!("\"{text}\" is no measure"),
+            )
+            .hint(
+                "write kind(expression) AS name, where kind is count, sum, min, max, distinct or percentiles",
+            ),
+            RollupError::DuplicateColumn(name) => {
+                Report::new("42701", format!("column \"{name}\" exists already"))
+                    .hint("name it otherwise, with AS")
+            }
+            RollupError::Exists(name) => {
+                Report::new("42P07", format!("relation tally.{name} exists already"))
+                    .hint("choose another name, or drop that rollup first with tally.drop_rollup()")
+            }
+            RollupError::OldSnapshot => Report::new(
+                "25001",
+                "a rollup can't be declared in a repeatable read or serializable transaction",
+            )
+            .hint("use read committed: the snapshot may be older than events that the rollup must count"),
+            RollupError::Frozen(from) => Report::new(
+                "55000",
+                format!("the events from before {from} were dropped, so these buckets can't be rebuilt"),
+            )
+            .hint("they keep the numbers that they have; rebuild a range that begins later"),
+            RollupError::NoMonth(month) => Report::new(
+                "55000",
+                format!("the events of {month} are not there, so buckets that have numbers of them can't be made anew"),
+            )
+            .hint("somebody detached or dropped that month by hand: attach it again, or rebuild the ranges before and after it; tally.detach_raw() is the way to take months out"),
+            RollupError::Busy(busy) => busy.into(),
+            RollupError::Behind(name) => Report::new(
+                "53400",
+                format!("rollup \"{name}\" has too many pending rows, which this call can't fold"),
+            )
+            .hint("retry in 1 s; if that doesn't help, tally.health() names the transaction that keeps folds from happening; call tally.maintain(), and see that max_worker_processes leaves a process for folds"),
+            RollupError::TooMuchAtOnce(name) => Report::new(
+                "54000",
+                format!("this transaction brings rollup \"{name}\" more pending rows than may wait, which are folded only after it ends"),
+            )
+            .hint("nothing of it is stored; send the events in several transactions of fewer events, by several COPYs or with a COMMIT now and then"),
+            RollupError::Unknown(name) => {
+                Report::new("42704", format!("there is no rollup \"{name}\""))
+                    .hint("tally.rollup lists the declared rollups")
+            }
+            RollupError::Type { column, found, hint } => {
+                Report::new("42804", format!("column \"{column}\" has type {found}"))
+                    .hint(hint)
+            }
+            RollupError::State { rollup, column, problem } => Report::new(
+                "XX001",
+                format!("rollup \"{rollup}\": a stored {column} can't be merged: {problem}"),
+            )
+            .hint("tally.verify_rollup() shows which buckets differ from the events, tally.rebuild_rollup() makes them anew"),
+            RollupError::NotSerializable => Report::new(
+                "40001",
+                "could not serialize access due to a concurrent fold of the same rollup",
+            )
+            .hint("retry the transaction"),
+            RollupError::Value { rollup, column, problem } => Report::new(
+                "22003",
+                format!("rollup \"{rollup}\": {column} {problem}"),
+            ),
+            RollupError::StrangeCode { function, is_elevated: false } => Report::new(
+                "42P13",
+                format!("function {function} in a declared expression has no fixed search_path"),
+            )
+            .hint(format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp")),
+            RollupError::StrangeCode { function, is_elevated: true } => Report::new(
+                "42P13",
+                format!("function {function} in a declared expression runs with its owner's rights"),
+            )
+            .hint(format!("ALTER FUNCTION {function} SECURITY INVOKER; tally_evaluator must be able to execute what it calls")),
+            RollupError::Expression(error) => error.into(),
+            RollupError::Append(error) => error.into(),
+        }
+    }
+}
+
+raised_by_pgrx!(RollupError);

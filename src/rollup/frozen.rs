@@ -1,0 +1,72 @@
+//! Buckets whose raw events are gone: neither verified nor rebuilt.
+
+use super::definition::Definition;
+use super::rebuild;
+use crate::backend::session;
+use crate::backend::sql::{self, quote};
+use crate::raw::horizon;
+use std::collections::BTreeMap;
+use tally_core::grain::Grain;
+
+/// Moments from which each tenant's buckets of every grain are rebuilt, of those tenants that have a horizon.
+pub struct Frozen(BTreeMap<String, i64>);
+
+impl Frozen {
+    pub fn read(definition: &Definition) -> Self {
+        let moments = horizon::of_tenants().into_iter();
+        Self(moments.map(|(tenant, moment)| (tenant, rebuild::ceiling(definition, moment))).collect())
+    }
+
+    /// Whether no tenant has a horizon of its own.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// That of one tenant.
+    pub fn of(&self, tenant: &str) -> Option<i64> {
+        self.0.get(tenant).copied()
+    }
+
+    /// SQL that is true where `column`, a moment of the row's tenant, isn't frozen.
+    pub fn not_frozen(&self, column: &str) -> String {
+        if self.0.is_empty() {
+            return "true".to_owned();
+        }
+        // One look-up in an object, however many tenants there are.
+        let moments = serde_json::to_string(&self.0).expect("texts and numbers");
+        format!(
+            "coalesce({} >= ({}::jsonb ->> tenant_id)::int8, true)",
+            sql::micros(column),
+            sql::literal(&moments)
+        )
+    }
+}
+
+/// Notes with a rollup that is being declared from when on the raw events are whole that it begins with, where some are gone.
+/// Called as the owner.
+pub fn note_what_is_gone(rollup: &str) {
+    // A database that isn't updated yet has no place for it.
+    if session::find_relation(c"raw_loss").is_some() {
+        let note = "UPDATE tally.rollup SET whole_from = greatest((SELECT max(whole_from) FROM tally.raw_loss), \
+                      (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon)) \
+                     WHERE rollup_name = $1";
+        sql::run(note, &[rollup.into()]);
+    }
+}
+
+/// Says so in the comments of its views. Called as the owner.
+pub fn say_what_is_gone(rollup: &str, grains: &[Grain]) {
+    if session::find_relation(c"raw_loss").is_none() {
+        return;
+    }
+    let known = "SELECT whole_from::text FROM tally.rollup WHERE rollup_name = $1";
+    let Some(whole_from) = sql::one::<String>(known, &[rollup.into()]) else { return };
+    for grain in grains {
+        let comment = format!(
+            "rollup {rollup} by {grain} (UTC): finished numbers; when it was declared, raw events from before {whole_from} \
+             were gone, which it doesn't count"
+        );
+        let view = quote(&format!("{rollup}_{grain}"));
+        sql::run(&format!("COMMENT ON VIEW tally.{view} IS {}", sql::literal(&comment)), &[]);
+    }
+}

@@ -1,0 +1,127 @@
+//! Why a scope is refused, and what in it.
+
+use crate::backend::report::{Report, raised_by_pgrx};
+use tally_core::token::TokenError;
+
+/// Why a scope is refused.
+#[derive(Debug)]
+pub enum ScopeError {
+    /// Neither entered nor bound.
+    Missing,
+    /// The role may not enter this scope.
+    Denied(String),
+    /// The transaction is in another scope already.
+    Latched,
+    /// `enter` was called inside a savepoint or an exception block.
+    Subtransaction,
+    /// An earlier client of the session left something in it.
+    Dirty(String),
+    /// A setting of the pool role's own would change what its clients are answered.
+    RoleSetting { role: String, setting: String },
+    /// A tenant or account is not an id.
+    BadId(String),
+    /// A confined session used this.
+    Confined(String),
+    /// A confined session ran a command that lasts.
+    Lasting(&'static str),
+    /// The tenant has as many transactions as it may.
+    Busy(String, i32),
+    /// The role enters a scope by token alone.
+    NeedsToken(String),
+    /// The role was bound under another name.
+    Renamed(String),
+    /// The role is a member of groups whose bindings differ.
+    Ambiguous(String),
+    /// The role is bound to the global scope, and tried to write in it.
+    ReadsOnly(String),
+    /// The token, or the key that is to be registered, is refused.
+    Token(TokenError),
+    /// The token names a key that is not registered, or no longer valid.
+    UnknownKey,
+}
+
+impl From<ScopeError> for Report {
+    fn from(error: ScopeError) -> Self {
+        let denied = "42501";
+        match error {
+            ScopeError::Missing => Report::new(denied, "no tenant in scope").hint(
+                "call tally.enter(tenant) first in the transaction, or have the role bound with tally.bind_role(role, tenant)",
+            ),
+            ScopeError::Denied(role) => Report::new(denied, format!("role \"{role}\" may not enter this scope")).hint(
+                "a trusted role (tally.trust_role) may enter any tenant's scope, a member of tally_analyst also the global one",
+            ),
+            ScopeError::Latched => Report::new(denied, "the transaction is in another scope already").hint(
+                "a scope lasts until the transaction ends; it can only be narrowed from a tenant to one of its accounts",
+            ),
+            ScopeError::Subtransaction => {
+                Report::new(denied, "a scope can't be entered inside a savepoint or an exception block").hint(
+                    "call tally.enter() first in the transaction: undoing the savepoint would undo the scope",
+                )
+            }
+            ScopeError::Dirty(leftover) => {
+                Report::new(denied, format!("the session carries {leftover} from before the transaction")).hint(
+                    "what one tenant left could reach the next: have the pool run DISCARD ALL between clients; set what a client needs when it logs in, or in the transaction itself",
+                )
+            }
+            ScopeError::RoleSetting { role, setting } => {
+                Report::new(denied, format!("role \"{role}\" is a pool role with a setting of its own: {setting}")).hint(format!(
+                    "a client could have set it for the next one, and it can change answers: ALTER ROLE {role} RESET {setting} as another role; what all clients need can be set for the database"
+                ))
+            }
+            ScopeError::BadId(problem) => Report::new("22023", problem)
+                .hint("an id is 1 to 200 bytes of text without control characters"),
+            ScopeError::Confined(what) => {
+                Report::new(denied, format!("a session that acts for tenants can't use {what}")).hint(
+                    "it would tell about other tenants' rows, or stay in the session for the next tenant; use a role of your own",
+                )
+            }
+            ScopeError::Lasting(command) => {
+                Report::new(denied, format!("a session that acts for tenants can't run {command}")).hint(
+                    "what lasts beyond the session and its tenant is for the owner of the objects or an administrator, who acts for no tenant",
+                )
+            }
+            ScopeError::Busy(tenant, most) => Report::new(
+                "53400",
+                format!("tenant \"{tenant}\" has {most} transactions open, as many as it may"),
+            )
+            .hint("try again when one of them has ended; tally.limit_tenant() sets the limit"),
+            ScopeError::NeedsToken(role) => {
+                Report::new(denied, format!("role \"{role}\" enters a scope by token alone"))
+                    .hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
+            }
+            ScopeError::Renamed(role) => {
+                Report::new(denied, format!("role \"{role}\", or a group of it, was bound under another name"))
+                    .hint("a binding ends when its role is renamed: have the role bound again, with tally.bind_role, trust_role or pool_role")
+            }
+            ScopeError::Ambiguous(role) => {
+                Report::new(denied, format!("role \"{role}\" is a member of groups whose bindings differ"))
+                    .hint("leave it in one of them, or bind the role itself: its own binding counts before those of its groups")
+            }
+            ScopeError::ReadsOnly(role) => {
+                Report::new(denied, format!("role \"{role}\" is bound to the global scope, which is for reading"))
+                    .hint("call tally.enter(tenant) first in the transaction, or write as a trusted role (tally.trust_role)")
+            }
+            ScopeError::Token(TokenError::Key) => {
+                Report::new("22023", "the public key can't be registered")
+                    .detail(TokenError::Key.problem())
+                    .hint("give the raw key, or what a tool writes as SubjectPublicKeyInfo in DER")
+            }
+            ScopeError::Token(problem) => {
+                let hint = match problem {
+                    TokenError::Audience => "tally.token_audience() is what it must be for",
+                    TokenError::Nonce => "call tally.challenge() in the same transaction, once for each token",
+                    TokenError::NotYet | TokenError::Expired | TokenError::Lifetime => {
+                        "sign it when the challenge has come, with exp at most 60 seconds after iat"
+                    }
+                    _ => "docs/SECURITY.md says how a token is signed",
+                };
+                Report::new(denied, "the token is refused").detail(problem.problem()).hint(hint)
+            }
+            ScopeError::UnknownKey => Report::new(denied, "the token is refused")
+                .detail("its key is not registered, or no longer valid")
+                .hint("tally.register_key(key_id, public_key) registers one"),
+        }
+    }
+}
+
+raised_by_pgrx!(ScopeError);
