@@ -1,6 +1,7 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
 use super::heap::{self, Additions, Declared, Layout, Row, TableError, Write};
+use super::version;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -189,17 +190,7 @@ impl Appender {
         let mut clash = false;
         // SAFETY: as for `write`; the executor state is this appender's own.
         unsafe {
-            pg_sys::ExecInsertIndexTuples(
-                self.target,
-                slot,
-                self.estate,
-                false,
-                true,
-                &raw mut clash,
-                ptr::null_mut(),
-                #[cfg(not(feature = "pg15"))]
-                false,
-            );
+            version::insert_index_entries(self.target, slot, self.estate, Some(&mut clash), false);
             let context = (*self.estate).es_per_tuple_exprcontext;
             if !context.is_null() {
                 pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);

@@ -4,6 +4,7 @@
 //! are refused; columns that an administrator added get their defaults, generated columns their values, and CHECK constraints
 //! are enforced.
 
+use super::version::attribute;
 use super::{evaluator, trigger};
 use core::ffi::CStr;
 use core::ptr;
@@ -304,21 +305,6 @@ pub struct Row {
 impl Row {
     fn of_nulls(columns: usize) -> Self {
         Self { values: vec![Datum::from(0); columns], nulls: vec![true; columns] }
-    }
-}
-
-/// # Safety
-/// The place is one of the descriptor's.
-pub(super) unsafe fn attribute<'a>(
-    descriptor: pg_sys::TupleDesc,
-    place: usize,
-) -> &'a pg_sys::FormData_pg_attribute {
-    // SAFETY: the caller's promise.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        return &*(*descriptor).attrs.as_ptr().add(place);
-        #[cfg(feature = "pg18")]
-        return &*pg_sys::TupleDescAttr(descriptor, place as i32);
     }
 }
 

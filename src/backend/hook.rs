@@ -5,7 +5,7 @@ use super::binary_upgrade;
 use super::command::{self, Command};
 use super::guarded::{self, Guarded};
 use super::reads::Reads;
-use super::session;
+use super::{session, version};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -64,7 +64,7 @@ pub fn install(hooks: Hooks) {
         if INSTALLED.set(before).is_ok() {
             pg_sys::planner_hook = Some(plan);
             pg_sys::ExecutorStart_hook = Some(start);
-            pg_sys::ExecutorRun_hook = Some(run);
+            pg_sys::ExecutorRun_hook = Some(version::run);
             pg_sys::ExecutorEnd_hook = Some(end);
             pg_sys::ProcessUtility_hook = Some(utility);
             pg_sys::object_access_hook = Some(access);
@@ -89,20 +89,6 @@ mod unguarded {
             parameters: pg_sys::ParamListInfo,
         ) -> *mut pg_sys::PlannedStmt;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-        #[cfg(not(feature = "pg18"))]
-        pub fn standard_ExecutorRun(
-            query: *mut pg_sys::QueryDesc,
-            direction: pg_sys::ScanDirection::Type,
-            count: u64,
-            once: bool,
-        );
-        // PostgreSQL 18 dropped the argument that says whether a plan runs once.
-        #[cfg(feature = "pg18")]
-        pub fn standard_ExecutorRun(
-            query: *mut pg_sys::QueryDesc,
-            direction: pg_sys::ScanDirection::Type,
-            count: u64,
-        );
         pub fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
         pub fn standard_ProcessUtility(
             statement: *mut pg_sys::PlannedStmt,
@@ -224,35 +210,13 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     }
 }
 
-#[cfg(not(feature = "pg18"))]
-unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-    once: bool,
-) {
-    // SAFETY: the arguments are passed on as they came.
-    unsafe {
-        tell_before_running();
-        let next = installed().run.unwrap_or(unguarded::standard_ExecutorRun);
-        next(query, direction, count, once);
-        tell_after();
-    }
-}
-
-#[cfg(feature = "pg18")]
-unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-) {
-    // SAFETY: the arguments are passed on as they came.
-    unsafe {
-        tell_before_running();
-        let next = installed().run.unwrap_or(unguarded::standard_ExecutorRun);
-        next(query, direction, count);
-        tell_after();
-    }
+/// Runs a plan by what comes next after us; `version` has the hook itself.
+pub(super) unsafe fn around_running(go: impl FnOnce(version::Run)) {
+    // SAFETY: called by the hook.
+    unsafe { tell_before_running() };
+    go(installed().run.unwrap_or(version::standard_ExecutorRun));
+    // SAFETY: as above.
+    unsafe { tell_after() };
 }
 
 unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {

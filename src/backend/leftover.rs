@@ -3,6 +3,7 @@
 //! A setting is compared with what it was when the transaction began: what the transaction itself has set is its client's own
 //! doing, and what the session began with nobody left.
 
+use super::version::{RESOURCES, settings};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, GucSource, Oid, config_group as group, config_type as kind};
 use std::cell::RefCell;
@@ -122,21 +123,6 @@ unsafe fn schema_has_objects(schema: Oid) -> bool {
     }
 }
 
-/// Every setting of this backend. The array is Postgres' own up to 15, and made for the caller since.
-fn settings() -> &'static [*mut pg_sys::config_generic] {
-    // SAFETY: as many pointers as Postgres says; what is made for us lives as long as the statement, and no caller longer.
-    unsafe {
-        #[cfg(feature = "pg15")]
-        let (settings, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
-        #[cfg(not(feature = "pg15"))]
-        let (settings, count) = {
-            let mut count = 0;
-            (pg_sys::get_guc_variables(&raw mut count), count)
-        };
-        core::slice::from_raw_parts(settings, count as usize)
-    }
-}
-
 fn changed_setting(of_pool: bool) -> Option<Leftover> {
     FIRST.with_borrow_mut(|first| {
         let mut own_values = HashMap::new();
@@ -184,14 +170,6 @@ fn is_longer(now: &Value, reset: &Value) -> bool {
         _ => false,
     }
 }
-
-/// Groups of settings about parallel work, reading ahead and vacuum.
-#[cfg(not(feature = "pg18"))]
-const RESOURCES: [group::Type; 2] = [group::RESOURCES_ASYNCHRONOUS, group::RESOURCES_VACUUM_DELAY];
-/// PostgreSQL 18 groups them anew.
-#[cfg(feature = "pg18")]
-const RESOURCES: [group::Type; 3] =
-    [group::RESOURCES_IO, group::RESOURCES_WORKER_PROCESSES, group::VACUUM_COST_DELAY];
 
 /// Whether a setting can't change an answer, whatever its value.
 fn is_harmless(name: &CStr, setting: &pg_sys::config_generic) -> bool {

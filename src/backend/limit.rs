@@ -1,6 +1,7 @@
 //! Settings that a tenant is limited in, and the timer of a client's statement.
 
 use super::session;
+use super::version::USER_TIMEOUT;
 use core::ffi::{CStr, c_int};
 use pgrx::pg_sys;
 use std::sync::OnceLock;
@@ -31,11 +32,6 @@ unsafe extern "C-unwind" {
 
 /// Number of STATEMENT_TIMEOUT among Postgres' timeouts, the same from 9.3 to 18.
 const STATEMENT_TIMEOUT: c_int = 3;
-/// Number of the first timeout that is free to take: 17 added one of its own before it.
-#[cfg(any(feature = "pg15", feature = "pg16"))]
-const USER_TIMEOUT: c_int = 12;
-#[cfg(any(feature = "pg17", feature = "pg18"))]
-const USER_TIMEOUT: c_int = 13;
 /// Microseconds that a statement may take to end once it was cancelled. Undoing what it did takes none of a session's time to speak
 /// of; two seconds leave room for a busy machine.
 const GRACE_US: i64 = 2_000_000;

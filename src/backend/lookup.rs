@@ -2,6 +2,7 @@
 
 use super::heap::{Declared, TableError};
 use super::report::Report;
+use super::version::{self, attribute};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -68,11 +69,7 @@ impl Lookup {
         unsafe {
             let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
             let table = pg_sys::table_open(table, lock);
-            let index = pg_sys::RelationGetPrimaryKeyIndex(
-                table,
-                #[cfg(feature = "pg18")]
-                false,
-            );
+            let index = version::primary_key(table);
             let index = if index == Oid::INVALID { ptr::null_mut() } else { pg_sys::index_open(index, lock) };
             check_key(table, index, keys);
             let slot = pg_sys::table_slot_create(table, ptr::null_mut());
@@ -159,7 +156,7 @@ impl Lookup {
                     let value = *(*self.slot).tts_values.add(place);
                     row.nulls[position] = *(*self.slot).tts_isnull.add(place);
                     // Read in place by the caller, whatever a table's storage parameters make of it.
-                    let is_varlena = super::heap::attribute((*self.table).rd_att, place).attlen == -1;
+                    let is_varlena = attribute((*self.table).rd_att, place).attlen == -1;
                     row.values[position] = if is_varlena
                         && !row.nulls[position]
                         && super::value::varlena_in_place(value).is_none()
@@ -196,17 +193,8 @@ impl Lookup {
 
     fn begin(&mut self) {
         // SAFETY: table, index and snapshot are open.
-        self.scan = unsafe {
-            pg_sys::index_beginscan(
-                self.table,
-                self.index,
-                self.snapshot,
-                #[cfg(feature = "pg18")]
-                ptr::null_mut(),
-                self.keys.len() as i32,
-                0,
-            )
-        };
+        self.scan =
+            unsafe { version::begin_index_scan(self.table, self.index, self.snapshot, self.keys.len()) };
     }
 
     /// Waits until another transaction ends, holding no page of the scan meanwhile.
@@ -236,7 +224,7 @@ unsafe fn check_key(table: pg_sys::Relation, index: pg_sys::Relation, keys: &[Ke
             let numbers = (*form).indkey.values.as_ptr();
             let type_at = |place: usize| {
                 let number = *numbers.add(place);
-                (number > 0).then(|| super::heap::attribute((*table).rd_att, number as usize - 1).atttypid)
+                (number > 0).then(|| attribute((*table).rd_att, number as usize - 1).atttypid)
             };
             keys.len() <= (*form).indnkeyatts as usize
                 && (0..keys.len()).all(|place| type_at(place).is_some_and(|found| keys[place].is_of(found)))

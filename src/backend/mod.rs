@@ -45,4 +45,5 @@ pub mod transactions;
 pub mod trigger;
 pub mod upsert;
 pub mod value;
+pub mod version;
 pub mod worker;

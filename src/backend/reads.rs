@@ -1,5 +1,6 @@
 //! What a planned statement reads: whether a policy binds the one who runs it.
 
+use super::version;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, CheckEnableRlsResult, Oid};
 
@@ -25,29 +26,10 @@ impl<'a> Reads<'a> {
             (0..list_length(self.0.rtable)).any(|place| {
                 let entry = &*pg_sys::list_nth(self.0.rtable, place).cast::<pg_sys::RangeTblEntry>();
                 entry.rtekind == pg_sys::RTEKind::RTE_RELATION
-                    && pg_sys::check_enable_rls(entry.relid, self.reader(entry), true)
+                    && pg_sys::check_enable_rls(entry.relid, version::reader(self.0, entry), true)
                         == CheckEnableRlsResult::RLS_ENABLED as core::ffi::c_int
                     && has_policy(entry.relid, policy)
             })
-        }
-    }
-
-    /// Whose privileges an entry is read with; the invalid oid stands for the running role.
-    #[cfg(feature = "pg15")]
-    fn reader(&self, entry: &pg_sys::RangeTblEntry) -> Oid {
-        entry.checkAsUser
-    }
-
-    /// Whose privileges an entry is read with; the invalid oid stands for the running role.
-    #[cfg(not(feature = "pg15"))]
-    fn reader(&self, entry: &pg_sys::RangeTblEntry) -> Oid {
-        if entry.perminfoindex == 0 {
-            return Oid::INVALID;
-        }
-        // SAFETY: the index, from 1, is that of the entry's permissions in the statement's list.
-        unsafe {
-            let place = entry.perminfoindex as i32 - 1;
-            (*pg_sys::list_nth(self.0.permInfos, place).cast::<pg_sys::RTEPermissionInfo>()).checkAsUser
         }
     }
 }

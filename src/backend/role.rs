@@ -1,11 +1,9 @@
 //! Roles: their names, what they are members of, and when either changed.
 
+use super::version::MEMBERS_GROUP;
 use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
-
-/// Attribute number of the group in pg_auth_members, which has an oid of its own from 16 on.
-const GROUP: i16 = if cfg!(feature = "pg15") { 1 } else { 2 };
 
 thread_local! {
     static CHANGES: Cell<Option<u64>> = const { Cell::new(None) };
@@ -54,7 +52,9 @@ fn direct_groups(member: Oid) -> Vec<Oid> {
             .map(|member| {
                 let mut is_null = false;
                 let tuple = &raw mut (**member).tuple;
-                Oid::from(pg_sys::SysCacheGetAttr(cache, tuple, GROUP, &raw mut is_null).value() as u32)
+                Oid::from(
+                    pg_sys::SysCacheGetAttr(cache, tuple, MEMBERS_GROUP, &raw mut is_null).value() as u32
+                )
             })
             .collect();
         pg_sys::ReleaseCatCacheList(list);

@@ -1,7 +1,7 @@
 //! Reading a query's rows: unconverted and in chunks, or as text.
 
-use super::heap::attribute;
 use super::value::varlena_in_place;
+use super::version::attribute;
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::{CStr, CString};
 

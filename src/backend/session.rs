@@ -4,6 +4,7 @@ use super::binary_upgrade;
 use super::heap::TableError;
 use super::lock;
 use super::report::Report;
+pub use super::version::transaction_number;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
@@ -41,17 +42,6 @@ pub fn audience() -> String {
     unsafe {
         let name = CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId));
         format!("{}/{}", pg_sys::GetSystemIdentifier(), name.to_string_lossy())
-    }
-}
-
-/// Number of the running transaction, unlike any other of this backend.
-pub fn transaction_number() -> u32 {
-    // SAFETY: every backend that runs a function has a PGPROC, and a transaction.
-    unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg16"))]
-        return (*pg_sys::MyProc).lxid;
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        return (*pg_sys::MyProc).vxid.lxid;
     }
 }
 
@@ -281,11 +271,8 @@ pub struct Statement {
 pub fn statement() -> Statement {
     // SAFETY: reads backend state.
     unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg16"))]
-        let transaction = (*pg_sys::MyProc).lxid;
-        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        let transaction = (*pg_sys::MyProc).vxid.lxid;
-        Statement { began: pg_sys::GetCurrentStatementStartTimestamp(), transaction }
+        let began = pg_sys::GetCurrentStatementStartTimestamp();
+        Statement { began, transaction: transaction_number() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How much a table holds.
 
+use super::version;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -45,11 +46,7 @@ impl Counted {
             }
             let mut counted = Self { unreported: 0, own: 0 };
             if let Some(counts) = (*relation).pgstat_info.as_ref() {
-                #[cfg(feature = "pg15")]
-                let unreported = counts.t_counts.t_delta_live_tuples;
-                #[cfg(not(feature = "pg15"))]
-                let unreported = counts.counts.delta_live_tuples;
-                counted.unreported = unreported;
+                counted.unreported = version::unreported_rows(counts);
                 let mut level = counts.trans;
                 while let Some(count) = level.as_ref() {
                     counted.own += count.tuples_inserted - count.tuples_deleted;

@@ -1,5 +1,6 @@
 //! Transactions: those that sessions have open, and what became of one.
 
+use super::version;
 use pgrx::pg_sys;
 
 /// Process and start of the open transaction (microseconds since 2000-01-01 UTC) of each session of this database.
@@ -8,10 +9,7 @@ pub fn open() -> Vec<(i32, i64)> {
     // SAFETY: the entries are this backend's own copy, numbered from 1, and stay until the transaction ends.
     unsafe {
         for place in 1..=pg_sys::pgstat_fetch_stat_numbackends() {
-            #[cfg(feature = "pg15")]
-            let entry = pg_sys::pgstat_fetch_stat_local_beentry(place);
-            #[cfg(not(feature = "pg15"))]
-            let entry = pg_sys::pgstat_get_local_beentry_by_index(place);
+            let entry = version::session_entry(place);
             if entry.is_null() {
                 continue;
             }

@@ -36,7 +36,7 @@ impl<'a> Trigger<'a> {
         // valid during the call. Detoasted copies are in its memory context. The database's encoding is UTF-8.
         unsafe {
             let descriptor = (*self.0.tg_relation).rd_att;
-            let is_text = |place| super::heap::attribute(descriptor, place).atttypid == pg_sys::TEXTOID;
+            let is_text = |place| super::version::attribute(descriptor, place).atttypid == pg_sys::TEXTOID;
             if (*descriptor).natts as usize != N || !(0..N).all(is_text) {
                 return Err(Report::new("0A000", "the view tally.inbox has other columns than it was made with")
                     .hint("put its definition back; a view or table of your own may hand rows on to it, in a trigger"));

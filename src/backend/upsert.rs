@@ -3,6 +3,7 @@
 use super::appender::{form_tuple, result_relation};
 use super::heap::{self, Additions, Declared, Layout, Row, TableError, Write};
 use super::take::Conflict;
+use super::version;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -57,15 +58,7 @@ impl Upsert {
             (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
             // Without the columns that the index merely includes.
             let keys = vec![pg_sys::ScanKeyData::default(); (*(*index).rd_index).indnkeyatts as usize];
-            let scan = pg_sys::index_beginscan(
-                table,
-                index,
-                dirty,
-                #[cfg(feature = "pg18")]
-                ptr::null_mut(),
-                keys.len() as i32,
-                0,
-            );
+            let scan = version::begin_index_scan(table, index, dirty, keys.len());
             Ok(Self {
                 row: layout.row(),
                 declared_row: layout.declared_row(),
@@ -144,46 +137,15 @@ impl Upsert {
                 tuple = pg_sys::ExecCopySlotHeapTuple(self.written);
                 (*tuple).t_tableOid = (*self.table).rd_id;
             }
-            let mut place = (*self.found).tts_tid;
-            let mut failure = pg_sys::TM_FailureData::default();
-            let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;
-            #[cfg(not(feature = "pg15"))]
-            let mut indexes = pg_sys::TU_UpdateIndexes::TU_None;
-            let updated = pg_sys::heap_update(
-                self.table,
-                &raw mut place,
-                tuple,
-                pg_sys::GetCurrentCommandId(true),
-                ptr::null_mut(),
-                true,
-                &raw mut failure,
-                &raw mut lock,
-                #[cfg(not(feature = "pg15"))]
-                &raw mut indexes,
-            );
-            if updated != pg_sys::TM_Result::TM_Ok {
+            let replaced = version::replace(self.table, (*self.found).tts_tid, tuple);
+            if replaced.outcome != pg_sys::TM_Result::TM_Ok {
                 return Err(Conflict);
             }
-            let heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
-            // Indexes that summarize blocks (BRIN), which an administrator may add, are told also where no other has to be.
-            #[cfg(feature = "pg15")]
-            let only_summarizing = false;
-            #[cfg(not(feature = "pg15"))]
-            let only_summarizing = heap_only && indexes == pg_sys::TU_UpdateIndexes::TU_Summarizing;
-            if !heap_only || only_summarizing {
+            // Indexes that summarize blocks, which an administrator may add, are told also where no other has to be.
+            if !replaced.heap_only || replaced.has_summarizing {
                 pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
-                // Not as of an update: that hint would need the range table of a planned statement.
-                pg_sys::ExecInsertIndexTuples(
-                    self.target,
-                    self.written,
-                    self.estate,
-                    false,
-                    false,
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    #[cfg(not(feature = "pg15"))]
-                    only_summarizing,
-                );
+                let only = replaced.has_summarizing;
+                version::insert_index_entries(self.target, self.written, self.estate, None, only);
                 pg_sys::ExecClearTuple(self.written);
             }
             pg_sys::heap_freetuple(tuple);

@@ -1,5 +1,6 @@
 //! What a background worker needs of the backend besides pgrx's own wrapper.
 
+use super::version;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -71,11 +72,6 @@ unsafe extern "C-unwind" {
 
 /// Has the process end when the postmaster asks it to, wherever it waits.
 pub fn die_when_told() {
-    // SAFETY: installs Postgres' own handler, as its own workers do.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
-        #[cfg(feature = "pg18")]
-        pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(die));
-    }
+    // As Postgres' own workers do.
+    version::handle_signal(pg_sys::SIGTERM as i32, die);
 }
