@@ -10,7 +10,8 @@
 # Of sql/*.sql, in the order of src/lib.rs, the script takes each statement that A's own script doesn't have in the same
 # words: a function, view, aggregate or trigger as CREATE OR REPLACE, a table, type, operator or cast where A has none of that name,
 # comments, owners and privileges as they stand. Whatever is dropped by name in a piece is made anew. A table whose columns changed
-# must be named in a piece. A statement after a comment line "-- upgrade: skip" is for a fresh installation alone.
+# must be named in a piece. A function or view that A has in schema tally and sql/ in tally_internal is moved there first, and is
+# the same one after that. A statement after a comment line "-- upgrade: skip" is for a fresh installation alone.
 # tests/server/tests/upgrade.rs compares what comes of it with a fresh installation.
 use strict;
 use warnings;
@@ -79,12 +80,69 @@ sub mentions {
   return 0;
 }
 
+# Names, without their schema, of the functions and views that a script makes in a schema.
+sub made_in {
+  my ($schema, $text) = @_;
+  my %found;
+  for my $statement (statements($text)) {
+    my ($kind, $name) = made(plain($statement));
+    next unless defined $kind && $kind =~ /^(?:FUNCTION|PROCEDURE|AGGREGATE|VIEW)$/;
+    $found{$1} = 1 if $name =~ /^\Q$schema\E\.(\w+)$/;
+  }
+  return %found;
+}
+
+# The statement that moves these functions and views of the extension to the inner schema.
+sub moving {
+  my $names = join ', ', map { "'$_'" } @_;
+  $names =~ s/(.{1,120})(?:, |$)/      $1,\n/g;
+  $names =~ s/,\n\z/\n/;
+  return <<"MOVING";
+-- What only pg_tally itself calls is in a schema of its own.
+DO \$upgrade\$
+DECLARE
+  names CONSTANT pg_catalog.name[] := ARRAY[
+$names    ]::pg_catalog.name[];
+  moved record;
+BEGIN
+  FOR moved IN
+    SELECT o.kind, o.name
+      FROM (SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid
+              FROM pg_catalog.pg_proc AS p
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace AND p.proname OPERATOR(pg_catalog.=) ANY (names)
+            UNION ALL
+            SELECT 'VIEW', c.oid::pg_catalog.regclass::pg_catalog.text, 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid
+              FROM pg_catalog.pg_class AS c
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'v'
+               AND c.relname OPERATOR(pg_catalog.=) ANY (names)) AS o (kind, name, class, id)
+      JOIN pg_catalog.pg_depend AS d ON d.classid OPERATOR(pg_catalog.=) o.class::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) o.id
+       AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+      JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'pg_tally'
+  LOOP
+    EXECUTE pg_catalog.format('ALTER %s %s SET SCHEMA tally_internal', moved.kind, moved.name);
+  END LOOP;
+END
+\$upgrade\$;
+MOVING
+}
+
 sub assemble {
   my ($from, $frozen) = @_;
   my (%same, %has);
+  my $present = join "\n", map { read_file($_) } @files;
+  my %inner = made_in('tally_internal', $present);
+  my %outer = made_in('tally', $present);
+  my %before = made_in('tally', $frozen);
+  my @moved = sort grep { $inner{$_} && !$outer{$_} } keys %before;
+  my $moved = join '|', map { quotemeta } @moved;
+  $moved = qr/\btally\.($moved)\b/;
   for my $statement (statements($frozen)) {
     my $plain = plain($statement);
-    $same{$plain} = 1;
+    # Postgres keeps what a statement means, but the words of a body, a comment and any other literal.
+    my $says = 0;
+    while ($plain =~ /'(?:[^']|'')*'|(\$\w*\$).*?\1/g) { $says ||= @moved && $& =~ $moved }
+    $plain =~ s/$moved/tally_internal.$1/g if @moved;
+    $same{$plain} = 1 unless $says;
     my ($kind, $name) = made($plain);
     $has{"$kind $name"} = 1 if defined $kind;
   }
@@ -128,6 +186,8 @@ sub assemble {
     $script .= "\n" . $piece{$name} if $piece{$name};
     $used{$name} = 1;
     $script .= $added . "\n" if $added =~ /\S/;
+    # The first file makes the schemas.
+    $script .= "\n" . moving(splice @moved) if @moved;
   }
   $script .= "\n" . $piece{'end.sql'} if $piece{'end.sql'};
   for my $name (grep { $_ ne 'end.sql' && !$used{$_} } keys %piece) {

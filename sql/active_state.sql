@@ -1,48 +1,48 @@
 -- Sets of days and session windows, as stored bytes: the aggregates that make and merge them, and what can be asked of
 -- them. All of it pure: PUBLIC may use it. docs/formats.md has the bytes, docs/metrics.md the definitions.
 
-CREATE FUNCTION tally.days_trans(internal, timestamptz) RETURNS internal
+CREATE FUNCTION tally_internal.days_trans(internal, timestamptz) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_days_trans';
-COMMENT ON FUNCTION tally.days_trans(internal, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.days_trans(internal, timestamptz) IS
   'aggregate support: adds a time to a state';
 
-CREATE FUNCTION tally.union_days_trans(internal, bytea) RETURNS internal
+CREATE FUNCTION tally_internal.union_days_trans(internal, bytea) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_days_union';
-COMMENT ON FUNCTION tally.union_days_trans(internal, bytea) IS
+COMMENT ON FUNCTION tally_internal.union_days_trans(internal, bytea) IS
   'aggregate support: merges a stored state into a state';
 
-CREATE FUNCTION tally.days_combine(internal, internal) RETURNS internal
+CREATE FUNCTION tally_internal.days_combine(internal, internal) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_days_combine';
-COMMENT ON FUNCTION tally.days_combine(internal, internal) IS
+COMMENT ON FUNCTION tally_internal.days_combine(internal, internal) IS
   'aggregate support: merges two states';
 
-CREATE FUNCTION tally.days_serialize(internal) RETURNS bytea
+CREATE FUNCTION tally_internal.days_serialize(internal) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_days_stored';
-COMMENT ON FUNCTION tally.days_serialize(internal) IS
+COMMENT ON FUNCTION tally_internal.days_serialize(internal) IS
   'aggregate support: a state as bytes';
 
-CREATE FUNCTION tally.days_deserialize(bytea, internal) RETURNS internal
+CREATE FUNCTION tally_internal.days_deserialize(bytea, internal) RETURNS internal
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_days_deserialize';
-COMMENT ON FUNCTION tally.days_deserialize(bytea, internal) IS
+COMMENT ON FUNCTION tally_internal.days_deserialize(bytea, internal) IS
   'aggregate support: a state from bytes, checked';
 
-CREATE FUNCTION tally.days_final(internal) RETURNS bytea
+CREATE FUNCTION tally_internal.days_final(internal) RETURNS bytea
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_days_stored';
-COMMENT ON FUNCTION tally.days_final(internal) IS
+COMMENT ON FUNCTION tally_internal.days_final(internal) IS
   'aggregate support: the stored state';
 
 CREATE AGGREGATE tally.days(timestamptz) (
-  SFUNC = tally.days_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally.days_final,
-  COMBINEFUNC = tally.days_combine, SERIALFUNC = tally.days_serialize,
-  DESERIALFUNC = tally.days_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.days_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally_internal.days_final,
+  COMBINEFUNC = tally_internal.days_combine, SERIALFUNC = tally_internal.days_serialize,
+  DESERIALFUNC = tally_internal.days_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.days(timestamptz) IS
   'the set of days (UTC) that hold the times, in about a bit a day';
 
 CREATE AGGREGATE tally.union_days(bytea) (
-  SFUNC = tally.union_days_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally.days_final,
-  COMBINEFUNC = tally.days_combine, SERIALFUNC = tally.days_serialize,
-  DESERIALFUNC = tally.days_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.union_days_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally_internal.days_final,
+  COMBINEFUNC = tally_internal.days_combine, SERIALFUNC = tally_internal.days_serialize,
+  DESERIALFUNC = tally_internal.days_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.union_days(bytea) IS
   'several set of dayss as one';
@@ -72,48 +72,48 @@ CREATE FUNCTION tally.day_list(bytea) RETURNS date[]
 COMMENT ON FUNCTION tally.day_list(bytea) IS
   'the days of a set, ascending';
 
-CREATE FUNCTION tally.session_windows_trans(internal, timestamptz) RETURNS internal
+CREATE FUNCTION tally_internal.session_windows_trans(internal, timestamptz) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_windows_trans';
-COMMENT ON FUNCTION tally.session_windows_trans(internal, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.session_windows_trans(internal, timestamptz) IS
   'aggregate support: adds a time to a state';
 
-CREATE FUNCTION tally.union_session_windows_trans(internal, bytea) RETURNS internal
+CREATE FUNCTION tally_internal.union_session_windows_trans(internal, bytea) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_windows_union';
-COMMENT ON FUNCTION tally.union_session_windows_trans(internal, bytea) IS
+COMMENT ON FUNCTION tally_internal.union_session_windows_trans(internal, bytea) IS
   'aggregate support: merges a stored state into a state';
 
-CREATE FUNCTION tally.session_windows_combine(internal, internal) RETURNS internal
+CREATE FUNCTION tally_internal.session_windows_combine(internal, internal) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_windows_combine';
-COMMENT ON FUNCTION tally.session_windows_combine(internal, internal) IS
+COMMENT ON FUNCTION tally_internal.session_windows_combine(internal, internal) IS
   'aggregate support: merges two states';
 
-CREATE FUNCTION tally.session_windows_serialize(internal) RETURNS bytea
+CREATE FUNCTION tally_internal.session_windows_serialize(internal) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_windows_stored';
-COMMENT ON FUNCTION tally.session_windows_serialize(internal) IS
+COMMENT ON FUNCTION tally_internal.session_windows_serialize(internal) IS
   'aggregate support: a state as bytes';
 
-CREATE FUNCTION tally.session_windows_deserialize(bytea, internal) RETURNS internal
+CREATE FUNCTION tally_internal.session_windows_deserialize(bytea, internal) RETURNS internal
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_windows_deserialize';
-COMMENT ON FUNCTION tally.session_windows_deserialize(bytea, internal) IS
+COMMENT ON FUNCTION tally_internal.session_windows_deserialize(bytea, internal) IS
   'aggregate support: a state from bytes, checked';
 
-CREATE FUNCTION tally.session_windows_final(internal) RETURNS bytea
+CREATE FUNCTION tally_internal.session_windows_final(internal) RETURNS bytea
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_windows_stored';
-COMMENT ON FUNCTION tally.session_windows_final(internal) IS
+COMMENT ON FUNCTION tally_internal.session_windows_final(internal) IS
   'aggregate support: the stored state';
 
 CREATE AGGREGATE tally.session_windows(timestamptz) (
-  SFUNC = tally.session_windows_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally.session_windows_final,
-  COMBINEFUNC = tally.session_windows_combine, SERIALFUNC = tally.session_windows_serialize,
-  DESERIALFUNC = tally.session_windows_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.session_windows_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally_internal.session_windows_final,
+  COMBINEFUNC = tally_internal.session_windows_combine, SERIALFUNC = tally_internal.session_windows_serialize,
+  DESERIALFUNC = tally_internal.session_windows_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.session_windows(timestamptz) IS
   'the sessions that the times fall into: cut where nothing happened for more than 30 minutes';
 
 CREATE AGGREGATE tally.union_session_windows(bytea) (
-  SFUNC = tally.union_session_windows_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally.session_windows_final,
-  COMBINEFUNC = tally.session_windows_combine, SERIALFUNC = tally.session_windows_serialize,
-  DESERIALFUNC = tally.session_windows_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.union_session_windows_trans, STYPE = internal, SSPACE = 128, FINALFUNC = tally_internal.session_windows_final,
+  COMBINEFUNC = tally_internal.session_windows_combine, SERIALFUNC = tally_internal.session_windows_serialize,
+  DESERIALFUNC = tally_internal.session_windows_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.union_session_windows(bytea) IS
   'several set of session windowss as one';

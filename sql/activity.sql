@@ -17,7 +17,7 @@ DECLARE
   end_at    timestamptz := end_day::timestamp AT TIME ZONE 'UTC';
   counts    int8[];
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_unit(active_users.unit);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_unit(active_users.unit);
   IF first_day IS NULL OR end_day IS NULL OR NOT isfinite(first_day) OR NOT isfinite(end_day) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'days must be a range with a first and a last day',
@@ -26,19 +26,19 @@ BEGIN
   -- As in tally.retention.
   IF active_users.unit = 'user' THEN
     WITH pending AS MATERIALIZED (
-      SELECT tally.unit_parts(a.tenant_id, a.user_id, a.days, 2) AS parts FROM tally.user_activity_pending AS a
+      SELECT tally_internal.unit_parts(a.tenant_id, a.user_id, a.days, 2) AS parts FROM tally.user_activity_pending AS a
        WHERE a.user_id IS NOT NULL AND a.bucket BETWEEN first_year AND end_at
     ), folded AS MATERIALIZED (
-      SELECT tally.active_counts(p.tenant_id, p.user_id, p.days, first_day, end_day, (SELECT parts FROM pending)) AS numbers
+      SELECT tally_internal.active_counts(p.tenant_id, p.user_id, p.days, first_day, end_day, (SELECT parts FROM pending)) AS numbers
         FROM (SELECT a.tenant_id, a.user_id, a.days FROM tally.user_activity_year_base AS a
                WHERE a.user_id IS NOT NULL AND a.bucket BETWEEN first_year AND end_at ORDER BY a.tenant_id, a.user_id) AS p
     )
-    SELECT coalesce(f.numbers, (SELECT tally.active_counts('', '', NULL, first_day, end_day, p.parts) FROM pending AS p))
+    SELECT coalesce(f.numbers, (SELECT tally_internal.active_counts('', '', NULL, first_day, end_day, p.parts) FROM pending AS p))
       INTO counts FROM folded AS f;
   ELSE
-    SELECT tally.active_counts(p.tenant_id, p.account_id, p.days, first_day, end_day, NULL) INTO counts
+    SELECT tally_internal.active_counts(p.tenant_id, p.account_id, p.days, first_day, end_day, NULL) INTO counts
       FROM (SELECT g.* FROM (
-              SELECT a.tenant_id, a.account_id, tally.union_days(a.days) AS days FROM tally.user_activity_part AS a
+              SELECT a.tenant_id, a.account_id, tally.union_days(a.days) AS days FROM tally_internal.user_activity_part AS a
                WHERE a.bucket BETWEEN first_year AND end_at GROUP BY 1, 2 OFFSET 0) AS g
              ORDER BY g.tenant_id, g.account_id) AS p;
   END IF;
@@ -62,11 +62,11 @@ CREATE FUNCTION tally.session_metrics("from" timestamptz, "to" timestamptz, grai
 AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_range(session_metrics."from", session_metrics."to"),
-          tally.check_metric_grain(session_metrics.grain);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_range(session_metrics."from", session_metrics."to"),
+          tally_internal.check_metric_grain(session_metrics.grain);
   RETURN QUERY
     WITH counted AS (
-      SELECT tally.period_number(session_metrics.grain, s.started_at) AS number, count(*) AS sessions,
+      SELECT tally_internal.period_number(session_metrics.grain, s.started_at) AS number, count(*) AS sessions,
              count(*) FILTER (WHERE s.events = 1) AS bounced, sum(s.events)::int8 AS events,
              sum((extract(epoch FROM s.ended_at - s.started_at) * 1000000)::int8)::float8 / count(*) / 1000000 AS mean,
              percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.ended_at - s.started_at) AS lengths
@@ -76,7 +76,7 @@ BEGIN
     SELECT p.first_day, coalesce(c.sessions, 0), coalesce(c.bounced, 0), c.bounced / c.sessions::float8,
            coalesce(c.events, 0), c.mean, extract(epoch FROM c.lengths[1])::float8, extract(epoch FROM c.lengths[2])::float8,
            p.whole AND p.ends <= statement_timestamp()
-      FROM tally.metric_periods(session_metrics.grain, session_metrics."from", session_metrics."to") AS p
+      FROM tally_internal.metric_periods(session_metrics.grain, session_metrics."from", session_metrics."to") AS p
       LEFT JOIN counted AS c ON c.number = p.number ORDER BY p.number;
 END
 $$;
@@ -94,14 +94,14 @@ AS $$
 DECLARE
   lost timestamptz;
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_range(did_at_least."from", did_at_least."to"), tally.check_metric_unit(did_at_least.unit);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_range(did_at_least."from", did_at_least."to"), tally_internal.check_metric_unit(did_at_least.unit);
   IF did_at_least.n IS NULL OR did_at_least.n < 1 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('n must be 1 or more, not %s', coalesce(did_at_least.n::text, 'null')),
       HINT = 'units without the event are not listed: nothing says that there is such a unit';
   END IF;
-  lost := tally.lost_until(CASE WHEN did_at_least.event IS NOT NULL THEN ARRAY[did_at_least.event] END, did_at_least."from", did_at_least."to");
-  PERFORM tally.refuse_incomplete(lost);
+  lost := tally_internal.lost_until(CASE WHEN did_at_least.event IS NOT NULL THEN ARRAY[did_at_least.event] END, did_at_least."from", did_at_least."to");
+  PERFORM tally_internal.refuse_incomplete(lost);
   RETURN QUERY
     SELECT e.tenant_id, CASE did_at_least.unit WHEN 'user' THEN e.user_id ELSE e.account_id END, count(*),
            min(e.occurred_at), max(e.occurred_at), lost IS NULL, lost
@@ -134,22 +134,22 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'account and as_of must not be null, nor as_of infinite', HINT = 'name one account of the tenant in scope';
   END IF;
-  PERFORM tally.warn_unconfined();
+  PERFORM tally_internal.warn_unconfined();
   -- Thirty times 24 hours up to as_of, and the thirty before them, from the raw events; all time from the rollup by day, whose
   -- days that the sixty divide lie in them as well.
-  whole_from := tally.lost_until(NULL, half - interval '720 hours', account_health.as_of, account_health.account);
+  whole_from := tally_internal.lost_until(NULL, half - interval '720 hours', account_health.as_of, account_health.account);
   exact := whole_from IS NULL;
   SELECT account_health.account, min(u.first_at) FILTER (WHERE u.first_at < account_health.as_of),
          max(u.last_at) FILTER (WHERE u.last_at < account_health.as_of),
          count(DISTINCT u.tenant_id) FILTER (WHERE u.first_at < account_health.as_of)
     INTO account_id, began, seen, tenants
-    FROM tally.usage_day_part AS u WHERE u.account_id = account_health.account;
+    FROM tally_internal.usage_day_part AS u WHERE u.account_id = account_health.account;
   IF tenants > 1 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('account %s exists in %s tenants', quote_ident(account_health.account), tenants),
       HINT = 'enter one tenant''s scope first, with tally.enter(tenant)';
   END IF;
-  PERFORM tally.refuse_incomplete(whole_from);
+  PERFORM tally_internal.refuse_incomplete(whole_from);
   SELECT greatest(seen, max(e.occurred_at)),
          count(*) FILTER (WHERE e.occurred_at >= half), count(*) FILTER (WHERE e.occurred_at < half),
          count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at >= half), count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at < half),

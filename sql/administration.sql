@@ -5,22 +5,22 @@
 -- Without row security are tally.role_binding, tally.token_key and tally.protected_table, which hold what auditors are there
 -- to see (lint reports a bound auditor), and what is the same for every tenant: tally.rollup, tally.rollup_column,
 -- tally.event_schema, tally.metric, tally.cohort.
-CREATE FUNCTION tally.administration_tables(OUT id regclass, OUT condition text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condition text) RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT c.oid::regclass, CASE WHEN v.is_by_tenant THEN pg_catalog.concat(
-               '((( SELECT tally.confined_to() AS confined_to) IS NULL) OR (tenant_id = ANY (ARRAY[( SELECT tally.confined_to() AS confined_to), ', pg_catalog.quote_literal(''), '::text])))')
-             ELSE '(( SELECT tally.confined_to() AS confined_to) IS NULL)' END
+               '((( SELECT tally_internal.confined_to() AS confined_to) IS NULL) OR (tenant_id = ANY (ARRAY[( SELECT tally_internal.confined_to() AS confined_to), ', pg_catalog.quote_literal(''), '::text])))')
+             ELSE '(( SELECT tally_internal.confined_to() AS confined_to) IS NULL)' END
       FROM (VALUES ('retention', true), ('tenant_horizon', true), ('slo_target', true), ('tenant_limit', true),
                    ('rollup_backfill', false), ('rollup_fold', false), ('raw_horizon', false), ('maintenance', false),
                    ('probe_result', false)) AS v (name, is_by_tenant)
       JOIN pg_catalog.pg_class AS c ON c.relname = v.name AND c.relnamespace = 'tally'::regnamespace;
   END;
-COMMENT ON FUNCTION tally.administration_tables() IS
+COMMENT ON FUNCTION tally_internal.administration_tables() IS
   'tables that no scope is needed to read, and the condition of the policy tally_confined that each must have';
 
-CREATE FUNCTION tally.confine_table(target regclass) RETURNS void
+CREATE FUNCTION tally_internal.confine_table(target regclass) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -28,10 +28,10 @@ BEGIN
   EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', target);
   EXECUTE pg_catalog.format('DROP POLICY IF EXISTS tally_confined ON %s', target);
   EXECUTE (SELECT pg_catalog.format('CREATE POLICY tally_confined ON %s USING %s', target, a.condition)
-             FROM tally.administration_tables() AS a WHERE a.id OPERATOR(pg_catalog.=) target);
+             FROM tally_internal.administration_tables() AS a WHERE a.id OPERATOR(pg_catalog.=) target);
 END
 $$;
-COMMENT ON FUNCTION tally.confine_table(regclass) IS
+COMMENT ON FUNCTION tally_internal.confine_table(regclass) IS
   'enables row security on a table of administration and makes its policy';
-REVOKE ALL ON FUNCTION tally.administration_tables(), tally.confine_table(regclass) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.administration_tables() TO tally_admin, tally_auditor;
+REVOKE ALL ON FUNCTION tally_internal.administration_tables(), tally_internal.confine_table(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.administration_tables() TO tally_admin, tally_auditor;

@@ -46,7 +46,7 @@ GRANT SELECT ON tally.metric, tally.cohort TO tally_reader, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.metric', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.cohort', '');
 
-CREATE FUNCTION tally.check_definition(name text, definition jsonb) RETURNS void
+CREATE FUNCTION tally_internal.check_definition(name text, definition jsonb) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -80,10 +80,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('field "%s" of the definition is missing, unknown or of a wrong type', wrong),
       HINT = format('fields of kind %s, ! where needed: %s', kind, fields);
   END IF;
-  PERFORM tally.check_metric_unit(coalesce(definition ->> 'unit', 'user'));
-  IF definition ? 'window' THEN PERFORM tally.check_metric_window((definition ->> 'window')::interval); END IF;
-  IF definition ? 'grain' THEN PERFORM tally.check_metric_grain(definition ->> 'grain'); END IF;
-  IF definition ? 'steps' THEN PERFORM tally.funnel_steps(definition -> 'steps'); END IF;
+  PERFORM tally_internal.check_metric_unit(coalesce(definition ->> 'unit', 'user'));
+  IF definition ? 'window' THEN PERFORM tally_internal.check_metric_window((definition ->> 'window')::interval); END IF;
+  IF definition ? 'grain' THEN PERFORM tally_internal.check_metric_grain(definition ->> 'grain'); END IF;
+  IF definition ? 'steps' THEN PERFORM tally_internal.funnel_steps(definition -> 'steps'); END IF;
   IF (definition ->> 'period')::numeric NOT BETWEEN 0 AND 10000 OR (definition ->> 'period')::numeric % 1 <> 0
      OR (definition ->> 'at_least')::numeric NOT BETWEEN 1 AND 1000000000 OR (definition ->> 'at_least')::numeric % 1 <> 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'period and at_least must be whole numbers, period from 0 and at_least from 1',
@@ -103,7 +103,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.check_definition(text, jsonb) IS 'raises an error unless the name and the definition of a metric or cohort are valid';
+COMMENT ON FUNCTION tally_internal.check_definition(text, jsonb) IS 'raises an error unless the name and the definition of a metric or cohort are valid';
 
 CREATE FUNCTION tally.define_metric(name text, definition jsonb) RETURNS int4
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
@@ -113,7 +113,7 @@ DECLARE
   newest tally.metric;
   hash   text := encode(sha256(convert_to(definition::text, 'UTF8')), 'hex');
 BEGIN
-  PERFORM tally.check_definition(name, definition);
+  PERFORM tally_internal.check_definition(name, definition);
   IF definition ->> 'kind' OPERATOR(pg_catalog.=) 'cohort' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'a cohort is no metric', HINT = 'declare it with tally.define_cohort(name, definition)';
   END IF;
@@ -138,7 +138,7 @@ DECLARE
   newest tally.cohort;
   hash   text := encode(sha256(convert_to(definition::text, 'UTF8')), 'hex');
 BEGIN
-  PERFORM tally.check_definition(name, definition OPERATOR(pg_catalog.||) '{"kind": "cohort"}');
+  PERFORM tally_internal.check_definition(name, definition OPERATOR(pg_catalog.||) '{"kind": "cohort"}');
   LOCK TABLE tally.cohort IN SHARE ROW EXCLUSIVE MODE;
   SELECT c.* INTO newest FROM tally.cohort AS c WHERE c.cohort_name OPERATOR(pg_catalog.=) name ORDER BY c.version DESC LIMIT 1;
   IF newest.definition_hash OPERATOR(pg_catalog.=) hash THEN
@@ -151,7 +151,7 @@ END
 $$;
 COMMENT ON FUNCTION tally.define_cohort(text, jsonb) IS 'declares a cohort, {"event": name, "at_least": n, "unit": unit}, or its next version; returns the version';
 
-CREATE FUNCTION tally.metric_definition(name text) RETURNS tally.metric
+CREATE FUNCTION tally_internal.metric_definition(name text) RETURNS tally.metric
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -165,14 +165,14 @@ BEGIN
   RETURN newest;
 END
 $$;
-COMMENT ON FUNCTION tally.metric_definition(text) IS 'the newest version of a declared metric';
+COMMENT ON FUNCTION tally_internal.metric_definition(text) IS 'the newest version of a declared metric';
 
 CREATE FUNCTION tally.describe_metric(name text) RETURNS text
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  metric tally.metric := tally.metric_definition(name);
+  metric tally.metric := tally_internal.metric_definition(name);
   d      jsonb := metric.definition;
   unit   text := coalesce(d ->> 'unit', 'user') || 's';
   event  text := coalesce('events named "' || (d ->> 'event') || '"', 'all events');
@@ -189,8 +189,8 @@ BEGIN
                                                                      'lowered to ' || (d -> 'outliers' ->> 'greatest') || ' where it is more'), ''), '')
         ELSE '' END)
     WHEN 'funnel' THEN format('of the %s that did "%s" in the range, the share that went on to %s%s, all within %s of the first step%s%s', unit,
-      (SELECT s.label FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step = 1),
-      (SELECT coalesce(string_agg(format('"%s"', s.label), ', then ' ORDER BY s.step), 'nothing more') FROM tally.funnel_steps(d -> 'steps') AS s WHERE s.step > 1),
+      (SELECT s.label FROM tally_internal.funnel_steps(d -> 'steps') AS s WHERE s.step = 1),
+      (SELECT coalesce(string_agg(format('"%s"', s.label), ', then ' ORDER BY s.step), 'nothing more') FROM tally_internal.funnel_steps(d -> 'steps') AS s WHERE s.step > 1),
       CASE WHEN (d -> 'strict')::boolean THEN ' with no other event between' WHEN (d -> 'any_order')::boolean THEN ', in any order' ELSE '' END, d ->> 'window',
       ', with the same "' || (d ->> 'hold') || '" throughout',
       (SELECT format(', and without %s between', string_agg(format('"%s"', x), ' or ')) FROM jsonb_array_elements_text(d -> 'exclude') AS x HAVING count(*) > 0))
@@ -212,7 +212,7 @@ CREATE FUNCTION tally.metric_value(name text, "from" timestamptz, "to" timestamp
 AS $$
 #variable_conflict use_column
 DECLARE
-  metric tally.metric := tally.metric_definition(metric_value.name);
+  metric tally.metric := tally_internal.metric_definition(metric_value.name);
   d      jsonb := metric.definition;
   unit   text := coalesce(d ->> 'unit', 'user');
   least_number    numeric := d -> 'outliers' ->> 'least';
@@ -220,7 +220,7 @@ DECLARE
   kept   record;
   answered boolean;
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_range(metric_value."from", metric_value."to");
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_range(metric_value."from", metric_value."to");
   metric_name := metric.metric_name;
   version := metric.version;
   exact := true;
@@ -240,17 +240,17 @@ BEGIN
     RETURN;
   END IF;
   IF d ->> 'kind' IN ('events', 'units', 'sum', 'mean') THEN
-    whole_from := tally.lost_until(CASE WHEN d ? 'event' THEN ARRAY[d ->> 'event'] END, metric_value."from", metric_value."to");
+    whole_from := tally_internal.lost_until(CASE WHEN d ? 'event' THEN ARRAY[d ->> 'event'] END, metric_value."from", metric_value."to");
   END IF;
   IF whole_from IS NOT NULL AND d ->> 'kind' = 'units' THEN
-    SELECT u.* INTO kept FROM tally.kept_units(d ->> 'event', metric_value."from", metric_value."to", unit) AS u;
+    SELECT u.* INTO kept FROM tally_internal.kept_units(d ->> 'event', metric_value."from", metric_value."to", unit) AS u;
     IF NOT kept.split THEN
       value := kept.units;
       whole_from := NULL;
       RETURN;
     END IF;
   ELSIF whole_from IS NOT NULL AND NOT d ? 'outliers' THEN
-    SELECT t.* INTO kept FROM tally.kept_totals(d ->> 'event', metric_value."from", metric_value."to") AS t;
+    SELECT t.* INTO kept FROM tally_internal.kept_totals(d ->> 'event', metric_value."from", metric_value."to") AS t;
     -- How many values are numbers is kept of amounts alone.
     value := CASE WHEN d ->> 'kind' = 'events' AND NOT kept.events_split THEN kept.events
       WHEN d ->> 'kind' = 'sum' AND d ->> 'property' = 'value' AND NOT kept.events_split THEN coalesce(kept.value_sum, 0)
@@ -269,7 +269,7 @@ BEGIN
       RETURN;
     END IF;
   END IF;
-  PERFORM tally.refuse_incomplete(whole_from);
+  PERFORM tally_internal.refuse_incomplete(whole_from);
   exact := whole_from IS NULL;
   CASE d ->> 'kind'
     WHEN 'events', 'sum', 'mean' THEN
@@ -317,7 +317,7 @@ AS $$
 DECLARE
   step interval;
 BEGIN
-  PERFORM tally.check_metric_range(metric_series."from", metric_series."to"), tally.check_metric_grain(metric_series.grain);
+  PERFORM tally_internal.check_metric_range(metric_series."from", metric_series."to"), tally_internal.check_metric_grain(metric_series.grain);
   step := ('1 ' || metric_series.grain)::interval;
   IF (metric_series."to" - metric_series."from") / 2000 > step THEN
     RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = 'the range has more than 2000 periods',
@@ -356,17 +356,17 @@ END
 $$;
 COMMENT ON FUNCTION tally.cohort_members(text, timestamptz, timestamptz) IS 'the units in scope that belong to a declared cohort over a range';
 
-CREATE FUNCTION tally.cohort_lost_until(name text, "from" timestamptz, "to" timestamptz) RETURNS timestamptz
+CREATE FUNCTION tally_internal.cohort_lost_until(name text, "from" timestamptz, "to" timestamptz) RETURNS timestamptz
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT tally.lost_until(CASE WHEN c.definition ? 'event' THEN ARRAY[c.definition ->> 'event'] END, "from", "to")
+  SELECT tally_internal.lost_until(CASE WHEN c.definition ? 'event' THEN ARRAY[c.definition ->> 'event'] END, "from", "to")
     FROM tally.cohort AS c WHERE c.cohort_name = name ORDER BY c.version DESC LIMIT 1
 $$;
-COMMENT ON FUNCTION tally.cohort_lost_until(text, timestamptz, timestamptz) IS
-  'as tally.lost_until(), of the events that decide who belongs to a declared cohort over a range';
+COMMENT ON FUNCTION tally_internal.cohort_lost_until(text, timestamptz, timestamptz) IS
+  'as tally_internal.lost_until(), of the events that decide who belongs to a declared cohort over a range';
 
-CREATE FUNCTION tally.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, OUT tenant_id text, OUT unit_id text)
+CREATE FUNCTION tally_internal.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, OUT tenant_id text, OUT unit_id text)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -382,17 +382,17 @@ BEGIN
   RETURN QUERY SELECT m.tenant_id, m.unit_id FROM tally.cohort_members(cohort_units.name, cohort_units."from", cohort_units."to") AS m;
 END
 $$;
-COMMENT ON FUNCTION tally.cohort_units(text, timestamptz, timestamptz, text) IS
+COMMENT ON FUNCTION tally_internal.cohort_units(text, timestamptz, timestamptz, text) IS
   'the members of a declared cohort over a range; an error unless they are of this unit';
 
 ALTER FUNCTION tally.define_metric(text, jsonb) OWNER TO tally_owner;
 ALTER FUNCTION tally.define_cohort(text, jsonb) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
-  tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
+REVOKE ALL ON FUNCTION tally_internal.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
+  tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
   tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
-  tally.cohort_units(text, timestamptz, timestamptz, text), tally.cohort_lost_until(text, timestamptz, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.check_definition(text, jsonb), tally.funnel_steps(jsonb) TO tally_owner;
+  tally_internal.cohort_units(text, timestamptz, timestamptz, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.check_definition(text, jsonb), tally_internal.funnel_steps(jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb) TO tally_admin;
-GRANT EXECUTE ON FUNCTION tally.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
+GRANT EXECUTE ON FUNCTION tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
   tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
-  tally.cohort_units(text, timestamptz, timestamptz, text), tally.cohort_lost_until(text, timestamptz, timestamptz) TO tally_reader;
+  tally_internal.cohort_units(text, timestamptz, timestamptz, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) TO tally_reader;

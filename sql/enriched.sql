@@ -28,26 +28,26 @@ SELECT tally.create_rollup('session',
 SELECT pg_catalog.pg_extension_config_dump('tally.session_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.session_month_base', '');
 
-CREATE VIEW tally.user_activity_part WITH (security_invoker = true) AS
+CREATE VIEW tally_internal.user_activity_part WITH (security_invoker = true) AS
   SELECT tenant_id, account_id, bucket, user_id, name, events, first_at, last_at, days FROM tally.user_activity_year_base
    UNION ALL
   SELECT tenant_id, account_id, bucket, user_id, name, events, first_at, last_at, days FROM tally.user_activity_pending;
-COMMENT ON VIEW tally.user_activity_part IS
+COMMENT ON VIEW tally_internal.user_activity_part IS
   'what is known of users by account and name of event, in parts that the metrics merge as they read';
-COMMENT ON COLUMN tally.user_activity_part.tenant_id IS 'the tenant';
-COMMENT ON COLUMN tally.user_activity_part.account_id IS 'the account';
-COMMENT ON COLUMN tally.user_activity_part.bucket IS 'start of the year (UTC)';
-COMMENT ON COLUMN tally.user_activity_part.user_id IS 'the user; null for events without one';
-COMMENT ON COLUMN tally.user_activity_part.name IS 'name of the events';
-COMMENT ON COLUMN tally.user_activity_part.events IS 'number of events';
-COMMENT ON COLUMN tally.user_activity_part.first_at IS 'time of the earliest';
-COMMENT ON COLUMN tally.user_activity_part.last_at IS 'time of the latest';
-COMMENT ON COLUMN tally.user_activity_part.days IS 'the days (UTC) with an event, as a set: tally.day_list shows it';
+COMMENT ON COLUMN tally_internal.user_activity_part.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally_internal.user_activity_part.account_id IS 'the account';
+COMMENT ON COLUMN tally_internal.user_activity_part.bucket IS 'start of the year (UTC)';
+COMMENT ON COLUMN tally_internal.user_activity_part.user_id IS 'the user; null for events without one';
+COMMENT ON COLUMN tally_internal.user_activity_part.name IS 'name of the events';
+COMMENT ON COLUMN tally_internal.user_activity_part.events IS 'number of events';
+COMMENT ON COLUMN tally_internal.user_activity_part.first_at IS 'time of the earliest';
+COMMENT ON COLUMN tally_internal.user_activity_part.last_at IS 'time of the latest';
+COMMENT ON COLUMN tally_internal.user_activity_part.days IS 'the days (UTC) with an event, as a set: tally.day_list shows it';
 
 CREATE VIEW tally.users WITH (security_invoker = true) AS
   SELECT tenant_id, user_id, min(first_at) AS first_seen, max(last_at) AS last_seen, sum(events)::int8 AS events,
          tally.day_count(tally.union_days(days)) AS active_days
-    FROM tally.user_activity_part WHERE user_id IS NOT NULL GROUP BY tenant_id, user_id;
+    FROM tally_internal.user_activity_part WHERE user_id IS NOT NULL GROUP BY tenant_id, user_id;
 COMMENT ON VIEW tally.users IS 'every user in scope, from its first event on; one of two accounts is one user of the tenant';
 COMMENT ON COLUMN tally.users.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.users.user_id IS 'the user';
@@ -59,7 +59,7 @@ COMMENT ON COLUMN tally.users.active_days IS 'number of days (UTC) with an event
 CREATE VIEW tally.accounts WITH (security_invoker = true) AS
   SELECT tenant_id, account_id, min(first_at) AS first_seen, max(last_at) AS last_seen, sum(events)::int8 AS events,
          tally.day_count(tally.union_days(days)) AS active_days, count(DISTINCT user_id) AS users
-    FROM tally.user_activity_part GROUP BY tenant_id, account_id;
+    FROM tally_internal.user_activity_part GROUP BY tenant_id, account_id;
 COMMENT ON VIEW tally.accounts IS 'every account in scope, from its first event on';
 COMMENT ON COLUMN tally.accounts.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.accounts.account_id IS 'the account';
@@ -95,4 +95,4 @@ COMMENT ON COLUMN tally.sessions.started_at IS 'time of its first event';
 COMMENT ON COLUMN tally.sessions.ended_at IS 'time of its last event';
 COMMENT ON COLUMN tally.sessions.events IS 'number of its events';
 
-GRANT SELECT ON tally.user_activity_part, tally.users, tally.accounts, tally.sessions TO tally_reader;
+GRANT SELECT ON tally_internal.user_activity_part, tally.users, tally.accounts, tally.sessions TO tally_reader;

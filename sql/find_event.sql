@@ -1,9 +1,9 @@
 -- One event by its id, by way of the ledger, which knows its time and its account and so its place in an index.
 
-CREATE FUNCTION tally.ledger_entry(tenant_id text, event_id uuid, OUT occurred_at timestamptz, OUT batch_id int8, OUT account text)
+CREATE FUNCTION tally_internal.ledger_entry(tenant_id text, event_id uuid, OUT occurred_at timestamptz, OUT batch_id int8, OUT account text)
   RETURNS SETOF record ROWS 1
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'ledger_entry_wrapper';
-COMMENT ON FUNCTION tally.ledger_entry(text, uuid) IS
+COMMENT ON FUNCTION tally_internal.ledger_entry(text, uuid) IS
   'part of tally.find_event(), which looks at the scope: what the ledger knows of an event';
 
 -- Elevated, since nobody reads the ledger; row security binds tally_owner, too, to the caller's scope.
@@ -27,7 +27,7 @@ BEGIN
     SELECT t.tenant_id FROM tally.tenant AS t WHERE find_event.tenant IS NULL AND own IS NULL
   LOOP
     CONTINUE WHEN own OPERATOR(pg_catalog.<>) candidate;
-    SELECT e.* INTO known FROM tally.ledger_entry(candidate, find_event.event_id) AS e;
+    SELECT e.* INTO known FROM tally_internal.ledger_entry(candidate, find_event.event_id) AS e;
     IF FOUND THEN
       IF known.account IS NULL THEN
         RETURN QUERY
@@ -68,6 +68,6 @@ COMMENT ON FUNCTION tally.find_event(uuid, text) IS
   'what became of an event of the scope, by its id: accepted, with the event and the batch that brought it, its columns null where the raw events were dropped since; and each time it went to the quarantine, with batch, position and reason. In the global scope of every tenant, or of the one that is named';
 ALTER FUNCTION tally.find_event(uuid, text) OWNER TO tally_owner;
 
-REVOKE ALL ON FUNCTION tally.ledger_entry(text, uuid), tally.find_event(uuid, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.ledger_entry(text, uuid) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.ledger_entry(text, uuid), tally.find_event(uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.ledger_entry(text, uuid) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.find_event(uuid, text) TO tally_reader;

@@ -1,7 +1,7 @@
 -- Funnels over the events in scope. The caller's own row security decides which events those are.
 
 -- Reads the steps into one row each and refuses what is none.
-CREATE FUNCTION tally.funnel_steps(steps jsonb,
+CREATE FUNCTION tally_internal.funnel_steps(steps jsonb,
     OUT step int4, OUT label text, OUT event_name text, OUT condition jsonb)
   RETURNS SETOF record ROWS 4
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -34,7 +34,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tally.funnel_steps(jsonb) IS
+COMMENT ON FUNCTION tally_internal.funnel_steps(jsonb) IS
   'the steps of a funnel, one row each: number, label, name of the event, and what its properties must contain';
 
 CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz, "to" timestamptz,
@@ -60,8 +60,8 @@ DECLARE
   -- The step whose event says which segment a unit belongs to.
   place    text := CASE funnel.attribution WHEN 'last_step' THEN 'cardinality(b.times)' ELSE '1' END;
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_window(funnel."window"), tally.check_metric_range(funnel."from", funnel."to"),
-          tally.check_metric_unit(funnel.unit);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_window(funnel."window"), tally_internal.check_metric_range(funnel."from", funnel."to"),
+          tally_internal.check_metric_unit(funnel.unit);
   IF funnel.strict AND funnel.any_order THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'an order can''t be both strict and any',
       HINT = 'leave out strict or any_order';
@@ -71,31 +71,31 @@ BEGIN
       MESSAGE = format('%s is no attribution', coalesce(quote_ident(funnel.attribution), 'null')),
       HINT = 'a unit belongs to the segment of its first_step or of its last_step';
   END IF;
-  SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), ARRAY(SELECT n.event_name FROM tally.funnel_steps(funnel.steps) AS n GROUP BY n.event_name ORDER BY min(n.step))
-    INTO number, labels, names FROM tally.funnel_steps(funnel.steps) AS s;
+  SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), ARRAY(SELECT n.event_name FROM tally_internal.funnel_steps(funnel.steps) AS n GROUP BY n.event_name ORDER BY min(n.step))
+    INTO number, labels, names FROM tally_internal.funnel_steps(funnel.steps) AS s;
   SELECT x INTO excluded FROM unnest(funnel.exclude) AS x WHERE x = ANY (names) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('event %s is a step and excluded', quote_ident(excluded)),
       HINT = 'an excluded event ends the attempt, so it can''t be a step of it';
   END IF;
-  lost := tally.lost_until(CASE WHEN NOT funnel.strict THEN names || funnel.exclude END, funnel."from",
+  lost := tally_internal.lost_until(CASE WHEN NOT funnel.strict THEN names || funnel.exclude END, funnel."from",
                            CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END);
-  PERFORM tally.refuse_incomplete(lost);
+  PERFORM tally_internal.refuse_incomplete(lost);
   -- For each name of an event the steps that it fits, as bits; bit 31 excludes.
   SELECT string_agg(format('WHEN %L THEN %s', m.event_name, m.bits), ' ' ORDER BY m.first_step) INTO masks
     FROM (SELECT s.event_name, min(s.step) AS first_step, string_agg(
                    CASE WHEN s.condition IS NULL THEN (1 << s.step - 1)::text
                         ELSE format('CASE WHEN e.properties @> %L THEN %s ELSE 0 END', s.condition, 1 << s.step - 1)
                    END, ' | ') AS bits
-            FROM tally.funnel_steps(funnel.steps) AS s GROUP BY s.event_name
+            FROM tally_internal.funnel_steps(funnel.steps) AS s GROUP BY s.event_name
           UNION ALL SELECT x, 32, '-2147483648' FROM (SELECT DISTINCT unnest(funnel.exclude)) AS d (x)) AS m;
   -- Without properties that make groups, all events are counted in one pass; of very many, unit by unit, which can spill.
   IF funnel.hold IS NULL AND funnel.breakdown IS NULL
      AND (SELECT coalesce(sum(c.reltuples), 0) FROM pg_partition_tree('tally.events') AS part
            JOIN pg_class AS c ON c.oid = part.relid AND part.isleaf) < 20000000 THEN
     EXECUTE format($query$
-      SELECT tally.funnel_counts($1, $4, e.tenant_id, %1$s, e.occurred_at, $5, (CASE e.name %2$s ELSE 0 END)%3$s)
+      SELECT tally_internal.funnel_counts($1, $4, e.tenant_id, %1$s, e.occurred_at, $5, (CASE e.name %2$s ELSE 0 END)%3$s)
         FROM tally.events AS e
        WHERE e.occurred_at >= $2 AND e.occurred_at < $6 AND %1$s IS NOT NULL %4$s
       $query$, unit_id, masks,
@@ -187,9 +187,9 @@ CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz
 COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
   'the funnel whose steps are events of these names';
 
-REVOKE ALL ON FUNCTION tally.funnel_steps(jsonb),
+REVOKE ALL ON FUNCTION tally_internal.funnel_steps(jsonb),
   tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
   tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.funnel_steps(jsonb),
+GRANT EXECUTE ON FUNCTION tally_internal.funnel_steps(jsonb),
   tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
   tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) TO tally_reader;

@@ -1,8 +1,8 @@
 -- Health: what a DBA looks at first.
 
-CREATE FUNCTION tally.transaction_starts() RETURNS TABLE (pid int4, began timestamptz)
+CREATE FUNCTION tally_internal.transaction_starts() RETURNS TABLE (pid int4, began timestamptz)
   LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'transaction_starts_wrapper';
-COMMENT ON FUNCTION tally.transaction_starts() IS
+COMMENT ON FUNCTION tally_internal.transaction_starts() IS
   'when the open transaction of each session of this database began; pg_stat_activity shows it only to the session''s own role and to members of pg_read_all_stats';
 
 CREATE FUNCTION tally.lock_holders()
@@ -23,7 +23,7 @@ AS $$
                   OR k.relation = 'tally.events'::regclass
                   OR (k.locktype = 'advisory' AND k.objsubid = 3 AND k.objid IN (1, 2)))) AS l
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-    LEFT JOIN tally.transaction_starts() AS t ON t.pid = l.pid
+    LEFT JOIN tally_internal.transaction_starts() AS t ON t.pid = l.pid
     LEFT JOIN pg_locks AS o ON l.pid IS NULL AND o.pid IS NULL AND o.locktype = 'transactionid' AND o.virtualtransaction = l.virtualtransaction
     LEFT JOIN pg_prepared_xacts AS x ON x.transaction = o.transactionid
    WHERE l.held IS NOT NULL AND l.pid IS DISTINCT FROM pg_backend_pid()
@@ -124,10 +124,10 @@ BEGIN
   component := 'worker';
   value := (SELECT round(extract(epoch FROM clock_timestamp() - max(greatest(m.finished_at, m.failed_at)))) FROM tally.maintenance AS m);
   "limit" := 600;
-  status := CASE WHEN value IS NULL OR value > "limit" THEN CASE WHEN tally.worker_is_configured() THEN 'failing' WHEN is_used THEN 'warning' ELSE 'ok' END ELSE 'ok' END;
+  status := CASE WHEN value IS NULL OR value > "limit" THEN CASE WHEN tally_internal.worker_is_configured() THEN 'failing' WHEN is_used THEN 'warning' ELSE 'ok' END ELSE 'ok' END;
   advice := CASE WHEN status <> 'ok' THEN format('%s: %s', CASE WHEN value IS NULL THEN 'housekeeping has never run here'
                      ELSE format('housekeeping ran last %s seconds ago', value) END,
-                   CASE WHEN tally.worker_is_configured() THEN 'the worker is configured for this database; the server''s log tells why it does not run'
+                   CASE WHEN tally_internal.worker_is_configured() THEN 'the worker is configured for this database; the server''s log tells why it does not run'
                         ELSE 'schedule CALL tally.maintain(), or configure the worker (tally.worker_databases, tally.worker_role)' END) END;
   RETURN NEXT;
 
@@ -204,5 +204,5 @@ END
 $$;
 COMMENT ON FUNCTION tally.observe_slo() IS 'tally.slo in the global scope, which it enters: for monitoring that sends single statements';
 
-REVOKE ALL ON FUNCTION tally.transaction_starts(), tally.lock_holders(), tally.health(), tally.observe_health(), tally.observe_rollups(), tally.observe_slo() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.transaction_starts(), tally.lock_holders(), tally.health(), tally.observe_health(), tally.observe_rollups(), tally.observe_slo() TO tally_admin;
+REVOKE ALL ON FUNCTION tally_internal.transaction_starts(), tally.lock_holders(), tally.health(), tally.observe_health(), tally.observe_rollups(), tally.observe_slo() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.transaction_starts(), tally.lock_holders(), tally.health(), tally.observe_health(), tally.observe_rollups(), tally.observe_slo() TO tally_admin;

@@ -17,23 +17,23 @@ COMMENT ON COLUMN tally.inbox.session_id IS 'in which sitting; may be null';
 COMMENT ON COLUMN tally.inbox.properties IS 'everything else, a JSON object; may be null';
 ALTER VIEW tally.inbox OWNER TO tally_owner;
 
-CREATE FUNCTION tally.inbox_begin() RETURNS trigger
+CREATE FUNCTION tally_internal.inbox_begin() RETURNS trigger
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_inbox_begin';
-COMMENT ON FUNCTION tally.inbox_begin() IS
+COMMENT ON FUNCTION tally_internal.inbox_begin() IS
   'trigger of tally.inbox: checks the scope before a statement''s first row';
-CREATE FUNCTION tally.inbox_row() RETURNS trigger
+CREATE FUNCTION tally_internal.inbox_row() RETURNS trigger
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_inbox_row';
-COMMENT ON FUNCTION tally.inbox_row() IS
+COMMENT ON FUNCTION tally_internal.inbox_row() IS
   'trigger of tally.inbox: keeps a row until its batch is full, then ingests the batch';
-CREATE FUNCTION tally.inbox_end() RETURNS trigger
+CREATE FUNCTION tally_internal.inbox_end() RETURNS trigger
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_inbox_end';
-COMMENT ON FUNCTION tally.inbox_end() IS
+COMMENT ON FUNCTION tally_internal.inbox_end() IS
   'trigger of tally.inbox: ingests what is left after a statement''s last row';
-REVOKE ALL ON FUNCTION tally.inbox_begin(), tally.inbox_row(), tally.inbox_end() FROM PUBLIC;
+REVOKE ALL ON FUNCTION tally_internal.inbox_begin(), tally_internal.inbox_row(), tally_internal.inbox_end() FROM PUBLIC;
 
-CREATE TRIGGER inbox_begin BEFORE INSERT ON tally.inbox FOR EACH STATEMENT EXECUTE FUNCTION tally.inbox_begin();
-CREATE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally.inbox_row();
-CREATE TRIGGER inbox_end AFTER INSERT ON tally.inbox FOR EACH STATEMENT EXECUTE FUNCTION tally.inbox_end();
+CREATE TRIGGER inbox_begin BEFORE INSERT ON tally.inbox FOR EACH STATEMENT EXECUTE FUNCTION tally_internal.inbox_begin();
+CREATE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally_internal.inbox_row();
+CREATE TRIGGER inbox_end AFTER INSERT ON tally.inbox FOR EACH STATEMENT EXECUTE FUNCTION tally_internal.inbox_end();
 
 -- They fire in every mode, also for a subscription's worker, which hands rows on from a trigger of the table it fills. There is no
 -- ALTER for a view's triggers; what follows changes the view itself, so that every session takes notice.

@@ -1,7 +1,7 @@
 -- What isolates a table: its policies, as declared and as printed, the columns that can hold ids, and indexes that begin with
 -- the tenant. tally.protect() makes it so, tally.lint() watches it, for pg_tally's own tables and for the user's.
 
-CREATE FUNCTION tally.family(target regclass) RETURNS SETOF regclass
+CREATE FUNCTION tally_internal.family(target regclass) RETURNS SETOF regclass
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -12,10 +12,10 @@ CREATE FUNCTION tally.family(target regclass) RETURNS SETOF regclass
     )
     SELECT m.id::regclass FROM member AS m ORDER BY m.id;
   END;
-COMMENT ON FUNCTION tally.family(regclass) IS
+COMMENT ON FUNCTION tally_internal.family(regclass) IS
   'a table and everything below it: partitions and inheritance children of every level';
 
-CREATE FUNCTION tally.id_type(type oid) RETURNS regtype
+CREATE FUNCTION tally_internal.id_type(type oid) RETURNS regtype
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -27,12 +27,12 @@ CREATE FUNCTION tally.id_type(type oid) RETURNS regtype
     SELECT b.id::regtype FROM base AS b
      WHERE b.next = 0 AND b.id IN ('text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype);
   END;
-COMMENT ON FUNCTION tally.id_type(oid) IS
+COMMENT ON FUNCTION tally_internal.id_type(oid) IS
   'the type itself, or what a domain is over, where it can hold ids: text, varchar, uuid or an integer; null where it can''t';
 
--- The same three policies as tally.secure_table() makes. Text is compared with the scope's key; other types with the value that
+-- The same three policies as tally_internal.secure_table() makes. Text is compared with the scope's key; other types with the value that
 -- the scope's text stands for, found once a query. Equality of all these types is leakproof, and so a condition of an index.
-CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_column name,
+CREATE FUNCTION tally_internal.policies(target regclass, tenant_column name, account_column name,
     OUT policy_name name, OUT is_permissive boolean, OUT role_names name[], OUT declared text, OUT printed text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -48,7 +48,7 @@ CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_colu
                   ELSE pg_catalog.quote_ident(a.attname) END AS printed
         FROM pg_catalog.pg_attribute AS a
         JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-        CROSS JOIN LATERAL tally.id_type(t.oid) AS b (id)
+        CROSS JOIN LATERAL tally_internal.id_type(t.oid) AS b (id)
         CROSS JOIN LATERAL (
           SELECT CASE WHEN b.id = 'varchar'::regtype THEN 'text'::regtype ELSE b.id END,
                  CASE b.id WHEN 'uuid'::regtype THEN 'uuid' WHEN 'text'::regtype THEN 'text' WHEN 'varchar'::regtype THEN 'text' ELSE 'int8' END
@@ -105,10 +105,10 @@ CREATE FUNCTION tally.policies(target regclass, tenant_column name, account_colu
        ('tally_guard', false, '{public}', g.guard, CASE WHEN g.has_parts THEN '(' || g.printed_guard || ')' ELSE g.printed_guard END)
      ) AS v (policy_name, is_permissive, role_names, declared, printed);
   END;
-COMMENT ON FUNCTION tally.policies(regclass, name, name) IS
+COMMENT ON FUNCTION tally_internal.policies(regclass, name, name) IS
   'the policies that isolate a table: as they are declared, and as pg_get_expr() prints them';
 
-CREATE FUNCTION tally.policy_is_intact(target regclass, policy_name name, is_permissive boolean, role_names name[],
+CREATE FUNCTION tally_internal.policy_is_intact(target regclass, policy_name name, is_permissive boolean, role_names name[],
     printed text) RETURNS boolean
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -122,10 +122,10 @@ CREATE FUNCTION tally.policy_is_intact(target regclass, policy_name name, is_per
          AND ARRAY(SELECT CASE WHEN r.id = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(r.id) END
                      FROM pg_catalog.unnest(p.polroles) AS r (id) ORDER BY 1) = role_names);
   END;
-COMMENT ON FUNCTION tally.policy_is_intact(regclass, name, boolean, name[], text) IS
+COMMENT ON FUNCTION tally_internal.policy_is_intact(regclass, name, boolean, name[], text) IS
   'whether a table has this policy, exactly';
 
-CREATE FUNCTION tally.shared_indexes(target regclass, tenant_column name, OUT index_id regclass, OUT reason text, OUT fix text)
+CREATE FUNCTION tally_internal.shared_indexes(target regclass, tenant_column name, OUT index_id regclass, OUT reason text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -169,28 +169,28 @@ CREATE FUNCTION tally.shared_indexes(target regclass, tenant_column name, OUT in
       ) AS d (definition, beginning)
      WHERE x.indrelid = target AND r.reason IS NOT NULL;
   END;
-COMMENT ON FUNCTION tally.shared_indexes(regclass, name) IS
+COMMENT ON FUNCTION tally_internal.shared_indexes(regclass, name) IS
   'indexes of a table that find rows by something else than first the tenant: whoever searches them reads entries of every tenant';
 
 -- From Postgres 18 on a column can be NOT NULL by a constraint that was never validated, and be so in a table alone.
-CREATE FUNCTION tally.nullable_members(target regclass, column_name name, OUT id regclass) RETURNS SETOF regclass
+CREATE FUNCTION tally_internal.nullable_members(target regclass, column_name name, OUT id regclass) RETURNS SETOF regclass
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT f.id FROM tally.family(target) AS f (id)
+    SELECT f.id FROM tally_internal.family(target) AS f (id)
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.id AND a.attname = column_name AND NOT a.attisdropped
      WHERE NOT a.attnotnull
         OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
                     WHERE k.conrelid = f.id AND k.contype = 'n' AND k.conkey[1] = a.attnum AND NOT k.convalidated)
      ORDER BY f.id <> target, f.id;
   END;
-COMMENT ON FUNCTION tally.nullable_members(regclass, name) IS
+COMMENT ON FUNCTION tally_internal.nullable_members(regclass, name) IS
   'of a table and everything below it, those in which a column may hold nulls';
 
-REVOKE ALL ON FUNCTION tally.family(regclass), tally.id_type(oid), tally.policies(regclass, name, name),
-  tally.policy_is_intact(regclass, name, boolean, name[], text), tally.shared_indexes(regclass, name),
-  tally.nullable_members(regclass, name) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.family(regclass), tally.id_type(oid), tally.policies(regclass, name, name),
-  tally.policy_is_intact(regclass, name, boolean, name[], text), tally.shared_indexes(regclass, name),
-  tally.nullable_members(regclass, name)
+REVOKE ALL ON FUNCTION tally_internal.family(regclass), tally_internal.id_type(oid), tally_internal.policies(regclass, name, name),
+  tally_internal.policy_is_intact(regclass, name, boolean, name[], text), tally_internal.shared_indexes(regclass, name),
+  tally_internal.nullable_members(regclass, name) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.family(regclass), tally_internal.id_type(oid), tally_internal.policies(regclass, name, name),
+  tally_internal.policy_is_intact(regclass, name, boolean, name[], text), tally_internal.shared_indexes(regclass, name),
+  tally_internal.nullable_members(regclass, name)
   TO tally_owner, tally_reader, tally_writer, tally_auditor;

@@ -23,14 +23,14 @@ COMMENT ON COLUMN tally.tenant_limit.max_transactions IS 'transactions that may 
 COMMENT ON COLUMN tally.tenant_limit.slot_key IS 'random number that stands for the tenant in the locks that count them: pg_locks is public';
 COMMENT ON COLUMN tally.tenant_limit.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.tenant_limit.idle_in_transaction_ms IS 'milliseconds that a session may idle in an open transaction before it is ended; null for any time';
-SELECT tally.confine_table('tally.tenant_limit');
+SELECT tally_internal.confine_table('tally.tenant_limit');
 REVOKE ALL ON tally.tenant_limit FROM PUBLIC;
 GRANT SELECT ON tally.tenant_limit TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.tenant_limit', '');
 CREATE TRIGGER tenant_limit_changed AFTER INSERT OR UPDATE OR DELETE ON tally.tenant_limit
-  FOR EACH ROW EXECUTE FUNCTION tally.forget();
+  FOR EACH ROW EXECUTE FUNCTION tally_internal.forget();
 CREATE TRIGGER tenant_limit_emptied AFTER TRUNCATE ON tally.tenant_limit
-  FOR EACH STATEMENT EXECUTE FUNCTION tally.forget();
+  FOR EACH STATEMENT EXECUTE FUNCTION tally_internal.forget();
 ALTER TABLE tally.tenant_limit ENABLE ALWAYS TRIGGER tenant_limit_changed, ENABLE ALWAYS TRIGGER tenant_limit_emptied;
 
 CREATE FUNCTION tally.limit_tenant(tenant_id text, statement_timeout_ms int4 DEFAULT NULL, work_mem_kb int4 DEFAULT NULL,
@@ -43,7 +43,7 @@ BEGIN
   IF limit_tenant.tenant_id IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'tenant_id must not be null';
   END IF;
-  PERFORM tally.check_id('tenant_id', limit_tenant.tenant_id);
+  PERFORM tally_internal.check_id('tenant_id', limit_tenant.tenant_id);
   DELETE FROM tally.tenant_limit AS l WHERE l.tenant_id OPERATOR(pg_catalog.=) limit_tenant.tenant_id;
   IF pg_catalog.num_nonnulls(limit_tenant.statement_timeout_ms, limit_tenant.work_mem_kb,
        limit_tenant.max_parallel_workers_per_gather, limit_tenant.max_transactions,

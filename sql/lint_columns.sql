@@ -1,10 +1,10 @@
 -- Findings about what an administrator changed in pg_tally's own tables: columns, keys, triggers, replica identities.
 
-CREATE FUNCTION tally.declared_columns(OUT table_name text, OUT column_name text, OUT type_name text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.declared_columns(OUT table_name text, OUT column_name text, OUT type_name text) RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'declared_columns_wrapper';
-COMMENT ON FUNCTION tally.declared_columns() IS 'columns that ingest and folds write, as they must be';
+COMMENT ON FUNCTION tally_internal.declared_columns() IS 'columns that ingest and folds write, as they must be';
 
-CREATE FUNCTION tally.lint_columns(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -15,7 +15,7 @@ CREATE FUNCTION tally.lint_columns(OUT rule text, OUT type text, OUT schema text
        WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p')
     ), declared AS (
       SELECT o.id, d.table_name, d.column_name, d.type_name
-        FROM tally.declared_columns() AS d LEFT JOIN own AS o ON o.relname = d.table_name
+        FROM tally_internal.declared_columns() AS d LEFT JOIN own AS o ON o.relname = d.table_name
     ), finding (rule, object, detail, fix) AS (
       SELECT 'table_altered', d.table_name, pg_catalog.format('table tally.%I is missing', d.table_name),
              'give it back its name and schema, or restore it from a backup'
@@ -66,12 +66,12 @@ CREATE FUNCTION tally.lint_columns(OUT rule text, OUT type text, OUT schema text
                   ELSE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', t.tgrelid::regclass, t.tgname) END
         FROM pg_catalog.pg_trigger AS t
         JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
-        JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid AND f.pronamespace = 'tally'::regnamespace
+        JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid AND f.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
        WHERE NOT t.tgisinternal AND t.tgenabled <> 'A' AND c.relnamespace = 'tally'::regnamespace
     )
     SELECT f.rule, 'table', 'tally', f.object, f.detail, f.fix FROM finding AS f;
   END;
-COMMENT ON FUNCTION tally.lint_columns() IS 'findings of tally.lint() about columns, triggers and replica identities of pg_tally''s own tables';
+COMMENT ON FUNCTION tally_internal.lint_columns() IS 'findings of tally.lint() about columns, triggers and replica identities of pg_tally''s own tables';
 
-REVOKE ALL ON FUNCTION tally.declared_columns(), tally.lint_columns() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.declared_columns(), tally.lint_columns() TO tally_admin, tally_auditor;
+REVOKE ALL ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() TO tally_admin, tally_auditor;

@@ -1,12 +1,12 @@
 -- Findings about ways around the tables: views, functions, schemas, event triggers.
 
-CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     WITH RECURSIVE isolated AS (
-      SELECT i.id, i.is_own, c.relname FROM tally.isolated_tables() AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.id
+      SELECT i.id, i.is_own, c.relname FROM tally_internal.isolated_tables() AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.id
     ), reader (id) AS (
       SELECT i.id FROM isolated AS i
       UNION
@@ -23,7 +23,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
          AND d.classid = 'pg_catalog.pg_rewrite'::regclass
         JOIN pg_catalog.pg_rewrite AS w ON w.oid = d.objid
         JOIN pg_catalog.pg_class AS c ON c.oid = w.ev_class AND c.relkind = 'm'
-       WHERE p.pronamespace = 'tally'::regnamespace AND p.provolatile <> 'i'
+       WHERE p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND p.provolatile <> 'i'
     ), fn AS (
       SELECT p.*, p.oid::regprocedure AS ref, n.nspname, r.rolname, r.rolsuper, r.rolsuper OR r.rolbypassrls AS bypasses,
              (SELECT pg_catalog.substr(c.setting, 13) FROM pg_catalog.unnest(p.proconfig) AS c (setting)
@@ -53,19 +53,19 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
       SELECT 'security_definer_path', 'function', f.nspname, f.ref::text,
              pg_catalog.format('function %s runs with the rights of %I and takes names from the caller''s search_path', f.ref, f.rolname),
              pg_catalog.format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', f.ref)
-        FROM fn AS f WHERE f.prosecdef AND f.is_public AND f.path IS NULL AND f.nspname <> 'tally'
+        FROM fn AS f WHERE f.prosecdef AND f.is_public AND f.path IS NULL AND f.nspname NOT IN ('tally', 'tally_internal')
       UNION ALL
       SELECT 'security_definer_temp', 'function', f.nspname, f.ref::text,
              pg_catalog.format('function %s runs with the rights of %I and with search_path %s', f.ref, f.rolname, f.path),
              pg_catalog.format('ALTER FUNCTION %s SET search_path = %s, pg_temp;', f.ref, coalesce(nullif(f.path, '""'), 'pg_catalog'))
         FROM fn AS f
-       WHERE f.prosecdef AND f.is_public AND f.path !~ '(^|[ ,])"?pg_temp"?$' AND f.nspname <> 'tally' AND f.prolang NOT IN (12, 13)
+       WHERE f.prosecdef AND f.is_public AND f.path !~ '(^|[ ,])"?pg_temp"?$' AND f.nspname NOT IN ('tally', 'tally_internal') AND f.prolang NOT IN (12, 13)
       UNION ALL
       SELECT 'security_definer_reads', 'function', f.nspname, f.ref::text,
              pg_catalog.format('function %s runs with the rights of %I and names a protected table', f.ref, f.rolname),
              pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', f.ref)
         FROM fn AS f
-       WHERE f.prosecdef AND f.bypasses AND NOT f.is_member AND f.nspname <> 'tally'
+       WHERE f.prosecdef AND f.bypasses AND NOT f.is_member AND f.nspname NOT IN ('tally', 'tally_internal')
          AND (EXISTS (SELECT FROM isolated AS i
                        WHERE f.prosrc ~ (CASE WHEN i.is_own THEN '\mtally\.' ELSE '\m' END
                          || pg_catalog.regexp_replace(i.relname, '(\W)', '\\\1', 'g') || '\M'))
@@ -80,7 +80,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
       UNION ALL
       SELECT 'stranger_in_schema', 'function', f.nspname, f.ref::text,
              pg_catalog.format('function %s is not part of pg_tally', f.ref), pg_catalog.format('DROP FUNCTION %s;', f.ref)
-        FROM fn AS f WHERE f.nspname = 'tally' AND NOT f.is_member
+        FROM fn AS f WHERE f.nspname IN ('tally', 'tally_internal') AND NOT f.is_member
       UNION ALL
       SELECT 'scope_function_altered', 'function', f.nspname, f.ref::text,
              pg_catalog.format('function %s is not as pg_tally declares it', f.ref),
@@ -106,7 +106,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
         FROM fn AS f
         CROSS JOIN LATERAL (SELECT CASE WHEN f.proname IN ('bind_role', 'trust_role', 'unbind_role', 'pool_role', 'register_key', 'revoke_key')
                                         THEN 'tally_security' ELSE 'tally_owner' END) AS w (owner)
-       WHERE f.nspname = 'tally' AND f.is_member AND f.prosecdef
+       WHERE f.nspname IN ('tally', 'tally_internal') AND f.is_member AND f.prosecdef
          AND (f.rolname <> w.owner OR pg_catalog.replace(f.path, '"', '') IS DISTINCT FROM 'pg_catalog, pg_temp')
       UNION ALL
       SELECT 'declared_code', 'rollup', 'tally', s.rollup_name,
@@ -116,7 +116,7 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
              CASE s.problem WHEN 'unreadable' THEN 'make what it needs, with USAGE and EXECUTE for tally_evaluator, or drop it with tally.drop_rollup()'
                WHEN 'open' THEN pg_catalog.format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', s.code)
                ELSE pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', s.code) END
-        FROM tally.strange_code() AS s
+        FROM tally_internal.strange_code() AS s
       UNION ALL
       -- What has no minimum of its own is cast to what has one, in a view that everybody reads. Declaring refuses it since 0.2.0.
       SELECT 'declared_code', 'rollup', 'tally', c.rollup_name,
@@ -133,14 +133,14 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
              pg_catalog.format('%I may execute %s', pg_catalog.pg_get_userbyid(a.grantee), f.ref),
              pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM %I CASCADE;', f.ref, pg_catalog.pg_get_userbyid(a.grantee))
         FROM fn AS f CROSS JOIN LATERAL pg_catalog.aclexplode(f.proacl) AS a
-       WHERE f.nspname = 'tally' AND f.is_member AND NOT f.is_public AND a.grantee <> f.proowner
+       WHERE f.nspname IN ('tally', 'tally_internal') AND f.is_member AND NOT f.is_public AND a.grantee <> f.proowner
          AND pg_catalog.pg_get_userbyid(a.grantee) NOT IN ('tally_owner', 'tally_security', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
          AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(f.proacl) AS o
                           WHERE pg_catalog.pg_get_userbyid(o.grantee) IN ('tally_writer', 'tally_reader'))
       UNION ALL
       SELECT 'function_granted_to_public', 'function', f.nspname, f.ref::text,
              pg_catalog.format('PUBLIC may execute %s', f.ref), pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC;', f.ref)
-        FROM fn AS f WHERE f.nspname = 'tally' AND f.is_member AND f.is_public AND f.provolatile <> 'i'
+        FROM fn AS f WHERE f.nspname IN ('tally', 'tally_internal') AND f.is_member AND f.is_public AND f.provolatile <> 'i'
       UNION ALL
       SELECT 'public_schema_writable', 'schema', n.nspname, n.nspname::text, 'PUBLIC may create objects in schema public',
              'REVOKE CREATE ON SCHEMA public FROM PUBLIC;'
@@ -148,11 +148,12 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
        WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE'
       UNION ALL
       SELECT 'tally_schema_writable', 'schema', n.nspname, n.nspname::text,
-             pg_catalog.format('%s may create objects in schema tally', w.who),
-             pg_catalog.format('REVOKE CREATE ON SCHEMA tally FROM %s CASCADE;', w.who)
+             pg_catalog.format('%s may create objects in schema %s', w.who, n.nspname),
+             pg_catalog.format('REVOKE CREATE ON SCHEMA %s FROM %s CASCADE;', n.nspname, w.who)
         FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a,
              LATERAL (SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END) AS w (who)
-       WHERE n.nspname = 'tally' AND a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND w.who <> 'tally_owner'
+       WHERE n.nspname IN ('tally', 'tally_internal') AND a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
+         AND (n.nspname <> 'tally' OR w.who <> 'tally_owner')
       UNION ALL
       SELECT 'file_function_granted', 'function', 'pg_catalog', p.oid::regprocedure::text,
              pg_catalog.format('%s may execute %s', w.who, p.oid::regprocedure),
@@ -165,8 +166,8 @@ CREATE FUNCTION tally.lint_paths(OUT rule text, OUT type text, OUT schema text, 
       SELECT 'event_trigger', 'event trigger', NULL, t.evtname::text,
              pg_catalog.format('event trigger %I runs %s', t.evtname, t.evtfoid::regprocedure),
              pg_catalog.format('DROP EVENT TRIGGER %I;', t.evtname)
-        FROM pg_catalog.pg_event_trigger AS t WHERE t.evtenabled <> 'D' AND t.evtfoid <> pg_catalog.to_regprocedure('tally.before_drop()')
+        FROM pg_catalog.pg_event_trigger AS t WHERE t.evtenabled <> 'D' AND t.evtfoid <> pg_catalog.to_regprocedure('tally_internal.before_drop()')
     )
     SELECT f.rule, f.type, f.schema::text, f.object, f.detail, f.fix FROM finding AS f;
   END;
-COMMENT ON FUNCTION tally.lint_paths() IS 'findings of tally.lint() about views, functions, schemas and event triggers';
+COMMENT ON FUNCTION tally_internal.lint_paths() IS 'findings of tally.lint() about views, functions, schemas and event triggers';

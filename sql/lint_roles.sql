@@ -1,6 +1,6 @@
 -- Findings about roles: attributes, memberships, bindings and settings.
 
-CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -39,7 +39,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
         FROM person AS p
        WHERE p.rolbypassrls AND p.oid NOT IN (SELECT b.id FROM bound AS b)
          AND (EXISTS (SELECT FROM groups AS g WHERE pg_catalog.pg_has_role(p.oid, g.oid, 'MEMBER'))
-           OR EXISTS (SELECT FROM tally.isolated_tables() AS i WHERE pg_catalog.has_table_privilege(p.oid, i.id, 'SELECT')))
+           OR EXISTS (SELECT FROM tally_internal.isolated_tables() AS i WHERE pg_catalog.has_table_privilege(p.oid, i.id, 'SELECT')))
       UNION ALL
       SELECT 'binding_bypasses_rls', b.rolname,
              pg_catalog.format('role %I is %s and bypasses row security', b.rolname,
@@ -92,7 +92,7 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
              pg_catalog.format('bound role %I owns table %s', b.rolname, c.oid::regclass),
              'give the table to a role that nobody logs in as, with ALTER TABLE ... OWNER TO'
         FROM bound AS b JOIN pg_catalog.pg_class AS c ON c.relowner = b.id
-        JOIN tally.isolated_tables() AS i ON i.id = c.oid
+        JOIN tally_internal.isolated_tables() AS i ON i.id = c.oid
        WHERE b.is_confined AND NOT i.is_own
       UNION ALL
       SELECT 'owner_member', m.rolname, pg_catalog.format('role %I is a member of %I', m.rolname, g.rolname),
@@ -217,4 +217,4 @@ CREATE FUNCTION tally.lint_roles(OUT rule text, OUT type text, OUT schema text, 
                           AND s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
                           AND c.setting ~ '^session_preload_libraries=.*\mpg_tally\M');
   END;
-COMMENT ON FUNCTION tally.lint_roles() IS 'findings of tally.lint() about roles, bindings and their settings';
+COMMENT ON FUNCTION tally_internal.lint_roles() IS 'findings of tally.lint() about roles, bindings and their settings';

@@ -124,9 +124,9 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Postgres runs leakproof functions on rows before row security has hidden them.'),
       ('public_schema_writable', 'WARN', 'PUBLIC may create objects in schema public',
        'Somebody''s object may take the place of the one that another session means.'),
-      ('tally_schema_writable', 'ERROR', 'Others than tally_owner may create objects in schema tally',
-       'An object in schema tally is taken for one of pg_tally''s.'),
-      ('stranger_in_schema', 'ERROR', 'A function in schema tally is not part of pg_tally',
+      ('tally_schema_writable', 'ERROR', 'Others than tally_owner may create objects in a schema of pg_tally',
+       'An object in schema tally or tally_internal is taken for one of pg_tally''s.'),
+      ('stranger_in_schema', 'ERROR', 'A function in a schema of pg_tally is not part of it',
        'Calls that were meant for pg_tally may reach it.'),
       ('scope_function_altered', 'ERROR', 'A function that policies read the scope through was altered',
        'It must be STABLE, of language C and in pg_tally''s library: a cached plan would serve another tenant''s rows otherwise.'),
@@ -154,7 +154,7 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
   END;
 COMMENT ON FUNCTION tally.lint_rules() IS 'the rules of tally.lint(): what each finds, and why it matters';
 
-CREATE FUNCTION tally.isolated_tables(OUT id oid, OUT tenant_column name, OUT account_column name, OUT is_own boolean)
+CREATE FUNCTION tally_internal.isolated_tables(OUT id oid, OUT tenant_column name, OUT account_column name, OUT is_own boolean)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -170,7 +170,7 @@ CREATE FUNCTION tally.isolated_tables(OUT id oid, OUT tenant_column name, OUT ac
     SELECT f.id::oid, p.tenant_column, p.account_column, false
       FROM tally.protected_table AS p
       JOIN pg_catalog.pg_class AS c ON c.oid = p.table_name
-      CROSS JOIN LATERAL tally.family(p.table_name) AS f (id);
+      CROSS JOIN LATERAL tally_internal.family(p.table_name) AS f (id);
   END;
-COMMENT ON FUNCTION tally.isolated_tables() IS
+COMMENT ON FUNCTION tally_internal.isolated_tables() IS
   'every table with row security by tenant: pg_tally''s own and the protected ones, with their partitions';

@@ -1,6 +1,6 @@
 -- Findings about tables: row security, policies, privileges, keys, triggers and rules.
 
-CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+CREATE FUNCTION tally_internal.lint_policies(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -12,7 +12,7 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
              EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid) AS is_child,
              EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid
                         AND p.polname IN ('tally_tenant', 'tally_global', 'tally_guard')) AS has_policy
-        FROM tally.isolated_tables() AS i
+        FROM tally_internal.isolated_tables() AS i
         JOIN pg_catalog.pg_class AS c ON c.oid = i.id
         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
@@ -21,12 +21,12 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
              pg_catalog.format('DROP POLICY IF EXISTS %1$I ON %2$s; CREATE POLICY %1$I ON %2$s AS %3$s TO %4$s USING (%5$s) WITH CHECK (%5$s);',
                p.policy_name, c.ref, CASE WHEN p.is_permissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                pg_catalog.array_to_string(p.role_names, ', '), p.declared) AS fix
-        FROM candidate AS c CROSS JOIN LATERAL tally.policies(c.id, c.tenant_column, c.account_column) AS p
+        FROM candidate AS c CROSS JOIN LATERAL tally_internal.policies(c.id, c.tenant_column, c.account_column) AS p
        WHERE (c.has_policy OR NOT c.is_child)
-         AND NOT tally.policy_is_intact(c.id, p.policy_name, p.is_permissive, p.role_names, p.printed)
+         AND NOT tally_internal.policy_is_intact(c.id, p.policy_name, p.is_permissive, p.role_names, p.printed)
     ), finding (rule, ref, detail, fix) AS (
       SELECT 'child_unprotected', c.ref, pg_catalog.format('table %s is part of a protected table and has no policies', c.ref),
-             CASE WHEN c.is_own THEN pg_catalog.format('SELECT tally.secure_table(%L);', c.ref)
+             CASE WHEN c.is_own THEN pg_catalog.format('SELECT tally_internal.secure_table(%L);', c.ref)
                   ELSE pg_catalog.format('SELECT tally.protect(%L, %L, %L);', c.ref, c.tenant_column, c.account_column) END
         FROM candidate AS c WHERE c.is_child AND NOT c.has_policy AND NOT c.relrowsecurity
       UNION ALL
@@ -48,7 +48,7 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
              pg_catalog.format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY; DROP POLICY IF EXISTS tally_confined ON %1$s; CREATE POLICY tally_confined ON %1$s USING %2$s;%3$s',
                a.id, a.condition, (SELECT pg_catalog.string_agg(pg_catalog.format(' DROP POLICY %I ON %s;', p.polname, a.id), '')
                                      FROM pg_catalog.pg_policy AS p WHERE p.polrelid = a.id AND p.polname <> 'tally_confined'))
-        FROM tally.administration_tables() AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.id
+        FROM tally_internal.administration_tables() AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.id
        WHERE NOT c.relrowsecurity
           OR NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p
                           WHERE p.polrelid = a.id AND p.polname = 'tally_confined' AND p.polcmd = '*' AND p.polpermissive AND p.polroles = '{0}'
@@ -68,15 +68,15 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
         JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
          AND d.refclassid = 'pg_catalog.pg_proc'::regclass
         JOIN pg_catalog.pg_proc AS f ON f.oid = d.refobjid
-       WHERE f.pronamespace NOT IN ('pg_catalog'::regnamespace, 'tally'::regnamespace)
+       WHERE f.pronamespace NOT IN ('pg_catalog'::regnamespace, 'tally'::regnamespace, 'tally_internal'::regnamespace)
       UNION ALL
       SELECT 'tenant_column_nullable', c.ref, pg_catalog.format('column %I of table %s is nullable', a.attname, c.ref),
              pg_catalog.format('ALTER TABLE %s ALTER %I SET NOT NULL;', c.ref, a.attname)
         FROM candidate AS c
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.id AND a.attname IN (c.tenant_column, c.account_column)
-       WHERE EXISTS (SELECT FROM tally.nullable_members(c.ref, a.attname) AS m WHERE m.id = c.ref)
+       WHERE EXISTS (SELECT FROM tally_internal.nullable_members(c.ref, a.attname) AS m WHERE m.id = c.ref)
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS h JOIN candidate AS o ON o.id = h.inhparent
-                          CROSS JOIN LATERAL tally.nullable_members(o.ref, a.attname) AS m WHERE h.inhrelid = c.id AND m.id = o.ref)
+                          CROSS JOIN LATERAL tally_internal.nullable_members(o.ref, a.attname) AS m WHERE h.inhrelid = c.id AND m.id = o.ref)
       UNION ALL
       SELECT CASE WHEN c.is_own THEN 'owner_changed' ELSE 'owner_bypasses_rls' END, c.ref,
              pg_catalog.format('table %s belongs to %I', c.ref, c.rolname),
@@ -110,9 +110,9 @@ CREATE FUNCTION tally.lint_policies(OUT rule text, OUT type text, OUT schema tex
       FROM finding AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.ref
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace;
   END;
-COMMENT ON FUNCTION tally.lint_policies() IS 'findings of tally.lint() about row security and policies';
+COMMENT ON FUNCTION tally_internal.lint_policies() IS 'findings of tally.lint() about row security and policies';
 
-CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+CREATE FUNCTION tally_internal.lint_tables(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -120,10 +120,10 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
   BEGIN ATOMIC
     WITH isolated AS (
       SELECT i.*, c.oid::regclass AS ref, a.attnum AS tenant_number
-        FROM tally.isolated_tables() AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.id
+        FROM tally_internal.isolated_tables() AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.id
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.id AND a.attname = i.tenant_column
     ), granted AS (
-      SELECT c.oid AS id, c.oid::regclass AS ref, c.relkind, c.relnamespace = 'tally'::regnamespace AS is_own,
+      SELECT c.oid AS id, c.oid::regclass AS ref, c.relkind, c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AS is_own,
              EXISTS (SELECT FROM isolated AS i WHERE i.id = c.oid) AS is_isolated, g.*,
              CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END AS who
         FROM pg_catalog.pg_class AS c
@@ -135,7 +135,7 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
            WHERE a.attrelid = c.oid AND NOT a.attisdropped
         ) AS g
        WHERE g.grantee <> c.relowner AND c.relkind IN ('r', 'p', 'v', 'm')
-         AND (c.relnamespace = 'tally'::regnamespace OR EXISTS (SELECT FROM isolated AS i WHERE i.id = c.oid))
+         AND (c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) OR EXISTS (SELECT FROM isolated AS i WHERE i.id = c.oid))
     ), finding (rule, ref, detail, fix) AS (
       SELECT v.rule, g.ref,
              pg_catalog.format('%s may %s %s%s', g.who, g.privilege_type, g.ref, coalesce(', column ' || pg_catalog.quote_ident(g.column_name), '')),
@@ -156,7 +156,7 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
                   WHEN k.excludes_tenants THEN 'exclusion_without_tenant' ELSE 'index_without_tenant' END,
              i.ref, pg_catalog.format('index %s of table %s %s', s.index_id, i.ref, s.reason), s.fix
         FROM isolated AS i
-        CROSS JOIN LATERAL tally.shared_indexes(i.ref, i.tenant_column) AS s
+        CROSS JOIN LATERAL tally_internal.shared_indexes(i.ref, i.tenant_column) AS s
         JOIN pg_catalog.pg_index AS x ON x.indexrelid = s.index_id
         JOIN pg_catalog.pg_class AS c ON c.oid = x.indexrelid
         CROSS JOIN LATERAL (
@@ -244,7 +244,7 @@ CREATE FUNCTION tally.lint_tables(OUT rule text, OUT type text, OUT schema text,
       LEFT JOIN pg_catalog.pg_namespace AS s ON s.oid = d.defaclnamespace
       CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) AS g
       CROSS JOIN LATERAL (SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END) AS v (who)
-     WHERE (pg_catalog.pg_get_userbyid(d.defaclrole) = 'tally_owner' OR s.nspname = 'tally')
+     WHERE (pg_catalog.pg_get_userbyid(d.defaclrole) = 'tally_owner' OR s.nspname IN ('tally', 'tally_internal'))
        AND g.grantee <> d.defaclrole AND NOT (g.grantee = 0 AND d.defaclobjtype IN ('f', 'T'));
   END;
-COMMENT ON FUNCTION tally.lint_tables() IS 'findings of tally.lint() about privileges, keys, publications and statistics';
+COMMENT ON FUNCTION tally_internal.lint_tables() IS 'findings of tally.lint() about privileges, keys, publications and statistics';

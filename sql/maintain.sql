@@ -30,12 +30,12 @@ COMMENT ON COLUMN tally.maintenance.caller IS 'the role that logged in and ran i
 COMMENT ON COLUMN tally.maintenance.sqlstate IS 'error code, where the last step failed';
 COMMENT ON COLUMN tally.maintenance.problem IS 'error message, where the last step failed';
 ALTER TABLE tally.maintenance OWNER TO tally_owner;
-SELECT tally.confine_table('tally.maintenance');
+SELECT tally_internal.confine_table('tally.maintenance');
 REVOKE ALL ON tally.maintenance FROM PUBLIC;
 GRANT SELECT ON tally.maintenance TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.maintenance', '');
 
-CREATE FUNCTION tally.note_maintenance(task text, subject text, started_at timestamptz, done int8, sqlstate text, problem text)
+CREATE FUNCTION tally_internal.note_maintenance(task text, subject text, started_at timestamptz, done int8, sqlstate text, problem text)
   RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -61,11 +61,11 @@ BEGIN
     caller = excluded.caller, sqlstate = excluded.sqlstate, problem = excluded.problem;
 END
 $$;
-COMMENT ON FUNCTION tally.note_maintenance(text, text, timestamptz, int8, text, text) IS
-  'writes down what a step of maintenance did; called by tally.maintain_step()';
+COMMENT ON FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int8, text, text) IS
+  'writes down what a step of maintenance did; called by tally_internal.maintain_step()';
 
 -- Partitioned tables aren't analysed by autovacuum.
-CREATE FUNCTION tally.analyze_events() RETURNS int8
+CREATE FUNCTION tally_internal.analyze_events() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
   SET lock_timeout = '300ms' -- who makes a partition is in its way, and it comes again
@@ -79,9 +79,9 @@ BEGIN
   RETURN 1;
 END
 $$;
-COMMENT ON FUNCTION tally.analyze_events() IS 'makes the statistics of tally.events, unless they are from the last 24 hours; returns 1 if it did';
+COMMENT ON FUNCTION tally_internal.analyze_events() IS 'makes the statistics of tally.events, unless they are from the last 24 hours; returns 1 if it did';
 
-CREATE FUNCTION tally.maintenance_tasks() RETURNS TABLE (task text, subject text)
+CREATE FUNCTION tally_internal.maintenance_tasks() RETURNS TABLE (task text, subject text)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -93,9 +93,9 @@ CREATE FUNCTION tally.maintenance_tasks() RETURNS TABLE (task text, subject text
             UNION ALL SELECT 5, 'statistics', '') AS t (place, task, subject)
      ORDER BY t.place, t.subject;
   END;
-COMMENT ON FUNCTION tally.maintenance_tasks() IS 'what maintain() and the worker do in a round, in order';
+COMMENT ON FUNCTION tally_internal.maintenance_tasks() IS 'what maintain() and the worker do in a round, in order';
 
-CREATE FUNCTION tally.maintain_step(task text, subject text, max_rows int8) RETURNS int8
+CREATE FUNCTION tally_internal.maintain_step(task text, subject text, max_rows int8) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -116,7 +116,7 @@ BEGIN
       WHEN 'backfill' THEN done := tally.backfill(maintain_step.subject, max_rows);
       WHEN 'fold' THEN done := tally.fold(maintain_step.subject, max_rows);
       WHEN 'retention' THEN done := tally.retain(max_rows);
-      WHEN 'statistics' THEN done := tally.analyze_events();
+      WHEN 'statistics' THEN done := tally_internal.analyze_events();
     END CASE;
   EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
@@ -124,14 +124,14 @@ BEGIN
       maintain_step.task, quote_ident(maintain_step.subject), code,
       round(extract(epoch FROM clock_timestamp() - began) * 1000), to_json(said));
   END;
-  PERFORM tally.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
+  PERFORM tally_internal.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
   -- Less than a full step of these means that nothing is left for now; what comes in meanwhile waits for the next round.
   RETURN CASE WHEN maintain_step.task IN ('partitions', 'statistics') OR (maintain_step.task = 'fold' AND done < max_rows)
               THEN 0 ELSE done END;
 END
 $$;
-COMMENT ON FUNCTION tally.maintain_step(text, text, int8) IS
-  'one bounded step of a task of tally.maintenance_tasks(); returns how much it did, 0 where the task is finished for now, also where it failed: then a warning is raised and tally.maintenance tells';
+COMMENT ON FUNCTION tally_internal.maintain_step(text, text, int8) IS
+  'one bounded step of a task of tally_internal.maintenance_tasks(); returns how much it did, 0 where the task is finished for now, also where it failed: then a warning is raised and tally.maintenance tells';
 
 -- Names are qualified one by one: a procedure that commits can't fix its search path.
 CREATE PROCEDURE tally.maintain(fold_rows int8 DEFAULT 50000)
@@ -145,10 +145,10 @@ BEGIN
   COMMIT;
   SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_catalog.array_agg(t.task), pg_catalog.array_agg(t.subject) INTO tasks, subjects
-    FROM tally.maintenance_tasks() AS t;
+    FROM tally_internal.maintenance_tasks() AS t;
   FOR place IN 1 .. pg_catalog.cardinality(tasks) LOOP
     LOOP
-      EXIT WHEN tally.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
+      EXIT WHEN tally_internal.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
       COMMIT;
       SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;
@@ -160,11 +160,11 @@ $$;
 COMMENT ON PROCEDURE tally.maintain(int8) IS
   'all housekeeping in steps that are committed one by one: partitions ahead, filling what waits for its backfill, folding, retention, statistics; fold_rows events or rows at a time; a task that fails, or that others'' transactions keep from its locks, raises a warning, leaves the others alone and is tried again in the next round; safe to run twice at once, from any scheduler';
 
-ALTER FUNCTION tally.note_maintenance(text, text, timestamptz, int8, text, text) OWNER TO tally_owner;
-ALTER FUNCTION tally.analyze_events() OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.make_partitions(int4), tally.note_maintenance(text, text, timestamptz, int8, text, text),
-  tally.analyze_events(), tally.maintenance_tasks(), tally.maintain_step(text, text, int8) FROM PUBLIC;
+ALTER FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int8, text, text) OWNER TO tally_owner;
+ALTER FUNCTION tally_internal.analyze_events() OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
+  tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE tally.maintain(int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally.note_maintenance(text, text, timestamptz, int8, text, text),
-  tally.analyze_events(), tally.maintenance_tasks(), tally.maintain_step(text, text, int8) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
+  tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.maintain(int8) TO tally_admin;

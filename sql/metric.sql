@@ -23,8 +23,8 @@ DECLARE
   lost     timestamptz;
   members  text;
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_range(retention."from", retention."to"), tally.check_metric_grain(retention.grain),
-          tally.check_metric_unit(retention.unit);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_range(retention."from", retention."to"), tally_internal.check_metric_grain(retention.grain),
+          tally_internal.check_metric_unit(retention.unit);
   IF retention.kind IS NULL OR retention.kind NOT IN ('first_time', 'rolling', 'bracketed') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('%s is no kind of retention', coalesce(quote_ident(retention.kind), 'null')),
@@ -39,8 +39,8 @@ BEGIN
       HINT = 'each number begins a bracket that the next one ends, such as ARRAY[0, 1, 7, 30]';
   END IF;
   IF retention.of_cohort IS NOT NULL THEN
-    lost := tally.cohort_lost_until(retention.of_cohort, retention."from", retention."to");
-    PERFORM tally.refuse_incomplete(lost);
+    lost := tally_internal.cohort_lost_until(retention.of_cohort, retention."from", retention."to");
+    PERFORM tally_internal.refuse_incomplete(lost);
   END IF;
   roles := CASE WHEN retention.start_event IS NULL THEN '1' ELSE format('CASE a.name WHEN %L THEN 1 ELSE 0 END', retention.start_event) END
     || ' | ' || CASE WHEN retention.return_event IS NULL THEN '2' ELSE format('CASE a.name WHEN %L THEN 2 ELSE 0 END', retention.return_event) END;
@@ -52,27 +52,27 @@ BEGIN
     || CASE WHEN retention.of_cohort IS NULL THEN ''
             ELSE format(' AND ((a.tenant_id, a.%I) IN (SELECT m.tenant_id, m.unit_id FROM member AS m)) IS TRUE', retention.unit || '_id') END;
   members := CASE WHEN retention.of_cohort IS NULL THEN ''
-    ELSE format('member AS MATERIALIZED (SELECT * FROM tally.cohort_units(%L, %L, %L, %L)), ',
+    ELSE format('member AS MATERIALIZED (SELECT * FROM tally_internal.cohort_units(%L, %L, %L, %L)), ',
                 retention.of_cohort, retention."from", retention."to", retention.unit) END;
   -- Users are read in order from the index, and merged as they come, with the few that are pending. Of accounts, which
   -- are fewer, the sets are merged first. Where nothing is folded yet a row of nobody brings in what is pending.
   EXECUTE CASE retention.unit WHEN 'user' THEN format($query$
     WITH %3$s pending AS MATERIALIZED (
-      SELECT tally.unit_parts(a.tenant_id, a.user_id, a.days, %1$s) AS parts
+      SELECT tally_internal.unit_parts(a.tenant_id, a.user_id, a.days, %1$s) AS parts
         FROM tally.user_activity_pending AS a WHERE a.user_id IS NOT NULL AND %2$s
     ), folded AS MATERIALIZED (
-      SELECT tally.retention_triangle(p.tenant_id, p.user_id, p.days, p.role, $1, $2, $3, $4, $5, (SELECT parts FROM pending)) AS triangle
+      SELECT tally_internal.retention_triangle(p.tenant_id, p.user_id, p.days, p.role, $1, $2, $3, $4, $5, (SELECT parts FROM pending)) AS triangle
         FROM (SELECT a.tenant_id, a.user_id, a.days, %1$s AS role FROM tally.user_activity_year_base AS a
                WHERE a.user_id IS NOT NULL AND %2$s ORDER BY a.tenant_id, a.user_id) AS p
     )
-    SELECT coalesce(f.triangle, (SELECT tally.retention_triangle('', '', NULL, 0, $1, $2, $3, $4, $5, p.parts) FROM pending AS p))
+    SELECT coalesce(f.triangle, (SELECT tally_internal.retention_triangle('', '', NULL, 0, $1, $2, $3, $4, $5, p.parts) FROM pending AS p))
       FROM folded AS f
     $query$, roles, wanted, members) ELSE format($query$
     WITH %3$s nothing AS (SELECT)
-    SELECT tally.retention_triangle(p.tenant_id, p.account_id, p.days, p.role, $1, $2, $3, $4, $5, NULL)
+    SELECT tally_internal.retention_triangle(p.tenant_id, p.account_id, p.days, p.role, $1, $2, $3, $4, $5, NULL)
       FROM (SELECT g.* FROM (
               SELECT a.tenant_id, a.account_id, %1$s AS role, tally.union_days(a.days) AS days
-                FROM tally.user_activity_part AS a WHERE %2$s GROUP BY 1, 2, 3 OFFSET 0) AS g
+                FROM tally_internal.user_activity_part AS a WHERE %2$s GROUP BY 1, 2, 3 OFFSET 0) AS g
              ORDER BY g.tenant_id, g.account_id) AS p
     $query$, roles, wanted, members) END
     INTO triangle
@@ -81,7 +81,7 @@ BEGIN
   RETURN QUERY
     SELECT date '2000-01-01' + triangle[n]::int4, triangle[n + 1]::int4, triangle[n + 2], triangle[n + 3], triangle[n + 3] / triangle[n + 2]::float8,
            -- Of a bracket the period that ends it; the last one has no end.
-           tally.period_start(retention.grain, tally.period_number(retention.grain, (date '2000-01-01' + triangle[n]::int4)::timestamptz)
+           tally_internal.period_start(retention.grain, tally_internal.period_number(retention.grain, (date '2000-01-01' + triangle[n]::int4)::timestamptz)
              + CASE WHEN retention.kind = 'bracketed'
                     THEN least(coalesce((SELECT min(b) FROM unnest(retention.brackets) AS b WHERE b > triangle[n + 1]), triangle[n + 1]::int4 + 1), 5000)
                     ELSE triangle[n + 1]::int4 + 1 END) <= over,
@@ -120,8 +120,8 @@ CREATE FUNCTION tally.activation(start_event text, activation_event text, "windo
 AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_window(activation."window"), tally.check_metric_range(activation."from", activation."to"),
-          tally.check_metric_unit(activation.unit), tally.check_metric_grain(activation.grain);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_window(activation."window"), tally_internal.check_metric_range(activation."from", activation."to"),
+          tally_internal.check_metric_unit(activation.unit), tally_internal.check_metric_grain(activation.grain);
   IF activation.activation_event IS NULL OR activation.activation_event = activation.start_event THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'the activation event must not be null, nor the event that starts',
@@ -132,7 +132,7 @@ BEGIN
       SELECT a.tenant_id, CASE activation.unit WHEN 'user' THEN a.user_id ELSE a.account_id END AS unit_id,
              min(a.first_at) FILTER (WHERE activation.start_event IS NULL OR a.name = activation.start_event) AS started_at,
              min(a.first_at) FILTER (WHERE a.name = activation.activation_event) AS activated_at
-        FROM tally.user_activity_part AS a
+        FROM tally_internal.user_activity_part AS a
        WHERE (activation.start_event IS NULL OR a.name IN (activation.start_event, activation.activation_event))
          AND (activation.unit = 'account' OR a.user_id IS NOT NULL)
        GROUP BY 1, 2
@@ -142,14 +142,14 @@ BEGIN
                                 THEN greatest(r.activated_at, r.started_at) - r.started_at END AS wait
         FROM reached AS r WHERE r.started_at >= activation."from" AND r.started_at < activation."to"
     ), counted AS (
-      SELECT tally.period_number(activation.grain, s.started_at) AS number, count(*) AS size, count(s.wait) AS activated,
+      SELECT tally_internal.period_number(activation.grain, s.started_at) AS number, count(*) AS size, count(s.wait) AS activated,
              percentile_disc(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY s.wait) AS waits
         FROM started AS s GROUP BY 1
     )
     SELECT p.first_day, coalesce(c.size, 0), coalesce(c.activated, 0), c.activated / c.size::float8,
            extract(epoch FROM c.waits[1])::float8, extract(epoch FROM c.waits[2])::float8,
            p.whole AND p.ends + activation."window" <= statement_timestamp()
-      FROM tally.metric_periods(activation.grain, activation."from", activation."to") AS p
+      FROM tally_internal.metric_periods(activation.grain, activation."from", activation."to") AS p
       LEFT JOIN counted AS c ON c.number = p.number ORDER BY p.number;
 END
 $$;
@@ -173,48 +173,48 @@ DECLARE
   -- Of the rollup whole days are read, and of the raw events what of a day is left.
   rest timestamptz := date_trunc('day', revenue."to", 'UTC');
 BEGIN
-  PERFORM tally.warn_unconfined(), tally.check_metric_range(revenue."from", revenue."to"), tally.check_metric_grain(revenue.grain);
+  PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_range(revenue."from", revenue."to"), tally_internal.check_metric_grain(revenue.grain);
   IF revenue.amount_property IS NULL OR revenue.currency_property IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'amount_property and currency_property must not be null',
       HINT = 'name the properties that hold the amount, a number, and the currency, a text';
   END IF;
   -- All that was ever paid matters, to what is new and to what has come together.
-  lost := tally.lost_until(CASE WHEN revenue.event IS NOT NULL THEN ARRAY[revenue.event] END, '-infinity', revenue."to");
+  lost := tally_internal.lost_until(CASE WHEN revenue.event IS NOT NULL THEN ARRAY[revenue.event] END, '-infinity', revenue."to");
   IF lost IS NOT NULL THEN
     kept := revenue.amount_property = 'amount' AND revenue.currency_property = 'currency'
       AND NOT EXISTS (
-        SELECT FROM tally.raw_horizons() AS h JOIN tally.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
+        SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
          WHERE p.bucket < h.whole_from AND p.bucket >= rest AND p.first_at < revenue."to" AND p.last_at >= revenue."to"
            AND (revenue.event IS NULL OR p.name = revenue.event))
       AND NOT EXISTS (
-        SELECT FROM tally.raw_horizons() AS h JOIN tally.usage_day_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
+        SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_day_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
          WHERE u.bucket < h.payments_from AND u.first_at < revenue."to" AND (revenue.event IS NULL OR u.name = revenue.event));
     IF kept THEN
       lost := NULL;
     ELSE
-      PERFORM tally.refuse_incomplete(lost);
+      PERFORM tally_internal.refuse_incomplete(lost);
     END IF;
   END IF;
   RETURN QUERY
     WITH paid AS (
       SELECT e.tenant_id, e.account_id, (e.properties ->> revenue.currency_property) COLLATE "C" AS currency,
-             tally.period_number(revenue.grain, e.occurred_at) AS number,
+             tally_internal.period_number(revenue.grain, e.occurred_at) AS number,
              sum(tally.property_number(e.properties, revenue.amount_property)) AS amount
         FROM tally.events AS e
        WHERE NOT kept AND e.occurred_at < revenue."to" AND (revenue.event IS NULL OR e.name = revenue.event)
          AND tally.property_number(e.properties, revenue.amount_property) IS NOT NULL
        GROUP BY 1, 2, 3, 4
        UNION ALL
-      SELECT p.tenant_id, p.account_id, p.currency, tally.period_number(revenue.grain, p.bucket), sum(p.amount)
-        FROM tally.payment_part AS p LEFT JOIN tally.raw_horizons() AS h ON h.tenant_id COLLATE "C" = p.tenant_id
+      SELECT p.tenant_id, p.account_id, p.currency, tally_internal.period_number(revenue.grain, p.bucket), sum(p.amount)
+        FROM tally_internal.payment_part AS p LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = p.tenant_id
        WHERE kept AND p.bucket < revenue."to" AND (p.bucket < rest OR p.bucket < h.whole_from) AND p.last_at < revenue."to"
          AND (revenue.event IS NULL OR p.name = revenue.event)
        GROUP BY 1, 2, 3, 4
        UNION ALL
       SELECT e.tenant_id, e.account_id, (e.properties ->> 'currency') COLLATE "C",
-             tally.period_number(revenue.grain, e.occurred_at), sum(tally.property_number(e.properties, 'amount'))
-        FROM tally.events AS e LEFT JOIN tally.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
+             tally_internal.period_number(revenue.grain, e.occurred_at), sum(tally.property_number(e.properties, 'amount'))
+        FROM tally.events AS e LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
        WHERE kept AND e.occurred_at >= rest AND e.occurred_at < revenue."to" AND (h.whole_from IS NULL OR rest >= h.whole_from)
          AND (revenue.event IS NULL OR e.name = revenue.event) AND tally.property_number(e.properties, 'amount') IS NOT NULL
        GROUP BY 1, 2, 3, 4
@@ -234,18 +234,18 @@ BEGIN
         FROM filled AS f
       WINDOW before AS (PARTITION BY f.tenant_id, f.account_id, f.currency ORDER BY f.number)
     )
-    SELECT tally.period_start(revenue.grain, r.number), r.tenant_id, r.account_id, r.currency, r.amount,
+    SELECT tally_internal.period_start(revenue.grain, r.number), r.tenant_id, r.account_id, r.currency, r.amount,
            CASE WHEN r.previous = 0 AND NOT r.known THEN r.paying ELSE 0 END,
            CASE WHEN r.previous = 0 AND r.known THEN r.paying ELSE 0 END,
            CASE WHEN r.previous > 0 THEN greatest(r.paying - r.previous, 0) ELSE 0 END,
            CASE WHEN r.paying > 0 THEN greatest(r.previous - r.paying, 0) ELSE 0 END,
            CASE WHEN r.paying = 0 THEN r.previous ELSE 0 END,
            r.arpa, r.cumulative,
-           tally.period_start(revenue.grain, r.number + 1)::timestamp AT TIME ZONE 'UTC' <= least(revenue."to", statement_timestamp()),
+           tally_internal.period_start(revenue.grain, r.number + 1)::timestamp AT TIME ZONE 'UTC' <= least(revenue."to", statement_timestamp()),
            lost IS NULL, lost
       FROM running AS r
-     WHERE r.number BETWEEN tally.period_number(revenue.grain, revenue."from")
-                        AND tally.period_number(revenue.grain, revenue."to" - interval '1 microsecond')
+     WHERE r.number BETWEEN tally_internal.period_number(revenue.grain, revenue."from")
+                        AND tally_internal.period_number(revenue.grain, revenue."to" - interval '1 microsecond')
      ORDER BY r.number, r.tenant_id, r.account_id, r.currency;
 END
 $$;

@@ -1,6 +1,6 @@
 -- What the metrics want of their arguments, and the calendar that they share: periods of a grain, in UTC, numbered.
 
-CREATE FUNCTION tally.check_metric_range("from" timestamptz, "to" timestamptz) RETURNS void
+CREATE FUNCTION tally_internal.check_metric_range("from" timestamptz, "to" timestamptz) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -17,10 +17,10 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.check_metric_range(timestamptz, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.check_metric_range(timestamptz, timestamptz) IS
   'raises an error unless from and to are finite times, from the earlier';
 
-CREATE FUNCTION tally.check_metric_unit(unit text) RETURNS void
+CREATE FUNCTION tally_internal.check_metric_unit(unit text) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -32,9 +32,9 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.check_metric_unit(text) IS 'raises an error unless the unit is user or account';
+COMMENT ON FUNCTION tally_internal.check_metric_unit(text) IS 'raises an error unless the unit is user or account';
 
-CREATE FUNCTION tally.check_metric_grain(grain text) RETURNS void
+CREATE FUNCTION tally_internal.check_metric_grain(grain text) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -46,9 +46,9 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.check_metric_grain(text) IS 'raises an error unless the grain is day, week or month';
+COMMENT ON FUNCTION tally_internal.check_metric_grain(text) IS 'raises an error unless the grain is day, week or month';
 
-CREATE FUNCTION tally.check_metric_window("window" interval) RETURNS void
+CREATE FUNCTION tally_internal.check_metric_window("window" interval) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -65,11 +65,11 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.check_metric_window(interval) IS
+COMMENT ON FUNCTION tally_internal.check_metric_window(interval) IS
   'raises an error unless the window is longer than 0 and free of months and years';
 
 -- Counted from 0001-01-01, which was a Monday, so that integer division cuts weeks for every event that there can be.
-CREATE FUNCTION tally.period_number(grain text, at timestamptz) RETURNS int4
+CREATE FUNCTION tally_internal.period_number(grain text, at timestamptz) RETURNS int4
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   BEGIN ATOMIC
     SELECT CASE grain
@@ -79,10 +79,10 @@ CREATE FUNCTION tally.period_number(grain text, at timestamptz) RETURNS int4
                          + pg_catalog.date_part('month', at AT TIME ZONE 'UTC') - 1)::pg_catalog.int4
     END;
   END;
-COMMENT ON FUNCTION tally.period_number(text, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.period_number(text, timestamptz) IS
   'number of the day, ISO week or month in UTC that holds a time; successive periods have successive numbers';
 
-CREATE FUNCTION tally.period_start(grain text, number int4) RETURNS date
+CREATE FUNCTION tally_internal.period_start(grain text, number int4) RETURNS date
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   BEGIN ATOMIC
     SELECT CASE grain
@@ -91,9 +91,9 @@ CREATE FUNCTION tally.period_start(grain text, number int4) RETURNS date
       WHEN 'month' THEN pg_catalog.make_date(number / 12, number % 12 + 1, 1)
     END;
   END;
-COMMENT ON FUNCTION tally.period_start(text, int4) IS 'first day of the day, ISO week or month with this number';
+COMMENT ON FUNCTION tally_internal.period_start(text, int4) IS 'first day of the day, ISO week or month with this number';
 
-CREATE FUNCTION tally.metric_periods(grain text, "from" timestamptz, "to" timestamptz,
+CREATE FUNCTION tally_internal.metric_periods(grain text, "from" timestamptz, "to" timestamptz,
     OUT number int4, OUT first_day date, OUT ends timestamptz, OUT whole boolean)
   RETURNS SETOF record ROWS 50
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
@@ -102,8 +102,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   -- No event is earlier.
-  first_number int4 := tally.period_number(grain, greatest("from", timestamptz '0001-01-01 00:00Z'));
-  last_number  int4 := tally.period_number(grain, "to" - interval '1 microsecond');
+  first_number int4 := tally_internal.period_number(grain, greatest("from", timestamptz '0001-01-01 00:00Z'));
+  last_number  int4 := tally_internal.period_number(grain, "to" - interval '1 microsecond');
 BEGIN
   IF last_number - first_number >= 100000 THEN
     RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = 'the range has more than 100000 periods',
@@ -112,16 +112,16 @@ BEGIN
   RETURN QUERY
     SELECT n, s.day, e.ends, s.day::timestamp AT TIME ZONE 'UTC' >= "from" AND e.ends <= "to"
       FROM generate_series(first_number, last_number) AS n
-     CROSS JOIN LATERAL (SELECT tally.period_start(grain, n) AS day) AS s
-     CROSS JOIN LATERAL (SELECT tally.period_start(grain, n + 1)::timestamp AT TIME ZONE 'UTC' AS ends) AS e;
+     CROSS JOIN LATERAL (SELECT tally_internal.period_start(grain, n) AS day) AS s
+     CROSS JOIN LATERAL (SELECT tally_internal.period_start(grain, n + 1)::timestamp AT TIME ZONE 'UTC' AS ends) AS e;
 END
 $$;
-COMMENT ON FUNCTION tally.metric_periods(text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.metric_periods(text, timestamptz, timestamptz) IS
   'the days, ISO weeks or months in UTC that a range touches: number, first day, end, and whether the range has all of it';
 
-REVOKE ALL ON FUNCTION tally.check_metric_range(timestamptz, timestamptz), tally.check_metric_unit(text),
-  tally.check_metric_grain(text), tally.check_metric_window(interval), tally.period_number(text, timestamptz),
-  tally.period_start(text, int4), tally.metric_periods(text, timestamptz, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.check_metric_range(timestamptz, timestamptz), tally.check_metric_unit(text),
-  tally.check_metric_grain(text), tally.check_metric_window(interval), tally.period_number(text, timestamptz),
-  tally.period_start(text, int4), tally.metric_periods(text, timestamptz, timestamptz) TO tally_owner, tally_reader;
+REVOKE ALL ON FUNCTION tally_internal.check_metric_range(timestamptz, timestamptz), tally_internal.check_metric_unit(text),
+  tally_internal.check_metric_grain(text), tally_internal.check_metric_window(interval), tally_internal.period_number(text, timestamptz),
+  tally_internal.period_start(text, int4), tally_internal.metric_periods(text, timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.check_metric_range(timestamptz, timestamptz), tally_internal.check_metric_unit(text),
+  tally_internal.check_metric_grain(text), tally_internal.check_metric_window(interval), tally_internal.period_number(text, timestamptz),
+  tally_internal.period_start(text, int4), tally_internal.metric_periods(text, timestamptz, timestamptz) TO tally_owner, tally_reader;

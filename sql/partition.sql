@@ -18,7 +18,7 @@ COMMENT ON COLUMN tally.isolated_tenant.number IS 'stands for the tenant in the 
 COMMENT ON COLUMN tally.isolated_tenant.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.isolated_tenant.set_by IS 'the role that logged in and isolated it last';
 ALTER TABLE tally.isolated_tenant OWNER TO tally_owner;
-SELECT tally.secure_table('tally.isolated_tenant');
+SELECT tally_internal.secure_table('tally.isolated_tenant');
 REVOKE ALL ON tally.isolated_tenant FROM PUBLIC;
 GRANT SELECT ON tally.isolated_tenant TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.isolated_tenant', '');
@@ -35,7 +35,7 @@ COMMENT ON COLUMN tally.opened_months.set_at IS 'when it was set';
 COMMENT ON COLUMN tally.opened_months.tenant_id IS 'the tenant; empty for every tenant that has no row of its own';
 COMMENT ON COLUMN tally.opened_months.set_by IS 'the role that logged in and set it';
 ALTER TABLE tally.opened_months OWNER TO tally_owner;
-SELECT tally.secure_table('tally.opened_months');
+SELECT tally_internal.secure_table('tally.opened_months');
 REVOKE ALL ON tally.opened_months FROM PUBLIC;
 GRANT SELECT ON tally.opened_months TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.opened_months', '');
@@ -45,7 +45,7 @@ CREATE FUNCTION tally.open_months("from" timestamptz, tenant_id text DEFAULT NUL
 COMMENT ON FUNCTION tally.open_months(timestamptz, text) IS
   'lets ingest make partitions for a tenant''s events from the month (UTC) of a moment on, before importing history; -infinity for all months, null for no more than the 13 months before this one, which are open to everybody; for the tenant null: for every tenant that has nothing of its own. Events of months that are neither open nor there are rejected with SQLSTATE 22T12, and tally.redrive() brings them in afterwards. Each month is a partition that every tenant''s queries plan for';
 
-CREATE FUNCTION tally.create_leaf(partition name) RETURNS void
+CREATE FUNCTION tally_internal.create_leaf(partition name) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -53,13 +53,13 @@ BEGIN
   EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES)', partition);
   EXECUTE format('CREATE INDEX %I ON tally.%I (tenant_id, account_id, occurred_at)', partition || '_tenant_account_time', partition);
   EXECUTE format('ALTER TABLE tally.%I REPLICA IDENTITY FULL', partition);
-  PERFORM tally.secure_table(format('tally.%I', partition)::regclass);
+  PERFORM tally_internal.secure_table(format('tally.%I', partition)::regclass);
 END
 $$;
-COMMENT ON FUNCTION tally.create_leaf(name) IS
+COMMENT ON FUNCTION tally_internal.create_leaf(name) IS
   'makes a table for events, with its index and row security, to be attached as a partition';
 
-CREATE FUNCTION tally.split_month(month name, tenant_id text, own name) RETURNS void
+CREATE FUNCTION tally_internal.split_month(month name, tenant_id text, own name) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -74,19 +74,19 @@ BEGIN
     EXECUTE format('ALTER INDEX tally.%I RENAME TO %I', month || '_tenant_account_time', rest || '_tenant_account_time');
     EXECUTE format('CREATE TABLE tally.%I (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES) PARTITION BY LIST (tenant_id)', month);
     EXECUTE format('ALTER TABLE tally.%I REPLICA IDENTITY FULL', month);
-    PERFORM tally.secure_table(format('tally.%I', month)::regclass);
+    PERFORM tally_internal.secure_table(format('tally.%I', month)::regclass);
     EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I DEFAULT', month, rest);
   END IF;
-  PERFORM tally.create_leaf(own);
+  PERFORM tally_internal.create_leaf(own);
   EXECUTE format('WITH gone AS (DELETE FROM tally.%1$I AS e WHERE e.tenant_id = $1 RETURNING *) '
                  'INSERT INTO tally.%2$I (%3$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM gone ORDER BY account_id, occurred_at', rest, own, columns) USING split_month.tenant_id;
   EXECUTE format('ALTER TABLE tally.%I ATTACH PARTITION tally.%I FOR VALUES IN (%L)', month, own, split_month.tenant_id);
 END
 $$;
-COMMENT ON FUNCTION tally.split_month(name, text, name) IS
+COMMENT ON FUNCTION tally_internal.split_month(name, text, name) IS
   'gives a tenant a partition of its own in a month, with the events that it has there; a month that is not yet partitioned by tenant becomes so, and must not be attached';
 
-CREATE FUNCTION tally.create_partition(month_start timestamptz) RETURNS void
+CREATE FUNCTION tally_internal.create_partition(month_start timestamptz) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
@@ -105,21 +105,21 @@ BEGIN
     END IF;
     RETURN;
   END IF;
-  PERFORM tally.create_leaf(partition);
+  PERFORM tally_internal.create_leaf(partition);
   FOR isolated IN
     SELECT i.tenant_id, partition || '_t' || i.number AS own FROM tally.isolated_tenant AS i
      WHERE i.isolated_from <= month_start AND coalesce(i.isolated_until, 'infinity') > month_start ORDER BY i.number
   LOOP
-    PERFORM tally.split_month(partition, isolated.tenant_id, isolated.own);
+    PERFORM tally_internal.split_month(partition, isolated.tenant_id, isolated.own);
   END LOOP;
   EXECUTE format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)', partition, month_start, month_end);
 END
 $$;
-COMMENT ON FUNCTION tally.create_partition(timestamptz) IS
+COMMENT ON FUNCTION tally_internal.create_partition(timestamptz) IS
   'makes the partition of tally.events for the month (UTC) that begins at month_start, with row security; its callers see to it that one session at a time makes any';
 
 -- Called with ingest locked out.
-CREATE FUNCTION tally.split_months(tenant_id text, "from" timestamptz) RETURNS SETOF text
+CREATE FUNCTION tally_internal.split_months(tenant_id text, "from" timestamptz) RETURNS SETOF text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
@@ -150,7 +150,7 @@ BEGIN
     IF month.is_leaf THEN
       EXECUTE format('ALTER TABLE tally.events DETACH PARTITION tally.%I', month.name);
     END IF;
-    PERFORM tally.split_month(month.name, split_months.tenant_id, own);
+    PERFORM tally_internal.split_month(month.name, split_months.tenant_id, own);
     IF month.is_leaf THEN
       EXECUTE format('ALTER TABLE tally.events ATTACH PARTITION tally.%I FOR VALUES FROM (%L) TO (%L)',
         month.name, month.starts, month.starts + interval '1 month');
@@ -159,7 +159,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tally.split_months(text, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.split_months(text, timestamptz) IS
   'gives a tenant a partition of its own in each month that exists and begins with or after that of a moment; called by tally.isolate_tenant()';
 
 CREATE FUNCTION tally.isolate_tenant(tenant_id text, "from" timestamptz DEFAULT now()) RETURNS SETOF text
@@ -172,9 +172,9 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
-  tally.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.create_leaf(name), tally.split_month(name, text, name), tally.create_partition(timestamptz),
-  tally.split_months(text, timestamptz) TO tally_owner;
+REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz),
+  tally_internal.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz),
+  tally_internal.split_months(text, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.open_months(timestamptz, text), tally.isolate_tenant(text, timestamptz),
   tally.unisolate_tenant(text) TO tally_admin;

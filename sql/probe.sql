@@ -8,7 +8,7 @@ ALTER TABLE tally.probe_result OWNER TO tally_owner;
 COMMENT ON TABLE tally.probe_result IS 'the probes of the last 30 days';
 COMMENT ON COLUMN tally.probe_result.sent_at IS 'when the event was sent';
 COMMENT ON COLUMN tally.probe_result.shown_at IS 'when a later transaction saw it in the rollup; null where that took more than 10 seconds';
-SELECT tally.confine_table('tally.probe_result');
+SELECT tally_internal.confine_table('tally.probe_result');
 REVOKE ALL ON tally.probe_result FROM PUBLIC;
 GRANT SELECT ON tally.probe_result TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.probe_result', '');
@@ -26,23 +26,23 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION tally.probe_send() RETURNS timestamptz
+CREATE FUNCTION tally_internal.probe_send() RETURNS timestamptz
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'probe_send_wrapper';
-COMMENT ON FUNCTION tally.probe_send() IS 'sends the probe''s event, of the reserved tenant tally:probe; returns when; called by tally.probe()';
+COMMENT ON FUNCTION tally_internal.probe_send() IS 'sends the probe''s event, of the reserved tenant tally:probe; returns when; called by tally.probe()';
 
-CREATE FUNCTION tally.probe_shown(sent_at timestamptz) RETURNS boolean
+CREATE FUNCTION tally_internal.probe_shown(sent_at timestamptz) RETURNS boolean
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'probe_shown_wrapper';
-COMMENT ON FUNCTION tally.probe_shown(timestamptz) IS 'whether the built-in rollup shows the probe''s event, and if so notes when; called by tally.probe()';
+COMMENT ON FUNCTION tally_internal.probe_shown(timestamptz) IS 'whether the built-in rollup shows the probe''s event, and if so notes when; called by tally.probe()';
 
 CREATE PROCEDURE tally.probe()
   LANGUAGE plpgsql
 AS $$
 DECLARE
-  sent pg_catalog.timestamptz := tally.probe_send();
+  sent pg_catalog.timestamptz := tally_internal.probe_send();
 BEGIN
   COMMIT;
   FOR attempt IN 1 .. 1000 LOOP
-    EXIT WHEN tally.probe_shown(sent);
+    EXIT WHEN tally_internal.probe_shown(sent);
     COMMIT;
     PERFORM pg_catalog.pg_sleep(0.01);
   END LOOP;
@@ -65,7 +65,7 @@ COMMENT ON COLUMN tally.slo_target.freshness IS 'an event was accepted within th
 COMMENT ON COLUMN tally.slo_target.latency IS 'from an event''s occurring to its acceptance, which is when rollups show it';
 COMMENT ON COLUMN tally.slo_target.share IS 'fraction of the events of the last 24 hours that must be within that latency';
 COMMENT ON COLUMN tally.slo_target.tenant_id IS 'the tenant; empty for every tenant without a row';
-SELECT tally.confine_table('tally.slo_target');
+SELECT tally_internal.confine_table('tally.slo_target');
 REVOKE ALL ON tally.slo_target FROM PUBLIC;
 GRANT SELECT ON tally.slo_target TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.slo_target', '');
@@ -76,7 +76,7 @@ CREATE FUNCTION tally.set_slo(tenant_id text, freshness interval, latency interv
 AS $$
 BEGIN
   IF set_slo.tenant_id IS NOT NULL THEN
-    PERFORM tally.check_id('tenant_id', set_slo.tenant_id);
+    PERFORM tally_internal.check_id('tenant_id', set_slo.tenant_id);
   END IF;
   DELETE FROM tally.slo_target AS t WHERE t.tenant_id = coalesce(set_slo.tenant_id, '');
   IF num_nonnulls(set_slo.freshness, set_slo.latency) > 0 THEN
@@ -120,7 +120,7 @@ REVOKE ALL ON tally.slo FROM PUBLIC;
 GRANT SELECT ON tally.slo TO tally_analyst;
 
 ALTER FUNCTION tally.set_slo(text, interval, interval, float8) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.probe_send(), tally.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tally_internal.probe_send(), tally_internal.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE tally.probe() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.probe_send(), tally.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally_internal.probe_send(), tally_internal.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.probe() TO tally_admin;

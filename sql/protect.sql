@@ -16,7 +16,7 @@ GRANT SELECT ON tally.protected_table TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.protected_table',
   'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) table_name::pg_catalog.oid)');
 
-CREATE FUNCTION tally.check_protectable(target regclass, tenant_column name, account_column name) RETURNS void
+CREATE FUNCTION tally_internal.check_protectable(target regclass, tenant_column name, account_column name) RETURNS void
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -36,13 +36,13 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = '42T01', MESSAGE = pg_catalog.format('"%s" is not a table', target),
       HINT = 'row security binds ordinary and partitioned tables; give a view security_invoker, and protect its tables';
   END IF;
-  IF seen.nspname IN ('tally', 'pg_catalog', 'information_schema') THEN
+  IF seen.nspname IN ('tally', 'tally_internal', 'pg_catalog', 'information_schema') THEN
     RAISE EXCEPTION USING ERRCODE = '42T02', MESSAGE = pg_catalog.format('"%s" is not a table of yours', target),
       HINT = 'pg_tally''s own tables are protected already; tally.lint() tells whether they still are';
   END IF;
   FOR seen IN
     SELECT f.id, r.rolname, r.rolsuper OR r.rolbypassrls AS bypasses, pg_catalog.pg_has_role(r.oid, 'USAGE') AS is_own
-      FROM tally.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+      FROM tally_internal.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
      ORDER BY f.id = target DESC, f.id
   LOOP
     IF seen.bypasses THEN
@@ -55,16 +55,16 @@ BEGIN
         HINT = pg_catalog.format('its owner "%s", or a member of that role, may protect it', seen.rolname);
     END IF;
   END LOOP;
-  IF EXISTS (SELECT FROM tally.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id
+  IF EXISTS (SELECT FROM tally_internal.family(target) AS f (id) JOIN pg_catalog.pg_class AS c ON c.oid = f.id
               WHERE c.relkind NOT IN ('r', 'p')) THEN
     RAISE EXCEPTION USING ERRCODE = '42T04',
       MESSAGE = pg_catalog.format('table "%s" has a foreign table below it', target),
       HINT = 'a foreign table has no row security; detach it first';
   END IF;
   FOR wanted IN SELECT * FROM (VALUES (tenant_column), (account_column)) AS v (column_name) WHERE v.column_name IS NOT NULL LOOP
-    SELECT a.atttypid::pg_catalog.regtype AS type_name, tally.id_type(a.atttypid) IS NOT NULL AS holds_ids,
+    SELECT a.atttypid::pg_catalog.regtype AS type_name, tally_internal.id_type(a.atttypid) IS NOT NULL AS holds_ids,
            coalesce(l.collisdeterministic, true) AS deterministic, a.attgenerated = 'v' AS is_virtual,
-           (SELECT c.id FROM tally.nullable_members(target, wanted.column_name) AS c LIMIT 1) AS nullable
+           (SELECT c.id FROM tally_internal.nullable_members(target, wanted.column_name) AS c LIMIT 1) AS nullable
       INTO seen
       FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
      WHERE a.attrelid = target AND a.attname = wanted.column_name AND a.attnum > 0 AND NOT a.attisdropped;
@@ -97,10 +97,10 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tally.check_protectable(regclass, name, name) IS
+COMMENT ON FUNCTION tally_internal.check_protectable(regclass, name, name) IS
   'raises an error for a table that row security can''t isolate, 42T01 to 42T09, or that the caller may not alter';
 
-CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, account_column name) RETURNS SETOF text
+CREATE FUNCTION tally_internal.protect_statements(target regclass, tenant_column name, account_column name) RETURNS SETOF text
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
   SET quote_all_identifiers = off
@@ -108,13 +108,13 @@ CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, ac
     WITH member AS (
       SELECT c.oid, c.oid::regclass AS id, c.relowner, c.relrowsecurity AND c.relforcerowsecurity AS is_forced, c.relacl,
              c.oid = target OR t.relkind = 'r' AS needs_index
-        FROM tally.family(target) AS f (id)
+        FROM tally_internal.family(target) AS f (id)
         JOIN pg_catalog.pg_class AS c ON c.oid = f.id
         JOIN pg_catalog.pg_class AS t ON t.oid = target
     ), policy AS (
       SELECT m.id, p.*, EXISTS (SELECT FROM pg_catalog.pg_policy AS o WHERE o.polrelid = m.id AND o.polname = p.policy_name) AS exists
-        FROM member AS m CROSS JOIN LATERAL tally.policies(m.id, tenant_column, account_column) AS p
-       WHERE NOT tally.policy_is_intact(m.id, p.policy_name, p.is_permissive, p.role_names, p.printed)
+        FROM member AS m CROSS JOIN LATERAL tally_internal.policies(m.id, tenant_column, account_column) AS p
+       WHERE NOT tally_internal.policy_is_intact(m.id, p.policy_name, p.is_permissive, p.role_names, p.printed)
     ), granted AS (
       SELECT m.id, g.grantee, pg_catalog.string_agg(DISTINCT g.privilege_type, ', ') AS privileges
         FROM member AS m
@@ -153,15 +153,15 @@ CREATE FUNCTION tally.protect_statements(target regclass, tenant_column name, ac
        WHERE m.needs_index
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i
                           WHERE i.indrelid = m.id AND i.indisvalid AND i.indpred IS NULL
-                            AND NOT EXISTS (SELECT FROM tally.shared_indexes(m.id, tenant_column) AS s WHERE s.index_id = i.indexrelid))
+                            AND NOT EXISTS (SELECT FROM tally_internal.shared_indexes(m.id, tenant_column) AS s WHERE s.index_id = i.indexrelid))
     )
     SELECT s.ddl FROM statement AS s ORDER BY s.step, s.id, s.name;
   END;
-COMMENT ON FUNCTION tally.protect_statements(regclass, name, name) IS
+COMMENT ON FUNCTION tally_internal.protect_statements(regclass, name, name) IS
   'the DDL that is missing to isolate a table by tenant, or by tenant and account; none where it is isolated';
 
 -- Elevated, so that a table's owner can have it recorded; what is recorded is read from the catalog, not believed.
-CREATE FUNCTION tally.record_protection(target regclass, tenant_column name, account_column name) RETURNS void
+CREATE FUNCTION tally_internal.record_protection(target regclass, tenant_column name, account_column name) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -169,9 +169,9 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p
                   WHERE p.polrelid OPERATOR(pg_catalog.=) target::pg_catalog.oid AND p.polname OPERATOR(pg_catalog.=) ANY (ARRAY['tally_tenant', 'tally_global', 'tally_guard']::pg_catalog.name[])) THEN
     DELETE FROM tally.protected_table AS p WHERE p.table_name OPERATOR(pg_catalog.=) target;
-  ELSIF EXISTS (SELECT FROM tally.policies(target, tenant_column, account_column))
-    AND NOT EXISTS (SELECT FROM tally.policies(target, tenant_column, account_column) AS p
-                     WHERE NOT tally.policy_is_intact(target, p.policy_name, p.is_permissive, p.role_names, p.printed)) THEN
+  ELSIF EXISTS (SELECT FROM tally_internal.policies(target, tenant_column, account_column))
+    AND NOT EXISTS (SELECT FROM tally_internal.policies(target, tenant_column, account_column) AS p
+                     WHERE NOT tally_internal.policy_is_intact(target, p.policy_name, p.is_permissive, p.role_names, p.printed)) THEN
     INSERT INTO tally.protected_table AS p (table_name, tenant_column, account_column)
     VALUES (target, record_protection.tenant_column, record_protection.account_column)
     ON CONFLICT ON CONSTRAINT protected_table_pkey
@@ -179,9 +179,9 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.record_protection(regclass, name, name) IS
+COMMENT ON FUNCTION tally_internal.record_protection(regclass, name, name) IS
   'brings tally.protected_table in line with the policies that a table has';
-ALTER FUNCTION tally.record_protection(regclass, name, name) OWNER TO tally_owner;
+ALTER FUNCTION tally_internal.record_protection(regclass, name, name) OWNER TO tally_owner;
 
 CREATE FUNCTION tally.protect(target regclass, tenant_column name DEFAULT 'tenant_id', account_column name DEFAULT NULL,
     dry_run boolean DEFAULT false) RETURNS SETOF text
@@ -193,17 +193,17 @@ DECLARE
   statement  text;
   shared     record;
 BEGIN
-  PERFORM tally.check_protectable(target, tenant_column, account_column);
-  statements := ARRAY(SELECT s FROM tally.protect_statements(target, tenant_column, account_column) AS s);
+  PERFORM tally_internal.check_protectable(target, tenant_column, account_column);
+  statements := ARRAY(SELECT s FROM tally_internal.protect_statements(target, tenant_column, account_column) AS s);
   IF dry_run IS NOT TRUE THEN
     FOREACH statement IN ARRAY statements LOOP
       EXECUTE statement;
     END LOOP;
-    PERFORM tally.record_protection(target, tenant_column, account_column);
+    PERFORM tally_internal.record_protection(target, tenant_column, account_column);
   END IF;
   -- Said, not done: whether an index may go is the owner's to decide.
   FOR shared IN
-    SELECT s.* FROM tally.family(target) AS f (id) CROSS JOIN LATERAL tally.shared_indexes(f.id, tenant_column) AS s
+    SELECT s.* FROM tally_internal.family(target) AS f (id) CROSS JOIN LATERAL tally_internal.shared_indexes(f.id, tenant_column) AS s
       JOIN pg_catalog.pg_class AS c ON c.oid = s.index_id AND NOT c.relispartition
   LOOP
     RAISE WARNING USING MESSAGE = pg_catalog.format('index %s %s: a tenant that searches it can learn which values others have', shared.index_id, shared.reason),
@@ -231,7 +231,7 @@ BEGIN
   -- Policies of somebody else's making keep row security on: without it they would stop to count.
   statements := ARRAY(
     SELECT s.ddl
-      FROM tally.family(target) AS f (id)
+      FROM tally_internal.family(target) AS f (id)
       CROSS JOIN LATERAL (
         SELECT 1, pg_catalog.format('DROP POLICY %I ON %s', p.polname, f.id)
           FROM pg_catalog.pg_policy AS p
@@ -248,7 +248,7 @@ BEGIN
     FOREACH statement IN ARRAY statements LOOP
       EXECUTE statement;
     END LOOP;
-    PERFORM tally.record_protection(target, NULL, NULL);
+    PERFORM tally_internal.record_protection(target, NULL, NULL);
   END IF;
   RETURN QUERY SELECT u.ddl FROM pg_catalog.unnest(statements) AS u (ddl);
 END
@@ -256,10 +256,10 @@ $$;
 COMMENT ON FUNCTION tally.unprotect(regclass, boolean) IS
   'undoes tally.protect(): drops its policies and, where no other policy is left, switches row security off; the index and the revoked privileges stay as they are';
 
-REVOKE ALL ON FUNCTION tally.check_protectable(regclass, name, name),
-  tally.protect_statements(regclass, name, name), tally.record_protection(regclass, name, name),
+REVOKE ALL ON FUNCTION tally_internal.check_protectable(regclass, name, name),
+  tally_internal.protect_statements(regclass, name, name), tally_internal.record_protection(regclass, name, name),
   tally.protect(regclass, name, name, boolean), tally.unprotect(regclass, boolean) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.check_protectable(regclass, name, name),
-  tally.protect_statements(regclass, name, name), tally.record_protection(regclass, name, name),
+GRANT EXECUTE ON FUNCTION tally_internal.check_protectable(regclass, name, name),
+  tally_internal.protect_statements(regclass, name, name), tally_internal.record_protection(regclass, name, name),
   tally.protect(regclass, name, name, boolean), tally.unprotect(regclass, boolean)
   TO tally_owner, tally_reader, tally_writer, tally_auditor;

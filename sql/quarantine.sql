@@ -17,7 +17,7 @@ COMMENT ON COLUMN tally.quarantine_discard.role_name IS 'the role that logged in
 COMMENT ON COLUMN tally.quarantine_discard.reason IS 'why, in its words';
 ALTER TABLE tally.quarantine_discard REPLICA IDENTITY FULL;
 ALTER TABLE tally.quarantine_discard OWNER TO tally_owner;
-SELECT tally.secure_table('tally.quarantine_discard');
+SELECT tally_internal.secure_table('tally.quarantine_discard');
 SELECT pg_catalog.pg_extension_config_dump('tally.quarantine_discard', '');
 REVOKE ALL ON tally.quarantine_discard FROM PUBLIC;
 GRANT SELECT ON tally.quarantine_discard TO tally_reader, tally_auditor;
@@ -38,7 +38,7 @@ CREATE FUNCTION tally.discard(reason text, batch_id int8 DEFAULT NULL, "position
 COMMENT ON FUNCTION tally.discard(text, int8, int4, text, text, timestamptz, timestamptz) IS
   'removes the quarantined events of the scope that meet every given condition, for good, and notes who did so and why; returns how many there were';
 
-CREATE FUNCTION tally.take_quarantined(batch_id int8, "position" int4, outcome text, sqlstate text, since timestamptz,
+CREATE FUNCTION tally_internal.take_quarantined(batch_id int8, "position" int4, outcome text, sqlstate text, since timestamptz,
     before timestamptz, max_events int4)
   RETURNS TABLE (from_tenant text, from_account text, from_batch int8, from_position int4, body text)
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
@@ -67,10 +67,10 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tally.take_quarantined(int8, int4, text, text, timestamptz, timestamptz, int4) IS
+COMMENT ON FUNCTION tally_internal.take_quarantined(int8, int4, text, text, timestamptz, timestamptz, int4) IS
   'part of tally.redrive(): locks the quarantined events that it is to try, at most 64 MB of them';
 
-CREATE FUNCTION tally.settle_quarantined(redrive_id int8, tenants text[], batches int8[], positions int4[], outcomes text[],
+CREATE FUNCTION tally_internal.settle_quarantined(redrive_id int8, tenants text[], batches int8[], positions int4[], outcomes text[],
     sqlstates text[], reasons text[]) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -92,10 +92,10 @@ BEGIN
    WHERE b.tenant_id = ANY (tenants) AND b.batch_id = redrive_id;
 END
 $$;
-COMMENT ON FUNCTION tally.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]) IS
+COMMENT ON FUNCTION tally_internal.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]) IS
   'part of tally.redrive(): removes what was accepted, and writes the present reason to the rest';
 
-CREATE FUNCTION tally.discard_quarantined(why text, batch_id int8, "position" int4, outcome text, sqlstate text,
+CREATE FUNCTION tally_internal.discard_quarantined(why text, batch_id int8, "position" int4, outcome text, sqlstate text,
     since timestamptz, before timestamptz) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -126,16 +126,16 @@ BEGIN
   RETURN total;
 END
 $$;
-COMMENT ON FUNCTION tally.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) IS
   'part of tally.discard(): removes and notes';
 
 REVOKE ALL ON FUNCTION tally.redrive(int8, int4, text, text, timestamptz, timestamptz, int4),
   tally.discard(text, int8, int4, text, text, timestamptz, timestamptz),
-  tally.take_quarantined(int8, int4, text, text, timestamptz, timestamptz, int4),
-  tally.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]),
-  tally.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.take_quarantined(int8, int4, text, text, timestamptz, timestamptz, int4),
-  tally.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]),
-  tally.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) TO tally_owner;
+  tally_internal.take_quarantined(int8, int4, text, text, timestamptz, timestamptz, int4),
+  tally_internal.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]),
+  tally_internal.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.take_quarantined(int8, int4, text, text, timestamptz, timestamptz, int4),
+  tally_internal.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]),
+  tally_internal.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.redrive(int8, int4, text, text, timestamptz, timestamptz, int4),
   tally.discard(text, int8, int4, text, text, timestamptz, timestamptz) TO tally_writer;

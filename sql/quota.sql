@@ -47,15 +47,15 @@ ALTER TABLE tally.quota_take REPLICA IDENTITY FULL;
 ALTER TABLE tally.quota OWNER TO tally_owner;
 ALTER TABLE tally.quota_state OWNER TO tally_owner;
 ALTER TABLE tally.quota_take OWNER TO tally_owner;
-SELECT tally.secure_table('tally.quota'), tally.secure_table('tally.quota_state'), tally.secure_table('tally.quota_take');
+SELECT tally_internal.secure_table('tally.quota'), tally_internal.secure_table('tally.quota_state'), tally_internal.secure_table('tally.quota_take');
 SELECT pg_catalog.pg_extension_config_dump('tally.quota', '');
 REVOKE ALL ON tally.quota, tally.quota_state, tally.quota_take FROM PUBLIC;
 GRANT SELECT ON tally.quota, tally.quota_state, tally.quota_take TO tally_admin, tally_auditor;
 
-CREATE FUNCTION tally.write_quota(tenant_id text, events_per_minute int8, burst int8, batch_events int4,
+CREATE FUNCTION tally_internal.write_quota(tenant_id text, events_per_minute int8, burst int8, batch_events int4,
     properties_kb int4, quarantine_events int8) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'write_quota_wrapper';
-COMMENT ON FUNCTION tally.write_quota(text, int8, int8, int4, int4, int8) IS
+COMMENT ON FUNCTION tally_internal.write_quota(text, int8, int8, int4, int4, int8) IS
   'part of tally.set_quota(): writes for any tenant, whatever the caller''s scope';
 
 CREATE FUNCTION tally.set_quota(tenant_id text, events_per_minute int8 DEFAULT NULL, burst int8 DEFAULT NULL,
@@ -65,16 +65,16 @@ CREATE FUNCTION tally.set_quota(tenant_id text, events_per_minute int8 DEFAULT N
 AS $$
 BEGIN
   IF set_quota.tenant_id IS NOT NULL THEN
-    PERFORM tally.check_id('tenant_id', set_quota.tenant_id);
+    PERFORM tally_internal.check_id('tenant_id', set_quota.tenant_id);
   END IF;
-  PERFORM tally.write_quota(coalesce(set_quota.tenant_id, ''), set_quota.events_per_minute, set_quota.burst,
+  PERFORM tally_internal.write_quota(coalesce(set_quota.tenant_id, ''), set_quota.events_per_minute, set_quota.burst,
     set_quota.batch_events, set_quota.properties_kb, set_quota.quarantine_events);
 END
 $$;
 COMMENT ON FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) IS
   'says how much a tenant may send, or with a null tenant all that have no quota of their own; replaces what was said, and removes it where every limit is null. Over it a call is refused with SQLSTATE 53400 and a hint when to retry';
 ALTER FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.write_quota(text, int8, int8, int4, int4, int8), tally.set_quota(text, int8, int8, int4, int4, int8)
+REVOKE ALL ON FUNCTION tally_internal.write_quota(text, int8, int8, int4, int4, int8), tally.set_quota(text, int8, int8, int4, int4, int8)
   FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.write_quota(text, int8, int8, int4, int4, int8) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.write_quota(text, int8, int8, int4, int4, int8) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) TO tally_admin;

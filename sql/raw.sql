@@ -135,8 +135,8 @@ ALTER TABLE tally.events OWNER TO tally_owner;
 ALTER TABLE tally.ingest_batch OWNER TO tally_owner;
 ALTER TABLE tally.quarantine OWNER TO tally_owner;
 
-SELECT tally.secure_table('tally.tenant'), tally.secure_table('tally.event_key'), tally.secure_table('tally.events'),
-       tally.secure_table('tally.ingest_batch'), tally.secure_table('tally.quarantine');
+SELECT tally_internal.secure_table('tally.tenant'), tally_internal.secure_table('tally.event_key'), tally_internal.secure_table('tally.events'),
+       tally_internal.secure_table('tally.ingest_batch'), tally_internal.secure_table('tally.quarantine');
 
 SELECT pg_catalog.pg_extension_config_dump('tally.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.event_key', '');

@@ -45,7 +45,7 @@ COMMENT ON COLUMN tally.unregistered_event.name IS 'the name of the event';
 ALTER TABLE tally.event_schema OWNER TO tally_owner;
 ALTER TABLE tally.unregistered_policy OWNER TO tally_owner;
 ALTER TABLE tally.unregistered_event OWNER TO tally_owner;
-SELECT tally.secure_table('tally.unregistered_policy'), tally.secure_table('tally.unregistered_event');
+SELECT tally_internal.secure_table('tally.unregistered_policy'), tally_internal.secure_table('tally.unregistered_event');
 SELECT pg_catalog.pg_extension_config_dump('tally.event_schema', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.unregistered_policy', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.unregistered_event', '');
@@ -54,9 +54,9 @@ GRANT SELECT ON tally.event_schema TO tally_reader, tally_writer, tally_auditor;
 GRANT SELECT ON tally.unregistered_policy TO tally_admin, tally_auditor;
 GRANT SELECT ON tally.unregistered_event TO tally_reader;
 
-CREATE FUNCTION tally.check_event_schema(schema jsonb) RETURNS void
+CREATE FUNCTION tally_internal.check_event_schema(schema jsonb) RETURNS void
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_event_schema_wrapper';
-COMMENT ON FUNCTION tally.check_event_schema(jsonb) IS
+COMMENT ON FUNCTION tally_internal.check_event_schema(jsonb) IS
   'raises an error unless this is a JSON Schema that can be registered: an object of at most 64 kB that refers to nothing outside it';
 
 CREATE FUNCTION tally.event_schema_breaks(older jsonb, newer jsonb) RETURNS text[]
@@ -69,9 +69,9 @@ CREATE FUNCTION tally.standard_schema(kind text) RETURNS jsonb
 COMMENT ON FUNCTION tally.standard_schema(text) IS
   'a ready schema to register under a name of your own: product_view, feature_usage or conversion_step';
 
-CREATE FUNCTION tally.registry_changed() RETURNS void
+CREATE FUNCTION tally_internal.registry_changed() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'registry_changed_wrapper';
-COMMENT ON FUNCTION tally.registry_changed() IS
+COMMENT ON FUNCTION tally_internal.registry_changed() IS
   'makes every session read the registry anew once the transaction commits';
 
 CREATE FUNCTION tally.register_event(name text, schema jsonb, reason text, version int4 DEFAULT NULL,
@@ -89,7 +89,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'name, schema, reason and breaking must be given',
       HINT = 'say in the reason why the schema is needed or changed: it is kept in tally.event_schema';
   END IF;
-  PERFORM tally.check_id('name', register_event.name), tally.check_event_schema(register_event.schema);
+  PERFORM tally_internal.check_id('name', register_event.name), tally_internal.check_event_schema(register_event.schema);
   -- One registration at a time: the version before this one must stay the latest. Ingest doesn't wait for it.
   LOCK TABLE tally.event_schema IN SHARE ROW EXCLUSIVE MODE;
   SELECT s.* INTO latest FROM tally.event_schema AS s
@@ -121,7 +121,7 @@ BEGIN
   VALUES (pg_catalog.now(), following,
           pg_catalog.cardinality(breaks) OPERATOR(pg_catalog.>) 0,
           register_event.name, register_event.schema, session_user, register_event.reason);
-  PERFORM tally.registry_changed();
+  PERFORM tally_internal.registry_changed();
   RETURN following;
 END
 $$;
@@ -134,31 +134,31 @@ CREATE FUNCTION tally.set_unregistered_policy(policy text, tenant_id text DEFAUL
 AS $$
 BEGIN
   IF set_unregistered_policy.tenant_id IS NOT NULL THEN
-    PERFORM tally.check_id('tenant_id', set_unregistered_policy.tenant_id);
+    PERFORM tally_internal.check_id('tenant_id', set_unregistered_policy.tenant_id);
   END IF;
   IF NOT coalesce(set_unregistered_policy.policy OPERATOR(pg_catalog.=) ANY ('{allow,mark,reject}'::pg_catalog.text[]), true) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = pg_catalog.format('"%s" is no policy', set_unregistered_policy.policy),
       HINT = 'policies are allow, mark and reject; null removes the one that is set';
   END IF;
-  PERFORM tally.write_policy(set_unregistered_policy.policy, coalesce(set_unregistered_policy.tenant_id, ''));
+  PERFORM tally_internal.write_policy(set_unregistered_policy.policy, coalesce(set_unregistered_policy.tenant_id, ''));
 END
 $$;
 COMMENT ON FUNCTION tally.set_unregistered_policy(text, text) IS
   'says what becomes of events whose name nobody registered: allow, mark or reject; of a tenant, or of all that have no policy of their own; null removes what was said';
 
-CREATE FUNCTION tally.write_policy(policy text, tenant_id text) RETURNS void
+CREATE FUNCTION tally_internal.write_policy(policy text, tenant_id text) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'write_policy_wrapper';
-COMMENT ON FUNCTION tally.write_policy(text, text) IS
+COMMENT ON FUNCTION tally_internal.write_policy(text, text) IS
   'part of tally.set_unregistered_policy(): writes for any tenant, whatever the caller''s scope';
 
 ALTER FUNCTION tally.register_event(text, jsonb, text, int4, boolean) OWNER TO tally_owner;
 ALTER FUNCTION tally.set_unregistered_policy(text, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.check_event_schema(jsonb), tally.event_schema_breaks(jsonb, jsonb), tally.standard_schema(text),
-  tally.registry_changed(), tally.write_policy(text, text), tally.register_event(text, jsonb, text, int4, boolean),
+REVOKE ALL ON FUNCTION tally_internal.check_event_schema(jsonb), tally.event_schema_breaks(jsonb, jsonb), tally.standard_schema(text),
+  tally_internal.registry_changed(), tally_internal.write_policy(text, text), tally.register_event(text, jsonb, text, int4, boolean),
   tally.set_unregistered_policy(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.check_event_schema(jsonb), tally.event_schema_breaks(jsonb, jsonb),
+GRANT EXECUTE ON FUNCTION tally_internal.check_event_schema(jsonb), tally.event_schema_breaks(jsonb, jsonb),
   tally.standard_schema(text) TO tally_owner, tally_admin, tally_writer;
-GRANT EXECUTE ON FUNCTION tally.registry_changed(), tally.write_policy(text, text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.registry_changed(), tally_internal.write_policy(text, text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.register_event(text, jsonb, text, int4, boolean),
   tally.set_unregistered_policy(text, text) TO tally_admin;

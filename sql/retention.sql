@@ -25,7 +25,7 @@ COMMENT ON COLUMN tally.tenant_horizon.tenant_id IS 'the tenant';
 
 ALTER TABLE tally.retention OWNER TO tally_owner;
 ALTER TABLE tally.tenant_horizon OWNER TO tally_owner;
-SELECT tally.confine_table('tally.retention'), tally.confine_table('tally.tenant_horizon');
+SELECT tally_internal.confine_table('tally.retention'), tally_internal.confine_table('tally.tenant_horizon');
 REVOKE ALL ON tally.retention, tally.tenant_horizon FROM PUBLIC;
 GRANT SELECT ON tally.retention, tally.tenant_horizon TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.retention', '');
@@ -37,7 +37,7 @@ CREATE FUNCTION tally.set_retention(tenant_id text, keep interval) RETURNS void
 AS $$
 BEGIN
   IF set_retention.tenant_id IS NOT NULL THEN
-    PERFORM tally.check_id('tenant_id', set_retention.tenant_id);
+    PERFORM tally_internal.check_id('tenant_id', set_retention.tenant_id);
   END IF;
   IF set_retention.keep < interval '1 day' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -64,7 +64,7 @@ COMMENT ON FUNCTION tally.detach_raw(timestamptz) IS
   'as drop_raw(), but leaves the events of each month behind as a table of its own, tally.detached_events_YYYY_MM, with row security as before, to be exported or dropped by name; returns the tables';
 
 -- Called with the partitions locked.
-CREATE FUNCTION tally.move_partitions(before timestamptz, tablespace name) RETURNS SETOF text
+CREATE FUNCTION tally_internal.move_partitions(before timestamptz, tablespace name) RETURNS SETOF text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -87,7 +87,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tally.move_partitions(timestamptz, name) IS
+COMMENT ON FUNCTION tally_internal.move_partitions(timestamptz, name) IS
   'moves the partitions of whole months before a moment, with their indexes, to a tablespace; called by tally.move_raw()';
 
 CREATE FUNCTION tally.move_raw(before timestamptz, tablespace name) RETURNS SETOF text
@@ -98,7 +98,7 @@ COMMENT ON FUNCTION tally.move_raw(timestamptz, name) IS
 ALTER FUNCTION tally.set_retention(text, interval) OWNER TO tally_owner;
 ALTER FUNCTION tally.move_raw(timestamptz, name) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.set_retention(text, interval), tally.retain(int8), tally.detach_raw(timestamptz),
-  tally.move_raw(timestamptz, name), tally.move_partitions(timestamptz, name) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.move_partitions(timestamptz, name) TO tally_owner;
+  tally.move_raw(timestamptz, name), tally_internal.move_partitions(timestamptz, name) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.move_partitions(timestamptz, name) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.set_retention(text, interval), tally.retain(int8), tally.detach_raw(timestamptz),
   tally.move_raw(timestamptz, name) TO tally_admin;

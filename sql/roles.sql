@@ -1,4 +1,4 @@
--- Roles and the schema. Roles belong to the cluster, so another database may have made them already.
+-- Roles and the schemas. Roles belong to the cluster, so another database may have made them already.
 
 -- From here to the end of the script: nobody's objects but Postgres' own can be meant by a name or an operator.
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -142,3 +142,19 @@ $$;
 GRANT USAGE ON SCHEMA tally TO PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA tally TO tally_owner;
 COMMENT ON SCHEMA tally IS 'pg_tally: events, rollups and metrics by tenant and account';
+
+-- What only our own SQL and the library call. It is made here, and by nobody before.
+DO $$
+BEGIN
+  IF pg_catalog.to_regnamespace('tally_internal') IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'duplicate_schema', MESSAGE = 'schema "tally_internal" already exists',
+      HINT = 'drop or rename that schema: whoever owns it could replace what pg_tally puts there';
+  END IF;
+END
+$$;
+CREATE SCHEMA tally_internal;
+REVOKE ALL ON SCHEMA tally_internal FROM PUBLIC;
+-- Names in functions are looked up as their caller, or as their owner. tally_evaluator is not among them: what declared
+-- expressions call is in schema tally.
+GRANT USAGE ON SCHEMA tally_internal TO tally_owner, tally_security, tally_reader, tally_writer, tally_auditor;
+COMMENT ON SCHEMA tally_internal IS 'parts of pg_tally that nothing but pg_tally calls: they change without notice';

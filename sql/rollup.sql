@@ -56,7 +56,7 @@ COMMENT ON COLUMN tally.rollup_backfill.events_expected IS 'events in the table 
 COMMENT ON COLUMN tally.rollup_backfill.rollup_name IS 'the rollup';
 
 ALTER TABLE tally.rollup_backfill OWNER TO tally_owner;
-SELECT tally.confine_table('tally.rollup_backfill');
+SELECT tally_internal.confine_table('tally.rollup_backfill');
 REVOKE ALL ON tally.rollup_backfill FROM PUBLIC;
 GRANT SELECT ON tally.rollup_backfill TO tally_admin, tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.rollup_backfill', '');
@@ -104,12 +104,12 @@ CREATE FUNCTION tally.fold(rollup_name text, max_rows int8 DEFAULT 100000) RETUR
 COMMENT ON FUNCTION tally.fold(text, int8) IS
   'merges pending rows into the base rows, at most max_rows of them; returns how many, 0 also where another session is folding the same rollup';
 
-CREATE FUNCTION tally.strange_code(OUT rollup_name text, OUT code text, OUT problem text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.strange_code(OUT rollup_name text, OUT code text, OUT problem text) RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'strange_code_wrapper';
-COMMENT ON FUNCTION tally.strange_code() IS
+COMMENT ON FUNCTION tally_internal.strange_code() IS
   'functions in declared expressions that have no fixed search_path (open) or run with their owner''s rights (elevated), and expressions that can''t be read (unreadable)';
-REVOKE ALL ON FUNCTION tally.strange_code() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.strange_code() TO tally_admin, tally_auditor;
+REVOKE ALL ON FUNCTION tally_internal.strange_code() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.strange_code() TO tally_admin, tally_auditor;
 
 REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),
   tally.alter_rollup(text, text[], text[]), tally.backfill(text, int8), tally.fold(text, int8) FROM PUBLIC;

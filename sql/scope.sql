@@ -26,7 +26,7 @@ GRANT SELECT ON tally.role_binding TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.role_binding',
   'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) role_name::pg_catalog.oid AND r.rolname OPERATOR(pg_catalog.=) bound_as)');
 
-CREATE FUNCTION tally.name_binding() RETURNS trigger
+CREATE FUNCTION tally_internal.name_binding() RETURNS trigger
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -38,22 +38,22 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION tally.name_binding() IS 'trigger: notes which name the role has that is bound';
-REVOKE ALL ON FUNCTION tally.name_binding() FROM PUBLIC;
+COMMENT ON FUNCTION tally_internal.name_binding() IS 'trigger: notes which name the role has that is bound';
+REVOKE ALL ON FUNCTION tally_internal.name_binding() FROM PUBLIC;
 CREATE TRIGGER role_binding_named BEFORE INSERT OR UPDATE OF role_name ON tally.role_binding
-  FOR EACH ROW EXECUTE FUNCTION tally.name_binding();
+  FOR EACH ROW EXECUTE FUNCTION tally_internal.name_binding();
 ALTER TABLE tally.role_binding ENABLE ALWAYS TRIGGER role_binding_named;
 
 -- Backends remember bindings and limits; whatever changes one, also replication and a restore, makes them forget.
-CREATE FUNCTION tally.forget() RETURNS trigger
+CREATE FUNCTION tally_internal.forget() RETURNS trigger
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_forget';
-COMMENT ON FUNCTION tally.forget() IS
+COMMENT ON FUNCTION tally_internal.forget() IS
   'trigger: tells every session, at commit, to forget what it knows of the table';
-REVOKE ALL ON FUNCTION tally.forget() FROM PUBLIC;
+REVOKE ALL ON FUNCTION tally_internal.forget() FROM PUBLIC;
 CREATE TRIGGER role_binding_changed AFTER INSERT OR UPDATE OR DELETE ON tally.role_binding
-  FOR EACH ROW EXECUTE FUNCTION tally.forget();
+  FOR EACH ROW EXECUTE FUNCTION tally_internal.forget();
 CREATE TRIGGER role_binding_emptied AFTER TRUNCATE ON tally.role_binding
-  FOR EACH STATEMENT EXECUTE FUNCTION tally.forget();
+  FOR EACH STATEMENT EXECUTE FUNCTION tally_internal.forget();
 ALTER TABLE tally.role_binding ENABLE ALWAYS TRIGGER role_binding_changed, ENABLE ALWAYS TRIGGER role_binding_emptied;
 
 CREATE FUNCTION tally.current_tenant() RETURNS text
@@ -77,18 +77,18 @@ COMMENT ON FUNCTION tally.scope_key() IS
   'the scope as one text, which row security gives to tally.in_scope(); error 42501 where there is none';
 
 -- Pure functions of their arguments: what changes with the scope is the key, which every query reads anew.
-CREATE FUNCTION tally.in_scope_support(request internal) RETURNS internal
+CREATE FUNCTION tally_internal.in_scope_support(request internal) RETURNS internal
   LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_in_scope_support';
-COMMENT ON FUNCTION tally.in_scope_support(internal) IS
+COMMENT ON FUNCTION tally_internal.in_scope_support(internal) IS
   'tells the planner how many rows tally.in_scope() keeps, and which range of an index has them';
 
 CREATE FUNCTION tally.in_scope(tenant_id text, account_id text, scope_key text) RETURNS boolean
-  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT SUPPORT tally.in_scope_support AS 'MODULE_PATHNAME', 'tally_account_in_scope';
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT SUPPORT tally_internal.in_scope_support AS 'MODULE_PATHNAME', 'tally_account_in_scope';
 COMMENT ON FUNCTION tally.in_scope(text, text, text) IS
   'whether a row of this tenant and account is in the scope that has this key (tally.scope_key())';
 
 CREATE FUNCTION tally.in_scope(tenant_id text, scope_key text) RETURNS boolean
-  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT SUPPORT tally.in_scope_support AS 'MODULE_PATHNAME', 'tally_tenant_in_scope';
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT SUPPORT tally_internal.in_scope_support AS 'MODULE_PATHNAME', 'tally_tenant_in_scope';
 COMMENT ON FUNCTION tally.in_scope(text, text) IS
   'whether a row of this tenant, in a table without accounts, is in the scope that has this key (tally.scope_key())';
 
@@ -102,9 +102,9 @@ CREATE FUNCTION tally.last_account(scope_key text) RETURNS text
 COMMENT ON FUNCTION tally.last_account(text) IS
   'upper end, inclusive, of the account ids in the scope that has this key';
 
-CREATE FUNCTION tally.confined_to() RETURNS text
+CREATE FUNCTION tally_internal.confined_to() RETURNS text
   LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'confined_to_wrapper';
-COMMENT ON FUNCTION tally.confined_to() IS
+COMMENT ON FUNCTION tally_internal.confined_to() IS
   'the tenant beyond which the session sees nothing, by its scope or by its login; null where neither confines it; error 42501 for a pool role without a scope';
 
 -- Ids of other types than text: only the spelling that Postgres itself would print stands for a value, or two different
@@ -134,7 +134,8 @@ COMMENT ON FUNCTION tally.current_scope() IS
 CREATE FUNCTION tally.enter(tenant_id text, account_id text DEFAULT NULL) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enter_wrapper';
 COMMENT ON FUNCTION tally.enter(text, text) IS
-  'puts the rest of the transaction in the scope of a tenant or one of its accounts; for trusted roles, and for bound roles that narrow their own tenant to an account. A pool role gives a signed token, alone, for the tenant';
+  'puts the rest of the transaction in the scope of a tenant or one of its accounts; for trusted roles, and for bound roles that narrow their own tenant to an account
+(token text): puts the rest of the transaction in the scope that a signed token names, which answers tally.challenge(); for pool roles, which enter no other way';
 
 CREATE FUNCTION tally.enter_global() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'enter_global_wrapper';
@@ -153,8 +154,8 @@ BEGIN
       MESSAGE = 'role_name and tenant_id must not be null',
       HINT = 'tally.trust_role(role) is for a role that acts for every tenant, tally.bind_role(role, scope => ''global'') for one that reads every tenant';
   END IF;
-  PERFORM tally.check_id('tenant_id', bind_role.tenant_id), tally.check_id('account_id', bind_role.account_id);
-  bound_as := tally.check_bindable(bind_role.role_name);
+  PERFORM tally_internal.check_id('tenant_id', bind_role.tenant_id), tally_internal.check_id('account_id', bind_role.account_id);
+  bound_as := tally_internal.check_bindable(bind_role.role_name);
   INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id, bound_as)
   VALUES (bind_role.role_name, bind_role.tenant_id, bind_role.account_id, bound_as)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
@@ -173,7 +174,7 @@ CREATE FUNCTION tally.bind_role(role_name regrole, scope tally.scope_kind) RETUR
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  bound_as name := tally.check_bindable(bind_role.role_name);
+  bound_as name := tally_internal.check_bindable(bind_role.role_name);
 BEGIN
   IF NOT pg_catalog.pg_has_role(bind_role.role_name::pg_catalog.oid, 'tally_analyst', 'USAGE') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -193,7 +194,7 @@ CREATE FUNCTION tally.trust_role(role_name regrole) RETURNS void
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  bound_as name := tally.check_bindable(trust_role.role_name);
+  bound_as name := tally_internal.check_bindable(trust_role.role_name);
 BEGIN
   INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id, bound_as)
   VALUES (trust_role.role_name, NULL, NULL, bound_as)
@@ -216,7 +217,7 @@ $$;
 COMMENT ON FUNCTION tally.unbind_role(regrole) IS
   'removes a role''s binding, trust or need of tokens; says whether there was one';
 
-CREATE FUNCTION tally.check_bindable(role_name regrole) RETURNS name
+CREATE FUNCTION tally_internal.check_bindable(role_name regrole) RETURNS name
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -244,12 +245,12 @@ BEGIN
   RETURN seen.rolname;
 END
 $$;
-COMMENT ON FUNCTION tally.check_bindable(regrole) IS
+COMMENT ON FUNCTION tally_internal.check_bindable(regrole) IS
   'the role''s name; an error for a role that does not exist, bypasses row security, or is one of pg_tally''s or Postgres'' own';
 
-CREATE FUNCTION tally.check_id(field text, value text) RETURNS void
+CREATE FUNCTION tally_internal.check_id(field text, value text) RETURNS void
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_id_wrapper';
-COMMENT ON FUNCTION tally.check_id(text, text) IS
+COMMENT ON FUNCTION tally_internal.check_id(text, text) IS
   'raises an error unless the value is an id: 1 to 200 bytes without control characters';
 
 ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_security;
@@ -258,26 +259,26 @@ ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_security;
 ALTER FUNCTION tally.unbind_role(regrole) OWNER TO tally_security;
 
 REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
-  tally.scope_key(), tally.in_scope_support(internal), tally.in_scope(text, text, text), tally.in_scope(text, text),
+  tally.scope_key(), tally_internal.in_scope_support(internal), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),
-  tally.confined_to(), tally.id_as_uuid(text), tally.id_as_int8(text),
+  tally_internal.confined_to(), tally.id_as_uuid(text), tally.id_as_int8(text),
   tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind),
-  tally.trust_role(regrole), tally.unbind_role(regrole), tally.check_bindable(regrole),
-  tally.check_id(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.check_bindable(regrole), tally.check_id(text, text) TO tally_owner, tally_security;
+  tally.trust_role(regrole), tally.unbind_role(regrole), tally_internal.check_bindable(regrole),
+  tally_internal.check_id(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.check_bindable(regrole), tally_internal.check_id(text, text) TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),
   tally.id_as_uuid(text), tally.id_as_int8(text),
   tally.enter(text, text), tally.enter_global() TO tally_owner, tally_reader, tally_writer;
-GRANT EXECUTE ON FUNCTION tally.confined_to() TO tally_owner, tally_reader, tally_writer, tally_auditor;
+GRANT EXECUTE ON FUNCTION tally_internal.confined_to() TO tally_owner, tally_reader, tally_writer, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind), tally.trust_role(regrole),
   tally.unbind_role(regrole) TO tally_admin;
 
 -- Every table with tenant rows gets these policies, in the transaction that creates it.
 -- The permissive policies open, the restrictive one closes: a permissive policy added later can't widen the scope.
 -- The permissive one compares the tenant in SQL, where an index serves it; the restrictive one compares the whole scope.
-CREATE FUNCTION tally.secure_table(target regclass) RETURNS void
+CREATE FUNCTION tally_internal.secure_table(target regclass) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -310,7 +311,7 @@ BEGIN
     target, guard, guard);
 END
 $$;
-COMMENT ON FUNCTION tally.secure_table(regclass) IS
+COMMENT ON FUNCTION tally_internal.secure_table(regclass) IS
   'enables and forces row security on one of pg_tally''s own tables creates its policies, and revokes what default privileges gave on it; one without accounts shows nothing in the scope of an account';
-REVOKE ALL ON FUNCTION tally.secure_table(regclass) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.secure_table(regclass) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.secure_table(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.secure_table(regclass) TO tally_owner;

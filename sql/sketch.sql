@@ -2,28 +2,28 @@
 
 CREATE TYPE tally.hll;
 
-CREATE FUNCTION tally.hll_in(cstring) RETURNS tally.hll
+CREATE FUNCTION tally_internal.hll_in(cstring) RETURNS tally.hll
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_in';
-COMMENT ON FUNCTION tally.hll_in(cstring) IS
+COMMENT ON FUNCTION tally_internal.hll_in(cstring) IS
   'text form of hll: \x and hexadecimal digits';
 
-CREATE FUNCTION tally.hll_out(tally.hll) RETURNS cstring
+CREATE FUNCTION tally_internal.hll_out(tally.hll) RETURNS cstring
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_out';
-COMMENT ON FUNCTION tally.hll_out(tally.hll) IS
+COMMENT ON FUNCTION tally_internal.hll_out(tally.hll) IS
   'text form of hll: \x and hexadecimal digits';
 
-CREATE FUNCTION tally.hll_recv(internal) RETURNS tally.hll
+CREATE FUNCTION tally_internal.hll_recv(internal) RETURNS tally.hll
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_recv';
-COMMENT ON FUNCTION tally.hll_recv(internal) IS
+COMMENT ON FUNCTION tally_internal.hll_recv(internal) IS
   'binary form of hll: its stored bytes, checked';
 
-CREATE FUNCTION tally.hll_send(tally.hll) RETURNS bytea
+CREATE FUNCTION tally_internal.hll_send(tally.hll) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_send';
-COMMENT ON FUNCTION tally.hll_send(tally.hll) IS
+COMMENT ON FUNCTION tally_internal.hll_send(tally.hll) IS
   'binary form of hll: its stored bytes';
 
 CREATE TYPE tally.hll (
-  INPUT = tally.hll_in, OUTPUT = tally.hll_out, RECEIVE = tally.hll_recv, SEND = tally.hll_send,
+  INPUT = tally_internal.hll_in, OUTPUT = tally_internal.hll_out, RECEIVE = tally_internal.hll_recv, SEND = tally_internal.hll_send,
   INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tally.hll IS 'a HyperLogLog sketch of a set of values: counts them, distinct, in about a kilobyte';
@@ -43,28 +43,28 @@ CREATE CAST (tally.hll AS bytea) WITH FUNCTION tally.hll_to_bytea(tally.hll);
 
 CREATE TYPE tally.tdigest;
 
-CREATE FUNCTION tally.tdigest_in(cstring) RETURNS tally.tdigest
+CREATE FUNCTION tally_internal.tdigest_in(cstring) RETURNS tally.tdigest
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_in';
-COMMENT ON FUNCTION tally.tdigest_in(cstring) IS
+COMMENT ON FUNCTION tally_internal.tdigest_in(cstring) IS
   'text form of tdigest: \x and hexadecimal digits';
 
-CREATE FUNCTION tally.tdigest_out(tally.tdigest) RETURNS cstring
+CREATE FUNCTION tally_internal.tdigest_out(tally.tdigest) RETURNS cstring
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_out';
-COMMENT ON FUNCTION tally.tdigest_out(tally.tdigest) IS
+COMMENT ON FUNCTION tally_internal.tdigest_out(tally.tdigest) IS
   'text form of tdigest: \x and hexadecimal digits';
 
-CREATE FUNCTION tally.tdigest_recv(internal) RETURNS tally.tdigest
+CREATE FUNCTION tally_internal.tdigest_recv(internal) RETURNS tally.tdigest
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_recv';
-COMMENT ON FUNCTION tally.tdigest_recv(internal) IS
+COMMENT ON FUNCTION tally_internal.tdigest_recv(internal) IS
   'binary form of tdigest: its stored bytes, checked';
 
-CREATE FUNCTION tally.tdigest_send(tally.tdigest) RETURNS bytea
+CREATE FUNCTION tally_internal.tdigest_send(tally.tdigest) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_send';
-COMMENT ON FUNCTION tally.tdigest_send(tally.tdigest) IS
+COMMENT ON FUNCTION tally_internal.tdigest_send(tally.tdigest) IS
   'binary form of tdigest: its stored bytes';
 
 CREATE TYPE tally.tdigest (
-  INPUT = tally.tdigest_in, OUTPUT = tally.tdigest_out, RECEIVE = tally.tdigest_recv, SEND = tally.tdigest_send,
+  INPUT = tally_internal.tdigest_in, OUTPUT = tally_internal.tdigest_out, RECEIVE = tally_internal.tdigest_recv, SEND = tally_internal.tdigest_send,
   INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tally.tdigest IS 'a t-digest of a set of numbers: answers percentiles, in one or two kilobytes';
@@ -112,9 +112,9 @@ CREATE FUNCTION tally.damage(sketch tally.tdigest, compression int4) RETURNS tex
 COMMENT ON FUNCTION tally.damage(tally.tdigest, int4) IS
   'what is wrong with the stored bytes of a rollup''s digest, of that compression (null: whichever); null where nothing is';
 
-CREATE FUNCTION tally.agrees(a tally.tdigest, b tally.tdigest) RETURNS boolean
+CREATE FUNCTION tally_internal.agrees(a tally.tdigest, b tally.tdigest) RETURNS boolean
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_agrees';
-COMMENT ON FUNCTION tally.agrees(tally.tdigest, tally.tdigest) IS
+COMMENT ON FUNCTION tally_internal.agrees(tally.tdigest, tally.tdigest) IS
   'whether two digests can be of the same values: number, extremes and sum are equal, and all values where no cluster formed, else percentiles within 3 % of ranks';
 
 CREATE FUNCTION tally.merge(a tally.hll, b tally.hll) RETURNS tally.hll
@@ -167,237 +167,237 @@ CREATE FUNCTION tally.trimmed_mean(sketch tally.tdigest, low float8, high float8
 COMMENT ON FUNCTION tally.trimmed_mean(tally.tdigest, float8, float8) IS
   'estimated mean of the values between two fractions';
 
-CREATE FUNCTION tally.hll_combine(internal, internal) RETURNS internal
+CREATE FUNCTION tally_internal.hll_combine(internal, internal) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_combine';
-COMMENT ON FUNCTION tally.hll_combine(internal, internal) IS
+COMMENT ON FUNCTION tally_internal.hll_combine(internal, internal) IS
   'aggregate support: merges two states';
 
-CREATE FUNCTION tally.hll_serialize(internal) RETURNS bytea
+CREATE FUNCTION tally_internal.hll_serialize(internal) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_serialize';
-COMMENT ON FUNCTION tally.hll_serialize(internal) IS
+COMMENT ON FUNCTION tally_internal.hll_serialize(internal) IS
   'aggregate support: a state as stored bytes';
 
-CREATE FUNCTION tally.hll_deserialize(bytea, internal) RETURNS internal
+CREATE FUNCTION tally_internal.hll_deserialize(bytea, internal) RETURNS internal
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_deserialize';
-COMMENT ON FUNCTION tally.hll_deserialize(bytea, internal) IS
+COMMENT ON FUNCTION tally_internal.hll_deserialize(bytea, internal) IS
   'aggregate support: a state from stored bytes, checked';
 
-CREATE FUNCTION tally.hll_final(internal) RETURNS tally.hll
+CREATE FUNCTION tally_internal.hll_final(internal) RETURNS tally.hll
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_final';
-COMMENT ON FUNCTION tally.hll_final(internal) IS
+COMMENT ON FUNCTION tally_internal.hll_final(internal) IS
   'aggregate support: the finished sketch';
 
-CREATE FUNCTION tally.hll_rollup_trans(internal, tally.hll) RETURNS internal
+CREATE FUNCTION tally_internal.hll_rollup_trans(internal, tally.hll) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_rollup_trans';
-COMMENT ON FUNCTION tally.hll_rollup_trans(internal, tally.hll) IS
+COMMENT ON FUNCTION tally_internal.hll_rollup_trans(internal, tally.hll) IS
   'aggregate support: merges a sketch into a state';
 
-CREATE FUNCTION tally.tdigest_combine(internal, internal) RETURNS internal
+CREATE FUNCTION tally_internal.tdigest_combine(internal, internal) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_combine';
-COMMENT ON FUNCTION tally.tdigest_combine(internal, internal) IS
+COMMENT ON FUNCTION tally_internal.tdigest_combine(internal, internal) IS
   'aggregate support: merges two states';
 
-CREATE FUNCTION tally.tdigest_serialize(internal) RETURNS bytea
+CREATE FUNCTION tally_internal.tdigest_serialize(internal) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_serialize';
-COMMENT ON FUNCTION tally.tdigest_serialize(internal) IS
+COMMENT ON FUNCTION tally_internal.tdigest_serialize(internal) IS
   'aggregate support: a state as stored bytes';
 
-CREATE FUNCTION tally.tdigest_deserialize(bytea, internal) RETURNS internal
+CREATE FUNCTION tally_internal.tdigest_deserialize(bytea, internal) RETURNS internal
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_deserialize';
-COMMENT ON FUNCTION tally.tdigest_deserialize(bytea, internal) IS
+COMMENT ON FUNCTION tally_internal.tdigest_deserialize(bytea, internal) IS
   'aggregate support: a state from stored bytes, checked';
 
-CREATE FUNCTION tally.tdigest_final(internal) RETURNS tally.tdigest
+CREATE FUNCTION tally_internal.tdigest_final(internal) RETURNS tally.tdigest
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_final';
-COMMENT ON FUNCTION tally.tdigest_final(internal) IS
+COMMENT ON FUNCTION tally_internal.tdigest_final(internal) IS
   'aggregate support: the finished sketch';
 
-CREATE FUNCTION tally.tdigest_rollup_trans(internal, tally.tdigest) RETURNS internal
+CREATE FUNCTION tally_internal.tdigest_rollup_trans(internal, tally.tdigest) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_rollup_trans';
-COMMENT ON FUNCTION tally.tdigest_rollup_trans(internal, tally.tdigest) IS
+COMMENT ON FUNCTION tally_internal.tdigest_rollup_trans(internal, tally.tdigest) IS
   'aggregate support: merges a sketch into a state';
 
-CREATE FUNCTION tally.hll_trans(internal, int2) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, int2) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_int2';
-COMMENT ON FUNCTION tally.hll_trans(internal, int2) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, int2) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, int4) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, int4) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_int4';
-COMMENT ON FUNCTION tally.hll_trans(internal, int4) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, int4) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, int8) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, int8) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_int8';
-COMMENT ON FUNCTION tally.hll_trans(internal, int8) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, int8) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, timestamptz) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, timestamptz) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_int8';
-COMMENT ON FUNCTION tally.hll_trans(internal, timestamptz) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, timestamptz) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, text) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, text) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_bytes';
-COMMENT ON FUNCTION tally.hll_trans(internal, text) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, text) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, bytea) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, bytea) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_bytes';
-COMMENT ON FUNCTION tally.hll_trans(internal, bytea) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, bytea) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, uuid) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, uuid) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_uuid';
-COMMENT ON FUNCTION tally.hll_trans(internal, uuid) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, uuid) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, numeric) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, numeric) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_numeric';
-COMMENT ON FUNCTION tally.hll_trans(internal, numeric) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, numeric) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.hll_trans(internal, text, bytea, int4) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, text, bytea, int4) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_keyed';
-COMMENT ON FUNCTION tally.hll_trans(internal, text, bytea, int4) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, text, bytea, int4) IS
   'aggregate support: adds a value to a state under a key';
 
-CREATE FUNCTION tally.hll_trans(internal, bytea, bytea, int4) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, bytea, bytea, int4) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_keyed';
-COMMENT ON FUNCTION tally.hll_trans(internal, bytea, bytea, int4) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, bytea, bytea, int4) IS
   'aggregate support: adds a value to a state under a key';
 
-CREATE FUNCTION tally.hll_trans(internal, int8, bytea, int4) RETURNS internal
+CREATE FUNCTION tally_internal.hll_trans(internal, int8, bytea, int4) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_trans_keyed_int8';
-COMMENT ON FUNCTION tally.hll_trans(internal, int8, bytea, int4) IS
+COMMENT ON FUNCTION tally_internal.hll_trans(internal, int8, bytea, int4) IS
   'aggregate support: adds a value to a state under a key';
 
-CREATE FUNCTION tally.tdigest_trans(internal, float8) RETURNS internal
+CREATE FUNCTION tally_internal.tdigest_trans(internal, float8) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_trans';
-COMMENT ON FUNCTION tally.tdigest_trans(internal, float8) IS
+COMMENT ON FUNCTION tally_internal.tdigest_trans(internal, float8) IS
   'aggregate support: adds a value to a state';
 
-CREATE FUNCTION tally.tdigest_trans(internal, float8, int4) RETURNS internal
+CREATE FUNCTION tally_internal.tdigest_trans(internal, float8, int4) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_trans_compression';
-COMMENT ON FUNCTION tally.tdigest_trans(internal, float8, int4) IS
+COMMENT ON FUNCTION tally_internal.tdigest_trans(internal, float8, int4) IS
   'aggregate support: adds a value to a state';
 
 CREATE AGGREGATE tally.hll(value int2) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(int2) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value int4) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(int4) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value int8) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(int8) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value timestamptz) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(timestamptz) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value text) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(text) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value bytea) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(bytea) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value uuid) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(uuid) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value numeric) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(numeric) IS
   'distinct-count sketch of the values; nulls are left out';
 
 CREATE AGGREGATE tally.hll(value text, key bytea, epoch int4) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(text, bytea, int4) IS
   'distinct-count sketch hashed under a secret of 16 bytes, which the epoch names';
 
 CREATE AGGREGATE tally.hll(value bytea, key bytea, epoch int4) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(bytea, bytea, int4) IS
   'distinct-count sketch hashed under a secret of 16 bytes, which the epoch names';
 
 CREATE AGGREGATE tally.hll(value int8, key bytea, epoch int4) (
-  SFUNC = tally.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.hll(int8, bytea, int4) IS
   'distinct-count sketch hashed under a secret of 16 bytes, which the epoch names';
 
 CREATE AGGREGATE tally.rollup(sketch tally.hll) (
-  SFUNC = tally.hll_rollup_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.hll_final,
-  COMBINEFUNC = tally.hll_combine, SERIALFUNC = tally.hll_serialize,
-  DESERIALFUNC = tally.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.hll_rollup_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.hll_final,
+  COMBINEFUNC = tally_internal.hll_combine, SERIALFUNC = tally_internal.hll_serialize,
+  DESERIALFUNC = tally_internal.hll_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.rollup(tally.hll) IS
   'sketch of the union of the sketches';
 
 CREATE AGGREGATE tally.tdigest(value float8) (
-  SFUNC = tally.tdigest_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.tdigest_final,
-  COMBINEFUNC = tally.tdigest_combine, SERIALFUNC = tally.tdigest_serialize,
-  DESERIALFUNC = tally.tdigest_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.tdigest_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.tdigest_final,
+  COMBINEFUNC = tally_internal.tdigest_combine, SERIALFUNC = tally_internal.tdigest_serialize,
+  DESERIALFUNC = tally_internal.tdigest_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.tdigest(float8) IS
   't-digest of the values, compression 100; nulls are left out';
 
 CREATE AGGREGATE tally.tdigest(value float8, compression int4) (
-  SFUNC = tally.tdigest_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.tdigest_final,
-  COMBINEFUNC = tally.tdigest_combine, SERIALFUNC = tally.tdigest_serialize,
-  DESERIALFUNC = tally.tdigest_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.tdigest_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.tdigest_final,
+  COMBINEFUNC = tally_internal.tdigest_combine, SERIALFUNC = tally_internal.tdigest_serialize,
+  DESERIALFUNC = tally_internal.tdigest_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.tdigest(float8, int4) IS
   't-digest of the values; compression, 10 to 1000, is the most centroids it keeps';
 
 CREATE AGGREGATE tally.rollup(sketch tally.tdigest) (
-  SFUNC = tally.tdigest_rollup_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally.tdigest_final,
-  COMBINEFUNC = tally.tdigest_combine, SERIALFUNC = tally.tdigest_serialize,
-  DESERIALFUNC = tally.tdigest_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
+  SFUNC = tally_internal.tdigest_rollup_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.tdigest_final,
+  COMBINEFUNC = tally_internal.tdigest_combine, SERIALFUNC = tally_internal.tdigest_serialize,
+  DESERIALFUNC = tally_internal.tdigest_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.rollup(tally.tdigest) IS
   'digest of all that the digests hold';

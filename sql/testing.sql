@@ -13,7 +13,7 @@ BEGIN
   END IF;
   PERFORM pg_catalog.set_config('role', 'none', true);
   IF tenant_id IS NOT NULL THEN
-    PERFORM tally.check_id('tenant_id', tenant_id), tally.check_id('account_id', account_id);
+    PERFORM tally_internal.check_id('tenant_id', tenant_id), tally_internal.check_id('account_id', account_id);
   END IF;
   PERFORM pg_catalog.set_config('tally.scope', coalesce(tenant_id || pg_catalog.chr(31) || coalesce(account_id, ''), ''), true);
   PERFORM pg_catalog.set_config('role', role_name, true);
@@ -22,9 +22,9 @@ $$;
 COMMENT ON FUNCTION tally.authenticate_as(text, text, name) IS
   'for tests run by a superuser: continues the transaction as a role that row security binds, in the scope of a tenant or account, without a scope where the tenant is null; may be called again for another one. Code of that role can RESET ROLE: try tables of owners you trust';
 
-CREATE FUNCTION tally.try_as_owner(target regclass, tenant_id text, statement text) RETURNS int8[]
+CREATE FUNCTION tally_internal.try_as_owner(target regclass, tenant_id text, statement text) RETURNS int8[]
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'try_as_owner_wrapper';
-COMMENT ON FUNCTION tally.try_as_owner(regclass, text, text) IS
+COMMENT ON FUNCTION tally_internal.try_as_owner(regclass, text, text) IS
   'for tally.assert_isolated(): what a statement answers, or how many rows it changes, as the table''s owner in the scope of a tenant, or in none; undone, and confined: what belongs to the owner can''t become the superuser';
 
 CREATE FUNCTION tally.assert_isolated(target regclass, tenant_a text, tenant_b text) RETURNS void
@@ -41,7 +41,7 @@ DECLARE
   answer        int8[];
 BEGIN
   PERFORM tally.authenticate_as(NULL, NULL, 'none');
-  SELECT i.tenant_column INTO tenant_column FROM tally.isolated_tables() AS i WHERE i.id = target;
+  SELECT i.tenant_column INTO tenant_column FROM tally_internal.isolated_tables() AS i WHERE i.id = target;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = '55T01', MESSAGE = pg_catalog.format('table "%s" is not protected', target),
       HINT = pg_catalog.format('SELECT tally.protect(%L)', target);
@@ -64,7 +64,7 @@ BEGIN
    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
   -- The owner has every privilege, and FORCE binds it. Its triggers, policies and defaults run as the owner, confined.
   FOR i IN 1 .. 2 LOOP
-    answer := tally.try_as_owner(target, tenants[i],
+    answer := tally_internal.try_as_owner(target, tenants[i],
       pg_catalog.format('SELECT count(*), count(*) FILTER (WHERE %I::text = %L) FROM %s', tenant_column, tenants[i], target));
     IF answer[1] <> answer[2] OR answer[2] <> expected[i] THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
@@ -72,7 +72,7 @@ BEGIN
           tenants[i], answer[1], target, answer[2], expected[i]),
         HINT = 'tally.lint() names what is wrong';
     END IF;
-    answer := tally.try_as_owner(target, tenants[i],
+    answer := tally_internal.try_as_owner(target, tenants[i],
       pg_catalog.format('DELETE FROM %s WHERE %I::text = %L', target, tenant_column, tenants[3 - i]));
     IF answer[1] > 0 THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
@@ -80,7 +80,7 @@ BEGIN
     END IF;
     -- The policy's check comes before constraints: a violated one tells that the policy let the row in.
     BEGIN
-      answer := tally.try_as_owner(target, tenants[i],
+      answer := tally_internal.try_as_owner(target, tenants[i],
         pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I::text = %L LIMIT 1',
           target, columns, pg_catalog.format(copied, tenants[3 - i]), target, tenant_column, tenants[i]));
       answer := '{1}';
@@ -93,7 +93,7 @@ BEGIN
         MESSAGE = pg_catalog.format('tenant "%s" can insert rows of tenant "%s" into table "%s"', tenants[i], tenants[3 - i], target);
     END IF;
     BEGIN
-      answer := tally.try_as_owner(target, tenants[i],
+      answer := tally_internal.try_as_owner(target, tenants[i],
         pg_catalog.format('UPDATE %s SET %2$I = %3$L::%5$s WHERE %2$I::text = %4$L', target, tenant_column, tenants[3 - i], tenants[i], tenant_type));
     EXCEPTION WHEN insufficient_privilege THEN
       answer := '{0}';
@@ -105,7 +105,7 @@ BEGIN
   END LOOP;
   BEGIN
     answer := NULL;
-    answer := tally.try_as_owner(target, NULL, pg_catalog.format('SELECT count(*) FROM %s', target));
+    answer := tally_internal.try_as_owner(target, NULL, pg_catalog.format('SELECT count(*) FROM %s', target));
   EXCEPTION WHEN insufficient_privilege THEN
     NULL;
   END;
@@ -118,5 +118,5 @@ COMMENT ON FUNCTION tally.assert_isolated(regclass, text, text) IS
   'for tests run by a superuser: raises an error unless, as the table''s owner, each of two tenants sees exactly its own rows and can neither remove nor write the other''s; changes nothing';
 
 REVOKE ALL ON FUNCTION tally.authenticate_as(text, text, name), tally.assert_isolated(regclass, text, text),
-  tally.try_as_owner(regclass, text, text) FROM PUBLIC;
+  tally_internal.try_as_owner(regclass, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.authenticate_as(text, text, name) TO tally_owner, tally_reader, tally_writer;

@@ -5,7 +5,7 @@ CREATE FUNCTION tally.pool_role(role_name regrole) RETURNS void
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  bound_as name := tally.check_bindable(pool_role.role_name);
+  bound_as name := tally_internal.check_bindable(pool_role.role_name);
 BEGIN
   INSERT INTO tally.role_binding AS b (role_name, needs_token, bound_as) VALUES (pool_role.role_name, true, bound_as)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
@@ -34,9 +34,9 @@ REVOKE ALL ON tally.token_key FROM PUBLIC;
 GRANT SELECT ON tally.token_key TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.token_key', '');
 
-CREATE FUNCTION tally.read_public_key(key bytea) RETURNS bytea
+CREATE FUNCTION tally_internal.read_public_key(key bytea) RETURNS bytea
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'read_public_key_wrapper';
-COMMENT ON FUNCTION tally.read_public_key(bytea) IS
+COMMENT ON FUNCTION tally_internal.read_public_key(bytea) IS
   'the 32 bytes of an Ed25519 public key given bare or as SubjectPublicKeyInfo; an error for anything else, also for weak keys';
 
 CREATE FUNCTION tally.register_key(key_id text, public_key bytea, valid_until timestamptz DEFAULT NULL) RETURNS void
@@ -47,9 +47,9 @@ BEGIN
   IF register_key.key_id IS NULL OR register_key.public_key IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'key_id and public_key must not be null';
   END IF;
-  PERFORM tally.check_id('key_id', register_key.key_id);
+  PERFORM tally_internal.check_id('key_id', register_key.key_id);
   INSERT INTO tally.token_key AS k (key_id, public_key, valid_until)
-  VALUES (register_key.key_id, tally.read_public_key(register_key.public_key), register_key.valid_until)
+  VALUES (register_key.key_id, tally_internal.read_public_key(register_key.public_key), register_key.valid_until)
   ON CONFLICT ON CONSTRAINT token_key_pkey DO NOTHING;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
@@ -95,9 +95,9 @@ COMMENT ON FUNCTION tally.token_audience() IS
 ALTER FUNCTION tally.pool_role(regrole) OWNER TO tally_security;
 ALTER FUNCTION tally.register_key(text, bytea, timestamptz) OWNER TO tally_security;
 ALTER FUNCTION tally.revoke_key(text, timestamptz) OWNER TO tally_security;
-REVOKE ALL ON FUNCTION tally.pool_role(regrole), tally.read_public_key(bytea), tally.challenge(), tally.token_audience(),
+REVOKE ALL ON FUNCTION tally.pool_role(regrole), tally_internal.read_public_key(bytea), tally.challenge(), tally.token_audience(),
   tally.register_key(text, bytea, timestamptz), tally.revoke_key(text, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.read_public_key(bytea) TO tally_security;
+GRANT EXECUTE ON FUNCTION tally_internal.read_public_key(bytea) TO tally_security;
 GRANT EXECUTE ON FUNCTION tally.pool_role(regrole), tally.register_key(text, bytea, timestamptz),
   tally.revoke_key(text, timestamptz) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.challenge() TO tally_reader, tally_writer;

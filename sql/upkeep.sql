@@ -22,7 +22,7 @@ COMMENT ON COLUMN tally.raw_horizon.dropped_by IS 'the role that logged in and d
 
 ALTER TABLE tally.rollup_fold OWNER TO tally_owner;
 ALTER TABLE tally.raw_horizon OWNER TO tally_owner;
-SELECT tally.confine_table('tally.rollup_fold'), tally.confine_table('tally.raw_horizon');
+SELECT tally_internal.confine_table('tally.rollup_fold'), tally_internal.confine_table('tally.raw_horizon');
 REVOKE ALL ON tally.rollup_fold, tally.raw_horizon FROM PUBLIC;
 GRANT SELECT ON tally.rollup_fold, tally.raw_horizon TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.rollup_fold', '');

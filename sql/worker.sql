@@ -5,9 +5,9 @@ CREATE FUNCTION tally.library_version() RETURNS text
 COMMENT ON FUNCTION tally.library_version() IS
   'version of the library that this session has loaded; pg_extension has that of the SQL objects, which ALTER EXTENSION pg_tally UPDATE brings up to it';
 
-CREATE FUNCTION tally.worker_is_configured() RETURNS boolean
+CREATE FUNCTION tally_internal.worker_is_configured() RETURNS boolean
   LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'worker_is_configured_wrapper';
-COMMENT ON FUNCTION tally.worker_is_configured() IS 'whether tally.worker_databases lists this database and the library was preloaded';
+COMMENT ON FUNCTION tally_internal.worker_is_configured() IS 'whether tally.worker_databases lists this database and the library was preloaded';
 
-REVOKE ALL ON FUNCTION tally.library_version(), tally.worker_is_configured() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.library_version(), tally.worker_is_configured() TO tally_reader;
+REVOKE ALL ON FUNCTION tally.library_version(), tally_internal.worker_is_configured() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.library_version(), tally_internal.worker_is_configured() TO tally_reader;

@@ -97,20 +97,20 @@ fn refusal() -> Option<String> {
 fn round() -> bool {
     let mut is_busy = false;
     let tasks = backend::transaction(|| {
-        let is_there = "SELECT to_regprocedure('tally.maintain_step(text,text,bigint)') IS NOT NULL";
+        let is_there = "SELECT to_regprocedure('tally_internal.maintain_step(text,text,bigint)') IS NOT NULL";
         if sql::one(is_there, &[]) != Some(true) {
             return Vec::new();
         }
         let read = |row: sql::Row| {
             (row.get::<String>(1).unwrap_or_default(), row.get::<String>(2).unwrap_or_default())
         };
-        sql::rows("SELECT task, subject FROM tally.maintenance_tasks()", &[], read)
+        sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read)
     });
     for (task, subject) in tasks {
         loop {
             let (task, subject) = (task.as_str(), subject.as_str());
             let done = backend::transaction(|| {
-                let step = "SELECT tally.maintain_step($1, $2, $3)";
+                let step = "SELECT tally_internal.maintain_step($1, $2, $3)";
                 sql::one::<i64>(step, &[task.into(), subject.into(), STEP.into()])
             });
             if done.unwrap_or(0) == 0 || backend::shutdown_is_requested() {

@@ -1,12 +1,12 @@
 //! Which code an expression may run when it is evaluated: its functions, and the types of what they take and give.
 
-use core::ffi::{CStr, c_void};
+use super::schema;
+use core::ffi::c_void;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 
 /// Objects with lower numbers come with Postgres.
 const FIRST_OTHER: u32 = pg_sys::FirstNormalObjectId;
-const OWN_SCHEMA: &CStr = c"tally";
 
 /// Functions and types that occur in an expression, casts, operators and conversions by text included.
 #[derive(Clone, Default)]
@@ -35,12 +35,8 @@ impl Code {
 
     /// Whether all of it comes with Postgres, or with us.
     pub fn is_built_in(&self) -> bool {
-        // SAFETY: catalogue look-ups.
-        let own = unsafe { pg_sys::get_namespace_oid(OWN_SCHEMA.as_ptr(), true) };
-        let is_ours = |function: Oid| {
-            // SAFETY: a catalogue look-up.
-            own != Oid::INVALID && unsafe { pg_sys::get_func_namespace(function) } == own
-        };
+        // SAFETY: a catalogue look-up.
+        let is_ours = |function: Oid| schema::is_ours(unsafe { pg_sys::get_func_namespace(function) });
         self.types.iter().all(|of| of.to_u32() < FIRST_OTHER)
             && self.functions.iter().all(|&of| of.to_u32() < FIRST_OTHER || is_ours(of))
     }

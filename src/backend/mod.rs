@@ -36,6 +36,7 @@ pub mod reads;
 pub mod report;
 pub mod role;
 pub mod scan;
+pub mod schema;
 pub mod session;
 pub mod size;
 pub mod sql;

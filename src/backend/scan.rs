@@ -1,5 +1,6 @@
 //! Reading a query's rows: unconverted and in chunks, or as text.
 
+use super::schema::as_installed;
 use super::value::varlena_in_place;
 use super::version::attribute;
 use pgrx::pg_sys::{self, Datum};
@@ -114,7 +115,7 @@ pub fn texts(query: &str, snapshot: Snapshot) -> Vec<Vec<Option<String>>> {
 
 /// The same, after `prepare` has been run in the connection to SPI that the query uses.
 pub fn texts_with(query: &str, snapshot: Snapshot, prepare: impl FnOnce()) -> Vec<Vec<Option<String>>> {
-    let query = CString::new(query).expect("our own SQL contains no NUL");
+    let query = CString::new(&*as_installed(query)).expect("our own SQL contains no NUL");
     // SAFETY: the tuple table lives until SPI_finish; the texts are copied out of it.
     unsafe {
         pg_sys::SPI_connect();

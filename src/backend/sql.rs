@@ -3,6 +3,7 @@
 //!
 //! An error of the statement's is raised as it is. Whoever has it run as the owner of the tables says so with `session::as_owner`.
 
+use super::schema::as_installed;
 use core::ops::Range;
 use pgrx::datum::{DatumWithOid, FromDatum, IntoDatum};
 use pgrx::pg_sys::{Datum, Oid};
@@ -11,12 +12,12 @@ use pgrx::{Spi, spi};
 
 /// Runs a statement.
 pub fn run(statement: &str, values: &[DatumWithOid]) {
-    Spi::run_with_args(statement, values).expect("our own SQL fits its values");
+    Spi::run_with_args(&as_installed(statement), values).expect("our own SQL fits its values");
 }
 
 /// The first column of the first row; `None` where it is null or there is no row.
 pub fn one<T: FromDatum + IntoDatum>(statement: &str, values: &[DatumWithOid]) -> Option<T> {
-    match Spi::get_one_with_args(statement, values) {
+    match Spi::get_one_with_args(&as_installed(statement), values) {
         Ok(found) => found,
         Err(SpiError::InvalidPosition) => None,
         Err(error) => panic!("our own SQL answers what it is asked: {error}"),
@@ -26,7 +27,7 @@ pub fn one<T: FromDatum + IntoDatum>(statement: &str, values: &[DatumWithOid]) -
 /// Each row of a query, as `read` takes it.
 pub fn rows<T>(query: &str, values: &[DatumWithOid], read: impl FnMut(Row) -> T) -> Vec<T> {
     Spi::connect(|client| {
-        let found = client.select(query, None, values).expect("our own SQL fits its values");
+        let found = client.select(&*as_installed(query), None, values).expect("our own SQL fits its values");
         found.map(Row).map(read).collect()
     })
 }
@@ -34,7 +35,8 @@ pub fn rows<T>(query: &str, values: &[DatumWithOid], read: impl FnMut(Row) -> T)
 /// Each row that a statement returns which changes rows, or which is to see what the transaction's running statement has changed.
 pub fn changed_rows<T>(statement: &str, values: &[DatumWithOid], read: impl FnMut(Row) -> T) -> Vec<T> {
     Spi::connect_mut(|client| {
-        let found = client.update(statement, None, values).expect("our own SQL fits its values");
+        let found =
+            client.update(&*as_installed(statement), None, values).expect("our own SQL fits its values");
         found.map(Row).map(read).collect()
     })
 }

@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::heap::Write;
 use super::report::Report;
+use super::schema;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -96,7 +97,7 @@ pub(super) unsafe fn skipped(relation: pg_sys::Relation, write: Write) -> Option
     }
 }
 
-/// Whether a table calls a function of its own schema after every row that is inserted, updated or deleted, and when it is
+/// Whether a table calls a function of ours after every row that is inserted, updated or deleted, and when it is
 /// truncated, also while it is filled by replication or by a restore.
 pub fn is_called_always(table: Oid, function: &CStr) -> bool {
     const ROWS: u32 = pg_sys::TRIGGER_TYPE_ROW
@@ -110,11 +111,12 @@ pub fn is_called_always(table: Oid, function: &CStr) -> bool {
         let triggers = (*relation).trigdesc.as_ref().map_or(&[][..], |triggers| {
             core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize)
         });
-        let schema = (*(*relation).rd_rel).relnamespace;
         // By name, since looking a function up would ask for the right to use the schema.
         let is_named_so = |id: Oid| {
             let name = pg_sys::get_func_name(id);
-            !name.is_null() && CStr::from_ptr(name) == function && pg_sys::get_func_namespace(id) == schema
+            !name.is_null()
+                && CStr::from_ptr(name) == function
+                && schema::is_ours(pg_sys::get_func_namespace(id))
         };
         let is_called_on = |events: u32| {
             triggers.iter().any(|trigger| {

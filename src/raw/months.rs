@@ -45,8 +45,7 @@ pub fn lock(moment: TimestampWithTimeZone, patience: Patience) -> Result<(), Bus
 /// Moves the months that end by a moment to a tablespace; returns the names of what moved. The caller holds their locks.
 pub fn move_to(tablespace: &str, moment: TimestampWithTimeZone) -> Vec<String> {
     session::as_owner_defining(|| {
-        let statement =
-            "SELECT coalesce(array_agg(moved), '{}') FROM tally.move_partitions($1, $2::name) AS moved";
+        let statement = "SELECT coalesce(array_agg(moved), '{}') FROM tally_internal.move_partitions($1, $2::name) AS moved";
         sql::one(statement, &[moment.into(), tablespace.into()]).unwrap_or_default()
     })
 }

@@ -59,7 +59,7 @@ fn create(month: i64) -> Result<(), Busy> {
         lock::relations(&what, &[(events, pg_sys::ShareUpdateExclusiveLock)], Patience::Once)?;
     }
     session::as_owner_defining(|| {
-        sql::run("SELECT tally.create_partition($1)", &[Moment(month).into()]);
+        sql::run("SELECT tally_internal.create_partition($1)", &[Moment(month).into()]);
     });
     Ok(())
 }

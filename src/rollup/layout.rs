@@ -106,7 +106,7 @@ pub fn create(definition: &Definition) -> Vec<String> {
         ),
         // Rows have no key, or one with nulls in it: logical replication sends them whole.
         format!("ALTER TABLE tally.{pending} REPLICA IDENTITY FULL"),
-        format!("SELECT tally.secure_table('tally.{pending}')"),
+        format!("SELECT tally_internal.secure_table('tally.{pending}')"),
         format!("GRANT SELECT ON tally.{pending} TO tally_reader"),
         format!(
             "COMMENT ON TABLE tally.{pending} IS 'rollup {name}: rows written by ingest, not yet folded'"
@@ -139,7 +139,7 @@ pub fn create(definition: &Definition) -> Vec<String> {
                  (tenant_id, account_id, bucket{dimensions})) WITH (fillfactor = 70, toast_tuple_target = 8160)"
             ),
             format!("ALTER TABLE tally.{base} REPLICA IDENTITY FULL"),
-            format!("SELECT tally.secure_table('tally.{base}')"),
+            format!("SELECT tally_internal.secure_table('tally.{base}')"),
             format!("GRANT SELECT ON tally.{base} TO tally_reader"),
             format!("COMMENT ON TABLE tally.{base} IS 'rollup {name} by {grain}: folded rows'"),
             format!(
@@ -187,7 +187,7 @@ pub fn create(definition: &Definition) -> Vec<String> {
     statements
 }
 
-/// A statement that revokes what default privileges have given on a relation of ours; of a table, `tally.secure_table` does.
+/// A statement that revokes what default privileges have given on a relation of ours; of a table, `tally_internal.secure_table` does.
 fn without_default_privileges(relation: &str) -> String {
     format!(
         "DO $do$ DECLARE who text; BEGIN \

@@ -15,7 +15,7 @@ fn try_as_owner(
     if !session::session_is_superuser() {
         return Err(ScopeError::Denied(session::session_role_name()).into());
     }
-    session::require_writable(c"tally.try_as_owner()");
+    session::require_writable(c"tally_internal.try_as_owner()");
     // Of no table, and of no statement, there is no answer.
     let (Some(target), Some(statement)) = (target, statement) else { return Ok(None) };
     Ok(Some(evaluator::as_owner_of(target, tenant_id, || scan::numbers(statement))))

@@ -9,8 +9,8 @@ BEGIN
       JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.polrelid
       LEFT JOIN LATERAL (
         SELECT t.tenant_column, t.account_column FROM tally.protected_table AS t
-         WHERE p.polrelid OPERATOR(pg_catalog.=) ANY (SELECT f.id FROM tally.family(t.table_name) AS f (id)) LIMIT 1) AS t ON true
-      CROSS JOIN LATERAL tally.policies(p.polrelid,
+         WHERE p.polrelid OPERATOR(pg_catalog.=) ANY (SELECT f.id FROM tally_internal.family(t.table_name) AS f (id)) LIMIT 1) AS t ON true
+      CROSS JOIN LATERAL tally_internal.policies(p.polrelid,
         CASE WHEN c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace THEN 'tenant_id' ELSE t.tenant_column END,
         CASE WHEN c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace
              THEN (SELECT a.attname FROM pg_catalog.pg_attribute AS a
@@ -70,7 +70,7 @@ BEGIN
   FOR used IN
     SELECT DISTINCT n.nspname
       FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
-     WHERE n.nspname OPERATOR(pg_catalog.<>) 'tally' AND a.privilege_type OPERATOR(pg_catalog.=) 'USAGE'
+     WHERE n.nspname OPERATOR(pg_catalog.<>) ALL (ARRAY['tally', 'tally_internal']::pg_catalog.name[]) AND a.privilege_type OPERATOR(pg_catalog.=) 'USAGE'
        AND pg_catalog.pg_get_userbyid(a.grantee) OPERATOR(pg_catalog.=) 'tally_writer'
   LOOP
     EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO tally_evaluator', used.nspname);

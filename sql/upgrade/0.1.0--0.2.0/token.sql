@@ -1,1 +1,1 @@
-REVOKE ALL ON FUNCTION tally.read_public_key(bytea) FROM tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.read_public_key(bytea) FROM tally_owner;

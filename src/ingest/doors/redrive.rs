@@ -76,7 +76,7 @@ fn conditions<'a>(call: &'a Call, from: usize) -> Vec<DatumWithOid<'a>> {
 
 fn take(conditions: &[DatumWithOid]) -> Vec<Taken> {
     let statement = "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, t.body \
-                       FROM tally.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t";
+                       FROM tally_internal.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t";
     sql::changed_rows(statement, conditions, |row| Taken {
         tenant_id: row.need(1),
         account_id: row.need(2),
@@ -93,7 +93,7 @@ fn settle(taken: &[Taken], outcomes: &[Outcome], batch_id: i64) {
         taken.iter().zip(outcomes).map(|(event, outcome)| value(event, outcome)).collect()
     };
     sql::run(
-        "SELECT tally.settle_quarantined($1, $2, $3, $4, $5, $6, $7)",
+        "SELECT tally_internal.settle_quarantined($1, $2, $3, $4, $5, $6, $7)",
         &[
             batch_id.into(),
             column(|event, _| event.tenant_id.clone()).into(),
@@ -113,7 +113,7 @@ sql_function! {
         let scope = pipeline::admit()?;
         let mut values: Vec<DatumWithOid> = vec![call.text(0).into()];
         values.extend(conditions(call, 1));
-        let statement = "SELECT tally.discard_quarantined($1, $2, $3, $4, $5, $6, $7)";
+        let statement = "SELECT tally_internal.discard_quarantined($1, $2, $3, $4, $5, $6, $7)";
         let discarded = in_scope(&scope, || sql::one::<i64>(statement, &values));
         Ok(Some(Datum::from(discarded.unwrap_or(0))))
     }

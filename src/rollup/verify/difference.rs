@@ -118,7 +118,7 @@ fn compare(column: &Column, ours: &str, theirs: &str, kind: Theirs) -> (String, 
                 format!(
                     "CASE WHEN {ours} IS NULL OR {theirs} IS NULL \
                      THEN coalesce(tally.num_vals({ours}), 0) <> coalesce(tally.num_vals({theirs}), 0) \
-                     ELSE NOT tally.agrees({ours}, {theirs}) END"
+                     ELSE NOT tally_internal.agrees({ours}, {theirs}) END"
                 ),
                 shown(ours),
                 shown(theirs),

@@ -25,20 +25,20 @@ SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table
 CREATE TABLE moment AS SELECT timestamptz '2024-01-01Z' + n * interval '17 minutes' AS t, n % 3 AS g FROM generate_series(1, 3000) AS n;
 SELECT g, tally.day_count(tally.days(t)), tally.session_window_count(tally.session_windows(t) FILTER (WHERE g > 0)) FROM moment GROUP BY g ORDER BY g;
 -- Units' parts must come in order; those beside them are packed in order.
-SELECT tally.active_counts(t, u, tally_days, '2024-01-01', '2024-01-03', NULL)
+SELECT tally_internal.active_counts(t, u, tally_days, '2024-01-01', '2024-01-03', NULL)
   FROM (SELECT 't' AS t, u, (SELECT tally.days('2024-01-01Z')) AS tally_days FROM unnest('{a,a,b}'::text[]) AS u) AS p;
-SELECT tally.active_counts('t', u, d, '2024-01-01', '2024-01-03', (SELECT tally.unit_parts('t', v, (SELECT tally.days('2024-01-02Z')), 3) FROM unnest('{z,b,a}'::text[]) AS v))
+SELECT tally_internal.active_counts('t', u, d, '2024-01-01', '2024-01-03', (SELECT tally_internal.unit_parts('t', v, (SELECT tally.days('2024-01-02Z')), 3) FROM unnest('{z,b,a}'::text[]) AS v))
   FROM (SELECT u, (SELECT tally.days('2024-01-01Z')) AS d FROM unnest('{b,c}'::text[]) AS u) AS p;
-SELECT tally.funnel_counts('1 hour', '', 't', u, t, 2, m)
+SELECT tally_internal.funnel_counts('1 hour', '', 't', u, t, 2, m)
   FROM (VALUES ('u', timestamptz '2024-01-01 10:00Z', 1), ('u', '2024-01-01 10:40Z', 2), ('v', '2024-01-01 10:00Z', 1), ('v', '2024-01-01 11:00:00.000001Z', 2)) AS e (u, t, m);
 \set VERBOSITY sqlstate
-SELECT tally.active_counts('t', u, d, '2024-01-01', '2024-01-03', NULL)
+SELECT tally_internal.active_counts('t', u, d, '2024-01-01', '2024-01-03', NULL)
   FROM (SELECT u, (SELECT tally.days('2024-01-01Z')) AS d FROM unnest('{b,a}'::text[]) AS u) AS p;
-SELECT tally.active_counts('t', 'a', NULL, '2024-01-01', '2024-01-03', '\x0161');
-SELECT tally.active_counts('t', 'a', NULL, '2024-01-03', '2024-01-01', NULL);
-SELECT tally.retention_triangle('t', 'a', NULL, 3, 'hour', '2024-01-01', '2024-01-03', 'rolling', '{}', NULL);
-SELECT tally.retention_triangle('t', 'a', NULL, 3, 'day', '2024-01-01', '2024-01-03', 'bracketed', '{3,1}', NULL);
-SELECT tally.retention_triangle('t', 'a', NULL, 3, 'day', '1024-01-01', '2024-01-03', 'rolling', '{}', NULL);
+SELECT tally_internal.active_counts('t', 'a', NULL, '2024-01-01', '2024-01-03', '\x0161');
+SELECT tally_internal.active_counts('t', 'a', NULL, '2024-01-03', '2024-01-01', NULL);
+SELECT tally_internal.retention_triangle('t', 'a', NULL, 3, 'hour', '2024-01-01', '2024-01-03', 'rolling', '{}', NULL);
+SELECT tally_internal.retention_triangle('t', 'a', NULL, 3, 'day', '2024-01-01', '2024-01-03', 'bracketed', '{3,1}', NULL);
+SELECT tally_internal.retention_triangle('t', 'a', NULL, 3, 'day', '1024-01-01', '2024-01-03', 'rolling', '{}', NULL);
 SELECT tally.day_list(b) FROM unnest('{"","\\x12","\\x1100","\\x1000ff"}'::bytea[]) AS b;
 SELECT tally.day_count('\x1100');
 SELECT tally.union_days('\x1000ff');
@@ -46,6 +46,6 @@ SELECT tally.merge_days('\x1000', '\x');
 SELECT tally.day_list('\x10ffffffff0f');
 SELECT tally.session_window_starts('\x2000');
 SELECT tally.union_session_windows('\x21000001');
-SELECT tally.unit_parts('t', 'u', '\x00', 1);
+SELECT tally_internal.unit_parts('t', 'u', '\x00', 1);
 SELECT tally.days('infinity');
-SELECT tally.days_final(NULL), tally.days_trans(NULL, '2024-01-01Z');
+SELECT tally_internal.days_final(NULL), tally_internal.days_trans(NULL, '2024-01-01Z');

@@ -78,8 +78,8 @@ SELECT '\xb1'::tally.hll;
 SELECT '\xzz'::tally.hll;
 SELECT '\x'::bytea::tally.tdigest;
 SELECT decode(repeat('ff', 70000), 'hex')::tally.hll;
-SELECT tally.hll_deserialize('\x00', NULL);
-SELECT tally.hll_final(NULL);
+SELECT tally_internal.hll_deserialize('\x00', NULL);
+SELECT tally_internal.hll_final(NULL);
 
 -- Nulls in, null out.
 SELECT tally.distinct_count(NULL), tally.stderror(NULL), tally.merge(NULL::tally.hll, NULL) IS NULL,

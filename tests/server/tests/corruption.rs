@@ -51,7 +51,7 @@ const DAYS: &[&str] = &[
     "SELECT tally.day_list($1)",
     "SELECT tally.union_days(s) FROM (VALUES ($1), ($1)) AS v (s)",
     "SELECT tally.merge_days($1, $1)",
-    "SELECT tally.unit_parts('t', 'u', $1, 3)",
+    "SELECT tally_internal.unit_parts('t', 'u', $1, 3)",
 ];
 const WINDOWS: &[&str] = &[
     "SELECT tally.session_window_events($1)",

@@ -130,9 +130,9 @@ fn state(client: &mut Client, tenant: &str) -> Vec<String> {
     let queries = [
         "SELECT concat_ws('|', 'event', occurred_at, event_id, account_id, name, user_id, session_id, properties) FROM tally.events",
         "SELECT concat_ws('|', 'key', occurred_at, event_id, fingerprint) FROM tally.event_key",
-        "SELECT concat_ws('|', 'hour', account_id, bucket, name, events, tally.hll_send(users), tally.hll_send(sessions), value_sum,
+        "SELECT concat_ws('|', 'hour', account_id, bucket, name, events, tally_internal.hll_send(users), tally_internal.hll_send(sessions), value_sum,
                 tally.num_vals(value), tally.min_val(value), tally.max_val(value), first_at, last_at) FROM tally.usage_hour_state",
-        "SELECT concat_ws('|', 'day', account_id, bucket, name, events, tally.hll_send(users), tally.hll_send(sessions), value_sum,
+        "SELECT concat_ws('|', 'day', account_id, bucket, name, events, tally_internal.hll_send(users), tally_internal.hll_send(sessions), value_sum,
                 tally.num_vals(value), tally.min_val(value), tally.max_val(value), first_at, last_at) FROM tally.usage_day_state",
         "SELECT concat_ws('|', 'user', user_id, first_seen, last_seen, events, active_days) FROM tally.users",
         "SELECT concat_ws('|', 'account', account_id, first_seen, last_seen, events) FROM tally.accounts",

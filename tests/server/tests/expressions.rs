@@ -726,7 +726,7 @@ fn trying_a_table_runs_its_owners_code_as_the_owner() {
     // Nobody but a superuser tries anything.
     let reader = database.role("reader", &["tally_admin"]);
     for statement in [
-        "SELECT tally.try_as_owner('shop.orders', 'a', 'SELECT 1')",
+        "SELECT tally_internal.try_as_owner('shop.orders', 'a', 'SELECT 1')",
         "SELECT tally.assert_isolated('shop.orders', 'a', 'b')",
     ] {
         assert_eq!(

@@ -113,8 +113,8 @@ fn literals(type_name: &str) -> Option<Vec<String>> {
 fn calls(client: &mut Client) -> Vec<String> {
     let functions = client
         .query(
-            "SELECT p.proname::text, ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS u (t, n) ORDER BY n)
-               FROM pg_proc AS p WHERE p.pronamespace = 'tally'::regnamespace AND p.prokind = 'f'
+            "SELECT p.pronamespace::regnamespace || '.' || p.proname, ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS u (t, n) ORDER BY n)
+               FROM pg_proc AS p WHERE p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND p.prokind = 'f'
                 AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'internal'::regtype)
                 AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1, 2",
             &[],
@@ -137,7 +137,7 @@ fn calls(client: &mut Client) -> Vec<String> {
                     format!("{}::{of}", texts[(round * (2 * place + 1) + place) % texts.len()])
                 })
                 .collect();
-            calls.push(format!("SELECT tally.{name}({})", arguments.join(", ")));
+            calls.push(format!("SELECT {name}({})", arguments.join(", ")));
         }
     }
     calls

@@ -101,12 +101,12 @@ const CALLS: &[&str] = &[
     "tally.challenge()",
     "tally.scope_key()",
     "tally.in_scope('b', '*')",
-    "tally.forget()",
-    "tally.secure_table('tally.events')",
+    "tally_internal.forget()",
+    "tally_internal.secure_table('tally.events')",
     "tally.protect('shop.orders')",
     "tally.unprotect('shop.orders')",
-    "tally.record_protection('shop.orders', NULL, NULL)",
-    "tally.check_bindable('postgres')",
+    "tally_internal.record_protection('shop.orders', NULL, NULL)",
+    "tally_internal.check_bindable('postgres')",
     "tally.ingest('[]')",
     "tally.ingest('not json')",
     "tally.redrive()",
@@ -240,7 +240,7 @@ impl Grammar<'_> {
                     "REASSIGN OWNED BY tally_owner TO {r}",
                     "DROP OWNED BY tally_owner",
                     "ALTER EXTENSION pg_tally DROP TABLE {t}",
-                    "CREATE EVENT TRIGGER spy ON ddl_command_end EXECUTE FUNCTION tally.forget()",
+                    "CREATE EVENT TRIGGER spy ON ddl_command_end EXECUTE FUNCTION tally_internal.forget()",
                     "CREATE PUBLICATION spy FOR TABLE {t}",
                 ])
                 .replace("{t}", table)
@@ -292,12 +292,12 @@ fn rights(admin: &mut Client, roles: &[String]) -> BTreeMap<String, String> {
                (SELECT string_agg(concat_ws(' ', p.polname, p.polpermissive, p.polroles::text, pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)), ',' ORDER BY p.polname) FROM pg_policy AS p WHERE p.polrelid = c.oid),
                (SELECT string_agg(concat_ws(' ', t.tgname, t.tgenabled, t.tgfoid), ',' ORDER BY t.tgname) FROM pg_trigger AS t WHERE t.tgrelid = c.oid),
                (SELECT string_agg(concat(r.rulename, r.ev_enabled), ',' ORDER BY r.rulename) FROM pg_rewrite AS r WHERE r.ev_class = c.oid))
-          FROM pg_class AS c WHERE c.relkind IN ('r', 'p', 'v', 'S') AND c.relnamespace = 'tally'::regnamespace
+          FROM pg_class AS c WHERE c.relkind IN ('r', 'p', 'v', 'S') AND c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
         UNION ALL
         SELECT 'function ' || p.oid::regprocedure, concat_ws(' ', p.proowner::regrole, p.prosecdef, p.proconfig::text, p.proacl::text)
-          FROM pg_proc AS p WHERE p.pronamespace = 'tally'::regnamespace
+          FROM pg_proc AS p WHERE p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
         UNION ALL
-        SELECT 'schema ' || n.nspname, concat_ws(' ', n.nspowner::regrole, n.nspacl::text) FROM pg_namespace AS n WHERE n.nspname IN ('tally', 'public', 'pg_catalog')
+        SELECT 'schema ' || n.nspname, concat_ws(' ', n.nspowner::regrole, n.nspacl::text) FROM pg_namespace AS n WHERE n.nspname IN ('tally', 'tally_internal', 'public', 'pg_catalog')
         UNION ALL
         SELECT 'default ' || concat(d.defaclrole::regrole, d.defaclobjtype, d.defaclnamespace), d.defaclacl::text FROM pg_default_acl AS d
         UNION ALL

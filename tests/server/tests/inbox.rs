@@ -226,7 +226,7 @@ fn insert_takes_typed_columns_and_statements_within_statements() {
     {
         assert!(client.execute(statement, &[]).is_err(), "{statement}");
     }
-    assert_eq!(sqlstate(admin.query("SELECT tally.inbox_row()", &[]).unwrap_err()), "0A000");
+    assert_eq!(sqlstate(admin.query("SELECT tally_internal.inbox_row()", &[]).unwrap_err()), "0A000");
 }
 
 /// Resident memory of a backend that isn't shared with others, in kB.

@@ -95,6 +95,11 @@ fn prepared_roles_stop_the_installation() {
         assert_eq!(refusal(&mut admin), Some(("42501".into(), (*told).into())), "{preparation}");
         admin.batch_execute(cleaning).unwrap_or_else(|problem| panic!("{cleaning}: {problem:?}"));
     }
+    // The schema that the script makes must not be there, whoever made it.
+    admin.batch_execute("CREATE SCHEMA tally_internal AUTHORIZATION mallory").unwrap();
+    let told = ("42P06".into(), r#"schema "tally_internal" already exists"#.into());
+    assert_eq!(refusal(&mut admin), Some(told));
+    admin.batch_execute("DROP SCHEMA tally_internal").unwrap();
     // Roles without members or rights were no danger, and nor are those of another database's installation.
     admin.batch_execute("CREATE ROLE tally_owner NOLOGIN; CREATE ROLE tally_reader NOLOGIN").unwrap();
     assert_eq!(refusal(&mut admin), None);
@@ -109,23 +114,27 @@ fn prepared_roles_stop_the_installation() {
     assert_eq!(refusal(&mut another), None);
 }
 
-/// Everything in schema tally on which a role has a privilege, its own or PUBLIC's: the same for a stranger in a database
+/// Everything in our schemas on which a role has a privilege, its own or PUBLIC's: the same for a stranger in a database
 /// without any default privileges.
 fn has(client: &mut Client, role: &str) -> Vec<String> {
     let query = "
         SELECT 'relation ' || c.relname || ' ' || x.p FROM pg_class AS c,
                unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS x (p)
-         WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+         WHERE c.relnamespace = ANY ($2) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
            AND CASE WHEN x.p IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') THEN has_any_column_privilege($1, c.oid, x.p) ELSE has_table_privilege($1, c.oid, x.p) END
         UNION ALL SELECT 'sequence ' || c.relname FROM pg_class AS c
-         WHERE c.relnamespace = 'tally'::regnamespace AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege($1, c.oid, 'USAGE, SELECT, UPDATE') END
+         WHERE c.relnamespace = ANY ($2) AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege($1, c.oid, 'USAGE, SELECT, UPDATE') END
         UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc AS p
-         WHERE p.pronamespace = 'tally'::regnamespace AND has_function_privilege($1, p.oid, 'EXECUTE')
+         WHERE p.pronamespace = ANY ($2) AND has_function_privilege($1, p.oid, 'EXECUTE')
         UNION ALL SELECT 'type ' || t.typname || coalesce(t.typacl::text, '') FROM pg_type AS t
-         WHERE t.typnamespace = 'tally'::regnamespace AND t.typacl::text ~ $1
-        UNION ALL SELECT 'schema ' || x.p FROM unnest('{CREATE,USAGE WITH GRANT OPTION}'::text[]) AS x (p) WHERE has_schema_privilege($1, 'tally', x.p)
+         WHERE t.typnamespace = ANY ($2) AND t.typacl::text ~ $1
+        UNION ALL SELECT 'schema ' || n.nspname || ' ' || x.p FROM pg_namespace AS n, unnest('{CREATE,USAGE,USAGE WITH GRANT OPTION}'::text[]) AS x (p)
+         WHERE n.oid = ANY ($2) AND has_schema_privilege($1, n.oid, x.p) AND NOT (n.nspname = 'tally' AND x.p = 'USAGE')
         ORDER BY 1";
-    client.query(query, &[&role]).unwrap().iter().map(|row| row.get(0)).collect()
+    // An installation of 0.1.0 has the first alone.
+    let ours = "SELECT array_agg(oid) FROM pg_namespace WHERE nspname IN ('tally', 'tally_internal')";
+    let ours: Vec<u32> = client.query_one(ours, &[]).unwrap().get(0);
+    client.query(query, &[&role, &ours]).unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 /// Uses the installation so that it makes objects: a month, a rollup, another grain, a heavy tenant's partitions.

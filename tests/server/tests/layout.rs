@@ -384,15 +384,15 @@ fn bytes_of_keyed_sketches_pass_for_nobody_who_is_bound() {
         "SELECT users FROM tally.usage_pending".to_owned(),
         "SELECT tally.rollup(users) FROM tally.usage_day_state".to_owned(),
         "SELECT tally.merge(users, users) FROM tally.usage_day_state".to_owned(),
-        "SELECT tally.hll_send(users) FROM tally.usage_day_state".to_owned(),
-        "SELECT tally.hll_out(users) FROM tally.usage_day_state".to_owned(),
+        "SELECT tally_internal.hll_send(users) FROM tally.usage_day_state".to_owned(),
+        "SELECT tally_internal.hll_out(users) FROM tally.usage_day_state".to_owned(),
         "SELECT to_json(s) FROM tally.usage_day_state AS s".to_owned(),
         "SELECT format('%s', ARRAY[users]) FROM tally.usage_day_state".to_owned(),
         "SELECT record_send(ROW(users)) FROM tally.usage_day_state".to_owned(),
         // Sketches of one's own making, to be compared with what is kept.
         format!("SELECT tally.distinct_count('{image}'::tally.hll)"),
         format!("SELECT tally.distinct_count('{image}'::bytea::tally.hll)"),
-        format!("SELECT tally.distinct_count(tally.hll_in('{image}'))"),
+        format!("SELECT tally.distinct_count(tally_internal.hll_in('{image}'))"),
         format!(
             "SELECT json_populate_record(NULL::tally.usage_pending, json_build_object('users', '{}'))",
             image

@@ -352,7 +352,9 @@ fn aggregates_count_their_memory_and_give_it_back() {
         .get(0);
     let rows = "generate_series(1, 3000000) AS x";
     for call in [
-        format!("SELECT tally.funnel_counts('1 day', '', 'a', x::text, to_timestamp(x), 3, 1) FROM {rows}"),
+        format!(
+            "SELECT tally_internal.funnel_counts('1 day', '', 'a', x::text, to_timestamp(x), 3, 1) FROM {rows}"
+        ),
         format!("SELECT tally.window_funnel('1 day', to_timestamp(x), true, x % 2 = 0) FROM {rows}"),
         format!("SELECT tally.funnel_times('1 day', '', to_timestamp(x), 3, 1) FROM {rows}"),
         format!(
@@ -374,8 +376,9 @@ fn aggregates_count_their_memory_and_give_it_back() {
     let mut admin = confined.database.superuser();
     let pid: i32 = admin.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     let before = resident(pid);
-    let counts =
-        format!("SELECT tally.funnel_counts('1 day', '', 'a', x::text, to_timestamp(x), 3, 1) FROM {rows}");
+    let counts = format!(
+        "SELECT tally_internal.funnel_counts('1 day', '', 'a', x::text, to_timestamp(x), 3, 1) FROM {rows}"
+    );
     admin.query_one(&counts, &[]).unwrap();
     assert!(resident(pid) < before + 40_000, "{before} kB before, {} kB after", resident(pid));
 }

@@ -373,6 +373,23 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("public_schema_writable", "public", "GRANT CREATE ON SCHEMA public TO PUBLIC"),
     ("tally_schema_writable", "tally", "GRANT CREATE ON SCHEMA tally TO PUBLIC"),
     ("tally_schema_writable", "tally", "GRANT CREATE ON SCHEMA tally TO tally_writer"),
+    ("tally_schema_writable", "tally_internal", "GRANT CREATE ON SCHEMA tally_internal TO tally_owner"),
+    (
+        "stranger_in_schema",
+        "tally_internal.check_id(integer)",
+        "CREATE FUNCTION tally_internal.check_id(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ),
+    ("read_granted_to_public", "usage_day_part", "GRANT SELECT ON tally_internal.usage_day_part TO PUBLIC"),
+    (
+        "function_granted_to_public",
+        "note_maintenance",
+        "GRANT EXECUTE ON FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int8, text, text) TO PUBLIC",
+    ),
+    (
+        "elevated_function_altered",
+        "analyze_events",
+        "ALTER FUNCTION tally_internal.analyze_events() RESET search_path",
+    ),
     (
         "stranger_in_schema",
         "tally.enter(integer)",
@@ -421,7 +438,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "function_granted",
         "maintain_step",
-        "GRANT EXECUTE ON FUNCTION tally.maintain_step(text, text, int8) TO $app",
+        "GRANT EXECUTE ON FUNCTION tally_internal.maintain_step(text, text, int8) TO $app",
     ),
     (
         "function_granted_to_public",
@@ -456,7 +473,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "trigger_altered",
         "tally.inbox",
-        "CREATE OR REPLACE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally.inbox_row()",
+        "CREATE OR REPLACE TRIGGER inbox_row INSTEAD OF INSERT ON tally.inbox FOR EACH ROW EXECUTE FUNCTION tally_internal.inbox_row()",
     ),
     ("own_index", "tally.events", "CREATE INDEX own ON tally.events (tenant_id, user_id)"),
     ("replica_identity", "usage_pending", "ALTER TABLE tally.usage_pending REPLICA IDENTITY NOTHING"),

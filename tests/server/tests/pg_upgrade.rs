@@ -48,7 +48,7 @@ fn a_cluster_is_moved_to_another_release_by_pg_upgrade() {
         assert_eq!(ingest(&mut superuser, &events(20)).unwrap().accepted, 20);
         let described = |client: &mut postgres::Client| {
             let rows = contents(client, &["tally", "public"]).into_iter();
-            let objects = describe(client, &["tally", "public"], true).into_iter();
+            let objects = describe(client, &["tally", "tally_internal", "public"], true).into_iter();
             // Printed and read again, a body names columns that had no name.
             let objects = objects.map(|line| line.split("BEGIN ATOMIC").next().unwrap().to_owned());
             (objects.collect(), rows.map(|(name, rows)| format!("{name} {rows}")).collect())

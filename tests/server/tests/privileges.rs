@@ -9,22 +9,22 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../privileges.txt");
 const QUERY: &str = "
     WITH granted (object, owner, acl) AS (
       SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner))
-        FROM pg_namespace WHERE nspname = 'tally'
+        FROM pg_namespace WHERE nspname IN ('tally', 'tally_internal')
       UNION ALL
       SELECT CASE WHEN p.prosecdef THEN 'elevated ' ELSE '' END || CASE p.prokind WHEN 'a' THEN 'aggregate ' WHEN 'p' THEN
                'procedure ' ELSE 'function ' END || p.oid::regprocedure, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
-        FROM pg_proc AS p WHERE p.pronamespace = 'tally'::regnamespace
+        FROM pg_proc AS p WHERE p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
       UNION ALL
-      SELECT CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'S' THEN 'sequence ' ELSE 'table ' END || c.relname, c.relowner,
+      SELECT CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'S' THEN 'sequence ' ELSE 'table ' END || CASE WHEN c.relnamespace = 'tally_internal'::regnamespace THEN 'tally_internal.' ELSE '' END || c.relname, c.relowner,
              coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END, c.relowner))
-        FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+        FROM pg_class AS c WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
       UNION ALL
       SELECT 'column ' || c.relname || '.' || a.attname, c.relowner, a.attacl
         FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
-       WHERE c.relnamespace = 'tally'::regnamespace AND a.attacl IS NOT NULL
+       WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND a.attacl IS NOT NULL
       UNION ALL
       SELECT 'type ' || t.typname, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner))
-        FROM pg_type AS t WHERE t.typnamespace = 'tally'::regnamespace AND t.typtype = 'b' AND t.typelem = 0
+        FROM pg_type AS t WHERE t.typnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND t.typtype = 'b' AND t.typelem = 0
     )
     SELECT format('%s (%s): %s', g.object, g.owner::regrole, coalesce(string_agg(x.line, '; ' ORDER BY x.line), 'nobody'))
       FROM granted AS g
@@ -83,7 +83,7 @@ fn public_executes_pure_functions_of_the_types_alone() {
         .superuser()
         .query(
             "SELECT p.oid::regprocedure || '' FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
-              WHERE p.pronamespace = 'tally'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+              WHERE p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND has_function_privilege('public', p.oid, 'EXECUTE')
                 AND (p.provolatile <> 'i' OR p.prosecdef OR l.lanname NOT IN ('c', 'sql', 'internal')
                   OR EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                               AND d.refclassid = 'pg_class'::regclass))",

@@ -225,7 +225,7 @@ fn what_cannot_be_isolated_is_refused() {
     // A record can't be made or removed against the catalog.
     owner.batch_execute("SELECT tally.protect('shop.good')").unwrap();
     let mut client = shop.database.connect(&shop.tenant);
-    client.batch_execute("SELECT tally.record_protection('shop.good', NULL, NULL), tally.record_protection('shop.number', 'tenant_id', NULL)").unwrap();
+    client.batch_execute("SELECT tally_internal.record_protection('shop.good', NULL, NULL), tally_internal.record_protection('shop.number', 'tenant_id', NULL)").unwrap();
     assert_eq!(lines(&mut admin, "SELECT table_name FROM tally.protected_table"), ["shop.good"]);
 }
 

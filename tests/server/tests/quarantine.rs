@@ -165,9 +165,9 @@ fn a_tenant_redrives_its_own_and_nobody_smuggles_an_event_through_an_operator() 
         }
     }
     for call in [
-        "SELECT tally.take_quarantined(NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
-        "SELECT tally.discard_quarantined('x', NULL, NULL, NULL, NULL, NULL, NULL)",
-        "SELECT tally.settle_quarantined(1, '{}', '{}', '{}', '{}', '{}', '{}')",
+        "SELECT tally_internal.take_quarantined(NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        "SELECT tally_internal.discard_quarantined('x', NULL, NULL, NULL, NULL, NULL, NULL)",
+        "SELECT tally_internal.settle_quarantined(1, '{}', '{}', '{}', '{}', '{}', '{}')",
     ] {
         let error = a.query(call, &[]).unwrap_err();
         assert_eq!(error.as_db_error().unwrap().code().code(), "42501", "{call}");

@@ -168,7 +168,7 @@ fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
     for statement in [
         "SELECT tally.set_quota('a')",
         "SELECT count(*) FROM tally.quota",
-        "SELECT tally.write_quota('a', 1, 1, 1, 1, 1)",
+        "SELECT tally_internal.write_quota('a', 1, 1, 1, 1, 1)",
     ] {
         assert_eq!(sqlstate(&client.query(statement, &[]).unwrap_err()), "42501", "{statement}");
     }

@@ -31,11 +31,14 @@ fn reference(client: &mut Client) -> String {
     };
     let functions = |kinds: &str| {
         format!(
-            "SELECT '`' || p.proname || '(' || pg_get_function_arguments(p.oid) || ')`',
-                    '`' || pg_get_function_result(p.oid) || '`', obj_description(p.oid, 'pg_proc'), {}
-             FROM pg_proc AS p WHERE p.pronamespace = 'tally'::regnamespace AND p.prokind IN ({kinds})
-               AND obj_description(p.oid, 'pg_proc') NOT LIKE 'aggregate support:%'
-             ORDER BY p.proname, pg_get_function_identity_arguments(p.oid)",
+            "SELECT '`' || p.proname || coalesce(l.way[1], '(' || pg_get_function_arguments(p.oid) || ')') || '`',
+                    '`' || pg_get_function_result(p.oid) || '`', coalesce(l.way[2], l.line), {}
+             FROM pg_proc AS p
+             -- Each further line of a comment tells of another way to call the function: its arguments and what it does then.
+             CROSS JOIN LATERAL (SELECT s.line, s.place, regexp_match(s.line, '^(\\(.*?\\)): (.*)$') AS way
+                                   FROM string_to_table(obj_description(p.oid, 'pg_proc'), E'\\n') WITH ORDINALITY AS s (line, place)) AS l
+             WHERE p.pronamespace = 'tally'::regnamespace AND p.prokind IN ({kinds})
+             ORDER BY p.proname, pg_get_function_identity_arguments(p.oid), l.place",
             who("f", "p.pro")
         )
     };
@@ -118,16 +121,16 @@ fn offenders(query: &str) -> Vec<String> {
 fn everything_has_a_comment() {
     let found = offenders(
         "SELECT 'function ' || oid::regprocedure FROM pg_proc
-           WHERE pronamespace = 'tally'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL
+           WHERE pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND obj_description(oid, 'pg_proc') IS NULL
          UNION ALL SELECT 'type ' || typname FROM pg_type
-           WHERE typnamespace = 'tally'::regnamespace AND typtype = 'b' AND typelem = 0
+           WHERE typnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND typtype = 'b' AND typelem = 0
              AND obj_description(oid, 'pg_type') IS NULL
          UNION ALL SELECT 'relation ' || relname FROM pg_class
-           WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p', 'v')
+           WHERE relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND relkind IN ('r', 'p', 'v')
              AND obj_description(oid, 'pg_class') IS NULL
          UNION ALL SELECT 'column ' || c.relname || '.' || a.attname
            FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-           WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+           WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
              AND c.relname !~ '_(base|pending)$' AND col_description(c.oid, a.attnum) IS NULL",
     );
     assert!(found.is_empty(), "{found:#?}");
@@ -139,15 +142,15 @@ fn functions_say_what_they_may_be_used_for() {
     // that PUBLIC may execute is immutable and takes a sketch, an event, or a plain value.
     let found = offenders(
         "SELECT 'elevated without a path: ' || oid::regprocedure FROM pg_proc
-           WHERE pronamespace = 'tally'::regnamespace AND prosecdef
+           WHERE pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND prosecdef
              AND NOT coalesce(array_to_string(proconfig, ',') LIKE '%search_path=pg_catalog, pg_temp%', false)
          UNION ALL SELECT 'volatile but parallel safe: ' || oid::regprocedure FROM pg_proc
-           WHERE pronamespace = 'tally'::regnamespace AND provolatile = 'v' AND proparallel <> 'u'
+           WHERE pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND provolatile = 'v' AND proparallel <> 'u'
          UNION ALL SELECT 'PUBLIC may execute: ' || oid::regprocedure FROM pg_proc
-           WHERE pronamespace = 'tally'::regnamespace AND provolatile <> 'i'
+           WHERE pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND provolatile <> 'i'
              AND has_function_privilege('public', oid, 'EXECUTE')
          UNION ALL SELECT 'PUBLIC may use: ' || relname FROM pg_class
-           WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p', 'v', 'S', 'm')
+           WHERE relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND relkind IN ('r', 'p', 'v', 'S', 'm')
              AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')",
     );
     assert!(found.is_empty(), "{found:#?}");
@@ -158,7 +161,7 @@ fn every_table_with_a_tenant_has_forced_row_security() {
     let found = offenders(
         "SELECT c.relname FROM pg_class AS c
          JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-         WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target')
+         WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target')
            AND NOT (c.relrowsecurity AND c.relforcerowsecurity
                     AND (SELECT count(*) FROM pg_policy AS p WHERE p.polrelid = c.oid) = 3
                     AND pg_get_userbyid(c.relowner) = CASE c.relname WHEN 'tenant' THEN 'tally_security' ELSE 'tally_owner' END)",

@@ -135,8 +135,8 @@ fn versions_are_immutable_compatible_and_on_record() {
         "UPDATE tally.event_schema SET schema = '{}'",
         "DELETE FROM tally.event_schema",
         "INSERT INTO tally.event_schema SELECT * FROM tally.event_schema",
-        "SELECT tally.registry_changed()",
-        "SELECT tally.write_policy('allow', '')",
+        "SELECT tally_internal.registry_changed()",
+        "SELECT tally_internal.write_policy('allow', '')",
     ] {
         assert_eq!(sqlstate(client.execute(statement, &[]).unwrap_err()), "42501", "{statement}");
     }

@@ -56,7 +56,7 @@ fn every_trigger_of_ours_fires_in_every_mode() {
     let rows = client
         .query(
             "SELECT format('%s %s', t.tgrelid::regclass, t.tgname), t.tgenabled = 'A' FROM pg_trigger AS t
-               JOIN pg_proc AS f ON f.oid = t.tgfoid WHERE f.pronamespace = 'tally'::regnamespace AND NOT t.tgisinternal",
+               JOIN pg_proc AS f ON f.oid = t.tgfoid WHERE f.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND NOT t.tgisinternal",
             &[],
         )
         .unwrap();

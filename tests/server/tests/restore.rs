@@ -143,7 +143,8 @@ fn a_restored_database_is_the_same_and_works_on() {
     let old = PrivateServer::create("old", "");
     furnish(&old);
     let mut before = old.connect("postgres", "shop");
-    let (objects, stored) = (describe(&mut before, &["tally", "shop"], true), rows(&mut before));
+    let (objects, stored) =
+        (describe(&mut before, &["tally", "tally_internal", "shop"], true), rows(&mut before));
     let views = shown(&mut before);
     let folder = old.data().join("dump");
     std::fs::create_dir(&folder).unwrap();
@@ -172,7 +173,7 @@ fn a_restored_database_is_the_same_and_works_on() {
         new.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
         succeed(new.client("pg_restore").args(["--exit-on-error", "-j", jobs, "-d", "shop", &place(dump)]));
         let mut after = new.connect("postgres", "shop");
-        assert_same(name, &objects, &describe(&mut after, &["tally", "shop"], true));
+        assert_same(name, &objects, &describe(&mut after, &["tally", "tally_internal", "shop"], true));
         assert_same(name, &stored, &rows(&mut after));
         assert_same(name, &views, &shown(&mut after));
         go_on(&new);

@@ -38,9 +38,9 @@ fn two_tenants(topic: &str) -> (Database, String) {
 fn readable(client: &mut Client) -> Vec<String> {
     client
         .query(
-            "SELECT 'tally.' || quote_ident(c.relname) FROM pg_class AS c
+            "SELECT c.oid::regclass::text FROM pg_class AS c
              JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-             WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+             WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
                AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
             &[],
         )
@@ -110,7 +110,7 @@ fn no_statement_widens_what_a_bound_login_sees() {
         "CREATE VIEW public.spy AS SELECT * FROM tally.events",
         "BEGIN; SAVEPOINT s; SELECT tally.enter('a'); ROLLBACK TO s; SELECT tally.enter('b'); COMMIT",
         "DO $$ BEGIN PERFORM tally.enter('b'); EXCEPTION WHEN OTHERS THEN NULL; END $$",
-        "SELECT tally.secure_table('tally.events')",
+        "SELECT tally_internal.secure_table('tally.events')",
         "COPY tally.events TO PROGRAM 'cat'",
     ];
     for attack in attacks {

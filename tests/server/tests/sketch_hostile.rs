@@ -34,10 +34,10 @@ END $$";
 const SEEDS: &str = "
 CREATE TEMP TABLE seeds AS
 SELECT 'hll' AS kind, tally.hll(g)::bytea AS image FROM generate_series(1, 3) AS g
-UNION ALL SELECT 'hll', tally.hll_send(tally.hll(g)) FROM generate_series(1, 3) AS g
-UNION ALL SELECT 'hll', tally.hll_send(tally.hll('u' || g, '\\x00112233445566778899aabbccddeeff', 7)) FROM generate_series(1, 20) AS g
+UNION ALL SELECT 'hll', tally_internal.hll_send(tally.hll(g)) FROM generate_series(1, 3) AS g
+UNION ALL SELECT 'hll', tally_internal.hll_send(tally.hll('u' || g, '\\x00112233445566778899aabbccddeeff', 7)) FROM generate_series(1, 20) AS g
 UNION ALL SELECT 'hll', tally.hll(g)::bytea FROM generate_series(1, 100) AS g
-UNION ALL SELECT 'hll', tally.hll_send(tally.hll(g)) FROM generate_series(1, 3000) AS g
+UNION ALL SELECT 'hll', tally_internal.hll_send(tally.hll(g)) FROM generate_series(1, 3000) AS g
 UNION ALL SELECT 'hll', tally.hll(g)::bytea FROM generate_series(1, 3000) AS g
 UNION ALL SELECT 'tdigest', tally.tdigest(g)::bytea FROM generate_series(1, 1) AS g
 UNION ALL SELECT 'tdigest', tally.tdigest(g % 5)::bytea FROM generate_series(1, 100) AS g

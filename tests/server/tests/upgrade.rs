@@ -139,7 +139,7 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
         return;
     }
     let fresh = Database::new("fresh");
-    let wanted = of_the_extension(describe(&mut fresh.superuser(), &["tally"], false));
+    let wanted = of_the_extension(describe(&mut fresh.superuser(), &["tally", "tally_internal"], false));
     for (version, script) in &released {
         let mut database = Database::without_extension("upgraded");
         let mut client = if version == CURRENT {
@@ -201,7 +201,7 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
             assert_eq!(undone, [], "after the update from {version}");
             client
         };
-        let found = of_the_extension(describe(&mut client, &["tally"], false));
+        let found = of_the_extension(describe(&mut client, &["tally", "tally_internal"], false));
         assert_same(&format!("version {version}"), &wanted, &found);
         if version == CURRENT {
             furnish(&mut client);
@@ -269,7 +269,7 @@ fn an_upgrade_script_is_held_against_a_fresh_install_and_there_is_no_way_back() 
     let next = format!("99.0.{}", std::process::id());
     let change = "CREATE TABLE tally.novelty (tenant_id text COLLATE \"C\" NOT NULL CONSTRAINT novelty_pkey PRIMARY KEY);
          ALTER TABLE tally.novelty OWNER TO tally_owner;
-         SELECT tally.secure_table('tally.novelty');
+         SELECT tally_internal.secure_table('tally.novelty');
          SELECT pg_catalog.pg_extension_config_dump('tally.novelty', '');
          CREATE FUNCTION tally.new_one() RETURNS int LANGUAGE sql IMMUTABLE RETURN 1;
          REVOKE ALL ON FUNCTION tally.new_one() FROM PUBLIC;";
@@ -277,12 +277,16 @@ fn an_upgrade_script_is_held_against_a_fresh_install_and_there_is_no_way_back() 
     let _fresh = Placed::new(&format!("pg_tally--{next}.sql"), &format!("{current}\n{change}"));
     let _upgrade = Placed::new(&format!("pg_tally--{CURRENT}--{next}.sql"), change);
     let (fresh, old) = (Database::without_extension("next"), Database::without_extension("previous"));
-    let wanted = of_the_extension(describe(&mut install(&fresh, &next), &["tally"], false));
+    let wanted = of_the_extension(describe(&mut install(&fresh, &next), &["tally", "tally_internal"], false));
     let mut client = install(&old, CURRENT);
     furnish(&mut client);
     let stored = contents(&mut client, &["tally"]);
     client.batch_execute(&format!("ALTER EXTENSION pg_tally UPDATE TO '{next}'")).unwrap();
-    assert_same("upgraded", &wanted, &of_the_extension(describe(&mut client, &["tally"], false)));
+    assert_same(
+        "upgraded",
+        &wanted,
+        &of_the_extension(describe(&mut client, &["tally", "tally_internal"], false)),
+    );
     let now = contents(&mut client, &["tally"]);
     assert!(stored.iter().all(|(table, digest)| now.get(table) == Some(digest)));
     go_on(&mut client);
@@ -303,7 +307,7 @@ fn an_upgrade_script_is_held_against_a_fresh_install_and_there_is_no_way_back() 
 
     // The comparison can fail: a policy less, and it is named.
     client.batch_execute("DROP POLICY tally_guard ON tally.novelty").unwrap();
-    let found = of_the_extension(describe(&mut client, &["tally"], false));
+    let found = of_the_extension(describe(&mut client, &["tally", "tally_internal"], false));
     assert!(
         wanted
             .iter()

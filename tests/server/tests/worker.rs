@@ -90,7 +90,7 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
     assert_eq!(caller, "keeper");
 
     // A task that fails is written down, and the others are done.
-    one.batch_execute("ALTER FUNCTION tally.analyze_events() RENAME TO hidden").unwrap();
+    one.batch_execute("ALTER FUNCTION tally_internal.analyze_events() RENAME TO hidden").unwrap();
     ingest(&mut one, &event(2)).unwrap();
     wait_for("the failure to be noted", || {
         let query = "SELECT 1 FROM tally.maintenance WHERE task = 'statistics' AND sqlstate = '42883' AND failed_at IS NOT NULL";
@@ -100,7 +100,7 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
         server.log().contains("pg_tally event=maintain_failed task=statistics subject=\"\" sqlstate=42883")
     );
     wait_for("the fold", || (pending(&mut one) == 0).then_some(()));
-    one.batch_execute("ALTER FUNCTION tally.hidden() RENAME TO analyze_events").unwrap();
+    one.batch_execute("ALTER FUNCTION tally_internal.hidden() RENAME TO analyze_events").unwrap();
     wait_for("success to be noted", || {
         let query = "SELECT 1 FROM tally.maintenance WHERE task = 'statistics' AND failed_at IS NULL";
         one.query_opt(query, &[]).unwrap().map(|_| ())

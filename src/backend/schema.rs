@@ -1,0 +1,38 @@
+//! The extension's two schemas: `tally` has what users call and read, `tally_internal` what only our own SQL and code call.
+
+use core::ffi::CStr;
+use pgrx::pg_sys::{self, Oid};
+use std::borrow::Cow;
+
+const PUBLIC: &CStr = c"tally";
+const INTERNAL: &CStr = c"tally_internal";
+
+/// A statement of ours as this installation understands it: before an update from 0.1.0, everything is in `tally`.
+pub fn as_installed(statement: &str) -> Cow<'_, str> {
+    if statement.contains("tally_internal.") && internal_oid().is_none() {
+        statement.replace("tally_internal.", "tally.").into()
+    } else {
+        statement.into()
+    }
+}
+
+/// Whether a schema is one of the extension's.
+pub fn is_ours(schema: Oid) -> bool {
+    // SAFETY: a catalogue look-up of a constant name.
+    let public = unsafe { pg_sys::get_namespace_oid(PUBLIC.as_ptr(), true) };
+    schema != Oid::INVALID && (schema == public || internal_oid() == Some(schema))
+}
+
+/// The inner schema, where it belongs to the extension: before an update, anybody may have made one of that name.
+fn internal_oid() -> Option<Oid> {
+    // SAFETY: catalogue look-ups of constant names.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(INTERNAL.as_ptr(), true);
+        if schema == Oid::INVALID {
+            return None;
+        }
+        let extension = pg_sys::get_extension_oid(c"pg_tally".as_ptr(), true);
+        let member_of = pg_sys::getExtensionOfObject(pg_sys::NamespaceRelationId, schema);
+        (extension != Oid::INVALID && member_of == extension).then_some(schema)
+    }
+}
