@@ -1,13 +1,13 @@
 #!/usr/bin/env perl
 # Puts the upgrade scripts together: for each released version A in tests/upgrade, sql/pg_tally--A--B.sql for the present
-# version B. They are built, not kept: sql/*.sql has the present definition of every object, and what only an upgrade does
+# version B. They are built, not kept: sql/*/*.sql have the present definition of every object, and what only an upgrade does
 # is in sql/upgrade/A--B/:
 #
-#   NAME.sql  runs just before the statements of sql/NAME.sql: ALTER TABLE of a table that A has already, DROP FUNCTION where
+#   NAME.sql  runs just before the statements of sql/NOUN/NAME.sql: ALTER TABLE of a table that A has already, DROP FUNCTION where
 #             the result or the names of arguments changed, REVOKE of what A granted
 #   end.sql   runs last
 #
-# Of sql/*.sql, in the order of src/lib.rs, the script takes each statement that A's own script doesn't have in the same
+# Of sql/*/*.sql, in the order of src/lib.rs, the script takes each statement that A's own script doesn't have in the same
 # words: a function, view, aggregate or trigger as CREATE OR REPLACE, a table, type, operator or cast where A has none of that name,
 # comments, owners and privileges as they stand. Whatever is dropped by name in a piece is made anew. A table whose columns changed
 # must be named in a piece. A function or view that A has in schema tally and sql/ in tally_internal is moved there first, and is
@@ -19,7 +19,7 @@ use File::Basename;
 
 chdir dirname(__FILE__) . '/..' or die "no checkout: $!\n";
 my $lib = read_file('src/lib.rs');
-my @files = $lib =~ m{^extension_sql_file!\("\.\./(sql/[\w/]+\.sql)"}mg;
+my @files = $lib =~ m{"\.\./(sql/[\w/]+\.sql)"}mg;
 my ($to) = read_file('Cargo.toml') =~ /^\[workspace\.package\]\nversion = "([\d.]+)"/m or die "no version in Cargo.toml\n";
 unlink glob 'sql/pg_tally--*--*.sql';
 for my $frozen (glob 'tests/upgrade/pg_tally--*.sql') {
@@ -191,7 +191,7 @@ sub assemble {
   }
   $script .= "\n" . $piece{'end.sql'} if $piece{'end.sql'};
   for my $name (grep { $_ ne 'end.sql' && !$used{$_} } keys %piece) {
-    die "$folder/$name: there is no sql/$name that it could run before\n";
+    die "$folder/$name: there is no sql/*/$name that it could run before\n";
   }
   return $script;
 }

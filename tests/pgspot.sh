@@ -27,13 +27,13 @@ readable() {
 # Procedures that commit can't have a path of their own. They run with their caller's rights, and every name in them is
 # qualified.
 without_path=(--proc-without-search-path "tally.maintain(fold_rows int8)" --proc-without-search-path "tally.probe()")
-path=$(grep -m 1 '^SET LOCAL search_path' sql/roles.sql) || fail "sql/roles.sql sets no search_path"
+path=$(grep -m 1 '^SET LOCAL search_path' sql/extension/roles.sql) || fail "sql/extension/roles.sql sets no search_path"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 perl packaging/upgrade-script.pl
 checked=0 failed=0
-for file in $(sed -n 's/^extension_sql_file!("..\/\(sql\/[a-z_]*\.sql\)".*/\1/p' src/lib.rs) sql/pg_tally--*--*.sql; do
+for file in $(sed -n 's/^.*"..\/\(sql\/[a-z_/]*\.sql\)".*/\1/p' src/lib.rs) sql/pg_tally--*--*.sql; do
   # Upgrade scripts replace functions of ours; Postgres itself refuses to replace what isn't part of the extension.
   { echo "$path"; readable "$file" | sed 's/^CREATE OR REPLACE /CREATE /'; } >"$scratch/script.sql"
   found=$("$pgspot" "${without_path[@]}" "$scratch/script.sql" 2>&1 || true)

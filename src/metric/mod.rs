@@ -1,5 +1,5 @@
-//! Metrics: the aggregates that funnels and retention are made of. The metrics themselves are SQL, in sql/funnel.sql,
-//! sql/metric.sql and sql/definition.sql. Whether the raw events that they read are whole: sql/whole.sql and `horizons`.
+//! Metrics: the aggregates that funnels and retention are made of. The metrics themselves are SQL, in sql/metric/funnel.sql,
+//! sql/metric/metric.sql and sql/metric/definition.sql. Whether the raw events that they read are whole: sql/metric/whole.sql and `horizons`.
 
 mod conditions;
 mod funnel_counts;

@@ -348,7 +348,7 @@ fn who_is_confined_to_a_tenant_reads_of_administration_what_is_its_own() {
 #[test]
 fn every_table_of_ours_has_row_security_or_a_reason() {
     let database = Database::new("layout_all_tables");
-    // The same for every tenant, or an auditor's to see: sql/administration.sql says which and why.
+    // The same for every tenant, or an auditor's to see: sql/scope/administration.sql says which and why.
     let without = lines(
         &mut database.superuser(),
         "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p')
