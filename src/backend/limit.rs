@@ -26,6 +26,7 @@ unsafe extern "C-unwind" {
     fn get_timeout_finish_time(timeout: c_int) -> i64;
     fn RegisterTimeout(timeout: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
     fn GetCurrentStatementStartTimestamp() -> i64;
+    fn GetCurrentTimestamp() -> i64;
     fn IsTransactionState() -> bool;
     fn SetLatch(latch: *mut pg_sys::Latch);
 }
@@ -35,6 +36,8 @@ const STATEMENT_TIMEOUT: c_int = 3;
 /// Microseconds that a statement may take to end once it was cancelled. Undoing what it did takes none of a session's time to speak
 /// of; two seconds leave room for a busy machine.
 const GRACE_US: i64 = 2_000_000;
+/// Microseconds until the last resort is tried again, where it came while nothing could be ended.
+const RETRY_AFTER_US: i64 = 20_000;
 /// What work_mem is multiplied by for a hash table: Postgres' default, and the most that a limited tenant gets.
 const HASH_MEM_MULTIPLIER: f64 = 2.0;
 /// The least that Postgres takes for maintenance_work_mem up to 16, kilobytes, and for temp_buffers, blocks of 8 kB.
@@ -120,16 +123,26 @@ fn last_resort() -> c_int {
 }
 
 /// Ends the session whose statement goes on although it was cancelled: it caught `query_canceled`. Runs in a signal's handler, so it
-/// only sets flags, as Postgres' own do.
+/// only sets flags and a timer, as Postgres' own do.
 unsafe extern "C-unwind" fn end_session() {
-    // SAFETY: flags and a latch of this backend; no statement runs where there is no query string. A transaction that commits isn't
-    // in that state any more, and its wait for a standby is not cut short.
+    // SAFETY: flags, a timer and a latch of this backend. Timers fire one after the other, and one that did may be armed again.
     unsafe {
-        let is_running = !pg_sys::debug_query_string.is_null() && IsTransactionState();
-        if is_running && GetCurrentStatementStartTimestamp() == BOUNDED.load(Ordering::Relaxed) {
-            pg_sys::ProcDiePending = 1;
-            pg_sys::InterruptPending = 1;
-            SetLatch(pg_sys::MyLatch);
+        // No statement runs where there is no query string, unless the protocol itself calls a function; another one is bounded anew.
+        let calls_function = pg_sys::MyBEEntry
+            .as_ref()
+            .is_some_and(|entry| entry.st_state == pg_sys::BackendState::STATE_FASTPATH);
+        let is_running = calls_function || !pg_sys::debug_query_string.is_null();
+        if !is_running || GetCurrentStatementStartTimestamp() != BOUNDED.load(Ordering::Relaxed) {
+            return;
         }
+        // A transaction that commits isn't in that state any more: its wait for a standby is not cut short. Nor is one that
+        // begins or undoes a savepoint, which a statement that catches its end does all the time: so later.
+        if !IsTransactionState() {
+            enable_timeout_at(last_resort(), GetCurrentTimestamp() + RETRY_AFTER_US);
+            return;
+        }
+        pg_sys::ProcDiePending = 1;
+        pg_sys::InterruptPending = 1;
+        SetLatch(pg_sys::MyLatch);
     }
 }

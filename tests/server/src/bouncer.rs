@@ -63,7 +63,7 @@ impl Bouncer {
             .spawn()
             .expect("starting pgbouncer");
         let bouncer = Self { process, directory, database: database.name().to_owned() };
-        for _ in 0..100 {
+        for _ in 0..1200 {
             if bouncer.config(roles[0]).connect(NoTls).is_ok() {
                 return Some(bouncer);
             }

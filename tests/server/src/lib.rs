@@ -16,6 +16,7 @@ mod rollups;
 mod seed;
 mod session;
 mod token;
+mod wire;
 
 pub use bouncer::Bouncer;
 pub use catalogue::{assert_same, contents, describe};
@@ -30,3 +31,4 @@ pub use rollups::{assert_right, fold_all, verify};
 pub use seed::{seeded, skip};
 pub use session::Session;
 pub use token::TokenSigner;
+pub use wire::Wire;

@@ -314,14 +314,14 @@ pub fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Asks again and again until there is an answer, for a minute.
+/// Asks again and again until there is an answer, for three minutes.
 pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < until, "waited a minute for {what}");
+        assert!(Instant::now() < until, "waited three minutes for {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

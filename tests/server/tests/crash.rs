@@ -22,7 +22,7 @@ fn script(arguments: &[&str]) -> Output {
 
 /// Starts the cluster; backends of a killed postmaster hold its memory for a moment.
 fn start() {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     loop {
         let output = script(&["start", "crash"]);
         if output.status.success() {
@@ -57,7 +57,7 @@ impl Address {
 
     /// Connects however long recovery takes.
     fn wait(&self, role: &str, database: &str) -> Client {
-        let until = Instant::now() + Duration::from_secs(120);
+        let until = Instant::now() + Duration::from_secs(300);
         loop {
             if let Some(client) = self.connect(role, database) {
                 return client;
@@ -99,7 +99,7 @@ fn bury(postmaster: i32, children: Vec<i32>, file: &Path) {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
     };
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     while runs(postmaster) || children.iter().any(|&pid| runs(pid)) {
         assert!(Instant::now() < until, "the killed server's processes go on");
         thread::sleep(Duration::from_millis(10));

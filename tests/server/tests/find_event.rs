@@ -98,9 +98,9 @@ fn what_became_of_an_event_is_told_in_scope_alone() {
     assert!(database.connect(&acme).query_one(whole, &[&id(1)]).unwrap().get::<_, bool>(0));
 }
 
-/// `TALLY_FIND_EVENTS` (100,000): 1,000,000 is the long form. An unindexed look-up takes a hundred times as long.
+/// `TALLY_FIND_EVENTS` (100,000): 1,000,000 is the long form. A look-up in all of them takes a hundred times as long.
 #[test]
-fn one_event_among_many_is_found_in_less_than_a_millisecond() {
+fn one_event_among_many_is_found_in_a_fraction_of_the_time_of_reading_all() {
     let events: usize = std::env::var("TALLY_FIND_EVENTS").map_or(100_000, |events| events.parse().unwrap());
     let mut database = Database::new("find_speed");
     let reader = database.role("reader", &["tally_reader"]);
@@ -131,6 +131,16 @@ fn one_event_among_many_is_found_in_less_than_a_millisecond() {
         .collect();
     times.sort();
     println!("{events} events: median {:?}, slowest of 200 {:?}", times[100], times[199]);
-    // The median: other tests share the machine.
-    assert!(times[100].as_micros() < 1_000, "{:?}", times[100]);
+    // The medians: other tests share the machine.
+    let mut whole: Vec<_> = (0..21)
+        .map(|n| {
+            let began = Instant::now();
+            let query = "SELECT count(*) FROM tally.events WHERE event_id::text = $1";
+            assert_eq!(client.query_one(query, &[&id(n * 7919 % events)]).unwrap().get::<_, i64>(0), 1);
+            began.elapsed()
+        })
+        .collect();
+    whole.sort();
+    println!("all of them: median {:?}", whole[10]);
+    assert!(times[100] * 5 < whole[10], "{:?} and {:?}", times[100], whole[10]);
 }

@@ -360,7 +360,7 @@ fn no_random_statement_gains_a_right_or_makes_another_tenant_wait() {
     let mut witness = database.connect(&other);
     let mut keeper = database.connect(&admin);
     for session in [&mut witness, &mut keeper] {
-        session.batch_execute("SET lock_timeout = '1s'; SET statement_timeout = '30s'").unwrap();
+        session.batch_execute("SET lock_timeout = '5s'; SET statement_timeout = '120s'").unwrap();
     }
     let mut number = 0;
     let mut probe = |witness: &mut Client| {
