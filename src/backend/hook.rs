@@ -5,7 +5,7 @@ use super::binary_upgrade;
 use super::command::{self, Command};
 use super::guarded::{self, Guarded};
 use super::reads::Reads;
-use super::{session, version};
+use super::version;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -178,12 +178,10 @@ unsafe extern "C-unwind" fn tell_before_running() {
     (installed().hooks.before_running)();
 }
 
-/// Tells that a statement, or a part of one, has run, where settings can be set.
+/// Tells that a statement, or a part of one, has run.
 #[pg_guard]
 unsafe extern "C-unwind" fn tell_after() {
-    if session::can_set() {
-        (installed().hooks.after_statement)();
-    }
+    (installed().hooks.after_statement)();
 }
 
 unsafe extern "C-unwind" fn plan(

@@ -18,6 +18,12 @@ const FORGET: &core::ffi::CStr = c"forget";
 
 type Rows<K, V> = Rc<RefCell<HashMap<K, V>>>;
 
+/// What there is under a key, and whether it is remembered: until the table says otherwise it is the same then.
+pub struct Found<V> {
+    pub value: V,
+    pub is_remembered: bool,
+}
+
 /// What was looked up of a table that says, by triggers, when it changes.
 pub struct Known<K, V>(Cache<Rows<K, V>>);
 
@@ -29,22 +35,23 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     /// What is known of a key, or else what `look_up` finds, which must see the rows as of now: what an older snapshot saw may
     /// have changed before, and nothing would tell of it again. Every change committed before the call has made the backend
     /// forget.
-    pub fn get_or_look_up(&self, table: Oid, key: K, look_up: impl FnOnce(&K) -> V) -> V {
+    pub fn get_or_look_up(&self, table: Oid, key: K, look_up: impl FnOnce(&K) -> V) -> Found<V> {
         session::accept_invalidations();
         let Ok(rows) = self.0.get_or_load(table, || Ok::<Rows<K, V>, Infallible>(Rc::default()));
         if let Some(value) = rows.borrow().get(&key) {
-            return value.clone();
+            return Found { value: value.clone(), is_remembered: true };
         }
         let value = look_up(&key);
         // Without the triggers, as in a schema of 0.1.0, nothing is remembered.
-        if trigger::is_called_always(table, FORGET) {
+        let is_remembered = trigger::is_called_always(table, FORGET);
+        if is_remembered {
             let mut rows = rows.borrow_mut();
             if rows.len() >= MOST {
                 rows.clear();
             }
             rows.insert(key, value.clone());
         }
-        value
+        Found { value, is_remembered }
     }
 }
 

@@ -129,10 +129,15 @@ fn changed_setting(of_pool: bool) -> Option<Leftover> {
         for setting in settings() {
             // SAFETY: a setting of this backend.
             let setting = unsafe { &**setting };
-            // SAFETY: names are C strings that live as long as the setting.
-            let name = unsafe { CStr::from_ptr(setting.name) };
             let by_role =
                 matches!(setting.reset_source, GucSource::PGC_S_USER | GucSource::PGC_S_DATABASE_USER);
+            // Nearly all settings end here, and there are hundreds: their names and values need not be read.
+            let was_set = !setting.stack.is_null() || setting.source >= GucSource::PGC_S_INTERACTIVE;
+            if !was_set && !(of_pool && by_role) {
+                continue;
+            }
+            // SAFETY: names are C strings that live as long as the setting.
+            let name = unsafe { CStr::from_ptr(setting.name) };
             if of_pool && by_role && !may_be_set_for_a_pool(name, setting) {
                 return Some(Leftover::Role(name.to_string_lossy().into_owned()));
             }
@@ -143,7 +148,6 @@ fn changed_setting(of_pool: bool) -> Option<Leftover> {
             }
             // SAFETY: as its type says.
             let reset = unsafe { reset_value(setting) };
-            let Some(now) = now else { continue };
             if now == reset {
                 continue;
             }
@@ -199,15 +203,13 @@ fn may_be_set_for_a_pool(name: &CStr, setting: &pg_sys::config_generic) -> bool 
         || unsafe { reset_value(setting) == boot_value(setting) }
 }
 
-/// Source and value of a setting when the transaction began; no value where its type is none that we know.
-unsafe fn at_start(setting: &pg_sys::config_generic) -> (GucSource::Type, Option<Value>) {
+/// Source and value of a setting when the transaction began.
+unsafe fn at_start(setting: &pg_sys::config_generic) -> (GucSource::Type, Value) {
     // SAFETY: each entry of the stack leads to the one that lies around it, and keeps what was before.
     unsafe {
         let mut entry = setting.stack;
         if entry.is_null() {
-            // Most settings end here: their value need not be read.
-            let is_of_session = setting.source >= GucSource::PGC_S_INTERACTIVE;
-            return (setting.source, is_of_session.then(|| present_value(setting)));
+            return (setting.source, present_value(setting));
         }
         while !(*entry).prev.is_null() {
             entry = (*entry).prev;
@@ -220,7 +222,7 @@ unsafe fn at_start(setting: &pg_sys::config_generic) -> (GucSource::Type, Option
             kind::PGC_REAL => Value::Real(prior.realval),
             _ => text(prior.stringval),
         };
-        ((*entry).source, Some(value))
+        ((*entry).source, value)
     }
 }
 

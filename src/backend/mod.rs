@@ -11,6 +11,7 @@ pub mod backtrace;
 pub mod binary_upgrade;
 pub mod cache;
 pub mod call;
+pub mod changes;
 pub mod command;
 pub mod dropping;
 pub mod ending;

@@ -14,10 +14,22 @@ use tally_core::scope_key;
 /// Name of the setting that holds the scope.
 const SCOPE_SETTING: &CStr = c"tally.scope";
 
+/// What is asked several times a statement and raises no error: pgrx's guard would cost more than the answer.
+mod unguarded {
+    use pgrx::pg_sys::Oid;
+
+    unsafe extern "C-unwind" {
+        pub fn GetCurrentStatementStartTimestamp() -> i64;
+        pub fn GetSessionUserId() -> Oid;
+        pub fn IsInParallelMode() -> bool;
+        pub fn IsTransactionState() -> bool;
+    }
+}
+
 /// The role that logged in, whatever SET ROLE or an elevated function has made of it since.
 pub fn session_role() -> Oid {
     // SAFETY: reads backend state.
-    unsafe { pg_sys::GetSessionUserId() }
+    unsafe { unguarded::GetSessionUserId() }
 }
 
 /// Name of the role that logged in.
@@ -104,7 +116,9 @@ pub fn in_subtransaction() -> bool {
 /// Whether this process may change settings: not in parallel mode, not outside a transaction.
 pub fn can_set() -> bool {
     // SAFETY: reads backend state.
-    unsafe { pg_sys::IsTransactionState() && !pg_sys::IsInParallelMode() && pg_sys::ParallelWorkerNumber < 0 }
+    unsafe {
+        unguarded::IsTransactionState() && !unguarded::IsInParallelMode() && pg_sys::ParallelWorkerNumber < 0
+    }
 }
 
 /// Whether this process works for another's statement.
@@ -271,7 +285,7 @@ pub struct Statement {
 pub fn statement() -> Statement {
     // SAFETY: reads backend state.
     unsafe {
-        let began = pg_sys::GetCurrentStatementStartTimestamp();
+        let began = unguarded::GetCurrentStatementStartTimestamp();
         Statement { began, transaction: transaction_number() }
     }
 }

@@ -5,6 +5,7 @@
 //! be another role's: after a dump and restore, or when numbers have gone round.
 
 use crate::backend::arena;
+use crate::backend::changes;
 use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::role;
@@ -13,6 +14,7 @@ use core::ffi::{CStr, c_char};
 use pgrx::FromDatum;
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
+use std::rc::Rc;
 
 /// Columns of tally.role_binding. A table of 0.1.0 ends before `BOUND_AS`.
 const TENANT_ID: i32 = 2;
@@ -42,27 +44,52 @@ pub enum Binding {
     Ambiguous,
 }
 
+/// What was asked last.
+struct Latest {
+    role: Oid,
+    statement: Statement,
+    binding: Rc<Binding>,
+    /// What the backend had heard of before; `None` where nothing would tell of a change.
+    heard: Option<changes::Heard>,
+}
+
 thread_local! {
-    /// What was asked last, and by which role in which statement.
-    static LATEST: RefCell<Option<((Oid, Statement), Binding)>> = const { RefCell::new(None) };
+    static LATEST: RefCell<Option<Latest>> = const { RefCell::new(None) };
     /// By the role and the number of changes to roles that it was looked up after.
-    static KNOWN: Known<(Oid, u64), Binding> = const { Known::new() };
+    static KNOWN: Known<(Oid, u64), Rc<Binding>> = const { Known::new() };
 }
 
 /// The binding of the role that logged in. One statement asks once, and so keeps to it: the policies of a query ask many times.
-pub fn binding() -> Binding {
-    let asked = (session::session_role(), session::statement());
-    let known = LATEST.with_borrow(|latest| {
-        latest.as_ref().filter(|(asker, _)| *asker == asked).map(|(_, binding)| binding.clone())
+pub fn binding() -> Rc<Binding> {
+    let (role, statement) = (session::session_role(), session::statement());
+    let asked_before = LATEST.with_borrow(|latest| {
+        let latest = latest.as_ref().filter(|latest| latest.role == role && latest.statement == statement)?;
+        Some(latest.binding.clone())
     });
-    known.unwrap_or_else(|| {
-        let table = session::relation(c"role_binding");
-        session::accept_invalidations();
-        let key = (asked.0, role::changes());
-        let binding = KNOWN.with(|known| known.get_or_look_up(table, key, |key| look_up(table, key.0)));
-        LATEST.set(Some((asked, binding.clone())));
-        binding
-    })
+    asked_before.unwrap_or_else(|| ask(role, statement).0)
+}
+
+/// The binding, asked again; and what the backend had heard of before, where that tells whether it is the same still.
+pub fn binding_and_heard() -> (Rc<Binding>, Option<changes::Heard>) {
+    ask(session::session_role(), session::statement())
+}
+
+fn ask(role: Oid, statement: Statement) -> (Rc<Binding>, Option<changes::Heard>) {
+    let heard = changes::heard();
+    let unchanged = LATEST.with_borrow_mut(|latest| {
+        let latest = latest.as_mut().filter(|latest| latest.role == role && latest.heard == Some(heard))?;
+        latest.statement = statement;
+        Some(latest.binding.clone())
+    });
+    if let Some(binding) = unchanged {
+        return (binding, Some(heard));
+    }
+    let table = session::relation(c"role_binding");
+    let key = (role, heard.roles);
+    let found = KNOWN.with(|known| known.get_or_look_up(table, key, |key| Rc::new(look_up(table, key.0))));
+    let heard = found.is_remembered.then_some(heard);
+    LATEST.set(Some(Latest { role, statement, binding: found.value.clone(), heard }));
+    (found.value, heard)
 }
 
 /// The binding of any role, looked up anew: what it would be bound to if it logged in.

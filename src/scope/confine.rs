@@ -8,54 +8,62 @@
 //! statistics. The hooks work from when the library is loaded, which is at the first call of one of our functions or,
 //! with it in `session_preload_libraries`, from the start of the session.
 
-use super::binding::{self, Binding, binding};
+use super::binding::{self, Binding};
 use super::{ScopeError, limit, policy};
+use crate::backend::changes::{self, Heard};
 use crate::backend::command::{Command, Kind};
 use crate::backend::guarded::Guarded;
 use crate::backend::hook::{self, Hooks};
 use crate::backend::{own_transaction, session};
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
-use std::sync::Mutex;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the role that logged in is, as far as the hooks care.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Not confined: superusers, trusted roles, analysts, and whoever has nothing to do with us.
     Free,
     /// Might use our tables, and is in no scope of its own.
     Outside,
     /// Is in a scope from the start.
-    Bound(String),
+    Bound,
     /// Enters by token; other tenants' transactions follow in the same session.
     Pool,
 }
 
 /// The class of a role, as it was when the transaction first asked.
+#[derive(Clone, Copy)]
 struct Known {
     transaction: u32,
     role: Oid,
     class: Class,
+    /// What the backend had heard of before; `None` where nothing would tell of a change.
+    heard: Option<Heard>,
 }
 
-static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+thread_local! {
+    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+}
 /// Until somebody has asked, it is.
 static IS_CONFINED: AtomicBool = AtomicBool::new(true);
 
 /// The class of the role that logged in, looked up once a transaction.
 pub fn class() -> Class {
     let (transaction, role) = (session::transaction_number(), session::session_role());
-    if let Some(known) = &*KNOWN.lock().expect("one thread")
+    let known = KNOWN.get().filter(|known| known.role == role);
+    if let Some(known) = known
         && known.transaction == transaction
-        && known.role == role
     {
-        return known.class.clone();
+        return known.class;
     }
-    let class = classify();
-    IS_CONFINED.store(class != Class::Free, Ordering::Relaxed);
-    *KNOWN.lock().expect("one thread") = Some(Known { transaction, role, class: class.clone() });
-    class
+    // In another transaction it is the same unless something has changed.
+    let unchanged = known.filter(|known| known.heard.is_some_and(|heard| heard == changes::heard()));
+    let known = unchanged.map_or_else(|| classify(transaction, role), |known| Known { transaction, ..known });
+    IS_CONFINED.store(known.class != Class::Free, Ordering::Relaxed);
+    KNOWN.set(Some(known));
+    known.class
 }
 
 /// Whether the session acts for a tenant.
@@ -63,13 +71,14 @@ pub fn is_confined() -> bool {
     class() != Class::Free
 }
 
-fn classify() -> Class {
+fn classify(transaction: u32, role: Oid) -> Known {
     // What a session's process does for us is ours; a tenant's limits are its client's.
     if own_transaction::is_running() || session::session_is_superuser() || !session::is_installed() {
-        return Class::Free;
+        return Known { transaction, role, class: Class::Free, heard: None };
     }
-    match binding() {
-        Binding::Bound { tenant, .. } => Class::Bound(tenant),
+    let (binding, heard) = binding::binding_and_heard();
+    let class = match *binding {
+        Binding::Bound { .. } => Class::Bound,
         Binding::Pool => Class::Pool,
         Binding::Trusted | Binding::Global => Class::Free,
         // What it was meant to be is not known.
@@ -79,7 +88,8 @@ fn classify() -> Class {
             let uses_us = [c"tally_reader", c"tally_writer"].into_iter().any(session::session_can_act_as);
             if uses_us { Class::Outside } else { Class::Free }
         }
-    }
+    };
+    Known { transaction, role, class, heard }
 }
 
 /// Whether what runs is the deed of an elevated function's owner. Not where the owner is bound to a tenant or enters by token: that
@@ -123,7 +133,7 @@ fn before_execution() -> Result<(), ErrorReport> {
     {
         return Err(ScopeError::Confined(setting.to_owned()).into());
     }
-    if session::can_set() { limit::enforce() } else { Ok(()) }
+    limit::enforce()
 }
 
 fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {

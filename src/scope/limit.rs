@@ -1,8 +1,10 @@
 //! What a tenant's transactions are limited to, from when they enter its scope.
 
+use super::binding::{Binding, binding};
 use super::confine::{Class, class};
 use super::{Scope, ScopeError, entered};
 use crate::backend::arena::Arena;
+use crate::backend::changes::{self, Heard};
 use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
@@ -35,6 +37,8 @@ struct InForce {
     transaction: u32,
     tenant: String,
     limits: Limits,
+    /// What the backend had heard of before they were looked up; `None` where nothing would tell of a change.
+    heard: Option<Heard>,
     /// Which of the tenant's slots the transaction holds.
     slot: Option<i32>,
 }
@@ -48,14 +52,26 @@ static IN_FORCE: Mutex<Option<InForce>> = Mutex::new(None);
 /// Lowers what is limited for a tenant, and takes one of its slots.
 pub fn apply(tenant: &str) -> Result<(), ScopeError> {
     let transaction = session::transaction_number();
-    let mut in_force = IN_FORCE.lock().expect("one thread").take();
-    if in_force.as_ref().is_none_or(|known| known.transaction != transaction || known.tenant != tenant) {
-        let table = session::relation(c"tenant_limit");
-        let limits = KNOWN
-            .with(|known| known.get_or_look_up(table, tenant.to_owned(), |tenant| look_up(table, tenant)));
-        in_force = Some(InForce { transaction, tenant: tenant.to_owned(), limits, slot: None });
-    }
-    let mut known = in_force.expect("made above");
+    let latest = IN_FORCE.lock().expect("one thread").take().filter(|latest| latest.tenant == tenant);
+    let mut known = match latest {
+        Some(latest) if latest.transaction == transaction => latest,
+        Some(latest) if latest.heard.is_some_and(|heard| heard == changes::heard()) => {
+            InForce { transaction, slot: None, ..latest }
+        }
+        _ => {
+            let (table, heard) = (session::relation(c"tenant_limit"), changes::heard());
+            let found = KNOWN.with(|known| {
+                known.get_or_look_up(table, tenant.to_owned(), |tenant| look_up(table, tenant))
+            });
+            InForce {
+                transaction,
+                tenant: tenant.to_owned(),
+                limits: found.value,
+                heard: found.is_remembered.then_some(heard),
+                slot: None,
+            }
+        }
+    };
     for (limit, most) in LIMITS.into_iter().zip(known.limits.settings) {
         if let Some(most) = most {
             limit::lower(limit, most);
@@ -76,29 +92,38 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
     Ok(())
 }
 
-/// Does so before a statement of a session that is in a tenant's scope, whatever SQL has set since.
+/// Does so before a statement of a session that is in a tenant's scope, whatever SQL has set since. Where nothing can be set, as in a
+/// parallel worker, it was done before.
 pub fn enforce() -> Result<(), ErrorReport> {
-    match (class(), entered()) {
-        (Class::Free, _) | (_, Some(Scope::Global)) => Ok(()),
-        (_, Some(Scope::Tenant { tenant, .. })) | (Class::Bound(tenant), None) => Ok(apply(&tenant)?),
-        (_, None) => Ok(()),
+    let class = class();
+    if class == Class::Free || !session::can_set() {
+        return Ok(());
     }
+    match (class, entered()) {
+        (_, Some(Scope::Tenant { tenant, .. })) => apply(&tenant)?,
+        (Class::Bound, None) => {
+            // Another binding than the transaction's class was derived from may have come since.
+            if let Binding::Bound { tenant, .. } = &*binding() {
+                apply(tenant)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
-/// The limit that holds for the running transaction of a confined session, as far as it is known.
+/// The limit that holds for the running transaction of a confined session, as far as it is known, where it can be set.
 fn in_force(limit: Limit) -> Option<i32> {
     let known = IN_FORCE.lock().expect("one thread");
     let most = known.as_ref()?.limits.of(limit)?;
     let is_current = known.as_ref()?.transaction == session::transaction_number();
     drop(known);
-    (is_current && class() != Class::Free).then_some(most)
+    (is_current && session::can_set() && class() != Class::Free).then_some(most)
 }
 
 /// Sees to the end of a statement that goes on, as one that fetches from a cursor.
 pub fn bound_statement() {
-    if session::can_set()
-        && let Some(most) = in_force(Limit::StatementTimeout)
-    {
+    if let Some(most) = in_force(Limit::StatementTimeout) {
         limit::bound_statement(most, true);
     }
 }

@@ -70,8 +70,10 @@ pub fn current() -> Result<Scope, ScopeError> {
     if let Some(scope) = entered() {
         return Ok(scope);
     }
-    match binding() {
-        Binding::Bound { tenant, account } => Ok(Scope::Tenant { tenant, account }),
+    match &*binding() {
+        Binding::Bound { tenant, account } => {
+            Ok(Scope::Tenant { tenant: tenant.clone(), account: account.clone() })
+        }
         Binding::Global if is_analyst() => Ok(Scope::Global),
         Binding::Global => Err(ScopeError::Denied(session::session_role_name())),
         Binding::Trusted | Binding::Pool | Binding::None => Err(ScopeError::Missing),
@@ -88,11 +90,11 @@ fn is_analyst() -> bool {
 /// to the global scope may read every tenant, and write for none but one that it has entered.
 pub fn for_writing() -> Result<Scope, ScopeError> {
     match current() {
-        Ok(Scope::Global) if binding() == Binding::Global => {
+        Ok(Scope::Global) if *binding() == Binding::Global => {
             Err(ScopeError::ReadsOnly(session::session_role_name()))
         }
         Err(ScopeError::Missing)
-            if session::session_is_superuser() || matches!(binding(), Binding::Trusted) =>
+            if session::session_is_superuser() || matches!(*binding(), Binding::Trusted) =>
         {
             Ok(Scope::Global)
         }
@@ -131,14 +133,15 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
         return Err(ScopeError::Latched);
     }
     // A role that might be another one than was bound enters nothing.
-    let binding = match binding() {
+    let binding = binding();
+    match *binding {
         Binding::Renamed => return Err(ScopeError::Renamed(session::session_role_name())),
         Binding::Ambiguous => return Err(ScopeError::Ambiguous(session::session_role_name())),
-        binding => binding,
-    };
+        _ => {}
+    }
     let superuser = session::session_is_superuser();
     if matches!(wanted, Scope::Tenant { .. }) && already.is_none() && !superuser {
-        match leftover::leftover(matches!(binding, Binding::Pool)) {
+        match leftover::leftover(*binding == Binding::Pool) {
             None => {}
             Some(Leftover::Session(what)) => return Err(ScopeError::Dirty(what)),
             Some(Leftover::Role(setting)) => {
@@ -146,9 +149,9 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
             }
         }
     }
-    let allowed = match (binding, &wanted) {
+    let allowed = match (&*binding, &wanted) {
         (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {
-            own == *tenant && only.is_none_or(|only| account.as_ref() == Some(&only))
+            own == tenant && only.as_ref().is_none_or(|only| account.as_ref() == Some(only))
         }
         (Binding::Bound { .. } | Binding::Pool, Scope::Global) => false,
         (Binding::Pool, Scope::Tenant { .. }) if warrant == Warrant::Role && !stays && !narrows => {
@@ -204,7 +207,7 @@ pub fn warn_unconfined() {
 
 #[pg_extern(sql = false)]
 fn enter(tenant_id: Option<&str>, account_id: Option<&str>) -> Result<(), ErrorReport> {
-    if let (Binding::Pool, None) = (binding(), account_id) {
+    if let (Binding::Pool, None) = (&*binding(), account_id) {
         let scope = token::scope(tenant_id.unwrap_or_default())?;
         return Ok(enter_scope(scope, Warrant::Token)?);
     }
@@ -242,7 +245,7 @@ fn confined_to() -> Result<Option<String>, ErrorReport> {
     match current() {
         Ok(Scope::Tenant { tenant, .. }) => Ok(Some(tenant)),
         Ok(Scope::Global) => Ok(None),
-        Err(ScopeError::Missing) if matches!(binding(), Binding::Trusted | Binding::None) => Ok(None),
+        Err(ScopeError::Missing) if matches!(*binding(), Binding::Trusted | Binding::None) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
