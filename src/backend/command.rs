@@ -34,7 +34,9 @@ pub unsafe fn is_free(node: *mut pg_sys::Node) -> bool {
         match (*node).type_ {
             NodeTag::T_TransactionStmt => !matches!(
                 (*node.cast::<pg_sys::TransactionStmt>()).kind,
-                pg_sys::TransactionStmtKind::TRANS_STMT_PREPARE
+                pg_sys::TransactionStmtKind::TRANS_STMT_BEGIN
+                    | pg_sys::TransactionStmtKind::TRANS_STMT_START
+                    | pg_sys::TransactionStmtKind::TRANS_STMT_PREPARE
                     | pg_sys::TransactionStmtKind::TRANS_STMT_SAVEPOINT
             ),
             NodeTag::T_VariableShowStmt
@@ -64,10 +66,10 @@ unsafe fn kind(node: *mut pg_sys::Node) -> Kind {
         }
         match (*node).type_ {
             NodeTag::T_VariableSetStmt => setting(node.cast()),
-            // What is set before it outlasts what is undone to it.
+            // A transaction may idle from its beginning on; and what is set before a savepoint outlasts what is undone to it.
             NodeTag::T_TransactionStmt
                 if (*node.cast::<pg_sys::TransactionStmt>()).kind
-                    == pg_sys::TransactionStmtKind::TRANS_STMT_SAVEPOINT =>
+                    != pg_sys::TransactionStmtKind::TRANS_STMT_PREPARE =>
             {
                 Kind::Work
             }

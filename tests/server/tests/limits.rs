@@ -238,7 +238,7 @@ fn an_open_transaction_ends_when_it_idles() {
         format!("SAVEPOINT s; SET {idle} = 0; SELECT 1; RELEASE s"),
         format!("SAVEPOINT s; SET {idle} = 0; ROLLBACK TO s"),
     ];
-    let mut sessions = Vec::new();
+    let (mut sessions, mut alone) = (Vec::new(), Vec::new());
     for role in [bound, pool] {
         for lift in &lifts {
             let mut client = confined.database.connect(role);
@@ -265,7 +265,18 @@ fn an_open_transaction_ends_when_it_idles() {
         client.batch_execute(lift).unwrap();
         sessions.push((bound, lift, client));
     }
+    // From its beginning on, before any statement, where the library is loaded already.
+    for lift in ["BEGIN", "START TRANSACTION READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE"] {
+        let mut client = confined.database.connect(bound);
+        client.batch_execute(&format!("SET {idle} = 0")).unwrap();
+        client.batch_execute(lift).unwrap();
+        alone.push((lift, client));
+    }
     std::thread::sleep(Duration::from_secs(6));
+    for (lift, mut client) in alone {
+        let error = client.batch_execute("SELECT 1").expect_err(lift);
+        assert!(client.is_closed() || error.code().map(SqlState::code) == Some("25P03"), "{lift}: {error}");
+    }
     for (role, lift, mut client) in sessions {
         let error = client.batch_execute("SELECT 1").expect_err(lift);
         let ended = client.is_closed() || error.code().map(SqlState::code) == Some("25P03");
@@ -481,8 +492,8 @@ fn a_call_by_the_protocol_that_catches_its_end_ends_with_its_session() {
     assert_eq!(wire.call(returns), "V");
     let (began, is_done) = (Instant::now(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let pid = wire.pid;
-        scope.spawn(|| end_at_last(&mut admin, pid, &is_done));
+        let (pid, admin, is_done) = (wire.pid, &mut admin, &is_done);
+        scope.spawn(move || end_at_last(admin, pid, is_done));
         assert_eq!(wire.call(catches), "57P01");
         is_done.store(true, Ordering::Relaxed);
     });
