@@ -150,6 +150,22 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
     }
 }
 
+/// Whether `text` is one item of a SELECT's list by itself. Not so what only the beginning of a list may have, as `ALL name`, which
+/// can be put in no other place; raises Postgres' own error where it is no SQL there.
+pub fn is_item(text: &str) -> bool {
+    let Ok(query) = CString::new(format!("SELECT 1, {text}\nFROM tally.events")) else { return false };
+    // SAFETY: the parser's nodes live in the current memory context; the tag says which struct a node is.
+    unsafe {
+        let statements = pg_sys::raw_parser(query.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if length(statements) != 1 {
+            return false;
+        }
+        let statement = (*pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>()).stmt;
+        (*statement).type_ == pg_sys::NodeTag::T_SelectStmt
+            && length((*statement.cast::<pg_sys::SelectStmt>()).targetList) == 2
+    }
+}
+
 /// SQL name of a type.
 pub fn type_name(oid: Oid) -> String {
     // SAFETY: the result is a palloc'd C string.

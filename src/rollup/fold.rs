@@ -5,6 +5,7 @@ use super::definition::{self, Column, Definition, Kind};
 use super::delta::{self, Delta, States};
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
+use crate::backend::expression;
 use crate::backend::heap::Declared;
 use crate::backend::lock::{self, Patience};
 use crate::backend::sql::{self, quote};
@@ -178,8 +179,8 @@ pub fn aggregate_of(column: &Column, name: &str, at: &str) -> String {
     match column.kind {
         Kind::Count => format!("sum({name})::int8"),
         Kind::Sum => format!("sum({name})"),
-        Kind::Min => format!("min({name})"),
-        Kind::Max => format!("max({name})"),
+        Kind::Min => extreme(column, name, "min", ""),
+        Kind::Max => extreme(column, name, "max", " DESC"),
         Kind::Distinct | Kind::Percentiles => format!("tally.rollup({name})"),
         Kind::Days => format!("tally.union_days({name})"),
         Kind::SessionWindows => format!("tally.union_session_windows({name})"),
@@ -190,6 +191,20 @@ pub fn aggregate_of(column: &Column, name: &str, at: &str) -> String {
             "(array_agg({name} ORDER BY {at} DESC, {name} DESC) FILTER (WHERE {name} IS NOT NULL))[1]"
         ),
         Kind::Dimension => unreachable!("a dimension isn't merged"),
+    }
+}
+
+/// SQL for the least or the greatest of some values. Of a type that somebody made `min` need not be Postgres' own of any type: what an
+/// implicit cast of its owner's leads to may be meant as well. The order is the type's, as when ingest compares.
+pub fn extreme(column: &Column, value: &str, function: &str, order: &str) -> String {
+    let is_strange = column.expression.as_ref().is_some_and(|expression| {
+        !expression::is_type_of_postgres(expression.type_oid)
+            && expression::has_array_type(expression.type_oid)
+    });
+    if is_strange {
+        format!("(array_agg({value} ORDER BY {value}{order}) FILTER (WHERE num_nulls({value}) = 0))[1]")
+    } else {
+        format!("{function}({value})")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::cell::COMPRESSION;
 use super::super::definition::{Column, Definition, Kind};
+use super::super::fold::extreme;
 use super::difference::{self, Sides, Theirs};
 use super::{Part, evaluated, stored};
 use crate::backend::sql::{self, within};
@@ -87,8 +88,8 @@ fn recomputed(definition: &Definition, column: &Column, place: usize) -> String 
     match column.kind {
         Kind::Count => format!("count(c{place})"),
         Kind::Sum => format!("sum(c{place})"),
-        Kind::Min => format!("min(c{place})"),
-        Kind::Max => format!("max(c{place})"),
+        Kind::Min => extreme(column, &format!("c{place}"), "min", ""),
+        Kind::Max => extreme(column, &format!("c{place}"), "max", " DESC"),
         Kind::Distinct => format!("tally.hll(c{place}, key.sketch_key, key.sketch_epoch)"),
         Kind::Percentiles => format!("tally.tdigest(c{place}, {COMPRESSION})"),
         Kind::Days => format!(
