@@ -84,20 +84,21 @@ CREATE FUNCTION tally.create_rollup(rollup_name text, grains text[], measures te
 COMMENT ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean) IS
   'declares a rollup: makes its tables and views and fills them from the events that are there, in this transaction (ingest waits meanwhile); with backfill => false only from now on: tally.backfill() or tally.maintain() then counts earlier events, in steps';
 
-CREATE FUNCTION tally.alter_rollup(rollup_name text, add_measures text[] DEFAULT '{}', add_dimensions text[] DEFAULT '{}')
-  RETURNS void
-  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'alter_rollup_wrapper';
-COMMENT ON FUNCTION tally.alter_rollup(text, text[], text[]) IS
-  'adds measures and dimensions to a rollup, and makes its buckets anew from the events, as one change (ingest waits meanwhile); in buckets whose events were dropped what was added is null; its views are made anew, so views of your own on them, and your grants, must be made again';
+CREATE FUNCTION tally.alter_rollup(rollup_name text, add_measures text[] DEFAULT '{}', add_dimensions text[] DEFAULT '{}',
+    cascade boolean DEFAULT false) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'alter_rollup_cascade_wrapper';
+COMMENT ON FUNCTION tally.alter_rollup(text, text[], text[], boolean) IS
+  'adds measures and dimensions to a rollup, and makes its buckets anew from the events, as one change (ingest waits meanwhile); in buckets whose events were dropped what was added is null; its views are made anew, so your grants on them must be made again, and so must views of your own or of others on them: where there are some it is an error, and with cascade => true they are dropped';
 
 CREATE FUNCTION tally.backfill(rollup_name text, max_events int8 DEFAULT 100000) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'backfill_wrapper';
 COMMENT ON FUNCTION tally.backfill(text, int8) IS
   'one step of filling a rollup that was declared with backfill => false, from late to early: counts about max_events events (all of one microsecond together) while ingest waits; returns how many, 0 when nothing is left; tally.rollup_backfill shows how far it has come';
 
-CREATE FUNCTION tally.drop_rollup(rollup_name text) RETURNS void
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_rollup_wrapper';
-COMMENT ON FUNCTION tally.drop_rollup(text) IS 'drops a rollup with its tables and views';
+CREATE FUNCTION tally.drop_rollup(rollup_name text, cascade boolean DEFAULT false) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_rollup_cascade_wrapper';
+COMMENT ON FUNCTION tally.drop_rollup(text, boolean) IS
+  'drops a rollup with its tables and views; where other objects depend on those, as a tenant''s own view, it is an error that names them, and with cascade => true they are dropped, too, whoever owns them';
 
 CREATE FUNCTION tally.fold(rollup_name text, max_rows int8 DEFAULT 100000) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'fold_wrapper';
@@ -111,7 +112,7 @@ COMMENT ON FUNCTION tally_internal.strange_code() IS
 REVOKE ALL ON FUNCTION tally_internal.strange_code() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.strange_code() TO tally_admin, tally_auditor;
 
-REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),
-  tally.alter_rollup(text, text[], text[]), tally.backfill(text, int8), tally.fold(text, int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text),
-  tally.alter_rollup(text, text[], text[]), tally.backfill(text, int8), tally.fold(text, int8) TO tally_admin;
+REVOKE ALL ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text, boolean),
+  tally.alter_rollup(text, text[], text[], boolean), tally.backfill(text, int8), tally.fold(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.create_rollup(text, text[], text[], text[], text, boolean), tally.drop_rollup(text, boolean),
+  tally.alter_rollup(text, text[], text[], boolean), tally.backfill(text, int8), tally.fold(text, int8) TO tally_admin;

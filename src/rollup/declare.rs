@@ -2,11 +2,12 @@
 
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
+use super::dependents::Dependents;
 use super::fold;
 use super::layout::{self, finished};
 use super::rebuild::require_months;
 use super::{backfill, frozen, strange_code};
-use crate::backend::expression::{self, Analysis, type_name};
+use crate::backend::expression::{self, Analysis, ExpressionError, type_name};
 use crate::backend::expression_code::Code;
 use crate::backend::lock::Patience;
 use crate::backend::session;
@@ -107,13 +108,24 @@ fn create_rollup(
     Ok(())
 }
 
-/// Adds measures and dimensions: makes the tables anew, keeps the buckets whose events were dropped as they are, and fills
-/// the others from the events.
+/// What schemas of 0.1.0 call.
 #[pg_extern(sql = false)]
 fn alter_rollup(
     rollup_name: Option<&str>,
     add_measures: Option<Vec<Option<String>>>,
     add_dimensions: Option<Vec<Option<String>>>,
+) -> Result<(), ErrorReport> {
+    alter_rollup_cascade(rollup_name, add_measures, add_dimensions, None)
+}
+
+/// Adds measures and dimensions: makes the tables anew, keeps the buckets whose events were dropped as they are, and fills
+/// the others from the events.
+#[pg_extern(sql = false)]
+fn alter_rollup_cascade(
+    rollup_name: Option<&str>,
+    add_measures: Option<Vec<Option<String>>>,
+    add_dimensions: Option<Vec<Option<String>>>,
+    cascade: Option<bool>,
 ) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.alter_rollup()");
     let name = rollup_name.unwrap_or_default();
@@ -131,6 +143,7 @@ fn alter_rollup(
     lock_rollup(name)?;
     let definitions = definition::all()?;
     let old = definition::find(&definitions, name)?;
+    let dependents = Dependents::of(name, &old.grains, cascade.unwrap_or(false))?;
     let kept = |column: &Column| column.copied();
     let mut columns: Vec<Column> = old.dimensions().map(kept).collect();
     columns.extend(new_dimensions);
@@ -154,11 +167,15 @@ fn alter_rollup(
     fold::fold_all(old, i64::MIN)?;
     session::advance_command();
     session::as_owner_defining(|| {
-        run(&layout::drop_views(&old.name, &old.grains));
+        run(&layout::drop_views(&old.name, &old.grains, dependents));
         run(&layout::set_aside(old));
         run(&layout::create(&new));
         let kept = if from == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..from)) };
-        run(&layout::copy_aside(old, &format!("({kept}) OR NOT {}", thawed.not_frozen("bucket"))));
+        run(&layout::copy_aside(
+            old,
+            &format!("({kept}) OR NOT {}", thawed.not_frozen("bucket")),
+            dependents,
+        ));
         sql::run("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()]);
         register(&new);
         frozen::say_what_is_gone(name, &new.grains);
@@ -225,20 +242,29 @@ fn measure_columns(texts: &[String], code: &mut Code) -> Result<Vec<Column>, Rol
     Ok(columns)
 }
 
+/// What schemas of 0.1.0 call.
 #[pg_extern(sql = false)]
 fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
+    drop_rollup_cascade(rollup_name, false)
+}
+
+#[pg_extern(sql = false)]
+fn drop_rollup_cascade(rollup_name: &str, cascade: bool) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.drop_rollup()");
     lock_rollup(rollup_name)?;
     // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
     let declared = definition::grains().into_iter().find(|(name, _)| name == rollup_name);
     let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
+    let dependents = Dependents::of(rollup_name, &grains, cascade)?;
+    let dropping = dependents.sql();
     session::as_owner_defining(|| {
-        run(&layout::drop_views(rollup_name, &grains));
+        run(&layout::drop_views(rollup_name, &grains, dependents));
         for grain in &grains {
             let base = format!("{rollup_name}_{grain}_base");
-            sql::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&base)), &[]);
+            sql::run(&format!("DROP TABLE IF EXISTS tally.{}{dropping}", quote(&base)), &[]);
         }
-        sql::run(&format!("DROP TABLE IF EXISTS tally.{}", quote(&format!("{rollup_name}_pending"))), &[]);
+        let pending = quote(&format!("{rollup_name}_pending"));
+        sql::run(&format!("DROP TABLE IF EXISTS tally.{pending}{dropping}"), &[]);
         for table in ["rollup", "rollup_column", "rollup_backfill", "rollup_fold"] {
             let delete = format!("DELETE FROM tally.{table} WHERE rollup_name = $1");
             sql::run(&delete, &[rollup_name.into()]);
@@ -282,6 +308,10 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
 /// `expression` or `expression AS name`.
 fn dimension(text: String, code: &mut Code) -> Result<Column, RollupError> {
     let Analysis { expression, name, code: found } = definition::analyse(&text, None)?;
+    // Verifying puts it behind others.
+    if !expression::is_item(&text) {
+        return Err(ExpressionError::NotPlain(text).into());
+    }
     code.add(found);
     if !DIMENSION_TYPES.contains(&expression.type_oid) {
         return Err(RollupError::Type {

@@ -27,6 +27,12 @@ pub enum RollupError {
     Frozen(String),
     /// A month that buckets would be made anew from is no partition of the events.
     NoMonth(String),
+    /// Somebody's objects stand on a rollup's views or tables, which are to be dropped.
+    Depended {
+        rollup: String,
+        dependents: String,
+        is_final: bool,
+    },
     /// Others' transactions hold what is to be locked.
     Busy(Busy),
     /// Too much is pending, and another session keeps this one from folding.
@@ -139,6 +145,16 @@ impl From<RollupError> for Report {
                 format!("the events of {month} are not there, so buckets that have numbers of them can't be made anew"),
             )
             .hint("somebody detached or dropped that month by hand: attach it again, or rebuild the ranges before and after it; tally.detach_raw() is the way to take months out"),
+            RollupError::Depended { rollup, dependents, is_final } => Report::new(
+                "2BP01",
+                format!("other objects depend on views or tables of rollup \"{rollup}\""),
+            )
+            .detail(dependents)
+            .hint(if is_final {
+                "what belongs to an extension is not dropped with a rollup"
+            } else {
+                "drop them first, or call it with cascade => true, which drops them and what depends on them, whoever owns them"
+            }),
             RollupError::Busy(busy) => busy.into(),
             RollupError::Behind(name) => Report::new(
                 "53400",

@@ -1,6 +1,7 @@
 //! How a rollup lies in the database: its tables and views, as SQL.
 
 use super::definition::{Column, Definition, Kind};
+use super::dependents::Dependents;
 use super::fold::{aggregate, bucket};
 use crate::backend::expression::type_name;
 use crate::backend::sql::quote;
@@ -199,12 +200,17 @@ fn without_default_privileges(relation: &str) -> String {
 }
 
 /// Statements that remove the views.
-pub fn drop_views(rollup_name: &str, grains: &[Grain]) -> Vec<String> {
+pub fn drop_views(rollup_name: &str, grains: &[Grain], dependents: Dependents) -> Vec<String> {
     let views = grains.iter().map(|grain| format!("{rollup_name}_{grain}"));
     views
         // They are gone already where somebody dropped a type of theirs, with CASCADE.
         .map(|view| {
-            format!("DROP VIEW IF EXISTS tally.{}, tally.{}", quote(&view), quote(&format!("{view}_state")))
+            format!(
+                "DROP VIEW IF EXISTS tally.{}, tally.{}{}",
+                quote(&view),
+                quote(&format!("{view}_state")),
+                dependents.sql()
+            )
         })
         .collect()
 }
@@ -228,18 +234,19 @@ pub fn set_aside(definition: &Definition) -> Vec<String> {
 }
 
 /// Statements that copy base rows from the tables set aside into the new ones, and drop the former.
-pub fn copy_aside(definition: &Definition, condition: &str) -> Vec<String> {
+pub fn copy_aside(definition: &Definition, condition: &str, dependents: Dependents) -> Vec<String> {
     let name = &definition.name;
     let names: String =
         definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
     let columns = format!("tenant_id, account_id, bucket{names}");
-    let mut statements = vec![format!("DROP TABLE tally.{}", quote(&aside(name, "pending")))];
+    let dropping = dependents.sql();
+    let mut statements = vec![format!("DROP TABLE tally.{}{dropping}", quote(&aside(name, "pending")))];
     for grain in &definition.grains {
         let (from, to) = (quote(&aside(name, grain.name())), quote(&format!("{name}_{grain}_base")));
         statements.push(format!(
             "INSERT INTO tally.{to} ({columns}) SELECT {columns} FROM tally.{from} WHERE {condition}"
         ));
-        statements.push(format!("DROP TABLE tally.{from}"));
+        statements.push(format!("DROP TABLE tally.{from}{dropping}"));
     }
     statements
 }

@@ -13,6 +13,7 @@ mod cell;
 mod declare;
 mod definition;
 mod delta;
+mod dependents;
 mod failure;
 mod fold;
 mod frozen;
