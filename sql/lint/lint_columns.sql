@@ -1,4 +1,4 @@
--- Findings about what an administrator changed in pg_tally's own tables: columns, keys, triggers, replica identities.
+-- Findings about what an administrator changed in pg_tally's own tables: columns, keys, triggers, replica identities, months.
 
 CREATE FUNCTION tally_internal.declared_columns(OUT table_name text, OUT column_name text, OUT type_name text) RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'declared_columns_wrapper';
@@ -59,6 +59,28 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
         FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
        WHERE i.indrelid = 'tally.events'::regclass AND NOT i.indisunique
       UNION ALL
+      SELECT 'too_few_locks', 'events',
+             pg_catalog.format('a query of all months locks %s partitions and indexes, and max_locks_per_transaction is %s', l.locks, l.most),
+             pg_catalog.format('set max_locks_per_transaction to %s and restart, or take old months out with tally.drop_raw() or tally.detach_raw()',
+               64 * ((l.locks + 95) / 64))
+        FROM (SELECT pg_catalog.count(DISTINCT p.relid) + pg_catalog.count(i.indexrelid), pg_catalog.current_setting('max_locks_per_transaction')::int8
+                FROM pg_catalog.pg_partition_tree('tally.events') AS p LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = p.relid
+               WHERE p.relid <> 'tally.events'::regclass) AS l (locks, most)
+       WHERE l.locks > l.most
+      UNION ALL
+      SELECT 'month_detached', o.relname::text, pg_catalog.format('table %s is not attached to tally.events', o.ref),
+             pg_catalog.format('ALTER TABLE tally.events ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L);', o.ref,
+               pg_catalog.to_char(m.start, 'YYYY-MM-DD 00:00Z'), pg_catalog.to_char(m.start + interval '1 month', 'YYYY-MM-DD 00:00Z'))
+        FROM own AS o
+        CROSS JOIN LATERAL (SELECT pg_catalog.to_date(pg_catalog.substr(o.relname, 9), 'YYYY_MM')::timestamp) AS m (start)
+       WHERE o.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$'
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = o.id AND i.inhparent = 'tally.events'::regclass)
+      UNION ALL
+      SELECT 'month_missing', 'events', pg_catalog.format('tally.events has no partition for %s, of which rollups have numbers', m.month),
+             'restore the month''s table from a backup and attach it; tally.drop_raw() and tally.detach_raw() are the ways to take months out'
+        FROM tally_internal.missing_months() AS m (month)
+       WHERE NOT EXISTS (SELECT FROM own AS o WHERE o.relname = 'events_p' || pg_catalog.replace(m.month, '-', '_'))
+      UNION ALL
       SELECT 'trigger_altered', t.tgrelid::regclass::text,
              pg_catalog.format('trigger %s of %s does not fire in every mode', t.tgname, t.tgrelid::regclass),
              CASE WHEN c.relkind = 'v'
@@ -71,7 +93,7 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
     )
     SELECT f.rule, 'table', 'tally', f.object, f.detail, f.fix FROM finding AS f;
   END;
-COMMENT ON FUNCTION tally_internal.lint_columns() IS 'findings of tally.lint() about columns, triggers and replica identities of pg_tally''s own tables';
+COMMENT ON FUNCTION tally_internal.lint_columns() IS 'findings of tally.lint() about columns, triggers, replica identities and months of pg_tally''s own tables';
 
 REVOKE ALL ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() TO tally_admin, tally_auditor;

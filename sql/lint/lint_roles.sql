@@ -133,6 +133,16 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
        WHERE d.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
                            'pg_execute_server_program', 'pg_maintain')
       UNION ALL
+      SELECT DISTINCT 'statistics_reader', a.rolname,
+             pg_catalog.format('role %I acts for tenants and is a member of %I', a.rolname, g.rolname),
+             pg_catalog.format('REVOKE %I FROM %I;', g.rolname, a.rolname)
+        FROM acting AS a
+        -- Members of pg_monitor are members of the other.
+        CROSS JOIN LATERAL (SELECT r.rolname FROM pg_catalog.pg_roles AS r
+                             WHERE r.rolname IN ('pg_monitor', 'pg_read_all_stats') AND pg_catalog.pg_has_role(a.id, r.oid, 'MEMBER')
+                             ORDER BY r.rolname LIMIT 1) AS g
+       WHERE a.is_confined
+      UNION ALL
       SELECT 'replication_role', p.rolname, pg_catalog.format('role %I has REPLICATION', p.rolname),
              pg_catalog.format('ALTER ROLE %I NOREPLICATION;', p.rolname)
         FROM person AS p WHERE p.rolreplication
@@ -186,6 +196,25 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
                'force_parallel_mode', 'lc_messages', 'lc_monetary', 'lc_numeric', 'lc_time', 'local_preload_libraries',
                'datestyle', 'intervalstyle', 'timezone', 'bytea_output', 'extra_float_digits', 'xmlbinary', 'xmloption')
            END
+    UNION ALL
+    SELECT 'statement_statistics', 'extension', n.nspname::text, e.extname::text,
+           pg_catalog.format('%s may read pg_stat_statements', w.who),
+           pg_catalog.string_agg(pg_catalog.format('REVOKE %s ON %s FROM %s;', g.privilege_type, g.ref, w.who), ' ' ORDER BY g.ref)
+      FROM pg_catalog.pg_extension AS e
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+      CROSS JOIN LATERAL (
+        SELECT x.grantee, x.privilege_type, c.oid::regclass::text
+          FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS x
+         WHERE c.relnamespace = n.oid AND c.relname = 'pg_stat_statements' AND x.privilege_type = 'SELECT' AND x.grantee <> c.relowner
+        UNION ALL
+        SELECT x.grantee, x.privilege_type, 'FUNCTION ' || p.oid::regprocedure
+          FROM pg_catalog.pg_proc AS p, pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS x
+         WHERE p.pronamespace = n.oid AND p.proname = 'pg_stat_statements' AND x.grantee <> p.proowner
+      ) AS g (grantee, privilege_type, ref)
+      CROSS JOIN LATERAL (SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END) AS w (who)
+     WHERE e.extname = 'pg_stat_statements'
+       AND EXISTS (SELECT FROM acting AS a WHERE a.is_confined AND (g.grantee = 0 OR pg_catalog.pg_has_role(a.id, g.grantee, 'USAGE')))
+     GROUP BY n.nspname, e.extname, w.who
     UNION ALL
     SELECT 'plan_printing_library', CASE WHEN l.is_own THEN 'setting' ELSE 'role' END, NULL, l.name,
            pg_catalog.format('%s loads auto_explain, which prints plans', l.name),

@@ -1,7 +1,7 @@
 -- What tally.lint() looks for. Each rule is one way in which isolation could be undone; src of each is lint_*.sql.
 
 CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, OUT description text)
-  RETURNS SETOF record ROWS 72
+  RETURNS SETOF record ROWS 77
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
@@ -146,6 +146,16 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
       ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
        'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
+      ('too_few_locks', 'WARN', 'A query of all months takes more locks than max_locks_per_transaction',
+       'The lock table is shared: when many such queries run at once, anybody''s statements fail with 53200.'),
+      ('month_detached', 'WARN', 'A month is not attached to the events',
+       'Raw queries and metrics count nothing of it, and new events of the month are refused.'),
+      ('month_missing', 'WARN', 'A month of which there are numbers is no partition of the events',
+       'Somebody dropped it or moved it away by hand: metrics that read events miss it, without a mark.'),
+      ('statistics_reader', 'WARN', 'A role that acts for tenants may read all statistics',
+       'Members of pg_read_all_stats read the text of every session''s statement, in pg_stat_activity and pg_stat_statements.'),
+      ('statement_statistics', 'WARN', 'Roles that act for tenants may read pg_stat_statements',
+       'It has the text of statements of all clients of a login, as of a pool''s, and of everybody''s how many rows and pages they read.'),
       ('own_index', 'INFO', 'An index of your own on tally.events',
        'A dump leaves it out, and a restore stops where the indexes of the partitions are attached to it.'),
       ('replica_identity', 'ERROR', 'A table of pg_tally has no replica identity',

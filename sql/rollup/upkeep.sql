@@ -86,6 +86,13 @@ $$;
 COMMENT ON FUNCTION tally.freshness(text) IS
   'seconds for which pending rows of a rollup have waited to be folded at most, 0 where none wait; null where there is no such rollup';
 
+CREATE FUNCTION tally_internal.missing_months() RETURNS SETOF text
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'missing_months_wrapper';
+COMMENT ON FUNCTION tally_internal.missing_months() IS
+  'months, as YYYY-MM, of which the rollup usage has numbers and tally.events has no partition, although neither retention nor tally.drop_raw() nor tally.detach_raw() took them out; reads the whole rollup';
+REVOKE ALL ON FUNCTION tally_internal.missing_months() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.missing_months() TO tally_admin, tally_auditor;
+
 REVOKE ALL ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text),
   tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz), tally.rollup_status(),
   tally.freshness(text) FROM PUBLIC;
