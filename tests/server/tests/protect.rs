@@ -2,7 +2,7 @@
 
 use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
-use tally_server_tests::Database;
+use tally_server_tests::{Database, code};
 
 /// A database whose role `owner` may make tables, and readers bound to tenant `a` and to its account `a1`.
 struct Shop {
@@ -380,4 +380,32 @@ fn ids_may_be_uuids_integers_and_domains() {
         lines(&mut owner, "SELECT tally.unprotect('shop.t')");
         owner.batch_execute("DROP TABLE shop.t").unwrap();
     }
+}
+
+/// As docs/SECURITY.md says: Postgres checks the rows that are there by a query of the owner's, whom row security binds.
+#[test]
+fn a_foreign_key_is_added_in_the_global_scope() {
+    let mut database = Database::new("added_key");
+    let owner = database.role("owner", &["tally_reader"]);
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.trust_role('{owner}'); CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
+             CREATE TABLE shop.orders (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+             CREATE TABLE shop.item (tenant_id text NOT NULL, id int);
+             INSERT INTO shop.orders VALUES ('a', 1); INSERT INTO shop.item VALUES ('a', 1), ('b', 2);
+             SELECT tally.protect('shop.orders'), tally.protect('shop.item'); RESET ROLE"
+        ))
+        .unwrap();
+    let add = "ALTER TABLE shop.item ADD FOREIGN KEY (tenant_id, id) REFERENCES shop.orders";
+    let mut client = database.connect(&owner);
+    assert_eq!(code(client.batch_execute(add)), "42501");
+    // That tenant's rows alone are checked.
+    client.batch_execute(&format!("BEGIN; SELECT tally.enter('a'); {add}; ROLLBACK")).unwrap();
+    superuser.batch_execute(&format!("GRANT tally_analyst TO {owner}")).unwrap();
+    let global = format!("BEGIN; SELECT tally.enter_global(); {add}; COMMIT");
+    assert_eq!(code(client.batch_execute(&global)), "23503", "a row of b refers to nothing");
+    client.batch_execute("ROLLBACK").unwrap();
+    superuser.batch_execute("DELETE FROM shop.item WHERE tenant_id = 'b'").unwrap();
+    client.batch_execute(&global).unwrap();
 }
