@@ -111,6 +111,12 @@ impl Lookup {
         unsafe { super::heap::require(self.table, declared) }
     }
 
+    /// The same of a table whose last columns an earlier version lacks: of those that it has.
+    pub fn require_first(&self, declared: &Declared) {
+        let present = declared.columns.len().min(self.columns().max(0) as usize);
+        self.require(&Declared { columns: &declared.columns[..present], ..*declared });
+    }
+
     /// Finds the row with these key values; `columns` are read from it, by attribute number from 1.
     pub fn find<const N: usize>(&mut self, values: &[Datum], columns: [i32; N]) -> Option<Row<N>> {
         assert_eq!(values.len(), self.keys.len(), "one value for each key column");

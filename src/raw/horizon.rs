@@ -6,11 +6,13 @@
 
 use super::gate;
 use crate::backend::arena::Arena;
+use crate::backend::heap::Declared;
 use crate::backend::lock::{Busy, Patience};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
 use std::collections::BTreeMap;
 
 /// The moment before which events of every tenant may be gone: microseconds since 2000, and as text. `None` where none
@@ -36,6 +38,17 @@ pub fn of_tenants() -> Vec<(String, i64)> {
     rows.into_iter().map(read).collect()
 }
 
+/// How far each tenant's own retention has come.
+pub const HORIZONS: Declared = Declared {
+    table: "tenant_horizon",
+    columns: &[
+        ("raw_from", pg_sys::TIMESTAMPTZOID),
+        ("pruned_from", pg_sys::TIMESTAMPTZOID),
+        ("tenant_id", pg_sys::TEXTOID),
+    ],
+    key: &["tenant_id"],
+};
+
 /// The horizons of some tenants, in microseconds since 2000, of those that have one. Enters the gate before reading them: they
 /// hold until the transaction ends.
 pub fn hold<'a>(tenants: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64> {
@@ -45,6 +58,7 @@ pub fn hold<'a>(tenants: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64>
     tenants.dedup();
     let mut arena = Arena::default();
     let mut horizons = Lookup::open(session::relation(c"tenant_horizon"), &[Key::Text], View::Latest);
+    horizons.require(&HORIZONS);
     let mut found = BTreeMap::new();
     for tenant in tenants {
         if let Some(row) = horizons.find(&[arena.varlena(tenant.as_bytes())], [1]) {

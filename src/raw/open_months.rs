@@ -2,10 +2,12 @@
 //! is one that every tenant's queries plan for and lock, so no tenant can have them made at will.
 
 use crate::backend::arena::Arena;
+use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::partition::Routing;
 use crate::backend::{session, sql};
 use crate::scope;
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,10 +50,21 @@ pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i6
         .collect()
 }
 
+const OPENED: Declared = Declared {
+    table: "opened_months",
+    columns: &[
+        ("opened_from", pg_sys::TIMESTAMPTZOID),
+        ("set_at", pg_sys::TIMESTAMPTZOID),
+        ("tenant_id", pg_sys::TEXTOID),
+    ],
+    key: &["tenant_id"],
+};
+
 /// From when months are open, by tenant, of those for which that was declared; empty for all others.
 fn opened<'a>(tenants: &BTreeSet<&'a str>) -> BTreeMap<&'a str, i64> {
     let mut arena = Arena::default();
     let mut declared = Lookup::open(session::relation(c"opened_months"), &[Key::Text], View::Latest);
+    declared.require(&OPENED);
     let mut found = BTreeMap::new();
     for &tenant in tenants.iter().chain([&""]) {
         if let Some(row) = declared.find(&[arena.varlena(tenant.as_bytes())], [1]) {

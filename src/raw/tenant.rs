@@ -43,6 +43,12 @@ pub fn hashers<'a>(
     known.require(&TENANTS);
     for name in names {
         match known.find(&[arena.varlena(name.as_bytes())], [1, 4]) {
+            Some(row) if row.nulls[1] => {
+                return Err(TableError::Column {
+                    table: TENANTS.table.into(),
+                    problem: format!("column \"sketch_key\" is null for \"{name}\""),
+                });
+            }
             Some(row) => {
                 let epoch = row.values[0].value() as u32;
                 // SAFETY: column 4 is a bytea of 16 bytes, valid until the next `find`.

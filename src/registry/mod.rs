@@ -144,6 +144,7 @@ fn not_noted<'a>(
         return names;
     }
     let mut noted = Lookup::open(table, &[Key::Text, Key::Text], view);
+    noted.require(&UNREGISTERED_NAMES);
     let missing = names
         .into_iter()
         .filter(|(tenant, name)| {

@@ -6,17 +6,31 @@
 
 use crate::backend::arena;
 use crate::backend::changes;
+use crate::backend::heap::Declared;
 use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::role;
 use crate::backend::session::{self, Statement};
 use core::ffi::{CStr, c_char};
 use pgrx::FromDatum;
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Columns of tally.role_binding. A table of 0.1.0 ends before `BOUND_AS`.
+/// A table of 0.1.0 ends before `bound_as`.
+const BINDINGS: Declared = Declared {
+    table: "role_binding",
+    columns: &[
+        ("role_name", pg_sys::REGROLEOID),
+        ("tenant_id", pg_sys::TEXTOID),
+        ("account_id", pg_sys::TEXTOID),
+        ("needs_token", pg_sys::BOOLOID),
+        ("bound_as", pg_sys::NAMEOID),
+        ("is_global", pg_sys::BOOLOID),
+    ],
+    key: &["role_name"],
+};
+/// Numbers of these columns, from 1.
 const TENANT_ID: i32 = 2;
 const ACCOUNT_ID: i32 = 3;
 const NEEDS_TOKEN: i32 = 4;
@@ -100,6 +114,7 @@ pub fn of(role: Oid) -> Binding {
 /// A role's own binding, or else that of the groups whose privileges it has.
 fn look_up(table: Oid, login: Oid) -> Binding {
     let mut bindings = Lookup::open(table, &[Key::Oid], View::Now);
+    bindings.require_first(&BINDINGS);
     let binding = of_role(&mut bindings, login).unwrap_or_else(|| {
         if role::is_superuser(login) {
             return Binding::None;

@@ -5,13 +5,14 @@ use super::confine::{Class, class};
 use super::{Scope, ScopeError, entered};
 use crate::backend::arena::Arena;
 use crate::backend::changes::{self, Heard};
+use crate::backend::heap::Declared;
 use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
 use pgrx::FromDatum;
-use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{self, Oid};
 use std::sync::Mutex;
 
 /// What the columns that limit settings limit.
@@ -135,9 +136,25 @@ pub fn keep_idle_limit() {
     }
 }
 
+/// A table of 0.1.0 ends before the last one.
+const TENANT_LIMITS: Declared = Declared {
+    table: "tenant_limit",
+    columns: &[
+        ("statement_timeout_ms", pg_sys::INT4OID),
+        ("work_mem_kb", pg_sys::INT4OID),
+        ("max_parallel_workers_per_gather", pg_sys::INT4OID),
+        ("max_transactions", pg_sys::INT4OID),
+        ("slot_key", pg_sys::INT4OID),
+        ("tenant_id", pg_sys::TEXTOID),
+        ("idle_in_transaction_ms", pg_sys::INT4OID),
+    ],
+    key: &["tenant_id"],
+};
+
 fn look_up(table: Oid, tenant: &str) -> Limits {
     let mut arena = Arena::default();
     let mut limits = Lookup::open(table, &[Key::Text], View::Now);
+    limits.require_first(&TENANT_LIMITS);
     let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5, 7]).map(|row| {
         // SAFETY: columns 1 to 5 and 7 of tenant_limit are int4.
         let number = |column: usize| unsafe { i32::from_datum(row.values[column], row.nulls[column]) };

@@ -6,9 +6,11 @@
 
 use super::{Scope, ScopeError};
 use crate::backend::arena::{self, Arena};
+use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
 use pgrx::FromDatum;
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::sync::Mutex;
@@ -50,11 +52,24 @@ pub fn scope(text: &str) -> Result<Scope, ScopeError> {
     Ok(Scope::Tenant { tenant: claims.tenant, account: claims.account })
 }
 
+const KEYS: Declared = Declared {
+    table: "token_key",
+    columns: &[
+        ("registered_at", pg_sys::TIMESTAMPTZOID),
+        ("valid_until", pg_sys::TIMESTAMPTZOID),
+        ("public_key", pg_sys::BYTEAOID),
+        ("key_id", pg_sys::TEXTOID),
+    ],
+    key: &["key_id"],
+};
+
 /// The registered key of this name, while it is valid.
 fn registered(key_id: &str) -> Option<PublicKey> {
     let mut arena = Arena::default();
     let mut keys = Lookup::open(session::relation(c"token_key"), &[Key::Text], View::Statement);
-    let found = keys.find(&[arena.varlena(key_id.as_bytes())], [2, 3]).and_then(|row| {
+    keys.require(&KEYS);
+    let row = keys.find(&[arena.varlena(key_id.as_bytes())], [2, 3]).filter(|row| !row.nulls[1]);
+    let found = row.and_then(|row| {
         // SAFETY: column 2 is a timestamptz, which is passed by value as an int8.
         let until = unsafe { i64::from_datum(row.values[0], row.nulls[0]) };
         // SAFETY: column 3 is a bytea of 32 bytes, valid until the next `find`.

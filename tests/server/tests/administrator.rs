@@ -2,7 +2,9 @@
 //! refused as the row says. And what is no plain heap of ours is refused, never written past.
 
 use postgres::Client;
-use tally_server_tests::{Database, PrivateServer, assert_same, describe, ingest, number, succeed};
+use tally_server_tests::{
+    Database, PrivateServer, TokenSigner, assert_same, describe, ingest, number, succeed,
+};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ADMINISTRATION.md");
 
@@ -266,4 +268,90 @@ fn a_database_with_additions_is_restored() {
     }
     work(&mut again, 30).unwrap();
     verify(&mut again, 6);
+}
+
+/// Tables that are looked up below the executor and written by SQL: a column of another type is an error that names it, in whatever
+/// session reads it, and a superuser can mend it.
+#[test]
+fn an_altered_column_of_what_is_looked_up_is_an_error_that_names_it() {
+    let cases = [
+        // Functions depend on the columns of this one, which keeps their types and not their names.
+        ("role_binding", "bound_as", "was", "bound_as", "SELECT count(*) FROM tally.events"),
+        ("role_binding", "needs_token", "was", "needs_token", "SELECT count(*) FROM tally.events"),
+        ("tenant_limit", "max_transactions", "int8", "int4", "SELECT count(*) FROM tally.events"),
+        ("tenant_limit", "idle_in_transaction_ms", "text", "int4", "SELECT count(*) FROM tally.events"),
+        ("token_key", "valid_until", "text", "timestamptz", "token"),
+        ("token_key", "public_key", "text", "bytea", "token"),
+        ("tenant_horizon", "raw_from", "text", "timestamptz", "ingest"),
+        ("tenant_horizon", "raw_from", "text", "timestamptz", "funnel"),
+        ("raw_loss", "payments_from", "text", "timestamptz", "funnel"),
+        ("opened_months", "opened_from", "text", "timestamptz", "ingest old"),
+        ("unregistered_event", "first_seen_at", "text", "timestamptz", "ingest"),
+    ];
+    for (table, column, altered, made, deed) in cases {
+        let what = format!("{table}.{column} by {deed}");
+        let mut database = Database::new("admin_looked_up");
+        let mut superuser = database.superuser();
+        let user = database.role("user", &["tally_reader", "tally_writer"]);
+        let pool = database.role("pool", &["tally_reader"]);
+        superuser.execute("SELECT tally.bind_role($1::text::regrole, 'acme')", &[&user]).unwrap();
+        superuser.execute("SELECT tally.pool_role($1::text::regrole)", &[&pool]).unwrap();
+        let signer = TokenSigner::new("key", 3);
+        signer.register(&mut superuser).unwrap();
+        work(&mut superuser, 10).unwrap();
+        superuser
+            .batch_execute(
+                "SELECT tally.limit_tenant('acme', max_transactions => 10); SELECT tally.open_months('2001-01-01', 'acme');
+                 SELECT tally.set_unregistered_policy('mark'); SELECT tally.set_retention('acme', '200 years');
+                 INSERT INTO tally.raw_loss (whole_from, tenant_id) VALUES ('2001-01-01Z', 'acme')",
+            )
+            .unwrap();
+        superuser.batch_execute("CALL tally.maintain()").unwrap();
+        let act = |n: usize| -> Result<(), postgres::Error> {
+            let mut client = database.connect(if deed == "token" { &pool } else { &user });
+            let funnel = "SELECT * FROM tally.funnel(ARRAY['paid'], '1 day', '2026-01-01Z', '2027-01-01Z')";
+            match deed {
+                "token" => {
+                    let mut transaction = client.transaction()?;
+                    signer.enter(&mut transaction, "acme")
+                }
+                "ingest" => ingest(&mut client, &event(n, 3)).map(drop),
+                "ingest old" => {
+                    ingest(&mut client, &event(n, 3).replace("2026-", &format!("20{:02}-", n / 10))).map(drop)
+                }
+                "funnel" => client.query(funnel, &[]).map(drop),
+                query => client.query(query, &[]).map(drop),
+            }
+        };
+        act(20).unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+        // What depends on the column's old type goes first, as whoever did that would find.
+        let free = format!(
+            "ALTER TABLE tally.{table} ALTER {column} DROP DEFAULT;
+             DO $$ DECLARE c name; BEGIN
+               FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'tally.{table}'::regclass AND contype = 'c' LOOP
+                 EXECUTE format('ALTER TABLE tally.{table} DROP CONSTRAINT %I', c); END LOOP; END $$"
+        );
+        if table != "role_binding" {
+            superuser.batch_execute(&free).unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+        }
+        let to = |to: &str| {
+            if table == "role_binding" {
+                let from = if to == "was" { column } else { "was" };
+                return format!("ALTER TABLE tally.{table} RENAME {from} TO {to}");
+            }
+            let using = match (column, to) {
+                ("public_key", "bytea") => "decode(public_key, 'hex')".to_owned(),
+                ("public_key", _) => "encode(public_key, 'hex')".to_owned(),
+                _ => format!("{column}::{}", to.split(' ').next().unwrap()),
+            };
+            format!("ALTER TABLE tally.{table} ALTER {column} TYPE {to} USING {using}")
+        };
+        superuser.batch_execute(&to(altered)).unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+        let problem = act(30).expect_err(&what);
+        assert_eq!(sqlstate(&problem), "42804", "{what}: {problem:?}");
+        let problem = problem.as_db_error().unwrap();
+        assert!(problem.message().contains(column) && problem.hint().is_some(), "{what}: {problem}");
+        superuser.batch_execute(&to(made)).unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+        act(40).unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+    }
 }
