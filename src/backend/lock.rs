@@ -4,6 +4,7 @@
 //! client's idle transaction would stop all the others. So such locks are tried for a moment, given up and tried again,
 //! with pauses in which the others get through; after some tries there is an error that names the holders.
 
+use super::own_transaction;
 use super::subtransaction::{self, Verdict};
 use super::{session, sql};
 use pgrx::PgSqlErrorCode;
@@ -40,7 +41,7 @@ pub enum Patience {
 const FIRST_TRY: Duration = Duration::from_millis(100);
 pub const LONGEST_TRY: Duration = Duration::from_millis(300);
 /// Between two tries: longer than a try, so that others get more than half of the time.
-const PAUSE: Duration = Duration::from_millis(400);
+pub const PAUSE: Duration = Duration::from_millis(400);
 const TRIES: u32 = 12;
 
 /// A lock on a relation, and its mode.
@@ -103,6 +104,22 @@ fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
         time = (time * 2).min(LONGEST_TRY);
     }
     Err(())
+}
+
+/// Whether another session's ANALYZE, or another command of an administrator's, has a table's lock that keeps partitions from being
+/// attached and nothing else. A session that makes a partition has a lock of ours, too.
+pub fn is_analyzed(table: Oid) -> bool {
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks AS l \
+           WHERE l.granted AND l.locktype = 'relation' AND l.relation = {0} AND l.mode = 'ShareUpdateExclusiveLock' \
+             AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) \
+             AND l.pid NOT IN (pg_backend_pid(), {1}) \
+             AND NOT EXISTS (SELECT FROM pg_locks AS o WHERE o.pid = l.pid AND o.granted AND o.locktype = 'advisory' \
+                               AND o.classid = {0} AND o.objid = {PARTITION_MAKING} AND o.objsubid = 3))",
+        table.to_u32(),
+        own_transaction::caller()
+    );
+    session::as_owner(|| sql::one::<bool>(&query, &[])) == Some(true)
 }
 
 /// Whether another session has a lock of ours.

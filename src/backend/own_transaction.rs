@@ -59,6 +59,12 @@ pub fn begin() -> String {
     words.next().unwrap_or_default().to_owned()
 }
 
+/// The process that waits for this one, where this one was started by `start`; 0 elsewhere.
+pub fn caller() -> i32 {
+    // SAFETY: a background worker has its entry.
+    if is_running() { unsafe { (*pg_sys::MyBgworkerEntry).bgw_notify_pid } } else { 0 }
+}
+
 /// Whether this process was started by `start`: it does our own work, which limits and refusals made for clients are
 /// not meant for.
 pub fn is_running() -> bool {

@@ -3,15 +3,19 @@
 use crate::backend::lock::{self, Busy, Patience};
 use crate::backend::partition::Routing;
 use crate::backend::sql::{self, Moment};
+use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{own_transaction, session, worker};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use tally_core::grain::Grain;
 
 /// Months that fit into the message to a process, each as its first hour since 2000.
 const MONTHS_OF_A_PROCESS: usize = 12;
 const HOUR: i64 = 3_600_000_000;
+/// How long the first event of a month waits for an ANALYZE of all events, which reads samples of every partition.
+const ANALYZE_WAIT: Duration = Duration::from_secs(10);
 
 /// Makes each missing partition. Runs before any key is locked. In a transaction of their own, so that others need not wait
 /// for the end of this one; where Postgres has no process for that, in this one.
@@ -23,12 +27,13 @@ pub fn ensure(times: impl Iterator<Item = i64>) -> Result<(), Busy> {
     let missing: Vec<i64> = missing.into_iter().collect();
     for months in missing.chunks(MONTHS_OF_A_PROCESS) {
         let message: Vec<String> = months.iter().map(|month| (month / HOUR).to_string()).collect();
-        own_transaction::run("tally_partition_main", &message.join(" "));
+        let has_waited = own_transaction::run("tally_partition_main", &message.join(" "));
         // Those that it didn't make.
         let routing = Routing::open(session::relation(c"events"));
         let left: Vec<i64> = months.iter().copied().filter(|&month| !routing.covers(month)).collect();
         routing.close();
-        left.into_iter().try_for_each(create)?;
+        let wait = if has_waited { Duration::ZERO } else { ANALYZE_WAIT };
+        left.into_iter().try_for_each(|month| create(month, wait))?;
     }
     Ok(())
 }
@@ -40,12 +45,12 @@ pub extern "C-unwind" fn tally_partition_main(_argument: pg_sys::Datum) {
     let message = own_transaction::begin();
     for hour in message.split(' ').filter_map(|hour| hour.parse::<i64>().ok()) {
         // What keeps it from making one keeps the session, too, which then says so.
-        worker::transaction(|| create(hour * HOUR).is_ok());
+        worker::transaction(|| create(hour * HOUR, ANALYZE_WAIT).is_ok());
     }
 }
 
-/// Makes the partition of the month that begins at a moment, unless it is there.
-fn create(month: i64) -> Result<(), Busy> {
+/// Makes the partition of the month that begins at a moment, unless it is there. Waits so long for an ANALYZE to end.
+fn create(month: i64, wait: Duration) -> Result<(), Busy> {
     let events = session::relation(c"events");
     let what = format!("the partition of {} can't be made", month_name(month));
     let exists = "SELECT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = 'events_p' || to_char($1, 'YYYY_MM') \
@@ -53,15 +58,34 @@ fn create(month: i64) -> Result<(), Busy> {
     // Looked for first: who makes one keeps others waiting for what isn't there, not for what is.
     let exists = session::as_owner(|| sql::one(exists, &[Moment(month).into()]));
     if exists != Some(true) {
-        // One maker at a time: without it two first events of a month would both try, and one of them fail.
-        lock::named(&what, events, lock::PARTITION_MAKING, Patience::Once)?;
-        // What attaching takes, here where it can be given up.
-        lock::relations(&what, &[(events, pg_sys::ShareUpdateExclusiveLock)], Patience::Once)?;
+        let until = Instant::now() + wait;
+        while let Err(busy) = take_locks(&what, events) {
+            // Nobody is kept waiting meanwhile but others who make partitions.
+            if Instant::now() >= until || session::lock_timeout() > 0 || !lock::is_analyzed(events) {
+                return Err(busy);
+            }
+            session::pause(lock::PAUSE);
+        }
     }
     session::as_owner_defining(|| {
         sql::run("SELECT tally_internal.create_partition($1)", &[Moment(month).into()]);
     });
     Ok(())
+}
+
+/// Takes what making a partition needs, or nothing.
+fn take_locks(what: &str, events: pg_sys::Oid) -> Result<(), Busy> {
+    let take = || {
+        // One maker at a time: without it two first events of a month would both try, and one of them fail.
+        lock::named(what, events, lock::PARTITION_MAKING, Patience::Once)?;
+        // What attaching takes, here where it can be given up.
+        lock::relations(what, &[(events, pg_sys::ShareUpdateExclusiveLock)], Patience::Once)
+    };
+    let taken = subtransaction::run(|| match take() {
+        Ok(()) => Verdict::Keep(Ok(())),
+        Err(busy) => Verdict::Undo(Err(busy)),
+    });
+    taken.unwrap_or_else(|caught| caught.rethrow())
 }
 
 fn month_name(month: i64) -> String {
@@ -82,7 +106,7 @@ fn make_partitions(months: i32) -> Result<i64, ErrorReport> {
     let there = || session::as_owner(|| sql::one::<i64>(count, &[])).unwrap_or(0);
     let before = there();
     for start in starts.unwrap_or_default() {
-        create(start)?;
+        create(start, Duration::ZERO)?;
     }
     Ok(there() - before)
 }

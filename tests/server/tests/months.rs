@@ -1,7 +1,7 @@
 //! Which months ingest opens by itself: a year and a month back, more where that was declared; what is refused comes in later.
 
 use postgres::Client;
-use tally_server_tests::{Database, ingest, number};
+use tally_server_tests::{Database, ingest, number, wait_for};
 
 struct Shop {
     database: Database,
@@ -181,4 +181,50 @@ fn health_compares_the_partitions_with_the_lock_table_and_finds_stray_months() {
     assert_eq!(refused.code().unwrap().code(), "55000");
     superuser.batch_execute(&format!("ALTER TABLE tally.{name} RENAME TO kept_by_hand")).unwrap();
     assert_ne!(of("partitions").0, "failing");
+}
+
+/// ANALYZE of all events keeps partitions from being attached for as long as it reads. The first events of a month wait for it,
+/// and what keeps them waiting for longer is named.
+#[test]
+fn the_first_events_of_a_month_wait_for_an_analyze() {
+    let shop = Shop::new("analyzed");
+    let mut superuser = shop.database.superuser();
+    let kept = ingest(&mut shop.writer(), &event("a", &shop.month(0), 1)).unwrap();
+    assert_eq!(kept.accepted, 1);
+    // An expression that takes a second for each of its rows.
+    superuser
+        .batch_execute(
+            "CREATE FUNCTION public.slow(name text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(1); RETURN name; END';
+             CREATE STATISTICS public.slowly ON (public.slow(name)), tenant_id FROM tally.events",
+        )
+        .unwrap();
+    std::thread::scope(|scope| {
+        let mut analyzing = shop.database.superuser();
+        let analyze = scope.spawn(move || analyzing.batch_execute("ANALYZE tally.events"));
+        let running = "SELECT count(*) FROM pg_locks WHERE relation = 'tally.events'::regclass AND mode = 'ShareUpdateExclusiveLock' AND granted";
+        wait_for("ANALYZE", || (number(&mut superuser, running) > 0).then_some(()));
+        // Two at once, of two months: neither is in the other's way.
+        let writers = [2, 3].map(|ago| {
+            let (mut client, text) = (shop.writer(), event("a", &shop.month(ago), ago as usize));
+            scope.spawn(move || ingest(&mut client, &text))
+        });
+        for writer in writers {
+            assert_eq!(writer.join().unwrap().unwrap().accepted, 1);
+        }
+        analyze.join().unwrap().unwrap();
+    });
+    assert_eq!(shop.partitions(), 3);
+    // The same lock, by somebody who doesn't end.
+    superuser.batch_execute("BEGIN; LOCK TABLE tally.events IN SHARE UPDATE EXCLUSIVE MODE").unwrap();
+    let pid = number(&mut superuser, "SELECT pg_backend_pid()::int8");
+    let refused = ingest(&mut shop.writer(), &event("a", &shop.month(4), 4)).unwrap_err();
+    let refused = refused.as_db_error().unwrap();
+    assert_eq!(refused.code().code(), "55P03", "{refused}");
+    assert!(refused.detail().unwrap().contains(&format!("process {pid}")), "{refused:?}");
+    // Who said how long it waits is told by then; what is there already waits for nobody.
+    let mut hasty = shop.writer();
+    hasty.batch_execute("SET lock_timeout = '100ms'").unwrap();
+    assert_eq!(ingest(&mut hasty, &event("a", &shop.month(0), 5)).unwrap().accepted, 1);
+    superuser.batch_execute("COMMIT").unwrap();
+    assert_eq!(ingest(&mut shop.writer(), &event("a", &shop.month(4), 4)).unwrap().accepted, 1);
 }
