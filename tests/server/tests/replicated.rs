@@ -2,7 +2,7 @@
 //! tables that ends equal to its publisher.
 
 use postgres::Client;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use tally_server_tests::{
     Database, PrivateServer, contents, ingest, json_array, major, number, succeed, wait_for,
 };
@@ -218,5 +218,130 @@ fn publications_never_reach_ingest() {
                 .batch_execute("SELECT tally.fold('usage')")
                 .unwrap_or_else(|problem| panic!("{publication}: {problem:?}"));
         }
+    }
+}
+
+/// What an application's table is subscribed with: its rows, and rows of it handed on to the inbox.
+const TABLE: &str =
+    "CREATE TABLE public.page_view (tenant text NOT NULL, account text NOT NULL, at timestamptz NOT NULL,
+    id uuid PRIMARY KEY, properties jsonb)";
+const FEED: &str = "CREATE FUNCTION public.feed() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+      INSERT INTO tally.inbox (tenant_id, account_id, name, occurred_at, event_id, properties)
+      VALUES (new.tenant, new.account, 'page.view', new.at, new.id, new.properties);
+      RETURN NULL;
+    END $$;
+    CREATE TRIGGER feed AFTER INSERT ON public.page_view FOR EACH ROW EXECUTE FUNCTION public.feed()";
+
+/// Rows of two tenants and nine months.
+fn views(numbers: std::ops::Range<usize>) -> String {
+    format!(
+        "INSERT INTO public.page_view SELECT 't' || n % 2, 'a' || n % 5, timestamptz '2026-01-15Z' + make_interval(months => n % 9, secs => n),
+           ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, jsonb_build_object('value', n) FROM generate_series({}, {}) AS n",
+        numbers.start,
+        numbers.end - 1
+    )
+}
+
+/// An application's table is subscribed to, and a trigger feeds the inbox: by a superuser's subscription and, where that can
+/// be, by a trusted writer's; through the first copy, new months, folds and a crash in the middle. Each row becomes one event.
+#[test]
+fn a_subscriptions_trigger_feeds_the_inbox_exactly_once() {
+    let publisher = PrivateServer::create("source", "wal_level = logical");
+    let mut here = publisher.connect("postgres", "postgres");
+    here.batch_execute(TABLE).unwrap();
+    here.batch_execute(&format!("{}; CREATE PUBLICATION views FOR TABLE public.page_view", views(0..400)))
+        .unwrap();
+    // Whose subscription it is, and how its trigger is enabled.
+    let mut ways = vec![("postgres", "ALWAYS", ""), ("postgres", "REPLICA", "")];
+    // Later versions act as the table's owner, unless this says otherwise.
+    let options = if major() < 16 { "" } else { ", run_as_owner = true, password_required = false" };
+    ways.push(("feeder", "ALWAYS", options));
+    let mut servers = Vec::new();
+    for (number_of, (owner, mode, options)) in ways.iter().enumerate() {
+        let subscriber = PrivateServer::create(
+            &format!("fed_{number_of}"),
+            "max_worker_processes = 16\nwal_retrieve_retry_interval = 500ms",
+        );
+        let mut there = subscriber.connect("postgres", "postgres");
+        there
+            .batch_execute(&format!(
+                "CREATE EXTENSION pg_tally; ALTER DATABASE postgres SET tally.pending_limit = '64kB';
+                 CREATE ROLE feeder LOGIN IN ROLE tally_writer; SELECT tally.trust_role('feeder'); ALTER ROLE feeder SUPERUSER;
+                 {TABLE}; {FEED}; ALTER TABLE public.page_view ENABLE {mode} TRIGGER feed; GRANT ALL ON public.page_view TO feeder"
+            ))
+            .unwrap();
+        subscriber
+            .connect(owner, "postgres")
+            .batch_execute(&format!(
+                "CREATE SUBSCRIPTION fed_{number_of} CONNECTION 'host={} port={} user=postgres dbname=postgres'
+                   PUBLICATION views WITH (enabled = false{options})",
+                publisher.sockets().display(),
+                publisher.port()
+            ))
+            .unwrap();
+        there
+            .batch_execute(&format!(
+                "ALTER ROLE feeder NOSUPERUSER; ALTER SUBSCRIPTION fed_{number_of} ENABLE"
+            ))
+            .unwrap();
+        servers.push(subscriber);
+    }
+    for subscriber in &servers {
+        let mut there = subscriber.connect("postgres", "postgres");
+        wait_for("the first copy", || {
+            assert!(!subscriber.log().contains("ERROR:"), "{}", subscriber.log());
+            let left = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'";
+            (number(&mut there, left) == 0).then_some(())
+        });
+        assert_eq!(number(&mut there, "SELECT count(*) FROM tally.events"), 400);
+    }
+    // Single rows and many, a transaction that is undone, and rows that change or go: an event stays what it was.
+    let mut expected = 400;
+    for round in 0..10 {
+        here.batch_execute(&views(expected..expected + 1)).unwrap();
+        here.batch_execute(&views(expected + 1..expected + 150)).unwrap();
+        here.batch_execute(&format!("BEGIN; {}; ROLLBACK", views(100_000..100_100))).unwrap();
+        here.batch_execute(&format!(
+            "UPDATE public.page_view SET account = 'moved' WHERE id = (SELECT id FROM public.page_view LIMIT 1 OFFSET {round});
+             DELETE FROM public.page_view WHERE id = (SELECT id FROM public.page_view ORDER BY id DESC LIMIT 1)"
+        ))
+        .unwrap();
+        expected += 150;
+        if round == 5 {
+            // The server ends its other processes then and recovers.
+            for subscriber in &servers {
+                assert!(!subscriber.log().contains("ERROR:"), "{}", subscriber.log());
+                let mut there = subscriber.connect("postgres", "postgres");
+                let worker = "SELECT pid::int8 FROM pg_stat_subscription WHERE pid IS NOT NULL";
+                succeed(Command::new("kill").args(["-9", &number(&mut there, worker).to_string()]));
+            }
+        }
+    }
+    let end: String = here.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).unwrap().get(0);
+    for (number_of, subscriber) in servers.iter().enumerate() {
+        let what = format!("{:?}", ways[number_of]);
+        wait_for(&what, || {
+            let there = format!(
+                "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'fed_{number_of}' AND replay_lsn >= '{end}'"
+            );
+            (number(&mut here, &there) == 1).then_some(())
+        });
+        let mut there = subscriber.connect("postgres", "postgres");
+        let mut is =
+            |query: &str, wanted: i64| assert_eq!(number(&mut there, query), wanted, "{what}: {query}");
+        is("SELECT count(*) FROM tally.events", expected as i64);
+        is("SELECT count(DISTINCT event_id) FROM tally.events", expected as i64);
+        is("SELECT sum((properties->>'value')::int8)::int8 FROM tally.events", (0..expected as i64).sum());
+        is("SELECT sum(accepted)::int8 FROM tally.ingest_batch", expected as i64);
+        is("SELECT sum(duplicates + conflicts + rejected)::int8 FROM tally.ingest_batch", 0);
+        is("SELECT sum(events)::int8 FROM tally.usage_day", expected as i64);
+        is("SELECT count(*) FROM tally.quarantine", 0);
+        // Folded meanwhile, too, though the worker's transactions don't end a call of a client's.
+        is("SELECT (count(*) < 600)::int::int8 FROM tally.usage_pending", 1);
+        let mut global = there.transaction().unwrap();
+        global.execute("SELECT tally.enter_global()", &[]).unwrap();
+        let differences = global.query("SELECT * FROM tally.verify_rollup('usage')", &[]).unwrap();
+        assert!(differences.is_empty(), "{what}: {} differences", differences.len());
     }
 }
