@@ -1,10 +1,16 @@
 //! Settings that a database, a role or a session has anyway: under each, the extension installs, takes events across the end of
-//! a month, folds, maintains, lints, and shows the same numbers. docs/decisions/settings.md says which are fixed and why no
-//! other matters.
+//! a month, folds, maintains, lints, shows the same numbers, and is dumped and restored. docs/decisions/settings.md says which are
+//! fixed and why no other matters.
 
 use postgres::Client;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tally_server_tests::{Database, PrivateServer, ingest, number, of_this_major};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tally_server_tests::{
+    Database, PrivateServer, Summary, assert_same, bin_and_sockets, contents, describe, ingest, number,
+    of_this_major,
+};
 
 /// What a database may have set. Statements that are sent under it must answer as they do without.
 const SETTINGS: [&str; 61] = [
@@ -81,6 +87,14 @@ fn events(client: &mut Client, from: usize) -> String {
     client.query_one(query, &[&(from as i32)]).unwrap().get(0)
 }
 
+/// Ingests events. A retry is right where the isolation level asks for one.
+fn send(client: &mut Client, text: &str) -> Result<Summary, postgres::Error> {
+    match ingest(client, text) {
+        Err(error) if error.code().is_some_and(|code| code.code() == "40001") => ingest(client, text),
+        answer => answer,
+    }
+}
+
 /// What the numbers are, to the last digit, in the global scope.
 fn numbers(admin: &mut Client) -> Vec<String> {
     let mut transaction = admin.transaction().unwrap();
@@ -118,13 +132,7 @@ fn work(database: &Database, what: &str) -> Vec<String> {
     let mut writer = database.superuser();
     for from in [0, 60] {
         let text = events(&mut plain, from);
-        // A retry is right where the isolation level asks for one.
-        let summary = match ingest(&mut writer, &text) {
-            Err(error) if error.code().is_some_and(|code| code.code() == "40001") => {
-                ingest(&mut writer, &text)
-            }
-            answer => answer,
-        };
+        let summary = send(&mut writer, &text);
         assert_eq!(summary.unwrap_or_else(|error| fail("ingest", error)).accepted, 60, "{what}");
     }
     let mut maintaining = database.superuser();
@@ -155,38 +163,127 @@ fn work(database: &Database, what: &str) -> Vec<String> {
     numbers(&mut plain)
 }
 
+/// Rows by table, but for those that the installation itself writes.
+fn rows(client: &mut Client) -> Vec<String> {
+    let rows = contents(client, &["tally"]).into_iter().map(|(table, digest)| format!("{table}: {digest}"));
+    // Of the built-in rollups it tells when they were declared.
+    rows.map(|line| line.replace('"', "")).filter(|line| !line.starts_with("tally.rollup: ")).collect()
+}
+
+/// Dumps a database in use and restores it into one with the same setting, which must then be the same: every row, object,
+/// privilege and policy. Then work goes on there.
+fn dump_and_restore(database: &Database, setting: &str) {
+    let again = Database::without_extension("ambient_again");
+    prepare(&again, setting);
+    let (bin, sockets) = bin_and_sockets();
+    let mut here = database.superuser();
+    let port: i32 = here.query_one("SELECT current_setting('port')::int", &[]).unwrap().get(0);
+    let server = format!("-h {} -p {port} -U postgres", sockets.display());
+    // The access method that a setting names is there before it.
+    let pipe = format!(
+        "set -o pipefail; {0}/pg_dump {server} {1} | grep -v 'ACCESS METHOD heap2' | {0}/psql -X -q {server} -v ON_ERROR_STOP=1 -d {2} >/dev/null",
+        bin.display(),
+        database.name(),
+        again.name()
+    );
+    let done = Command::new("bash").args(["-c", &pipe]).output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && !told.contains("ERROR"), "{setting}: {told}");
+    let mut there = again.superuser();
+    // What is compared needs no setting.
+    for client in [&mut here, &mut there] {
+        client
+            .batch_execute(
+                "SET jit = off; SET enable_seqscan = on; SET enable_indexscan = on; SET work_mem = '64MB'",
+            )
+            .unwrap();
+    }
+    assert_same(setting, &describe(&mut here, &["tally"], false), &describe(&mut there, &["tally"], false));
+    assert_same(setting, &rows(&mut here), &rows(&mut there));
+    let mut plain = again.superuser();
+    plain
+        .batch_execute(
+            "SET client_min_messages = error; SET datestyle = 'ISO, MDY'; SET search_path = public",
+        )
+        .unwrap();
+    assert_eq!(numbers(&mut plain), {
+        let mut plain = database.superuser();
+        plain.batch_execute("SET datestyle = 'ISO, MDY'; SET search_path = public").unwrap();
+        numbers(&mut plain)
+    });
+    // What was acknowledged is known, and what is new is counted.
+    let (mut writer, mut maintaining) = (again.superuser(), again.superuser());
+    let mut go_on = |from: usize| {
+        let text = events(&mut plain, from);
+        let answer = send(&mut writer, &text);
+        answer.unwrap_or_else(|error| panic!("{setting}: ingest after the restore: {error:?}"))
+    };
+    assert_eq!(go_on(0).duplicates, 60, "{setting}");
+    assert_eq!(go_on(120).accepted, 60, "{setting}");
+    let maintained = maintaining.batch_execute("CALL tally.maintain()");
+    maintained.unwrap_or_else(|error| panic!("{setting}: maintain() after the restore: {error:?}"));
+    for (query, wanted) in [
+        ("SELECT sum(events)::int8 FROM tally.usage_day_base", 180),
+        ("SELECT count(*) FROM tally.usage_pending", 0),
+        ("SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL", 0),
+    ] {
+        assert_eq!(number(&mut plain, query), wanted, "{setting}: {query}");
+    }
+}
+
+/// Gives a database a setting and what the setting needs.
+fn prepare(database: &Database, setting: &str) {
+    let mut superuser = database.superuser();
+    superuser.batch_execute("LOAD 'plpgsql'").unwrap();
+    if setting.contains("heap2") {
+        let method = "CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler";
+        superuser.batch_execute(method).unwrap();
+    }
+    superuser.batch_execute(&format!("ALTER DATABASE {} SET {setting}", database.name())).unwrap();
+}
+
+/// Whether this release has the setting that a line names.
+fn is_known(setting: &str) -> bool {
+    let mut client = tally_server_tests::connect_superuser("postgres");
+    client.batch_execute("LOAD 'plpgsql'").unwrap();
+    let name = setting.split(' ').next().unwrap();
+    client.query_one("SELECT current_setting($1, true) IS NOT NULL", &[&name]).unwrap().get(0)
+}
+
 #[test]
 fn settings_of_the_database_change_no_number_and_stop_nothing() {
     let settings: Vec<String> =
-        std::iter::once("application_name = 'plain'").chain(SETTINGS).map(of_this_major).collect();
-    let (mut expected, mut failed) = (None, Vec::new());
-    for setting in settings.iter().map(String::as_str) {
+        SETTINGS.map(of_this_major).into_iter().filter(|line| is_known(line)).collect();
+    // What a release lacks is little.
+    assert!(settings.len() >= SETTINGS.len() - 3, "{settings:?}");
+    let try_one = |setting: &str| {
         let database = Database::without_extension("ambient");
-        let mut superuser = database.superuser();
-        superuser.batch_execute("LOAD 'plpgsql'").unwrap();
-        if setting.contains("heap2") {
-            superuser
-                .batch_execute("CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler")
-                .unwrap();
+        prepare(&database, setting);
+        let found = work(&database, setting);
+        dump_and_restore(&database, setting);
+        found
+    };
+    let expected = try_one("application_name = 'plain'");
+    assert!(expected.len() >= 10, "{expected:?}");
+    // Each of them is to be told, not the first alone.
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(setting) = settings.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = catch_unwind(AssertUnwindSafe(|| try_one(setting)));
+                    if found.as_ref().is_ok_and(|found| *found == expected) {
+                        continue;
+                    }
+                    if let Ok(found) = found {
+                        eprintln!("{setting}: {found:?} instead of {expected:?}");
+                    }
+                    failed.lock().unwrap().push(setting);
+                }
+            });
         }
-        let set = format!("ALTER DATABASE {} SET {setting}", database.name());
-        if let Err(error) = superuser.batch_execute(&set) {
-            // A setting of another release.
-            assert_eq!(error.code().unwrap().code(), "42704", "{setting}: {error}");
-            continue;
-        }
-        // Each of them is to be told, not the first alone.
-        let Ok(found) = catch_unwind(AssertUnwindSafe(|| work(&database, setting))) else {
-            failed.push(setting);
-            continue;
-        };
-        assert!(found.len() >= 10, "{setting}: {found:?}");
-        let expected = expected.get_or_insert_with(|| found.clone());
-        if &found != expected {
-            eprintln!("{setting}: {found:?} instead of {expected:?}");
-            failed.push(setting);
-        }
-    }
+    });
+    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{failed:?}");
 }
 
@@ -202,6 +299,7 @@ fn a_default_tablespace_of_the_database_stops_nothing() {
         .batch_execute(&format!("ALTER DATABASE {} SET default_tablespace = '{space}'", database.name()))
         .unwrap();
     assert!(work(&database, "default_tablespace").len() >= 10);
+    dump_and_restore(&database, &format!("default_tablespace = '{space}'"));
     drop((superuser, database));
     tally_server_tests::connect_superuser("postgres")
         .batch_execute(&format!("DROP TABLESPACE {space}"))
