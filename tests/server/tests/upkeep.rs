@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tally_server_tests::{Database, assert_right, fold_all, ingest, json_array, seeded, verify};
+use tally_server_tests::{
+    Database, PrivateServer, assert_right, fold_all, ingest, json_array, number, seeded, verify, wait_for,
+};
 use tally_workload::Random;
 
 /// Every kind of measure over every type that can be counted, by grains that don't nest.
@@ -596,4 +598,66 @@ fn concurrent_writers_folders_and_rebuilds_agree_with_recomputation() {
     let mut admin = bench.admin();
     assert_right(&mut admin, "usage");
     assert_right(&mut admin, "everything");
+}
+
+/// What folds take off a pending table is its dead rows: autovacuum comes by after 10,000 of them, however large the table was, so
+/// that the pages that readers pass through don't grow with the number of folds.
+#[test]
+fn dead_rows_of_pending_tables_are_vacuumed_in_time() {
+    let server = PrivateServer::create(
+        "vacuum",
+        "autovacuum = on\nautovacuum_naptime = 1s\nautovacuum_vacuum_cost_delay = 0",
+    );
+    let mut superuser = server.connect("postgres", "postgres");
+    superuser
+        .batch_execute(
+            "CREATE EXTENSION pg_tally; ALTER DATABASE postgres SET tally.pending_limit = '1GB';
+             SELECT tally.create_rollup('own', '{day}', ARRAY['count(*) AS n'], dimensions => '{name}')",
+        )
+        .unwrap();
+    let mut client = server.connect("postgres", "postgres");
+    let tables = ["usage", "own", "user_activity"];
+    let vacuums = |client: &mut Client, rollup: &str| {
+        let count =
+            "SELECT autovacuum_count FROM pg_stat_user_tables WHERE schemaname = 'tally' AND relname = ";
+        number(client, &format!("{count}'{rollup}_pending'"))
+    };
+    let mut largest = [0; 3];
+    for round in 0..8 {
+        let before = tables.map(|rollup| vacuums(&mut superuser, rollup));
+        // Each event is a pending row of its own in each rollup.
+        for part in 0..4 {
+            let first = (round * 4 + part) * 3_500;
+            let events: Vec<String> = (first..first + 3_500)
+                .map(|n| {
+                    format!(
+                        r#"{{"tenant_id":"t","account_id":"a{n}","name":"n","user_id":"u{n}","occurred_at":"2026-03-{:02}T00:00:00Z","event_id":"00000000-0000-4000-8000-{n:012}"}}"#,
+                        1 + n % 28
+                    )
+                })
+                .collect();
+            let sent = ingest(&mut client, &format!("[{}]", events.join(","))).unwrap();
+            assert_eq!(sent.accepted, 3_500);
+            for rollup in tables {
+                assert_eq!(
+                    number(&mut client, &format!("SELECT tally.fold('{rollup}', 100000)")),
+                    3_500,
+                    "{rollup}"
+                );
+            }
+        }
+        for (place, rollup) in tables.into_iter().enumerate() {
+            wait_for(&format!("autovacuum of {rollup}_pending"), || {
+                (vacuums(&mut superuser, rollup) > before[place]).then_some(())
+            });
+            let size = format!("SELECT pg_relation_size('tally.{rollup}_pending')");
+            largest[place] = largest[place].max(number(&mut superuser, &size));
+        }
+    }
+    // 14,000 rows of a round and what came in before the vacuum ended, of 112,000 in all.
+    let row = |rollup: &str| if rollup == "usage" { 260 } else { 130 };
+    for (place, rollup) in tables.into_iter().enumerate() {
+        println!("{rollup}_pending: at most {} bytes", largest[place]);
+        assert!(largest[place] < 2 * 14_000 * row(rollup), "{rollup}: {} bytes", largest[place]);
+    }
 }
