@@ -5,7 +5,7 @@ use crate::backend::lock::Patience;
 use crate::backend::report::Report;
 use crate::backend::session;
 use crate::raw::months::{self, Fate};
-use crate::raw::{RawError, horizon, prune};
+use crate::raw::{RawError, gate, horizon, lost_months, prune};
 use crate::rollup::{self, Needed};
 use core::ffi::CStr;
 use pgrx::datum::TimestampWithTimeZone;
@@ -38,6 +38,29 @@ fn move_raw(
     }
     months::lock(before, Patience::Tries)?;
     Ok(SetOfIterator::new(months::move_to(&tablespace, before)))
+}
+
+/// Records the months that were taken out by hand as `drop_raw` would have.
+#[pg_extern(sql = false)]
+fn record_lost_months() -> Result<SetOfIterator<'static, String>, ErrorReport> {
+    session::require_writable(c"tally.record_lost_months()");
+    if session::has_fixed_snapshot() {
+        return Err(RawError::FixedSnapshot.into());
+    }
+    // Nobody takes a month out or puts it back meanwhile.
+    session::lock_relation(session::relation(c"events"), pgrx::pg_sys::AccessShareLock);
+    gate::close(&[], Patience::Tries).map_err(RawError::from)?;
+    let months = lost_months::all();
+    if let Some(end) = months.last().map(lost_months::Month::end) {
+        if let Some(needed) = rollup::needs_raw_before(end, None)? {
+            return Err(still_needed(needed).into());
+        }
+        session::as_owner(|| {
+            lost_months::record(&months);
+            lost_months::freeze(end);
+        });
+    }
+    Ok(SetOfIterator::new(months.into_iter().map(|month| month.name).collect::<Vec<_>>()))
 }
 
 fn lock_and_remove(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<String>, Report> {

@@ -77,9 +77,25 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = o.id AND i.inhparent = 'tally.events'::regclass)
       UNION ALL
       SELECT 'month_missing', 'events', pg_catalog.format('tally.events has no partition for %s, of which rollups have numbers', m.month),
-             'restore the month''s table from a backup and attach it; tally.drop_raw() and tally.detach_raw() are the ways to take months out'
+             'restore the month''s table from a backup and attach it, or SELECT tally.record_lost_months() if it will not come back; tally.drop_raw() and tally.detach_raw() are the ways to take months out'
         FROM tally_internal.missing_months() AS m (month)
        WHERE NOT EXISTS (SELECT FROM own AS o WHERE o.relname = 'events_p' || pg_catalog.replace(m.month, '-', '_'))
+      UNION ALL
+      -- Of a table that the extension makes, a dump has the rows alone. Each column of ours that isn't declared has a comment.
+      SELECT 'own_column', o.relname::text, pg_catalog.format('table %s has the column %I of yours', o.ref, a.attname),
+             'restore in three steps, as docs/ADMINISTRATION.md says, or keep it in a table of your own'
+        FROM own AS o
+        JOIN pg_catalog.pg_depend AS m ON m.classid = 'pg_class'::regclass AND m.objid = o.id AND m.deptype = 'e'
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.id AND a.attnum > 0 AND NOT a.attisdropped
+       WHERE NOT EXISTS (SELECT FROM declared AS d WHERE d.id = o.id AND d.column_name = a.attname)
+         -- Those that keep ingest from working are reported above: without a default, or one of ours under another name.
+         AND (NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '')
+         AND NOT EXISTS (SELECT FROM declared AS d
+                          WHERE d.id = o.id AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS i
+                                                             WHERE i.attrelid = o.id AND i.attname = d.column_name AND NOT i.attisdropped))
+         AND (EXISTS (SELECT FROM declared AS d WHERE d.id = o.id)
+              -- While an expression can't be read, the rollups' columns are not declared.
+              OR (pg_catalog.col_description(o.id, a.attnum) IS NULL AND o.relname !~ '_(pending|base)$'))
       UNION ALL
       SELECT 'trigger_altered', t.tgrelid::regclass::text,
              pg_catalog.format('trigger %s of %s does not fire in every mode', t.tgname, t.tgrelid::regclass),

@@ -41,6 +41,7 @@ DECLARE
   declared record;
   is_used  boolean;
   stray    text;
+  gone     text;
   space    float8;
 BEGIN
   component := 'ingest';
@@ -57,13 +58,19 @@ BEGIN
   stray := (SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c
              WHERE c.relnamespace = 'tally'::regnamespace AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' AND c.relkind IN ('r', 'p')
                AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid AND i.inhparent = 'tally.events'::regclass));
+  gone := (SELECT string_agg(to_char(m.month AT TIME ZONE 'UTC', 'YYYY-MM'), ', ' ORDER BY m.month) FROM tally.raw_month AS m
+            WHERE m.lost_at IS NOT NULL
+               OR NOT EXISTS (SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+                               WHERE i.inhparent = 'tally.events'::regclass AND c.relname = 'events_p' || to_char(m.month AT TIME ZONE 'UTC', 'YYYY_MM')));
   value := (SELECT count(*) FROM generate_series(0, 1) AS ahead
              WHERE to_regclass('tally.events_p' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC')
                                                            + make_interval(months => ahead), 'YYYY_MM')) IS NULL);
   "limit" := 0;
-  status := CASE WHEN stray IS NOT NULL THEN 'failing' WHEN value > 0 AND is_used THEN 'warning' ELSE 'ok' END;
+  status := CASE WHEN stray IS NOT NULL THEN 'failing' WHEN gone IS NOT NULL OR (value > 0 AND is_used) THEN 'warning' ELSE 'ok' END;
   advice := CASE WHEN stray IS NOT NULL
                    THEN format('%s: not attached to tally.events, so its events are not counted and new ones of the month are refused: ALTER TABLE tally.events ATTACH PARTITION it again, or rename it; tally.detach_raw() is the way to take a month out', stray)
+                 WHEN gone IS NOT NULL
+                   THEN format('%s: taken out by hand, so metrics that read raw events of then refuse: attach it again, or SELECT tally.record_lost_months() if it will not come back', gone)
                  WHEN value > 0 THEN 'partitions of this or the next month are missing and ingest would have to make them: CALL tally.maintain()' END;
   RETURN NEXT;
 

@@ -100,8 +100,27 @@ BEGIN
       MESSAGE = format('n must be 1 or more, not %s', coalesce(did_at_least.n::text, 'null')),
       HINT = 'units without the event are not listed: nothing says that there is such a unit';
   END IF;
-  lost := tally_internal.lost_until(CASE WHEN did_at_least.event IS NOT NULL THEN ARRAY[did_at_least.event] END, did_at_least."from", did_at_least."to");
+  lost := tally_internal.times_lost_until(did_at_least.event, did_at_least."from", did_at_least."to", did_at_least.unit);
   PERFORM tally_internal.refuse_incomplete(lost);
+  IF did_at_least.unit = 'account' AND lost IS NULL THEN
+    RETURN QUERY
+      SELECT t.tenant_id, t.account_id, sum(t.times)::int8, min(t.first_at), max(t.last_at), true, NULL::timestamptz
+        FROM (SELECT e.tenant_id, e.account_id, count(*) AS times, min(e.occurred_at) AS first_at, max(e.occurred_at) AS last_at
+                FROM tally.events AS e LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
+               WHERE e.occurred_at >= did_at_least."from" AND e.occurred_at < did_at_least."to"
+                 AND (did_at_least.event IS NULL OR e.name = did_at_least.event)
+                 AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
+               GROUP BY 1, 2
+              UNION ALL
+              -- Hours that an end of the range divides there are none: then something is lost.
+              SELECT u.tenant_id, u.account_id, u.events, u.first_at, u.last_at
+                FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
+               WHERE u.bucket < h.whole_from AND u.first_at >= did_at_least."from" AND u.last_at < did_at_least."to"
+                 AND u.bucket >= date_trunc('hour', did_at_least."from", 'UTC') AND u.bucket < did_at_least."to"
+                 AND (did_at_least.event IS NULL OR u.name = did_at_least.event)) AS t
+       GROUP BY 1, 2 HAVING sum(t.times) >= did_at_least.n ORDER BY 1, 2;
+    RETURN;
+  END IF;
   RETURN QUERY
     SELECT e.tenant_id, CASE did_at_least.unit WHEN 'user' THEN e.user_id ELSE e.account_id END, count(*),
            min(e.occurred_at), max(e.occurred_at), lost IS NULL, lost

@@ -360,7 +360,7 @@ CREATE FUNCTION tally_internal.cohort_lost_until(name text, "from" timestamptz, 
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT tally_internal.lost_until(CASE WHEN c.definition ? 'event' THEN ARRAY[c.definition ->> 'event'] END, "from", "to")
+  SELECT tally_internal.times_lost_until(c.definition ->> 'event', "from", "to", coalesce(c.definition ->> 'unit', 'user'))
     FROM tally.cohort AS c WHERE c.cohort_name = name ORDER BY c.version DESC LIMIT 1
 $$;
 COMMENT ON FUNCTION tally_internal.cohort_lost_until(text, timestamptz, timestamptz) IS

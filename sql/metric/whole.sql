@@ -17,6 +17,24 @@ REVOKE ALL ON tally.raw_loss FROM PUBLIC;
 GRANT SELECT ON tally.raw_loss TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.raw_loss', '');
 
+CREATE FUNCTION tally_internal.record_losses(months timestamptz[]) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+  INSERT INTO tally.raw_loss AS l (tenant_id, whole_from)
+  SELECT u.tenant_id, max(m.start + interval '1 month')
+    FROM unnest(months) AS m (start)
+    JOIN (SELECT tenant_id, bucket FROM tally.usage_day_base UNION ALL SELECT tenant_id, bucket FROM tally.usage_pending) AS u
+      ON u.bucket >= m.start AND u.bucket < m.start + interval '1 month'
+   GROUP BY 1 ORDER BY 1
+  ON CONFLICT (tenant_id) DO UPDATE SET whole_from = excluded.whole_from WHERE l.whole_from < excluded.whole_from
+$$;
+COMMENT ON FUNCTION tally_internal.record_losses(timestamptz[]) IS
+  'notes whose raw events went with months (UTC) that were taken out by hand: of the tenants of which the rollup usage has counted some there';
+REVOKE ALL ON FUNCTION tally_internal.record_losses(timestamptz[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.record_losses(timestamptz[]) TO tally_owner;
+
 CREATE VIEW tally_internal.usage_hour_part WITH (security_invoker = true) AS
   SELECT tenant_id, account_id, bucket, name, events, value_sum, first_at, last_at FROM tally.usage_hour_base
    UNION ALL
@@ -86,6 +104,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION tally_internal.lost_until(text[], timestamptz, timestamptz, text) IS
   'the moment from which on all raw events in scope of these names (null for any) and this account (null for all) from "from" to "to" are there; null where none is gone';
+
+CREATE FUNCTION tally_internal.times_lost_until(event text, "from" timestamptz, "to" timestamptz, unit text) RETURNS timestamptz
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  -- How often an account did something is kept by hour; of a user only on which days.
+  SELECT l.lost FROM (SELECT tally_internal.lost_until(CASE WHEN event IS NOT NULL THEN ARRAY[event] END, "from", "to") AS lost) AS l
+   WHERE l.lost IS NOT NULL
+     AND (unit <> 'account'
+          OR EXISTS (SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
+                      WHERE u.bucket < h.whole_from AND u.bucket >= date_trunc('hour', "from", 'UTC') AND u.bucket < "to"
+                        AND u.last_at >= "from" AND u.first_at < "to" AND (u.first_at < "from" OR u.last_at >= "to")
+                        AND (event IS NULL OR u.name = event)))
+$$;
+COMMENT ON FUNCTION tally_internal.times_lost_until(text, timestamptz, timestamptz, text) IS
+  'as tally_internal.lost_until(), for how often units had events of a name (null for any): null, too, where the rollup usage tells it';
 
 CREATE FUNCTION tally_internal.refuse_incomplete(whole_from timestamptz) RETURNS void
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
@@ -181,8 +215,8 @@ COMMENT ON FUNCTION tally_internal.kept_units(text, timestamptz, timestamptz, te
   'distinct units in scope with an event of a name (null for any) in a range, from raw events and, where these are gone, from the enriched layer; split where a unit may have had its events on a day of which the range has a part';
 
 REVOKE ALL ON FUNCTION tally_internal.raw_horizons(), tally_internal.warn_unconfined(), tally_internal.lost_until(text[], timestamptz, timestamptz, text),
-  tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz),
+  tally_internal.times_lost_until(text, timestamptz, timestamptz, text), tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz),
   tally_internal.kept_units(text, timestamptz, timestamptz, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.raw_horizons(), tally_internal.warn_unconfined(), tally_internal.lost_until(text[], timestamptz, timestamptz, text),
-  tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz),
+  tally_internal.times_lost_until(text, timestamptz, timestamptz, text), tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz),
   tally_internal.kept_units(text, timestamptz, timestamptz, text) TO tally_reader;

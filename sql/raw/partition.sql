@@ -23,6 +23,19 @@ REVOKE ALL ON tally.isolated_tenant FROM PUBLIC;
 GRANT SELECT ON tally.isolated_tenant TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.isolated_tenant', '');
 
+CREATE TABLE tally.raw_month (
+  month   timestamptz NOT NULL CONSTRAINT raw_month_pkey PRIMARY KEY,
+  lost_at timestamptz
+);
+COMMENT ON TABLE tally.raw_month IS 'months that had a partition of tally.events and weren''t taken out by pg_tally: one that has no partition now was taken out by hand';
+COMMENT ON COLUMN tally.raw_month.month IS 'start of the month (UTC)';
+COMMENT ON COLUMN tally.raw_month.lost_at IS 'when its partition was made anew, without the events of the one that was taken out by hand; null where that didn''t happen';
+ALTER TABLE tally.raw_month OWNER TO tally_owner;
+SELECT tally_internal.confine_table('tally.raw_month');
+REVOKE ALL ON tally.raw_month FROM PUBLIC;
+GRANT SELECT ON tally.raw_month TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.raw_month', '');
+
 CREATE TABLE tally.opened_months (
   opened_from timestamptz NOT NULL,
   set_at      timestamptz NOT NULL DEFAULT now(),
@@ -104,6 +117,13 @@ BEGIN
         HINT = 'attach it again, or rename it: tally.detach_raw() is the way to take a month out';
     END IF;
     RETURN;
+  END IF;
+  IF EXISTS (SELECT FROM tally.raw_month AS m WHERE m.month = month_start) THEN
+    -- Somebody took it out by hand: it will be there again, and the events that it had won't.
+    PERFORM tally_internal.record_losses(ARRAY[month_start]);
+    UPDATE tally.raw_month AS m SET lost_at = now() WHERE m.month = month_start;
+  ELSE
+    INSERT INTO tally.raw_month (month) VALUES (month_start);
   END IF;
   PERFORM tally_internal.create_leaf(partition);
   FOR isolated IN

@@ -47,6 +47,11 @@ CREATE FUNCTION tally.drop_raw(before timestamptz) RETURNS SETOF text
 COMMENT ON FUNCTION tally.drop_raw(timestamptz) IS
   'drops the raw events of whole months before a moment and returns the partitions; refuses while a rollup has pending rows of buckets that end by then; the ledger keeps their keys, the rollups their numbers';
 
+CREATE FUNCTION tally.record_lost_months() RETURNS SETOF text
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'record_lost_months_wrapper';
+COMMENT ON FUNCTION tally.record_lost_months() IS
+  'for months that somebody dropped or detached by hand and that will not come back: notes that their raw events are gone, as drop_raw() would have, and whose; returns the months. Buckets from before the end of the last one are frozen from then on: rebuild_rollup() and alter_rollup() leave them as they are. Refuses while a rollup has pending rows of buckets that end by then';
+
 CREATE FUNCTION tally.rollup_status()
   RETURNS TABLE (rollup_name text, grains text[], pending_rows int8, pending_bytes int8,
     oldest_pending_bucket timestamptz, last_fold_at timestamptz, rows_folded int8, lag interval)
@@ -94,8 +99,8 @@ REVOKE ALL ON FUNCTION tally_internal.missing_months() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.missing_months() TO tally_admin, tally_auditor;
 
 REVOKE ALL ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text),
-  tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz), tally.rollup_status(),
+  tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz), tally.record_lost_months(), tally.rollup_status(),
   tally.freshness(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text),
-  tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz) TO tally_admin;
+  tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz), tally.record_lost_months() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.rollup_status(), tally.freshness(text) TO tally_analyst;

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+const READ_LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 const NO_LOCK: pg_sys::LOCKMODE = pg_sys::NoLock as pg_sys::LOCKMODE;
 
 /// The partitions of a table that is range-partitioned by one `timestamptz` column, of which some are partitioned again, by
@@ -50,6 +51,12 @@ impl Routing {
     pub fn open(table: Oid) -> Self {
         // SAFETY: the relation stays open until `close` or the transaction's abort.
         Self { relation: unsafe { pg_sys::table_open(table, LOCK) }, lists: RefCell::default() }
+    }
+
+    /// Opens it with the lock of a SELECT, to ask `covers` alone.
+    pub fn open_to_read(table: Oid) -> Self {
+        // SAFETY: as in `open`.
+        Self { relation: unsafe { pg_sys::table_open(table, READ_LOCK) }, lists: RefCell::default() }
     }
 
     /// The leaf for a row of `time` (microseconds since 2000-01-01 UTC) and this value of the list's column; `None` where there

@@ -1,5 +1,5 @@
 //! Raw events: the ledger of their keys (`ledger`), the tables that they and their batches are written to (`store`), the months
-//! that hold them (`partition`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`, `whole`) and
+//! that hold them (`partition`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`, `whole`; `lost_months` what went by hand) and
 //! their tenants. `gate` is the lock that keeps ingest out while one of those changes.
 
 mod failure;
@@ -7,6 +7,7 @@ pub mod gate;
 pub mod horizon;
 mod isolate;
 pub mod ledger;
+pub mod lost_months;
 pub mod months;
 pub mod open_months;
 pub mod outcome;

@@ -2,12 +2,13 @@
 
 use crate::backend::lock::{Busy, Patience};
 use crate::backend::session;
-use crate::backend::sql::{self, quote};
+use crate::backend::sql::{self, Moment, quote};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::Oid;
 use std::ffi::CString;
+use tally_core::grain::Grain;
 
-use super::gate;
+use super::{gate, lost_months};
 
 /// What becomes of whole months.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,18 +53,23 @@ pub fn move_to(tablespace: &str, moment: TimestampWithTimeZone) -> Vec<String> {
 
 /// Removes the months that end by a moment; returns the names of their tables. Called as the owner, who holds their locks.
 pub fn remove(moment: TimestampWithTimeZone, fate: Fate) -> Vec<String> {
+    let month = Grain::Month.floor(i64::from(moment));
     let partitions = before(moment);
+    let mut by_hand = lost_months::all();
+    by_hand.retain(|lost| lost.start < month);
+    lost_months::record(&by_hand);
     record_losses(&partitions, moment);
     let done = partitions.iter().map(|partition| remove_one(partition, fate)).collect();
-    if !partitions.is_empty() {
-        let note = "INSERT INTO tally.raw_horizon (raw_from) VALUES (date_trunc('month', $1, 'UTC')) ON CONFLICT DO NOTHING";
-        sql::run(note, &[moment.into()]);
+    if !partitions.is_empty() || !by_hand.is_empty() {
+        lost_months::freeze(month);
+    }
+    if session::find_relation(c"raw_month").is_some() {
+        sql::run("DELETE FROM tally.raw_month WHERE month < $1", &[Moment(month).into()]);
     }
     done
 }
 
-/// Notes whose raw events go with these months, since metrics of those tenants alone miss them; the row of the empty
-/// tenant says that it was noted.
+/// Notes whose raw events go with these months, since metrics of those tenants alone miss them.
 fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
     // A database that isn't updated yet has no such table; its update takes every tenant for one that has lost some.
     if partitions.is_empty() || session::find_relation(c"raw_loss").is_none() {
@@ -72,7 +78,7 @@ fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
     sql::run(
         "INSERT INTO tally.raw_loss AS l (tenant_id, whole_from) \
          SELECT t.tenant_id, m.start FROM (SELECT date_trunc('month', $1, 'UTC') AS start) AS m, \
-           LATERAL (SELECT '' AS tenant_id UNION ALL SELECT t.tenant_id FROM tally.tenant AS t \
+           LATERAL (SELECT t.tenant_id FROM tally.tenant AS t \
                      WHERE EXISTS (SELECT FROM tally.events AS e WHERE e.tenant_id = t.tenant_id AND e.occurred_at < m.start)) AS t \
          ORDER BY 1 ON CONFLICT (tenant_id) DO UPDATE SET whole_from = excluded.whole_from \
           WHERE l.whole_from < excluded.whole_from",

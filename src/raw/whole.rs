@@ -1,6 +1,9 @@
 //! From when on the raw events of each tenant in scope are whole, and a warning where row security holds back none.
 
+use super::horizon::HORIZONS;
+use super::lost_months;
 use crate::backend::arena::Arena;
+use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
@@ -19,6 +22,16 @@ struct Horizon {
     whole_from: i64,
     payments_from: i64,
 }
+
+const LOSSES: Declared = Declared {
+    table: "raw_loss",
+    columns: &[
+        ("whole_from", pg_sys::TIMESTAMPTZOID),
+        ("payments_from", pg_sys::TIMESTAMPTZOID),
+        ("tenant_id", pg_sys::TEXTOID),
+    ],
+    key: &["tenant_id"],
+};
 
 const NEVER: Horizon = Horizon { whole_from: i64::MIN, payments_from: i64::MIN };
 
@@ -44,10 +57,14 @@ fn raw_horizons() -> Result<
             Scope::Tenant { tenant, .. } => Some(tenant),
         }
     };
-    let everybodys = dropped_before_losses_were_recorded();
+    let dropped = dropped_before_losses_were_recorded();
+    // Before the tenants' own: whose month is made anew is noted with it. Of what was taken out by hand nobody knows whose it was;
+    // what the rollups have of it stays.
+    let everybodys =
+        Horizon { whole_from: dropped.max(lost_months::unnoted_until()), payments_from: dropped };
     let tenants = match only {
         Some(tenant) => vec![tenant],
-        None => tenants(everybodys > i64::MIN),
+        None => tenants(everybodys.whole_from > i64::MIN),
     };
     let rows = read(&tenants, everybodys).into_iter().map(|(tenant, horizon)| {
         let time = |micros: i64| {
@@ -84,14 +101,16 @@ fn tenants(every: bool) -> Vec<String> {
 }
 
 /// The horizons of tenants, as they are now, of those that have one.
-fn read(tenants: &[String], everybodys: i64) -> BTreeMap<String, Horizon> {
+fn read(tenants: &[String], everybodys: Horizon) -> BTreeMap<String, Horizon> {
     let mut arena = Arena::default();
     let mut losses = Lookup::open(session::relation(c"raw_loss"), &[Key::Text], View::Now);
     let mut horizons = Lookup::open(session::relation(c"tenant_horizon"), &[Key::Text], View::Now);
+    losses.require(&LOSSES);
+    horizons.require(&HORIZONS);
     let mut found = BTreeMap::new();
     for tenant in tenants {
         let key = [arena.varlena(tenant.as_bytes())];
-        let mut horizon = Horizon { whole_from: everybodys, payments_from: everybodys };
+        let mut horizon = everybodys;
         if let Some(row) = losses.find(&key, [1, 2]) {
             horizon.whole_from = horizon.whole_from.max(row.values[0].value() as i64);
             horizon.payments_from = horizon.payments_from.max(row.values[1].value() as i64);

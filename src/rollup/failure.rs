@@ -144,7 +144,7 @@ impl From<RollupError> for Report {
                 "55000",
                 format!("the events of {month} are not there, so buckets that have numbers of them can't be made anew"),
             )
-            .hint("somebody detached or dropped that month by hand: attach it again, or rebuild the ranges before and after it; tally.detach_raw() is the way to take months out"),
+            .hint("somebody detached or dropped that month by hand: attach it again, or rebuild the ranges before and after it; if it won't come back, tally.record_lost_months() notes that, and such buckets keep the numbers that they have. tally.detach_raw() is the way to take months out"),
             RollupError::Depended { rollup, dependents, is_final } => Report::new(
                 "2BP01",
                 format!("other objects depend on views or tables of rollup \"{rollup}\""),

@@ -3,8 +3,8 @@
 use super::definition::Definition;
 use super::rebuild;
 use crate::backend::session;
-use crate::backend::sql::{self, quote};
-use crate::raw::horizon;
+use crate::backend::sql::{self, Moment, quote};
+use crate::raw::{horizon, lost_months};
 use std::collections::BTreeMap;
 use tally_core::grain::Grain;
 
@@ -47,10 +47,11 @@ impl Frozen {
 pub fn note_what_is_gone(rollup: &str) {
     // A database that isn't updated yet has no place for it.
     if session::find_relation(c"raw_loss").is_some() {
+        let by_hand = Some(lost_months::unnoted_until()).filter(|&end| end != i64::MIN).map(Moment);
         let note = "UPDATE tally.rollup SET whole_from = greatest((SELECT max(whole_from) FROM tally.raw_loss), \
-                      (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon)) \
+                      (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon), $2) \
                      WHERE rollup_name = $1";
-        sql::run(note, &[rollup.into()]);
+        sql::run(note, &[rollup.into(), by_hand.into()]);
     }
 }
 

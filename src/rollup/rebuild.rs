@@ -11,7 +11,7 @@ use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote, within};
 use crate::backend::subtransaction::{self, Verdict};
-use crate::raw::{RawError, gate, horizon};
+use crate::raw::{RawError, gate, horizon, lost_months};
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -79,10 +79,14 @@ fn months_without_events(condition: &str) -> Vec<String> {
         months.join(" UNION ")
     );
     let months = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+    let lost = lost_months::all();
     let routing = Routing::open(session::relation(c"events"));
     let missing = months.into_iter().filter_map(|row| {
         let [Some(start), Some(month)] = &row[..] else { unreachable!("bucket is NOT NULL") };
-        (!routing.covers(start.parse().expect("a bigint"))).then(|| month.clone())
+        let start = start.parse().expect("a bigint");
+        // One that a late event made anew has that event alone.
+        let is_lost = lost.iter().any(|lost| lost.start == start);
+        (is_lost || !routing.covers(start)).then(|| month.clone())
     });
     let missing = missing.collect();
     routing.close();
