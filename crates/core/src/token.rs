@@ -64,6 +64,9 @@ pub struct Claims {
     pub tenant: String,
     #[serde(default)]
     pub account: Option<String>,
+    /// Whom the application acts for, in its own words; for the audit.
+    #[serde(default)]
+    pub sub: Option<String>,
     aud: String,
     role: String,
     iat: i64,
