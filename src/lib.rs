@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 
 mod activity;
+mod audit;
 mod backend;
 mod event;
 mod ingest;
@@ -26,6 +27,7 @@ pub extern "C-unwind" fn _PG_init() {
     backend::backtrace::keep_from_clients();
     settings::define();
     scope::confine();
+    audit::install();
     backend::dropping::guard(settings::allow_drop);
     worker::register();
 }
@@ -37,7 +39,8 @@ extension_sql_file!("../sql/event/event.sql", name = "event", requires = ["sketc
 extension_sql_file!("../sql/scope/scope.sql", name = "scope", requires = ["event"]);
 extension_sql_file!("../sql/scope/administration.sql", name = "administration", requires = ["scope"]);
 extension_sql_file!("../sql/scope/token.sql", name = "token", requires = ["administration"]);
-extension_sql_file!("../sql/raw/raw.sql", name = "raw", requires = ["token"]);
+extension_sql_file!("../sql/audit/audit.sql", name = "audit", requires = ["token"]);
+extension_sql_file!("../sql/raw/raw.sql", name = "raw", requires = ["audit"]);
 extension_sql_file!("../sql/raw/partition.sql", name = "partition", requires = ["raw"]);
 extension_sql_file!("../sql/ingest/ingest.sql", name = "ingest", requires = ["partition"]);
 extension_sql_file!("../sql/ingest/inbox.sql", name = "inbox", requires = ["ingest"]);
@@ -70,7 +73,8 @@ extension_sql_file!("../sql/lint/lint_tables.sql", name = "lint_tables", require
 extension_sql_file!("../sql/lint/lint_roles.sql", name = "lint_roles", requires = ["lint_tables"]);
 extension_sql_file!("../sql/lint/lint_paths.sql", name = "lint_paths", requires = ["lint_roles"]);
 extension_sql_file!("../sql/lint/lint_columns.sql", name = "lint_columns", requires = ["lint_paths"]);
-extension_sql_file!("../sql/lint/lint.sql", name = "lint", requires = ["lint_columns"]);
+extension_sql_file!("../sql/lint/lint_audit.sql", name = "lint_audit", requires = ["lint_columns"]);
+extension_sql_file!("../sql/lint/lint.sql", name = "lint", requires = ["lint_audit"]);
 extension_sql_file!("../sql/raw/retention.sql", name = "retention", requires = ["upkeep"]);
 extension_sql_file!("../sql/maintain/worker.sql", name = "worker", requires = ["retention"]);
 extension_sql_file!(
@@ -81,7 +85,8 @@ extension_sql_file!(
 extension_sql_file!("../sql/maintain/probe.sql", name = "probe", requires = ["maintain"]);
 extension_sql_file!("../sql/maintain/health.sql", name = "health", requires = ["probe"]);
 extension_sql_file!("../sql/scope/limit.sql", name = "limit", requires = ["lint"]);
-extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["limit"]);
+extension_sql_file!("../sql/audit/audit_changes.sql", name = "audit_changes", requires = ["limit", "health"]);
+extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["audit_changes"]);
 extension_sql_file!("../sql/extension/dropping.sql", name = "dropping", requires = ["testing"]);
 // The last one: it looks at every object.
 extension_sql_file!("../sql/extension/ambient.sql", name = "ambient", finalize);

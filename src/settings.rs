@@ -4,6 +4,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
+static AUDIT_BUFFER: GucSetting<i32> = GucSetting::<i32>::new(4096);
 static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static INCOMPLETE: GucSetting<Incomplete> = GucSetting::<Incomplete>::new(Incomplete::Error);
 static INGEST_OPTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -27,6 +28,12 @@ pub enum Incomplete {
 /// Whether `DROP EXTENSION` may take the events along. Off, since nothing brings them back.
 pub fn allow_drop() -> bool {
     ALLOW_DROP.get()
+}
+
+/// Bytes of shared memory for the entries of one listed database's audit log that wait for the worker. 4 MB hold some 15,000 of
+/// them: the worker, which comes every two seconds, is woken when half of it is full.
+pub fn audit_buffer() -> usize {
+    AUDIT_BUFFER.get() as usize * 1024
 }
 
 /// Events that one ingest call may carry. 100,000 typical events are 25 MB of text, parsed in a tenth of a second.
@@ -88,6 +95,16 @@ pub fn define() {
         &ALLOW_DROP,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"tally.audit_buffer",
+        c"Shared memory for audit entries that wait for the background worker, for each database in tally.worker_databases.",
+        c"Taken when the server starts. Where it is full, entries go to the server's log alone, and one entry tells how many.",
+        &AUDIT_BUFFER,
+        256,
+        1_048_576,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
     );
     GucRegistry::define_int_guc(
         c"tally.batch_max_events",

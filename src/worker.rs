@@ -1,14 +1,19 @@
 //! The background worker: where the library is preloaded, one process a listed database does what `tally.maintain()` does,
 //! as an ordinary role. Postgres starts it again when it ends, also after a crash.
 
+use crate::audit;
 use crate::backend::{session, sql, transactions, worker as backend};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::prelude::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long Postgres waits before it starts a worker that ended again.
 const RESTART: Duration = Duration::from_secs(5);
+/// How long audit entries may wait to be stored and sealed.
+const SEALING: Duration = Duration::from_secs(2);
+/// Steps of it in a row, so that a busy log doesn't keep the worker from its other tasks.
+const SEALING_STEPS: usize = 8;
 /// Rows or events in one step, as in `tally.maintain()`.
 const STEP: i64 = 50_000;
 /// Postgres copies a worker's database name into so many bytes.
@@ -58,16 +63,17 @@ pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
         backend::exit(1);
     }
     log!("pg_tally event=worker_started database={database:?} role={role:?}");
+    backend::transaction(audit::serve);
     loop {
         // Where more came in than one step takes, writers are waiting for this one to fold it.
         let pause = if round() { Duration::ZERO } else { settings::worker_interval() };
-        let goes_on = BackgroundWorker::wait_latch(Some(pause));
+        let (goes_on, is_to_reload) = wait(pause);
         if !goes_on {
             log!("pg_tally event=worker_stopped database={database:?}");
             // Started again unless the server is stopping.
             backend::exit(1);
         }
-        if BackgroundWorker::sighup_received() {
+        if is_to_reload {
             backend::reload_settings();
             if !settings::worker_databases().iter().any(|listed| listed == database) {
                 log!("pg_tally event=worker_stopped database={database:?} problem=\"no longer listed\"");
@@ -79,6 +85,38 @@ pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
                 );
                 backend::exit(1);
             }
+        }
+    }
+}
+
+/// Waits for the next round, and stores and seals audit entries meanwhile; says whether the worker goes on, and whether it is to
+/// read its settings anew.
+fn wait(pause: Duration) -> (bool, bool) {
+    let until = Instant::now() + pause;
+    loop {
+        seal_audit();
+        let left = until.saturating_duration_since(Instant::now());
+        let goes_on = BackgroundWorker::wait_latch(Some(left.min(SEALING)));
+        let is_to_reload = BackgroundWorker::sighup_received();
+        if !goes_on || is_to_reload || Instant::now() >= until {
+            return (goes_on, is_to_reload);
+        }
+    }
+}
+
+/// Stores and seals what there is of audit entries. A failure is the log's to tell, and the next round's: what waits stays.
+fn seal_audit() {
+    for _ in 0..SEALING_STEPS {
+        let sealed = backend::transaction(|| {
+            let known = "SELECT to_regprocedure('tally_internal.audit_step(bigint)') IS NOT NULL";
+            if Spi::get_one::<bool>(known) != Ok(Some(true)) {
+                return None;
+            }
+            Spi::get_one_with_args::<i64>("SELECT tally_internal.audit_step($1)", &[STEP.into()])
+                .expect("a step catches its errors")
+        });
+        if sealed.unwrap_or(0) == 0 || backend::shutdown_is_requested() {
+            break;
         }
     }
 }

@@ -13,7 +13,7 @@ CREATE FUNCTION tally.lint(OUT name text, OUT title text, OUT level text, OUT fa
            pg_catalog.concat_ws('_', r.name, f.schema, f.object, pg_catalog.md5(f.detail))
       FROM (SELECT * FROM tally_internal.lint_policies() UNION ALL SELECT * FROM tally_internal.lint_tables()
             UNION ALL SELECT * FROM tally_internal.lint_roles() UNION ALL SELECT * FROM tally_internal.lint_paths()
-            UNION ALL SELECT * FROM tally_internal.lint_columns()) AS f
+            UNION ALL SELECT * FROM tally_internal.lint_columns() UNION ALL SELECT * FROM tally_internal.lint_audit()) AS f
       JOIN tally.lint_rules() AS r ON r.name = f.rule
      ORDER BY pg_catalog.array_position('{ERROR,WARN,INFO}'::text[], r.level), r.name, f.schema, f.object, f.detail;
   END;

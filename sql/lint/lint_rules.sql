@@ -144,6 +144,18 @@ CREATE FUNCTION tally.lint_rules(OUT name text, OUT level text, OUT title text, 
        'It runs with the rights of whoever changes the schema, also when pg_tally makes a partition.'),
       ('table_altered', 'ERROR', 'A table of pg_tally was altered',
        'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
+      ('audit_policy_missing', 'INFO', 'No policy says which reads are recorded',
+       'Acts are always recorded; reads of raw events only where tally.set_audit_policy() says so.'),
+      ('audit_reads_off', 'INFO', 'Reads are not recorded',
+       'Nobody can tell afterwards who read a tenant''s events.'),
+      ('audit_not_sealed', 'WARN', 'Entries of the audit log wait for their seal',
+       'What isn''t sealed can be changed without a trace. The worker or maintain() seals, once no older transaction runs.'),
+      ('audit_not_anchored', 'WARN', 'No anchor of the audit log was taken for a week',
+       'A database alone can''t show that its superuser made its hashes anew: an anchor that is kept elsewhere can.'),
+      ('audit_unguarded', 'ERROR', 'A table of the audit log does not refuse changes',
+       'Its triggers refuse UPDATE, DELETE and TRUNCATE, also to pg_tally''s own functions.'),
+      ('audit_readable', 'ERROR', 'The audit log''s tables may be read past their view',
+       'The view tally.audit shows a tenant its own entries; the tables have everybody''s.'),
       ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
        'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
       ('too_few_locks', 'WARN', 'A query of all months takes more locks than max_locks_per_transaction',
@@ -178,6 +190,8 @@ CREATE FUNCTION tally_internal.isolated_tables(OUT id oid, OUT tenant_column nam
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
      WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p')
        AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target')
+       -- Granted to nobody but auditors; the view tally.audit shows a tenant what is its own.
+       AND c.relname !~ '^audit_'
     UNION ALL
     SELECT f.id::oid, p.tenant_column, p.account_column, false
       FROM tally.protected_table AS p

@@ -138,6 +138,14 @@ BEGIN
                         ELSE 'schedule CALL tally.maintain(), or configure the worker (tally.worker_databases, tally.worker_role)' END) END;
   RETURN NEXT;
 
+  -- A transaction that is open for long keeps what is newer from being sealed.
+  component := 'audit';
+  value := (SELECT round(extract(epoch FROM clock_timestamp() - s.unsealed_since)) FROM tally_internal.audit_state() AS s);
+  "limit" := CASE WHEN tally_internal.worker_is_configured() THEN 60 ELSE 900 END;
+  status := CASE WHEN value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > "limit" THEN format('entries of the audit log wait for their seal since %s seconds: see that the worker or CALL tally.maintain() runs, and for old transactions (SELECT pid, usename, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; SELECT * FROM pg_prepared_xacts)', value) END;
+  RETURN NEXT;
+
   component := 'probe';
   value := (SELECT round((extract(epoch FROM coalesce(p.shown_at, clock_timestamp()) - p.sent_at) * 1000)::numeric, 1)
               FROM tally.probe_result AS p ORDER BY p.sent_at DESC LIMIT 1);
@@ -173,7 +181,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.health() IS
-  'one row a component: ok, warning or failing; a number and its limit (per cent of the last hour''s events not counted, months missing, locks of a query, seconds that a lock is held, rows pending, events of the last day in quarantine, transactions since the freeze, failed tasks, seconds since housekeeping, milliseconds of the last probe, unsafe settings, errors found by lint); what to do. In the global scope';
+  'one row a component: ok, warning or failing; a number and its limit (per cent of the last hour''s events not counted, months missing, locks of a query, seconds that a lock is held, rows pending, events of the last day in quarantine, transactions since the freeze, failed tasks, seconds since housekeeping, seconds that audit entries wait for their seal, milliseconds of the last probe, unsafe settings, errors found by lint); what to do. In the global scope';
 
 -- For whoever asks in single statements, as postgres_exporter does: the scope is entered first.
 CREATE FUNCTION tally.observe_health() RETURNS TABLE (component text, status text, value float8, "limit" float8, advice text)

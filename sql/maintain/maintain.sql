@@ -24,7 +24,7 @@ COMMENT ON COLUMN tally.maintenance.finished_at IS 'when the last step that succ
 COMMENT ON COLUMN tally.maintenance.failed_at IS 'when the task failed, where its last step did; otherwise null';
 COMMENT ON COLUMN tally.maintenance.done IS 'rows, events or partitions ever worked on';
 COMMENT ON COLUMN tally.maintenance.failures IS 'steps that ever failed';
-COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, fold, retention or statistics';
+COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, fold, retention, statistics or audit';
 COMMENT ON COLUMN tally.maintenance.subject IS 'the rollup, where the task is about one; otherwise empty';
 COMMENT ON COLUMN tally.maintenance.caller IS 'the role that logged in and ran it';
 COMMENT ON COLUMN tally.maintenance.sqlstate IS 'error code, where the last step failed';
@@ -90,7 +90,8 @@ CREATE FUNCTION tally_internal.maintenance_tasks() RETURNS TABLE (task text, sub
             UNION ALL SELECT 2, 'backfill', r.rollup_name FROM tally.rollup AS r
             UNION ALL SELECT 3, 'fold', r.rollup_name FROM tally.rollup AS r
             UNION ALL SELECT 4, 'retention', ''
-            UNION ALL SELECT 5, 'statistics', '') AS t (place, task, subject)
+            UNION ALL SELECT 5, 'statistics', ''
+            UNION ALL SELECT 6, 'audit', '') AS t (place, task, subject)
      ORDER BY t.place, t.subject;
   END;
 COMMENT ON FUNCTION tally_internal.maintenance_tasks() IS 'what maintain() and the worker do in a round, in order';
@@ -117,6 +118,7 @@ BEGIN
       WHEN 'fold' THEN done := tally.fold(maintain_step.subject, max_rows);
       WHEN 'retention' THEN done := tally.retain(max_rows);
       WHEN 'statistics' THEN done := tally_internal.analyze_events();
+      WHEN 'audit' THEN done := tally_internal.maintain_audit() + tally.seal_audit(max_rows);
     END CASE;
   EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
@@ -126,7 +128,7 @@ BEGIN
   END;
   PERFORM tally_internal.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
   -- Less than a full step of these means that nothing is left for now; what comes in meanwhile waits for the next round.
-  RETURN CASE WHEN maintain_step.task IN ('partitions', 'statistics') OR (maintain_step.task = 'fold' AND done < max_rows)
+  RETURN CASE WHEN maintain_step.task IN ('partitions', 'statistics') OR (maintain_step.task IN ('fold', 'audit') AND done < max_rows)
               THEN 0 ELSE done END;
 END
 $$;

@@ -44,9 +44,11 @@ BEGIN
       MESSAGE = pg_catalog.format('%s is too short a retention', set_retention.keep),
       HINT = 'keep events for a day or longer: retention goes by whole days (UTC)';
   END IF;
-  DELETE FROM tally.retention AS r WHERE r.tenant_id = coalesce(set_retention.tenant_id, '');
-  IF set_retention.keep IS NOT NULL THEN
-    INSERT INTO tally.retention AS r (keep, tenant_id) VALUES (set_retention.keep, coalesce(set_retention.tenant_id, ''));
+  IF set_retention.keep IS NULL THEN
+    DELETE FROM tally.retention AS r WHERE r.tenant_id = coalesce(set_retention.tenant_id, '');
+  ELSE
+    INSERT INTO tally.retention AS r (keep, tenant_id) VALUES (set_retention.keep, coalesce(set_retention.tenant_id, ''))
+    ON CONFLICT ON CONSTRAINT retention_pkey DO UPDATE SET keep = excluded.keep, set_at = excluded.set_at, set_by = excluded.set_by;
   END IF;
 END
 $$;

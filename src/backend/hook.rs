@@ -41,6 +41,49 @@ struct Installed {
     log: pg_sys::emit_log_hook_type,
 }
 
+/// Who is told of statements that read; each is named by a number that no other open one has.
+#[derive(Clone, Copy)]
+pub struct Observer {
+    pub starts: fn(usize, &Reads),
+    /// Also when a statement goes on. What it answers is given to `ran`, with the number of rows.
+    pub runs: fn(usize) -> Option<(usize, i32)>,
+    pub ran: fn(usize, Option<(usize, i32)>, u64),
+    pub ends: fn(usize),
+}
+
+static OBSERVER: OnceLock<Observer> = OnceLock::new();
+
+/// Has statements observed; once, when the library is loaded.
+pub fn observe(observer: Observer) {
+    let _ = OBSERVER.set(observer);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn observe_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
+    // SAFETY: a statement that was started.
+    unsafe {
+        if flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int == 0
+            && let Some(observer) = OBSERVER.get()
+            && let Some(reads) = Reads::of((*query).plannedstmt)
+        {
+            (observer.starts)(query as usize, &reads);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn observe_end(query: *mut pg_sys::QueryDesc) {
+    if let Some(observer) = OBSERVER.get() {
+        (observer.ends)(query as usize);
+    }
+}
+
+/// Rows that the run of a statement which has just ended returned.
+unsafe fn rows_of(query: *mut pg_sys::QueryDesc) -> u64 {
+    // SAFETY: the statement is open, and so is its state.
+    unsafe { (*query).estate.as_ref().map_or(0, |state| state.es_processed) }
+}
+
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
 
 fn installed() -> &'static Installed {
@@ -205,14 +248,21 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
         let next = installed().start.unwrap_or(unguarded::standard_ExecutorStart);
         next(query, flags);
         ask_before_reading((*query).plannedstmt);
+        observe_start(query, flags);
     }
 }
 
 /// Runs a plan by what comes next after us; `version` has the hook itself.
-pub(super) unsafe fn around_running(go: impl FnOnce(version::Run)) {
+pub(super) unsafe fn around_running(query: *mut pg_sys::QueryDesc, go: impl FnOnce(version::Run)) {
     // SAFETY: called by the hook.
     unsafe { tell_before_running() };
+    let observer = OBSERVER.get();
+    let before = observer.and_then(|observer| (observer.runs)(query as usize));
     go(installed().run.unwrap_or(version::standard_ExecutorRun));
+    if let Some(observer) = observer {
+        // SAFETY: the statement has run, and is open.
+        (observer.ran)(query as usize, before, unsafe { rows_of(query) });
+    }
     // SAFETY: as above.
     unsafe { tell_after() };
 }
@@ -221,6 +271,7 @@ unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the argument is passed on as it came.
     unsafe {
         let next = installed().end.unwrap_or(unguarded::standard_ExecutorEnd);
+        observe_end(query);
         next(query);
         tell_after();
     }

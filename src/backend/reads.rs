@@ -32,6 +32,82 @@ impl<'a> Reads<'a> {
             })
         }
     }
+
+    /// Hands each relation to `take`, with a way to ask which of its columns are read; column 0 stands for all of them.
+    pub fn relations(&self, mut take: impl FnMut(Oid, &dyn Fn() -> Vec<Column>)) {
+        // SAFETY: the range table is a list of its entries.
+        unsafe {
+            for place in 0..list_length(self.0.rtable) {
+                let entry = &*pg_sys::list_nth(self.0.rtable, place).cast::<pg_sys::RangeTblEntry>();
+                if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
+                    take(entry.relid, &|| columns(version::selected(self.0, entry)));
+                }
+            }
+        }
+    }
+
+    /// What Postgres computes to tell statements apart; 0 where it doesn't.
+    pub fn query_id(&self) -> i64 {
+        self.0.queryId as i64
+    }
+}
+
+/// Number of a column.
+pub type Column = i16;
+
+/// The columns that a set of them has; their numbers are shifted, so that system columns have one, too.
+unsafe fn columns(set: *const pg_sys::Bitmapset) -> Vec<Column> {
+    let (mut found, mut last) = (Vec::new(), -1);
+    loop {
+        // SAFETY: a set of the statement's, or null, which is the empty one.
+        last = unsafe { pg_sys::bms_next_member(set, last) };
+        if last < 0 {
+            return found;
+        }
+        found.push((last + pg_sys::FirstLowInvalidHeapAttributeNumber) as Column);
+    }
+}
+
+/// Name of a relation of the schema tally; `None` of any other.
+pub fn own_name(relation: Oid) -> Option<String> {
+    // SAFETY: syscache look-ups; the name is a palloc'd C string, or null where there is no such relation.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), true);
+        if schema == Oid::INVALID || pg_sys::get_rel_namespace(relation) != schema {
+            return None;
+        }
+        let name = pg_sys::get_rel_name(relation);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// Whether statements run as a role that nobody logs in as and that our own functions act as.
+pub fn are_our_own() -> bool {
+    // SAFETY: reads backend state, and syscache look-ups of constant names.
+    unsafe {
+        let acts = pg_sys::GetUserId();
+        [c"tally_owner", c"tally_security", c"tally_evaluator"]
+            .into_iter()
+            .any(|role| acts == pg_sys::get_role_oid(role.as_ptr(), true))
+    }
+}
+
+/// Whether a relation has a column of this name.
+pub fn has_column(relation: Oid, column: &CStr) -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::get_attnum(relation, column.as_ptr()) != 0 }
+}
+
+/// Schema and name of a relation.
+pub fn qualified_name(relation: Oid) -> Option<String> {
+    // SAFETY: syscache look-ups; each name is a palloc'd C string, or null.
+    unsafe {
+        let (name, schema) =
+            (pg_sys::get_rel_name(relation), pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation)));
+        (!name.is_null() && !schema.is_null()).then(|| {
+            format!("{}.{}", CStr::from_ptr(schema).to_string_lossy(), CStr::from_ptr(name).to_string_lossy())
+        })
+    }
 }
 
 unsafe fn list_length(list: *mut pg_sys::List) -> i32 {

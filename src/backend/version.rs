@@ -86,6 +86,33 @@ pub unsafe fn reader(statement: &pg_sys::PlannedStmt, entry: &pg_sys::RangeTblEn
     }
 }
 
+/// The columns of a table that a statement reads; null where it reads none.
+///
+/// # Safety
+/// The entry is one of the statement's.
+pub unsafe fn selected(
+    statement: &pg_sys::PlannedStmt,
+    entry: &pg_sys::RangeTblEntry,
+) -> *mut pg_sys::Bitmapset {
+    #[cfg(feature = "pg15")]
+    {
+        let _ = statement;
+        entry.selectedCols
+    }
+    // As for `reader`.
+    #[cfg(not(feature = "pg15"))]
+    {
+        if entry.perminfoindex == 0 {
+            return ptr::null_mut();
+        }
+        // SAFETY: the index, from 1, is that of the entry's permissions in the statement's list.
+        unsafe {
+            let place = entry.perminfoindex as i32 - 1;
+            (*pg_sys::list_nth(statement.permInfos, place).cast::<pg_sys::RTEPermissionInfo>()).selectedCols
+        }
+    }
+}
+
 /// Rows that this backend has added to a table in transactions that ended, and not yet reported.
 pub fn unreported_rows(counts: &pg_sys::PgStat_TableStatus) -> i64 {
     #[cfg(feature = "pg15")]
@@ -279,7 +306,7 @@ pub unsafe extern "C-unwind" fn run(
     once: bool,
 ) {
     // SAFETY: the arguments are passed on as they came.
-    unsafe { hook::around_running(|next| next(query, direction, count, once)) }
+    unsafe { hook::around_running(query, |next| next(query, direction, count, once)) }
 }
 #[cfg(feature = "pg18")]
 pub unsafe extern "C-unwind" fn run(
@@ -288,5 +315,5 @@ pub unsafe extern "C-unwind" fn run(
     count: u64,
 ) {
     // SAFETY: the arguments are passed on as they came.
-    unsafe { hook::around_running(|next| next(query, direction, count)) }
+    unsafe { hook::around_running(query, |next| next(query, direction, count)) }
 }

@@ -42,6 +42,7 @@ pub enum ScopeError {
 
 impl From<ScopeError> for Report {
     fn from(error: ScopeError) -> Self {
+        super::tell_denied(&error);
         let denied = "42501";
         match error {
             ScopeError::Missing => Report::new(denied, "no tenant in scope").hint(

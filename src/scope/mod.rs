@@ -11,6 +11,7 @@ mod policy;
 mod token;
 mod trial;
 mod typed_id;
+mod witness;
 
 use crate::backend::leftover::{self, Leftover};
 use crate::backend::session;
@@ -22,6 +23,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::Cell;
 use tally_core::{id, scope_key};
+pub use witness::{Denial, Entered, Witness, subject, tell, tell_denied, tenant_of_session};
 
 /// What a transaction may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,20 @@ pub fn current() -> Result<Scope, ScopeError> {
         Binding::Trusted | Binding::Pool | Binding::None => Err(ScopeError::Missing),
         Binding::Renamed => Err(ScopeError::Renamed(session::session_role_name())),
         Binding::Ambiguous => Err(ScopeError::Ambiguous(session::session_role_name())),
+    }
+}
+
+/// The key of the scope that the audit log is read in: a member of tally_auditor who is in no scope, and whose login is bound to
+/// none, reads everything.
+pub fn key_for_auditing() -> Result<String, ScopeError> {
+    match current() {
+        Err(ScopeError::Missing)
+            if matches!(*binding(), Binding::Trusted | Binding::None)
+                && (session::session_is_superuser() || session::session_is_member_of(c"tally_auditor")) =>
+        {
+            Ok(Scope::Global.key())
+        }
+        scope => Ok(scope?.key()),
     }
 }
 
@@ -149,6 +165,7 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
             }
         }
     }
+    let is_bound = matches!(&*binding, Binding::Bound { .. });
     let allowed = match (&*binding, &wanted) {
         (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {
             own == tenant && only.as_ref().is_none_or(|only| account.as_ref() == Some(only))
@@ -170,6 +187,9 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     }
     if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
         limit::apply(tenant)?;
+    }
+    if !is_bound && !stays {
+        witness::tell_entered(&wanted, warrant == Warrant::Token);
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ struct Challenge {
 }
 
 static CHALLENGE: Mutex<Option<Challenge>> = Mutex::new(None);
+/// Whom the last token was made for, and the transaction that it was used in.
+static SUBJECT: Mutex<Option<(u32, String)>> = Mutex::new(None);
 
 /// Takes the running transaction's challenge: a second token needs another one.
 fn take_challenge() -> Option<String> {
@@ -49,6 +51,7 @@ pub fn scope(text: &str) -> Result<Scope, ScopeError> {
         now: session::clock().div_euclid(1_000_000) + EPOCH,
     };
     claims.check(&expected).map_err(ScopeError::Token)?;
+    *SUBJECT.lock().expect("one thread") = claims.sub.map(|subject| (session::transaction_number(), subject));
     Ok(Scope::Tenant { tenant: claims.tenant, account: claims.account })
 }
 
@@ -62,6 +65,13 @@ const KEYS: Declared = Declared {
     ],
     key: &["key_id"],
 };
+
+/// Whom the token was made for that the running transaction entered its scope by, where it says so.
+pub fn subject() -> Option<String> {
+    let subject = SUBJECT.lock().expect("one thread");
+    let (transaction, subject) = subject.as_ref()?;
+    (*transaction == session::transaction_number()).then(|| subject.clone())
+}
 
 /// The registered key of this name, while it is valid.
 fn registered(key_id: &str) -> Option<PublicKey> {

@@ -25,6 +25,25 @@ fn told(findings: &[Finding]) -> Vec<String> {
 /// Rule, part of the object's name, SQL that plants the fault. `$owner`, `$app` and `$spare` are roles: the owner of
 /// the protected tables, one bound to tenant `a`, one without anything.
 const FAULTS: &[(&str, &str, &str)] = &[
+    (
+        "audit_policy_missing",
+        "tally.audit_policy",
+        "INSERT INTO tally.audit_seal VALUES ('0', '1', now() - interval '8 days', 1, 1, 0, 0, 0, '2026-01-01', '', '', '', '', '', NULL); SELECT tally.audit_anchor()",
+    ),
+    ("audit_reads_off", "tally.audit_policy", "SELECT tally.set_audit_policy('none', 'a')"),
+    (
+        "audit_not_sealed",
+        "tally.audit_entry",
+        "INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf) SELECT pg_current_xact_id(), now() - interval '2 days', tally_internal.cluster_number(), gen_random_uuid(), 'a', 'x', 'y', ''",
+    ),
+    (
+        "audit_not_anchored",
+        "tally.audit_seal",
+        "INSERT INTO tally.audit_seal VALUES ('0', '1', now() - interval '8 days', 1, 1, 0, 0, 0, '2026-01-01', '', '', '', '', '', NULL); SELECT tally.set_audit_policy('raw')",
+    ),
+    ("audit_unguarded", "tally.audit_rest", "DROP TRIGGER audit_kept ON tally.audit_rest"),
+    ("audit_unguarded", "tally.audit_seal", "DROP TRIGGER audit_not_emptied ON tally.audit_seal"),
+    ("audit_readable", "tally.audit_rest", "GRANT SELECT ON tally.audit_rest TO $app"),
     ("rls_disabled", "tally.events", "ALTER TABLE tally.events DISABLE ROW LEVEL SECURITY"),
     ("rls_disabled", "events_p2026_01", "ALTER TABLE tally.events_p2026_01 DISABLE ROW LEVEL SECURITY"),
     ("rls_disabled", "shop.orders", "ALTER TABLE shop.orders DISABLE ROW LEVEL SECURITY"),

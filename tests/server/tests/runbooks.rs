@@ -45,6 +45,9 @@ fn furnish(server: &PrivateServer) {
     let mut app = server.connect("app", "shop");
     let mut superuser = server.connect("postgres", "shop");
     superuser.batch_execute("SELECT tally.open_months('2020-01-01')").unwrap();
+    superuser
+        .batch_execute("CREATE ROLE acme_bi LOGIN; GRANT tally_reader TO acme_bi; SELECT tally.bind_role('acme_bi', 'acme')")
+        .unwrap();
     let today: String =
         superuser.query_one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')", &[]).unwrap().get(0);
     let events: Vec<String> = (0..400)

@@ -1,0 +1,173 @@
+//! Entries of the running transaction, until it ends: which are in the table, and which wait for their way there.
+
+use super::line;
+use super::store;
+use crate::backend::report::Report;
+use crate::backend::{ring, session, transaction_end};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+use tally_core::audit::Record;
+
+/// Acts that a session without a worker keeps for its next transaction that writes. Older ones are in the log alone.
+const KEPT: usize = 1000;
+/// Entries that wait in a transaction before they are handed over: a long one mustn't need memory without bounds.
+const WAITING: usize = 1000;
+
+/// What an entry is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its line in the log is written; one that is undone with its transaction says so.
+    Act,
+    /// The same, of what has happened whatever becomes of the transaction.
+    Happened,
+    /// It goes to the log only where it can go nowhere else.
+    Read,
+}
+
+struct Pending {
+    /// Of the (sub)transaction that it is in.
+    nesting: i32,
+    record: Record,
+    kind: Kind,
+    /// Whether its row is written, and goes if the (sub)transaction does.
+    is_stored: bool,
+}
+
+thread_local! {
+    static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether sessions of this database can hand entries over. Asked at first where things can be looked up.
+pub fn has_worker() -> bool {
+    ring::is_there()
+}
+
+fn push(record: Record, kind: Kind, is_stored: bool) {
+    let nesting = transaction_end::nesting().max(1);
+    PENDING.with_borrow_mut(|pending| pending.push(Pending { nesting, record, kind, is_stored }));
+}
+
+/// Stores an entry in the running transaction; where that may not write, it waits.
+pub fn store(record: Record, kind: Kind) -> Result<(), Report> {
+    has_worker();
+    let is_stored = transaction_end::may_write() && store::is_installed();
+    if is_stored {
+        store::write(std::slice::from_ref(&record))?;
+    }
+    push(record, kind, is_stored);
+    Ok(())
+}
+
+/// Keeps an entry, which happened whatever becomes of the transaction.
+pub fn keep(record: Record, kind: Kind) {
+    has_worker();
+    push(record, kind, false);
+    let is_full = PENDING.with_borrow(|pending| pending.len() > WAITING);
+    if is_full {
+        hand_over_waiting();
+    }
+}
+
+/// Keeps an entry at the end of its (sub)transaction, where nothing can be looked up.
+pub fn keep_at_end(record: Record, kind: Kind) {
+    push(record, kind, false);
+}
+
+/// Hands an entry to the worker; says whether it took it.
+fn hand_over(record: &Record, kind: Kind) -> bool {
+    // A standby has no worker that would take it.
+    let taken = !transaction_end::in_recovery() && ring::put(&record.encode(), kind != Kind::Read);
+    if !taken && kind == Kind::Read {
+        line::write("audit", record);
+    }
+    taken
+}
+
+/// Hands over everything that isn't stored. What the worker doesn't take stays, where it is an act, until the session writes.
+fn hand_over_waiting() {
+    PENDING.with_borrow_mut(|pending| {
+        pending.retain(|entry| {
+            entry.is_stored || !(hand_over(&entry.record, entry.kind) || entry.kind == Kind::Read)
+        });
+        let waiting = pending.iter().filter(|entry| !entry.is_stored).count();
+        if waiting > KEPT {
+            let mut surplus = waiting - KEPT;
+            pending.retain(|entry| {
+                let goes = !entry.is_stored && surplus > 0;
+                surplus -= usize::from(goes);
+                !goes
+            });
+        }
+    });
+}
+
+/// A transaction that writes anyway takes along what waits.
+pub fn before_commit() {
+    let waits = PENDING.with_borrow(|pending| pending.iter().any(|entry| !entry.is_stored));
+    if !waits || !transaction_end::has_written() || !transaction_end::may_write() || !store::is_installed() {
+        return;
+    }
+    let records: Vec<Record> = PENDING.with_borrow(|pending| {
+        pending.iter().filter(|entry| !entry.is_stored).map(|entry| entry.record.clone()).collect()
+    });
+    if let Err(report) = store::write(&records) {
+        report.raise();
+    }
+    PENDING.with_borrow_mut(|pending| pending.iter_mut().for_each(|entry| entry.is_stored = true));
+}
+
+/// A transaction ended.
+pub fn ended(committed: bool) {
+    PENDING.with_borrow_mut(|pending| {
+        if committed {
+            pending.retain(|entry| !entry.is_stored);
+        } else {
+            pending.iter_mut().for_each(undo);
+        }
+        pending.iter_mut().for_each(|entry| entry.nesting = 1);
+    });
+    if PENDING.with_borrow(|pending| !pending.is_empty()) {
+        hand_over_waiting();
+    }
+}
+
+/// A part of it ended.
+pub fn part_ended(nesting: i32, committed: bool) {
+    PENDING.with_borrow_mut(|pending| {
+        for entry in pending.iter_mut().filter(|entry| entry.nesting >= nesting) {
+            entry.nesting = nesting - 1;
+            if !committed {
+                undo(entry);
+            }
+        }
+    });
+}
+
+/// An act whose row went with its transaction is an attempt, and says so.
+fn undo(entry: &mut Pending) {
+    if !entry.is_stored {
+        return;
+    }
+    entry.is_stored = false;
+    if entry.kind == Kind::Act {
+        let told = entry.record.entry.detail.as_deref().and_then(|detail| serde_json::from_str(detail).ok());
+        let mut detail: Map<String, Value> = match told {
+            Some(Value::Object(detail)) => detail,
+            _ => Map::new(),
+        };
+        detail.insert("undone".to_owned(), Value::Bool(true));
+        entry.record.entry.detail = Some(Value::Object(detail).to_string());
+        line::write("audit_undone", &entry.record);
+    }
+}
+
+/// Hands an entry over at the end of a session, after its last transaction.
+pub fn at_exit(record: &Record) {
+    line::write("audit", record);
+    hand_over(record, Kind::Happened);
+}
+
+/// Now, for entries that are made outside a transaction.
+pub fn now() -> i64 {
+    session::clock()
+}

@@ -1,0 +1,104 @@
+//! The anchor, and the check of the log inside the database: the same that `tally-verify` makes of an export without one.
+
+use super::acts::{Act, act};
+use super::seal;
+use crate::backend::report::Report;
+use crate::backend::session;
+use crate::scope;
+use pgrx::datum::Uuid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use serde_json::json;
+use tally_core::audit::{Anchor, Verifier, hex};
+use tally_core::event::format_timestamp;
+
+/// Lines of the export that are fetched at a time.
+const LINES: i64 = 5000;
+
+fn bad_anchor(problem: &str) -> Report {
+    Report::new("22023", format!("the anchor can't be read: {problem}"))
+        .hint("give what tally.audit_anchor() returned, as it stands")
+}
+
+#[pg_extern(sql = false)]
+fn audit_anchor() -> Result<String, ErrorReport> {
+    let (size, root) = seal::tree();
+    let anchor = Anchor { database: session::audience(), size, root, at: format_timestamp(session::clock()) };
+    act(&Act {
+        act: "audit_anchor_taken",
+        detail: json!({"seals": size, "root": hex(&root)}),
+        ..Act::default()
+    })?;
+    Ok(anchor.print())
+}
+
+type Row = (
+    name!(fault, String),
+    name!(seal, Option<i64>),
+    name!(tenant_id, Option<String>),
+    name!(entry_id, Option<Uuid>),
+    name!(detail, String),
+);
+
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn verify_audit(
+    anchors: Vec<Option<String>>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(fault, String),
+            name!(seal, Option<i64>),
+            name!(tenant_id, Option<String>),
+            name!(entry_id, Option<Uuid>),
+            name!(detail, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    let mut read = Vec::new();
+    for text in anchors.iter().flatten() {
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            read.push(Anchor::read(line).map_err(bad_anchor)?);
+        }
+    }
+    let mut verifier = Verifier::new(read);
+    session::as_owner(|| {
+        Spi::connect(|client| {
+            let mut lines = client.open_cursor("SELECT tally.export_audit()", &[]);
+            loop {
+                let rows = lines.fetch(LINES)?;
+                if rows.is_empty() {
+                    break;
+                }
+                for row in rows {
+                    verifier.read(row.get::<&str>(1)?.unwrap_or_default());
+                }
+            }
+            Ok::<(), pgrx::spi::Error>(())
+        })
+    })
+    .expect("a text a row");
+    let report = verifier.finish();
+    let rows: Vec<Row> = report
+        .problems
+        .into_iter()
+        .map(|problem| {
+            (
+                problem.fault.name().to_owned(),
+                problem.seal.map(|seal| seal as i64),
+                problem.tenant_id,
+                problem.entry_id.map(Uuid::from_bytes),
+                problem.detail,
+            )
+        })
+        .collect();
+    Ok(TableIterator::new(rows))
+}
+
+/// The scope in which the log is read.
+#[pg_extern(sql = false)]
+fn audit_scope_key() -> Result<String, ErrorReport> {
+    Ok(scope::key_for_auditing()?)
+}

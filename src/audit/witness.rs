@@ -1,0 +1,62 @@
+//! What scopes tell of: that one was entered, and that an attempt was denied.
+
+use super::acts::Act;
+use super::{line, pending, repeats};
+use crate::backend::session;
+use crate::backend::transaction_end;
+use crate::scope::{self, Denial, Entered, Witness};
+use serde_json::{Value, json};
+
+/// The act of entering a scope.
+const ENTERED: &str = "scope_entered";
+const DENIED: &str = "denied";
+/// Denials of the same kind that are entries of their own within a window; what follows is counted.
+const DENIALS: u32 = 10;
+
+/// Has scopes tell.
+pub fn install() {
+    scope::tell(Witness { entered, denied });
+}
+
+fn entered(entered: &Entered) {
+    let key = (ENTERED, session::session_role().to_u32(), entered.tenant, entered.account, entered.subject);
+    let counted = repeats::count(&key, 1, || {
+        Act {
+            act: ENTERED,
+            tenant: entered.tenant.unwrap_or_default(),
+            account: entered.account,
+            object: Some(if entered.tenant.is_some() { "tenant" } else { "global" }),
+            detail: json!({"by": if entered.by_token { "token" } else { "role" }}),
+            personal: entered.subject.map_or(Value::Null, |subject| json!({"subject": subject})),
+        }
+        .record()
+    });
+    told(counted);
+}
+
+fn denied(denial: &Denial) {
+    if !transaction_end::is_running() || !session::is_installed() {
+        return;
+    }
+    let tenant = scope::tenant_of_session();
+    let key = (DENIED, session::session_role().to_u32(), &tenant, denial.kind, &denial.reason);
+    let counted = repeats::count(&key, DENIALS, || {
+        Act {
+            act: DENIED,
+            tenant: tenant.as_deref().unwrap_or_default(),
+            object: Some(denial.kind),
+            detail: json!({"reason": denial.reason}),
+            ..Act::default()
+        }
+        .record()
+    });
+    told(counted);
+}
+
+fn told(counted: Option<(tally_core::audit::Record, u64)>) {
+    if let Some((mut record, times)) = counted {
+        repeats::with_times(&mut record, times);
+        line::write("audit", &record);
+        pending::keep(record, pending::Kind::Happened);
+    }
+}

@@ -1,0 +1,28 @@
+//! Lines of the server's log that tell of a statement without its text.
+
+use core::ffi::{c_char, c_int};
+use pgrx::PgLogLevel;
+use std::ffi::CString;
+
+unsafe extern "C-unwind" {
+    fn errstart(level: c_int, domain: *const c_char) -> bool;
+    fn errmsg_internal(format: *const c_char, ...) -> c_int;
+    fn errhidestmt(hide: bool) -> c_int;
+    fn errhidecontext(hide: bool) -> c_int;
+    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+}
+
+/// Writes a line to the server's log alone, without the statement that runs and its context, which may hold anything. Can be called
+/// while a transaction ends.
+pub fn line(text: &str) {
+    let text = CString::new(text.replace('\0', "")).unwrap_or_default();
+    // SAFETY: the calls that `ereport(LOG_SERVER_ONLY, …)` consists of; the text lives until they are done, and nothing is raised.
+    unsafe {
+        if errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, core::ptr::null()) {
+            errmsg_internal(c"%s".as_ptr(), text.as_ptr());
+            errhidestmt(true);
+            errhidecontext(true);
+            errfinish(c"pg_tally".as_ptr(), 0, c"pg_tally".as_ptr());
+        }
+    }
+}

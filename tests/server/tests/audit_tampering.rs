@@ -1,0 +1,347 @@
+//! Whatever a superuser changes in the audit log is found with anchors that were kept elsewhere, and the first bad place is named;
+//! nothing is found in a log that nobody changed, crashes among what it records or not. `TALLY_CASES` sets the number of edits (60)
+//! and, by a tenth of it, that of crashes.
+
+use postgres::{Client, Transaction};
+use std::collections::HashMap;
+use tally_core::audit::{Anchor, Entry};
+use tally_core::audit::{Frontier, Hash, Line, Seal, SealedEntry, Verifier, hex, leaf_hash};
+use tally_core::event::format_uuid;
+use tally_server_tests::{Database, PrivateServer, number, seeded, wait_for};
+use tally_workload::Random;
+
+fn cases() -> u64 {
+    std::env::var("TALLY_CASES").map_or(60, |text| text.parse().expect("TALLY_CASES is a number"))
+}
+
+/// Seals everything that was done so far; transactions of other databases of the cluster are waited for.
+fn seal_all(admin: &mut Client) {
+    wait_for("the seals", || {
+        admin.batch_execute("SELECT tally.seal_audit()").unwrap();
+        admin
+            .query_one("SELECT unsealed_since IS NULL FROM tally_internal.audit_state()", &[])
+            .unwrap()
+            .get::<_, bool>(0)
+            .then_some(())
+    });
+}
+
+/// Acts of four tenants and of none, an anchor after each round.
+fn furnish(admin: &mut Client, random: &mut Random) -> Vec<String> {
+    (0..8)
+        .map(|_| {
+            for _ in 0..1 + random.below(6) {
+                let (tenant, days) = (random.below(4), 100 + random.below(1000));
+                let undone = if random.below(4) == 0 { "ROLLBACK" } else { "COMMIT" };
+                admin
+                    .batch_execute(&format!(
+                        "BEGIN; SELECT tally.set_retention('t{tenant}', '{days} days'); {undone}"
+                    ))
+                    .unwrap();
+            }
+            admin.batch_execute("SELECT tally.set_retention('t0', '1 year')").unwrap();
+            seal_all(admin);
+            admin.query_one("SELECT tally.audit_anchor()", &[]).unwrap().get(0)
+        })
+        .collect()
+}
+
+/// The log as it is exported.
+fn export(client: &mut Transaction) -> (Vec<String>, Vec<(Seal, Vec<SealedEntry>)>) {
+    let lines: Vec<String> =
+        client.query("SELECT tally.export_audit()", &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    let mut seals: Vec<(Seal, Vec<SealedEntry>)> = Vec::new();
+    for line in &lines {
+        match Line::read(line).unwrap() {
+            Line::Seal { seal, .. } => seals.push((*seal, Vec::new())),
+            Line::Entry(entry) => {
+                let (seal, entries) = seals.last_mut().unwrap();
+                if entries.len() < seal.leaves.len() {
+                    entries.push(*entry);
+                }
+            }
+        }
+    }
+    (lines, seals)
+}
+
+/// What was edited: the entry, the seal that it is under.
+struct Edit {
+    what: String,
+    entry: Option<[u8; 16]>,
+    seal: u64,
+    /// Whether hashes were made anew, so that only anchors tell, and only the round.
+    is_hidden: bool,
+}
+
+fn pick<'a>(seals: &'a [(Seal, Vec<SealedEntry>)], random: &mut Random) -> (&'a Seal, &'a SealedEntry) {
+    let (seal, entries) = &seals[random.below(seals.len())];
+    (seal, &entries[random.below(entries.len())])
+}
+
+fn edit(client: &mut Transaction, seals: &[(Seal, Vec<SealedEntry>)], random: &mut Random) -> Edit {
+    let (seal, row) = pick(seals, random);
+    let entry = &row.entry;
+    let id = format_uuid(&entry.entry_id);
+    let of = format!("WHERE entry_id = '{id}'");
+    let made = |what: String| Edit { what, entry: Some(entry.entry_id), seal: seal.place, is_hidden: false };
+    match random.below(8) {
+        // A byte of an entry.
+        0 | 1 => {
+            let change = [
+                "at = at + interval '1 microsecond'",
+                "actor = overlay(actor PLACING chr(1 + ascii(substr(actor, 2))) FROM 2 FOR 1)",
+                "act = overlay(act PLACING chr(1 + ascii(substr(act, 3))) FROM 3 FOR 1)",
+                "detail = coalesce(overlay(detail PLACING chr(1 + ascii(substr(detail, 4))) FROM 4 FOR 1), 'x')",
+                "object = coalesce(object || ' ', '')",
+                "account_id = 'a'",
+                "leaf = set_byte(leaf, 7, get_byte(leaf, 7) # 1)",
+                "xid = (xid::text::int8 + 1)::text::xid8",
+                "tenant_id = tenant_id || 'x'",
+                "origin = origin # 1",
+                "personal = '\\x00'",
+            ][random.below(11)];
+            client.batch_execute(&format!("UPDATE tally.audit_entry SET {change} {of}")).unwrap();
+            made(format!("{change} of {id}"))
+        }
+        2 => {
+            client.batch_execute(&format!("DELETE FROM tally.audit_entry {of}")).unwrap();
+            made(format!("delete {id}"))
+        }
+        3 => {
+            // With a hash of its own that is right.
+            let new = Entry { entry_id: [random.below(256) as u8; 16], ..entry.clone() };
+            let new_id = format_uuid(&new.entry_id);
+            client
+                .execute(
+                    &format!(
+                        "INSERT INTO tally.audit_entry SELECT xid, at, origin, '{new_id}', tenant_id, account_id, actor, act, object, detail, personal, $1 FROM tally.audit_entry {of}"
+                    ),
+                    &[&&new.leaf()[..]],
+                )
+                .unwrap();
+            Edit {
+                what: format!("insert {new_id}"),
+                entry: Some(new.entry_id),
+                seal: seal.place,
+                is_hidden: false,
+            }
+        }
+        4 => {
+            // Two entries exchange what they tell.
+            let (other_seal, other) = pick(seals, random);
+            if (&other.entry.act, &other.entry.detail, &other.entry.object)
+                == (&entry.act, &entry.detail, &entry.object)
+            {
+                client.batch_execute(&format!("DELETE FROM tally.audit_entry {of}")).unwrap();
+                return made(format!("delete {id}"));
+            }
+            let other_id = format_uuid(&other.entry.entry_id);
+            client
+                .batch_execute(&format!(
+                    "UPDATE tally.audit_entry AS e SET act = o.act, object = o.object, detail = o.detail FROM tally.audit_entry AS o
+                      WHERE (e.entry_id, o.entry_id) IN (('{id}', '{other_id}'), ('{other_id}', '{id}'))"
+                ))
+                .unwrap();
+            let first = seal.place.min(other_seal.place);
+            Edit { what: format!("swap {id} {other_id}"), entry: None, seal: first, is_hidden: false }
+        }
+        5 => {
+            let from = seal.place;
+            for (seal, entries) in seals.iter().filter(|(seal, _)| seal.place >= from) {
+                for row in entries {
+                    let id = format_uuid(&row.entry.entry_id);
+                    client
+                        .batch_execute(&format!("DELETE FROM tally.audit_entry WHERE entry_id = '{id}'"))
+                        .unwrap();
+                }
+                client
+                    .batch_execute(&format!("DELETE FROM tally.audit_seal WHERE place = {}", seal.place))
+                    .unwrap();
+            }
+            // The entries that aren't sealed yet, too: what comes is the end of the log.
+            client
+                .batch_execute(
+                    "DELETE FROM tally.audit_entry WHERE xid >= tally_internal.audit_sealed_to(origin)",
+                )
+                .unwrap();
+            Edit { what: format!("cut from seal {from}"), entry: None, seal: from, is_hidden: false }
+        }
+        6 => {
+            let change = [
+                "sealed_at = sealed_at + interval '1 microsecond'",
+                "number = number + 100",
+                "total = total + 1",
+                "to_xid = (to_xid::text::int8 + 1)::text::xid8",
+                "root = set_byte(root, 0, get_byte(root, 0) # 1)",
+                "previous = set_byte(previous, 31, get_byte(previous, 31) # 128)",
+                "hash = set_byte(hash, 3, get_byte(hash, 3) # 2)",
+                "leaves = set_byte(leaves, 5, get_byte(leaves, 5) # 4)",
+            ][random.below(8)];
+            client
+                .batch_execute(&format!("UPDATE tally.audit_seal SET {change} WHERE place = {}", seal.place))
+                .unwrap();
+            Edit {
+                what: format!("{change} of seal {}", seal.place),
+                entry: None,
+                seal: seal.place,
+                is_hidden: false,
+            }
+        }
+        _ => {
+            rewrite(client, seals, entry);
+            Edit { what: format!("rewrite from {id}"), entry: None, seal: seal.place, is_hidden: true }
+        }
+    }
+}
+
+/// Changes an entry and makes every hash anew that depends on it.
+fn rewrite(client: &mut Transaction, seals: &[(Seal, Vec<SealedEntry>)], changed: &Entry) {
+    let mut tree = Frontier::default();
+    let mut last: HashMap<String, Hash> = HashMap::new();
+    for (seal, entries) in seals {
+        let mut seal = seal.clone();
+        seal.leaves = entries
+            .iter()
+            .map(|row| {
+                let mut entry = row.entry.clone();
+                if entry.entry_id == changed.entry_id {
+                    entry.actor = "somebody else".to_owned();
+                    let id = format_uuid(&entry.entry_id);
+                    client
+                        .execute(
+                            &format!(
+                                "UPDATE tally.audit_entry SET actor = $1, leaf = $2 WHERE entry_id = '{id}'"
+                            ),
+                            &[&entry.actor, &&entry.leaf()[..]],
+                        )
+                        .unwrap();
+                }
+                entry.leaf()
+            })
+            .collect();
+        seal.root = seal.root_of_leaves();
+        seal.previous = last.get(&seal.tenant_id).copied().unwrap_or_default();
+        let hash = seal.hash();
+        last.insert(seal.tenant_id.clone(), hash);
+        tree.push(hash);
+        client
+            .execute(
+                "UPDATE tally.audit_seal SET leaves = $2, root = $3, previous = $4, hash = $5,
+                        frontier = CASE WHEN frontier IS NOT NULL THEN $6::bytea END WHERE place = $1",
+                &[
+                    &(seal.place as i64),
+                    &seal.leaves.concat(),
+                    &&seal.root[..],
+                    &&seal.previous[..],
+                    &&hash[..],
+                    &tree.encode(),
+                ],
+            )
+            .unwrap();
+    }
+}
+
+#[test]
+fn every_edit_is_found_and_its_place_named() {
+    let mut random = seeded();
+    let mut database = Database::new("audit_edits");
+    let role = database.role("admin", &["tally_admin"]);
+    let mut admin = database.connect(&role);
+    let anchors = furnish(&mut admin, &mut random);
+    let clean = "SELECT count(*) FROM tally.verify_audit(VARIADIC $1)";
+    assert_eq!(admin.query_one(clean, &[&anchors]).unwrap().get::<_, i64>(0), 0);
+    let mut superuser = database.superuser();
+    let read: Vec<Anchor> = anchors.iter().map(|anchor| Anchor::read(anchor).unwrap()).collect();
+    for case in 0..cases() {
+        let mut transaction = superuser.transaction().unwrap();
+        transaction
+            .batch_execute("ALTER TABLE tally.audit_rest DISABLE TRIGGER ALL; ALTER TABLE tally.audit_seal DISABLE TRIGGER ALL")
+            .unwrap();
+        let (_, seals) = export(&mut transaction);
+        let edit = edit(&mut transaction, &seals, &mut random);
+        let query =
+            "SELECT fault, seal, tenant_id, entry_id::text, detail FROM tally.verify_audit(VARIADIC $1)";
+        let found = transaction.query(query, &[&anchors]).unwrap();
+        let place = format!("case {case}, {}: {found:?}", edit.what);
+        assert!(!found.is_empty(), "{place}");
+        let first = &found[0];
+        let (seal, entry): (Option<i64>, Option<String>) = (first.get(1), first.get(3));
+        if edit.is_hidden {
+            let round =
+                read.iter().map(|anchor| anchor.size).filter(|size| *size < edit.seal).max().unwrap_or(0);
+            assert_eq!((first.get::<_, &str>(0), seal), ("rewritten", Some(round as i64 + 1)), "{place}");
+        } else {
+            let is_named = edit.entry.is_some() && entry == edit.entry.map(|id| format_uuid(&id));
+            assert!(is_named || seal == Some(edit.seal as i64), "{place}");
+        }
+        // Without a database the same is found.
+        let lines: Vec<String> = transaction
+            .query("SELECT tally.export_audit()", &[])
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        let mut verifier = Verifier::new(read.clone());
+        lines.iter().for_each(|line| verifier.read(line));
+        let report = verifier.finish();
+        assert_eq!(
+            (report.found as usize, report.problems[0].seal.map(|seal| seal as i64)),
+            (found.len(), seal),
+            "{place}"
+        );
+        transaction.rollback().unwrap();
+    }
+    assert_eq!(admin.query_one(clean, &[&anchors]).unwrap().get::<_, i64>(0), 0);
+    assert_eq!(hex(&leaf_hash(b"")), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
+}
+
+/// What was answered is recorded, once, and verifies, however often the server is killed.
+#[test]
+fn crashes_leave_the_log_whole() {
+    let server = PrivateServer::create(
+        "audit_crash",
+        "shared_preload_libraries = 'pg_tally'\ntally.worker_databases = 'shop'\ntally.worker_role = 'worker'\ntally.worker_interval = 1",
+    );
+    let mut postgres = server.connect("postgres", "postgres");
+    postgres.batch_execute("CREATE ROLE worker LOGIN; CREATE ROLE bi LOGIN").unwrap();
+    postgres.batch_execute("CREATE DATABASE shop").unwrap();
+    let mut superuser = server.connect("postgres", "shop");
+    superuser
+        .batch_execute("CREATE EXTENSION pg_tally; GRANT tally_admin TO worker; GRANT tally_reader TO bi; SELECT tally.bind_role('bi', 'acme')")
+        .unwrap();
+    let mut random = seeded();
+    let mut anchors: Vec<String> = Vec::new();
+    let mut acknowledged = 0;
+    for round in 0..(cases() / 20).max(2) {
+        let mut admin = server.connect("worker", "shop");
+        let mut bi = server.connect("bi", "shop");
+        let mut denied = Vec::new();
+        for n in 0..5 + random.below(30) {
+            let days = 100 + n;
+            admin.batch_execute(&format!("SELECT tally.set_retention('r{round}', '{days} days')")).unwrap();
+            acknowledged += 1;
+            if n < 8 && bi.batch_execute("SELECT tally.enter('globex')").is_err() {
+                denied.push(n);
+            }
+        }
+        if random.below(2) == 0 {
+            anchors.push(admin.query_one("SELECT tally.audit_anchor()", &[]).unwrap().get(0));
+        }
+        let in_log = server.log().matches("act=denied").count();
+        assert!(in_log >= denied.len(), "each denial has its line before its answer");
+        server.kill();
+        wait_for("the server", || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.start())).ok()
+        });
+        superuser = server.connect("postgres", "shop");
+        let found = superuser.query("SELECT * FROM tally.verify_audit(VARIADIC $1)", &[&anchors]).unwrap();
+        assert!(found.is_empty(), "round {round}: {found:?}");
+        let stored = number(
+            &mut superuser,
+            "SELECT count(*) FROM tally.audit WHERE act IN ('retention_added', 'retention_changed')",
+        );
+        assert_eq!(stored, acknowledged, "round {round}");
+    }
+}
