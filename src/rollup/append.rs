@@ -22,7 +22,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
         .iter()
         .map(|definition| {
             let rows = group(definition, rows, hashers, true)?.finish();
-            let added = Added::draw(rows.bytes);
+            let added = Added::draw(&rows);
             if relief::fold_with(definition, &added, &rows)? {
                 return Ok(None);
             }

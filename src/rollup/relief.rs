@@ -3,7 +3,7 @@
 //!
 //! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
 //! ends with the statement and nobody is confined to a tenant: other transactions can stay open for as long as a client
-//! likes. Those have a process fold in a transaction of its own.
+//! likes. Those have a process fold in a transaction of its own, and so have calls that bring little.
 
 use super::RollupError;
 use super::accumulate::Rows;
@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const RELIEF: i64 = 30_000;
+/// Rows from which on a call folds a piece of what others brought itself. Who brings fewer would wait a hundred times as long
+/// for that as for the rest, and has a process do it.
+const FOLDS_ITSELF: usize = 256;
 /// Rows whose folding takes memory worth giving back: a few megabytes.
 const MUCH: i64 = 2_000;
 /// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
@@ -63,15 +66,21 @@ thread_local! {
 
 /// What an ingest call added to one rollup.
 pub struct Added {
+    rows: usize,
     bytes: usize,
     /// Drawn by chance, so that writers share no counter.
     drawn: f64,
 }
 
 impl Added {
-    /// Of so many bytes of pending rows.
-    pub fn draw(bytes: usize) -> Self {
-        Self { bytes, drawn: session::draw() }
+    /// Of these pending rows.
+    pub fn draw(rows: &Rows) -> Self {
+        Self { rows: rows.len(), bytes: rows.bytes, drawn: session::draw() }
+    }
+
+    /// Whether it is so little that the call leaves folding to a process, where one is to be had.
+    fn is_small(&self) -> bool {
+        self.rows < FOLDS_ITSELF
     }
 
     /// How probable it was that the call folds.
@@ -108,11 +117,8 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if !added.is_to_be_folded(definition) {
         return Ok(false);
     }
-    if !may_fold_here() {
-        start_folder(definition);
-        return Ok(false);
-    }
-    if !fold::try_folding(definition) {
+    let has_folder = (added.is_small() || !may_fold_here()) && start_folder(definition);
+    if has_folder || !may_fold_here() || !fold::try_folding(definition) {
         return Ok(false);
     }
     let folded = attempt(definition, || {
@@ -232,12 +238,13 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
                 continue;
             }
         }
-        if may_fold_here() {
-            if (share == 1.0 || pending >= MOST) && fold::try_folding(definition) {
-                attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN))?;
-                continue;
-            }
-        } else if start_folder(definition) && pending >= MOST && await_folder(definition) {
+        let has_folder = (added.is_small() || !may_fold_here()) && start_folder(definition);
+        if has_folder && pending >= MOST && await_folder(definition) {
+            continue;
+        }
+        let folds_itself = may_fold_here() && (pending >= MOST || (share == 1.0 && !has_folder));
+        if folds_itself && fold::try_folding(definition) {
+            attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN))?;
             continue;
         }
         if pending >= MOST {

@@ -3,7 +3,7 @@
 use postgres::Client;
 use std::collections::BTreeMap;
 use std::thread;
-use tally_server_tests::{Database, ingest, json_array};
+use tally_server_tests::{Database, assert_right, connect_superuser, ingest, json_array, number, wait_for};
 
 fn events(from: usize, count: usize) -> String {
     let events: Vec<String> = (from..from + count)
@@ -102,4 +102,51 @@ fn maintain_folds_and_makes_partitions_twice_at_once() {
     let mut other = database.connect(&loader);
     assert!(other.batch_execute("CALL tally.maintain()").is_err());
     assert!(other.query("SELECT * FROM tally.health()", &[]).is_err());
+}
+
+/// A quiet tenant's calls bring little: they have a process fold what others brought, and fold nothing while none can be had.
+#[test]
+fn small_calls_leave_folding_to_a_process() {
+    let mut database = Database::new("small_calls");
+    database.set("tally.pending_limit = '64kB'");
+    let loader = database.role("loader", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin.execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
+    let mut client = database.connect(&loader);
+    let folded = |admin: &mut Client| {
+        number(admin, "SELECT coalesce(sum(rows_folded), 0)::int8 FROM tally.rollup_fold")
+    };
+    let pending = "SELECT count(*) FROM tally.session_pending";
+    let admits = |may: bool| {
+        let statement = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {may}", database.name());
+        connect_superuser("postgres").batch_execute(&statement).unwrap();
+    };
+    // A process that is started has to connect.
+    admits(false);
+    let mut calls = 0;
+    let mut call = |client: &mut Client| {
+        let events: Vec<String> = (0..10)
+            .map(|place| {
+                let number = calls * 10 + place;
+                format!(
+                    r#"{{"tenant_id":"t","account_id":"a","name":"x","event_id":"00000000-0000-4000-8000-{number:012}",
+                        "user_id":"u{number}","occurred_at":"2026-03-01T00:00:00Z"}}"#
+                )
+            })
+            .collect();
+        calls += 1;
+        assert_eq!(ingest(client, &json_array(events.iter().map(String::as_str))).unwrap().accepted, 10);
+    };
+    for _ in 0..200 {
+        call(&mut client);
+    }
+    assert_eq!((folded(&mut admin), number(&mut admin, pending)), (0, 2000));
+    admits(true);
+    wait_for("a process to fold", || {
+        call(&mut client);
+        (folded(&mut admin) > 0).then_some(())
+    });
+    for rollup in ["usage", "user_activity", "session"] {
+        assert_right(&mut admin, rollup);
+    }
 }
