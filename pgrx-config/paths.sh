@@ -52,7 +52,7 @@ if [ "$(id -u)" = 0 ] && id "$SERVER_USER" >/dev/null 2>&1 && ! as_server test -
   fi
 fi
 SERVER=$PRIVATE/root$SYSTEM_PG
-LOGS=$PRIVATE/log
+LOGS=$PRIVATE/log/$PG_MAJOR
 
 # Makes a directory in a place that others can write to, or refuses one that somebody else put there.
 own_directory() { # path owner

@@ -18,7 +18,7 @@ accept=
 if [ "${1:-}" = --accept ]; then accept=yes; shift; [ $# -gt 0 ] || fail "--accept wants the names of tests"; fi
 
 input=$ROOT/tests/$tier
-output=$PRIVATE/results/$tier
+output=$PRIVATE/results/$PG_MAJOR/$tier
 rm -rf "$output"; mkdir -p "$output"
 eval "$("$ROOT/pgrx-config/cluster.sh" env test)"
 export PGHOST PGPORT PGUSER

@@ -1,6 +1,6 @@
 //! Servers with a data directory of their own, for tests that copy one, kill one or start one with other settings.
 
-use crate::cluster::bin_and_sockets;
+use crate::cluster::{bin_and_sockets, major};
 use postgres::{Client, Config, NoTls};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -98,7 +98,8 @@ impl PrivateServer {
         let (bin, sockets) = bin_and_sockets();
         // root/usr/lib/postgresql/NN/bin
         let private = bin.ancestors().nth(6).expect("the private server lies below the private directory");
-        let data = private.join(format!("data/test-{topic}-{}-{number}", std::process::id()));
+        // Two majors' tests may run beside each other in namespaces of their own, where they have the same numbers.
+        let data = private.join(format!("data/test-{}-{topic}-{}-{number}", major(), std::process::id()));
         let _ = std::fs::remove_dir_all(&data);
         let mut install = Command::new("install");
         install.args(["-d", "-m", "700"]);
