@@ -196,19 +196,17 @@ impl PrivateServer {
         command
     }
 
-    /// Moves this cluster, which has stopped, to one that was made and hasn't begun.
+    /// Moves this cluster, which has stopped, to one that was made and hasn't begun, as docs/runbooks/upgrade.md says.
     pub fn upgrade_to(&self, new: &PrivateServer) {
-        let mut command = new.as_server("pg_upgrade");
-        command
-            .current_dir(&new.data)
-            .arg("-b")
-            .arg(&self.bin)
-            .arg("-B")
-            .arg(&new.bin)
-            .arg("-d")
-            .arg(&self.data);
-        command.arg("-D").arg(&new.data).args(["-U", "postgres", "-p", &self.port.to_string()]);
-        command.args(["-P", &new.port.to_string(), "-s"]).arg(&self.sockets);
+        let runbook = include_str!("../../../docs/runbooks/upgrade.md");
+        let commands = runbook.split_once("```sh upgrade\n").and_then(|(_, rest)| rest.split_once("```"));
+        let (commands, _) = commands.expect("the runbook has a block of commands");
+        let mut command = new.as_server("/bin/bash");
+        command.args(["-euo", "pipefail", "-c", commands]).current_dir(&new.data);
+        command.env("PGBINOLD", &self.bin).env("PGDATAOLD", &self.data);
+        command.env("PGBINNEW", &new.bin).env("PGDATANEW", &new.data);
+        command.env("PGPORTOLD", self.port.to_string()).env("PGPORTNEW", new.port.to_string());
+        command.env("PGSOCKETDIR", &self.sockets);
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }

@@ -1,5 +1,5 @@
-//! A cluster goes on after `pg_upgrade`, which makes the extension's objects one by one. There is one release here, so it is from
-//! PostgreSQL 15 to 15; the steps are those of any.
+//! A cluster goes on after `pg_upgrade`, which makes the extension's objects one by one. From the major version under test to itself;
+//! restore.rs goes from PostgreSQL 15 to later ones.
 
 use tally_server_tests::{PrivateServer, assert_same, contents, describe, ingest, number};
 
