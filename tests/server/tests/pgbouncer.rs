@@ -190,3 +190,40 @@ fn nothing_passes_from_tenant_to_tenant_through_a_pool() {
     }
     assert!(kept > 100 && refused > 0 && by_tenant.len() >= CLIENTS / 4, "{kept} {refused} {by_tenant:?}");
 }
+
+/// One client changes the path of the session that it shares; the next one has done nothing and isn't made to pay. From PostgreSQL
+/// 18 on the server tells the pooler of it, which puts the first path back between the two.
+#[test]
+fn who_changed_nothing_keeps_the_connection() {
+    let mut database = Database::new("bouncer_path");
+    let pool = database.role("pool", &["tally_reader"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!(
+            "CREATE SCHEMA shop; CREATE SCHEMA other; GRANT USAGE ON SCHEMA shop, other TO PUBLIC;
+             ALTER ROLE {pool} SET search_path = shop; SELECT tally.pool_role('{pool}')"
+        ))
+        .unwrap();
+    let signer = TokenSigner::new("k", 1);
+    signer.register(&mut admin).unwrap();
+    let audience: String = admin.query_one("SELECT tally.token_audience()", &[]).unwrap().get(0);
+    let Some(bouncer) = Bouncer::start(&database, &[&pool], 1) else { return };
+    let party = |tenant: &str| Party {
+        client: bouncer.connect(&pool),
+        signer: &signer,
+        role: &pool,
+        audience: &audience,
+        tenant: tenant.to_owned(),
+    };
+    let (mut first, mut second) = (party("first"), party("second"));
+    for change in ["SET LOCAL search_path = other", "SELECT set_config('search_path', 'other', true)"] {
+        first.begin().unwrap();
+        first.client.batch_execute(change).unwrap();
+        assert_eq!(first.rows("SHOW search_path").unwrap()[0].0, "other", "{change}");
+        first.client.batch_execute("COMMIT").unwrap();
+        second.begin().unwrap_or_else(|error| panic!("after {change}: {error:?}"));
+        assert_eq!(second.rows("SHOW search_path").unwrap()[0].0, "shop", "after {change}");
+        second.client.batch_execute("COMMIT").unwrap();
+        assert_eq!(first.rows("SHOW search_path").unwrap()[0].0, "shop", "after {change} and its end");
+    }
+}
