@@ -4,6 +4,10 @@
 . "$(dirname "$0")/../pgrx-config/paths.sh"
 cd "$ROOT"
 
+# What differs by version is in one place, where each difference has its reason.
+elsewhere=$(grep -rnE 'feature = "pg1[0-9]"' src --include=*.rs | grep -v '^src/backend/version.rs:' || true)
+[ -z "$elsewhere" ] || fail "these belong in src/backend/version.rs: $elsewhere"
+
 absent=
 for major in $PG_SUPPORTED; do
   [ "$major" != "$PG_MAJOR" ] || continue
