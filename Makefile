@@ -12,7 +12,7 @@ RUN := ./pgrx-config/suite.sh
 CLUSTER := ./pgrx-config/cluster.sh
 LINTS := fmt dependencies clippy other-versions
 TIERS := unit pgspot build regress isolation server server-log
-# What depends on the major version of Postgres.
+# What depends on the major version of Postgres; .ci/run runs these under two of them beside each other.
 SERVER_TIERS := build regress isolation server server-log
 
 .DEFAULT_GOAL := help

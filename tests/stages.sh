@@ -19,6 +19,7 @@ stage_unit() { cargo test --locked --no-fail-fast --profile harness -p tally-cor
 stage_build() { ./pgrx-config/install-extension.sh; ./tests/template-database.sh; }
 stage_regress() { ./tests/sql-tier.sh regress; }
 stage_isolation() { ./tests/sql-tier.sh isolation; }
+stage_server-tests() { cargo test --locked --no-run --profile harness -p tally-server-tests; }
 stage_server() { cargo test --locked --no-fail-fast --profile harness -p tally-server-tests; }
 stage_server-log() { ./tests/server-log.sh; }
 
@@ -30,7 +31,7 @@ failed_stages= built=yes number=0
 for stage in "$@"; do
   number=$((number + 1))
   case $stage in
-    regress | isolation | server | server-log)
+    regress | isolation | server-tests | server | server-log)
       if [ "$built" = no ]; then echo "--- $stage not run: the build failed"; echo "$stage 0 0 0 0" >>"$results"; continue; fi ;;
   esac
   echo "=== $number/$#: $stage"
