@@ -205,6 +205,17 @@ fn a_cluster_of_an_earlier_major_version_is_upgraded_and_works_on() {
     let current = Installation::current();
     // The new version's programs dump and restore.
     let restored = PrivateServer::create_on(&current, "restored", "", &[]);
+    // Debian's PostgreSQL 15 of November 2026 marks columns; a minor version of a later major from before that refuses the mark.
+    let marks = "SELECT count(*) FROM pg_attribute WHERE attoptions::text LIKE '%pg_attver%'";
+    let marked: i64 = old.connect("postgres", "shop").query_one(marks, &[]).unwrap().get(0);
+    let mark =
+        "CREATE TABLE marked (c int); ALTER TABLE marked ALTER c SET (pg_attver = 1); DROP TABLE marked";
+    if marked > 0 && restored.connect("postgres", "postgres").batch_execute(mark).is_err() {
+        skip(
+            "this minor version is older than PostgreSQL 15's here, whose tables it can't take: install a newer one",
+        );
+        return;
+    }
     let program = |name: &str| {
         let mut command = restored.client(name);
         command.env("PGPORT", old.port().to_string());
