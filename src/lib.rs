@@ -33,7 +33,8 @@ pub extern "C-unwind" fn _PG_init() {
 }
 
 extension_sql_file!("../sql/extension/roles.sql", name = "roles", bootstrap);
-extension_sql_file!("../sql/sketch/sketch.sql", name = "sketch", requires = ["roles"]);
+extension_sql_file!("../sql/extension/register.sql", name = "register", requires = ["roles"]);
+extension_sql_file!("../sql/sketch/sketch.sql", name = "sketch", requires = ["register"]);
 extension_sql_file!("../sql/sketch/sketch_equality.sql", name = "sketch_equality", requires = ["sketch"]);
 extension_sql_file!("../sql/event/event.sql", name = "event", requires = ["sketch_equality"]);
 extension_sql_file!("../sql/scope/scope.sql", name = "scope", requires = ["event"]);

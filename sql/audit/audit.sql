@@ -575,3 +575,45 @@ GRANT EXECUTE ON FUNCTION tally.set_audit_policy(text, text), tally.set_audit_re
   tally_internal.audit_step(int8), tally_internal.maintain_audit() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.audit_state() TO tally_admin, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.export_audit(), tally.audit_anchor(), tally.verify_audit(text[]) TO tally_auditor;
+
+CREATE FUNCTION tally_internal.task_audit() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 6, ''::text;
+  END;
+COMMENT ON FUNCTION tally_internal.task_audit() IS 'task of maintain(): stores, seals and drops entries of the audit log';
+
+CREATE FUNCTION tally_internal.step_audit(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally_internal.maintain_audit() + tally.seal_audit(max_rows);
+  is_over := done < max_rows;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_audit(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_audit(), tally_internal.step_audit(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_audit(), tally_internal.step_audit(text, int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.health_audit()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- A transaction that is open for long keeps what is newer from being sealed.
+  place := 10;
+  component := 'audit';
+  value := (SELECT round(extract(epoch FROM clock_timestamp() - s.unsealed_since)) FROM tally_internal.audit_state() AS s);
+  "limit" := CASE WHEN tally_internal.worker_is_configured() THEN 60 ELSE 900 END;
+  status := CASE WHEN value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > "limit" THEN format('entries of the audit log wait for their seal since %s seconds: see that the worker or CALL tally.maintain() runs, and for old transactions (SELECT pid, usename, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; SELECT * FROM pg_prepared_xacts)', value) END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_audit() IS 'part of tally.health(): how long entries wait for their seal';
+REVOKE ALL ON FUNCTION tally_internal.health_audit() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_audit() TO tally_admin;

@@ -73,3 +73,23 @@ REVOKE ALL ON FUNCTION tally.ingest_events(tally.event[]), tally.ingest(text), t
 GRANT EXECUTE ON FUNCTION tally.ingest_events(tally.event[]), tally.ingest(text), tally.ingest(json), tally.ingest(jsonb),
   tally.ingest_events(tally.event[], jsonb), tally.ingest(text, jsonb), tally.ingest(json, jsonb), tally.ingest(jsonb, jsonb)
   TO tally_writer;
+
+CREATE FUNCTION tally_internal.health_ingest()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  place := 1;
+  component := 'ingest';
+  value := (SELECT round(coalesce(100.0 * sum(b.conflicts + b.rejected) / nullif(sum(b.accepted + b.duplicates + b.conflicts + b.rejected), 0), 0), 3)
+              FROM tally.ingest_batch AS b WHERE b.ingested_at > now() - interval '1 hour');
+  "limit" := 1;
+  status := CASE WHEN value > 50 THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > "limit" THEN format('%s percent of the last hour''s events conflict or are rejected: SELECT tenant_id, reason, count(*) FROM tally.quarantine WHERE quarantined_at > now() - interval ''1 hour'' GROUP BY 1, 2 ORDER BY 3 DESC', value) END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_ingest() IS 'part of tally.health(): events of the last hour that were not counted';
+REVOKE ALL ON FUNCTION tally_internal.health_ingest() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_ingest() TO tally_admin;

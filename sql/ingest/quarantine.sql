@@ -139,3 +139,22 @@ GRANT EXECUTE ON FUNCTION tally_internal.take_quarantined(int8, int4, text, text
   tally_internal.discard_quarantined(text, int8, int4, text, text, timestamptz, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.redrive(int8, int4, text, text, timestamptz, timestamptz, int4),
   tally.discard(text, int8, int4, text, text, timestamptz, timestamptz) TO tally_writer;
+
+CREATE FUNCTION tally_internal.health_quarantine()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  place := 6;
+  component := 'quarantine';
+  value := (SELECT count(*) FROM tally.quarantine AS q WHERE q.quarantined_at > now() - interval '1 day');
+  "limit" := 0;
+  status := CASE WHEN value > 0 THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > 0 THEN 'events of the last day were not counted: SELECT reason, count(*) FROM tally.quarantine GROUP BY reason' END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_quarantine() IS 'part of tally.health(): events of the last day that wait there';
+REVOKE ALL ON FUNCTION tally_internal.health_quarantine() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_quarantine() TO tally_admin;

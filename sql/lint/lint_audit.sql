@@ -48,3 +48,27 @@ CREATE FUNCTION tally_internal.lint_audit(OUT rule text, OUT type text, OUT sche
 COMMENT ON FUNCTION tally_internal.lint_audit() IS 'findings of tally.lint() about the audit log';
 REVOKE ALL ON FUNCTION tally_internal.lint_audit() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.lint_audit() TO tally_admin, tally_auditor;
+
+CREATE FUNCTION tally_internal.rules_audit(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 20
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('audit_policy_missing', 'INFO', 'No policy says which reads are recorded',
+       'Acts are always recorded; reads of raw events only where tally.set_audit_policy() says so.'),
+      ('audit_reads_off', 'INFO', 'Reads are not recorded',
+       'Nobody can tell afterwards who read a tenant''s events.'),
+      ('audit_not_sealed', 'WARN', 'Entries of the audit log wait for their seal',
+       'What isn''t sealed can be changed without a trace. The worker or maintain() seals, once no older transaction runs.'),
+      ('audit_not_anchored', 'WARN', 'No anchor of the audit log was taken for a week',
+       'A database alone can''t show that its superuser made its hashes anew: an anchor that is kept elsewhere can.'),
+      ('audit_unguarded', 'ERROR', 'A table of the audit log does not refuse changes',
+       'Its triggers refuse UPDATE, DELETE and TRUNCATE, also to pg_tally''s own functions.'),
+      ('audit_readable', 'ERROR', 'The audit log''s tables may be read past their view',
+       'The view tally.audit shows a tenant its own entries; the tables have everybody''s.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_audit() IS 'the rules of tally_internal.lint_audit()';
+REVOKE ALL ON FUNCTION tally_internal.rules_audit() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.rules_audit() TO tally_admin, tally_auditor;

@@ -113,3 +113,31 @@ COMMENT ON FUNCTION tally_internal.lint_columns() IS 'findings of tally.lint() a
 
 REVOKE ALL ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() TO tally_admin, tally_auditor;
+
+CREATE FUNCTION tally_internal.rules_columns(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 20
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('table_altered', 'ERROR', 'A table of pg_tally was altered',
+       'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
+      ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
+       'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
+      ('too_few_locks', 'WARN', 'A query of all months takes more locks than max_locks_per_transaction',
+       'The lock table is shared: when many such queries run at once, anybody''s statements fail with 53200.'),
+      ('month_detached', 'WARN', 'A month is not attached to the events',
+       'Raw queries and metrics count nothing of it, and new events of the month are refused.'),
+      ('month_missing', 'WARN', 'A month of which there are numbers is no partition of the events',
+       'Somebody dropped it or moved it away by hand: metrics that read events of then refuse, or mark what they can''t count.'),
+      ('own_index', 'INFO', 'An index of your own on tally.events',
+       'A dump leaves it out, and a restore stops where the indexes of the partitions are attached to it.'),
+      ('own_column', 'INFO', 'A column of your own on a table of pg_tally',
+       'A dump has the rows with it and not the column, and a restore stops there.'),
+      ('replica_identity', 'ERROR', 'A table of pg_tally has no replica identity',
+       'A subscriber gets changes that it can''t apply, and stops.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_columns() IS 'the rules of tally_internal.lint_columns()';
+REVOKE ALL ON FUNCTION tally_internal.rules_columns() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.rules_columns() TO tally_admin, tally_auditor;

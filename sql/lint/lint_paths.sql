@@ -171,3 +171,47 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
     SELECT f.rule, f.type, f.schema::text, f.object, f.detail, f.fix FROM finding AS f;
   END;
 COMMENT ON FUNCTION tally_internal.lint_paths() IS 'findings of tally.lint() about views, functions, schemas and event triggers';
+
+CREATE FUNCTION tally_internal.rules_paths(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 20
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('view_owner_bypasses_rls', 'ERROR', 'A view reads protected tables with the rights of an owner who bypasses row security',
+       'A view without security_invoker reads with its owner''s rights.'),
+      ('materialized_view', 'ERROR', 'A materialized view holds rows of protected tables',
+       'A materialized view has no row security, and a restore fails where it fills one: as its owner, without a scope.'),
+      ('security_definer_path', 'ERROR', 'An elevated function without a fixed search path',
+       'Everybody may call it, and decides with search_path what its names mean.'),
+      ('security_definer_temp', 'WARN', 'An elevated function searches temporary tables first',
+       'Where pg_temp isn''t last in its search_path, a caller''s temporary table takes the place of the function''s own.'),
+      ('security_definer_reads', 'WARN', 'An elevated function of an owner who bypasses row security names a protected table',
+       'It may hand out rows of every tenant.'),
+      ('leakproof_function', 'WARN', 'A user''s function is marked LEAKPROOF',
+       'Postgres runs leakproof functions on rows before row security has hidden them.'),
+      ('public_schema_writable', 'WARN', 'PUBLIC may create objects in schema public',
+       'Somebody''s object may take the place of the one that another session means.'),
+      ('tally_schema_writable', 'ERROR', 'Others than tally_owner may create objects in a schema of pg_tally',
+       'An object in schema tally or tally_internal is taken for one of pg_tally''s.'),
+      ('stranger_in_schema', 'ERROR', 'A function in a schema of pg_tally is not part of it',
+       'Calls that were meant for pg_tally may reach it.'),
+      ('scope_function_altered', 'ERROR', 'A function that policies read the scope through was altered',
+       'It must be STABLE, of language C and in pg_tally''s library: a cached plan would serve another tenant''s rows otherwise.'),
+      ('elevated_function_altered', 'ERROR', 'An elevated function of pg_tally was altered',
+       'Elevated functions belong to tally_owner, those that write bindings and keys to tally_security, and have a fixed search path.'),
+      ('declared_code', 'ERROR', 'A declared expression calls code that it must not, or can''t be read',
+       'A function without a fixed search_path means what its caller wants, one of its owner''s rights isn''t confined, and while one can''t be read nothing is ingested.'),
+      ('function_granted', 'ERROR', 'A function that administers pg_tally may be executed by a role outside of its group roles',
+       'Default privileges and grants of one''s own give rights that nobody looks for.'),
+      ('function_granted_to_public', 'ERROR', 'PUBLIC may execute a function of pg_tally that is not a pure one',
+       'PUBLIC may execute immutable functions of the types and nothing else.'),
+      ('file_function_granted', 'ERROR', 'A function that reads or writes the server''s files is granted',
+       'The server''s files hold every tenant''s rows.'),
+      ('event_trigger', 'WARN', 'An event trigger',
+       'It runs with the rights of whoever changes the schema, also when pg_tally makes a partition.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_paths() IS 'the rules of tally_internal.lint_paths()';
+REVOKE ALL ON FUNCTION tally_internal.rules_paths() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.rules_paths() TO tally_admin, tally_auditor;

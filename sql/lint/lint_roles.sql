@@ -247,3 +247,59 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
                           AND c.setting ~ '^session_preload_libraries=.*\mpg_tally\M');
   END;
 COMMENT ON FUNCTION tally_internal.lint_roles() IS 'findings of tally.lint() about roles, bindings and their settings';
+
+CREATE FUNCTION tally_internal.rules_roles(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 20
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('group_role_attribute', 'ERROR', 'A group role of pg_tally has an attribute that it must not have',
+       'Group roles are neither SUPERUSER, BYPASSRLS nor CREATEROLE, and nobody logs in as one.'),
+      ('bypassrls_role', 'ERROR', 'A role that bypasses row security may read protected tables',
+       'BYPASSRLS makes every policy void.'),
+      ('binding_bypasses_rls', 'ERROR', 'A bound or trusted role bypasses row security',
+       'A binding holds only for roles that are neither SUPERUSER nor BYPASSRLS.'),
+      ('binding_without_role', 'WARN', 'A binding of a role that was dropped',
+       'The number of a dropped role may be given to a new one, which would inherit its binding.'),
+      ('binding_of_renamed_role', 'WARN', 'A role was renamed after it was bound',
+       'A binding counts for a role''s number and name together, so that it never passes to another role: bind it again.'),
+      ('binding_ambiguous', 'WARN', 'A login inherits bindings that differ',
+       'Members of a bound role inherit its binding. Which of several was meant nobody can tell, so none of them counts.'),
+      ('global_role_writes', 'WARN', 'A login that reads every tenant may write or administer, too',
+       'A binding to the global scope is for tools that read; what connects all the time should have no other right.'),
+      ('global_role_not_analyst', 'WARN', 'A login is bound to the global scope and is no analyst',
+       'The global scope is for members of tally_analyst: every statement of this login is refused.'),
+      ('bound_role_is_admin', 'ERROR', 'A bound role may administer pg_tally',
+       'A member of tally_admin can bind itself to another tenant.'),
+      ('bound_role_is_auditor', 'WARN', 'A bound role may read the records of who did what',
+       'A member of tally_auditor reads which role is bound to which tenant.'),
+      ('bound_role_owns_table', 'ERROR', 'A bound role owns a protected table',
+       'A table''s owner can drop its policies.'),
+      ('owner_member', 'ERROR', 'A role is a member of tally_owner, tally_security or tally_evaluator',
+       'It can SET ROLE to it, and drop every policy, bind itself to any tenant, or alter what expressions run as.'),
+      ('evaluator_may', 'ERROR', 'The role that evaluates declared expressions may do something',
+       'Code in a declared expression has the rights of tally_evaluator: it owns nothing and is granted USAGE and EXECUTE alone.'),
+      ('createrole', 'ERROR', 'A role may grant itself the group roles of pg_tally',
+       'Before Postgres 16, CREATEROLE allows granting any role that isn''t superuser, tally_owner and tally_security among them.'),
+      ('data_role_member', 'ERROR', 'A role may read or write everything, or reach the server''s files',
+       'pg_read_all_data reads pg_tally''s secrets and bindings; pg_maintain locks every table; files and programs of the server hold every tenant''s rows.'),
+      ('replication_role', 'WARN', 'A role may replicate',
+       'Replication isn''t subject to row security.'),
+      ('role_setting', 'ERROR', 'A role or database setting weakens isolation',
+       'row_security, session_replication_role, plan and path settings and a preset scope take effect before anybody enters one.'),
+      ('pool_role_setting', 'WARN', 'A pool role has a setting of its own that could change answers',
+       'ALTER ROLE CURRENT_USER SET, run by one client, holds for every later one: tally.enter() refuses such a role, and a path on which its clients could put objects is a trap.'),
+      ('plan_printing_library', 'INFO', 'A library that prints plans is loaded',
+       'Plans tell how many rows of other tenants a filter removed; the library pg_tally, loaded too, keeps the log from the clients that act for tenants.'),
+      ('library_not_preloaded', 'WARN', 'Roles act for tenants and the library is not preloaded',
+       'Until a session has called one of pg_tally''s functions, EXPLAIN isn''t refused to it: plans tell about other tenants'' rows.'),
+      ('statistics_reader', 'WARN', 'A role that acts for tenants may read all statistics',
+       'Members of pg_read_all_stats read the text of every session''s statement, in pg_stat_activity and pg_stat_statements.'),
+      ('statement_statistics', 'WARN', 'Roles that act for tenants may read pg_stat_statements',
+       'It has the text of statements of all clients of a login, as of a pool''s, and of everybody''s how many rows and pages they read.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_roles() IS 'the rules of tally_internal.lint_roles()';
+REVOKE ALL ON FUNCTION tally_internal.rules_roles() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.rules_roles() TO tally_admin, tally_auditor;

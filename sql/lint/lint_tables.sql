@@ -250,3 +250,91 @@ CREATE FUNCTION tally_internal.lint_tables(OUT rule text, OUT type text, OUT sch
        AND g.grantee <> d.defaclrole AND NOT (g.grantee = 0 AND d.defaclobjtype IN ('f', 'T'));
   END;
 COMMENT ON FUNCTION tally_internal.lint_tables() IS 'findings of tally.lint() about privileges, keys, publications and statistics';
+
+CREATE FUNCTION tally_internal.rules_policies(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 20
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('rls_disabled', 'ERROR', 'Row security is off',
+       'Without row security the policies of the table don''t count: everybody who may read it reads every tenant.'),
+      ('rls_not_forced', 'ERROR', 'Row security does not bind the owner',
+       'Without FORCE the table''s owner, and views and elevated functions of that owner, see every tenant.'),
+      ('child_unprotected', 'ERROR', 'A partition or child has no protection',
+       'Policies of the parent don''t count for statements that name the child.'),
+      ('child_outside_extension', 'ERROR', 'A table outside pg_tally is a child of one of its tables',
+       'Rows of the parent may lie in a table whose owner and privileges pg_tally doesn''t control.'),
+      ('guard_missing', 'ERROR', 'The restrictive policy is missing',
+       'Permissive policies are OR-ed: without tally_guard any further policy widens what a tenant sees.'),
+      ('guard_altered', 'ERROR', 'The restrictive policy was altered',
+       'tally_guard is what bounds every other policy; it must be exactly as pg_tally declares it.'),
+      ('tenant_policy_altered', 'ERROR', 'A permissive policy of pg_tally is missing or was altered',
+       'tally_tenant and tally_global open the table to the scope and to nothing else.'),
+      ('administration_open', 'WARN', 'A table of administration has no row security, or another',
+       'Analysts and auditors that are bound to a tenant would read every tenant''s id there.'),
+      ('extra_policy', 'WARN', 'A further permissive policy',
+       'It widens what is seen as soon as tally_guard is gone, and hides rows from nobody.'),
+      ('policy_function', 'WARN', 'A restrictive policy calls a function that is not pg_tally''s',
+       'A policy''s function is handed rows before they are known to be in scope, and may keep them.'),
+      ('tenant_column_nullable', 'WARN', 'The tenant or account column is nullable',
+       'Rows without an id belong to nobody: no scope sees them, and no tenant can remove them.'),
+      ('owner_bypasses_rls', 'ERROR', 'The owner of the table bypasses row security',
+       'FORCE ROW LEVEL SECURITY doesn''t bind superusers and BYPASSRLS roles.'),
+      ('owner_changed', 'ERROR', 'A table of pg_tally does not belong to its owner',
+       'A table''s owner can drop its policies.'),
+      ('trigger_on_table', 'ERROR', 'A trigger on a table of pg_tally',
+       'A trigger sees what is written in every scope.'),
+      ('rule_on_table', 'ERROR', 'A rewrite rule on a protected table',
+       'A rule replaces statements, with the rights of the table''s owner.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_policies() IS 'the rules of tally_internal.lint_policies()';
+REVOKE ALL ON FUNCTION tally_internal.rules_policies() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.rules_policies() TO tally_admin, tally_auditor;
+
+CREATE FUNCTION tally_internal.rules_tables(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 20
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('truncate_granted', 'ERROR', 'TRUNCATE is granted on a protected table',
+       'TRUNCATE isn''t subject to row security: it removes every tenant''s rows.'),
+      ('references_granted', 'WARN', 'REFERENCES is granted on a protected table',
+       'A foreign key isn''t subject to row security: whoever may make one can test which keys exist.'),
+      ('trigger_granted', 'ERROR', 'TRIGGER is granted on a protected table',
+       'A trigger runs with the rights, and in the scope, of whoever writes.'),
+      ('maintain_granted', 'WARN', 'MAINTAIN is granted on a protected table',
+       'Who may VACUUM, CLUSTER, REINDEX or LOCK a table can keep every tenant from it.'),
+      ('write_granted', 'ERROR', 'A table of pg_tally may be written directly',
+       'Events are immutable, and numbers, bindings and limits are only written by pg_tally''s functions.'),
+      ('read_granted_to_public', 'WARN', 'PUBLIC may read a relation of pg_tally',
+       'Reading is for members of pg_tally''s group roles.'),
+      ('secret_readable', 'ERROR', 'The tenants'' sketch keys may be read',
+       'Who knows a tenant''s key can choose ids that bend its distinct counts.'),
+      ('unique_key_without_tenant', 'WARN', 'A unique key does not begin with the tenant',
+       'Uniqueness isn''t subject to row security: a refused insert tells that another tenant has the key.'),
+      ('index_without_tenant', 'WARN', 'An index does not begin with the tenant',
+       'A search reads entries of every tenant before row security hides their rows: pg_stat_xact_all_tables counts them, and in a serializable transaction pg_locks tells where they are.'),
+      ('exclusion_without_tenant', 'WARN', 'An exclusion constraint does not compare the tenant',
+       'Constraints aren''t subject to row security: a refused insert tells that another tenant has a row it excludes.'),
+      ('statistics_without_tenant', 'INFO', 'Extended statistics do not contain the tenant',
+       'They steer every tenant''s plans by what all tenants have; with the tenant among their columns by what it has itself.'),
+      ('foreign_key_without_tenant', 'WARN', 'A foreign key does not pair the tenants',
+       'Foreign keys aren''t subject to row security: a row may refer to another tenant''s, and so tell that it exists.'),
+      ('foreign_key_to_shared', 'WARN', 'A protected table refers to rows that others than their owner may remove',
+       'Foreign keys aren''t subject to row security: a refused DELETE or UPDATE tells that some tenant refers to the row.'),
+      ('tenant_in_partition_bound', 'INFO', 'Partition bounds name tenants',
+       'Everybody may read pg_class: the ids, and how much each of those tenants has. tally.isolate_tenant() does so, too.'),
+      ('publication', 'WARN', 'A publication contains a protected table',
+       'Logical replication isn''t subject to row security: a subscriber gets every tenant''s rows.'),
+      ('statistics_granted', 'ERROR', 'Column statistics may be read',
+       'The most common values of a column are rows of every tenant; the view pg_stats hides them, the table doesn''t.'),
+      ('default_privileges', 'ERROR', 'Default privileges open what pg_tally makes',
+       'Partitions and rollups are made later: what is granted by default is granted on them.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_tables() IS 'the rules of tally_internal.lint_tables()';
+REVOKE ALL ON FUNCTION tally_internal.rules_tables() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.rules_tables() TO tally_admin, tally_auditor;

@@ -82,18 +82,14 @@ $$;
 COMMENT ON FUNCTION tally_internal.analyze_events() IS 'makes the statistics of tally.events, unless they are from the last 24 hours; returns 1 if it did';
 
 CREATE FUNCTION tally_internal.maintenance_tasks() RETURNS TABLE (task text, subject text)
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    SELECT t.task, t.subject
-      FROM (SELECT 1 AS place, 'partitions' AS task, '' AS subject
-            UNION ALL SELECT 2, 'backfill', r.rollup_name FROM tally.rollup AS r
-            UNION ALL SELECT 3, 'fold', r.rollup_name FROM tally.rollup AS r
-            UNION ALL SELECT 4, 'retention', ''
-            UNION ALL SELECT 5, 'statistics', ''
-            UNION ALL SELECT 6, 'audit', '') AS t (place, task, subject)
-     ORDER BY t.place, t.subject;
-  END;
+AS $$
+BEGIN
+  RETURN QUERY EXECUTE format('SELECT t.registered, t.subject FROM (%s) AS t ORDER BY t.place, t.subject',
+                              tally_internal.every('task_', 'r.place, r.subject'));
+END
+$$;
 COMMENT ON FUNCTION tally_internal.maintenance_tasks() IS 'what maintain() and the worker do in a round, in order';
 
 CREATE FUNCTION tally_internal.maintain_step(task text, subject text, max_rows int8) RETURNS int8
@@ -105,21 +101,20 @@ DECLARE
   done  int8 := 0;
   code  text;
   said  text;
+  is_over boolean := true;
 BEGIN
+  IF maintain_step.task NOT IN (SELECT r.name FROM tally_internal.registered('step_') AS r (name)) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('there is no task %I', maintain_step.task),
+      HINT = 'tally_internal.maintenance_tasks() lists the tasks';
+  END IF;
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION USING ERRCODE = 'read_only_sql_transaction', MESSAGE = 'cannot execute tally.maintain() during recovery',
       HINT = 'run it on the primary';
   END IF;
   -- A task that fails must not keep the others from being done.
   BEGIN
-    CASE maintain_step.task
-      WHEN 'partitions' THEN done := tally.make_partitions(2);
-      WHEN 'backfill' THEN done := tally.backfill(maintain_step.subject, max_rows);
-      WHEN 'fold' THEN done := tally.fold(maintain_step.subject, max_rows);
-      WHEN 'retention' THEN done := tally.retain(max_rows);
-      WHEN 'statistics' THEN done := tally_internal.analyze_events();
-      WHEN 'audit' THEN done := tally_internal.maintain_audit() + tally.seal_audit(max_rows);
-    END CASE;
+    EXECUTE format('SELECT s.done, s.is_over FROM tally_internal.%I($1, $2) AS s', 'step_' || maintain_step.task)
+      INTO done, is_over USING maintain_step.subject, max_rows;
   EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
     RAISE WARNING USING ERRCODE = code, MESSAGE = format('pg_tally event=maintain_failed task=%s subject=%s sqlstate=%s ms=%s problem=%s',
@@ -127,9 +122,7 @@ BEGIN
       round(extract(epoch FROM clock_timestamp() - began) * 1000), to_json(said));
   END;
   PERFORM tally_internal.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
-  -- Less than a full step of these means that nothing is left for now; what comes in meanwhile waits for the next round.
-  RETURN CASE WHEN maintain_step.task IN ('partitions', 'statistics') OR (maintain_step.task IN ('fold', 'audit') AND done < max_rows)
-              THEN 0 ELSE done END;
+  RETURN CASE WHEN is_over THEN 0 ELSE done END;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.maintain_step(text, text, int8) IS
@@ -170,3 +163,37 @@ REVOKE ALL ON PROCEDURE tally.maintain(int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
   tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.maintain(int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.health_maintenance()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- Where nothing has come in yet, nothing is missing.
+  is_used boolean := EXISTS (SELECT FROM tally.ingest_batch) OR EXISTS (SELECT FROM tally.maintenance);
+BEGIN
+  place := 8;
+  component := 'maintenance';
+  value := (SELECT count(*) FROM tally.maintenance AS m WHERE m.failed_at IS NOT NULL);
+  "limit" := 0;
+  status := CASE WHEN value > 0 THEN 'failing' ELSE 'ok' END;
+  advice := (SELECT string_agg(format('%s %s failed at %s with %s: %s', m.task, m.subject, m.failed_at, m.sqlstate, m.problem), '; ' ORDER BY m.task, m.subject)
+               FROM tally.maintenance AS m WHERE m.failed_at IS NOT NULL);
+  RETURN NEXT;
+
+  place := 9;
+  component := 'worker';
+  value := (SELECT round(extract(epoch FROM clock_timestamp() - max(greatest(m.finished_at, m.failed_at)))) FROM tally.maintenance AS m);
+  "limit" := 600;
+  status := CASE WHEN value IS NULL OR value > "limit" THEN CASE WHEN tally_internal.worker_is_configured() THEN 'failing' WHEN is_used THEN 'warning' ELSE 'ok' END ELSE 'ok' END;
+  advice := CASE WHEN status <> 'ok' THEN format('%s: %s', CASE WHEN value IS NULL THEN 'housekeeping has never run here'
+                     ELSE format('housekeeping ran last %s seconds ago', value) END,
+                   CASE WHEN tally_internal.worker_is_configured() THEN 'the worker is configured for this database; the server''s log tells why it does not run'
+                        ELSE 'schedule CALL tally.maintain(), or configure the worker (tally.worker_databases, tally.worker_role)' END) END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_maintenance() IS 'part of tally.health(): tasks that failed, and when any was done';
+REVOKE ALL ON FUNCTION tally_internal.health_maintenance() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_maintenance() TO tally_admin;

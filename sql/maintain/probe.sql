@@ -124,3 +124,24 @@ REVOKE ALL ON FUNCTION tally_internal.probe_send(), tally_internal.probe_shown(t
 REVOKE ALL ON PROCEDURE tally.probe() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.probe_send(), tally_internal.probe_shown(timestamptz), tally.set_slo(text, interval, interval, float8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.probe() TO tally_admin;
+
+CREATE FUNCTION tally_internal.health_probe()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  place := 11;
+  component := 'probe';
+  value := (SELECT round((extract(epoch FROM coalesce(p.shown_at, clock_timestamp()) - p.sent_at) * 1000)::numeric, 1)
+              FROM tally.probe_result AS p ORDER BY p.sent_at DESC LIMIT 1);
+  "limit" := 1000;
+  status := CASE WHEN value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value IS NULL THEN 'no probe has run; to measure from sending to showing, schedule CALL tally.probe()'
+                 WHEN value > "limit" THEN format('it took %s ms until the last probe''s event was shown: look for locks and load in pg_stat_activity', value) END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_probe() IS 'part of tally.health(): how long the last probe took';
+REVOKE ALL ON FUNCTION tally_internal.health_probe() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_probe() TO tally_admin;

@@ -198,3 +198,94 @@ GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split
   tally_internal.split_months(text, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.open_months(timestamptz, text), tally.isolate_tenant(text, timestamptz),
   tally.unisolate_tenant(text) TO tally_admin;
+
+CREATE FUNCTION tally_internal.task_partitions() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 1, ''::text;
+  END;
+COMMENT ON FUNCTION tally_internal.task_partitions() IS 'task of maintain(): makes the partitions of this month and of two after it';
+
+CREATE FUNCTION tally_internal.step_partitions(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally.make_partitions(2);
+  is_over := true;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_partitions(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_partitions(), tally_internal.step_partitions(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_partitions(), tally_internal.step_partitions(text, int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.task_statistics() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 5, ''::text;
+  END;
+COMMENT ON FUNCTION tally_internal.task_statistics() IS 'task of maintain(): makes the statistics of tally.events';
+
+CREATE FUNCTION tally_internal.step_statistics(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally_internal.analyze_events();
+  is_over := true;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_statistics(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_statistics(), tally_internal.step_statistics(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_statistics(), tally_internal.step_statistics(text, int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.health_partitions()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- Where nothing has come in yet, nothing is missing.
+  is_used boolean := EXISTS (SELECT FROM tally.ingest_batch) OR EXISTS (SELECT FROM tally.maintenance);
+  stray text;
+  gone text;
+BEGIN
+  place := 2;
+  component := 'partitions';
+  stray := (SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c
+             WHERE c.relnamespace = 'tally'::regnamespace AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' AND c.relkind IN ('r', 'p')
+               AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid AND i.inhparent = 'tally.events'::regclass));
+  gone := (SELECT string_agg(to_char(m.month AT TIME ZONE 'UTC', 'YYYY-MM'), ', ' ORDER BY m.month) FROM tally.raw_month AS m
+            WHERE m.lost_at IS NOT NULL
+               OR NOT EXISTS (SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+                               WHERE i.inhparent = 'tally.events'::regclass AND c.relname = 'events_p' || to_char(m.month AT TIME ZONE 'UTC', 'YYYY_MM')));
+  value := (SELECT count(*) FROM generate_series(0, 1) AS ahead
+             WHERE to_regclass('tally.events_p' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC')
+                                                           + make_interval(months => ahead), 'YYYY_MM')) IS NULL);
+  "limit" := 0;
+  status := CASE WHEN stray IS NOT NULL THEN 'failing' WHEN gone IS NOT NULL OR (value > 0 AND is_used) THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN stray IS NOT NULL
+                   THEN format('%s: not attached to tally.events, so its events are not counted and new ones of the month are refused: ALTER TABLE tally.events ATTACH PARTITION it again, or rename it; tally.detach_raw() is the way to take a month out', stray)
+                 WHEN gone IS NOT NULL
+                   THEN format('%s: taken out by hand, so metrics that read raw events of then refuse: attach it again, or SELECT tally.record_lost_months() if it will not come back', gone)
+                 WHEN value > 0 THEN 'partitions of this or the next month are missing and ingest would have to make them: CALL tally.maintain()' END;
+  RETURN NEXT;
+
+  -- A query that reads all months locks each partition and its index.
+  place := 3;
+  component := 'partition locks';
+  value := (SELECT 2 * count(*) FROM pg_partition_tree('tally.events') AS p WHERE p.relid <> 'tally.events'::regclass);
+  "limit" := current_setting('max_locks_per_transaction')::float8;
+  status := CASE WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > "limit" THEN format('a query of all months takes %s locks, and max_locks_per_transaction is %s: when many run at once, statements fail with 53200; set it to %s and restart, or take old months out with tally.drop_raw() or tally.detach_raw()',
+                                                  value, "limit", 64 * ceil((value + 32) / 64)) END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_partitions() IS 'part of tally.health(): months that are missing or detached, locks of a query of all months';
+REVOKE ALL ON FUNCTION tally_internal.health_partitions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_partitions() TO tally_admin;

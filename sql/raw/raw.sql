@@ -148,3 +148,22 @@ GRANT SELECT (tenant_id, first_seen_at) ON tally.tenant TO tally_reader;
 -- Verifying makes sketches anew; nothing but ingest writes keys, below the executor.
 GRANT SELECT ON tally.tenant TO tally_owner;
 GRANT SELECT ON tally.events, tally.ingest_batch, tally.quarantine TO tally_reader;
+
+CREATE FUNCTION tally_internal.health_ledger()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  place := 7;
+  component := 'ledger';
+  value := (SELECT age(c.relfrozenxid) FROM pg_class AS c WHERE c.oid = 'tally.event_key'::regclass);
+  "limit" := current_setting('autovacuum_freeze_max_age')::float8;
+  status := CASE WHEN value > 4 * "limit" THEN 'failing' WHEN value > 1.2 * "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > 1.2 * "limit" THEN 'vacuum does not keep up with transactions: VACUUM (FREEZE) tally.event_key' END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_ledger() IS 'part of tally.health(): transactions since it was frozen';
+REVOKE ALL ON FUNCTION tally_internal.health_ledger() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_ledger() TO tally_admin;

@@ -104,3 +104,25 @@ REVOKE ALL ON FUNCTION tally.set_retention(text, interval), tally.retain(int8), 
 GRANT EXECUTE ON FUNCTION tally_internal.move_partitions(timestamptz, name) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.set_retention(text, interval), tally.retain(int8), tally.detach_raw(timestamptz),
   tally.move_raw(timestamptz, name) TO tally_admin;
+
+CREATE FUNCTION tally_internal.task_retention() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 4, ''::text;
+  END;
+COMMENT ON FUNCTION tally_internal.task_retention() IS 'task of maintain(): removes raw events that have been kept long enough';
+
+CREATE FUNCTION tally_internal.step_retention(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally.retain(max_rows);
+  is_over := done = 0;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_retention(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_retention(), tally_internal.step_retention(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_retention(), tally_internal.step_retention(text, int8) TO tally_admin;

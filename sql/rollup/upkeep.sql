@@ -104,3 +104,76 @@ REVOKE ALL ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text)
 GRANT EXECUTE ON FUNCTION tally.verify_rollup(text, timestamptz, timestamptz, text),
   tally.rebuild_rollup(text, timestamptz, timestamptz, text), tally.drop_raw(timestamptz), tally.record_lost_months() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.rollup_status(), tally.freshness(text) TO tally_analyst;
+
+CREATE FUNCTION tally_internal.task_backfill() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 2, r.rollup_name FROM tally.rollup AS r;
+  END;
+COMMENT ON FUNCTION tally_internal.task_backfill() IS 'task of maintain(): fills what waits for its backfill';
+
+CREATE FUNCTION tally_internal.step_backfill(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally.backfill(subject, max_rows);
+  is_over := done = 0;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_backfill(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_backfill(), tally_internal.step_backfill(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_backfill(), tally_internal.step_backfill(text, int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.task_fold() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 3, r.rollup_name FROM tally.rollup AS r;
+  END;
+COMMENT ON FUNCTION tally_internal.task_fold() IS 'task of maintain(): folds pending rows';
+
+CREATE FUNCTION tally_internal.step_fold(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally.fold(subject, max_rows);
+  -- Less than a full step is all: what comes in meanwhile waits for the next round.
+  is_over := done < max_rows;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_fold(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_fold(), tally_internal.step_fold(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_fold(), tally_internal.step_fold(text, int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.health_rollups()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  declared record;
+  space float8;
+BEGIN
+  FOR declared IN SELECT s.rollup_name, s.pending_bytes, s.pending_rows, s.lag FROM tally.rollup_status() AS s LOOP
+    place := 5;
+    component := 'rollup ' || declared.rollup_name;
+    value := declared.pending_rows;
+    -- A row has some 128 bytes, as ingest reckons.
+    "limit" := 2 * pg_size_bytes(current_setting('tally.pending_limit')) / 128;
+    space := declared.pending_bytes - 1024 * declared.pending_rows - 8 * pg_size_bytes(current_setting('tally.pending_limit'));
+    status := CASE WHEN value > 4 * "limit" THEN 'failing' WHEN value > "limit" OR space > 0 THEN 'warning' ELSE 'ok' END;
+    advice := CASE WHEN value > "limit" THEN format('%s pending rows make readers slow, the last fold was %s ago: CALL tally.maintain() more often', value, declared.lag)
+                   WHEN space > 0 THEN format('%s pending rows in %s of pages, which readers pass through: VACUUM tally.%I, and see why autovacuum does not come by (an old transaction, pg_stat_activity.backend_xmin)',
+                                              value, pg_size_pretty(declared.pending_bytes), declared.rollup_name || '_pending') END;
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_rollups() IS 'part of tally.health(): pending rows';
+REVOKE ALL ON FUNCTION tally_internal.health_rollups() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.health_rollups() TO tally_admin;

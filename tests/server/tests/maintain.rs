@@ -150,3 +150,44 @@ fn small_calls_leave_folding_to_a_process() {
         assert_right(&mut admin, rollup);
     }
 }
+
+/// Tasks, checks and rules are what nouns of the extension have added, by functions of certain names: nobody else's are called.
+#[test]
+fn registers_hold_what_is_part_of_the_extension() {
+    let mut database = Database::new("registers");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let tasks = |client: &mut Client| -> Vec<String> {
+        let query = "SELECT DISTINCT task FROM tally_internal.maintenance_tasks() ORDER BY 1";
+        client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let mut client = database.connect(&admin);
+    assert_eq!(tasks(&mut client), ["audit", "backfill", "fold", "partitions", "retention", "statistics"]);
+    let (checks, rules) = (health(&mut client).len(), lint_rules(&mut client));
+    let foreign = "
+        CREATE FUNCTION tally_internal.task_foreign() RETURNS TABLE (place int4, subject text) LANGUAGE sql AS $$SELECT 0, ''$$;
+        CREATE FUNCTION tally_internal.step_foreign(subject text, max_rows int8, OUT done int8, OUT is_over boolean)
+          LANGUAGE sql AS $$SELECT 1 / 0, true$$;
+        CREATE FUNCTION tally_internal.health_foreign()
+          RETURNS TABLE (place int4, component text, status text, value float8, \"limit\" float8, advice text)
+          LANGUAGE sql AS $$SELECT 0, 'foreign', 'ok', 1 / 0, 0, NULL$$;
+        CREATE FUNCTION tally_internal.rules_foreign(OUT name text, OUT level text, OUT title text, OUT description text)
+          RETURNS SETOF record LANGUAGE sql AS $$SELECT 'foreign', 'INFO', 'x', 'x'$$";
+    let refused = client.batch_execute(foreign).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "42501", "an administrator adds nothing: {refused}");
+    superuser.batch_execute(foreign).unwrap();
+    assert_eq!(tasks(&mut client), ["audit", "backfill", "fold", "partitions", "retention", "statistics"]);
+    assert_eq!((health(&mut client).len(), lint_rules(&mut client)), (checks, rules));
+    for task in ["foreign", "none", "", "fold(text, int8); SELECT 1 --"] {
+        let step = client.query("SELECT tally_internal.maintain_step($1, '', 1)", &[&task]).unwrap_err();
+        assert_eq!(step.code().unwrap().code(), "22023", "{task}: {step}");
+    }
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+    let strangers = "SELECT count(*) FROM tally.lint() WHERE name = 'stranger_in_schema'";
+    assert_eq!(transaction.query_one(strangers, &[]).unwrap().get::<_, i64>(0), 4);
+}
+
+fn lint_rules(client: &mut Client) -> usize {
+    client.query("SELECT FROM tally.lint_rules()", &[]).unwrap().len()
+}
