@@ -1,9 +1,12 @@
 //! pg_tally: multi-tenant product analytics inside Postgres. docs/ARCHITECTURE.md is the map.
 
+#![deny(unsafe_code)]
+
 use pgrx::prelude::*;
 
 mod activity;
 mod audit;
+#[allow(unsafe_code, reason = "calls into Postgres, each with its SAFETY note")]
 mod backend;
 mod event;
 mod ingest;

@@ -1,5 +1,6 @@
 //! The settings, in alphabetical order; the rest of the crate calls the accessors.
 
+use crate::backend::session;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 
@@ -186,8 +187,5 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
-    // SAFETY: a constant C string; called once, from _PG_init.
-    unsafe {
-        pgrx::pg_sys::MarkGUCPrefixReserved(c"tally".as_ptr());
-    }
+    session::reserve_prefix(c"tally");
 }

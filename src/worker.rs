@@ -2,6 +2,7 @@
 //! as an ordinary role. Postgres starts it again when it ends, also after a crash.
 
 use crate::audit;
+use crate::backend::worker::process_main;
 use crate::backend::{session, sql, transactions, worker as backend};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
@@ -40,50 +41,50 @@ pub fn register() {
     }
 }
 
-/// Where Postgres starts the worker.
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn tally_worker_main(_argument: pg_sys::Datum) {
-    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    let database = BackgroundWorker::get_extra();
-    let Some(role) = settings::worker_role() else {
-        log!(
-            "pg_tally event=worker_refused database={database:?} problem=\"tally.worker_role is not set\" \
-             hint=\"name a login role that is a member of tally_admin\""
-        );
-        backend::exit(1);
-    };
-    // Never without a name: that would be the bootstrap superuser. A role that doesn't exist or may not log in is an error
-    // here, which the log shows, and Postgres tries again.
-    BackgroundWorker::connect_worker_to_spi(Some(database), Some(&role));
-    // Whatever the database's or the role's default: each step needs a snapshot of its own.
-    session::set_for_session(&[(c"default_transaction_isolation", c"read committed")]);
-    if let Some(problem) = backend::transaction(refusal) {
-        log!("pg_tally event=worker_refused database={database:?} role={role:?} problem={problem:?}");
-        backend::exit(1);
-    }
-    log!("pg_tally event=worker_started database={database:?} role={role:?}");
-    backend::transaction(audit::serve);
-    loop {
-        // Where more came in than one step takes, writers are waiting for this one to fold it.
-        let pause = if round() { Duration::ZERO } else { settings::worker_interval() };
-        let (goes_on, is_to_reload) = wait(pause);
-        if !goes_on {
-            log!("pg_tally event=worker_stopped database={database:?}");
-            // Started again unless the server is stopping.
+process_main! {
+    /// Where Postgres starts the worker.
+    fn tally_worker_main() {
+        BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+        let database = BackgroundWorker::get_extra();
+        let Some(role) = settings::worker_role() else {
+            log!(
+                "pg_tally event=worker_refused database={database:?} problem=\"tally.worker_role is not set\" \
+                 hint=\"name a login role that is a member of tally_admin\""
+            );
+            backend::exit(1);
+        };
+        // Never without a name: that would be the bootstrap superuser. A role that doesn't exist or may not log in is an error
+        // here, which the log shows, and Postgres tries again.
+        BackgroundWorker::connect_worker_to_spi(Some(database), Some(&role));
+        // Whatever the database's or the role's default: each step needs a snapshot of its own.
+        session::set_for_session(&[(c"default_transaction_isolation", c"read committed")]);
+        if let Some(problem) = backend::transaction(refusal) {
+            log!("pg_tally event=worker_refused database={database:?} role={role:?} problem={problem:?}");
             backend::exit(1);
         }
-        if is_to_reload {
-            backend::reload_settings();
-            if !settings::worker_databases().iter().any(|listed| listed == database) {
-                log!("pg_tally event=worker_stopped database={database:?} problem=\"no longer listed\"");
-                backend::exit(0);
-            }
-            if settings::worker_role().as_ref() != Some(&role) {
-                log!(
-                    "pg_tally event=worker_restarting database={database:?} problem=\"tally.worker_role changed\""
-                );
+        log!("pg_tally event=worker_started database={database:?} role={role:?}");
+        backend::transaction(audit::serve);
+        loop {
+            // Where more came in than one step takes, writers are waiting for this one to fold it.
+            let pause = if round() { Duration::ZERO } else { settings::worker_interval() };
+            let (goes_on, is_to_reload) = wait(pause);
+            if !goes_on {
+                log!("pg_tally event=worker_stopped database={database:?}");
+                // Started again unless the server is stopping.
                 backend::exit(1);
+            }
+            if is_to_reload {
+                backend::reload_settings();
+                if !settings::worker_databases().iter().any(|listed| listed == database) {
+                    log!("pg_tally event=worker_stopped database={database:?} problem=\"no longer listed\"");
+                    backend::exit(0);
+                }
+                if settings::worker_role().as_ref() != Some(&role) {
+                    log!(
+                        "pg_tally event=worker_restarting database={database:?} problem=\"tally.worker_role changed\""
+                    );
+                    backend::exit(1);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Sets of days in SQL: the aggregates `days(time)` and `union_days(state)`, and what can be asked of a state.
 
 use super::merging::{self, Mergeable, unreadable};
-use crate::backend::aggregate::Holds;
+use crate::backend::aggregate::{Combines, Holds, combine};
 use crate::backend::array::fixed_values;
 use crate::backend::call::{Call, sql_function};
 use crate::backend::report::Report;
@@ -19,6 +19,13 @@ impl Holds for Days {
     }
 }
 
+impl Combines for Days {
+    fn combine(&mut self, other: &Self) -> Result<(), Report> {
+        other.as_slice().iter().for_each(|&day| self.add(day));
+        Ok(())
+    }
+}
+
 impl Mergeable for Days {
     const NAME: &'static str = "set of days";
 
@@ -29,10 +36,6 @@ impl Mergeable for Days {
     fn merge_stored(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         self.merge(&DaysRef::parse(bytes)?);
         Ok(())
-    }
-
-    fn append(&mut self, other: &Self) {
-        other.as_slice().iter().for_each(|&day| self.add(day));
     }
 
     fn stored(&self) -> Option<Vec<u8>> {
@@ -48,7 +51,7 @@ fn read<'a>(call: &'a Call) -> Result<Option<DaysRef<'a>>, Report> {
 
 sql_function! { fn tally_days_trans / pg_finfo_tally_days_trans(call) { merging::add::<Days>(call) } }
 sql_function! { fn tally_days_union / pg_finfo_tally_days_union(call) { merging::union::<Days>(call) } }
-sql_function! { fn tally_days_combine / pg_finfo_tally_days_combine(call) { merging::combine::<Days>(call) } }
+sql_function! { fn tally_days_combine / pg_finfo_tally_days_combine(call) { combine::<Days>(call) } }
 sql_function! { fn tally_days_stored / pg_finfo_tally_days_stored(call) { merging::stored::<Days>(call) } }
 sql_function! { fn tally_days_deserialize / pg_finfo_tally_days_deserialize(call) { merging::deserialize::<Days>(call) } }
 sql_function! { fn tally_merge_days / pg_finfo_tally_merge_days(call) { merging::merge::<Days>(call) } }

@@ -1,20 +1,18 @@
 //! What sets of days and session windows have in common: times go in, stored states merge.
 
-use crate::backend::aggregate::{Holds, State};
+use crate::backend::aggregate::{Combines, State};
 use crate::backend::call::{self, Call, Outcome};
 use crate::backend::report::Report;
-use crate::sketch::context;
 use crate::sketch::damage::CORRUPTED;
 use tally_core::stored::StateError;
 
 /// A state that times are added to, and stored states of its kind.
-pub trait Mergeable: Holds + Clone + Default {
+pub trait Mergeable: Combines + Default {
     /// What an error calls it.
     const NAME: &'static str;
 
     fn add_time(&mut self, time: i64);
     fn merge_stored(&mut self, bytes: &[u8]) -> Result<(), StateError>;
-    fn append(&mut self, other: &Self);
     /// `None` of an empty state.
     fn stored(&self) -> Option<Vec<u8>>;
 }
@@ -36,10 +34,7 @@ pub fn add<T: Mergeable>(call: &Call) -> Outcome {
         return Err(Report::new("22008", "an infinite time is on no day")
             .hint("leave such rows out, with FILTER (WHERE isfinite(...))"));
     }
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, T::default()),
-    };
+    let state = State::or_new(state, call, || Ok(T::default()))?;
     state.change(|value| value.add_time(time));
     Ok(Some(state.datum()))
 }
@@ -48,23 +43,9 @@ pub fn add<T: Mergeable>(call: &Call) -> Outcome {
 pub fn union<T: Mergeable>(call: &Call) -> Outcome {
     let state = State::<T>::of(call, 0);
     let Some(bytes) = call.bytes(1) else { return Ok(state.map(State::datum)) };
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, T::default()),
-    };
+    let state = State::or_new(state, call, || Ok(T::default()))?;
     state.change(|value| value.merge_stored(bytes)).map_err(|error| unreadable(T::NAME, error))?;
     Ok(Some(state.datum()))
-}
-
-pub fn combine<T: Mergeable>(call: &Call) -> Outcome {
-    match (State::<T>::of(call, 0), State::<T>::of(call, 1)) {
-        (state, None) => Ok(state.map(State::datum)),
-        (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
-        (Some(state), Some(other)) => {
-            state.change(|value| value.append(other.value()));
-            Ok(Some(state.datum()))
-        }
-    }
 }
 
 /// The stored form: the final function, and the serialization.
@@ -76,7 +57,7 @@ pub fn deserialize<T: Mergeable>(call: &Call) -> Outcome {
     let Some(bytes) = call.bytes(0) else { return Ok(None) };
     let mut value = T::default();
     value.merge_stored(bytes).map_err(|error| unreadable(T::NAME, error))?;
-    Ok(Some(State::new(context(call)?, value).datum()))
+    State::begun(call, value)
 }
 
 /// Two stored states as one.

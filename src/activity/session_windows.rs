@@ -1,7 +1,7 @@
 //! Session windows in SQL: the aggregates `session_windows(time)` and `union_session_windows(state)`, and their parts.
 
 use super::merging::{self, Mergeable, unreadable};
-use crate::backend::aggregate::Holds;
+use crate::backend::aggregate::{Combines, Holds, combine};
 use crate::backend::array::fixed_values;
 use crate::backend::call::{Call, Outcome, sql_function};
 use crate::backend::report::Report;
@@ -16,6 +16,13 @@ impl Holds for Windows {
     }
 }
 
+impl Combines for Windows {
+    fn combine(&mut self, other: &Self) -> Result<(), Report> {
+        other.as_slice().iter().for_each(|&window| self.join(window));
+        Ok(())
+    }
+}
+
 impl Mergeable for Windows {
     const NAME: &'static str = "set of session windows";
 
@@ -26,10 +33,6 @@ impl Mergeable for Windows {
     fn merge_stored(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         self.merge(&WindowsRef::parse(bytes)?);
         Ok(())
-    }
-
-    fn append(&mut self, other: &Self) {
-        other.as_slice().iter().for_each(|&window| self.join(window));
     }
 
     fn stored(&self) -> Option<Vec<u8>> {
@@ -53,7 +56,7 @@ fn list(call: &Call, of: Oid, part: impl Fn(Window) -> i64) -> Outcome {
 
 sql_function! { fn tally_windows_trans / pg_finfo_tally_windows_trans(call) { merging::add::<Windows>(call) } }
 sql_function! { fn tally_windows_union / pg_finfo_tally_windows_union(call) { merging::union::<Windows>(call) } }
-sql_function! { fn tally_windows_combine / pg_finfo_tally_windows_combine(call) { merging::combine::<Windows>(call) } }
+sql_function! { fn tally_windows_combine / pg_finfo_tally_windows_combine(call) { combine::<Windows>(call) } }
 sql_function! { fn tally_windows_stored / pg_finfo_tally_windows_stored(call) { merging::stored::<Windows>(call) } }
 sql_function! { fn tally_windows_deserialize / pg_finfo_tally_windows_deserialize(call) { merging::deserialize::<Windows>(call) } }
 sql_function! { fn tally_merge_windows / pg_finfo_tally_merge_windows(call) { merging::merge::<Windows>(call) } }

@@ -107,7 +107,7 @@ fn look_up(table: Oid, tenant: &str) -> Option<Recorded> {
     let mut policies = Lookup::open(table, &[Key::Text], View::Now);
     let found = policies.find(&[arena.varlena(tenant.as_bytes())], [READS]).map(|row| {
         // SAFETY: column 1 is a short text that is not null, and the row is valid until the next `find`.
-        match unsafe { arena::read_text(row.values[0]) } {
+        match arena::read_text(row.values[0]) {
             "none" => Recorded::None,
             "raw" => Recorded::Raw,
             _ => Recorded::All,

@@ -1,6 +1,6 @@
 //! Aggregate states: Rust values whose life and size Postgres knows of.
 
-use super::call::Call;
+use super::call::{Call, Outcome};
 use super::memory;
 use super::report::Report;
 use core::cell::Cell;
@@ -24,6 +24,30 @@ pub trait Holds {
     fn outside(&self) -> usize;
 }
 
+/// A value that takes in another one of the same group, from another process or part of the plan.
+pub trait Combines: Holds + Clone {
+    fn combine(&mut self, other: &Self) -> Result<(), Report>;
+}
+
+/// The combine function: either side may be missing.
+pub fn combine<T: Combines>(call: &Call) -> Outcome {
+    match (State::<T>::of(call, 0), State::<T>::of(call, 1)) {
+        (state, None) => Ok(state.map(State::datum)),
+        (None, Some(other)) => State::begun(call, other.value().clone()),
+        (Some(state), Some(other)) => {
+            state.change(|value| value.combine(other.value()))?;
+            Ok(Some(state.datum()))
+        }
+    }
+}
+
+/// The memory context of the aggregate that the function is part of; an error outside one.
+fn context(call: &Call) -> Result<pg_sys::MemoryContext, Report> {
+    call.aggregate_context().ok_or_else(|| {
+        Report::new("0A000", "this function is part of an aggregate and can't be called by itself")
+    })
+}
+
 /// A state in an aggregate's memory context. What the value allocates by itself is charged to that context, so that a
 /// hash aggregate spills when `work_mem` is used up, and is freed with the context. Where nothing can spill, as in a single group,
 /// all states together have a bound.
@@ -37,7 +61,7 @@ pub struct State<T> {
 
 impl<T: Holds> State<T> {
     /// Moves a value into the aggregate's context.
-    pub fn new<'a>(context: pg_sys::MemoryContext, value: T) -> &'a mut Self {
+    fn new<'a>(context: pg_sys::MemoryContext, value: T) -> &'a mut Self {
         // SAFETY: the allocation has the state's size and palloc's alignment, 8, suffices for it. The callback frees
         // the value once, when the context is reset or deleted.
         unsafe {
@@ -49,6 +73,24 @@ impl<T: Holds> State<T> {
             pg_sys::MemoryContextRegisterResetCallback(context, &raw mut (*state).callback);
             (*state).charge();
             &mut *state
+        }
+    }
+
+    /// A new state with this value, as a function's answer.
+    pub fn begun(call: &Call, value: T) -> Outcome {
+        Ok(Some(Self::new(context(call)?, value).datum()))
+    }
+
+    /// The state that there is, or else a new one.
+    #[inline]
+    pub fn or_new<'a>(
+        state: Option<&'a mut Self>,
+        call: &Call,
+        make: impl FnOnce() -> Result<T, Report>,
+    ) -> Result<&'a mut Self, Report> {
+        match state {
+            Some(state) => Ok(state),
+            None => Ok(Self::new(context(call)?, make()?)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
-use super::heap::{self, Additions, Declared, Layout, Row, TableError, Write};
+use super::heap::{self, Additions, Declared, Layout, Row, TableError};
 use super::version;
+use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -80,7 +81,7 @@ impl Appender {
         // pointers read from the relcache entry are valid for as long.
         unsafe {
             let relation = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
-            heap::check(relation, Write::Append)?;
+            writable::check(relation, Write::Append)?;
             let layout = Layout::of(relation, declared)?;
             let (estate, target) = result_relation(relation);
             heap::check_keys(target, declared, &layout)?;

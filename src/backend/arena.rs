@@ -86,21 +86,15 @@ impl Arena {
     }
 }
 
-/// Reads the bytes of a short varlena of known length.
-///
-/// # Safety
-/// The datum points to a varlena of `N` bytes that is neither compressed nor out of line.
-pub unsafe fn read_fixed<const N: usize>(datum: Datum) -> [u8; N] {
-    // SAFETY: the caller's promise.
+/// Reads the bytes of a short varlena of known length that is neither compressed nor out of line.
+pub fn read_fixed<const N: usize>(datum: Datum) -> [u8; N] {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`).
     let bytes = unsafe { pgrx::varlena::varlena_to_byte_slice(datum.cast_mut_ptr()) };
     bytes.try_into().expect("a value of the column's fixed length")
 }
 
-/// Reads a text.
-///
-/// # Safety
-/// The datum points to a text that is neither compressed nor out of line and lives as long as the result is used.
-pub unsafe fn read_text<'a>(datum: Datum) -> &'a str {
-    // SAFETY: the caller's promise; the database's encoding is UTF-8.
+/// Reads a text that is neither compressed nor out of line; it lives as long as what the datum came from.
+pub fn read_text<'a>(datum: Datum) -> &'a str {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`); the database's encoding is UTF-8.
     unsafe { core::str::from_utf8_unchecked(pgrx::varlena::varlena_to_byte_slice(datum.cast_mut_ptr())) }
 }

@@ -15,10 +15,13 @@ pub type Outcome = Result<Option<Datum>, Report>;
 macro_rules! sql_function {
     ($(#[$attribute:meta])* fn $name:ident / $record:ident ($call:ident) fast $fast:block $body:block) => {
         $(#[$attribute])*
+        #[allow(unsafe_code, reason = "the symbol's name is that of the SQL function")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
             #[inline(always)]
+            #[deny(unsafe_code)]
             fn fast($call: &$crate::backend::call::Call) -> Option<pgrx::pg_sys::Datum> $fast
+            #[deny(unsafe_code)]
             fn body($call: &$crate::backend::call::Call) -> $crate::backend::call::Outcome $body
             // SAFETY: Postgres calls this with a valid call record.
             unsafe {
@@ -30,6 +33,7 @@ macro_rules! sql_function {
         }
 
         #[doc(hidden)]
+        #[allow(unsafe_code, reason = "as above")]
         #[unsafe(no_mangle)]
         pub extern "C" fn $record() -> &'static pgrx::pg_sys::Pg_finfo_record {
             static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
@@ -38,14 +42,17 @@ macro_rules! sql_function {
     };
     ($(#[$attribute:meta])* fn $name:ident / $record:ident ($call:ident) $body:block) => {
         $(#[$attribute])*
+        #[allow(unsafe_code, reason = "the symbol's name is that of the SQL function")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            #[deny(unsafe_code)]
             fn body($call: &$crate::backend::call::Call) -> $crate::backend::call::Outcome $body
             // SAFETY: Postgres calls this with a valid call record.
             unsafe { $crate::backend::call::answer(fcinfo, body) }
         }
 
         #[doc(hidden)]
+        #[allow(unsafe_code, reason = "as above")]
         #[unsafe(no_mangle)]
         pub extern "C" fn $record() -> &'static pgrx::pg_sys::Pg_finfo_record {
             static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };

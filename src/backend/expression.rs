@@ -2,6 +2,8 @@
 
 use super::expression_code::Code;
 use super::heap::{Declared, Layout, TableError};
+use super::report::Report;
+pub use super::types::type_name;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
 use std::ffi::{CStr, CString};
@@ -19,6 +21,36 @@ pub enum ExpressionError {
     OwnColumn { expression: String, column: String },
     /// It can't be cast to the type that is needed.
     Type { expression: String, found: String, needed: String },
+}
+
+impl From<ExpressionError> for Report {
+    fn from(error: ExpressionError) -> Self {
+        match error {
+            ExpressionError::NotPlain(text) => {
+                Report::new("42601", format!("\"{text}\" is not one plain expression over an event"))
+                    .hint("sub-selects, aggregates, window functions and sets of rows can't be used here")
+            }
+            ExpressionError::NotImmutable(text) => Report::new(
+                "42P17",
+                format!("\"{text}\" is not immutable"),
+            )
+            .hint(
+                "its value may depend on settings, on other rows or on the moment, so a rebuild could differ",
+            ),
+            ExpressionError::SystemColumn(text) => {
+                Report::new("0A000", format!("\"{text}\" reads a system column or the whole row"))
+            }
+            ExpressionError::OwnColumn { expression, column } => Report::new(
+                "0A000",
+                format!("\"{expression}\" reads column \"{column}\", which was added to tally.events"),
+            )
+            .hint("a rollup is made of what the event itself says; read it from properties"),
+            ExpressionError::Type { expression, found, needed } => Report::new(
+                "42804",
+                format!("\"{expression}\" has type {found}, which can't be cast to {needed}"),
+            ),
+        }
+    }
 }
 
 /// An analysed expression. The tree lives in the memory context that was current in `analyse`.
@@ -164,12 +196,6 @@ pub fn is_item(text: &str) -> bool {
         (*statement).type_ == pg_sys::NodeTag::T_SelectStmt
             && length((*statement.cast::<pg_sys::SelectStmt>()).targetList) == 2
     }
-}
-
-/// SQL name of a type.
-pub fn type_name(oid: Oid) -> String {
-    // SAFETY: the result is a palloc'd C string.
-    unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
 }
 
 /// Whether there are arrays of a type.

@@ -4,8 +4,11 @@
 //! are refused; columns that an administrator added get their defaults, generated columns their values, and CHECK constraints
 //! are enforced.
 
+use super::evaluator;
+pub use super::failure::TableError;
+pub use super::types::own_type;
+use super::types::type_name;
 use super::version::attribute;
-use super::{evaluator, trigger};
 use core::ffi::CStr;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
@@ -20,26 +23,6 @@ pub struct Declared<'a> {
     pub key: &'a [&'a str],
 }
 
-/// Why a table can't be written below the executor.
-#[derive(Debug)]
-pub enum TableError {
-    /// It has something that only the executor heeds, or is no plain table.
-    Kind { table: String, problem: String, hint: &'static str },
-    /// It was renamed, moved to another schema or dropped.
-    Missing(String),
-    /// A column isn't there, or isn't as it was made.
-    Column { table: String, problem: String },
-}
-
-/// What is to be done with a table's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    Append,
-    /// Rows are replaced; their key stays.
-    Replace,
-    Delete,
-}
-
 unsafe extern "C-unwind" {
     /// Postgres' own, which pgrx doesn't bind: computes the stored generated columns of a row in a slot.
     fn ExecComputeStoredGenerated(
@@ -48,8 +31,6 @@ unsafe extern "C-unwind" {
         slot: *mut pg_sys::TupleTableSlot,
         command: pg_sys::CmdType::Type,
     );
-    /// Postgres' own: the tables that inherit from one.
-    fn find_inheritance_children(parent: Oid, lock: pg_sys::LOCKMODE) -> *mut pg_sys::List;
 }
 
 /// Name of an open relation.
@@ -72,111 +53,6 @@ pub(super) unsafe fn open(table: Oid, name: &str, lock: u32) -> Result<pg_sys::R
         table => unsafe { pg_sys::try_relation_open(table, lock as pg_sys::LOCKMODE) },
     };
     if relation.is_null() { Err(TableError::Missing(name.to_owned())) } else { Ok(relation) }
-}
-
-/// Refuses a table that isn't a plain heap, or that has something that a write below the executor would skip.
-///
-/// # Safety
-/// The relation is open, with a lock.
-pub(super) unsafe fn check(relation: pg_sys::Relation, write: Write) -> Result<(), TableError> {
-    // SAFETY: the caller's promise; what the relcache entry points to lives as long as the relation is open.
-    unsafe {
-        let form = &*(*relation).rd_rel;
-        let refuse = |problem: &str, hint: &'static str| {
-            Err(TableError::Kind { table: name(relation), problem: problem.to_owned(), hint })
-        };
-        let restore = "pg_tally writes below the executor, to plain heap tables of its own alone; put the table back as it was";
-        let kind = form.relkind as u8;
-        if kind != pg_sys::RELKIND_RELATION {
-            return refuse(
-                match kind {
-                    pg_sys::RELKIND_VIEW => "is a view",
-                    pg_sys::RELKIND_MATVIEW => "is a materialized view",
-                    pg_sys::RELKIND_FOREIGN_TABLE => "is a foreign table",
-                    pg_sys::RELKIND_PARTITIONED_TABLE => "is partitioned",
-                    _ => "is not an ordinary heap table",
-                },
-                restore,
-            );
-        }
-        if form.relam != pg_sys::HEAP_TABLE_AM_OID {
-            return refuse("has another access method than heap", "ALTER TABLE ... SET ACCESS METHOD heap");
-        }
-        match form.relpersistence as u8 {
-            pg_sys::RELPERSISTENCE_PERMANENT => {}
-            pg_sys::RELPERSISTENCE_UNLOGGED => {
-                return refuse(
-                    "is unlogged: a crash would empty it",
-                    "ALTER TABLE ... SET LOGGED; what is acknowledged must outlive a crash",
-                );
-            }
-            _ => return refuse("is temporary", restore),
-        }
-        if !(*relation).rd_rules.is_null() {
-            return refuse(
-                "has a rule",
-                "rules don't fire below the executor: DROP RULE, and use a view of your own",
-            );
-        }
-        if let Some(trigger) = trigger::skipped(relation, write) {
-            return refuse(
-                &format!(
-                    "has the {} \"{trigger}\"",
-                    if write == Write::Append { "insert trigger" } else { "trigger" }
-                ),
-                "pg_tally writes below the executor, where neither triggers nor foreign keys fire: drop it; tally.ingest_batch and the views tell what came in",
-            );
-        }
-        let id = (*relation).rd_id;
-        if form.relhassubclass
-            && !pg_guard_ffi_boundary(move || find_inheritance_children(id, pg_sys::NoLock as _)).is_null()
-        {
-            return refuse(
-                "has tables that inherit from it",
-                "ALTER TABLE ... NO INHERIT; their rows would be read and never folded",
-            );
-        }
-        if is_distributed((*relation).rd_id) {
-            return refuse(
-                "is distributed by Citus",
-                "rows appended here would lie in the local shell of the table, where nobody reads them: undistribute_table() it; docs/SCALING.md says how tenants are spread",
-            );
-        }
-        Ok(())
-    }
-}
-
-/// Whether Citus has a table in its catalogue.
-unsafe fn is_distributed(table: Oid) -> bool {
-    let catalogue = Oid::from(pg_sys::PG_CATALOG_NAMESPACE);
-    // SAFETY: cached look-ups of constant names, remembered also where there is none; a catalogue scan that is closed again.
-    unsafe {
-        let list = pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), catalogue);
-        if list == Oid::INVALID {
-            return false;
-        }
-        let column = pg_sys::get_attnum(list, c"logicalrelid".as_ptr());
-        if column <= 0 {
-            return false;
-        }
-        let index = pg_sys::get_relname_relid(c"pg_dist_partition_logical_relid_index".as_ptr(), catalogue);
-        let mut key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(
-            &raw mut key,
-            column,
-            pg_sys::BTEqualStrategyNumber as u16,
-            Oid::from(super::lookup::OID_EQ),
-            table.into(),
-        );
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let list = pg_sys::table_open(list, lock);
-        let scan =
-            pg_sys::systable_beginscan(list, index, index != Oid::INVALID, ptr::null_mut(), 1, &raw mut key);
-        let found = !pg_sys::systable_getnext(scan).is_null();
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(list, lock);
-        found
-    }
 }
 
 /// A column that an administrator added.
@@ -228,11 +104,8 @@ impl Layout {
                 };
                 let found = attribute(place);
                 if found.atttypid != type_oid {
-                    let needed = super::expression::type_name(type_oid);
-                    return problem(format!(
-                        "has type {}, not {needed}",
-                        super::expression::type_name(found.atttypid)
-                    ));
+                    let needed = type_name(type_oid);
+                    return problem(format!("has type {}, not {needed}", type_name(found.atttypid)));
                 }
                 if found.attcollation != Oid::INVALID && found.attcollation != pg_sys::C_COLLATION_OID {
                     return problem("has another collation than \"C\"".into());
@@ -546,21 +419,4 @@ pub(super) unsafe fn require(relation: pg_sys::Relation, declared: &Declared) {
 pub fn has_column(table: Oid, name: &CStr) -> bool {
     // SAFETY: a cached look-up.
     unsafe { pg_sys::get_attnum(table, name.as_ptr()) > 0 }
-}
-
-/// OID of one of our types, by name.
-pub fn own_type(name: &CStr) -> Oid {
-    // SAFETY: catalogue look-ups of constant names.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), false);
-        let nulls = Datum::from(0);
-        pg_sys::GetSysCacheOid(
-            pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
-            1,
-            Datum::from(name.as_ptr()),
-            schema.into(),
-            nulls,
-            nulls,
-        )
-    }
 }

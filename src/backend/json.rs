@@ -84,12 +84,9 @@ impl Number {
     }
 }
 
-/// Hands the number at a key of a jsonb object to `take`; `None` where there is none, or something else.
-///
-/// # Safety
-/// The datum is a non-null jsonb.
-pub unsafe fn number<T>(jsonb: Datum, key: &[u8], take: impl FnOnce(Number) -> T) -> Option<T> {
-    // SAFETY: the caller's promise; the value found points into the detoasted jsonb.
+/// Hands the number at a key of a jsonb object that isn't null to `take`; `None` where there is none, or something else.
+pub fn number<T>(jsonb: Datum, key: &[u8], take: impl FnOnce(Number) -> T) -> Option<T> {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`); the value found points into the detoasted jsonb.
     unsafe {
         let detoasted = pg_sys::pg_detoast_datum(jsonb.cast_mut_ptr());
         let root = &raw mut (*detoasted.cast::<pg_sys::Jsonb>()).root;

@@ -5,6 +5,7 @@
 //! with pauses in which the others get through; after some tries there is an error that names the holders.
 
 use super::own_transaction;
+use super::report::{Report, raised_by_pgrx};
 use super::subtransaction::{self, Verdict};
 use super::{session, sql};
 use pgrx::PgSqlErrorCode;
@@ -39,7 +40,7 @@ pub enum Patience {
 /// Time of the first try, and of the longest. A second is what others may have to wait at most; two locks of a try, and a
 /// machine under load, must stay below it.
 const FIRST_TRY: Duration = Duration::from_millis(100);
-pub const LONGEST_TRY: Duration = Duration::from_millis(300);
+const LONGEST_TRY: Duration = Duration::from_millis(300);
 /// Between two tries: longer than a try, so that others get more than half of the time.
 pub const PAUSE: Duration = Duration::from_millis(400);
 const TRIES: u32 = 12;
@@ -77,6 +78,23 @@ pub fn waiting_at_most<T>(time: Duration, work: impl FnOnce() -> T) -> T {
     };
     let text = CString::new(milliseconds.max(1).to_string()).expect("digits contain no NUL");
     session::with_settings(&[(c"lock_timeout", &text)], work)
+}
+
+/// Runs statements that define something, as `session::as_owner` does, with the settings that could change what they define or keep
+/// them from running: whoever's first event of a month makes its partition, that one is like all others.
+pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
+    let settings = [
+        // Both are the database's own to choose; a session that chose another place would choose it for everybody.
+        (c"default_tablespace", c""),
+        (c"default_table_access_method", c"heap"),
+        // Event triggers would run as the owner of our tables, and what they may not do would fail the caller's statement.
+        (c"session_replication_role", c"replica"),
+        (c"event_triggers", c"off"),
+    ];
+    // A setting that this release doesn't have is left out.
+    let known: Vec<_> = settings.into_iter().filter(|(name, _)| session::is_known(name)).collect();
+    // What is to be changed is locked before; who holds something else all the same is not waited for with others locked out.
+    session::as_owner(|| session::with_settings(&known, || waiting_at_most(LONGEST_TRY, work)))
 }
 
 fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
@@ -172,3 +190,13 @@ fn holders_of_named(table: Oid, work: u32) -> String {
         table.to_u32()
     ))
 }
+
+impl From<Busy> for Report {
+    fn from(busy: Busy) -> Self {
+        Report::new("55P03", format!("{}: other transactions hold the locks", busy.what))
+            .detail(busy.holders)
+            .hint("try again when they have ended; pg_stat_activity shows what a process does, pg_terminate_backend() ends it, ROLLBACK PREPARED a prepared transaction")
+    }
+}
+
+raised_by_pgrx!(Busy);

@@ -1,14 +1,17 @@
 //! Equality look-ups in one index, without SPI.
 
+use super::arena;
 use super::heap::{Declared, TableError};
 use super::report::Report;
+use super::types::OID_EQ;
 use super::version::{self, attribute};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::borrow::Cow;
+use std::ffi::CStr;
 
 /// Function OIDs of the equality operators that keys use; they have been the same since these types exist.
 const TEXT_EQ: u32 = 67;
-pub(super) const OID_EQ: u32 = 184;
 const UUID_EQ: u32 = 2956;
 
 /// The type of a key column.
@@ -285,6 +288,42 @@ pub struct Row<const N: usize> {
 }
 
 impl<const N: usize> Row<N> {
+    /// A value, by its place among those that were asked for; `None` where it is null.
+    fn value(&self, place: usize) -> Option<Datum> {
+        (!self.nulls[place]).then(|| self.values[place])
+    }
+
+    /// A text; `find` has detoasted it.
+    pub fn text(&self, place: usize) -> Option<&str> {
+        self.value(place).map(arena::read_text)
+    }
+
+    /// A bytea of known length.
+    pub fn fixed<const M: usize>(&self, place: usize) -> Option<[u8; M]> {
+        self.value(place).map(arena::read_fixed)
+    }
+
+    /// An int4.
+    pub fn int(&self, place: usize) -> Option<i32> {
+        self.value(place).map(|value| value.value() as i32)
+    }
+
+    /// An int8, or a time in microseconds since 2000.
+    pub fn long(&self, place: usize) -> Option<i64> {
+        self.value(place).map(|value| value.value() as i64)
+    }
+
+    /// Whether a boolean is true.
+    pub fn is_true(&self, place: usize) -> bool {
+        self.value(place).is_some_and(|value| value.value() != 0)
+    }
+
+    /// A name.
+    pub fn name(&self, place: usize) -> Option<Cow<'_, str>> {
+        // SAFETY: a name ends in NUL, and lives as long as the row.
+        self.value(place).map(|name| unsafe { CStr::from_ptr(name.cast_mut_ptr()) }.to_string_lossy())
+    }
+
     /// Whether the running transaction's snapshot is fixed and older than the row. Always false at read committed.
     pub fn is_newer_than_snapshot(&self) -> bool {
         is_newer(self.inserted_by)

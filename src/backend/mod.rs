@@ -1,5 +1,8 @@
 //! The innermost layer: calls into Postgres, with all of the crate's `unsafe`.
 //!
+//! A datum that the crate hands about is a value of the type that its column, argument or expression is declared with, and is read
+//! no longer than the row, arena or call that it came from lives. The type of Rust can't say so; functions that take one rely on it.
+//!
 //! Nothing here implements `Drop`: while an error unwinds, Postgres itself releases relations, locks, pins and
 //! memory when it aborts the (sub)transaction.
 
@@ -48,7 +51,9 @@ pub mod take;
 pub mod transaction_end;
 pub mod transactions;
 pub mod trigger;
+mod types;
 pub mod upsert;
 pub mod value;
 pub mod version;
 pub mod worker;
+mod writable;

@@ -1,32 +1,40 @@
-//! What the planner asks about a condition `in_scope(tenant, account, key)`: how many rows meet it, and by which range of an
-//! index they are found.
+//! What the planner asks about a condition that a value lies within bounds which a key stands for: how many rows meet it, and by
+//! which range of an index they are found.
 
 use super::call::Call;
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// Places of the account and the key among the arguments; where a table has no account the key comes second.
-const ACCOUNT: i32 = 1;
-const KEY: i32 = 2;
+/// A condition: a function whose arguments are, among others, a text and the key that bounds it.
+pub struct Condition {
+    /// Places of both among the arguments, from 0. A call with fewer arguments bounds nothing.
+    pub value: i32,
+    pub key: i32,
+    /// The functions that give the least and the greatest text of a key, as `regprocedure` reads them.
+    pub first: &'static CStr,
+    pub last: &'static CStr,
+}
 
-/// Answers a support function's request; a null pointer says that there is no answer. `is_one_account` is asked where a
-/// snapshot is at hand.
-pub fn answer(call: &Call, is_one_account: impl FnOnce() -> bool) -> Datum {
+/// Answers a support function's request; a null pointer says that there is no answer. `is_one` is asked, where a snapshot is at
+/// hand, whether the bounds hold one value alone.
+pub fn answer(call: &Call, condition: &Condition, is_one: impl FnOnce() -> bool) -> Datum {
     let request = call.datum(0).expect("the function is strict").cast_mut_ptr::<pg_sys::Node>();
     // SAFETY: the function is declared with an `internal` argument, so only the planner calls it, with a request whose tag
     // says which struct it is.
     unsafe {
-        let is_one_account = || pg_sys::ActiveSnapshotSet() && is_one_account();
+        let is_one = || pg_sys::ActiveSnapshotSet() && is_one();
         match (*request).type_ {
             pg_sys::NodeTag::T_SupportRequestSelectivity => {
                 let request = &mut *request.cast::<pg_sys::SupportRequestSelectivity>();
-                let has_account = (*request.args).length > KEY;
+                let is_bounded = (*request.args).length > condition.key;
                 request.selectivity =
-                    if has_account && is_one_account() { share_of_one_account(request) } else { 1.0 };
+                    if is_bounded && is_one() { share_of_one(request, condition) } else { 1.0 };
                 Datum::from(&raw mut *request)
             }
             // A range that is as wide as the tenant would only look narrow to the planner.
-            pg_sys::NodeTag::T_SupportRequestIndexCondition if is_one_account() => {
-                Datum::from(index_condition(&*request.cast::<pg_sys::SupportRequestIndexCondition>()))
+            pg_sys::NodeTag::T_SupportRequestIndexCondition if is_one() => {
+                let request = &*request.cast::<pg_sys::SupportRequestIndexCondition>();
+                Datum::from(index_condition(request, condition))
             }
             _ => Datum::from(0),
         }
@@ -38,11 +46,11 @@ unsafe fn argument(list: *mut pg_sys::List, place: i32) -> *mut pg_sys::Expr {
     unsafe { pg_sys::list_nth(list, place).cast() }
 }
 
-/// `account <operator> bound(key)`, under the collation that ids have.
+/// `value <operator> bound(key)`, under the collation "C".
 unsafe fn compared(
-    account: *mut pg_sys::Expr,
+    value: *mut pg_sys::Expr,
     strategy: u32,
-    bound: &core::ffi::CStr,
+    bound: &CStr,
     key: *mut pg_sys::Expr,
 ) -> *mut pg_sys::Expr {
     // SAFETY: builds nodes in the planner's memory context; the operators are those of text, and the function is ours.
@@ -68,7 +76,7 @@ unsafe fn compared(
             operator,
             pg_sys::BOOLOID,
             false,
-            account,
+            value,
             bound.cast(),
             Oid::INVALID,
             pg_sys::C_COLLATION_OID,
@@ -76,23 +84,24 @@ unsafe fn compared(
     }
 }
 
-const FIRST: &core::ffi::CStr = c"tally.first_account(pg_catalog.text)";
-const LAST: &core::ffi::CStr = c"tally.last_account(pg_catalog.text)";
-
-/// What one account among many has: the planner's own guess for `account = unknown`.
-unsafe fn share_of_one_account(request: &pg_sys::SupportRequestSelectivity) -> f64 {
+/// What one value among many has: the planner's own guess for `value = unknown`.
+unsafe fn share_of_one(request: &pg_sys::SupportRequestSelectivity, condition: &Condition) -> f64 {
     // SAFETY: the request's arguments are those of the function.
     unsafe {
-        let (account, key) = (argument(request.args, ACCOUNT), argument(request.args, KEY));
-        let equal = compared(account, pg_sys::BTEqualStrategyNumber, FIRST, key);
+        let (value, key) = (argument(request.args, condition.value), argument(request.args, condition.key));
+        let equal = compared(value, pg_sys::BTEqualStrategyNumber, condition.first, key);
         let (relation, sides) = (request.varRelid, request.sjinfo);
         pg_sys::clause_selectivity(request.root, equal.cast(), relation, request.jointype, sides)
     }
 }
 
-/// The range of accounts in scope, for an index whose column at hand is the account. A plan may be kept for a wider scope, so
-/// it is a range, which holds in every scope; it says nothing of the tenant, so the condition itself is checked again.
-unsafe fn index_condition(request: &pg_sys::SupportRequestIndexCondition) -> *mut pg_sys::List {
+/// The range of values within the bounds, for an index whose column at hand is the value. A plan may be kept for a key with wider
+/// bounds, so it is a range, which holds for every key; it says nothing of the other arguments, so the condition itself is checked
+/// again.
+unsafe fn index_condition(
+    request: &pg_sys::SupportRequestIndexCondition,
+    condition: &Condition,
+) -> *mut pg_sys::List {
     // SAFETY: the node is the call that the function is asked about, with its arguments.
     unsafe {
         let none = core::ptr::null_mut();
@@ -100,21 +109,23 @@ unsafe fn index_condition(request: &pg_sys::SupportRequestIndexCondition) -> *mu
             return none;
         }
         let arguments = (*request.node.cast::<pg_sys::FuncExpr>()).args;
-        let fits = (*arguments).length > KEY
-            && request.indexarg == ACCOUNT
+        let fits = (*arguments).length > condition.key
+            && request.indexarg == condition.value
             && request.opfamily == pg_sys::TEXT_BTREE_FAM_OID
             && request.indexcollation == pg_sys::C_COLLATION_OID;
         if !fits {
             return none;
         }
-        let (account, key) = (argument(arguments, ACCOUNT), argument(arguments, KEY));
+        let (value, key) = (argument(arguments, condition.value), argument(arguments, condition.key));
         if !pg_sys::is_pseudo_constant_for_index(request.root, key.cast(), request.index) {
             return none;
         }
-        let range =
-            [(pg_sys::BTGreaterEqualStrategyNumber, FIRST), (pg_sys::BTLessEqualStrategyNumber, LAST)];
+        let range = [
+            (pg_sys::BTGreaterEqualStrategyNumber, condition.first),
+            (pg_sys::BTLessEqualStrategyNumber, condition.last),
+        ];
         range.into_iter().fold(none, |list, (strategy, bound)| {
-            pg_sys::lappend(list, compared(account, strategy, bound, key).cast())
+            pg_sys::lappend(list, compared(value, strategy, bound, key).cast())
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Taking rows out of a table: reads and deletes them, below the executor.
 
-use super::heap::{self, Declared, Layout, TableError, Write};
+use super::heap::{self, Declared, Layout, TableError};
 use super::value::varlena_in_place;
+use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -40,7 +41,7 @@ pub fn rows(
     // with the (sub)transaction. The tuple is copied out of the page before it is handed on.
     unsafe {
         let relation = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
-        heap::check(relation, Write::Delete)?;
+        writable::check(relation, Write::Delete)?;
         let layout = Layout::of(relation, declared)?;
         let mut row = layout.declared_row();
         let descriptor = (*relation).rd_att;

@@ -1,7 +1,6 @@
 //! The row that a trigger function is called for, and whether a table calls one.
 
 use super::call::Call;
-use super::heap::Write;
 use super::report::Report;
 use super::schema;
 use core::ffi::CStr;
@@ -68,32 +67,6 @@ impl<'a> Trigger<'a> {
     pub fn row(&self) -> Datum {
         // SAFETY: the tuple is valid during the call, which runs in a memory context that is reset with each row.
         Datum::from(unsafe { pg_sys::heap_copytuple(self.0.tg_trigtuple) })
-    }
-}
-
-/// A trigger that should fire for such a write and wouldn't below the executor. Of foreign keys, those that refer to the table
-/// matter only where a row goes: a row that is replaced keeps its key.
-///
-/// # Safety
-/// The relation is open.
-pub(super) unsafe fn skipped(relation: pg_sys::Relation, write: Write) -> Option<String> {
-    let wanted = match write {
-        Write::Append => pg_sys::TRIGGER_TYPE_INSERT,
-        Write::Replace => pg_sys::TRIGGER_TYPE_UPDATE,
-        Write::Delete => pg_sys::TRIGGER_TYPE_DELETE,
-    };
-    // SAFETY: the caller's promise; the description has `numtriggers` triggers.
-    unsafe {
-        let triggers = (*relation).trigdesc.as_ref()?;
-        let triggers = core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
-        let skipped = triggers.iter().find(|trigger| {
-            let is_ours_to_skip = write == Write::Replace
-                && pg_sys::RI_FKey_trigger_type(trigger.tgfoid) == pg_sys::RI_TRIGGER_PK as i32;
-            trigger.tgtype as u32 & wanted != 0
-                && trigger.tgenabled as u8 != pg_sys::TRIGGER_DISABLED
-                && !is_ours_to_skip
-        })?;
-        Some(CStr::from_ptr(skipped.tgname).to_string_lossy().into_owned())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Finding rows of a table by a unique key and replacing them, below the executor.
 
 use super::appender::{form_tuple, result_relation};
-use super::heap::{self, Additions, Declared, Layout, Row, TableError, Write};
+use super::heap::{self, Additions, Declared, Layout, Row, TableError};
 use super::take::Conflict;
 use super::version;
+use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -42,7 +43,7 @@ impl Upsert {
         unsafe {
             let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
             let table = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
-            heap::check(table, Write::Replace)?;
+            writable::check(table, Write::Replace)?;
             let layout = Layout::of(table, declared)?;
             let (estate, target) = result_relation(table);
             heap::check_keys(target, declared, &layout)?;

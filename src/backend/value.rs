@@ -52,13 +52,10 @@ pub unsafe fn varlena_in_place<'a>(datum: Datum) -> Option<&'a [u8]> {
     }
 }
 
-/// Hands the bytes of a varlena, detoasted, to `use_bytes`.
-///
-/// # Safety
-/// The datum is a non-null varlena.
+/// Hands the bytes of a varlena that isn't null, detoasted, to `use_bytes`.
 #[inline]
-pub unsafe fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
-    // SAFETY: the caller's promise; a detoasted copy is freed after use.
+pub fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`); a detoasted copy is freed after use.
     unsafe {
         if let Some(bytes) = varlena_in_place(datum) {
             return use_bytes(bytes);
@@ -70,12 +67,15 @@ pub unsafe fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) 
     }
 }
 
-/// A numeric as text without trailing zeros: equal numbers give equal text.
-///
-/// # Safety
-/// The datum is a non-null numeric.
-pub unsafe fn canonical_numeric(datum: Datum) -> String {
-    // SAFETY: the caller's promise; numeric_normalize returns a palloc'd C string.
+/// A uuid that isn't null.
+pub fn uuid<'a>(datum: Datum) -> &'a [u8; 16] {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`), which is 16 bytes by reference.
+    unsafe { &*datum.cast_mut_ptr::<[u8; 16]>() }
+}
+
+/// A numeric that isn't null as text without trailing zeros: equal numbers give equal text.
+pub fn canonical_numeric(datum: Datum) -> String {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`); numeric_normalize returns a palloc'd C string.
     unsafe {
         let numeric = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
         let text = pg_sys::numeric_normalize(numeric.cast());
@@ -100,13 +100,9 @@ unsafe fn with_bytes<T>(value: Datum, of: &Expression, use_bytes: impl FnOnce(&[
     }
 }
 
-/// Whether a `numeric` is finite and of so few digits that no sum of such overflows.
-///
-/// # Safety
-/// The datum is a non-null numeric.
-pub unsafe fn is_moderate(value: Datum) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { with_varlena(value, tally_core::numeric::is_moderate) }
+/// Whether a `numeric` that isn't null is finite and of so few digits that no sum of such overflows.
+pub fn is_moderate(value: Datum) -> bool {
+    with_varlena(value, tally_core::numeric::is_moderate)
 }
 
 /// A sum of `numeric` values, exact.

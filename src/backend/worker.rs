@@ -75,3 +75,19 @@ pub fn die_when_told() {
     // As Postgres' own workers do.
     version::handle_signal(pg_sys::SIGTERM as i32, die);
 }
+
+/// Defines the exported function with which Postgres starts a process of ours.
+macro_rules! process_main {
+    ($(#[$attribute:meta])* fn $name:ident() $body:block) => {
+        $(#[$attribute])*
+        #[pgrx::pg_guard]
+        #[allow(unsafe_code, reason = "the symbol's name is one of ours, like every other that begins with tally_")]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn $name(_argument: pgrx::pg_sys::Datum) {
+            #[deny(unsafe_code)]
+            fn body() $body
+            body()
+        }
+    };
+}
+pub(crate) use process_main;

@@ -5,8 +5,7 @@ use crate::backend::json::{self, Number};
 
 fn number(call: &Call, answer: fn(Number) -> Outcome) -> Outcome {
     let (Some(properties), Some(key)) = (call.datum(0), call.bytes(1)) else { return Ok(None) };
-    // SAFETY: the argument is declared jsonb.
-    unsafe { json::number(properties, key, answer) }.unwrap_or(Ok(None))
+    json::number(properties, key, answer).unwrap_or(Ok(None))
 }
 
 sql_function! {

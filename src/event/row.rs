@@ -85,13 +85,12 @@ impl EventRow {
 
     /// The tenant.
     pub fn tenant_id(&self) -> &str {
-        // SAFETY: a text of at most 200 bytes, hence neither compressed nor out of line, as long-lived as the row.
-        unsafe { arena::read_text(self.values[3]) }
+        // At most 200 bytes, hence neither compressed nor out of line.
+        arena::read_text(self.values[3])
     }
 
     /// The account.
     pub fn account_id(&self) -> &str {
-        // SAFETY: as for the tenant.
-        unsafe { arena::read_text(self.values[4]) }
+        arena::read_text(self.values[4])
     }
 }

@@ -5,7 +5,6 @@ use crate::backend::aggregate::{Holds, State};
 use crate::backend::array::fixed_values;
 use crate::backend::call::sql_function;
 use crate::backend::report::Report;
-use crate::sketch::context;
 use pgrx::pg_sys;
 use tally_core::unit_funnel::{MAX_EVENTS, UnitFunnel};
 
@@ -25,13 +24,10 @@ sql_function! {
         state.in_place().add_in_place(tenant, unit, time, mask).then(|| state.datum())
     }
     {
-        let state = match State::<UnitFunnel>::of(call, 0) {
-            Some(state) => state,
-            None => {
+        let state = State::or_new(State::<UnitFunnel>::of(call, 0), call, || {
                 let steps = call.int(6).and_then(|steps| usize::try_from(steps).ok()).unwrap_or(0);
-                State::new(context(call)?, UnitFunnel::new(rule(call, 1, call.text(2), steps)?))
-            }
-        };
+                Ok(UnitFunnel::new(rule(call, 1, call.text(2), steps)?))
+        })?;
         let (Some(tenant), Some(unit), Some(time)) = (call.bytes(3), call.bytes(4), call.long(5)) else {
             return Ok(Some(state.datum()));
         };

@@ -1,10 +1,9 @@
 //! The aggregate `retention_mask`: which of several conditions a group met, given that it met the first.
 
 use super::conditions;
-use crate::backend::aggregate::{Holds, State};
+use crate::backend::aggregate::{Combines, Holds, State, combine};
 use crate::backend::call::{self, sql_function};
 use crate::backend::report::Report;
-use crate::sketch::context;
 
 const MAX_CONDITIONS: usize = 32;
 /// Serialized: this version, the number of conditions, the mask.
@@ -22,8 +21,8 @@ impl Holds for Met {
     }
 }
 
-impl Met {
-    fn merge(&mut self, other: Met) -> Result<(), Report> {
+impl Combines for Met {
+    fn combine(&mut self, other: &Met) -> Result<(), Report> {
         if self.conditions != other.conditions {
             return Err(Report::new(
                 "22023",
@@ -44,27 +43,16 @@ sql_function! {
         };
         let met = Met { mask, conditions: number };
         match state {
-            None => Ok(Some(State::new(context(call)?, met).datum())),
+            None => State::begun(call, met),
             Some(state) => {
-                state.change(|seen| seen.merge(met))?;
+                state.change(|seen| seen.combine(&met))?;
                 Ok(Some(state.datum()))
             }
         }
     }
 }
 
-sql_function! {
-    fn tally_retention_mask_combine / pg_finfo_tally_retention_mask_combine(call) {
-        match (State::<Met>::of(call, 0), State::<Met>::of(call, 1)) {
-            (state, None) => Ok(state.map(State::datum)),
-            (None, Some(other)) => Ok(Some(State::new(context(call)?, *other.value()).datum())),
-            (Some(state), Some(other)) => {
-                state.change(|seen| seen.merge(*other.value()))?;
-                Ok(Some(state.datum()))
-            }
-        }
-    }
-}
+sql_function! { fn tally_retention_mask_combine / pg_finfo_tally_retention_mask_combine(call) { combine::<Met>(call) } }
 
 sql_function! {
     fn tally_retention_mask_serialize / pg_finfo_tally_retention_mask_serialize(call) {
@@ -82,7 +70,7 @@ sql_function! {
             None => Ok(None),
             Some(&[VERSION, conditions, a, b, c, d]) if (1..=MAX_CONDITIONS).contains(&conditions.into()) => {
                 let met = Met { mask: u32::from_le_bytes([a, b, c, d]), conditions: conditions.into() };
-                Ok(Some(State::new(context(call)?, met).datum()))
+                State::begun(call, met)
             }
             Some(_) => Err(Report::new("22P03", "these bytes are no state of a retention mask")),
         }

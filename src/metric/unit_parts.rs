@@ -4,7 +4,6 @@ use crate::activity::unreadable;
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, sql_function};
 use crate::backend::report::Report;
-use crate::sketch::context;
 use tally_core::days::DaysRef;
 use tally_core::retention::Role;
 use tally_core::varint;
@@ -100,10 +99,7 @@ sql_function! {
             return Ok(state.map(State::datum));
         };
         DaysRef::parse(days).map_err(|error| unreadable("set of days", error))?;
-        let state = match state {
-            Some(state) => state,
-            None => State::new(context(call)?, Parts::default()),
-        };
+        let state = State::or_new(state, call, || Ok(Parts::default()))?;
         if state.value().bytes.len() > MAX_BYTES {
             return Err(Report::new("54000", "too many rows are pending to be merged while reading")
                 .hint("fold them first: CALL tally.maintain()"));

@@ -1,10 +1,9 @@
 //! The aggregates over the steps of a funnel: `window_funnel` and `funnel_times`.
 
 use super::conditions;
-use crate::backend::aggregate::{Holds, State};
+use crate::backend::aggregate::{Combines, Holds, State, combine};
 use crate::backend::call::{self, Call, Outcome, sql_function};
 use crate::backend::report::Report;
-use crate::sketch::context;
 use tally_core::funnel::{EXCLUDED, MAX_STEPS, Order, Rule, chain};
 
 /// The most events of one group: 800 MB, which serialized is still a varlena.
@@ -38,16 +37,6 @@ impl Events {
         self.fits(1)?;
         self.sorted &= self.events.last().is_none_or(|last| *last <= event);
         self.events.push(event);
-        Ok(())
-    }
-
-    fn append(&mut self, other: &Events) -> Result<(), Report> {
-        if self.rule != other.rule {
-            return Err(changed());
-        }
-        self.fits(other.events.len())?;
-        self.sorted &= other.sorted && self.events.last() <= other.events.first();
-        self.events.extend_from_slice(&other.events);
         Ok(())
     }
 
@@ -108,6 +97,18 @@ impl Events {
     }
 }
 
+impl Combines for Events {
+    fn combine(&mut self, other: &Events) -> Result<(), Report> {
+        if self.rule != other.rule {
+            return Err(changed());
+        }
+        self.fits(other.events.len())?;
+        self.sorted &= other.sorted && self.events.last() <= other.events.first();
+        self.events.extend_from_slice(&other.events);
+        Ok(())
+    }
+}
+
 fn changed() -> Report {
     Report::new("22023", "window, mode and number of steps must be the same for all rows of a group")
         .hint("give constants, or group by what they depend on")
@@ -160,10 +161,7 @@ fn add(call: &Call, rule: Rule, time: Option<i64>, mask: u32) -> Outcome {
     let Some(time) = time.filter(|_| used != 0 || rule.order == Order::Strict) else {
         return Ok(state.map(State::datum));
     };
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, Events::new(rule)),
-    };
+    let state = State::or_new(state, call, || Ok(Events::new(rule)))?;
     if state.value().rule != rule {
         return Err(changed());
     }
@@ -195,18 +193,7 @@ sql_function! {
     }
 }
 
-sql_function! {
-    fn tally_funnel_combine / pg_finfo_tally_funnel_combine(call) {
-        match (State::<Events>::of(call, 0), State::<Events>::of(call, 1)) {
-            (state, None) => Ok(state.map(State::datum)),
-            (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
-            (Some(state), Some(other)) => {
-                state.change(|events| events.append(other.value()))?;
-                Ok(Some(state.datum()))
-            }
-        }
-    }
-}
+sql_function! { fn tally_funnel_combine / pg_finfo_tally_funnel_combine(call) { combine::<Events>(call) } }
 
 sql_function! {
     fn tally_funnel_serialize / pg_finfo_tally_funnel_serialize(call) {
@@ -218,7 +205,7 @@ sql_function! {
     fn tally_funnel_deserialize / pg_finfo_tally_funnel_deserialize(call) {
         let Some(bytes) = call.bytes(0) else { return Ok(None) };
         let events = Events::deserialize(bytes).ok_or_else(|| Report::new("22P03", "these bytes are no state of a funnel"))?;
-        Ok(Some(State::new(context(call)?, events).datum()))
+        State::begun(call, events)
     }
 }
 

@@ -30,7 +30,7 @@ fn isolate_tenant(
     let changed: Vec<_> = std::iter::once(events).chain(months.unwrap_or_default()).collect();
     gate::close(&changed, Patience::Tries)?;
     lock::named("months can't be split", events, lock::PARTITION_MAKING, Patience::Once)?;
-    let made = session::as_owner_defining(|| {
+    let made = lock::as_owner_defining(|| {
         let split = "SELECT coalesce(array_agg(made), '{}') FROM tally_internal.split_months($1, $2) AS made";
         sql::one::<Vec<String>>(split, &[tenant_id.into(), from.into()])
     });

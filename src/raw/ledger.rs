@@ -1,7 +1,7 @@
 //! The dedupe ledger: which of a batch's events are new.
 
 use crate::backend::appender::{Appender, Unique};
-use crate::backend::arena::{self, Arena};
+use crate::backend::arena::Arena;
 use crate::backend::heap::{self, Declared, TableError};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
@@ -125,8 +125,7 @@ fn ledger_entry(
     let key = [arena.varlena(tenant_id.as_bytes()), arena.fixed(event_id.as_bytes())];
     let found = ledger.find(&key, [1, 3, 6]).map(|row| {
         let occurred_at = TimestampWithTimeZone::try_from(row.values[0].value() as i64);
-        // SAFETY: column 6 is an id, which is short, and the row is valid until the next `find`.
-        let account = (!row.nulls[2]).then(|| unsafe { arena::read_text(row.values[2]) }.to_owned());
+        let account = row.text(2).map(str::to_owned);
         (occurred_at.expect("stored times are in range"), row.values[1].value() as i64, account)
     });
     ledger.close();

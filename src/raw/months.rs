@@ -1,6 +1,6 @@
 //! The months whose tables are there, and how whole ones leave: dropped, detached or moved.
 
-use crate::backend::lock::{Busy, Patience};
+use crate::backend::lock::{self, Busy, Patience};
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use pgrx::datum::TimestampWithTimeZone;
@@ -45,7 +45,7 @@ pub fn lock(moment: TimestampWithTimeZone, patience: Patience) -> Result<(), Bus
 
 /// Moves the months that end by a moment to a tablespace; returns the names of what moved. The caller holds their locks.
 pub fn move_to(tablespace: &str, moment: TimestampWithTimeZone) -> Vec<String> {
-    session::as_owner_defining(|| {
+    lock::as_owner_defining(|| {
         let statement = "SELECT coalesce(array_agg(moved), '{}') FROM tally_internal.move_partitions($1, $2::name) AS moved";
         sql::one(statement, &[moment.into(), tablespace.into()]).unwrap_or_default()
     })
@@ -89,7 +89,7 @@ fn record_losses(partitions: &[String], before: TimestampWithTimeZone) {
 /// Removes one month; returns the name of its table, which a detached one keeps.
 fn remove_one(partition: &str, fate: Fate) -> String {
     let name = quote(partition);
-    session::as_owner_defining(|| {
+    lock::as_owner_defining(|| {
         if fate == Fate::Dropped {
             sql::run(&format!("DROP TABLE tally.{name}"), &[]);
             return partition.to_owned();

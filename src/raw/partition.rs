@@ -4,6 +4,7 @@ use crate::backend::lock::{self, Busy, Patience};
 use crate::backend::partition::Routing;
 use crate::backend::sql::{self, Moment};
 use crate::backend::subtransaction::{self, Verdict};
+use crate::backend::worker::process_main;
 use crate::backend::{own_transaction, session, worker};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -38,14 +39,14 @@ pub fn ensure(times: impl Iterator<Item = i64>) -> Result<(), Busy> {
     Ok(())
 }
 
-/// Where Postgres starts the process that makes partitions.
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn tally_partition_main(_argument: pg_sys::Datum) {
-    let message = own_transaction::begin();
-    for hour in message.split(' ').filter_map(|hour| hour.parse::<i64>().ok()) {
-        // What keeps it from making one keeps the session, too, which then says so.
-        worker::transaction(|| create(hour * HOUR, ANALYZE_WAIT).is_ok());
+process_main! {
+    /// Where Postgres starts the process that makes partitions.
+    fn tally_partition_main() {
+        let message = own_transaction::begin();
+        for hour in message.split(' ').filter_map(|hour| hour.parse::<i64>().ok()) {
+            // What keeps it from making one keeps the session, too, which then says so.
+            worker::transaction(|| create(hour * HOUR, ANALYZE_WAIT).is_ok());
+        }
     }
 }
 
@@ -67,7 +68,7 @@ fn create(month: i64, wait: Duration) -> Result<(), Busy> {
             session::pause(lock::PAUSE);
         }
     }
-    session::as_owner_defining(|| {
+    lock::as_owner_defining(|| {
         sql::run("SELECT tally_internal.create_partition($1)", &[Moment(month).into()]);
     });
     Ok(())

@@ -1,7 +1,7 @@
 //! Tenants, as ingest meets them: the secret key of each one's sketches, made when its first event arrives.
 
 use crate::backend::appender::{Appender, Unique};
-use crate::backend::arena::{self, Arena};
+use crate::backend::arena::Arena;
 use crate::backend::heap::{Declared, TableError};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
@@ -51,8 +51,7 @@ pub fn hashers<'a>(
             }
             Some(row) => {
                 let epoch = row.values[0].value() as u32;
-                // SAFETY: column 4 is a bytea of 16 bytes, valid until the next `find`.
-                let key = HashKey(unsafe { arena::read_fixed(row.values[1]) });
+                let key = HashKey(row.fixed(1).expect("the column is NOT NULL"));
                 found.insert(name.to_owned(), ValueHasher::Keyed { key, epoch });
             }
             None => missing.push(name),

@@ -1,4 +1,4 @@
-//! From when on the raw events of each tenant in scope are whole, and a warning where row security holds back none.
+//! From when on the raw events of each tenant in scope are whole.
 
 use super::horizon::HORIZONS;
 use super::lost_months;
@@ -125,9 +125,4 @@ fn read(tenants: &[String], everybodys: Horizon) -> BTreeMap<String, Horizon> {
     losses.close();
     horizons.close();
     found
-}
-
-#[pg_extern(sql = false)]
-fn warn_unconfined() {
-    scope::warn_unconfined();
 }

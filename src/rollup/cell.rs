@@ -70,18 +70,9 @@ impl Cell {
         }
     }
 
-    /// What a column stores. `time` is that of a first or last value.
-    ///
-    /// # Safety
-    /// The datum is a non-null value of the column's type.
-    pub unsafe fn stored(
-        column: &Column,
-        state: Datum,
-        time: i64,
-        arena: &mut Arena,
-    ) -> Result<Self, Problem> {
-        // SAFETY: the caller's promise: a sketch column holds a varlena.
-        let with_bytes = |read: &mut dyn FnMut(&[u8]) -> Result<Cell, Problem>| unsafe {
+    /// What a column stores that isn't null. `time` is that of a first or last value.
+    pub fn stored(column: &Column, state: Datum, time: i64, arena: &mut Arena) -> Result<Self, Problem> {
+        let with_bytes = |read: &mut dyn FnMut(&[u8]) -> Result<Cell, Problem>| {
             value::with_varlena(state, |bytes| read(bytes))
         };
         match column.kind {
@@ -97,18 +88,14 @@ impl Cell {
             }),
             _ => {
                 let mut cell = Cell::empty(column, Keying::Plain);
-                // SAFETY: the caller's promise.
-                unsafe { cell.merge(column, state, time, arena)? };
+                cell.merge(column, state, time, arena)?;
                 Ok(cell)
             }
         }
     }
 
-    /// Merges what the same measure stores elsewhere.
-    ///
-    /// # Safety
-    /// The datum is a non-null value of the column's type.
-    pub unsafe fn merge(
+    /// Merges what the same measure stores elsewhere, which isn't null.
+    pub fn merge(
         &mut self,
         column: &Column,
         state: Datum,
@@ -130,27 +117,20 @@ impl Cell {
                 self.add_at(column, time, state, arena);
                 Ok(())
             }
-            // SAFETY: the caller's promise: a sketch column holds a varlena.
-            Cell::Distinct(sketch) => unsafe {
-                value::with_varlena(state, |bytes| {
-                    HllRef::parse(bytes).and_then(|other| sketch.merge(&other))
-                })
-            }
+            Cell::Distinct(sketch) => value::with_varlena(state, |bytes| {
+                HllRef::parse(bytes).and_then(|other| sketch.merge(&other))
+            })
             .map_err(|error| error.to_string()),
-            // SAFETY: as above.
-            Cell::Percentiles(digest) => unsafe { value::with_varlena(state, |bytes| digest.merge(bytes)) }
-                .map_err(|error| error.to_string()),
-            // SAFETY: as above.
-            Cell::Days(days) => unsafe {
+            Cell::Percentiles(digest) => {
+                value::with_varlena(state, |bytes| digest.merge(bytes)).map_err(|error| error.to_string())
+            }
+            Cell::Days(days) => {
                 value::with_varlena(state, |bytes| DaysRef::parse(bytes).map(|other| days.merge(&other)))
+                    .map_err(|error| error.about("set of days"))
             }
-            .map_err(|error| error.about("set of days")),
-            // SAFETY: as above.
-            Cell::SessionWindows(windows) => unsafe {
-                value::with_varlena(state, |bytes| {
-                    WindowsRef::parse(bytes).map(|other| windows.merge(&other))
-                })
-            }
+            Cell::SessionWindows(windows) => value::with_varlena(state, |bytes| {
+                WindowsRef::parse(bytes).map(|other| windows.merge(&other))
+            })
             .map_err(|error| error.about("set of session windows")),
         }
     }

@@ -9,7 +9,7 @@ use super::rebuild::require_months;
 use super::{backfill, frozen, strange_code};
 use crate::backend::expression::{self, Analysis, ExpressionError, type_name};
 use crate::backend::expression_code::Code;
-use crate::backend::lock::Patience;
+use crate::backend::lock::{self, Patience};
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within};
 use crate::backend::value::Extreme;
@@ -79,7 +79,7 @@ fn create_rollup(
         filled_from: i64::MIN,
     };
     let at_once = backfill.unwrap_or(true);
-    session::as_owner_defining(|| -> Result<(), RollupError> {
+    lock::as_owner_defining(|| -> Result<(), RollupError> {
         for relation in layout::relations(&definition) {
             let taken = "SELECT to_regclass('tally.' || quote_ident($1)) IS NOT NULL";
             if sql::one(taken, &[relation.as_str().into()]) == Some(true) {
@@ -166,7 +166,7 @@ fn alter_rollup_cascade(
     require_months(&made_anew)?;
     fold::fold_all(old, i64::MIN)?;
     session::advance_command();
-    session::as_owner_defining(|| {
+    lock::as_owner_defining(|| {
         run(&layout::drop_views(&old.name, &old.grains, dependents));
         run(&layout::set_aside(old));
         run(&layout::create(&new));
@@ -257,7 +257,7 @@ fn drop_rollup_cascade(rollup_name: &str, cascade: bool) -> Result<(), ErrorRepo
     let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
     let dependents = Dependents::of(rollup_name, &grains, cascade)?;
     let dropping = dependents.sql();
-    session::as_owner_defining(|| {
+    lock::as_owner_defining(|| {
         run(&layout::drop_views(rollup_name, &grains, dependents));
         for grain in &grains {
             let base = format!("{rollup_name}_{grain}_base");

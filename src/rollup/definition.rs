@@ -133,6 +133,26 @@ impl Definition {
         finest(&self.grains)
     }
 
+    /// The latest moment not after `time` at which a bucket of every grain begins: each pending row feeds all grains.
+    pub fn floor(&self, mut time: i64) -> i64 {
+        while let Some(earlier) =
+            self.grains.iter().map(|grain| grain.floor(time)).find(|&floor| floor != time)
+        {
+            time = earlier;
+        }
+        time
+    }
+
+    /// The earliest such moment not before `time`.
+    pub fn ceiling(&self, mut time: i64) -> i64 {
+        while let Some(later) =
+            self.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
+        {
+            time = later;
+        }
+        time
+    }
+
     /// Name of one of its tables.
     pub fn table(&self, part: &str) -> String {
         format!("{}_{part}", self.name)

@@ -28,8 +28,8 @@ impl Delta {
         let (tenant, account, bucket) = (row[0], row[1], row[2].value() as i64);
         let values: Vec<_> = (3..row.len()).map(|place| (!nulls[place]).then_some(row[place])).collect();
         let mut key = Vec::with_capacity(64);
-        // SAFETY: ids are texts, detoasted; none contains the NUL that ends it here.
-        for id in [tenant, account].map(|id| unsafe { arena::read_text(id) }) {
+        // Ids are detoasted; none contains the NUL that ends it here.
+        for id in [tenant, account].map(arena::read_text) {
             key.extend_from_slice(id.as_bytes());
             key.push(0);
         }
@@ -131,12 +131,9 @@ impl<'d> States<'d> {
             let Some(state) = values[dimensions + place] else { continue };
             let time = self.time(column, values);
             let cell = &mut self.cells[place];
-            // SAFETY: the value of the measure's own column.
-            let merged = unsafe {
-                match cell {
-                    Some(cell) => cell.merge(column, state, time, arena),
-                    None => Cell::stored(column, state, time, arena).map(|stored| *cell = Some(stored)),
-                }
+            let merged = match cell {
+                Some(cell) => cell.merge(column, state, time, arena),
+                None => Cell::stored(column, state, time, arena).map(|stored| *cell = Some(stored)),
             };
             merged.map_err(|problem| RollupError::State {
                 rollup: self.definition.name.clone(),

@@ -1,7 +1,6 @@
 //! Buckets whose raw events are gone: neither verified nor rebuilt.
 
 use super::definition::Definition;
-use super::rebuild;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use crate::raw::{horizon, lost_months};
@@ -14,7 +13,7 @@ pub struct Frozen(BTreeMap<String, i64>);
 impl Frozen {
     pub fn read(definition: &Definition) -> Self {
         let moments = horizon::of_tenants().into_iter();
-        Self(moments.map(|(tenant, moment)| (tenant, rebuild::ceiling(definition, moment))).collect())
+        Self(moments.map(|(tenant, moment)| (tenant, definition.ceiling(moment))).collect())
     }
 
     /// Whether no tenant has a horizon of its own.

@@ -2,7 +2,7 @@
 
 use super::RollupError;
 use super::append;
-use super::definition::{self, Definition};
+use super::definition;
 use super::fold::{self, await_folding};
 use super::frozen::Frozen;
 use crate::backend::lock::Patience;
@@ -31,26 +31,6 @@ pub fn range(
         return Err(RawError::Range);
     }
     Ok(if start < -FAR { i64::MIN } else { start }..if end > FAR { i64::MAX } else { end })
-}
-
-/// The latest moment not after `time` at which a bucket of every grain begins: each pending row feeds all grains.
-fn floor(definition: &Definition, mut time: i64) -> i64 {
-    while let Some(earlier) =
-        definition.grains.iter().map(|grain| grain.floor(time)).find(|&floor| floor != time)
-    {
-        time = earlier;
-    }
-    time
-}
-
-/// The earliest such moment not before `time`.
-pub fn ceiling(definition: &Definition, mut time: i64) -> i64 {
-    while let Some(later) =
-        definition.grains.iter().map(|grain| grain.ceiling(time)).find(|&ceiling| ceiling != time)
-    {
-        time = later;
-    }
-    time
 }
 
 /// Refuses where events that meet a condition, SQL over a tenant and a bucket, are of a month that is no partition any more: somebody
@@ -125,15 +105,15 @@ fn rebuild_rollup(
     let horizon = horizon::of_all();
     let start = match (asked.start, &horizon) {
         (i64::MIN, None) => i64::MIN,
-        (i64::MIN, Some((horizon, _))) => ceiling(definition, *horizon),
-        (start, _) => floor(definition, start),
+        (i64::MIN, Some((horizon, _))) => definition.ceiling(*horizon),
+        (start, _) => definition.floor(start),
     };
     if let Some((horizon, text)) = horizon
         && start < horizon
     {
         return Err(RollupError::Frozen(text).into());
     }
-    let range = start..if asked.end == i64::MAX { i64::MAX } else { ceiling(definition, asked.end) };
+    let range = start..if asked.end == i64::MAX { i64::MAX } else { definition.ceiling(asked.end) };
     let frozen = Frozen::read(definition);
     if let Some(moment) = tenant_id.and_then(|tenant| frozen.of(tenant))
         && asked.start != i64::MIN

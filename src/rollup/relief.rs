@@ -13,13 +13,13 @@ use super::fold;
 use crate::backend::lock::{self, FOLDER_PROCESS, FOLDING};
 use crate::backend::report::Report;
 use crate::backend::subtransaction::{self, Verdict};
+use crate::backend::worker::process_main;
 use crate::backend::{memory, own_transaction, session, size, worker};
 use crate::scope;
 use crate::settings;
 use core::cell::{Cell, RefCell};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
-use pgrx::prelude::*;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -139,20 +139,20 @@ fn start_folder(definition: &Definition) -> bool {
     is_at_work || own_transaction::start("tally_fold_main", &definition.name).is_some()
 }
 
-/// Where Postgres starts that process.
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn tally_fold_main(_argument: pg_sys::Datum) {
-    let rollup_name = own_transaction::begin();
-    for _ in 0..PIECES {
-        match worker::transaction(|| fold_piece(&rollup_name)) {
-            Some(RELIEF) if !worker::shutdown_is_requested() => {}
-            // Of what is left after a piece that isn't full, others will make enough for another fold.
-            Some(_) => break,
-            None => {
-                // Else each call that comes in would start a process that fails.
-                session::pause(REST);
-                break;
+process_main! {
+    /// Where Postgres starts that process.
+    fn tally_fold_main() {
+        let rollup_name = own_transaction::begin();
+        for _ in 0..PIECES {
+            match worker::transaction(|| fold_piece(&rollup_name)) {
+                Some(RELIEF) if !worker::shutdown_is_requested() => {}
+                // Of what is left after a piece that isn't full, others will make enough for another fold.
+                Some(_) => break,
+                None => {
+                    // Else each call that comes in would start a process that fails.
+                    session::pause(REST);
+                    break;
+                }
             }
         }
     }

@@ -4,15 +4,12 @@
 //! A binding belongs to a role, which has the number and the name that it had when it was bound. A number alone could come to
 //! be another role's: after a dump and restore, or when numbers have gone round.
 
-use crate::backend::arena;
 use crate::backend::changes;
 use crate::backend::heap::Declared;
 use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::role;
 use crate::backend::session::{self, Statement};
-use core::ffi::{CStr, c_char};
-use pgrx::FromDatum;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -132,22 +129,13 @@ fn of_role(bindings: &mut Lookup, role: Oid) -> Option<Binding> {
     let is_old = bindings.columns() < IS_GLOBAL;
     let [name, global] = if is_old { [TENANT_ID; 2] } else { [BOUND_AS, IS_GLOBAL] };
     let row = bindings.find(&key, [TENANT_ID, ACCOUNT_ID, NEEDS_TOKEN, name, global])?;
-    let text = |column: usize| {
-        // SAFETY: columns 2 and 3 of role_binding are ids, and the row is valid until the next `find`.
-        (!row.nulls[column]).then(|| unsafe { arena::read_text(row.values[column]) }.to_owned())
-    };
-    // SAFETY: both columns are booleans that are not null.
-    let is_true =
-        |column: usize| unsafe { bool::from_datum(row.values[column], row.nulls[column]) } == Some(true);
-    // SAFETY: a name ends in NUL, and the row is valid until the next `find`.
-    let bound_as = || unsafe { CStr::from_ptr(row.values[3].cast_mut_ptr::<c_char>()) }.to_string_lossy();
-    if !is_old && (row.nulls[3] || role::name(role).is_none_or(|name| name != bound_as())) {
+    if !is_old && row.name(3).is_none_or(|bound_as| role::name(role).is_none_or(|name| name != bound_as)) {
         return Some(Binding::Renamed);
     }
-    Some(match text(0) {
-        Some(tenant) => Binding::Bound { tenant, account: text(1) },
-        None if is_true(2) => Binding::Pool,
-        None if !is_old && is_true(4) => Binding::Global,
+    Some(match row.text(0) {
+        Some(tenant) => Binding::Bound { tenant: tenant.to_owned(), account: row.text(1).map(str::to_owned) },
+        None if row.is_true(2) => Binding::Pool,
+        None if !is_old && row.is_true(4) => Binding::Global,
         None => Binding::Trusted,
     })
 }

@@ -9,88 +9,15 @@
 //! with it in `session_preload_libraries`, from the start of the session.
 
 use super::binding::{self, Binding};
-use super::{ScopeError, limit, policy};
-use crate::backend::changes::{self, Heard};
+use super::class::{Class, class, was_confined};
+use super::failure::ScopeError;
+use super::{limit, policy};
 use crate::backend::command::{Command, Kind};
 use crate::backend::guarded::Guarded;
 use crate::backend::hook::{self, Hooks};
-use crate::backend::{own_transaction, session};
+use crate::backend::session;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// What the role that logged in is, as far as the hooks care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Not confined: superusers, trusted roles, analysts, and whoever has nothing to do with us.
-    Free,
-    /// Might use our tables, and is in no scope of its own.
-    Outside,
-    /// Is in a scope from the start.
-    Bound,
-    /// Enters by token; other tenants' transactions follow in the same session.
-    Pool,
-}
-
-/// The class of a role, as it was when the transaction first asked.
-#[derive(Clone, Copy)]
-struct Known {
-    transaction: u32,
-    role: Oid,
-    class: Class,
-    /// What the backend had heard of before; `None` where nothing would tell of a change.
-    heard: Option<Heard>,
-}
-
-thread_local! {
-    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
-}
-/// Until somebody has asked, it is.
-static IS_CONFINED: AtomicBool = AtomicBool::new(true);
-
-/// The class of the role that logged in, looked up once a transaction.
-pub fn class() -> Class {
-    let (transaction, role) = (session::transaction_number(), session::session_role());
-    let known = KNOWN.get().filter(|known| known.role == role);
-    if let Some(known) = known
-        && known.transaction == transaction
-    {
-        return known.class;
-    }
-    // In another transaction it is the same unless something has changed.
-    let unchanged = known.filter(|known| known.heard.is_some_and(|heard| heard == changes::heard()));
-    let known = unchanged.map_or_else(|| classify(transaction, role), |known| Known { transaction, ..known });
-    IS_CONFINED.store(known.class != Class::Free, Ordering::Relaxed);
-    KNOWN.set(Some(known));
-    known.class
-}
-
-/// Whether the session acts for a tenant.
-pub fn is_confined() -> bool {
-    class() != Class::Free
-}
-
-fn classify(transaction: u32, role: Oid) -> Known {
-    // What a session's process does for us is ours; a tenant's limits are its client's.
-    if own_transaction::is_running() || session::session_is_superuser() || !session::is_installed() {
-        return Known { transaction, role, class: Class::Free, heard: None };
-    }
-    let (binding, heard) = binding::binding_and_heard();
-    let class = match *binding {
-        Binding::Bound { .. } => Class::Bound,
-        Binding::Pool => Class::Pool,
-        Binding::Trusted | Binding::Global => Class::Free,
-        // What it was meant to be is not known.
-        Binding::Renamed | Binding::Ambiguous => Class::Outside,
-        Binding::None if session::session_can_act_as(c"tally_analyst") => Class::Free,
-        Binding::None => {
-            let uses_us = [c"tally_reader", c"tally_writer"].into_iter().any(session::session_can_act_as);
-            if uses_us { Class::Outside } else { Class::Free }
-        }
-    };
-    Known { transaction, role, class, heard }
-}
 
 /// Whether what runs is the deed of an elevated function's owner. Not where the owner is bound to a tenant or enters by token: that
 /// is another login of a tenant's, which may not do it either.
@@ -150,7 +77,7 @@ fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
 
 /// Whether the client of the session must see no messages of the log. A parallel worker's go to its leader, which knows better.
 fn hushes() -> bool {
-    IS_CONFINED.load(Ordering::Relaxed) && !session::is_parallel_worker()
+    was_confined() && !session::is_parallel_worker()
 }
 
 /// Installs the hooks.

@@ -1,5 +1,6 @@
 //! Why a scope is refused, and what in it.
 
+use super::witness::{self, Denial};
 use crate::backend::report::{Report, raised_by_pgrx};
 use tally_core::token::TokenError;
 
@@ -42,7 +43,7 @@ pub enum ScopeError {
 
 impl From<ScopeError> for Report {
     fn from(error: ScopeError) -> Self {
-        super::tell_denied(&error);
+        tell_denied(&error);
         let denied = "42501";
         match error {
             ScopeError::Missing => Report::new(denied, "no tenant in scope").hint(
@@ -126,3 +127,39 @@ impl From<ScopeError> for Report {
 }
 
 raised_by_pgrx!(ScopeError);
+
+/// Tells of an error that is about to be raised, if it denies something.
+pub fn tell_denied(error: &ScopeError) {
+    if witness::is_there()
+        && let Some(denial) = denial_of(error)
+    {
+        witness::denied(&denial);
+    }
+}
+
+fn denial_of(error: &ScopeError) -> Option<Denial> {
+    let denial = |kind, reason: String| Some(Denial { kind, reason });
+    match error {
+        ScopeError::Missing => denial("no_scope", "no tenant in scope".to_owned()),
+        ScopeError::Denied(_) => denial("enter", "the role may not enter this scope".to_owned()),
+        ScopeError::Latched => denial("enter", "the transaction is in another scope already".to_owned()),
+        ScopeError::Subtransaction => denial("enter", "inside a savepoint or an exception block".to_owned()),
+        ScopeError::Dirty(leftover) => denial("enter", format!("the session carries {leftover}")),
+        ScopeError::RoleSetting { setting, .. } => {
+            denial("enter", format!("the pool role has a setting of its own: {setting}"))
+        }
+        ScopeError::Confined(what) => denial("confined", what.clone()),
+        ScopeError::Lasting(command) => denial("confined", (*command).to_owned()),
+        ScopeError::NeedsToken(_) => denial("enter", "the role enters a scope by token alone".to_owned()),
+        ScopeError::Renamed(_) => denial("no_scope", "the role was bound under another name".to_owned()),
+        ScopeError::Ambiguous(_) => {
+            denial("no_scope", "the role's groups have bindings that differ".to_owned())
+        }
+        ScopeError::ReadsOnly(_) => {
+            denial("write", "the role is bound to the global scope, which is for reading".to_owned())
+        }
+        ScopeError::Token(TokenError::Key) | ScopeError::BadId(_) | ScopeError::Busy(..) => None,
+        ScopeError::Token(problem) => denial("token", problem.problem().to_owned()),
+        ScopeError::UnknownKey => denial("token", "its key is not registered, or no longer valid".to_owned()),
+    }
+}

@@ -1,8 +1,10 @@
 //! What a tenant's transactions are limited to, from when they enter its scope.
 
 use super::binding::{Binding, binding};
-use super::confine::{Class, class};
-use super::{Scope, ScopeError, entered};
+use super::class::{Class, class};
+use super::current::entered;
+use super::failure::ScopeError;
+use super::kind::Scope;
 use crate::backend::arena::Arena;
 use crate::backend::changes::{self, Heard};
 use crate::backend::heap::Declared;
@@ -10,7 +12,6 @@ use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
-use pgrx::FromDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
 use std::sync::Mutex;
@@ -155,14 +156,10 @@ fn look_up(table: Oid, tenant: &str) -> Limits {
     let mut arena = Arena::default();
     let mut limits = Lookup::open(table, &[Key::Text], View::Now);
     limits.require_first(&TENANT_LIMITS);
-    let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5, 7]).map(|row| {
-        // SAFETY: columns 1 to 5 and 7 of tenant_limit are int4.
-        let number = |column: usize| unsafe { i32::from_datum(row.values[column], row.nulls[column]) };
-        Limits {
-            settings: [number(0), number(1), number(2), number(5)],
-            transactions: number(3),
-            slot_key: number(4).unwrap_or_default(),
-        }
+    let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5, 7]).map(|row| Limits {
+        settings: [row.int(0), row.int(1), row.int(2), row.int(5)],
+        transactions: row.int(3),
+        slot_key: row.int(4).unwrap_or_default(),
     });
     limits.close();
     found.unwrap_or_default()

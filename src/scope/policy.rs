@@ -5,10 +5,12 @@
 //! two-hundredth of the rows for granted and sorted where it should have hashed. This function tells it what to expect, and
 //! how to find one account by an index.
 
-use super::{Scope, current};
+use super::current::{current, entered};
+use super::kind::Scope;
 use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::planner::{self, Condition};
 use crate::backend::reads::Reads;
-use crate::backend::{planner, session};
+use crate::backend::session;
 use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -75,16 +77,24 @@ const GUARD: &core::ffi::CStr = c"tally_guard";
 /// `in_scope_support`.
 pub fn require_scope(reads: &Reads) -> Result<(), ErrorReport> {
     // The tables first: who reads others has nothing looked up about itself.
-    if super::entered().is_none() && reads.are_bound_by(GUARD) && session::is_installed() {
+    if entered().is_none() && reads.are_bound_by(GUARD) && session::is_installed() {
         current()?;
     }
     Ok(())
 }
 
+/// The condition `in_scope(tenant, account, key)`; where a table has no account the key comes second, and nothing is bounded.
+const IN_SCOPE: Condition = Condition {
+    value: 1,
+    key: 2,
+    first: c"tally.first_account(pg_catalog.text)",
+    last: c"tally.last_account(pg_catalog.text)",
+};
+
 sql_function! {
     fn tally_in_scope_support / pg_finfo_tally_in_scope_support(call) {
         // The plan may serve another scope later: this is about speed alone.
         let is_one_account = || matches!(current(), Ok(Scope::Tenant { account: Some(_), .. }));
-        Ok(Some(planner::answer(call, is_one_account)))
+        Ok(Some(planner::answer(call, &IN_SCOPE, is_one_account)))
     }
 }

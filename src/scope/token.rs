@@ -4,12 +4,12 @@
 //! forgotten as soon as a token is tried, and it counts for no other transaction. So a token works once, in one
 //! connection, whatever becomes of the transaction; nothing is shared, nothing written, and a standby can do it too.
 
-use super::{Scope, ScopeError};
-use crate::backend::arena::{self, Arena};
+use super::failure::ScopeError;
+use super::kind::Scope;
+use crate::backend::arena::Arena;
 use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::session;
-use pgrx::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -78,13 +78,9 @@ fn registered(key_id: &str) -> Option<PublicKey> {
     let mut arena = Arena::default();
     let mut keys = Lookup::open(session::relation(c"token_key"), &[Key::Text], View::Statement);
     keys.require(&KEYS);
-    let row = keys.find(&[arena.varlena(key_id.as_bytes())], [2, 3]).filter(|row| !row.nulls[1]);
-    let found = row.and_then(|row| {
-        // SAFETY: column 2 is a timestamptz, which is passed by value as an int8.
-        let until = unsafe { i64::from_datum(row.values[0], row.nulls[0]) };
-        // SAFETY: column 3 is a bytea of 32 bytes, valid until the next `find`.
-        let bytes: [u8; 32] = unsafe { arena::read_fixed(row.values[1]) };
-        until.is_none_or(|until| session::clock() < until).then_some(bytes)
+    let found = keys.find(&[arena.varlena(key_id.as_bytes())], [2, 3]).and_then(|row| {
+        let is_valid = row.long(0).is_none_or(|until| session::clock() < until);
+        row.fixed::<32>(1).filter(|_| is_valid)
     });
     keys.close();
     PublicKey::read(&found?).ok()

@@ -1,6 +1,6 @@
 //! Trials of what the owner of a table can do in a tenant's scope, for a superuser's tests: each is undone.
 
-use super::ScopeError;
+use super::failure::ScopeError;
 use crate::backend::{evaluator, scan, session};
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;

@@ -1,7 +1,8 @@
 //! A sketch while it is aggregated. Most groups of a rollup's view have one row: its sketch is handed on as it is stored,
 //! checked, and only where a second one comes are both read and merged.
 
-use crate::backend::aggregate::Holds;
+use crate::backend::aggregate::{Combines, Holds, State};
+use crate::backend::call::{self, Call, Outcome};
 use crate::backend::report::Report;
 use std::borrow::Cow;
 
@@ -61,13 +62,6 @@ impl<T: Sketch> Gathered<T> {
         self.merged()?.merge_stored(stored)
     }
 
-    pub fn merge(&mut self, other: &Self) -> Result<(), Report> {
-        match other {
-            Self::Alone(bytes) => self.merged()?.merge_stored(bytes),
-            Self::Merged(sketch) => self.merged()?.merge_open(sketch),
-        }
-    }
-
     /// The stored form.
     pub fn stored(&self) -> Cow<'_, [u8]> {
         match self {
@@ -75,4 +69,35 @@ impl<T: Sketch> Gathered<T> {
             Self::Merged(sketch) => Cow::Owned(sketch.stored()),
         }
     }
+}
+
+impl<T: Sketch> Combines for Gathered<T> {
+    fn combine(&mut self, other: &Self) -> Result<(), Report> {
+        match other {
+            Self::Alone(bytes) => self.merged()?.merge_stored(bytes),
+            Self::Merged(sketch) => self.merged()?.merge_open(sketch),
+        }
+    }
+}
+
+/// The transition function of the aggregate over stored sketches.
+pub fn union<T: Sketch>(call: &Call) -> Outcome {
+    let state = State::<Gathered<T>>::of(call, 0);
+    match (state, call.bytes(1)) {
+        (state, None) => Ok(state.map(State::datum)),
+        (None, Some(stored)) => State::begun(call, Gathered::<T>::alone(stored)?),
+        (Some(state), Some(stored)) => {
+            state.change(|sketch| sketch.merge_stored(stored))?;
+            Ok(Some(state.datum()))
+        }
+    }
+}
+
+/// The stored form: the final function, and the serialization.
+pub fn stored<T: Sketch>(call: &Call) -> Outcome {
+    Ok(State::<Gathered<T>>::of(call, 0).map(|state| call::varlena(&state.value().stored())))
+}
+
+pub fn deserialize<T: Sketch>(call: &Call) -> Outcome {
+    call.bytes(0).map_or(Ok(None), |stored| State::begun(call, Gathered::<T>::alone(stored)?))
 }

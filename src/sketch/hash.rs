@@ -39,18 +39,9 @@ impl Hashable {
             Self::Int2 => Some(hasher.int(i64::from(raw as i16))),
             Self::Int4 => Some(hasher.int(i64::from(raw as i32))),
             Self::Int8 => Some(hasher.int(raw as i64)),
-            // SAFETY: here and below, the datum is a non-null value of the type that this was made for.
-            Self::Bytes => unsafe { value::with_varlena(datum, |bytes| hasher.bytes(bytes)) },
-            Self::Uuid => {
-                // SAFETY: a uuid is 16 bytes.
-                let bytes = unsafe { core::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16) };
-                hasher.bytes(bytes)
-            }
-            Self::Numeric => {
-                // SAFETY: as above.
-                let text = unsafe { value::canonical_numeric(datum) };
-                hasher.bytes(text.as_bytes())
-            }
+            Self::Bytes => value::with_varlena(datum, |bytes| hasher.bytes(bytes)),
+            Self::Uuid => hasher.bytes(value::uuid(datum)),
+            Self::Numeric => hasher.bytes(value::canonical_numeric(datum).as_bytes()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The aggregates over `hll`: `hll(value)` and `rollup(hll)`.
 
-use super::gathered::{Gathered, Sketch};
+use super::gathered::{self, Gathered, Sketch};
 use super::hash::Hashable;
-use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, sql_function};
+use crate::backend::aggregate::{self, Holds, State};
+use crate::backend::call::{Call, Outcome, sql_function};
 use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use std::borrow::Cow;
@@ -46,10 +46,7 @@ fn add(call: &Call, hashable: Hashable) -> Outcome {
     let Some(value) = call.datum(1) else {
         return Ok(state.map(State::datum));
     };
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, Gathered::Merged(Hll::new(DEFAULT_LGK, Keying::Plain)?)),
-    };
+    let state = State::or_new(state, call, || Ok(Gathered::Merged(Hll::new(DEFAULT_LGK, Keying::Plain)?)))?;
     if let Some(coupon) = hashable.coupon(&hasher, value) {
         state.change(|sketch| sketch.merged().map(|sketch| sketch.add(coupon)))?;
     }
@@ -116,10 +113,7 @@ fn add_keyed(call: &Call, hashable: Hashable) -> Outcome {
             .map_err(|_| Report::new("22023", format!("a sketch key has 16 bytes, not {}", key.len())))?,
     );
     let hasher = ValueHasher::Keyed { key, epoch: epoch as u32 };
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, Gathered::Merged(Hll::new(DEFAULT_LGK, hasher.keying())?)),
-    };
+    let state = State::or_new(state, call, || Ok(Gathered::Merged(Hll::new(DEFAULT_LGK, hasher.keying())?)))?;
     state.change(|sketch| -> Result<(), Report> {
         let sketch = sketch.merged()?;
         if sketch.keying() != hasher.keying() {
@@ -133,59 +127,8 @@ fn add_keyed(call: &Call, hashable: Hashable) -> Outcome {
     Ok(Some(state.datum()))
 }
 
-sql_function! {
-    fn tally_hll_rollup_trans / pg_finfo_tally_hll_rollup_trans(call) {
-        let state = Gathering::of(call, 0);
-        let Some(stored) = call.bytes(1) else {
-            return Ok(state.map(State::datum));
-        };
-        merge(call, state, stored)
-    }
-}
-
-sql_function! {
-    fn tally_hll_combine / pg_finfo_tally_hll_combine(call) {
-        match (Gathering::of(call, 0), Gathering::of(call, 1)) {
-            (state, None) => Ok(state.map(State::datum)),
-            (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
-            (Some(state), Some(other)) => {
-                state.change(|sketch| sketch.merge(other.value()))?;
-                Ok(Some(state.datum()))
-            }
-        }
-    }
-}
-
-sql_function! {
-    fn tally_hll_serialize / pg_finfo_tally_hll_serialize(call) {
-        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
-    }
-}
-
-sql_function! {
-    fn tally_hll_deserialize / pg_finfo_tally_hll_deserialize(call) {
-        let Some(stored) = call.bytes(0) else { return Ok(None) };
-        merge(call, None, stored)
-    }
-}
-
-sql_function! {
-    fn tally_hll_final / pg_finfo_tally_hll_final(call) {
-        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
-    }
-}
-
-fn merge(call: &Call, state: Option<&mut Gathering>, stored: &[u8]) -> Outcome {
-    let Some(state) = state else {
-        return Ok(Some(State::new(context(call)?, Gathered::<Hll>::alone(stored)?).datum()));
-    };
-    state.change(|sketch| sketch.merge_stored(stored))?;
-    Ok(Some(state.datum()))
-}
-
-/// The aggregate's memory context; an error outside an aggregate.
-pub fn context(call: &Call) -> Result<pgrx::pg_sys::MemoryContext, Report> {
-    call.aggregate_context().ok_or_else(|| {
-        Report::new("0A000", "this function is part of an aggregate and can't be called by itself")
-    })
-}
+sql_function! { fn tally_hll_rollup_trans / pg_finfo_tally_hll_rollup_trans(call) { gathered::union::<Hll>(call) } }
+sql_function! { fn tally_hll_combine / pg_finfo_tally_hll_combine(call) { aggregate::combine::<Gathered<Hll>>(call) } }
+sql_function! { fn tally_hll_serialize / pg_finfo_tally_hll_serialize(call) { gathered::stored::<Hll>(call) } }
+sql_function! { fn tally_hll_deserialize / pg_finfo_tally_hll_deserialize(call) { gathered::deserialize::<Hll>(call) } }
+sql_function! { fn tally_hll_final / pg_finfo_tally_hll_final(call) { gathered::stored::<Hll>(call) } }

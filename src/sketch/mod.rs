@@ -8,5 +8,3 @@ mod hll_aggregate;
 mod tdigest;
 mod tdigest_aggregate;
 mod text;
-
-pub use hll_aggregate::context;

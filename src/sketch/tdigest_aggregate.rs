@@ -1,9 +1,8 @@
 //! The aggregates over `tdigest`: `tdigest(value [, compression])` and `rollup(tdigest)`.
 
-use super::gathered::{Gathered, Sketch};
-use super::hll_aggregate::context;
-use crate::backend::aggregate::{Holds, State};
-use crate::backend::call::{self, Call, Outcome, sql_function};
+use super::gathered::{self, Gathered, Sketch};
+use crate::backend::aggregate::{self, Holds, State};
+use crate::backend::call::{Call, Outcome, sql_function};
 use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use std::borrow::Cow;
@@ -46,10 +45,7 @@ fn add(call: &Call, compression: u16) -> Outcome {
     let Some(value) = call.float(1) else {
         return Ok(state.map(State::datum));
     };
-    let state = match state {
-        Some(state) => state,
-        None => State::new(context(call)?, Gathered::Merged(TDigest::new(compression)?)),
-    };
+    let state = State::or_new(state, call, || Ok(Gathered::Merged(TDigest::new(compression)?)))?;
     state.change(|digest| -> Result<(), Report> { Ok(digest.merged()?.add(value)?) })?;
     Ok(Some(state.datum()))
 }
@@ -76,52 +72,8 @@ sql_function! {
     }
 }
 
-sql_function! {
-    fn tally_tdigest_rollup_trans / pg_finfo_tally_tdigest_rollup_trans(call) {
-        let state = Gathering::of(call, 0);
-        let Some(stored) = call.bytes(1) else {
-            return Ok(state.map(State::datum));
-        };
-        merge(call, state, stored)
-    }
-}
-
-sql_function! {
-    fn tally_tdigest_combine / pg_finfo_tally_tdigest_combine(call) {
-        match (Gathering::of(call, 0), Gathering::of(call, 1)) {
-            (state, None) => Ok(state.map(State::datum)),
-            (None, Some(other)) => Ok(Some(State::new(context(call)?, other.value().clone()).datum())),
-            (Some(state), Some(other)) => {
-                state.change(|digest| digest.merge(other.value()))?;
-                Ok(Some(state.datum()))
-            }
-        }
-    }
-}
-
-sql_function! {
-    fn tally_tdigest_serialize / pg_finfo_tally_tdigest_serialize(call) {
-        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
-    }
-}
-
-sql_function! {
-    fn tally_tdigest_deserialize / pg_finfo_tally_tdigest_deserialize(call) {
-        let Some(stored) = call.bytes(0) else { return Ok(None) };
-        merge(call, None, stored)
-    }
-}
-
-sql_function! {
-    fn tally_tdigest_final / pg_finfo_tally_tdigest_final(call) {
-        Ok(Gathering::of(call, 0).map(|state| call::varlena(&state.value().stored())))
-    }
-}
-
-fn merge(call: &Call, state: Option<&mut Gathering>, stored: &[u8]) -> Outcome {
-    let Some(state) = state else {
-        return Ok(Some(State::new(context(call)?, Gathered::<TDigest>::alone(stored)?).datum()));
-    };
-    state.change(|digest| digest.merge_stored(stored))?;
-    Ok(Some(state.datum()))
-}
+sql_function! { fn tally_tdigest_rollup_trans / pg_finfo_tally_tdigest_rollup_trans(call) { gathered::union::<TDigest>(call) } }
+sql_function! { fn tally_tdigest_combine / pg_finfo_tally_tdigest_combine(call) { aggregate::combine::<Gathered<TDigest>>(call) } }
+sql_function! { fn tally_tdigest_serialize / pg_finfo_tally_tdigest_serialize(call) { gathered::stored::<TDigest>(call) } }
+sql_function! { fn tally_tdigest_deserialize / pg_finfo_tally_tdigest_deserialize(call) { gathered::deserialize::<TDigest>(call) } }
+sql_function! { fn tally_tdigest_final / pg_finfo_tally_tdigest_final(call) { gathered::stored::<TDigest>(call) } }

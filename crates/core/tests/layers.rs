@@ -39,6 +39,15 @@ fn nouns_use_what_lies_below_them() {
 }
 
 #[test]
+fn files_of_a_noun_do_not_go_in_circles() {
+    let sources = sources();
+    let arrows = between_files(&sources);
+    let known = ("rollup::append".to_owned(), "rollup::accumulate".to_owned());
+    assert!(arrows.contains(&known), "{known:?} isn't seen: is the test blind?");
+    assert_eq!(circles(&arrows), Vec::<String>::new(), "files in a circle");
+}
+
+#[test]
 fn an_arrow_upwards_is_found() {
     let sources = given(&[
         ("raw/mod.rs", "mod ledger;"),

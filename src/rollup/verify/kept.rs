@@ -3,7 +3,8 @@
 
 use super::super::definition::{Definition, Kind};
 use super::difference::{self, Sides, Theirs};
-use super::{Part, stored};
+use super::part::Part;
+use super::stored;
 use crate::backend::sql::{self, within};
 use core::ops::Range;
 use tally_core::grain::Grain;

@@ -6,22 +6,23 @@
 mod difference;
 mod evaluated;
 mod kept;
+mod part;
 mod recompute;
 mod stored;
 
+use self::part::Part;
 use super::RollupError;
-use super::definition::{self, Definition};
+use super::definition;
 use super::frozen::Frozen;
 use super::rebuild;
 use crate::backend::scan::{self, Snapshot};
-use crate::backend::{session, sql};
+use crate::backend::session;
 use crate::raw::horizon;
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use tally_core::grain::Grain;
 
 /// One difference: grain, tenant, account, bucket, dimensions, measure, stored, recomputed.
 type Difference = (
@@ -71,7 +72,7 @@ fn verify_rollup(
             let mut differences = Vec::new();
             for &grain in &definition.grains {
                 let part = Part { definition, grain, horizon, frozen: &frozen, tenant: tenant_id };
-                for (statement, events) in part.statements(&range) {
+                for (statement, events) in statements(&part, &range) {
                     let rows = match events {
                         None => scan::texts(&statement, Snapshot::Calling),
                         Some(condition) => evaluated::rows(definition, &condition)?.texts(&statement),
@@ -97,47 +98,21 @@ fn read(row: Vec<Option<String>>) -> Difference {
     (grain, tenant_id, account_id, bucket, dimensions, measure, stored, recomputed)
 }
 
-/// What is verified at a time: the buckets of one grain.
-struct Part<'a> {
-    definition: &'a Definition,
-    grain: Grain,
-    /// Buckets of any tenant that begin before this are frozen.
-    horizon: i64,
-    /// Moments before which single tenants' are.
-    frozen: &'a Frozen,
-    /// The one tenant that is asked for.
-    tenant: Option<&'a str>,
-}
-
-impl Part<'_> {
-    /// Statements that find the differences of whole buckets: from the one that holds the start to the one that holds the
-    /// moment before the end; each with the condition of the events whose expressions it reads evaluated, if any.
-    fn statements(&self, range: &Range<i64>) -> Vec<(String, Option<String>)> {
-        let start = if range.start == i64::MIN { i64::MIN } else { self.grain.floor(range.start) };
-        let end = if range.end == i64::MAX { i64::MAX } else { self.grain.ceiling(range.end) };
-        let thawed = if self.horizon == i64::MIN { i64::MIN } else { self.grain.ceiling(self.horizon) };
-        let mut statements = Vec::new();
-        if start.max(thawed) < end {
-            statements.push(recompute::statement(self, &(start.max(thawed)..end)));
-        }
-        if start < thawed || !self.frozen.is_empty() {
-            let condition = format!("NOT ({})", self.is_thawed("bucket", thawed));
-            statements.push((kept::unreadable(self, &(start..end), &condition), None));
-            statements.extend(
-                kept::unlike_finer(self, &(start..end)).into_iter().map(|statement| (statement, None)),
-            );
-        }
+/// Statements that find the differences of whole buckets: from the one that holds the start to the one that holds the
+/// moment before the end; each with the condition of the events whose expressions it reads evaluated, if any.
+fn statements(part: &Part, range: &Range<i64>) -> Vec<(String, Option<String>)> {
+    let start = if range.start == i64::MIN { i64::MIN } else { part.grain.floor(range.start) };
+    let end = if range.end == i64::MAX { i64::MAX } else { part.grain.ceiling(range.end) };
+    let thawed = if part.horizon == i64::MIN { i64::MIN } else { part.grain.ceiling(part.horizon) };
+    let mut statements = Vec::new();
+    if start.max(thawed) < end {
+        statements.push(recompute::statement(part, &(start.max(thawed)..end)));
+    }
+    if start < thawed || !part.frozen.is_empty() {
+        let condition = format!("NOT ({})", part.is_thawed("bucket", thawed));
+        statements.push((kept::unreadable(part, &(start..end), &condition), None));
         statements
+            .extend(kept::unlike_finer(part, &(start..end)).into_iter().map(|statement| (statement, None)));
     }
-
-    /// SQL that is true where the bucket that begins at `column` is compared with events.
-    fn is_thawed(&self, column: &str, thawed: i64) -> String {
-        let of_all = sql::within(column, &(thawed..i64::MAX));
-        format!("{of_all} AND {}", self.frozen.not_frozen(column))
-    }
-
-    /// SQL that is true for rows of the tenant that is asked for.
-    fn of_tenant(&self) -> String {
-        self.tenant.map_or_else(String::new, |tenant| format!(" AND tenant_id = {}", sql::literal(tenant)))
-    }
+    statements
 }

@@ -1,9 +1,22 @@
-//! Ids as values of other types, for tables of the user's whose tenant or account is no text.
+//! Ids: whether a text is one; and as values of other types, for tables of the user's whose tenant or account is no text.
 //!
 //! Only the spelling that Postgres prints stands for a value: `01` and `1` are two tenants, and must not share the rows of
 //! one number.
 
+use super::failure::ScopeError;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use tally_core::id;
+
+/// Refuses what is no id.
+pub fn check(field: &str, value: &str) -> Result<(), ScopeError> {
+    id::check(value).map_err(|problem| ScopeError::BadId(format!("{field} {}", problem.problem())))
+}
+
+#[pg_extern(sql = false)]
+fn check_id(field: &str, value: &str) -> Result<(), ErrorReport> {
+    Ok(check(field, value)?)
+}
 
 #[pg_extern(sql = false)]
 fn id_as_int8(id: &str) -> Option<i64> {

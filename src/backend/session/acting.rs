@@ -1,0 +1,62 @@
+//! Doing a piece of work as somebody else, or with other settings.
+
+use super::setting::{SCOPE_SETTING, with_settings};
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::CString;
+use tally_core::scope_key;
+
+/// Runs `work` as `tally_owner` in the global scope, with a search path nobody can shadow. For our own SQL only: what
+/// somebody declared is evaluated by `evaluator`, also where its events are read inside. Afterwards role, scope and path are as they were; where an
+/// error ends the (sub)transaction, Postgres puts them back.
+pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
+    let global = CString::new(scope_key::GLOBAL).expect("a constant without NUL");
+    with_settings(
+        &[
+            (SCOPE_SETTING, &global),
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"timezone", c"UTC"),
+            // pg_restore turns it off, so that a policy raises an error instead of hiding rows.
+            (c"row_security", c"on"),
+        ],
+        || with_owner_rights(work),
+    )
+}
+
+/// Runs `work` with the rights of `tally_owner` and the caller's own scope.
+pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the role is put back below; on error Postgres does it when it aborts the (sub)transaction.
+    unsafe {
+        let owner = pg_sys::get_role_oid(c"tally_owner".as_ptr(), false);
+        let (mut role, mut security) = (Oid::INVALID, 0);
+        pg_sys::GetUserIdAndSecContext(&raw mut role, &raw mut security);
+        pg_sys::SetUserIdAndSecContext(owner, security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let result = work();
+        pg_sys::SetUserIdAndSecContext(role, security);
+        result
+    }
+}
+
+/// Runs `work` with the settings in which declared expressions are read, whoever loads them: where names are looked up, and
+/// what a literal means.
+pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
+    let settings = [
+        (c"search_path", c"pg_catalog, tally, pg_temp"),
+        (c"timezone", c"UTC"),
+        (c"timezone_abbreviations", c"Default"),
+        (c"datestyle", c"ISO, MDY"),
+        (c"intervalstyle", c"postgres"),
+        (c"standard_conforming_strings", c"on"),
+        (c"transform_null_equals", c"off"),
+        (c"array_nulls", c"on"),
+        (c"bytea_output", c"hex"),
+        (c"extra_float_digits", c"1"),
+        (c"xmloption", c"content"),
+    ];
+    with_settings(&settings, work)
+}
+
+/// Runs `work` as a session that has entered the scope of this key; of none where it is empty.
+pub fn in_scope<T>(key: &str, work: impl FnOnce() -> T) -> T {
+    let key = CString::new(key).expect("ids contain no NUL");
+    with_settings(&[(SCOPE_SETTING, &key)], work)
+}

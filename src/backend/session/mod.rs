@@ -1,0 +1,33 @@
+//! The session: who is asking, in which transaction, with which settings.
+
+mod acting;
+mod clock;
+mod dice;
+mod lock;
+mod log;
+mod relation;
+mod role;
+mod setting;
+mod sleep;
+mod transaction;
+
+pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights};
+pub use clock::{Statement, clock, statement, transaction_start};
+pub use dice::{draw, random_bits, random_bytes};
+pub use lock::{lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock};
+pub use log::log;
+pub use relation::{audience, find_relation, is_installed, relation};
+pub use role::{
+    acting_role, bypasses_row_security, current_role_name, is_elevated, sees_everything, session_can_act_as,
+    session_is_member_of, session_is_superuser, session_role, session_role_name,
+};
+pub use setting::{
+    application_name, can_set, is_known, reserve_prefix, set_for_session, set_local, set_scope,
+    telling_setting, with_settings,
+};
+pub use sleep::pause;
+pub use transaction::{
+    accept_invalidations, advance_command, has_fixed_snapshot, in_subtransaction, in_transaction_block,
+    is_creating_extension, is_parallel_worker, require_writable,
+};
+pub use crate::backend::version::transaction_number;

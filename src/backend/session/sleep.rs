@@ -1,0 +1,12 @@
+//! Waiting.
+
+use pgrx::pg_sys;
+
+/// Sleeps, unless the statement is cancelled meanwhile.
+pub fn pause(time: std::time::Duration) {
+    // SAFETY: sleeps, and raises an error where one was asked for.
+    unsafe {
+        pg_sys::pg_usleep(time.as_micros() as core::ffi::c_long);
+        pgrx::check_for_interrupts!();
+    }
+}

@@ -1,0 +1,56 @@
+//! What the running transaction and statement may do and see.
+
+use core::ffi::CStr;
+use pgrx::pg_sys;
+
+/// Whether we are inside a savepoint or an exception block.
+pub fn in_subtransaction() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
+}
+
+/// Whether this process works for another's statement.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// Whether the client has begun a transaction that goes on after this statement; also true inside a subtransaction.
+pub fn in_transaction_block() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
+/// Takes notice of what transactions that have committed by now say has changed.
+pub fn accept_invalidations() {
+    // SAFETY: as at the taking of any lock, inside a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
+/// Raises an error where nothing may be written: a read-only transaction, a standby, a parallel worker.
+pub fn require_writable(command: &CStr) {
+    // SAFETY: each call either returns or raises an error.
+    unsafe {
+        pg_sys::PreventCommandDuringRecovery(command.as_ptr());
+        pg_sys::PreventCommandIfReadOnly(command.as_ptr());
+        pg_sys::PreventCommandIfParallelMode(command.as_ptr());
+    }
+}
+
+/// Makes what this statement wrote visible to the statements that follow inside it.
+pub fn advance_command() {
+    // SAFETY: called between two pieces of work, with no scan open.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// Whether statements of one transaction share a snapshot: repeatable read and serializable.
+pub fn has_fixed_snapshot() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Whether CREATE EXTENSION or ALTER EXTENSION UPDATE runs a script.
+pub fn is_creating_extension() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::creating_extension }
+}

@@ -1,0 +1,111 @@
+//! Entering a scope.
+
+use super::binding::{Binding, binding};
+use super::current::{entered, is_analyst, warn_if_unconfined};
+use super::failure::ScopeError;
+use super::kind::Scope;
+use super::witness::{self, Entered};
+use super::{limit, token};
+use crate::backend::leftover::{self, Leftover};
+use crate::backend::session;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use tally_core::id;
+
+/// Who vouches for the scope that is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Warrant {
+    /// What the role that logged in may do.
+    Role,
+    /// A token that was verified for this role and transaction.
+    Token,
+}
+
+fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
+    if session::in_subtransaction() {
+        return Err(ScopeError::Subtransaction);
+    }
+    if let Scope::Tenant { tenant, account } = &wanted {
+        for value in [Some(tenant), account.as_ref()].into_iter().flatten() {
+            id::check(value)
+                .map_err(|problem| ScopeError::BadId(format!("\"{value}\" {}", problem.problem())))?;
+        }
+    }
+    let already = entered();
+    let narrows = matches!((&already, &wanted), (Some(Scope::Tenant { tenant: own, account: None }),
+        Scope::Tenant { tenant, account: Some(_) }) if own == tenant);
+    let stays = already.as_ref() == Some(&wanted);
+    if already.is_some() && !stays && !narrows {
+        return Err(ScopeError::Latched);
+    }
+    // A role that might be another one than was bound enters nothing.
+    let binding = binding();
+    match *binding {
+        Binding::Renamed => return Err(ScopeError::Renamed(session::session_role_name())),
+        Binding::Ambiguous => return Err(ScopeError::Ambiguous(session::session_role_name())),
+        _ => {}
+    }
+    let superuser = session::session_is_superuser();
+    if matches!(wanted, Scope::Tenant { .. }) && already.is_none() && !superuser {
+        match leftover::leftover(*binding == Binding::Pool) {
+            None => {}
+            Some(Leftover::Session(what)) => return Err(ScopeError::Dirty(what)),
+            Some(Leftover::Role(setting)) => {
+                return Err(ScopeError::RoleSetting { role: session::session_role_name(), setting });
+            }
+        }
+    }
+    let is_bound = matches!(&*binding, Binding::Bound { .. });
+    let allowed = match (&*binding, &wanted) {
+        (Binding::Bound { tenant: own, account: only }, Scope::Tenant { tenant, account }) => {
+            own == tenant && only.as_ref().is_none_or(|only| account.as_ref() == Some(only))
+        }
+        (Binding::Bound { .. } | Binding::Pool, Scope::Global) => false,
+        (Binding::Pool, Scope::Tenant { .. }) if warrant == Warrant::Role && !stays && !narrows => {
+            return Err(ScopeError::NeedsToken(session::session_role_name()));
+        }
+        (Binding::Trusted | Binding::Pool, Scope::Tenant { .. }) => true,
+        (Binding::None | Binding::Global, Scope::Tenant { .. }) | (_, Scope::Global) => is_analyst(),
+        (Binding::Renamed | Binding::Ambiguous, _) => false,
+    };
+    if !allowed {
+        return Err(ScopeError::Denied(session::session_role_name()));
+    }
+    session::set_scope(&wanted.key());
+    if matches!(wanted, Scope::Tenant { .. }) {
+        warn_if_unconfined();
+    }
+    if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
+        limit::apply(tenant)?;
+    }
+    if !is_bound && !stays {
+        tell_entered(&wanted, warrant == Warrant::Token);
+    }
+    Ok(())
+}
+
+#[pg_extern(sql = false)]
+fn enter(tenant_id: Option<&str>, account_id: Option<&str>) -> Result<(), ErrorReport> {
+    if let (Binding::Pool, None) = (&*binding(), account_id) {
+        let scope = token::scope(tenant_id.unwrap_or_default())?;
+        return Ok(enter_scope(scope, Warrant::Token)?);
+    }
+    let tenant = tenant_id.ok_or_else(|| ScopeError::BadId("tenant_id must not be null".into()))?;
+    let scope = Scope::Tenant { tenant: tenant.to_owned(), account: account_id.map(str::to_owned) };
+    Ok(enter_scope(scope, Warrant::Role)?)
+}
+
+#[pg_extern(sql = false)]
+fn enter_global() -> Result<(), ErrorReport> {
+    Ok(enter_scope(Scope::Global, Warrant::Role)?)
+}
+
+/// Tells that a scope was entered.
+fn tell_entered(scope: &Scope, by_token: bool) {
+    let subject = by_token.then(token::subject).flatten();
+    let (tenant, account) = match scope {
+        Scope::Global => (None, None),
+        Scope::Tenant { tenant, account } => (Some(tenant.as_str()), account.as_deref()),
+    };
+    witness::entered(&Entered { tenant, account, by_token, subject: subject.as_deref() });
+}
