@@ -1,4 +1,4 @@
--- The bulk door: COPY tally.inbox FROM STDIN, and INSERT. Rows go through the pipeline a batch at a time (src/ingest/inbox.rs).
+-- The bulk door: COPY tally.inbox FROM STDIN, and INSERT. Rows go through the pipeline a batch at a time (src/ingest/doors/inbox.rs).
 
 -- Every column is text: a value that isn't what it should be is then rejected like any bad event, and doesn't fail the COPY.
 CREATE VIEW tally.inbox WITH (security_invoker = true) AS

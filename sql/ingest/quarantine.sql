@@ -1,4 +1,4 @@
--- The ways out of the quarantine. What follows from `redrive` is in src/ingest/redrive.rs; the statements here run with the
+-- The ways out of the quarantine. What follows from `redrive` is in src/ingest/doors/redrive.rs; the statements here run with the
 -- rights of tally_owner and in the caller's scope.
 
 CREATE TABLE tally.quarantine_discard (

@@ -1,4 +1,4 @@
--- The aggregates over parts of units' activity, in order of unit (src/metric/units.rs).
+-- The aggregates over parts of units' activity, in order of unit (src/metric/in_order.rs).
 
 CREATE FUNCTION tally_internal.retention_triangle_trans(internal, text, text, bytea, int4, text, date, date, text, int4[], bytea) RETURNS internal
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_retention_triangle_trans';

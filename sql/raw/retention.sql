@@ -1,4 +1,4 @@
--- Retention: how long each tenant's raw events are kept. src/rollup/retention.rs removes what is older, in steps.
+-- Retention: how long each tenant's raw events are kept. src/retention.rs removes what is older, in steps.
 
 CREATE TABLE tally.retention (
   keep      interval NOT NULL,

@@ -23,6 +23,35 @@ pub struct Declared<'a> {
     pub key: &'a [&'a str],
 }
 
+impl Declared<'_> {
+    /// The attribute number of a column, from 1, where the table is as it was made: what `Lookup::require` sees to.
+    pub const fn at(&self, column: &str) -> i32 {
+        let mut place = 0;
+        while place < self.columns.len() {
+            if is_same(self.columns[place].0.as_bytes(), column.as_bytes()) {
+                return place as i32 + 1;
+            }
+            place += 1;
+        }
+        panic!("the column is not declared")
+    }
+
+    /// A row to be appended, its values named as declared, in that order.
+    pub fn row<const N: usize>(&self, values: [(&str, Option<Datum>); N]) -> ([Datum; N], [bool; N]) {
+        let names = values.iter().map(|(name, _)| *name);
+        assert!(names.eq(self.columns.iter().map(|(name, _)| *name)), "a value for each declared column");
+        (values.map(|(_, value)| value.unwrap_or(Datum::from(0))), values.map(|(_, value)| value.is_none()))
+    }
+}
+
+const fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let mut place = 0;
+    while place < left.len() && place < right.len() && left[place] == right[place] {
+        place += 1;
+    }
+    place == left.len() && place == right.len()
+}
+
 unsafe extern "C-unwind" {
     /// Postgres' own, which pgrx doesn't bind: computes the stored generated columns of a row in a slot.
     fn ExecComputeStoredGenerated(

@@ -21,6 +21,13 @@ pub const EVENT_COLUMNS: [(&str, Oid); 9] = [
 /// `tally.events` and each of its partitions: no key of their own, since the ledger has it.
 pub const EVENTS: Declared = Declared { table: "events", columns: &EVENT_COLUMNS, key: &[] };
 
+/// Places of columns in a row, from 0.
+const OCCURRED_AT: usize = EVENTS.at("occurred_at") as usize - 1;
+const TENANT_ID: usize = EVENTS.at("tenant_id") as usize - 1;
+const ACCOUNT_ID: usize = EVENTS.at("account_id") as usize - 1;
+const USER_ID: usize = EVENTS.at("user_id") as usize - 1;
+const SESSION_ID: usize = EVENTS.at("session_id") as usize - 1;
+
 /// Their names, as a query lists them.
 pub fn event_column_names() -> String {
     EVENT_COLUMNS.map(|(name, _)| name).join(", ")
@@ -50,8 +57,8 @@ impl EventRow {
             arena.long_varlena(event.properties.jsonb()),
         ];
         let mut nulls = [false; EVENT_COLUMNS.len()];
-        nulls[6] = event.user_id.is_none();
-        nulls[7] = event.session_id.is_none();
+        nulls[USER_ID] = event.user_id.is_none();
+        nulls[SESSION_ID] = event.session_id.is_none();
         Self { values, nulls }
     }
 
@@ -70,27 +77,27 @@ impl EventRow {
 
     /// Microseconds since 2000-01-01 UTC.
     pub fn occurred_at(&self) -> i64 {
-        self.values[0].value() as i64
+        self.values[OCCURRED_AT].value() as i64
     }
 
     /// The tenant's datum.
     pub fn tenant(&self) -> Datum {
-        self.values[3]
+        self.values[TENANT_ID]
     }
 
     /// The account's datum.
     pub fn account(&self) -> Datum {
-        self.values[4]
+        self.values[ACCOUNT_ID]
     }
 
     /// The tenant.
     pub fn tenant_id(&self) -> &str {
         // At most 200 bytes, hence neither compressed nor out of line.
-        arena::read_text(self.values[3])
+        arena::read_text(self.values[TENANT_ID])
     }
 
     /// The account.
     pub fn account_id(&self) -> &str {
-        arena::read_text(self.values[4])
+        arena::read_text(self.values[ACCOUNT_ID])
     }
 }

@@ -22,6 +22,9 @@ const FIRST_LEDGER: Declared =
 /// The ledger's table.
 pub const LEDGER: Declared = Declared { columns: &COLUMNS, ..FIRST_LEDGER };
 
+const FINGERPRINT: [i32; 1] = [LEDGER.at("fingerprint")];
+const ENTRY: [i32; 3] = [LEDGER.at("occurred_at"), LEDGER.at("batch_id"), LEDGER.at("account")];
+
 /// Up to this many keys are all looked up before they are inserted; of more, this many are sampled.
 const SAMPLE: usize = 16;
 
@@ -103,7 +106,7 @@ pub fn insert<'a>(
 
 fn find(ledger: &mut Lookup, arena: &mut Arena, entry: &Entry) -> Result<Option<i64>, NotSerializable> {
     let key = [arena.varlena(entry.tenant_id.as_bytes()), arena.fixed(&entry.event_id)];
-    match ledger.find(&key, [2]) {
+    match ledger.find(&key, FINGERPRINT) {
         Some(row) if row.is_newer_than_snapshot() => Err(NotSerializable),
         found => Ok(found.map(|row| row.values[0].value() as i64)),
     }
@@ -123,7 +126,7 @@ fn ledger_entry(
     let mut ledger = Lookup::open(table, &[Key::Text, Key::Uuid], View::Statement);
     ledger.require(&LEDGER);
     let key = [arena.varlena(tenant_id.as_bytes()), arena.fixed(event_id.as_bytes())];
-    let found = ledger.find(&key, [1, 3, 6]).map(|row| {
+    let found = ledger.find(&key, ENTRY).map(|row| {
         let occurred_at = TimestampWithTimeZone::try_from(row.values[0].value() as i64);
         let account = row.text(2).map(str::to_owned);
         (occurred_at.expect("stored times are in range"), row.values[1].value() as i64, account)

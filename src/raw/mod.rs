@@ -1,5 +1,5 @@
 //! Raw events: the ledger of their keys (`ledger`), the tables that they and their batches are written to (`store`), the months
-//! that hold them (`partition`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`, `whole`; `lost_months` what went by hand) and
+//! that hold them (`partition`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`; `lost_months` what went by hand) and
 //! their tenants. `gate` is the lock that keeps ingest out while one of those changes.
 
 mod failure;
@@ -15,7 +15,6 @@ pub mod partition;
 pub mod prune;
 pub mod store;
 pub mod tenant;
-mod whole;
 
 use crate::backend::heap::Declared;
 pub use failure::RawError;

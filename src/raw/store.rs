@@ -123,30 +123,25 @@ pub fn batch(
     let mut batches = Appender::open(session::relation(c"ingest_batch"), &BATCHES)?;
     let caller = arena.name(&lineage.caller);
     let Lineage { source, client, trace_id, span_id, .. } = lineage;
-    let texts = [source, client, trace_id, span_id].map(|text| {
-        text.as_ref().map_or((Datum::from(0), true), |text| (arena.varlena(text.as_bytes()), false))
-    });
-    let redrives = (Datum::from(0), true);
+    let texts = [source, client, trace_id, span_id];
+    let [source, client, trace_id, span_id] =
+        texts.map(|text| text.as_ref().map(|text| arena.varlena(text.as_bytes())));
     for (tenant, counts) in counts {
-        let row = [
-            Datum::from(batch_id),
-            Datum::from(now),
-            Datum::from(counts.accepted as i32),
-            Datum::from(counts.duplicates as i32),
-            Datum::from(counts.conflicts as i32),
-            Datum::from(counts.rejected as i32),
-            arena.varlena(tenant.as_bytes()),
-            caller,
-            texts[0].0,
-            texts[1].0,
-            texts[2].0,
-            texts[3].0,
-            redrives.0,
-        ];
-        let mut nulls = [false; 13];
-        for (null, (_, absent)) in nulls[8..].iter_mut().zip(texts.iter().chain([&redrives])) {
-            *null = *absent;
-        }
+        let (row, nulls) = BATCHES.row([
+            ("batch_id", Some(Datum::from(batch_id))),
+            ("ingested_at", Some(Datum::from(now))),
+            ("accepted", Some(Datum::from(counts.accepted as i32))),
+            ("duplicates", Some(Datum::from(counts.duplicates as i32))),
+            ("conflicts", Some(Datum::from(counts.conflicts as i32))),
+            ("rejected", Some(Datum::from(counts.rejected as i32))),
+            ("tenant_id", Some(arena.varlena(tenant.as_bytes()))),
+            ("caller", Some(caller)),
+            ("source", source),
+            ("client", client),
+            ("trace_id", trace_id),
+            ("span_id", span_id),
+            ("redrives", None),
+        ]);
         if batches.push(&row, &nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }
@@ -173,23 +168,20 @@ pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Uni
     for event in events {
         let mut arena = Arena::default();
         let (sqlstate, reason) = event.outcome.reason();
-        let row = [
-            Datum::from(batch_id),
-            Datum::from(now),
-            Datum::from(event.position as i32),
-            event.event_id.map_or(Datum::from(0), |id| arena.fixed(&id)),
-            arena.varlena(event.tenant_id.as_bytes()),
-            arena.varlena(event.account_id.as_bytes()),
-            arena.varlena(event.outcome.word().as_bytes()),
-            arena.varlena(sqlstate.as_bytes()),
-            arena.varlena(reason.as_bytes()),
-            arena.varlena(event.body.as_bytes()),
-            Datum::from(0),
-            Datum::from(0),
-        ];
-        let mut nulls = [false; 12];
-        nulls[3] = event.event_id.is_none();
-        nulls[11] = true;
+        let (row, nulls) = QUARANTINE.row([
+            ("batch_id", Some(Datum::from(batch_id))),
+            ("quarantined_at", Some(Datum::from(now))),
+            ("position", Some(Datum::from(event.position as i32))),
+            ("event_id", event.event_id.map(|id| arena.fixed(&id))),
+            ("tenant_id", Some(arena.varlena(event.tenant_id.as_bytes()))),
+            ("account_id", Some(arena.varlena(event.account_id.as_bytes()))),
+            ("outcome", Some(arena.varlena(event.outcome.word().as_bytes()))),
+            ("sqlstate", Some(arena.varlena(sqlstate.as_bytes()))),
+            ("reason", Some(arena.varlena(reason.as_bytes()))),
+            ("body", Some(arena.varlena(event.body.as_bytes()))),
+            ("tries", Some(Datum::from(0))),
+            ("tried_at", None),
+        ]);
         if table.push(&row, &nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }

@@ -20,6 +20,8 @@ pub const TENANTS: Declared = Declared {
     key: &["tenant_id"],
 };
 
+const SKETCH_KEY: [i32; 2] = [TENANTS.at("sketch_epoch"), TENANTS.at("sketch_key")];
+
 /// The hasher of each tenant's distinct counts.
 pub type Hashers = BTreeMap<String, ValueHasher>;
 
@@ -42,7 +44,7 @@ pub fn hashers<'a>(
     let mut known = Lookup::open(table, &[Key::Text], View::Latest);
     known.require(&TENANTS);
     for name in names {
-        match known.find(&[arena.varlena(name.as_bytes())], [1, 4]) {
+        match known.find(&[arena.varlena(name.as_bytes())], SKETCH_KEY) {
             Some(row) if row.nulls[1] => {
                 return Err(TableError::Column {
                     table: TENANTS.table.into(),
@@ -50,7 +52,7 @@ pub fn hashers<'a>(
                 });
             }
             Some(row) => {
-                let epoch = row.values[0].value() as u32;
+                let epoch = row.int(0).expect("the column is NOT NULL") as u32;
                 let key = HashKey(row.fixed(1).expect("the column is NOT NULL"));
                 found.insert(name.to_owned(), ValueHasher::Keyed { key, epoch });
             }

@@ -52,6 +52,24 @@ fn event(tenant: &str, day: &str, number: usize) -> String {
 }
 
 #[test]
+fn a_call_that_fails_for_an_event_of_ours_has_its_sqlstate() {
+    let shop = Shop::new("own_sqlstate");
+    let old = event("a", &shop.month(20), 1);
+    let error = shop
+        .writer()
+        .query("SELECT * FROM tally.ingest($1::text, '{\"all_or_nothing\": true}')", &[&old])
+        .unwrap_err();
+    let error = error.as_db_error().expect("the server refuses it");
+    assert_eq!(error.code().code(), "22T12");
+    assert!(error.detail().is_some_and(|detail| detail.contains("22T12")), "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("nothing of this batch was stored")), "{error:?}");
+    // The function is a set in a FROM clause, and one row where it stands for itself.
+    let good = event("a", &shop.month(0), 2);
+    let row = shop.writer().query_one("SELECT (tally.ingest($1::text)).accepted", &[&good]).unwrap();
+    assert_eq!(row.get::<_, i64>(0), 1);
+}
+
+#[test]
 fn a_batch_of_every_month_since_1970_makes_those_of_a_year() {
     let shop = Shop::new("since_1970");
     let all: Vec<String> = (0..683).map(|ago| event("a", &shop.month(ago), ago as usize)).collect();
