@@ -78,15 +78,6 @@ impl From<Report> for ErrorReport {
     }
 }
 
-/// An error that pgrx made, such as that of an argument.
-impl From<ErrorReport> for Report {
-    fn from(report: ErrorReport) -> Self {
-        let made = Self::new("XX000", report.message().to_owned());
-        let made = made.detail(report.detail().unwrap_or_default().to_owned());
-        made.hint(report.hint().unwrap_or_default().to_owned())
-    }
-}
-
 /// Lets `?` make what pgrx raises of a noun's errors, by way of their reports.
 macro_rules! raised_by_pgrx {
     ($($error:ty),+) => { $(

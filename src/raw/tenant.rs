@@ -65,13 +65,13 @@ pub fn hashers<'a>(
         for name in missing {
             let key: [u8; 16] = session::random_bytes();
             let epoch = u32::from_le_bytes(session::random_bytes());
-            let row = [
-                Datum::from(epoch as i32),
-                Datum::from(now),
-                arena.varlena(name.as_bytes()),
-                arena.varlena(&key),
-            ];
-            if new.push(&row, &[false; 4]) == Unique::Clash {
+            let (row, nulls) = TENANTS.row([
+                ("sketch_epoch", Some(Datum::from(epoch as i32))),
+                ("first_seen_at", Some(Datum::from(now))),
+                ("tenant_id", Some(arena.varlena(name.as_bytes()))),
+                ("sketch_key", Some(arena.varlena(&key))),
+            ]);
+            if new.push(&row, &nulls) == Unique::Clash {
                 return Ok(Err(Clash));
             }
             found.insert(name.to_owned(), ValueHasher::Keyed { key: HashKey(key), epoch });

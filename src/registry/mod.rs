@@ -120,13 +120,13 @@ pub fn mark(
     }
     let mut notes = Appender::open(table, &UNREGISTERED_NAMES)?;
     for (tenant, name) in missing {
-        let row = [
-            Datum::from(now),
-            Datum::from(batch_id),
-            arena.varlena(tenant.as_bytes()),
-            arena.varlena(name.as_bytes()),
-        ];
-        if notes.push(&row, &[false; 4]) == Unique::Clash {
+        let (row, nulls) = UNREGISTERED_NAMES.row([
+            ("first_seen_at", Some(Datum::from(now))),
+            ("batch_id", Some(Datum::from(batch_id))),
+            ("tenant_id", Some(arena.varlena(tenant.as_bytes()))),
+            ("name", Some(arena.varlena(name.as_bytes()))),
+        ]);
+        if notes.push(&row, &nulls) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }
@@ -149,7 +149,7 @@ fn not_noted<'a>(
         .into_iter()
         .filter(|(tenant, name)| {
             let key = [arena.varlena(tenant.as_bytes()), arena.varlena(name.as_bytes())];
-            noted.find(&key, [1]).is_none()
+            noted.find(&key, []).is_none()
         })
         .collect();
     noted.close();

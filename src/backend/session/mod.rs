@@ -11,6 +11,7 @@ mod setting;
 mod sleep;
 mod transaction;
 
+pub use crate::backend::version::transaction_number;
 pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights};
 pub use clock::{Statement, clock, statement, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
@@ -30,4 +31,3 @@ pub use transaction::{
     accept_invalidations, advance_command, has_fixed_snapshot, in_subtransaction, in_transaction_block,
     is_creating_extension, is_parallel_worker, require_writable,
 };
-pub use crate::backend::version::transaction_number;
