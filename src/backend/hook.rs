@@ -107,7 +107,7 @@ pub fn install(hooks: Hooks) {
         if INSTALLED.set(before).is_ok() {
             pg_sys::planner_hook = Some(plan);
             pg_sys::ExecutorStart_hook = Some(start);
-            pg_sys::ExecutorRun_hook = Some(version::run);
+            pg_sys::ExecutorRun_hook = Some(run);
             pg_sys::ExecutorEnd_hook = Some(end);
             pg_sys::ProcessUtility_hook = Some(utility);
             pg_sys::object_access_hook = Some(access);
@@ -252,8 +252,10 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     }
 }
 
-/// Runs a plan by what comes next after us; `version` has the hook itself.
-pub(super) unsafe fn around_running(query: *mut pg_sys::QueryDesc, go: impl FnOnce(version::Run)) {
+version::run_hook!(run by around_running);
+
+/// Runs a plan by what comes next after us.
+unsafe fn around_running(query: *mut pg_sys::QueryDesc, go: impl FnOnce(version::Run)) {
     // SAFETY: called by the hook.
     unsafe { tell_before_running() };
     let observer = OBSERVER.get();

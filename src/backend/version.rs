@@ -1,6 +1,5 @@
 //! What differs between the major versions of Postgres: this file alone asks which one it is compiled for.
 
-use super::hook;
 use core::ffi::c_int;
 use pgrx::pg_sys::{self, Oid, config_group as group};
 use std::ptr;
@@ -297,23 +296,28 @@ unsafe extern "C-unwind" {
     );
 }
 
-/// The hook before and after a plan runs.
-#[cfg(not(feature = "pg18"))]
-pub unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-    once: bool,
-) {
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { hook::around_running(query, |next| next(query, direction, count, once)) }
+/// Defines the hook before and after a plan runs, by way of a function that is handed what runs it.
+macro_rules! run_hook {
+    ($name:ident by $around:ident) => {
+        #[cfg(not(feature = "pg18"))]
+        unsafe extern "C-unwind" fn $name(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+            once: bool,
+        ) {
+            // SAFETY: the arguments are passed on as they came.
+            unsafe { $around(query, |next| next(query, direction, count, once)) }
+        }
+        #[cfg(feature = "pg18")]
+        unsafe extern "C-unwind" fn $name(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+        ) {
+            // SAFETY: the arguments are passed on as they came.
+            unsafe { $around(query, |next| next(query, direction, count)) }
+        }
+    };
 }
-#[cfg(feature = "pg18")]
-pub unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-) {
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { hook::around_running(query, |next| next(query, direction, count)) }
-}
+pub(super) use run_hook;
