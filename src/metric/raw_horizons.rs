@@ -1,12 +1,12 @@
 //! From when on the raw events of each tenant in scope are whole.
 
-use super::horizon::HORIZONS;
-use super::lost_months;
 use crate::backend::arena::Arena;
 use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
+use crate::raw::horizon::HORIZONS;
+use crate::raw::lost_months;
 use crate::scope::{self, Scope};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -32,6 +32,9 @@ const LOSSES: Declared = Declared {
     ],
     key: &["tenant_id"],
 };
+
+const RAW_FROM: [i32; 1] = [HORIZONS.at("raw_from")];
+const LOSS: [i32; 2] = [LOSSES.at("whole_from"), LOSSES.at("payments_from")];
 
 const NEVER: Horizon = Horizon { whole_from: i64::MIN, payments_from: i64::MIN };
 
@@ -111,11 +114,11 @@ fn read(tenants: &[String], everybodys: Horizon) -> BTreeMap<String, Horizon> {
     for tenant in tenants {
         let key = [arena.varlena(tenant.as_bytes())];
         let mut horizon = everybodys;
-        if let Some(row) = losses.find(&key, [1, 2]) {
+        if let Some(row) = losses.find(&key, LOSS) {
             horizon.whole_from = horizon.whole_from.max(row.values[0].value() as i64);
             horizon.payments_from = horizon.payments_from.max(row.values[1].value() as i64);
         }
-        if let Some(row) = horizons.find(&key, [1]) {
+        if let Some(row) = horizons.find(&key, RAW_FROM) {
             horizon.whole_from = horizon.whole_from.max(row.values[0].value() as i64);
         }
         if horizon.whole_from > NEVER.whole_from || horizon.payments_from > NEVER.payments_from {

@@ -49,6 +49,8 @@ pub const HORIZONS: Declared = Declared {
     key: &["tenant_id"],
 };
 
+const RAW_FROM: [i32; 1] = [HORIZONS.at("raw_from")];
+
 /// The horizons of some tenants, in microseconds since 2000, of those that have one. Enters the gate before reading them: they
 /// hold until the transaction ends.
 pub fn hold<'a>(tenants: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64> {
@@ -61,7 +63,7 @@ pub fn hold<'a>(tenants: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64>
     horizons.require(&HORIZONS);
     let mut found = BTreeMap::new();
     for tenant in tenants {
-        if let Some(row) = horizons.find(&[arena.varlena(tenant.as_bytes())], [1]) {
+        if let Some(row) = horizons.find(&[arena.varlena(tenant.as_bytes())], RAW_FROM) {
             found.insert(tenant.to_owned(), row.values[0].value() as i64);
         }
     }

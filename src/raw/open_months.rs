@@ -50,6 +50,7 @@ pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i6
         .collect()
 }
 
+const OPENED_FROM: [i32; 1] = [OPENED.at("opened_from")];
 const OPENED: Declared = Declared {
     table: "opened_months",
     columns: &[
@@ -67,7 +68,7 @@ fn opened<'a>(tenants: &BTreeSet<&'a str>) -> BTreeMap<&'a str, i64> {
     declared.require(&OPENED);
     let mut found = BTreeMap::new();
     for &tenant in tenants.iter().chain([&""]) {
-        if let Some(row) = declared.find(&[arena.varlena(tenant.as_bytes())], [1]) {
+        if let Some(row) = declared.find(&[arena.varlena(tenant.as_bytes())], OPENED_FROM) {
             found.insert(tenant, row.values[0].value() as i64);
         }
     }

@@ -28,11 +28,11 @@ const BINDINGS: Declared = Declared {
     key: &["role_name"],
 };
 /// Numbers of these columns, from 1.
-const TENANT_ID: i32 = 2;
-const ACCOUNT_ID: i32 = 3;
-const NEEDS_TOKEN: i32 = 4;
-const BOUND_AS: i32 = 5;
-const IS_GLOBAL: i32 = 6;
+const TENANT_ID: i32 = BINDINGS.at("tenant_id");
+const ACCOUNT_ID: i32 = BINDINGS.at("account_id");
+const NEEDS_TOKEN: i32 = BINDINGS.at("needs_token");
+const BOUND_AS: i32 = BINDINGS.at("bound_as");
+const IS_GLOBAL: i32 = BINDINGS.at("is_global");
 
 /// What the role that logged in may do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -152,11 +152,20 @@ const TENANT_LIMITS: Declared = Declared {
     key: &["tenant_id"],
 };
 
+const COLUMNS: [i32; 6] = [
+    TENANT_LIMITS.at("statement_timeout_ms"),
+    TENANT_LIMITS.at("work_mem_kb"),
+    TENANT_LIMITS.at("max_parallel_workers_per_gather"),
+    TENANT_LIMITS.at("max_transactions"),
+    TENANT_LIMITS.at("slot_key"),
+    TENANT_LIMITS.at("idle_in_transaction_ms"),
+];
+
 fn look_up(table: Oid, tenant: &str) -> Limits {
     let mut arena = Arena::default();
     let mut limits = Lookup::open(table, &[Key::Text], View::Now);
     limits.require_first(&TENANT_LIMITS);
-    let found = limits.find(&[arena.varlena(tenant.as_bytes())], [1, 2, 3, 4, 5, 7]).map(|row| Limits {
+    let found = limits.find(&[arena.varlena(tenant.as_bytes())], COLUMNS).map(|row| Limits {
         settings: [row.int(0), row.int(1), row.int(2), row.int(5)],
         transactions: row.int(3),
         slot_key: row.int(4).unwrap_or_default(),

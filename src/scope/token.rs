@@ -66,6 +66,8 @@ const KEYS: Declared = Declared {
     key: &["key_id"],
 };
 
+const KEY: [i32; 2] = [KEYS.at("valid_until"), KEYS.at("public_key")];
+
 /// Whom the token was made for that the running transaction entered its scope by, where it says so.
 pub fn subject() -> Option<String> {
     let subject = SUBJECT.lock().expect("one thread");
@@ -78,7 +80,7 @@ fn registered(key_id: &str) -> Option<PublicKey> {
     let mut arena = Arena::default();
     let mut keys = Lookup::open(session::relation(c"token_key"), &[Key::Text], View::Statement);
     keys.require(&KEYS);
-    let found = keys.find(&[arena.varlena(key_id.as_bytes())], [2, 3]).and_then(|row| {
+    let found = keys.find(&[arena.varlena(key_id.as_bytes())], KEY).and_then(|row| {
         let is_valid = row.long(0).is_none_or(|until| session::clock() < until);
         row.fixed::<32>(1).filter(|_| is_valid)
     });
