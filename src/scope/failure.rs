@@ -129,7 +129,7 @@ impl From<ScopeError> for Report {
 raised_by_pgrx!(ScopeError);
 
 /// Tells of an error that is about to be raised, if it denies something.
-pub fn tell_denied(error: &ScopeError) {
+fn tell_denied(error: &ScopeError) {
     if witness::is_there()
         && let Some(denial) = denial_of(error)
     {

@@ -21,7 +21,7 @@ mod witness;
 pub use class::is_confined;
 pub use confine::install as confine;
 pub use current::{current, for_writing, key_for_auditing, tenant_of_session};
-pub use failure::{ScopeError, tell_denied};
+pub use failure::ScopeError;
 pub use id::check;
 pub use kind::Scope;
 pub use token::subject;
