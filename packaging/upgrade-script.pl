@@ -104,7 +104,27 @@ DECLARE
   names CONSTANT pg_catalog.name[] := ARRAY[
 $names    ]::pg_catalog.name[];
   moved record;
+  tied pg_catalog.oid;
+  bodies pg_catalog.text[] := '{}';
+  body pg_catalog.text;
 BEGIN
+  -- From 17 on a body that names the schema ties a function to it once more, and Postgres moves only what one tie holds. Such a body
+  -- is put back afterwards.
+  PERFORM pg_catalog.set_config('check_function_bodies', 'off', true);
+  FOR tied IN
+    SELECT p.oid FROM pg_catalog.pg_proc AS p
+     WHERE p.pronamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace AND p.proname OPERATOR(pg_catalog.=) ANY (names)
+       AND p.prosqlbody IS NOT NULL
+       AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_depend AS d
+             WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) p.oid
+               AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid
+               AND d.refobjid OPERATOR(pg_catalog.=) p.pronamespace) OPERATOR(pg_catalog.>) 1
+  LOOP
+    body := pg_catalog.pg_get_functiondef(tied);
+    bodies := pg_catalog.array_append(bodies, pg_catalog.regexp_replace(body, '^(CREATE OR REPLACE \\w+ )tally[.]', '\\1tally_internal.'));
+    EXECUTE pg_catalog.regexp_replace(body, 'BEGIN ATOMIC.*', 'AS ''''');
+  END LOOP;
+  PERFORM pg_catalog.set_config('check_function_bodies', 'on', true);
   FOR moved IN
     SELECT o.kind, o.name
       FROM (SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid
@@ -120,6 +140,13 @@ BEGIN
       JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'pg_tally'
   LOOP
     EXECUTE pg_catalog.format('ALTER %s %s SET SCHEMA tally_internal', moved.kind, moved.name);
+  END LOOP;
+  FOREACH body IN ARRAY bodies LOOP
+    FOR moved IN SELECT pg_catalog.unnest(names) AS name LOOP
+      body := pg_catalog.replace(body, 'tally.' OPERATOR(pg_catalog.||) moved.name OPERATOR(pg_catalog.||) '(',
+        'tally_internal.' OPERATOR(pg_catalog.||) moved.name OPERATOR(pg_catalog.||) '(');
+    END LOOP;
+    EXECUTE body;
   END LOOP;
 END
 \$upgrade\$;
