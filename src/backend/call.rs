@@ -180,7 +180,7 @@ impl Call {
             let descriptor = pg_sys::BlessTupleDesc(descriptor);
             let (mut values, mut nulls) = (values.to_vec(), vec![false; values.len()]);
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            Datum::from(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
         }
     }
 

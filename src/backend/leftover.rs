@@ -133,7 +133,7 @@ fn changed_setting(of_pool: bool) -> Option<Leftover> {
                 matches!(setting.reset_source, GucSource::PGC_S_USER | GucSource::PGC_S_DATABASE_USER);
             // Nearly all settings end here, and there are hundreds: their names and values need not be read.
             let was_set = !setting.stack.is_null() || setting.source >= GucSource::PGC_S_INTERACTIVE;
-            if !was_set && !(of_pool && by_role) {
+            if !(was_set || of_pool && by_role) {
                 continue;
             }
             // SAFETY: names are C strings that live as long as the setting.
