@@ -69,7 +69,7 @@ accept: ## take a SQL test's present output for the expected: make accept TIER=r
 	@$(RUN) bash -c './tests/template-database.sh && ./tests/sql-tier.sh $(or $(TIER),regress) --accept $(TEST)'
 
 reference: build ## write docs/sql-reference.md from what is installed
-	@$(RUN) bash -c './tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test reference --test privileges the_reference'
+	@$(RUN) bash -c './tests/template-database.sh && TALLY_WRITE_REFERENCE=1 cargo test --quiet --locked --profile harness -p tally-server-tests --test extension the_reference'
 
 clean: ## stop the clusters and remove them, the server copy and all build output
 	@./pgrx-config/remove.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Freezes the installed install script of the present version as a release: `make build` first. From then on a test holds
-# every change against it (tests/server/tests/upgrade.rs, docs/runbooks/release.md).
+# every change against it (tests/server/tests/extension/upgrade.rs, docs/runbooks/release.md).
 . "$(dirname "$0")/../pgrx-config/paths.sh"
 cd "$ROOT"
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)

@@ -12,7 +12,7 @@
 # comments, owners and privileges as they stand. Whatever is dropped by name in a piece is made anew. A table whose columns changed
 # must be named in a piece. A function or view that A has in schema tally and sql/ in tally_internal is moved there first, and is
 # the same one after that. A statement after a comment line "-- upgrade: skip" is for a fresh installation alone.
-# tests/server/tests/upgrade.rs compares what comes of it with a fresh installation.
+# tests/server/tests/extension/upgrade.rs compares what comes of it with a fresh installation.
 use strict;
 use warnings;
 use File::Basename;

@@ -24,7 +24,7 @@ stage_server-tests() { cargo test --locked --no-run --profile harness -p tally-s
 by_major="administrator ambient bindings capture confined corruption differential expressions failover hostile_arguments installation
   lint package pg_upgrade pgbouncer quota replicated restore worker"
 stage_server-by-major() {
-  cargo test --locked --no-fail-fast --profile harness -p tally-server-tests $(printf -- '--test %s ' $by_major)
+  cargo test --locked --no-fail-fast --profile harness -p tally-server-tests -- $(printf '%s:: ' $by_major)
 }
 stage_server() { cargo test --locked --no-fail-fast --profile harness -p tally-server-tests; }
 stage_server-log() { ./tests/server-log.sh; }

@@ -1,5 +1,6 @@
 //! Databases and roles that belong to one test.
 
+use crate::turn::Turn;
 use postgres::{Client, Config, NoTls};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Database {
     name: String,
     roles: Vec<String>,
+    _turn: Turn,
 }
 
 impl Database {
@@ -25,13 +27,14 @@ impl Database {
     }
 
     fn clone_of(template: &str, topic: &str) -> Database {
+        let turn = Turn::take();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{topic}_{}_{number}", std::process::id());
         connect_superuser("postgres")
             .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .unwrap_or_else(|problem| panic!("cannot clone {template}, which `make test` builds: {problem}"));
-        Database { name, roles: Vec::new() }
+        Database { name, roles: Vec::new(), _turn: turn }
     }
 
     /// Names the database.

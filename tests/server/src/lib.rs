@@ -16,6 +16,7 @@ mod rollups;
 mod seed;
 mod session;
 mod token;
+mod turn;
 mod wire;
 
 pub use bouncer::Bouncer;

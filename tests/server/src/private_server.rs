@@ -1,6 +1,7 @@
 //! Servers with a data directory of their own, for tests that copy one, kill one or start one with other settings.
 
 use crate::cluster::{bin_and_sockets, major};
+use crate::turn::Turn;
 use postgres::{Client, Config, NoTls};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -17,6 +18,7 @@ pub struct PrivateServer {
     data: PathBuf,
     port: u16,
     environment: Vec<(&'static str, &'static str)>,
+    _turn: Turn,
 }
 
 impl PrivateServer {
@@ -93,6 +95,7 @@ impl PrivateServer {
     }
 
     fn place(topic: &str) -> Self {
+        let turn = Turn::take();
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let (bin, sockets) = bin_and_sockets();
@@ -110,7 +113,15 @@ impl PrivateServer {
         // Ports only name the socket files.
         let port = 20_000 + (std::process::id() % 4000 * 10) as u16 + number;
         let bin = bin.clone();
-        Self { bin, libraries: None, sockets: sockets.clone(), data, port, environment: Vec::new() }
+        Self {
+            bin,
+            libraries: None,
+            sockets: sockets.clone(),
+            data,
+            port,
+            environment: Vec::new(),
+            _turn: turn,
+        }
     }
 
     /// Where the server's socket is.

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use tally_server_tests::{Database, TokenSigner, ingest, skip};
 
-const TOKENS: &str = include_str!("../../../docs/tokens.md");
+const TOKENS: &str = include_str!("../../../../docs/tokens.md");
 
 /// A database with an event each of tenants `a` and `b`, a pool role, and a signer whose key is registered.
 fn pool(topic: &str) -> (Database, String, TokenSigner) {

@@ -46,3 +46,22 @@ fn the_real_input_is_what_the_tests_take_it_for() {
         .count();
     assert_eq!(repeated, 0, "an event_id twice within a tenant");
 }
+
+/// A file that no folder's main.rs names is a test that somebody believes in and nobody runs.
+#[test]
+fn every_file_is_run() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    let mut files = 0;
+    for noun in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        assert!(noun.is_dir(), "{noun:?} belongs into the folder of a noun");
+        let main = std::fs::read_to_string(noun.join("main.rs")).unwrap();
+        let listed: Vec<&str> =
+            main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+        for file in std::fs::read_dir(&noun).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.file_stem().unwrap().to_str().unwrap();
+            assert!(name == "main" || listed.contains(&name), "{noun:?}/main.rs lacks mod {name}");
+            files += 1;
+        }
+    }
+    assert!(files > 60, "{files}");
+}

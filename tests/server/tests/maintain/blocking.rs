@@ -516,8 +516,8 @@ fn health_names_who_holds_what() {
     let of_folder = of(&mut folder);
     assert!(of_folder.contains(&("fold usage".into(), shop.admin.clone(), true)), "{of_folder:?}");
     // A tenant learns nothing of others' transactions.
-    for function in ["lock_holders", "transaction_starts"] {
-        let refused = shop.b().query(&format!("SELECT * FROM tally.{function}()"), &[]).unwrap_err();
+    for function in ["tally.lock_holders", "tally_internal.transaction_starts"] {
+        let refused = shop.b().query(&format!("SELECT * FROM {function}()"), &[]).unwrap_err();
         assert_eq!(sqlstate(&refused), "42501");
     }
     let mut admin = shop.admin();

@@ -146,8 +146,12 @@ fn nobody_reads_a_partition_by_name_and_nothing_is_left_unprotected() {
     }
     assert_eq!(count(&mut reader, "SELECT count(*) FROM tally.events"), 100);
     assert_eq!(count(&mut reader, "SELECT count(*) FROM tally.events WHERE tenant_id <> 'small'"), 0);
-    for call in ["isolate_tenant('small')", "unisolate_tenant('small')", "split_months('small', now())"] {
-        let refused = reader.query(&format!("SELECT tally.{call}"), &[]).unwrap_err();
+    for call in [
+        "tally.isolate_tenant('small')",
+        "tally.unisolate_tenant('small')",
+        "tally_internal.split_months('small', now())",
+    ] {
+        let refused = reader.query(&format!("SELECT {call}"), &[]).unwrap_err();
         assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{call}");
     }
     assert!(reader.query("SELECT FROM tally.isolated_tenant", &[]).is_err());

@@ -1,0 +1,4 @@
+//! The record of who did what.
+
+mod audit;
+mod audit_tampering;

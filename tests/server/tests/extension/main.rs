@@ -1,0 +1,14 @@
+//! The extension as a whole: installing, updating, dropping it, what it grants, and what is written about it.
+
+mod administrator;
+mod ambient;
+mod capture;
+mod dropping;
+mod harness;
+mod installation;
+mod package;
+mod privileges;
+mod readme;
+mod reference;
+mod runbooks;
+mod upgrade;

@@ -1,0 +1,13 @@
+//! The doors of ingest, and what becomes of an event.
+
+mod exactly_once;
+mod find_event;
+mod inbox;
+mod ingest_options;
+mod interrupted;
+mod outcomes;
+mod poison;
+mod quarantine;
+mod quota;
+mod real_input;
+mod registry;

@@ -1,0 +1,4 @@
+//! What lint finds, and what protect makes.
+
+mod lint;
+mod protect;

@@ -1,0 +1,7 @@
+//! Housekeeping, health, and what stands in their way.
+
+mod adversity;
+mod blocking;
+mod maintain;
+mod scale;
+mod worker;

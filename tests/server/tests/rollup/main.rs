@@ -1,0 +1,8 @@
+//! Rollups: right after anything, in every layout, and as fast with a year of history.
+
+mod corruption;
+mod dependents;
+mod differential;
+mod layout;
+mod plans;
+mod upkeep;

@@ -1,0 +1,13 @@
+//! Who sees what: bindings, tokens, pools, limits, and every way around them.
+
+mod bindings;
+mod confined;
+mod expressions;
+mod fail_closed;
+mod limits;
+mod oracles;
+mod pgbouncer;
+mod pooled;
+mod scope;
+mod token;
+mod verbs;

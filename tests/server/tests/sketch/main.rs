@@ -1,0 +1,4 @@
+//! Sketches from elsewhere, and from strangers.
+
+mod sketch_hostile;
+mod sketch_travel;
