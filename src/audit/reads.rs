@@ -137,11 +137,15 @@ pub fn statement_starts(id: usize, statement: &Reads) {
         }
         what = what.max(holds);
     });
-    // What our own functions do with their owner's rights is no read of the client's.
-    if what == Holds::Other || reads::are_our_own() || !session::is_installed() {
+    if what == Holds::Other || !session::is_installed() {
         return;
     }
-    let (tenant, account) = match scope::current() {
+    let scope = scope::current();
+    // What our own functions do with their owner's rights is no read of the client's, unless they hand out events in its scope.
+    if reads::are_our_own() && (what < Holds::Raw || !matches!(scope, Ok(Scope::Tenant { .. }))) {
+        return;
+    }
+    let (tenant, account) = match scope {
         Ok(Scope::Tenant { tenant, account }) => (tenant, account),
         Ok(Scope::Global) | Err(_) => (String::new(), None),
     };
