@@ -67,14 +67,22 @@ CREATE FUNCTION tally_internal.finish_audit_table(target regclass) RETURNS void
 AS $$
 DECLARE
   name name := (SELECT c.relname FROM pg_class AS c WHERE c.oid = target);
+  stranger text;
 BEGIN
+  -- What default privileges have given: a month's table is granted to nobody.
+  FOR stranger IN
+    SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+      FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE c.oid = target AND a.grantee <> c.relowner
+  LOOP
+    EXECUTE format('REVOKE ALL ON %s FROM %s CASCADE', target, stranger);
+  END LOOP;
   EXECUTE format('CREATE INDEX %I ON %s (xid)', name || '_xid', target);
   EXECUTE format('CREATE INDEX %I ON %s (tenant_id, xid)', name || '_tenant_xid', target);
   EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', target);
   PERFORM tally_internal.guard_audit_table(target);
 END
 $$;
-COMMENT ON FUNCTION tally_internal.finish_audit_table(regclass) IS 'gives a table of entries its indexes and triggers';
+COMMENT ON FUNCTION tally_internal.finish_audit_table(regclass) IS 'gives a table of entries its indexes and triggers, and revokes what default privileges gave on it';
 REVOKE ALL ON FUNCTION tally_internal.guard_audit_table(regclass), tally_internal.finish_audit_table(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.keep_audit(), tally_internal.guard_audit_table(regclass), tally_internal.finish_audit_table(regclass) TO tally_owner;
 
