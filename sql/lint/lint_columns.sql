@@ -88,6 +88,8 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
         JOIN pg_catalog.pg_depend AS m ON m.classid = 'pg_class'::regclass AND m.objid = o.id AND m.deptype = 'e'
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.id AND a.attnum > 0 AND NOT a.attisdropped
        WHERE NOT EXISTS (SELECT FROM declared AS d WHERE d.id = o.id AND d.column_name = a.attname)
+         -- A partition has its parent's columns and no others.
+         AND NOT (SELECT c.relispartition FROM pg_catalog.pg_class AS c WHERE c.oid = o.id)
          -- Those that keep ingest from working are reported above: without a default, or one of ours under another name.
          AND (NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '')
          AND NOT EXISTS (SELECT FROM declared AS d
