@@ -651,7 +651,9 @@ fn each_planted_fault_is_found_alone_and_its_fix_removes_it() {
                 wrong.push(format!("{rule} of {object}: {}: {problem:?}", found[0].fix));
                 continue;
             }
-            let left = lint(&mut transaction);
+            let mut left = lint(&mut transaction);
+            // A column that somebody added may stay, and is told of as theirs.
+            left.retain(|finding| finding.name != "own_column" || !plant.contains("ADD COLUMN"));
             if !left.is_empty() {
                 wrong.push(format!("{rule} of {object}: after {}: {:#?}", found[0].fix, told(&left)));
             }
