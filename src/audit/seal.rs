@@ -77,10 +77,13 @@ struct Round {
     to_xid: String,
 }
 
+// Each query of the sealer has a snapshot of its own (`changed_rows`): that of the calling statement is older than the lock, and would
+// miss seals that were made meanwhile, and entries of transactions that lie below the oldest one by now.
+
 /// Seals what can be; at most about `most` entries. Returns how many.
 fn seal(most: i64) -> i64 {
     let query = "SELECT r.origin, r.from_xid, r.to_xid FROM tally_internal.audit_rounds($1) AS r";
-    let rounds = sql::rows(query, &[most.into()], |row| Round {
+    let rounds = sql::changed_rows(query, &[most.into()], |row| Round {
         origin: row.need(1),
         from_xid: row.need(2),
         to_xid: row.need(3),
@@ -94,7 +97,7 @@ fn seal_round(round: &Round) -> i64 {
     let query = "SELECT e.tenant_id, to_char(e.at, 'YYYY-MM-01'), e.leaf FROM tally.audit_entry AS e \
                   WHERE e.origin = $1 AND e.xid >= $2::xid8 AND e.xid < $3::xid8 \
                   ORDER BY e.tenant_id, 2, e.xid, e.entry_id";
-    let unsealed = sql::rows(query, &range, |row| Unsealed {
+    let unsealed = sql::changed_rows(query, &range, |row| Unsealed {
         tenant_id: row.need(1),
         month: row.need(2),
         leaf: row.need::<Vec<u8>>(3).try_into().unwrap_or_default(),
@@ -102,7 +105,7 @@ fn seal_round(round: &Round) -> i64 {
     if unsealed.is_empty() {
         return 0;
     }
-    let (mut place, mut tree) = head();
+    let (mut place, mut tree) = head(true);
     let groups =
         unsealed.chunk_by(|left, right| (&left.tenant_id, &left.month) == (&right.tenant_id, &right.month));
     let mut seals: Vec<Seal> = Vec::new();
@@ -137,23 +140,28 @@ fn seal_round(round: &Round) -> i64 {
     unsealed.len() as i64
 }
 
+/// Rows of a query: with a snapshot of its own, or, where nothing may be written, with the statement's.
+fn read<T>(is_fresh: bool, query: &str, take: impl FnMut(sql::Row) -> T) -> Vec<T> {
+    if is_fresh { sql::changed_rows(query, &[], take) } else { sql::rows(query, &[], take) }
+}
+
 /// Number of seals, and the tree over them.
-fn head() -> (u64, Frontier) {
+fn head(is_fresh: bool) -> (u64, Frontier) {
     let last = "SELECT s.place, s.frontier FROM tally.audit_seal AS s ORDER BY s.place DESC LIMIT 1";
-    let found = sql::rows(last, &[], |row| (row.need::<i64>(1) as u64, row.get::<Vec<u8>>(2)));
+    let found = read(is_fresh, last, |row| (row.need::<i64>(1) as u64, row.get::<Vec<u8>>(2)));
     let (place, frontier) = found.into_iter().next().unwrap_or_default();
     match frontier.as_deref().and_then(Frontier::decode) {
         Some(tree) if tree.size() == place => (place, tree),
         _ if place == 0 => (0, Frontier::default()),
         // Somebody has changed it: what verify_audit() reports. It is made anew from the hashes.
-        _ => (place, tree_of_hashes()),
+        _ => (place, tree_of_hashes(is_fresh)),
     }
 }
 
-fn tree_of_hashes() -> Frontier {
+fn tree_of_hashes(is_fresh: bool) -> Frontier {
     let mut tree = Frontier::default();
     let query = "SELECT s.hash FROM tally.audit_seal AS s ORDER BY s.place";
-    for hash in sql::rows(query, &[], |row| row.need::<Vec<u8>>(1)) {
+    for hash in read(is_fresh, query, |row| row.need::<Vec<u8>>(1)) {
         tree.push(hash.try_into().unwrap_or_default());
     }
     tree
@@ -162,7 +170,7 @@ fn tree_of_hashes() -> Frontier {
 /// Number, total and hash of a tenant's last seal.
 fn last_of(tenant_id: &str) -> (u64, u64, Hash) {
     let last = "SELECT s.number, s.total, s.hash FROM tally.audit_seal AS s WHERE s.tenant_id = $1 ORDER BY s.number DESC LIMIT 1";
-    let found = sql::rows(last, &[tenant_id.into()], |row| {
+    let found = sql::changed_rows(last, &[tenant_id.into()], |row| {
         let hash: Vec<u8> = row.need(3);
         (row.need::<i64>(1) as u64, row.need::<i64>(2) as u64, hash.try_into().unwrap_or_default())
     });
@@ -223,7 +231,7 @@ const SEALING: u32 = 4;
 /// Size and root of the tree over all seals.
 pub fn tree() -> (u64, Hash) {
     session::as_owner(|| {
-        let (size, tree) = head();
+        let (size, tree) = head(false);
         (size, tree.root())
     })
 }
