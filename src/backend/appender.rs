@@ -9,6 +9,10 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// Rows buffered before they are written; COPY uses the same number.
 const BUFFERED_ROWS: usize = 1000;
 
+/// Slots from which on they have a descriptor of their own: each slot of the relation's is noted with the transaction's
+/// resources, where thousands take long to be found again. A call of a few rows needs no copy.
+const FEW_SLOTS: usize = 16;
+
 /// Whether every row so far had unique keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -24,6 +28,8 @@ pub struct Appender {
     estate: *mut pg_sys::EState,
     target: *mut pg_sys::ResultRelInfo,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
+    /// The descriptor that further slots get.
+    descriptor: pg_sys::TupleDesc,
     used: usize,
     bulk: pg_sys::BulkInsertState,
     /// Holds the buffered tuples; reset with each write.
@@ -98,6 +104,7 @@ impl Appender {
                 estate,
                 target,
                 slots: Vec::new(),
+                descriptor: (*relation).rd_att,
                 used: 0,
                 bulk: pg_sys::GetBulkInsertState(),
                 tuples,
@@ -113,8 +120,11 @@ impl Appender {
         // SAFETY: the relation is open, and so is its descriptor.
         unsafe {
             if self.used == self.slots.len() {
+                if self.slots.len() == FEW_SLOTS {
+                    self.descriptor = pg_sys::CreateTupleDescCopyConstr((*self.relation).rd_att);
+                }
                 self.slots.push(pg_sys::MakeSingleTupleTableSlot(
-                    (*self.relation).rd_att,
+                    self.descriptor,
                     &raw const pg_sys::TTSOpsHeapTuple,
                 ));
             }
@@ -140,11 +150,15 @@ impl Appender {
     /// Writes what is buffered and closes the table, keeping its lock until the transaction ends.
     pub fn finish(mut self) -> Unique {
         let unique = self.write();
+        let has_own_descriptor = self.slots.len() > FEW_SLOTS;
         // SAFETY: everything closed here was opened by `open` and is not used again.
         unsafe {
             pg_sys::FreeBulkInsertState(self.bulk);
             for slot in self.slots {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+            if has_own_descriptor {
+                pg_sys::FreeTupleDesc(self.descriptor);
             }
             pg_sys::ExecCloseIndices(self.target);
             pg_sys::FreeExecutorState(self.estate);

@@ -6,8 +6,11 @@ use super::definition::{Definition, Kind};
 use crate::backend::arena::Arena;
 use crate::backend::value;
 use crate::sketch::hash::Hashable;
+use core::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use core::ops::Range;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
+use std::hash::RandomState;
 use tally_core::days;
 use tally_core::hll::ValueHasher;
 
@@ -29,18 +32,46 @@ struct Group {
     tenant: Datum,
     account: Datum,
     bucket: i64,
-    dimensions: Vec<Option<Datum>>,
-    cells: Vec<Cell>,
+    /// Where its key lies.
+    key: Range<usize>,
+    /// An earlier group whose key has the same hash.
+    next: Option<usize>,
 }
 
-/// The groups of one rollup that a batch adds to.
+/// Takes a number that is a hash already as it is.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only numbers are hashed")
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The groups of one rollup that a batch adds to. What they consist of lies side by side, since a batch of scattered events
+/// makes tens of thousands.
 pub struct Groups<'d> {
     definition: &'d Definition,
     /// Whether a summand of too many digits is refused: of events that are there, what they sum up to counts.
     of_new_events: bool,
     hashables: Vec<Option<Hashable>>,
     groups: Vec<Group>,
-    by_key: HashMap<Vec<u8>, usize>,
+    /// Of each group in turn: its dimensions, its measures.
+    dimensions: Vec<Option<Datum>>,
+    cells: Vec<Cell>,
+    measures: usize,
+    keys: Vec<u8>,
+    hashing: RandomState,
+    by_hash: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+    /// The key that is looked for.
     key: Vec<u8>,
     arena: Arena,
 }
@@ -100,7 +131,12 @@ impl<'d> Groups<'d> {
             of_new_events,
             hashables,
             groups: Vec::new(),
-            by_key: HashMap::new(),
+            dimensions: Vec::new(),
+            cells: Vec::new(),
+            measures: definition.measures().count(),
+            keys: Vec::new(),
+            hashing: RandomState::new(),
+            by_hash: HashMap::default(),
             key: Vec::new(),
             arena: Arena::default(),
         })
@@ -109,7 +145,7 @@ impl<'d> Groups<'d> {
     /// Adds one event; `values` are its evaluated expressions, in the order of the columns that have one.
     pub fn add(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<(), RollupError> {
         let group = self.group(origin, values, nulls)?;
-        let cells = &mut self.groups[group].cells;
+        let cells = &mut self.cells[group * self.measures..(group + 1) * self.measures];
         let mut place = 0;
         let mut cell = 0;
         for (index, column) in self.definition.columns.iter().enumerate() {
@@ -169,6 +205,8 @@ impl<'d> Groups<'d> {
         let count = self.groups.len();
         let (mut values, mut nulls) =
             (Vec::with_capacity(count * columns), Vec::with_capacity(count * columns));
+        let dimensions_of_each = self.definition.dimensions().count();
+        let (mut dimensions, mut cells) = (self.dimensions.into_iter(), self.cells.into_iter());
         for group in self.groups {
             values.extend([group.tenant, group.account, Datum::from(group.bucket)]);
             nulls.extend([false; 3]);
@@ -176,8 +214,8 @@ impl<'d> Groups<'d> {
                 values.push(value.unwrap_or(Datum::from(0)));
                 nulls.push(value.is_none());
             };
-            group.dimensions.into_iter().for_each(&mut push);
-            for cell in group.cells {
+            dimensions.by_ref().take(dimensions_of_each).for_each(&mut push);
+            for cell in cells.by_ref().take(self.measures) {
                 push(cell.finish(&mut self.arena));
             }
         }
@@ -214,28 +252,33 @@ impl<'d> Groups<'d> {
                 return Err(self.definition.refuse(&column.name, "makes a key of more than 2600 bytes"));
             }
         }
-        if let Some(&found) = self.by_key.get(&self.key) {
-            return Ok(found);
+        let hash = self.hashing.hash_one(&*self.key);
+        let first = self.by_hash.get(&hash).copied();
+        let mut next = first;
+        while let Some(found) = next {
+            let group = &self.groups[found];
+            if self.keys[group.key.clone()] == *self.key {
+                return Ok(found);
+            }
+            next = group.next;
         }
-        let dimensions = self
-            .definition
-            .dimensions()
-            .enumerate()
-            .map(|(place, column)| {
-                let expression = column.expression.as_ref().expect("a dimension has an expression");
-                (!nulls[place]).then(|| value::keep(values[place], expression, &mut self.arena))
-            })
-            .collect();
+        for (place, column) in self.definition.dimensions().enumerate() {
+            let expression = column.expression.as_ref().expect("a dimension has an expression");
+            let value = (!nulls[place]).then(|| value::keep(values[place], expression, &mut self.arena));
+            self.dimensions.push(value);
+        }
         let keying = origin.hasher.keying();
-        let cells = self.definition.measures().map(|column| Cell::empty(column, keying)).collect();
+        self.cells.extend(self.definition.measures().map(|column| Cell::empty(column, keying)));
+        let start = self.keys.len();
+        self.keys.extend_from_slice(&self.key);
         self.groups.push(Group {
             tenant: origin.tenant,
             account: origin.account,
             bucket: origin.bucket,
-            dimensions,
-            cells,
+            key: start..self.keys.len(),
+            next: first,
         });
-        self.by_key.insert(self.key.clone(), self.groups.len() - 1);
+        self.by_hash.insert(hash, self.groups.len() - 1);
         Ok(self.groups.len() - 1)
     }
 }

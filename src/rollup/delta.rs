@@ -51,10 +51,11 @@ impl Delta {
         Self { key, bucket_at, tenant, account, bucket, values }
     }
 
-    /// The leading columns of its base row, which are its key: tenant, account, bucket, dimensions.
-    pub fn key_columns(&self, definition: &Definition) -> Vec<Option<Datum>> {
-        let ids = [Some(self.tenant), Some(self.account), Some(Datum::from(self.bucket))];
-        ids.into_iter().chain(self.values.iter().copied().take(definition.dimensions().count())).collect()
+    /// Writes the leading columns of its base row, which are its key: tenant, account, bucket, dimensions.
+    pub fn key_columns(&self, dimensions: usize, columns: &mut Vec<Option<Datum>>) {
+        columns.clear();
+        columns.extend([Some(self.tenant), Some(self.account), Some(Datum::from(self.bucket))]);
+        columns.extend(&self.values[..dimensions]);
     }
 
     fn at(&self, grain: Grain) -> Self {

@@ -94,36 +94,52 @@ fn store<'d>(
     let declared = Declared { table: &name, columns: &columns, key: &key };
     let base = relation(&name);
     let mut rows = Upsert::open(base, &declared)?;
+    let dimensions = definition.dimensions().count();
     let mut new = Vec::new();
+    let (mut wanted, mut columns, mut written) = (Vec::new(), Vec::new(), Row::default());
     for delta in deltas {
-        let Some((values, nulls)) = rows.find(&delta.key_columns(definition))? else {
+        delta.key_columns(dimensions, &mut wanted);
+        let Some((values, nulls)) = rows.find(&wanted)? else {
             new.push(delta);
             continue;
         };
-        let mut columns: Vec<Option<Datum>> =
-            (3..values.len()).map(|place| (!nulls[place]).then_some(values[place])).collect();
+        columns.clear();
+        columns.extend((3..values.len()).map(|place| (!nulls[place]).then_some(values[place])));
         let mut states = States::stored(definition, &columns, arena)?;
         states.merge(&delta.values, arena)?;
         states.finish_into(&mut columns, arena);
-        let (values, nulls) = row(delta, &columns);
-        rows.replace(&values, &nulls)?;
+        written.set(delta, &columns);
+        rows.replace(&written.values, &written.nulls)?;
     }
     rows.close();
     let mut appender = Appender::open(base, &declared)?;
     for delta in new {
-        let (values, nulls) = row(delta, &delta.values);
-        if appender.push(&values, &nulls) == Unique::Clash {
+        written.set(delta, &delta.values);
+        if appender.push(&written.values, &written.nulls) == Unique::Clash {
             return Err(Conflict.into());
         }
     }
     if appender.finish() == Unique::Clash { Err(Conflict.into()) } else { Ok(()) }
 }
 
-/// The table row of a group with these columns.
-fn row(delta: &Delta, columns: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
-    let keys = [Some(delta.tenant), Some(delta.account), Some(Datum::from(delta.bucket))];
-    let all = || keys.iter().chain(columns);
-    (all().map(|value| value.unwrap_or(Datum::from(0))).collect(), all().map(Option::is_none).collect())
+/// A base row.
+#[derive(Default)]
+struct Row {
+    values: Vec<Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Row {
+    /// That of a group with these columns.
+    fn set(&mut self, delta: &Delta, columns: &[Option<Datum>]) {
+        self.values.clear();
+        self.nulls.clear();
+        let keys = [Some(delta.tenant), Some(delta.account), Some(Datum::from(delta.bucket))];
+        for value in keys.iter().chain(columns) {
+            self.values.push(value.unwrap_or(Datum::from(0)));
+            self.nulls.push(value.is_none());
+        }
+    }
 }
 
 pub fn relation(name: &str) -> Oid {
