@@ -156,6 +156,7 @@ COMMENT ON COLUMN tally.audit_policy.reads IS 'none; raw: of raw events and pers
 COMMENT ON COLUMN tally.audit_policy.set_at IS 'when it was set';
 COMMENT ON COLUMN tally.audit_policy.tenant_id IS 'the tenant; empty for every tenant without a row, and for the global scope';
 COMMENT ON COLUMN tally.audit_policy.set_by IS 'the role that logged in and set it';
+SELECT tally_internal.confine_table('tally.audit_policy'), tally_internal.confine_table('tally.audit_seal');
 CREATE TRIGGER audit_policy_changed AFTER INSERT OR UPDATE OR DELETE ON tally.audit_policy
   FOR EACH ROW EXECUTE FUNCTION tally_internal.forget();
 CREATE TRIGGER audit_policy_emptied AFTER TRUNCATE ON tally.audit_policy
@@ -449,6 +450,11 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.create_audit_month(timestamptz) IS 'makes the table of a month''s entries, unless it is there or the month has entries already';
 
+CREATE FUNCTION tally_internal.define_audit_table(statement text) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'define_audit_table_wrapper';
+COMMENT ON FUNCTION tally_internal.define_audit_table(text) IS
+  'runs a statement that makes or drops a month''s table as its owner, without event triggers, which would run with the owner''s rights';
+
 CREATE FUNCTION tally_internal.maintain_audit() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -459,14 +465,17 @@ CREATE FUNCTION tally_internal.maintain_audit() RETURNS int8
 AS $$
 DECLARE
   done  int8 := 0;
+  first timestamptz;
   until timestamptz;
   month record;
   gone  int8;
 BEGIN
   FOR ahead IN 0 .. 3 LOOP
-    IF tally_internal.create_audit_month(date_trunc('month', now()) + make_interval(months => ahead)) THEN
-      done := done + 1;
-    END IF;
+    first := date_trunc('month', now()) + make_interval(months => ahead);
+    CONTINUE WHEN to_regclass('tally.audit_p' || to_char(first, 'YYYY_MM')) IS NOT NULL;
+    PERFORM tally_internal.define_audit_table(format('SELECT tally_internal.create_audit_month(%L)', first));
+    -- A month that has entries in the rest already is left there.
+    done := done + (to_regclass('tally.audit_p' || to_char(first, 'YYYY_MM')) IS NOT NULL)::int;
   END LOOP;
   until := (SELECT date_trunc('month', now() - r.keep) FROM tally.audit_retention AS r);
   IF until IS NULL THEN
@@ -484,7 +493,7 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM %s AS e WHERE e.xid >= tally_internal.audit_sealed_to(e.origin)', month.id) INTO gone;
     CONTINUE WHEN gone > 0;
     EXECUTE format('SELECT count(*) FROM %s', month.id) INTO gone;
-    EXECUTE format('DROP TABLE %s', month.id);
+    PERFORM tally_internal.define_audit_table(format('DROP TABLE %s', month.id));
     DELETE FROM tally.audit_personal AS p WHERE p.at >= month.first_day AND p.at < month.first_day + interval '1 month';
     PERFORM tally_internal.record_act('audit_month_dropped', month.first_day::text, jsonb_build_object('entries', gone));
     RETURN done + 1;
@@ -574,9 +583,11 @@ ALTER FUNCTION tally_internal.audit_state() OWNER TO tally_owner;
 ALTER FUNCTION tally.export_audit() OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.set_audit_policy(text, text), tally.set_audit_retention(interval), tally_internal.erase_audit_personal(text, uuid[]),
   tally_internal.cluster_number(), tally_internal.audit_sealed_to(int8), tally_internal.audit_rounds(int8), tally.seal_audit(int8), tally_internal.audit_step(int8), tally_internal.audit_state(),
+  tally_internal.define_audit_table(text),
   tally_internal.create_audit_month(timestamptz), tally_internal.maintain_audit(), tally.export_audit(),
   tally_internal.audit_line(tally.audit_entry, tally.audit_personal), tally.audit_anchor(), tally.verify_audit(text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.erase_audit_personal(text, uuid[]), tally_internal.cluster_number(), tally_internal.audit_sealed_to(int8),
+  tally_internal.define_audit_table(text),
   tally_internal.audit_rounds(int8), tally_internal.create_audit_month(timestamptz), tally.export_audit(),
   tally_internal.audit_line(tally.audit_entry, tally.audit_personal) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.set_audit_policy(text, text), tally.set_audit_retention(interval), tally.seal_audit(int8),

@@ -8,7 +8,7 @@ use super::acts::Act;
 use super::store;
 use crate::backend::report::Report;
 use crate::backend::sql::{self, Moment};
-use crate::backend::{ring, session, transaction_end};
+use crate::backend::{lock, ring, session, transaction_end};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -218,6 +218,12 @@ fn seal_audit(max_entries: i64) -> Result<i64, ErrorReport> {
     }
     let sealed = session::as_owner(|| seal(max_entries));
     Ok(stored + sealed)
+}
+
+/// A statement of the housekeeping's that makes or drops a table of entries; the owner alone may have it run.
+#[pg_extern(sql = false)]
+fn define_audit_table(statement: &str) {
+    lock::as_owner_defining(|| sql::run(statement, &[]));
 }
 
 #[pg_extern(sql = false)]

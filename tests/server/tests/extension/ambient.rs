@@ -167,7 +167,9 @@ fn work(database: &Database, what: &str) -> Vec<String> {
 fn rows(client: &mut Client) -> Vec<String> {
     let rows = contents(client, &["tally"]).into_iter().map(|(table, digest)| format!("{table}: {digest}"));
     // Of the built-in rollups it tells when they were declared.
-    rows.map(|line| line.replace('"', "")).filter(|line| !line.starts_with("tally.rollup: ")).collect()
+    rows.map(|line| line.replace('"', ""))
+        .filter(|line| !line.starts_with("tally.rollup: ") && !line.starts_with("tally.audit_"))
+        .collect()
 }
 
 /// Dumps a database in use and restores it into one with the same setting, which must then be the same: every row, object,

@@ -131,7 +131,7 @@ fn everything_has_a_comment() {
          UNION ALL SELECT 'column ' || c.relname || '.' || a.attname
            FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
-             AND c.relname !~ '_(base|pending)$' AND col_description(c.oid, a.attnum) IS NULL",
+             AND c.relname !~ '_(base|pending)$' AND NOT c.relispartition AND col_description(c.oid, a.attnum) IS NULL",
     );
     assert!(found.is_empty(), "{found:#?}");
 }
@@ -158,10 +158,12 @@ fn functions_say_what_they_may_be_used_for() {
 
 #[test]
 fn every_table_with_a_tenant_has_forced_row_security() {
+    // Tables of the audit log are granted to nobody, which privileges.txt shows: who reads it reads a view or a function of its owner's.
     let found = offenders(
         "SELECT c.relname FROM pg_class AS c
          JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
          WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target')
+           AND c.relname !~ '^audit_'
            AND NOT (c.relrowsecurity AND c.relforcerowsecurity
                     AND (SELECT count(*) FROM pg_policy AS p WHERE p.polrelid = c.oid) = 3
                     AND pg_get_userbyid(c.relowner) = CASE c.relname WHEN 'tenant' THEN 'tally_security' ELSE 'tally_owner' END)",
