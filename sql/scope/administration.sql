@@ -3,8 +3,9 @@
 -- isn't kept by tenant nothing. Not forced: the functions that write them belong to their owner and act for any tenant.
 --
 -- Without row security are tally.role_binding, tally.token_key and tally.protected_table, which hold what auditors are there
--- to see (lint reports a bound auditor), and what is the same for every tenant: tally.rollup, tally.rollup_column,
--- tally.event_schema, tally.metric, tally.cohort.
+-- to see (lint reports a bound auditor), what is the same for every tenant: tally.rollup, tally.rollup_column,
+-- tally.event_schema, tally.metric, tally.cohort, tally.audit_retention, and the entries of the audit log, tally.audit_entry with
+-- its partitions and tally.audit_personal, which are granted to nobody: the view tally.audit shows what is in scope.
 CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condition text) RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
