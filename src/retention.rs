@@ -1,7 +1,7 @@
 //! Retention: removing raw events once every rollup has folded the buckets that end with them. Of all tenants by whole
 //! months, and of each tenant by the days that it keeps. What is removed and how is `raw`'s; this asks the rollups first.
 
-use crate::backend::lock::Patience;
+use crate::backend::lock::Attempts;
 use crate::backend::report::Report;
 use crate::backend::session;
 use crate::raw::months::{self, Fate};
@@ -36,7 +36,7 @@ fn move_raw(
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
         return Err(RawError::Range.into());
     }
-    months::lock(before, Patience::Tries)?;
+    months::lock(before, Attempts::Several)?;
     Ok(SetOfIterator::new(months::move_to(&tablespace, before)))
 }
 
@@ -49,7 +49,7 @@ fn record_lost_months() -> Result<SetOfIterator<'static, String>, ErrorReport> {
     }
     // Nobody takes a month out or puts it back meanwhile.
     session::lock_relation(session::relation(c"events"), pgrx::pg_sys::AccessShareLock);
-    gate::close(&[], Patience::Tries).map_err(RawError::from)?;
+    gate::close(&[], Attempts::Several).map_err(RawError::from)?;
     let months = lost_months::all();
     if let Some(end) = months.last().map(lost_months::Month::end) {
         if let Some(needed) = rollup::needs_raw_before(end, None)? {
@@ -70,7 +70,7 @@ fn lock_and_remove(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<Stri
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
         return Err(RawError::Range.into());
     }
-    months::lock(before, Patience::Tries)?;
+    months::lock(before, Attempts::Several)?;
     remove_months(before, fate)
 }
 
@@ -121,7 +121,7 @@ fn retain(max_rows: i64) -> Result<i64, ErrorReport> {
     }
     if let Some(end) = passed_month() {
         // A tenant that is new since then, or whose event came in between, is seen under the lock.
-        match months::lock(end, Patience::Once) {
+        match months::lock(end, Attempts::One) {
             Ok(()) if passed_month().is_some_and(|again| i64::from(again) == i64::from(end)) => {
                 remove_months(end, Fate::Dropped)?;
                 return Ok(1);

@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", client.query_one("SELECT version()", &[])?.get::<_, &str>(0));
     let only = std::env::args().nth(2);
     if only.as_deref().is_none_or(|only| only == "ingest") {
-        for (ids, sitting) in [(Ids::Random, 1), (Ids::TimeOrdered, 1), (Ids::Random, 10)] {
-            compare(&mut client, &config()?, ids, sitting, rounds)?;
+        for (ids, per_session) in [(Ids::Random, 1), (Ids::TimeOrdered, 1), (Ids::Random, 10)] {
+            compare(&mut client, &config()?, ids, per_session, rounds)?;
         }
     }
     if only.as_deref().is_none_or(|only| only == "doors") {
@@ -82,12 +82,12 @@ fn compare(
     client: &mut Client,
     config: &Config,
     ids: Ids,
-    sitting: usize,
+    per_session: usize,
     rounds: usize,
 ) -> Result<(), Box<dyn Error>> {
     let mut contenders = contender::all(client, config)?;
     let events = BATCH * BATCHES * (rounds + 1);
-    let workload = Workload { seed: 20, events, ids, sitting, ..Workload::default() };
+    let workload = Workload { seed: 20, events, ids, per_session, ..Workload::default() };
     let mut measurements = Measurements::new(contenders.len());
     let mut wal = vec![Vec::new(); contenders.len()];
     let mut batches = workload.batches(BATCH);
@@ -111,7 +111,7 @@ fn compare(
     }
     let ids = if ids == Ids::Random { "random (v4)" } else { "time-ordered (v7)" };
     println!(
-        "\n{BATCH}-event batches, {BATCHES} a round, {rounds} rounds, {ids} ids, {sitting} events a sitting, \
+        "\n{BATCH}-event batches, {BATCHES} a round, {rounds} rounds, {ids} ids, {per_session} events a session, \
          one connection, fsync on"
     );
     let names: Vec<&str> = contenders.iter().map(|contender| contender.name).collect();

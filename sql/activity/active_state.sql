@@ -45,12 +45,12 @@ CREATE AGGREGATE tally.union_days(bytea) (
   DESERIALFUNC = tally_internal.days_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.union_days(bytea) IS
-  'several set of dayss as one';
+  'several sets of days as one';
 
 CREATE FUNCTION tally.merge_days(bytea, bytea) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_merge_days';
 COMMENT ON FUNCTION tally.merge_days(bytea, bytea) IS
-  'two set of dayss as one';
+  'two sets of days as one';
 
 CREATE FUNCTION tally.days_damage(bytea) RETURNS text
   LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'tally_days_damage';
@@ -116,12 +116,12 @@ CREATE AGGREGATE tally.union_session_windows(bytea) (
   DESERIALFUNC = tally_internal.session_windows_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.union_session_windows(bytea) IS
-  'several set of session windowss as one';
+  'several sets of session windows as one';
 
 CREATE FUNCTION tally.merge_session_windows(bytea, bytea) RETURNS bytea
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_merge_windows';
 COMMENT ON FUNCTION tally.merge_session_windows(bytea, bytea) IS
-  'two set of session windowss as one';
+  'two sets of session windows as one';
 
 CREATE FUNCTION tally.session_window_count(bytea) RETURNS int8
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_window_count';

@@ -146,7 +146,7 @@ COMMENT ON FUNCTION tally.user_id(tally.event) IS
 CREATE FUNCTION tally.session_id(event tally.event) RETURNS text
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_event_session_id';
 COMMENT ON FUNCTION tally.session_id(tally.event) IS
-  'in which sitting; null where it was not sent';
+  'in which session; null where it was not sent';
 
 CREATE FUNCTION tally.occurred_at(event tally.event) RETURNS timestamptz
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_event_occurred_at';

@@ -13,7 +13,7 @@ COMMENT ON COLUMN tally.inbox.name IS 'the name of the event';
 COMMENT ON COLUMN tally.inbox.occurred_at IS 'when it occurred: RFC 3339 with an offset';
 COMMENT ON COLUMN tally.inbox.event_id IS 'its idempotency key, a uuid';
 COMMENT ON COLUMN tally.inbox.user_id IS 'who acted; may be null';
-COMMENT ON COLUMN tally.inbox.session_id IS 'in which sitting; may be null';
+COMMENT ON COLUMN tally.inbox.session_id IS 'in which session; may be null';
 COMMENT ON COLUMN tally.inbox.properties IS 'everything else, a JSON object; may be null';
 ALTER VIEW tally.inbox OWNER TO tally_owner;
 

@@ -268,7 +268,7 @@ CREATE FUNCTION tally_internal.rules_roles(OUT name text, OUT level text, OUT ti
        'Members of a bound role inherit its binding. Which of several was meant nobody can tell, so none of them counts.'),
       ('global_role_writes', 'WARN', 'A login that reads every tenant may write or administer, too',
        'A binding to the global scope is for tools that read; what connects all the time should have no other right.'),
-      ('global_role_not_analyst', 'WARN', 'A login is bound to the global scope and is no analyst',
+      ('global_role_not_analyst', 'WARN', 'A login is bound to the global scope and is not an analyst',
        'The global scope is for members of tally_analyst: every statement of this login is refused.'),
       ('bound_role_is_admin', 'ERROR', 'A bound role may administer pg_tally',
        'A member of tally_admin can bind itself to another tenant.'),

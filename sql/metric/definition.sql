@@ -70,7 +70,7 @@ BEGIN
       HINT = 'use 1 to 40 lower-case letters, digits and underscores, with a letter first';
   END IF;
   IF fields IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('%s is no kind of metric', coalesce(quote_ident(kind), 'null')),
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('unknown kind of metric %s', coalesce(quote_ident(kind), 'null')),
       HINT = 'the definition is an object whose "kind" is events, units, sum, mean, funnel, activation or retention';
   END IF;
   SELECT coalesce(f.key, d.key) INTO wrong
@@ -115,7 +115,7 @@ DECLARE
 BEGIN
   PERFORM tally_internal.check_definition(name, definition);
   IF definition ->> 'kind' OPERATOR(pg_catalog.=) 'cohort' THEN
-    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'a cohort is no metric', HINT = 'declare it with tally.define_cohort(name, definition)';
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'a cohort is not a metric', HINT = 'declare it with tally.define_cohort(name, definition)';
   END IF;
   -- One version after another.
   LOCK TABLE tally.metric IN SHARE ROW EXCLUSIVE MODE;

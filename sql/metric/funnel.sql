@@ -24,7 +24,7 @@ BEGIN
        OR jsonb_typeof(coalesce(given -> 'label', '""')) <> 'string'
        OR given - ARRAY['event', 'where', 'label'] <> '{}' THEN
       RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('step %s is no step: %s', step, given),
+        MESSAGE = format('step %s is invalid: %s', step, given),
         HINT = 'a step is an event''s name, or an object {"event": name, "where": {property: value, ...}, "label": text}';
     END IF;
     event_name := given ->> 'event';
@@ -68,7 +68,7 @@ BEGIN
   END IF;
   IF funnel.attribution IS NULL OR funnel.attribution NOT IN ('first_step', 'last_step') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('%s is no attribution', coalesce(quote_ident(funnel.attribution), 'null')),
+      MESSAGE = format('unknown attribution %s', coalesce(quote_ident(funnel.attribution), 'null')),
       HINT = 'a unit belongs to the segment of its first_step or of its last_step';
   END IF;
   SELECT count(*), array_agg(CASE WHEN funnel.any_order THEN 'any ' || s.step ELSE s.label END ORDER BY s.step), ARRAY(SELECT n.event_name FROM tally_internal.funnel_steps(funnel.steps) AS n GROUP BY n.event_name ORDER BY min(n.step))

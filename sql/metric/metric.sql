@@ -27,7 +27,7 @@ BEGIN
           tally_internal.check_metric_unit(retention.unit);
   IF retention.kind IS NULL OR retention.kind NOT IN ('first_time', 'rolling', 'bracketed') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('%s is no kind of retention', coalesce(quote_ident(retention.kind), 'null')),
+      MESSAGE = format('unknown kind of retention %s', coalesce(quote_ident(retention.kind), 'null')),
       HINT = 'kinds are first_time, rolling and bracketed';
   END IF;
   IF retention.kind = 'bracketed' AND (cardinality(retention.brackets) IS NULL OR cardinality(retention.brackets) = 0

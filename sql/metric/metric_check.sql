@@ -27,7 +27,7 @@ AS $$
 BEGIN
   IF unit IS NULL OR unit NOT IN ('user', 'account') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('%s is no unit', coalesce(quote_ident(unit), 'null')),
+      MESSAGE = format('unknown unit %s', coalesce(quote_ident(unit), 'null')),
       HINT = 'units are user and account';
   END IF;
 END
@@ -41,7 +41,7 @@ AS $$
 BEGIN
   IF grain IS NULL OR grain NOT IN ('day', 'week', 'month') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('%s is no grain of a metric', coalesce(quote_ident(grain), 'null')),
+      MESSAGE = format('unknown grain %s', coalesce(quote_ident(grain), 'null')),
       HINT = 'grains of metrics are day, week and month';
   END IF;
 END

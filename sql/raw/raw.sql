@@ -58,7 +58,7 @@ COMMENT ON COLUMN tally.events.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.events.account_id IS 'the account inside the tenant';
 COMMENT ON COLUMN tally.events.name IS 'the name of the event';
 COMMENT ON COLUMN tally.events.user_id IS 'who acted, where sent';
-COMMENT ON COLUMN tally.events.session_id IS 'in which sitting, where sent';
+COMMENT ON COLUMN tally.events.session_id IS 'in which session, where sent';
 COMMENT ON COLUMN tally.events.properties IS 'everything else, an object';
 
 CREATE TABLE tally.ingest_batch (

@@ -138,7 +138,7 @@ BEGIN
   END IF;
   IF NOT coalesce(set_unregistered_policy.policy OPERATOR(pg_catalog.=) ANY ('{allow,mark,reject}'::pg_catalog.text[]), true) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = pg_catalog.format('"%s" is no policy', set_unregistered_policy.policy),
+      MESSAGE = pg_catalog.format('unknown policy "%s"', set_unregistered_policy.policy),
       HINT = 'policies are allow, mark and reject; null removes the one that is set';
   END IF;
   PERFORM tally_internal.write_policy(set_unregistered_policy.policy, coalesce(set_unregistered_policy.tenant_id, ''));

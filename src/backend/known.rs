@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Keys that are remembered at most.
-const MOST: usize = 1_000;
+const MAX_REMEMBERED: usize = 1_000;
 /// What the table's triggers call.
 const FORGET: &core::ffi::CStr = c"forget";
 
@@ -46,7 +46,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
         let is_remembered = trigger::is_called_always(table, FORGET);
         if is_remembered {
             let mut rows = rows.borrow_mut();
-            if rows.len() >= MOST {
+            if rows.len() >= MAX_REMEMBERED {
                 rows.clear();
             }
             rows.insert(key, value.clone());

@@ -30,11 +30,11 @@ pub struct Busy {
 
 /// How long to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum Attempts {
     /// Once: housekeeping, which comes again.
-    Once,
+    One,
     /// Several times: somebody is waiting for the answer.
-    Tries,
+    Several,
 }
 
 /// Time of the first try, and of the longest. A second is what others may have to wait at most; two locks of a try, and a
@@ -42,32 +42,32 @@ pub enum Patience {
 const FIRST_TRY: Duration = Duration::from_millis(100);
 const LONGEST_TRY: Duration = Duration::from_millis(300);
 /// Between two tries: longer than a try, so that others get more than half of the time.
-pub const PAUSE: Duration = Duration::from_millis(400);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(400);
 const TRIES: u32 = 12;
 
 /// A lock on a relation, and its mode.
 pub type Wanted = (Oid, u32);
 
 /// Takes all the locks, in the order given, until the transaction ends, or none. `what` names them in the error.
-pub fn relations(what: &str, wanted: &[Wanted], patience: Patience) -> Result<(), Busy> {
+pub fn relations(what: &str, wanted: &[Wanted], attempts: Attempts) -> Result<(), Busy> {
     let take = |deadline: Instant| {
         for &(relation, mode) in wanted {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
             waiting_at_most(left, || session::lock_relation(relation, mode));
         }
     };
-    tries(patience, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of(wanted) })
+    tries(attempts, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of(wanted) })
 }
 
 /// Takes a lock of ours that stands for a piece of work on a table.
-pub fn named(what: &str, table: Oid, work: u32, patience: Patience) -> Result<(), Busy> {
+pub fn named(what: &str, table: Oid, work: u32, attempts: Attempts) -> Result<(), Busy> {
     let take = |deadline: Instant| {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
         waiting_at_most(left, || {
             session::lock(table.to_u32(), work, true);
         });
     };
-    tries(patience, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of_named(table, work) })
+    tries(attempts, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of_named(table, work) })
 }
 
 /// Runs `work` with a lock_timeout that is at most so long; the caller's own stays where it is shorter.
@@ -97,14 +97,14 @@ pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
     session::as_owner(|| session::with_settings(&known, || waiting_at_most(LONGEST_TRY, work)))
 }
 
-fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
+fn tries(attempts: Attempts, take: impl Fn(Instant)) -> Result<(), ()> {
     // Who set a lock_timeout wants an answer by then.
     let own = match session::lock_timeout() {
         0 => None,
         milliseconds => Some(Instant::now() + Duration::from_millis(milliseconds as u64)),
     };
-    let tries = if patience == Patience::Once { 1 } else { TRIES };
-    let mut time = if patience == Patience::Once { LONGEST_TRY } else { FIRST_TRY };
+    let tries = if attempts == Attempts::One { 1 } else { TRIES };
+    let mut time = if attempts == Attempts::One { LONGEST_TRY } else { FIRST_TRY };
     for number in 1..=tries {
         let tried = subtransaction::run(|| {
             take(Instant::now() + time);
@@ -115,10 +115,10 @@ fn tries(patience: Patience, take: impl Fn(Instant)) -> Result<(), ()> {
             Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {}
             Err(caught) => caught.rethrow(),
         }
-        if number == tries || own.is_some_and(|until| Instant::now() + PAUSE >= until) {
+        if number == tries || own.is_some_and(|until| Instant::now() + RETRY_PAUSE >= until) {
             break;
         }
-        session::pause(PAUSE);
+        session::pause(RETRY_PAUSE);
         time = (time * 2).min(LONGEST_TRY);
     }
     Err(())

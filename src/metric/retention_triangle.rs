@@ -50,7 +50,7 @@ fn triangle(call: &Call) -> Result<Triangle, Report> {
         }
         other => {
             return Err(refused(
-                format!("\"{other}\" is no kind of retention"),
+                format!("unknown kind of retention \"{other}\""),
                 "kinds are first_time, rolling and bracketed",
             ));
         }

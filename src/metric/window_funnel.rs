@@ -147,7 +147,7 @@ pub fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Res
         "strict_order,strict_increase" => (Order::Strict, true),
         "any_order" => (Order::Any, false),
         other => {
-            return Err(Report::new("22023", format!("\"{other}\" is no mode of a funnel"))
+            return Err(Report::new("22023", format!("unknown funnel mode \"{other}\""))
                 .hint("modes are strict_increase, strict_order, 'strict_order,strict_increase' and any_order; the empty text is none of them"));
         }
     };

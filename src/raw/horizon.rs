@@ -7,7 +7,7 @@
 use super::gate;
 use crate::backend::arena::Arena;
 use crate::backend::heap::Declared;
-use crate::backend::lock::{Busy, Patience};
+use crate::backend::lock::{Attempts, Busy};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
@@ -86,7 +86,7 @@ pub fn advance() -> Result<i64, Busy> {
     if session::as_owner(|| sql::one::<i64>(&due, &[])) == Some(0) {
         return Ok(0);
     }
-    gate::close(&[], Patience::Once)?;
+    gate::close(&[], Attempts::One)?;
     let moved = format!(
         "WITH moved AS (INSERT INTO tally.tenant_horizon AS h (tenant_id, raw_from) \
            SELECT w.tenant_id, w.raw_from FROM ({wanted}) AS w ORDER BY 1 \

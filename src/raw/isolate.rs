@@ -1,7 +1,7 @@
 //! Partitions of its own for a heavy tenant.
 
 use super::{RawError, gate};
-use crate::backend::lock::{self, Patience};
+use crate::backend::lock::{self, Attempts};
 use crate::backend::{session, sql};
 use crate::scope;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -28,8 +28,8 @@ fn isolate_tenant(
          WHERE i.inhparent = $1 AND m.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' AND to_timestamp(substr(m.relname, 9), 'YYYY_MM') >= date_trunc('month', $2, 'UTC')";
     let months = session::as_owner(|| sql::one::<Vec<pg_sys::Oid>>(months, &[events.into(), from.into()]));
     let changed: Vec<_> = std::iter::once(events).chain(months.unwrap_or_default()).collect();
-    gate::close(&changed, Patience::Tries)?;
-    lock::named("months can't be split", events, lock::PARTITION_MAKING, Patience::Once)?;
+    gate::close(&changed, Attempts::Several)?;
+    lock::named("months can't be split", events, lock::PARTITION_MAKING, Attempts::One)?;
     let made = lock::as_owner_defining(|| {
         let split = "SELECT coalesce(array_agg(made), '{}') FROM tally_internal.split_months($1, $2) AS made";
         sql::one::<Vec<String>>(split, &[tenant_id.into(), from.into()])

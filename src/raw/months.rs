@@ -1,6 +1,6 @@
 //! The months whose tables are there, and how whole ones leave: dropped, detached or moved.
 
-use crate::backend::lock::{self, Busy, Patience};
+use crate::backend::lock::{self, Attempts, Busy};
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use pgrx::datum::TimestampWithTimeZone;
@@ -33,14 +33,14 @@ pub fn end(partition: &str) -> Option<TimestampWithTimeZone> {
 }
 
 /// Locks ingest out, and everybody from the events and the months that end by a moment.
-pub fn lock(moment: TimestampWithTimeZone, patience: Patience) -> Result<(), Busy> {
+pub fn lock(moment: TimestampWithTimeZone, attempts: Attempts) -> Result<(), Busy> {
     let months: Vec<Oid> = session::as_owner(|| {
         before(moment).iter().flat_map(|month| tables_of(month)).map(|table| table_oid(&table)).collect()
     });
     let events = session::relation(c"events");
     let also: Vec<Oid> =
         if months.is_empty() { vec![] } else { std::iter::once(events).chain(months).collect() };
-    gate::close(&also, patience)
+    gate::close(&also, attempts)
 }
 
 /// Moves the months that end by a moment to a tablespace; returns the names of what moved. The caller holds their locks.

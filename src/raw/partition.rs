@@ -1,6 +1,6 @@
 //! Makes the partitions that a batch needs.
 
-use crate::backend::lock::{self, Busy, Patience};
+use crate::backend::lock::{self, Attempts, Busy};
 use crate::backend::partition::Routing;
 use crate::backend::sql::{self, Moment};
 use crate::backend::subtransaction::{self, Verdict};
@@ -65,7 +65,7 @@ fn create(month: i64, wait: Duration) -> Result<(), Busy> {
             if Instant::now() >= until || session::lock_timeout() > 0 || !lock::is_analyzed(events) {
                 return Err(busy);
             }
-            session::pause(lock::PAUSE);
+            session::pause(lock::RETRY_PAUSE);
         }
     }
     lock::as_owner_defining(|| {
@@ -78,9 +78,9 @@ fn create(month: i64, wait: Duration) -> Result<(), Busy> {
 fn take_locks(what: &str, events: pg_sys::Oid) -> Result<(), Busy> {
     let take = || {
         // One maker at a time: without it two first events of a month would both try, and one of them fail.
-        lock::named(what, events, lock::PARTITION_MAKING, Patience::Once)?;
+        lock::named(what, events, lock::PARTITION_MAKING, Attempts::One)?;
         // What attaching takes, here where it can be given up.
-        lock::relations(what, &[(events, pg_sys::ShareUpdateExclusiveLock)], Patience::Once)
+        lock::relations(what, &[(events, pg_sys::ShareUpdateExclusiveLock)], Attempts::One)
     };
     let taken = subtransaction::run(|| match take() {
         Ok(()) => Verdict::Keep(Ok(())),

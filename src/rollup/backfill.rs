@@ -6,7 +6,7 @@
 
 use super::RollupError;
 use super::{append, definition};
-use crate::backend::lock::Patience;
+use crate::backend::lock::Attempts;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment};
 use crate::raw::{RawError, gate};
@@ -42,7 +42,7 @@ fn backfill(rollup_name: &str, max_events: i64) -> Result<i64, ErrorReport> {
         Some(true) => return Ok(0),
         Some(false) => {}
     }
-    gate::close(&[], Patience::Once)?;
+    gate::close(&[], Attempts::One)?;
     // Another session may have taken a step while this one waited for the lock.
     let end = definition::find(&definition::all()?, rollup_name)?.filled_from;
     let Some(oldest) = oldest_partition().filter(|&oldest| oldest < end) else {

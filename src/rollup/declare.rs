@@ -9,7 +9,7 @@ use super::rebuild::require_months;
 use super::{backfill, frozen, strange_code};
 use crate::backend::expression::{self, Analysis, ExpressionError, type_name};
 use crate::backend::expression_code::Code;
-use crate::backend::lock::{self, Patience};
+use crate::backend::lock::{self, Attempts};
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within};
 use crate::backend::value::Extreme;
@@ -68,7 +68,7 @@ fn create_rollup(
     if session::has_fixed_snapshot() && !session::is_creating_extension() {
         return Err(RollupError::OldSnapshot.into());
     }
-    gate::close(&[], Patience::Tries)?;
+    gate::close(&[], Attempts::Several)?;
     let definition = Definition {
         name: name.to_owned(),
         grains,
@@ -285,7 +285,7 @@ fn lock_rollup(name: &str) -> Result<(), RollupError> {
         // One that somebody dropped by hand is not waited for.
         .filter_map(|part| fold::find_relation(&format!("{name}{part}")))
         .collect();
-    Ok(gate::close(&relations, Patience::Tries)?)
+    Ok(gate::close(&relations, Attempts::Several)?)
 }
 
 fn check_name(name: &str) -> Result<(), RollupError> {

@@ -111,13 +111,13 @@ impl From<RollupError> for Report {
                     .hint("use 1 to 40 lower-case letters, digits and underscores, with a letter first")
             }
             RollupError::Grain(name) => {
-                Report::new("22023", format!("\"{name}\" is no grain"))
+                Report::new("22023", format!("unknown grain \"{name}\""))
                     .hint("grains are minute, hour, day, week, month, quarter and year")
             }
             RollupError::Empty(problem) => Report::new("22023", problem),
             RollupError::Measure(text) => Report::new(
                 "42601",
-                format!("\"{text}\" is no measure"),
+                format!("unknown measure \"{text}\""),
             )
             .hint(
                 "write kind(expression) AS name, where kind is count, sum, min, max, distinct or percentiles",

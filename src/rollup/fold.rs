@@ -7,7 +7,7 @@ use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::expression;
 use crate::backend::heap::Declared;
-use crate::backend::lock::{self, Patience};
+use crate::backend::lock::{self, Attempts};
 use crate::backend::sql::{self, quote};
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
@@ -160,7 +160,7 @@ pub fn try_folding(definition: &Definition) -> bool {
 /// Takes it where others may be folding. The caller has locked ingest out: a folder that is at work has a moment to end.
 pub fn await_folding(definition: &Definition) -> Result<(), RollupError> {
     let what = format!("rollup \"{}\" can't be folded", definition.name);
-    Ok(lock::named(&what, definition.pending, lock::FOLDING, Patience::Once)?)
+    Ok(lock::named(&what, definition.pending, lock::FOLDING, Attempts::One)?)
 }
 
 /// Notes that rows were folded.

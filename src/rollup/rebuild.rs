@@ -5,7 +5,7 @@ use super::append;
 use super::definition;
 use super::fold::{self, await_folding};
 use super::frozen::Frozen;
-use crate::backend::lock::Patience;
+use crate::backend::lock::Attempts;
 use crate::backend::partition::Routing;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
@@ -99,7 +99,7 @@ fn rebuild_rollup(
         return Err(RawError::FixedSnapshot.into());
     }
     let asked = range(from, to)?;
-    gate::close(&[], Patience::Tries)?;
+    gate::close(&[], Attempts::Several)?;
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
     let horizon = horizon::of_all();

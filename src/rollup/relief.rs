@@ -24,32 +24,32 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
-const RELIEF: i64 = 30_000;
+const FOLD_ROWS: i64 = 30_000;
 /// Rows from which on a call folds a piece of what others brought itself. Who brings fewer would wait a hundred times as long
 /// for that as for the rest, and has a process do it.
 const FOLDS_ITSELF: usize = 256;
 /// Rows whose folding takes memory worth giving back: a few megabytes.
-const MUCH: i64 = 2_000;
-/// Ingest folds once, on average, for each half of the limit that is appended: RELIEF rows are more than that, so pending
+const LARGE_FOLD_ROWS: i64 = 2_000;
+/// Ingest folds once, on average, for each half of the limit that is appended: FOLD_ROWS rows are more than that, so pending
 /// shrinks, and many rows of one group have become one. For each eighth, ingest took a tenth longer.
-const SHARE: f64 = 2.0;
+const FOLDS_PER_LIMIT: f64 = 2.0;
 /// Ingest looks so many times as often as it folds whether too much is pending: a call that adds a 64th of the limit always.
-const LOOKS: f64 = 32.0;
+const CHECKS_PER_FOLD: f64 = 32.0;
 /// From so many limits of pending rows on, ingest that looks folds, or pauses where another session is folding, so that
 /// that one gets the processor: eight writers otherwise outrun one folder for good.
-const PATIENCE: u64 = 8;
+const SLOW_DOWN_AT_LIMITS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
-const MOST: u64 = 64;
+const REFUSE_AT_LIMITS: u64 = 64;
 /// How long a call waits there for a process to fold before it is refused.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 
 /// How long a session attempts no fold of a rollup after one that failed, in microseconds.
-const FORGOTTEN: i64 = 10_000_000;
+const RETRY_AFTER_US: i64 = 10_000_000;
 /// How long a process whose fold failed keeps others from being started. Shorter than DROP DATABASE waits for it.
-const REST: Duration = Duration::from_secs(3);
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// Pieces that a process folds before it makes room for another one.
-const PIECES: usize = 100;
+const FOLDS_PER_PROCESS: usize = 100;
 /// What else can be wrong with rows that are there: they don't fit an index, or aren't as they were written.
 const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
     PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -85,7 +85,7 @@ impl Added {
 
     /// How probable it was that the call folds.
     fn chance(&self) -> f64 {
-        SHARE * self.bytes as f64 / settings::pending_limit() as f64
+        FOLDS_PER_LIMIT * self.bytes as f64 / settings::pending_limit() as f64
     }
 
     /// Whether there is to be a fold. Not where so little is pending that somebody else must be folding.
@@ -123,10 +123,10 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     }
     let folded = attempt(definition, || {
         let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
-        fold::fold_locked(definition, deltas, RELIEF, i64::MIN)
+        fold::fold_locked(definition, deltas, FOLD_ROWS, i64::MIN)
     })?;
     // A connection that sends large batches needs as much again.
-    if folded.is_some_and(|taken| taken > MUCH && taken > 4 * rows.len() as i64) {
+    if folded.is_some_and(|taken| taken > LARGE_FOLD_ROWS && taken > 4 * rows.len() as i64) {
         memory::give_back();
     }
     Ok(folded.is_some())
@@ -143,14 +143,14 @@ process_main! {
     /// Where Postgres starts that process.
     fn tally_fold_main() {
         let rollup_name = own_transaction::begin();
-        for _ in 0..PIECES {
+        for _ in 0..FOLDS_PER_PROCESS {
             match worker::transaction(|| fold_piece(&rollup_name)) {
-                Some(RELIEF) if !worker::shutdown_is_requested() => {}
+                Some(FOLD_ROWS) if !worker::shutdown_is_requested() => {}
                 // Of what is left after a piece that isn't full, others will make enough for another fold.
                 Some(_) => break,
                 None => {
                     // Else each call that comes in would start a process that fails.
-                    session::pause(REST);
+                    session::pause(REST_AFTER_FAILURE);
                     break;
                 }
             }
@@ -168,7 +168,7 @@ fn fold_piece(rollup_name: &str) -> Option<i64> {
     {
         return Some(0);
     }
-    attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN)).ok().flatten()
+    attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN)).ok().flatten()
 }
 
 /// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
@@ -179,7 +179,7 @@ fn attempt(
 ) -> Result<Option<i64>, RollupError> {
     let now = session::clock();
     let is_futile = FAILED.with_borrow(|failed| {
-        failed.get(&definition.pending).is_some_and(|at| (0..FORGOTTEN).contains(&(now - at)))
+        failed.get(&definition.pending).is_some_and(|at| (0..RETRY_AFTER_US).contains(&(now - at)))
     });
     if is_futile {
         return Ok(None);
@@ -219,35 +219,35 @@ fn attempt(
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     for (definition, added) in definition::all()?.iter().zip(added) {
         let Some(added) = added else { continue };
-        let share = (LOOKS * added.chance()).min(1.0);
+        let share = (CHECKS_PER_FOLD * added.chance()).min(1.0);
         if added.drawn >= share {
             continue;
         }
         let Some(mut pending) = limits_pending(definition) else { continue };
-        if pending < PATIENCE {
+        if pending < SLOW_DOWN_AT_LIMITS {
             continue;
         }
         if !may_fold_here() {
             // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
             let own = own_limits(definition).min(pending);
-            if own >= MOST {
+            if own >= REFUSE_AT_LIMITS {
                 return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
             }
             pending = pending.saturating_sub(own);
-            if pending < PATIENCE {
+            if pending < SLOW_DOWN_AT_LIMITS {
                 continue;
             }
         }
         let has_folder = (added.is_small() || !may_fold_here()) && start_folder(definition);
-        if has_folder && pending >= MOST && await_folder(definition) {
+        if has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition) {
             continue;
         }
-        let folds_itself = may_fold_here() && (pending >= MOST || (share == 1.0 && !has_folder));
+        let folds_itself = may_fold_here() && (pending >= REFUSE_AT_LIMITS || (share == 1.0 && !has_folder));
         if folds_itself && fold::try_folding(definition) {
-            attempt(definition, || fold::fold_pending(definition, RELIEF, i64::MIN))?;
+            attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))?;
             continue;
         }
-        if pending >= MOST {
+        if pending >= REFUSE_AT_LIMITS {
             return Err(RollupError::Behind(definition.name.clone()));
         }
         session::pause(PAUSE.mul_f64(share));
@@ -272,7 +272,7 @@ fn await_folder(definition: &Definition) -> bool {
         session::pause(PAUSE);
         size::forget_counts();
         let own = own_limits(definition);
-        if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < MOST) {
+        if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < REFUSE_AT_LIMITS) {
             return true;
         }
         start_folder(definition);

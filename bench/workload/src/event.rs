@@ -18,7 +18,7 @@ pub struct Event {
     pub event_id: [u8; 16],
     /// Who acted; absent when the system did.
     pub user_id: Option<String>,
-    /// The sitting: half an hour of one user.
+    /// The session: half an hour of one user.
     pub session_id: Option<String>,
     /// A JSON object.
     pub properties: String,

@@ -32,8 +32,8 @@ pub struct Workload {
     pub accounts: usize,
     /// Users of each account.
     pub users: usize,
-    /// Events that a user sends in one sitting, on average; with 1, who sends an event says nothing of the next.
-    pub sitting: usize,
+    /// Events that a user sends in one session, on average; with 1, who sends an event says nothing of the next.
+    pub per_session: usize,
     /// Start of the first day, in microseconds since 1970-01-01 UTC.
     pub start: i64,
     /// Length in days.
@@ -51,7 +51,7 @@ impl Default for Workload {
             tenants: 10,
             accounts: 40,
             users: 300,
-            sitting: 1,
+            per_session: 1,
             start: 1_767_571_200_000_000,
             days: 14,
             ids: Ids::Random,
@@ -87,18 +87,18 @@ impl Workload {
         let accounts = Zipf::new(self.accounts, 1.1);
         let users = Zipf::new(self.users, 0.9);
         // Those who sit down stay for a quarter of an hour, so that so many sit there at a time.
-        let sitting = self.sitting.max(1);
-        let seats = (self.events / (self.days as usize * 96) / sitting).max(1);
+        let per_session = self.per_session.max(1);
+        let seats = (self.events / (self.days as usize * 96) / per_session).max(1);
         let mut seated: Vec<(usize, usize, usize)> = Vec::new();
         (0..self.events).map(move |position| {
-            if sitting > 1 && seated.len() == seats && random.below(sitting) > 0 {
+            if per_session > 1 && seated.len() == seats && random.below(per_session) > 0 {
                 let (tenant, account, user) = seated[random.below(seats)];
                 return workload.event(&mut random, position, tenant, account, user);
             }
             let tenant = tenants.draw(&mut random);
             let account = accounts.draw(&mut random);
             let user = users.draw(&mut random);
-            if sitting > 1 {
+            if per_session > 1 {
                 if seated.len() < seats {
                     seated.push((tenant, account, user));
                 } else {
@@ -139,7 +139,7 @@ impl Workload {
         let account_hash = mix(mix(tenant as u64 + 1) ^ account as u64);
         let user_hash = mix(account_hash ^ mix(user as u64));
         let acted = random.below(20) > 0;
-        let sitting = mix(user_hash ^ (occurred_at / (30 * MINUTE)) as u64);
+        let session = mix(user_hash ^ (occurred_at / (30 * MINUTE)) as u64);
         Event {
             tenant_id: format!("t{:02}", tenant + 1),
             account_id: format!("acct_{:08x}", account_hash as u32),
@@ -147,7 +147,7 @@ impl Workload {
             occurred_at,
             event_id: self.event_id(random, arrived),
             user_id: acted.then(|| format!("u_{user_hash:016x}")),
-            session_id: acted.then(|| format!("s_{sitting:016x}")),
+            session_id: acted.then(|| format!("s_{session:016x}")),
             properties: properties(random, account_hash, value),
         }
     }
@@ -235,9 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn a_sitting_has_about_so_many_events() {
-        for (sitting, least, most) in [(1, 1.0, 1.5), (10, 5.0, 15.0)] {
-            let workload = Workload { sitting, events: 100_000, ..Workload::default() };
+    fn a_session_has_about_so_many_events() {
+        for (per_session, least, most) in [(1, 1.0, 1.5), (10, 5.0, 15.0)] {
+            let workload = Workload { per_session, events: 100_000, ..Workload::default() };
             let sessions: HashSet<_> = workload.generate().filter_map(|event| event.session_id).collect();
             let mean = 0.95 * workload.events as f64 / sessions.len() as f64;
             assert!((least..most).contains(&mean), "{mean} events a session");

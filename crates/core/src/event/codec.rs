@@ -53,7 +53,7 @@ pub struct EventView<'a> {
     pub name: &'a str,
     /// Names who acted, if known.
     pub user_id: Option<&'a str>,
-    /// Names the sitting, if known.
+    /// Names the session, if known.
     pub session_id: Option<&'a str>,
     /// Counts microseconds since 2000-01-01 00:00 UTC.
     pub occurred_at: i64,

@@ -31,7 +31,7 @@ pub struct EventRef<'a> {
     pub name: Cow<'a, str>,
     /// Names who acted, if known.
     pub user_id: Option<Cow<'a, str>>,
-    /// Names the sitting, if known.
+    /// Names the session, if known.
     pub session_id: Option<Cow<'a, str>>,
     /// Counts microseconds since 2000-01-01 00:00 UTC, as Postgres does.
     pub occurred_at: i64,
