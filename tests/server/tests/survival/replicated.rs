@@ -125,8 +125,19 @@ fn a_subscriber_of_all_tables_ends_equal() {
     there
         .batch_execute(
             "DROP PUBLICATION everything;
-             DO $$ BEGIN EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
-               WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p')); END $$",
+             DO $$
+             DECLARE guarded text;
+             BEGIN
+               -- What the installation itself recorded: the audit log gives it up to a superuser's hand alone.
+               FOR guarded IN SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'audit_not_emptied' LOOP
+                 EXECUTE format('ALTER TABLE %s DISABLE TRIGGER audit_not_emptied', guarded);
+               END LOOP;
+               EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
+                 WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p'));
+               FOR guarded IN SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'audit_not_emptied' LOOP
+                 EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER audit_not_emptied', guarded);
+               END LOOP;
+             END $$",
         )
         .unwrap();
     let config = publisher.client("psql");
