@@ -1,7 +1,7 @@
 //! Retention: removing raw events once every rollup has folded the buckets that end with them. Of all tenants by whole
 //! months, and of each tenant by the days that it keeps. What is removed and how is `raw`'s; this asks the rollups first.
 
-use crate::backend::lock::Attempts;
+use crate::backend::lock::{self, Attempts};
 use crate::backend::report::Report;
 use crate::backend::session;
 use crate::raw::months::{self, Fate};
@@ -50,15 +50,20 @@ fn record_lost_months() -> Result<SetOfIterator<'static, String>, ErrorReport> {
     // Nobody takes a month out or puts it back meanwhile.
     session::lock_relation(session::relation(c"events"), pgrx::pg_sys::AccessShareLock);
     gate::close(&[], Attempts::Several).map_err(RawError::from)?;
+    let events = session::relation(c"events");
+    lock::named("lost months can't be recorded", events, lock::PARTITION_MAKING, Attempts::One)
+        .map_err(RawError::from)?;
     let months = lost_months::all();
     if let Some(end) = months.last().map(lost_months::Month::end) {
         if let Some(needed) = rollup::needs_raw_before(end, None)? {
             return Err(still_needed(needed).into());
         }
-        session::as_owner(|| {
+        // With ingest locked out, nothing is waited for.
+        let record = || {
             lost_months::record(&months);
             lost_months::freeze(end);
-        });
+        };
+        session::as_owner(|| lock::waiting_at_most(lock::LONGEST_TRY, record));
     }
     Ok(SetOfIterator::new(months.into_iter().map(|month| month.name).collect::<Vec<_>>()))
 }

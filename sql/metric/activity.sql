@@ -104,9 +104,10 @@ BEGIN
   PERFORM tally_internal.refuse_incomplete(lost);
   IF did_at_least.unit = 'account' AND lost IS NULL THEN
     RETURN QUERY
+      WITH horizon AS MATERIALIZED (SELECT * FROM tally_internal.raw_horizons())
       SELECT t.tenant_id, t.account_id, sum(t.times)::int8, min(t.first_at), max(t.last_at), true, NULL::timestamptz
         FROM (SELECT e.tenant_id, e.account_id, count(*) AS times, min(e.occurred_at) AS first_at, max(e.occurred_at) AS last_at
-                FROM tally.events AS e LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
+                FROM tally.events AS e LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = e.tenant_id
                WHERE e.occurred_at >= did_at_least."from" AND e.occurred_at < did_at_least."to"
                  AND (did_at_least.event IS NULL OR e.name = did_at_least.event)
                  AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
@@ -114,7 +115,7 @@ BEGIN
               UNION ALL
               -- Hours that an end of the range divides there are none: then something is lost.
               SELECT u.tenant_id, u.account_id, u.events, u.first_at, u.last_at
-                FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
+                FROM horizon AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
                WHERE u.bucket < h.whole_from AND u.first_at >= did_at_least."from" AND u.last_at < did_at_least."to"
                  AND u.bucket >= date_trunc('hour', did_at_least."from", 'UTC') AND u.bucket < did_at_least."to"
                  AND (did_at_least.event IS NULL OR u.name = did_at_least.event)) AS t

@@ -197,7 +197,7 @@ BEGIN
     END IF;
   END IF;
   RETURN QUERY
-    WITH paid AS (
+    WITH horizon AS MATERIALIZED (SELECT * FROM tally_internal.raw_horizons()), paid AS (
       SELECT e.tenant_id, e.account_id, (e.properties ->> revenue.currency_property) COLLATE "C" AS currency,
              tally_internal.period_number(revenue.grain, e.occurred_at) AS number,
              sum(tally.property_number(e.properties, revenue.amount_property)) AS amount
@@ -207,14 +207,14 @@ BEGIN
        GROUP BY 1, 2, 3, 4
        UNION ALL
       SELECT p.tenant_id, p.account_id, p.currency, tally_internal.period_number(revenue.grain, p.bucket), sum(p.amount)
-        FROM tally_internal.payment_part AS p LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = p.tenant_id
+        FROM tally_internal.payment_part AS p LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = p.tenant_id
        WHERE kept AND p.bucket < revenue."to" AND (p.bucket < rest OR p.bucket < h.whole_from) AND p.last_at < revenue."to"
          AND (revenue.event IS NULL OR p.name = revenue.event)
        GROUP BY 1, 2, 3, 4
        UNION ALL
       SELECT e.tenant_id, e.account_id, (e.properties ->> 'currency') COLLATE "C",
              tally_internal.period_number(revenue.grain, e.occurred_at), sum(tally.property_number(e.properties, 'amount'))
-        FROM tally.events AS e LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
+        FROM tally.events AS e LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = e.tenant_id
        WHERE kept AND e.occurred_at >= rest AND e.occurred_at < revenue."to" AND (h.whole_from IS NULL OR rest >= h.whole_from)
          AND (revenue.event IS NULL OR e.name = revenue.event) AND tally.property_number(e.properties, 'amount') IS NOT NULL
        GROUP BY 1, 2, 3, 4

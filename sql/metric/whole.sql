@@ -148,27 +148,29 @@ CREATE FUNCTION tally_internal.kept_totals(event text, "from" timestamptz, "to" 
 AS $$
 BEGIN
   -- A horizon lies at midnight, so that no bucket has events of before and after it.
+  -- Asked once: each part of the answer must begin where the other ends, also while a horizon moves.
+  WITH horizon AS MATERIALIZED (SELECT * FROM tally_internal.raw_horizons())
   SELECT coalesce(sum(n.events), 0), sum(n.value_sum), coalesce(sum(n.payments), 0), sum(n.amount),
          coalesce(bool_or(n.events_split), false), coalesce(bool_or(n.payments_split), false)
     INTO kept_totals.events, kept_totals.value_sum, kept_totals.payments, kept_totals.amount, events_split, payments_split
     FROM (SELECT count(*) AS events, sum(tally.property_number(e.properties, 'value')) AS value_sum,
                  count(tally.property_number(e.properties, 'amount')) AS payments,
                  sum(tally.property_number(e.properties, 'amount')) AS amount, false AS events_split, false AS payments_split
-            FROM tally.events AS e LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
+            FROM tally.events AS e LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = e.tenant_id
            WHERE e.occurred_at >= "from" AND e.occurred_at < "to" AND (event IS NULL OR e.name = event)
              AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
           UNION ALL
           SELECT sum(u.events) FILTER (WHERE u.first_at >= "from" AND u.last_at < "to"),
                  sum(u.value_sum) FILTER (WHERE u.first_at >= "from" AND u.last_at < "to"), 0, NULL,
                  bool_or(u.first_at < "from" OR u.last_at >= "to"), false
-            FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
+            FROM horizon AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
            WHERE u.bucket < h.whole_from AND u.bucket >= date_trunc('hour', "from", 'UTC') AND u.bucket < "to"
              AND u.last_at >= "from" AND u.first_at < "to" AND (event IS NULL OR u.name = event)
           UNION ALL
           SELECT 0, NULL, sum(p.payments) FILTER (WHERE p.first_at >= "from" AND p.last_at < "to"),
                  sum(p.amount) FILTER (WHERE p.first_at >= "from" AND p.last_at < "to"), false,
                  bool_or(p.first_at < "from" OR p.last_at >= "to")
-            FROM tally_internal.raw_horizons() AS h JOIN tally_internal.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
+            FROM horizon AS h JOIN tally_internal.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
            WHERE p.bucket < h.whole_from AND p.bucket >= date_trunc('day', "from", 'UTC') AND p.bucket < "to"
              AND p.last_at >= "from" AND p.first_at < "to" AND (event IS NULL OR p.name = event)) AS n;
   -- Where the rollup was declared after a loss, it doesn't know what was lost.

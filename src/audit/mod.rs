@@ -29,7 +29,12 @@ use crate::settings;
 /// Readies the log; called once, when the library is loaded.
 pub fn install() {
     ring::request(settings::worker_databases(), settings::audit_buffer());
-    transaction_end::listen(Listener { before_commit: pending::before_commit, ended, part_ended });
+    transaction_end::listen(Listener {
+        before_commit: pending::before_commit,
+        before_prepare: seal::refuse_to_prepare,
+        ended,
+        part_ended,
+    });
     hook::observe(Observer {
         starts: reads::statement_starts,
         runs: reads::statement_runs,

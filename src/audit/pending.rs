@@ -85,19 +85,21 @@ fn hand_over(record: &Record, kind: Kind) -> bool {
 
 /// Hands over everything that isn't stored. What the worker doesn't take stays, where it is an act, until the session writes.
 fn hand_over_waiting() {
-    PENDING.with_borrow_mut(|pending| {
-        pending.retain(|entry| {
-            entry.is_stored || !(hand_over(&entry.record, entry.kind) || entry.kind == Kind::Read)
-        });
-        let waiting = pending.iter().filter(|entry| !entry.is_stored).count();
-        if waiting > KEPT {
-            let mut surplus = waiting - KEPT;
-            pending.retain(|entry| {
-                let goes = !entry.is_stored && surplus > 0;
-                surplus -= usize::from(goes);
-                !goes
-            });
-        }
+    // Not while it is borrowed: this writes lines to the log.
+    let mut pending = PENDING.take();
+    pending.retain(|entry| {
+        entry.is_stored || !(hand_over(&entry.record, entry.kind) || entry.kind == Kind::Read)
+    });
+    let waiting = pending.iter().filter(|entry| !entry.is_stored).count();
+    let mut surplus = waiting.saturating_sub(KEPT);
+    pending.retain(|entry| {
+        let goes = !entry.is_stored && surplus > 0;
+        surplus -= usize::from(goes);
+        !goes
+    });
+    PENDING.with_borrow_mut(|now| {
+        pending.append(now);
+        *now = pending;
     });
 }
 

@@ -23,6 +23,16 @@ thread_local! {
     static TAKEN: RefCell<Option<(i32, ring::Waiting)>> = const { RefCell::new(None) };
 }
 
+/// What a prepared transaction stores may yet be undone, when nobody would know what to put back. What waits of the transaction itself
+/// goes to the worker instead.
+pub fn refuse_to_prepare() {
+    if TAKEN.with_borrow(Option::is_some) {
+        Report::new("0A000", "a transaction that has stored audit entries can't be prepared".to_owned())
+            .hint("call tally.seal_audit() in a transaction of its own")
+            .raise();
+    }
+}
+
 /// A transaction ended, or a part of it: takes away what it stored, once that is committed.
 pub fn forget(nesting: i32, committed: bool) {
     let Some((stored_in, waiting)) = TAKEN.take() else { return };
@@ -223,6 +233,7 @@ fn seal_audit(max_entries: i64) -> Result<i64, ErrorReport> {
 /// A statement of the housekeeping's that makes or drops a table of entries; the owner alone may have it run.
 #[pg_extern(sql = false)]
 fn define_audit_table(statement: &str) {
+    session::require_writable(c"tally_internal.define_audit_table()");
     lock::as_owner_defining(|| sql::run(statement, &[]));
 }
 

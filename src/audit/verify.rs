@@ -20,8 +20,21 @@ fn bad_anchor(problem: &str) -> Report {
         .hint("give what tally.audit_anchor() returned, as it stands")
 }
 
+/// Seals, and the log as a whole, tell of every tenant.
+fn refuse_confined() -> Result<(), Report> {
+    match scope::tenant_of_session() {
+        None => Ok(()),
+        Some(_) => Err(Report::new(
+            "42501",
+            "the whole audit log is not for a session that is confined to a tenant".to_owned(),
+        )
+        .hint("SELECT from tally.audit, which shows the tenant's own entries")),
+    }
+}
+
 #[pg_extern(sql = false)]
 fn audit_anchor() -> Result<String, ErrorReport> {
+    refuse_confined()?;
     let (size, root) = seal::tree();
     let anchor = Anchor { database: session::audience(), size, root, at: format_timestamp(session::clock()) };
     act(&Act {
@@ -57,6 +70,7 @@ fn verify_audit(
     >,
     ErrorReport,
 > {
+    refuse_confined()?;
     let mut read = Vec::new();
     for text in anchors.iter().flatten() {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {

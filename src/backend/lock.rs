@@ -40,7 +40,7 @@ pub enum Attempts {
 /// Time of the first try, and of the longest. A second is what others may have to wait at most; two locks of a try, and a
 /// machine under load, must stay below it.
 const FIRST_TRY: Duration = Duration::from_millis(100);
-const LONGEST_TRY: Duration = Duration::from_millis(300);
+pub const LONGEST_TRY: Duration = Duration::from_millis(300);
 /// Between two tries: longer than a try, so that others get more than half of the time.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(400);
 const TRIES: u32 = 12;

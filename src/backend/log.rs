@@ -16,13 +16,16 @@ unsafe extern "C-unwind" {
 /// while a transaction ends.
 pub fn line(text: &str) {
     let text = CString::new(text.replace('\0', "")).unwrap_or_default();
-    // SAFETY: the calls that `ereport(LOG_SERVER_ONLY, …)` consists of; the text lives until they are done, and nothing is raised.
+    // SAFETY: the calls that `ereport(LOG_SERVER_ONLY, …)` consists of; the text lives until they are done. `errfinish` looks for
+    // interrupts at its end, and raising one from here would pass over frames of Rust that hold something: they wait.
     unsafe {
+        pgrx::pg_sys::InterruptHoldoffCount += 1;
         if errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, core::ptr::null()) {
             errmsg_internal(c"%s".as_ptr(), text.as_ptr());
             errhidestmt(true);
             errhidecontext(true);
             errfinish(c"pg_tally".as_ptr(), 0, c"pg_tally".as_ptr());
         }
+        pgrx::pg_sys::InterruptHoldoffCount -= 1;
     }
 }

@@ -8,8 +8,10 @@ use pgrx::prelude::*;
 /// What to call.
 #[derive(Clone, Copy)]
 pub struct Listener {
-    /// Just before a transaction commits or is prepared: it may still write, and an error undoes it.
+    /// Just before a transaction commits: it may still write, and an error undoes it.
     pub before_commit: fn(),
+    /// Before it is prepared: an error undoes it.
+    pub before_prepare: fn(),
     /// After the transaction ended; says whether it committed. Nothing may fail, nor be looked up.
     pub ended: fn(bool),
     /// When a part of it, of this nesting, ends; says whether its work stays. The same.
@@ -35,9 +37,8 @@ pub fn listen(listener: Listener) {
 unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     let Some(listener) = LISTENER.get() else { return };
     match event {
-        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            (listener.before_commit)();
-        }
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => (listener.before_commit)(),
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => (listener.before_prepare)(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             (listener.ended)(true)
         }

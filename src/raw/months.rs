@@ -53,6 +53,11 @@ pub fn move_to(tablespace: &str, moment: TimestampWithTimeZone) -> Vec<String> {
 
 /// Removes the months that end by a moment; returns the names of their tables. Called as the owner, who holds their locks.
 pub fn remove(moment: TimestampWithTimeZone, fate: Fate) -> Vec<String> {
+    // With ingest and readers locked out, nothing is waited for.
+    lock::waiting_at_most(lock::LONGEST_TRY, || remove_locked(moment, fate))
+}
+
+fn remove_locked(moment: TimestampWithTimeZone, fate: Fate) -> Vec<String> {
     let month = Grain::Month.floor(i64::from(moment));
     let partitions = before(moment);
     let mut by_hand = lost_months::all();

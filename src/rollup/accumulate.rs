@@ -241,14 +241,17 @@ impl<'d> Groups<'d> {
                 self.key.push(0);
                 continue;
             }
-            self.key.push(1);
+            // With its length, or the end of a text could pass for the next dimension.
+            self.key.extend_from_slice(&[1, 0, 0]);
             let before = self.key.len();
             value::append_bytes(values[place], expression, &mut self.key);
-            if self.key.len() - before > MAX_DIMENSION {
+            let length = self.key.len() - before;
+            if length > MAX_DIMENSION {
                 return Err(self.definition.refuse(&column.name, "is longer than 500 bytes"));
             }
-            // The base rows' key. A pending row has none, and could never be folded.
-            if self.key.len() + KEY_OVERHEAD * (place + 3) > MAX_KEY {
+            self.key[before - 2..before].copy_from_slice(&(length as u16).to_be_bytes());
+            // The base rows' key, which has no lengths of ours. A pending row has none, and could never be folded.
+            if self.key.len() - 2 * (place + 1) + KEY_OVERHEAD * (place + 3) > MAX_KEY {
                 return Err(self.definition.refuse(&column.name, "makes a key of more than 2600 bytes"));
             }
         }

@@ -93,6 +93,10 @@ impl Claims {
         let lifetime = self.exp.checked_sub(self.iat).ok_or(TokenError::Lifetime)?;
         match () {
             () if self.v != VERSION => Err(TokenError::Version),
+            // It becomes text.
+            () if self.sub.as_ref().is_some_and(|subject| subject.contains('\0')) => {
+                Err(TokenError::Malformed)
+            }
             () if self.aud != expected.audience => Err(TokenError::Audience),
             () if self.role != expected.role => Err(TokenError::Role),
             () if !(1..=MAX_LIFETIME).contains(&lifetime) => Err(TokenError::Lifetime),

@@ -18,7 +18,7 @@ SELECT l.whole_from, l.whole_from, l.tenant_id
  WHERE l.whole_from IS NOT NULL;
 INSERT INTO tally.raw_loss AS l (whole_from, payments_from, tenant_id)
 SELECT m.month_end, m.month_end, m.tenant_id
-  FROM (SELECT u.tenant_id, pg_catalog.max(g.month OPERATOR(pg_catalog.+) interval '1 month') AS month_end
+  FROM (SELECT u.tenant_id, pg_catalog.max(pg_catalog.date_trunc('month', g.month OPERATOR(pg_catalog.+) interval '32 days', 'UTC')) AS month_end
           FROM tally.raw_month AS g
           JOIN (SELECT b.tenant_id, b.bucket FROM tally.usage_day_base AS b UNION ALL SELECT p.tenant_id, p.bucket FROM tally.usage_pending AS p) AS u
             ON g.month OPERATOR(pg_catalog.=) pg_catalog.date_trunc('month', u.bucket, 'UTC')

@@ -305,8 +305,18 @@ fn nobody_changes_it_and_a_tenant_reads_its_own() {
     assert_eq!(code(database.connect(&nobody).query("SELECT * FROM tally.audit", &[])), "42501");
     // An auditor who is bound after all reads no more than the tenant.
     database.superuser().batch_execute(&format!("GRANT tally_auditor TO {acme}")).unwrap();
-    assert_eq!(tenants(&mut database.connect(&acme)), ["acme"]);
+    let mut bound = database.connect(&acme);
+    assert_eq!(tenants(&mut bound), ["acme"]);
+    for whole in ["tally.export_audit()", "tally.verify_audit()", "tally.audit_anchor()"] {
+        assert_eq!(code(bound.query(&format!("SELECT * FROM {whole}"), &[])), "42501", "{whole}");
+    }
+    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.audit_seal"), 0);
     database.superuser().batch_execute(&format!("REVOKE tally_auditor FROM {acme}")).unwrap();
+    // Nor does an analyst, who sees every tenant's numbers.
+    let analyst = database.role("looker", &["tally_analyst"]);
+    let mut looker = database.connect(&analyst);
+    looker.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
+    assert_eq!(code(looker.query("SELECT * FROM tally.audit", &[])), "42501");
 
     // Nobody writes, forges, drains or takes it all along.
     for role in [&admin, &auditor, &acme, &trusted] {
