@@ -471,3 +471,23 @@ fn old(superuser: &mut Client, day: &str, entries: u8) {
         transaction.commit().unwrap();
     }
 }
+
+#[test]
+fn a_statement_that_ends_while_reads_are_told_takes_nothing_down() {
+    let mut database = Database::new("audit_cancelled");
+    let acme = database.role("acme", &["tally_reader"]);
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{acme}', 'acme'); SELECT tally.set_audit_policy('all')"
+        ))
+        .unwrap();
+    let mut client = database.connect(&acme);
+    // Every thousandth read hands over what waits, a line of the log each.
+    for round in 0..8 {
+        client.batch_execute(&format!("SET statement_timeout = {}", 250 + 60 * round)).unwrap();
+        let endless = "DO $$ BEGIN LOOP PERFORM count(*) FROM tally.events; END LOOP; END $$";
+        assert_eq!(code(client.batch_execute(endless)), "57014");
+        assert_eq!(number(&mut client, "SELECT 1::bigint"), 1);
+    }
+}

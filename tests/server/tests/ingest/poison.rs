@@ -219,3 +219,25 @@ fn a_month_that_is_being_made_or_was_taken_out_keeps_others_from_nothing_else() 
         .unwrap();
     assert_eq!(ingest(&mut client, &old.replace("000000000001", "000000000002")).unwrap().accepted, 1);
 }
+
+#[test]
+fn texts_of_two_dimensions_are_told_apart_whatever_they_contain() {
+    let database = Database::new("poison_texts");
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            r"SELECT tally.create_rollup('pairs', '{hour}', ARRAY['count(*) AS n'],
+                ARRAY[$$properties->>'a' AS a$$, $$properties->>'b' AS b$$])",
+        )
+        .unwrap();
+    let event = |id: u32, a: &str, b: &str| {
+        format!(
+            r#"{{"tenant_id":"t","account_id":"x","name":"n","event_id":"00000000-0000-4000-8000-{id:012}","occurred_at":"2026-03-01T00:00:00Z","properties":{{"a":"{a}","b":"{b}"}}}}"#
+        )
+    };
+    let batch = format!("[{},{}]", event(1, r"x\u0001y", "z"), event(2, "x", r"y\u0001z"));
+    assert_eq!(ingest(&mut client, &batch).unwrap().accepted, 2);
+    client.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.pairs_hour WHERE n = 1"), 2);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.verify_rollup('pairs')"), 0);
+}
