@@ -54,7 +54,9 @@ fn hostile_bytes_are_a_value_or_an_error() {
         .superuser()
         // Bytes of keyed sketches are taken from such a role; from others none is, which layout.rs holds.
         .batch_execute(&format!(
-            "GRANT TEMPORARY ON DATABASE {} TO {attacker}; ALTER ROLE {attacker} BYPASSRLS",
+            "GRANT TEMPORARY ON DATABASE {} TO {attacker}; ALTER ROLE {attacker} BYPASSRLS;
+             -- Clients call the types' own functions by the binary protocol; here they are called by name.
+             GRANT USAGE ON SCHEMA tally_internal TO {attacker}",
             database.name()
         ))
         .unwrap();
