@@ -21,6 +21,7 @@ use core::cell::{Cell, RefCell};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
@@ -44,6 +45,9 @@ const REFUSE_AT_LIMITS: u64 = 64;
 /// How long a call waits there for a process to fold before it is refused.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 
+/// How long a session starts no other process for a rollup: one that dies at its start, as where its role may no longer log in,
+/// would be followed by one with each call.
+const START_AGAIN_AFTER_US: i64 = 1_000_000;
 /// How long a session attempts no fold of a rollup after one that failed, in microseconds.
 const RETRY_AFTER_US: i64 = 10_000_000;
 /// How long a process whose fold failed keeps others from being started. Shorter than DROP DATABASE waits for it.
@@ -57,9 +61,14 @@ const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
     PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
 ];
 
+/// Microseconds since 2000, by pending table.
+type Moments = LocalKey<RefCell<HashMap<Oid, i64>>>;
+
 thread_local! {
     /// By pending table: when a fold that this session attempted failed last.
     static FAILED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
+    /// By pending table: when this session started a process for it last.
+    static STARTED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
     /// Whether the running call is part of a transaction that goes on after its statement.
     static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
 }
@@ -136,7 +145,17 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
 fn start_folder(definition: &Definition) -> bool {
     let is_at_work =
         [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
-    is_at_work || own_transaction::start("tally_fold_main", &definition.name).is_some()
+    if is_at_work {
+        return true;
+    }
+    if is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
+        return false;
+    }
+    let has_started = own_transaction::start("tally_fold_main", &definition.name).is_some();
+    if has_started {
+        note(&STARTED, definition);
+    }
+    has_started
 }
 
 process_main! {
@@ -177,11 +196,7 @@ fn attempt(
     definition: &Definition,
     fold: impl FnOnce() -> Result<i64, RollupError>,
 ) -> Result<Option<i64>, RollupError> {
-    let now = session::clock();
-    let is_futile = FAILED.with_borrow(|failed| {
-        failed.get(&definition.pending).is_some_and(|at| (0..RETRY_AFTER_US).contains(&(now - at)))
-    });
-    if is_futile {
+    if is_recent(&FAILED, definition, RETRY_AFTER_US) {
         return Ok(None);
     }
     let folded = memory::in_temporary(c"pg_tally attempted fold", || {
@@ -201,7 +216,7 @@ fn attempt(
         }
         Err(caught) => caught.rethrow(),
     };
-    FAILED.with_borrow_mut(|failed| failed.insert(definition.pending, now));
+    note(&FAILED, definition);
     session::log(true, || {
         format!(
             "pg_tally event=fold_failed rollup={} sqlstate={} problem={}",
@@ -211,6 +226,19 @@ fn attempt(
         )
     });
     Ok(None)
+}
+
+fn note(moments: &'static Moments, definition: &Definition) {
+    let now = session::clock();
+    moments.with_borrow_mut(|moments| moments.insert(definition.pending, now));
+}
+
+/// Whether it was noted at most so many microseconds ago.
+fn is_recent(moments: &'static Moments, definition: &Definition, span: i64) -> bool {
+    let now = session::clock();
+    moments.with_borrow(|moments| {
+        moments.get(&definition.pending).is_some_and(|at| (0..span).contains(&(now - at)))
+    })
 }
 
 /// Folds or pauses where so much is pending that writers must be outrunning the folder, in proportion to what the call added:
