@@ -35,6 +35,19 @@ COMMENT ON FUNCTION tally_internal.record_losses(timestamptz[]) IS
 REVOKE ALL ON FUNCTION tally_internal.record_losses(timestamptz[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.record_losses(timestamptz[]) TO tally_owner;
 
+CREATE FUNCTION tally_internal.has_numbers(month timestamptz) RETURNS boolean
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+  SELECT EXISTS (SELECT FROM tally.usage_day_base AS u WHERE u.bucket >= month AND u.bucket < month + interval '1 month')
+      OR EXISTS (SELECT FROM tally.usage_pending AS u WHERE u.bucket >= month AND u.bucket < month + interval '1 month')
+$$;
+COMMENT ON FUNCTION tally_internal.has_numbers(timestamptz) IS
+  'whether the rollup usage has counted events of a month, which begins then (UTC)';
+REVOKE ALL ON FUNCTION tally_internal.has_numbers(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.has_numbers(timestamptz) TO tally_owner;
+
 CREATE VIEW tally_internal.usage_hour_part WITH (security_invoker = true) AS
   SELECT tenant_id, account_id, bucket, name, events, value_sum, first_at, last_at FROM tally.usage_hour_base
    UNION ALL

@@ -99,6 +99,30 @@ $$;
 COMMENT ON FUNCTION tally_internal.split_month(name, text, name) IS
   'gives a tenant a partition of its own in a month, with the events that it has there; a month that is not yet partitioned by tenant becomes so, and must not be attached';
 
+CREATE FUNCTION tally_internal.note_months() RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+  INSERT INTO tally.raw_month (month)
+  SELECT DISTINCT month.start
+    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid,
+         regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(.*)''\) TO \(''(.*)''\)') AS bound,
+         LATERAL (SELECT bound[1]::timestamptz AS first, bound[2]::timestamptz AS next) AS part,
+         -- Of one that spans many years, the first ten.
+         generate_series(date_trunc('month', part.first), least(part.next, part.first + interval '10 years') - interval '1 microsecond',
+                         interval '1 month') AS month (start)
+   WHERE i.inhparent = 'tally.events'::regclass AND isfinite(part.first)
+  ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION tally_internal.note_months() IS
+  'notes months of partitions that were made or attached by hand, so that it is seen when they are taken out';
+
+CREATE FUNCTION tally_internal.lost_months() RETURNS SETOF text
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'lost_months_wrapper';
+COMMENT ON FUNCTION tally_internal.lost_months() IS
+  'months (YYYY-MM, UTC) whose events were counted and whose partition was taken out by hand';
+
 CREATE FUNCTION tally_internal.create_partition(month_start timestamptz) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -121,7 +145,7 @@ BEGIN
   IF EXISTS (SELECT FROM tally.raw_month AS m WHERE m.month = month_start) THEN
     -- Somebody took it out by hand: it will be there again, and the events that it had won't.
     PERFORM tally_internal.record_losses(ARRAY[month_start]);
-    UPDATE tally.raw_month AS m SET lost_at = now() WHERE m.month = month_start;
+    UPDATE tally.raw_month AS m SET lost_at = now() WHERE m.month = month_start AND tally_internal.has_numbers(m.month);
   ELSE
     INSERT INTO tally.raw_month (month) VALUES (month_start);
   END IF;
@@ -192,10 +216,11 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz),
+REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.note_months(), tally_internal.lost_months(),
   tally_internal.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz),
+GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.note_months(),
   tally_internal.split_months(text, timestamptz) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.lost_months() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.open_months(timestamptz, text), tally.isolate_tenant(text, timestamptz),
   tally.unisolate_tenant(text) TO tally_admin;
 
@@ -259,10 +284,7 @@ BEGIN
   stray := (SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c
              WHERE c.relnamespace = 'tally'::regnamespace AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' AND c.relkind IN ('r', 'p')
                AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid AND i.inhparent = 'tally.events'::regclass));
-  gone := (SELECT string_agg(to_char(m.month AT TIME ZONE 'UTC', 'YYYY-MM'), ', ' ORDER BY m.month) FROM tally.raw_month AS m
-            WHERE m.lost_at IS NOT NULL
-               OR NOT EXISTS (SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-                               WHERE i.inhparent = 'tally.events'::regclass AND c.relname = 'events_p' || to_char(m.month AT TIME ZONE 'UTC', 'YYYY_MM')));
+  gone := (SELECT string_agg(month, ', ') FROM tally_internal.lost_months() AS month);
   value := (SELECT count(*) FROM generate_series(0, 1) AS ahead
              WHERE to_regclass('tally.events_p' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC')
                                                            + make_interval(months => ahead), 'YYYY_MM')) IS NULL);

@@ -4,6 +4,7 @@
 use crate::backend::partition::Routing;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
+use pgrx::prelude::*;
 use tally_core::grain::Grain;
 
 /// A month whose events were there and are not now.
@@ -19,6 +20,13 @@ pub struct Month {
 impl Month {
     pub fn end(&self) -> i64 {
         Grain::Month.ceiling(self.start + 1)
+    }
+
+    /// Whether events were counted there. With an empty month nothing went.
+    fn has_numbers(&self) -> bool {
+        let query = format!("SELECT tally_internal.has_numbers({})", sql::moment(self.start));
+        let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+        rows.first().is_none_or(|row| row[0].as_deref() != Some("f"))
     }
 }
 
@@ -40,12 +48,17 @@ pub fn all() -> Vec<Month> {
         let start = start.parse().expect("a bigint");
         // One that was made anew and is gone again took more with it than was noted.
         let is_there = routing.covers(start);
-        let is_noted = is_noted == "t" && is_there;
-        (is_noted || !is_there).then(|| Month { start, name: name.clone(), is_noted })
+        let month = Month { start, name: name.clone(), is_noted: is_noted == "t" && is_there };
+        (month.is_noted || !is_there && month.has_numbers()).then_some(month)
     });
     let lost = lost.collect();
     routing.close();
     lost
+}
+
+#[pg_extern(sql = false)]
+fn lost_months() -> SetOfIterator<'static, String> {
+    SetOfIterator::new(all().into_iter().map(|month| month.name).collect::<Vec<_>>())
 }
 
 /// The end of the last month of which nobody noted whose events went with it; the least number where there is none.

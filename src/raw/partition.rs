@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tally_core::grain::Grain;
 
-/// Months that fit into the message to a process, each as its first hour since 2000.
-const MONTHS_OF_A_PROCESS: usize = 12;
+/// Months that fit into the message to a process, each as its first hour since 2000, after the milliseconds to wait.
+const MONTHS_OF_A_PROCESS: usize = 11;
 const HOUR: i64 = 3_600_000_000;
 /// How long the first event of a month waits for an ANALYZE of all events, which reads samples of every partition.
 const ANALYZE_WAIT: Duration = Duration::from_secs(10);
@@ -26,15 +26,20 @@ pub fn ensure(times: impl Iterator<Item = i64>) -> Result<(), Busy> {
         times.filter(|time| !routing.covers(*time)).map(|time| Grain::Month.floor(time)).collect();
     routing.close();
     let missing: Vec<i64> = missing.into_iter().collect();
+    // Who limits the wait for locks is told that there is one, at once.
+    let wait = if session::lock_timeout() > 0 { Duration::ZERO } else { ANALYZE_WAIT };
+    let until = Instant::now() + wait;
     for months in missing.chunks(MONTHS_OF_A_PROCESS) {
-        let message: Vec<String> = months.iter().map(|month| (month / HOUR).to_string()).collect();
+        let hours = months.iter().map(|month| (month / HOUR).to_string());
+        let left_to_wait = until.saturating_duration_since(Instant::now()).as_millis().to_string();
+        let message: Vec<String> = std::iter::once(left_to_wait).chain(hours).collect();
         let has_waited = own_transaction::run("tally_partition_main", &message.join(" "));
         // Those that it didn't make.
         let routing = Routing::open(session::relation(c"events"));
         let left: Vec<i64> = months.iter().copied().filter(|&month| !routing.covers(month)).collect();
         routing.close();
-        let wait = if has_waited { Duration::ZERO } else { ANALYZE_WAIT };
-        left.into_iter().try_for_each(|month| create(month, wait))?;
+        let until = if has_waited { Instant::now() } else { until };
+        left.into_iter().try_for_each(|month| create(month, until))?;
     }
     Ok(())
 }
@@ -43,15 +48,18 @@ process_main! {
     /// Where Postgres starts the process that makes partitions.
     fn tally_partition_main() {
         let message = own_transaction::begin();
-        for hour in message.split(' ').filter_map(|hour| hour.parse::<i64>().ok()) {
+        let mut numbers = message.split(' ').filter_map(|number| number.parse::<i64>().ok());
+        let wait = numbers.next().unwrap_or(0).unsigned_abs();
+        let until = Instant::now() + Duration::from_millis(wait);
+        for hour in numbers {
             // What keeps it from making one keeps the session, too, which then says so.
-            worker::transaction(|| create(hour * HOUR, ANALYZE_WAIT).is_ok());
+            worker::transaction(|| create(hour * HOUR, until).is_ok());
         }
     }
 }
 
-/// Makes the partition of the month that begins at a moment, unless it is there. Waits so long for an ANALYZE to end.
-fn create(month: i64, wait: Duration) -> Result<(), Busy> {
+/// Makes the partition of the month that begins at a moment, unless it is there. Waits until then for an ANALYZE to end.
+fn create(month: i64, until: Instant) -> Result<(), Busy> {
     let events = session::relation(c"events");
     let what = format!("the partition of {} can't be made", month_name(month));
     let exists = "SELECT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = 'events_p' || to_char($1, 'YYYY_MM') \
@@ -59,10 +67,9 @@ fn create(month: i64, wait: Duration) -> Result<(), Busy> {
     // Looked for first: who makes one keeps others waiting for what isn't there, not for what is.
     let exists = session::as_owner(|| sql::one(exists, &[Moment(month).into()]));
     if exists != Some(true) {
-        let until = Instant::now() + wait;
         while let Err(busy) = take_locks(&what, events) {
             // Nobody is kept waiting meanwhile but others who make partitions.
-            if Instant::now() >= until || session::lock_timeout() > 0 || !lock::is_analyzed(events) {
+            if Instant::now() >= until || !lock::is_analyzed(events) {
                 return Err(busy);
             }
             session::pause(lock::RETRY_PAUSE);
@@ -107,7 +114,11 @@ fn make_partitions(months: i32) -> Result<i64, ErrorReport> {
     let there = || session::as_owner(|| sql::one::<i64>(count, &[])).unwrap_or(0);
     let before = there();
     for start in starts.unwrap_or_default() {
-        create(start, Duration::ZERO)?;
+        create(start, Instant::now())?;
+    }
+    // A database that isn't updated yet has no such table.
+    if session::find_relation(c"raw_month").is_some() {
+        session::as_owner(|| sql::run("SELECT tally_internal.note_months()", &[]));
     }
     Ok(there() - before)
 }

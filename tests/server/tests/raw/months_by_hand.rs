@@ -279,6 +279,71 @@ fn an_administrator_says_that_a_month_will_not_come_back() {
     }
 }
 
+#[test]
+fn a_month_without_events_goes_without_a_trace() {
+    for (number_of_case, by_hand) in [
+        // Not come yet, and one that only ever was empty.
+        "SELECT tally.make_partitions(3); \
+         DO $$ BEGIN EXECUTE format('DROP TABLE tally.%I', to_char(now() + interval '3 months', '\"events_p\"YYYY_MM')); END $$",
+        "DROP TABLE tally.events_p2026_05",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (mut database, mut readers) = shop_of_three(&format!("hand_empty_{number_of_case}"));
+        let mut superuser = database.superuser();
+        let role = database.role("admin", &["tally_admin"]);
+        let mut admin = database.connect(&role);
+        // Undone, an ingest leaves a month behind that is empty.
+        let mut undone = superuser.transaction().unwrap();
+        ingest(&mut undone, &event("2026-05")).unwrap();
+        undone.rollback().unwrap();
+        assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.raw_month WHERE month = '2026-05-01Z'"), 1);
+        superuser.batch_execute(by_hand).unwrap();
+        let health =
+            "SELECT count(*) FROM tally.health() WHERE component = 'partitions' AND advice LIKE '%by hand%'";
+        for _ in ["before it is made again", "after"] {
+            assert_eq!(funnel(&mut readers.all, RANGE), Ok(1), "{by_hand}");
+            assert_eq!(number(&mut superuser, health), 0, "{by_hand}");
+            assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.record_lost_months()"), 0, "{by_hand}");
+            for rollup in ["usage", "weekly", "yearly"] {
+                admin.batch_execute(&format!("SELECT tally.rebuild_rollup('{rollup}')")).unwrap();
+            }
+            ingest(&mut superuser, &event("2026-05").replace("acme", "may")).unwrap();
+            superuser.batch_execute("SELECT tally.make_partitions(3)").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_partition_attached_by_hand_is_missed_when_it_goes_by_hand() {
+    let (mut database, mut readers) = shop_of_three("hand_attached");
+    let mut superuser = database.superuser();
+    let role = database.role("admin", &["tally_admin"]);
+    let mut admin = database.connect(&role);
+    // It went, that was recorded, and it came back; and another one was never pg_tally's.
+    superuser.batch_execute("ALTER TABLE tally.events DETACH PARTITION tally.events_p2026_02").unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.record_lost_months()"), 1);
+    superuser
+        .batch_execute(
+            "ALTER TABLE tally.events ATTACH PARTITION tally.events_p2026_02 FOR VALUES FROM ('2026-02-01Z') TO ('2026-03-01Z');
+             SELECT tally_internal.create_leaf('quarter');
+             ALTER TABLE tally.events ATTACH PARTITION tally.quarter FOR VALUES FROM ('2026-07-01Z') TO ('2026-10-01Z')",
+        )
+        .unwrap();
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    send(&mut superuser, "acme", &["2026-08"]);
+    let quarter = "'2026-08-01Z', '2026-09-01Z'";
+    assert_eq!(funnel(&mut readers.all, FROM_MARCH), Ok(1));
+    superuser.batch_execute("DROP TABLE tally.quarter").unwrap();
+    assert_eq!(funnel(&mut readers.all, quarter), gone());
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let recorded = "SELECT string_agg(m, ' ') FROM tally.record_lost_months() AS m";
+    assert_eq!(admin.query_one(recorded, &[]).unwrap().get::<_, String>(0), "2026-08");
+    superuser.batch_execute("DROP TABLE tally.events_p2026_02").unwrap();
+    assert_eq!(admin.query_one(recorded, &[]).unwrap().get::<_, String>(0), "2026-02");
+}
+
 /// The partition is there again then, with nothing but that event.
 #[test]
 fn a_late_event_does_not_make_a_lost_month_whole() {
