@@ -53,8 +53,8 @@ COMMENT ON COLUMN tally.users.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.users.user_id IS 'the user';
 COMMENT ON COLUMN tally.users.first_seen IS 'time of its earliest event';
 COMMENT ON COLUMN tally.users.last_seen IS 'time of its latest event';
-COMMENT ON COLUMN tally.users.events IS 'number of its events';
-COMMENT ON COLUMN tally.users.active_days IS 'number of days (UTC) with an event';
+COMMENT ON COLUMN tally.users.events IS 'number of its events. Adds up';
+COMMENT ON COLUMN tally.users.active_days IS 'number of days (UTC) with an event. Doesn''t add up: users share days';
 
 CREATE VIEW tally.accounts WITH (security_invoker = true) AS
   SELECT tenant_id, account_id, min(first_at) AS first_seen, max(last_at) AS last_seen, sum(events)::int8 AS events,
@@ -65,9 +65,9 @@ COMMENT ON COLUMN tally.accounts.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.accounts.account_id IS 'the account';
 COMMENT ON COLUMN tally.accounts.first_seen IS 'time of its earliest event';
 COMMENT ON COLUMN tally.accounts.last_seen IS 'time of its latest event';
-COMMENT ON COLUMN tally.accounts.events IS 'number of its events';
-COMMENT ON COLUMN tally.accounts.active_days IS 'number of days (UTC) with an event';
-COMMENT ON COLUMN tally.accounts.users IS 'number of its users, exact';
+COMMENT ON COLUMN tally.accounts.events IS 'number of its events. Adds up';
+COMMENT ON COLUMN tally.accounts.active_days IS 'number of days (UTC) with an event. Doesn''t add up: accounts share days';
+COMMENT ON COLUMN tally.accounts.users IS 'number of its users, exact. Doesn''t add up where accounts share users: count the rows of tally.users';
 
 -- A session may lie in several months' buckets and in pending rows.
 CREATE VIEW tally.sessions WITH (security_invoker = true) AS
@@ -93,6 +93,6 @@ COMMENT ON COLUMN tally.sessions.session_id IS 'the session_id that was sent; nu
 COMMENT ON COLUMN tally.sessions.user_id IS 'the user; of several in one session_id the greatest';
 COMMENT ON COLUMN tally.sessions.started_at IS 'time of its first event';
 COMMENT ON COLUMN tally.sessions.ended_at IS 'time of its last event';
-COMMENT ON COLUMN tally.sessions.events IS 'number of its events';
+COMMENT ON COLUMN tally.sessions.events IS 'number of its events. Adds up';
 
 GRANT SELECT ON tally_internal.user_activity_part, tally.users, tally.accounts, tally.sessions TO tally_reader;

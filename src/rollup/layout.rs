@@ -4,7 +4,7 @@ use super::definition::{Column, Definition, Kind};
 use super::dependents::Dependents;
 use super::fold::{aggregate, bucket};
 use crate::backend::expression::type_name;
-use crate::backend::sql::quote;
+use crate::backend::sql::{literal, quote};
 use pgrx::pg_sys::Oid;
 use tally_core::grain::Grain;
 
@@ -25,7 +25,8 @@ pub fn relations(definition: &Definition) -> Vec<String> {
     relations
 }
 
-/// Columns that the finished view shows of a column: name, SQL over the state view, comment.
+/// Columns that the finished view shows of a column: name, SQL over the state view, comment. The comment says whether a tool may sum
+/// the column, and what to ask of the state view where it may not.
 pub fn finished(column: &Column) -> Vec<(String, String, String)> {
     let (name, quoted) = (&column.name, quote(&column.name));
     match column.kind {
@@ -34,12 +35,12 @@ pub fn finished(column: &Column) -> Vec<(String, String, String)> {
             (
                 name.clone(),
                 format!("tally.distinct_count({quoted})"),
-                "estimated number of distinct values".into(),
+                format!("estimated number of distinct values. {}", instead(column)),
             ),
             (
                 format!("{name}_stderr"),
                 format!("tally.distinct_count({quoted}) * tally.stderror({quoted})"),
-                format!("standard error of {name}, in values"),
+                format!("standard error of {name}, in values. Doesn't add up"),
             ),
         ],
         Kind::Percentiles => SHOWN_PERCENTILES
@@ -48,22 +49,71 @@ pub fn finished(column: &Column) -> Vec<(String, String, String)> {
                 (
                     format!("{name}_{suffix}"),
                     format!("tally.approx_percentile({fraction}, {quoted})"),
-                    format!("estimated value at fraction {fraction}"),
+                    format!(
+                        "estimated value at fraction {fraction}. Doesn't add up, nor do averages of it: of several rows ask \
+                         tally.approx_percentile({fraction}, tally.rollup({quoted})) of the _state view"
+                    ),
                 )
             })
             .collect(),
-        Kind::First | Kind::Last => {
-            vec![(name.clone(), quoted, format!("{} value, that of {name}_at", column.kind.name()))]
-        }
         Kind::Days => {
-            vec![(name.clone(), format!("tally.day_count({quoted})"), "number of days".into())]
+            let comment = format!("number of days. {}", instead(column));
+            vec![(name.clone(), format!("tally.day_count({quoted})"), comment)]
         }
         Kind::SessionWindows => vec![(
             name.clone(),
             format!("tally.session_window_count({quoted})"),
-            "number of session windows".into(),
+            format!("number of session windows. {}", instead(column)),
         )],
-        kind => vec![(name.clone(), quoted, kind.name().into())],
+        _ => vec![(name.clone(), quoted, plain_comment(column))],
+    }
+}
+
+/// Comment of a measure that both views show as it is stored.
+fn plain_comment(column: &Column) -> String {
+    let name = &column.name;
+    match column.kind {
+        Kind::Count | Kind::Sum => format!("{}. Adds up", column.kind.name()),
+        Kind::Min | Kind::Max => {
+            format!("{0}. Doesn't add up: of several rows take the {0}", column.kind.name())
+        }
+        Kind::First => format!(
+            "first value, that of {name}_at. Doesn't add up: of several rows take that of the least {name}_at"
+        ),
+        Kind::Last => format!(
+            "last value, that of {name}_at. Doesn't add up: of several rows take that of the greatest {name}_at"
+        ),
+        kind => kind.name().into(),
+    }
+}
+
+/// What to ask of several rows, where sums would be wrong.
+fn instead(column: &Column) -> String {
+    format!("Doesn't add up: of several rows ask {} of the _state view", of_several(column))
+}
+
+/// SQL over rows of the state view that gives the number of all of them together.
+fn of_several(column: &Column) -> String {
+    let quoted = quote(&column.name);
+    match column.kind {
+        Kind::Percentiles => format!("tally.approx_percentile(0.95, tally.rollup({quoted}))"),
+        Kind::Days => format!("tally.day_count(tally.union_days({quoted}))"),
+        Kind::SessionWindows => format!("tally.session_window_count(tally.union_session_windows({quoted}))"),
+        _ => format!("tally.distinct_count(tally.rollup({quoted}))"),
+    }
+}
+
+/// Comment of a column of the state view.
+fn state_comment(column: &Column) -> String {
+    match column.kind {
+        Kind::Distinct | Kind::Percentiles | Kind::Days | Kind::SessionWindows => {
+            format!(
+                "{}, as a state: ask {}, of one row or of several",
+                column.kind.name(),
+                of_several(column)
+            )
+        }
+        _ => plain_comment(column),
     }
 }
 
@@ -175,13 +225,17 @@ pub fn create(definition: &Definition) -> Vec<String> {
             ));
         }
         for (column, _, comment) in &shown {
-            statements.push(format!("COMMENT ON COLUMN tally.{view}.{} IS '{comment}'", quote(column)));
+            statements.push(format!(
+                "COMMENT ON COLUMN tally.{view}.{} IS {}",
+                quote(column),
+                literal(comment)
+            ));
         }
         for column in &definition.columns {
             statements.push(format!(
-                "COMMENT ON COLUMN tally.{state}.{} IS '{}'",
+                "COMMENT ON COLUMN tally.{state}.{} IS {}",
                 quote(&column.name),
-                column.kind.name()
+                literal(&state_comment(column))
             ));
         }
     }

@@ -62,6 +62,62 @@ BEGIN
 END
 $upgrade$;
 
+-- What the columns of rollups' views say of themselves, with what may be summed: as src/rollup/layout.rs has it.
+DO $upgrade$
+DECLARE
+  remark record;
+BEGIN
+  FOR remark IN
+    WITH measure AS (
+      SELECT c.rollup_name, g.grain, c.position, c.column_name, c.kind,
+             CASE c.kind WHEN 'percentiles' THEN pg_catalog.format('tally.approx_percentile(0.95, tally.rollup(%I))', c.column_name)
+                         WHEN 'days' THEN pg_catalog.format('tally.day_count(tally.union_days(%I))', c.column_name)
+                         WHEN 'session_windows'
+                         THEN pg_catalog.format('tally.session_window_count(tally.union_session_windows(%I))', c.column_name)
+                         ELSE pg_catalog.format('tally.distinct_count(tally.rollup(%I))', c.column_name) END AS of_several,
+             CASE WHEN c.kind OPERATOR(pg_catalog.=) ANY ('{count,sum}'::pg_catalog.text[])
+                  THEN pg_catalog.format('%s. Adds up', c.kind)
+                  WHEN c.kind OPERATOR(pg_catalog.=) ANY ('{min,max}'::pg_catalog.text[])
+                  THEN pg_catalog.format('%1$s. Doesn''t add up: of several rows take the %1$s', c.kind)
+                  WHEN c.kind OPERATOR(pg_catalog.=) 'first'
+                  THEN pg_catalog.format('first value, that of %1$s_at. Doesn''t add up: of several rows take that of the least %1$s_at', c.column_name)
+                  WHEN c.kind OPERATOR(pg_catalog.=) 'last'
+                  THEN pg_catalog.format('last value, that of %1$s_at. Doesn''t add up: of several rows take that of the greatest %1$s_at', c.column_name)
+                  END AS plain
+        FROM tally.rollup_column AS c
+        JOIN tally.rollup AS r ON r.rollup_name OPERATOR(pg_catalog.=) c.rollup_name
+       CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
+       WHERE c.kind OPERATOR(pg_catalog.<>) 'dimension'
+    )
+    SELECT pg_catalog.format('tally.%I', pg_catalog.concat(m.rollup_name, '_', m.grain, s.suffix)) AS view, s.column_name, s.text
+      FROM measure AS m
+     CROSS JOIN LATERAL (
+       SELECT '_state', m.column_name,
+              coalesce(m.plain, pg_catalog.format('%s, as a state: ask %s, of one row or of several', m.kind, m.of_several))
+        UNION ALL
+       SELECT '', m.column_name,
+              coalesce(m.plain, pg_catalog.format('%s. Doesn''t add up: of several rows ask %s of the _state view',
+                CASE m.kind WHEN 'distinct' THEN 'estimated number of distinct values' WHEN 'days' THEN 'number of days'
+                            ELSE 'number of session windows' END, m.of_several))
+        WHERE m.kind OPERATOR(pg_catalog.<>) 'percentiles'
+        UNION ALL
+       SELECT '', m.column_name OPERATOR(pg_catalog.||) '_stderr',
+              pg_catalog.format('standard error of %s, in values. Doesn''t add up', m.column_name)
+        WHERE m.kind OPERATOR(pg_catalog.=) 'distinct'
+        UNION ALL
+       SELECT '', m.column_name OPERATOR(pg_catalog.||) p.suffix,
+              pg_catalog.format('estimated value at fraction %1$s. Doesn''t add up, nor do averages of it: of several rows ask '
+                'tally.approx_percentile(%1$s, tally.rollup(%2$I)) of the _state view', p.fraction, m.column_name)
+         FROM (VALUES ('_p50', '0.5'), ('_p95', '0.95'), ('_p99', '0.99')) AS p (suffix, fraction)
+        WHERE m.kind OPERATOR(pg_catalog.=) 'percentiles'
+     ) AS s (suffix, column_name, text)
+     ORDER BY m.rollup_name, m.grain, s.suffix, m.position, s.column_name
+  LOOP
+    EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', remark.view, remark.column_name, remark.text);
+  END LOOP;
+END
+$upgrade$;
+
 -- The functions of declared expressions were looked up by the login that ingested, and are now by tally_evaluator.
 DO $usage$
 DECLARE

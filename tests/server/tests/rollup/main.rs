@@ -5,4 +5,5 @@ mod dependents;
 mod differential;
 mod layout;
 mod plans;
+mod sums;
 mod upkeep;
