@@ -5,9 +5,7 @@ CREATE EXTENSION pg_tally;
 CREATE ROLE demo_app LOGIN IN ROLE tally_writer, tally_reader;
 CREATE ROLE demo_tenant LOGIN IN ROLE tally_reader;
 CREATE ROLE demo_operator LOGIN IN ROLE tally_analyst;
-SELECT tally.trust_role('demo_app'), tally.bind_role('demo_tenant', 't01') \g /dev/null
--- What the demo sends is from January 2026: further back, one day, than ingest opens by itself.
-SELECT tally.open_months('2026-01-01') \g /dev/null
+SELECT tally.trust_role('demo_app'), tally.bind_role('demo_tenant', 'acme') \g /dev/null
 SELECT extname, extversion FROM pg_extension WHERE extname = 'pg_tally';
 
 -- What the application is going to send: one batch a row.

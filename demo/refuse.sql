@@ -13,16 +13,16 @@ SELECT count(*) FROM tally.events;
 \ir refused.sql
 
 \c - demo_tenant
-\echo == A login bound to tenant t01 asks for t02 ==
-SELECT tally.enter('t02');
+\echo == A login bound to tenant acme asks for globex ==
+SELECT tally.enter('globex');
 \set refused :ERROR
 \ir refused.sql
-SET tally.scope = 't02';
+SET tally.scope = 'globex';
 \set refused :ERROR
 \ir refused.sql
 \o
-SELECT count(*) FILTER (WHERE tenant_id = 't01') > 0 AS sees_own_rows,
-       count(*) FILTER (WHERE tenant_id <> 't01') AS rows_of_others FROM tally.events \gset
+SELECT count(*) FILTER (WHERE tenant_id = 'acme') > 0 AS sees_own_rows,
+       count(*) FILTER (WHERE tenant_id <> 'acme') AS rows_of_others FROM tally.events \gset
 \echo sees its own rows: :sees_own_rows, rows of other tenants: :rows_of_others
 \if :rows_of_others
   \warn other tenants show

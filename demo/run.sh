@@ -8,9 +8,9 @@ began=$(date +%s%N)
 
 "$cluster" start demo
 # The generator is a program of its own: no extension code has a part in making what the extension is shown.
-cargo build --quiet --locked --profile harness -p tally-workload
+cargo build --quiet --locked --profile harness -p tally-story
 mkdir -p "$PRIVATE/demo"
-"${CARGO_TARGET_DIR:-target}/harness/tally-workload" --events 50000 --batch 1000 --seed 1 >"$PRIVATE/demo/batches.jsonl"
+"${CARGO_TARGET_DIR:-target}/harness/tally-story" >"$PRIVATE/demo/batches.jsonl"
 
 "$cluster" psql demo -q -d postgres -v ON_ERROR_STOP=1 -c 'SET client_min_messages = warning' \
   -c 'DROP DATABASE IF EXISTS tally_demo WITH (FORCE)' \
@@ -20,4 +20,4 @@ for chapter in install ingest read refuse; do
   PGOPTIONS='-c client_min_messages=warning' "$cluster" psql demo -q -d tally_demo -v ON_ERROR_STOP=1 \
     -v batches="$PRIVATE/demo/batches.jsonl" -P pager=off -P footer=off -f "$chapter.sql"
 done
-awk -v ns=$(($(date +%s%N) - began)) 'BEGIN { printf "\ndemo done in %.1f s; make psql opens its database\n", ns / 1e9 }'
+awk -v ns=$(($(date +%s%N) - began)) 'BEGIN { printf "\ndemo done in %.1f s; make psql opens its database, make dashboard shows it in a browser\n", ns / 1e9 }'

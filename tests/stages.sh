@@ -15,7 +15,7 @@ stage_clippy() {
 stage_dependencies() { ./tests/dependencies.sh; }
 stage_other-versions() { ./tests/other-versions.sh; }
 stage_pgspot() { ./tests/pgspot.sh; }
-stage_unit() { cargo test --locked --no-fail-fast --profile harness -p tally-core -p tally-schema -p tally-workload -p tally-verify -p tally-bench; }
+stage_unit() { cargo test --locked --no-fail-fast --profile harness -p tally-core -p tally-schema -p tally-workload -p tally-story -p tally-verify -p tally-bench; }
 stage_build() { ./pgrx-config/install-extension.sh; ./tests/template-database.sh; }
 stage_regress() { ./tests/sql-tier.sh regress; }
 stage_isolation() { ./tests/sql-tier.sh isolation; }
