@@ -20,8 +20,8 @@ install -D -m 644 "$library" "$tree/usr/lib/postgresql/$PG_MAJOR/lib/pg_tally.so
 if command -v strip >/dev/null; then strip --strip-debug "$tree/usr/lib/postgresql/$PG_MAJOR/lib/pg_tally.so"; fi
 install -d "$tree/$share"
 install -m 644 "$PRIVATE/root/$share/pg_tally.control" "$PRIVATE/root/$share/pg_tally--$version.sql" "$tree/$share/"
-for upgrade in sql/pg_tally--*--*.sql; do
-  [ ! -f "$upgrade" ] || install -m 644 "$upgrade" "$tree/$share/"
+for script in sql/pg_tally--*--*.sql tests/upgrade/pg_tally--*.sql; do
+  [ ! -f "$script" ] || [ -e "$tree/$share/${script##*/}" ] || install -m 644 "$script" "$tree/$share/"
 done
 documents=$tree/usr/share/doc/$name
 install -d "$documents/runbooks"

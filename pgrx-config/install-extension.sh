@@ -20,3 +20,8 @@ if [ "$version" != "$("$SERVER/bin/pg_config" --version)" ]; then
 fi
 perl packaging/upgrade-script.pl
 cargo pgrx install --release --pg-config "$pg_config" --no-default-features --features "pg$major"
+# A dump of an earlier version is restored into that version, and updated there.
+for released in tests/upgrade/pg_tally--*.sql; do
+  place=$("$pg_config" --sharedir)/extension/${released##*/}
+  [ -e "$place" ] || cp "$released" "$place"
+done

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use tally_server_tests::{
-    Database, assert_same, contents, describe, ingest, json_array, major, skip, succeed,
+    Database, assert_same, bin_and_sockets, contents, describe, ingest, json_array, major, skip, succeed,
 };
 
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
@@ -216,6 +216,48 @@ fn ask(client: &mut Client, question: &str) -> Result<String, String> {
     let found = client.query_one(question, &[]).map(|row| row.get::<_, String>(0));
     client.batch_execute("ROLLBACK").unwrap();
     found.map_err(|error| error.code().unwrap().code().to_owned())
+}
+
+#[test]
+fn a_dump_of_an_earlier_release_goes_into_it_and_is_updated_there() {
+    for (version, _) in released().into_iter().filter(|(version, _)| version != CURRENT) {
+        let old = Database::without_extension("dumped");
+        let mut client = install(&old, &version);
+        furnish(&mut client);
+        // The built-in rollups are declared at another moment, and an update adds to them.
+        let mut before = columns(&mut client);
+        before.retain(|(table, _)| !matches!(table.as_str(), "tally.rollup" | "tally.rollup_column"));
+        let rows = rows_of(&mut client, &before);
+        let new = Database::without_extension("restored");
+        let mut client = install(&new, &version);
+        let ((bin, sockets), port) = (bin_and_sockets(), old.config("postgres").get_ports()[0]);
+        let dump = std::env::temp_dir().join(old.name());
+        // As docs/runbooks/restore.md says.
+        let steps = format!(
+            "PATH={}:$PATH; export PGHOST={} PGPORT={port} PGUSER=postgres; dump={}
+             pg_dump --format=custom --file=$dump {} &&
+             {{ pg_restore --list $dump | grep -v ' SCHEMA - tally ' >$dump.list; }} &&
+             pg_restore --dbname={} --exit-on-error --use-list=$dump.list $dump; code=$?; rm -f $dump $dump.list; exit $code",
+            bin.display(),
+            sockets.display(),
+            dump.display(),
+            old.name(),
+            new.name()
+        );
+        succeed(Command::new("bash").args(["-c", &steps]));
+        assert_eq!(rows_of(&mut client, &before), rows, "{version}, restored");
+        client.batch_execute("ALTER EXTENSION pg_tally UPDATE").unwrap();
+        assert_eq!(rows_of(&mut client, &before), rows, "{version}, updated");
+        go_on(&mut client);
+        let mut transaction = client.transaction().unwrap();
+        transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
+        let errors = transaction.query("SELECT detail FROM tally.lint() WHERE level = 'ERROR'", &[]).unwrap();
+        assert!(
+            errors.is_empty(),
+            "{:?}",
+            errors.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+        );
+    }
 }
 
 /// Months that were dropped before the update, whose amounts no rollup knows; what is dropped afterwards is known.
