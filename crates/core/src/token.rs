@@ -165,7 +165,7 @@ impl<'a> Token<'a> {
 }
 
 /// Decodes base64url without padding; of the spellings that a lax decoder takes for the same bytes, one alone.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
     let (mut bits, mut held) = (0_u32, 0_u32);
     for symbol in text.bytes() {

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The nouns of src, lowest first. Those of one line may use each other, in one direction.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["backend", "settings"],
     &["sketch", "activity", "event"],
     &["scope"],
     &["audit"],
+    &["privacy"],
     &["raw"],
     &["registry", "quota"],
     &["rollup"],

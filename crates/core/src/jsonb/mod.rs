@@ -6,6 +6,7 @@
 pub(crate) mod digest;
 mod encode;
 mod numeric;
+mod replace;
 pub(crate) mod scan;
 mod walk;
 
@@ -14,6 +15,8 @@ use std::fmt;
 pub use digest::EMPTY_DIGEST;
 pub use encode::Encoder;
 pub use numeric::MAX_DIGITS;
+pub use replace::{Change, replace};
+pub use scan::quote;
 pub use walk::{check, to_json};
 
 /// The deepest nesting that any limit may allow; parsing and walking recurse at most this far.

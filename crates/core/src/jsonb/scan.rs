@@ -123,7 +123,7 @@ fn hex4(bytes: &[u8], pos: usize) -> Option<u32> {
 }
 
 /// Appends `text` as a JSON string, quoted and escaped as Postgres does it.
-pub(crate) fn quote(text: &str, out: &mut String) {
+pub fn quote(text: &str, out: &mut String) {
     out.push('"');
     let mut from = 0;
     for (at, b) in text.bytes().enumerate() {

@@ -48,7 +48,7 @@ struct Walker<'b, 'o> {
 
 /// Reads a container's entries in order and turns them into ranges.
 #[derive(Clone, Copy)]
-struct Entries {
+pub(super) struct Entries {
     /// Where the entries begin.
     table: usize,
     /// The next entry.
@@ -61,8 +61,29 @@ struct Entries {
 }
 
 impl Entries {
+    /// Begins the container that fills `start..end`: whether it is an object, how many members it has, and their entries; those of
+    /// an object's values follow those of its keys.
+    pub(super) fn open(bytes: &[u8], start: usize, end: usize) -> Result<(bool, usize, Self), JsonbError> {
+        if end - start < 4 {
+            return Err(malformed(start, "no header"));
+        }
+        let header = read(bytes, start);
+        let count = (header & COUNT_MASK) as usize;
+        let is_object = match header & !COUNT_MASK {
+            OBJECT => true,
+            ARRAY => false,
+            _ => return Err(malformed(start, "unknown container")),
+        };
+        let table = start + 4;
+        let width = if is_object { 8 } else { 4 };
+        if count > (end - table) / width {
+            return Err(malformed(start, "more entries than bytes"));
+        }
+        Ok((is_object, count, Self { table, index: 0, base: table + count * width, end, offset: 0 }))
+    }
+
     /// Returns the next entry's type and the range of its data.
-    fn next(&mut self, bytes: &[u8]) -> Result<(u32, usize, usize), JsonbError> {
+    pub(super) fn next(&mut self, bytes: &[u8]) -> Result<(u32, usize, usize), JsonbError> {
         let at = self.table + self.index * 4;
         let entry = read(bytes, at);
         let field = (entry & ENTRY_LENGTH) as usize;
@@ -93,23 +114,8 @@ impl Walker<'_, '_> {
         if depth > self.bounds.depth {
             return Err(self.bounds.too_deep(start));
         }
-        if end - start < 4 {
-            return Err(malformed(start, "no header"));
-        }
-        let header = read(self.bytes, start);
-        let count = (header & COUNT_MASK) as usize;
-        let is_object = match header & !COUNT_MASK {
-            OBJECT => true,
-            ARRAY => false,
-            _ => return Err(malformed(start, "unknown container")),
-        };
-        let table = start + 4;
-        let width = if is_object { 8 } else { 4 };
-        if count > (end - table) / width {
-            return Err(malformed(start, "more entries than bytes"));
-        }
-        let base = table + count * width;
-        let mut entries = Entries { table, index: 0, base, end, offset: 0 };
+        let (is_object, count, mut entries) = Entries::open(self.bytes, start, end)?;
+        let base = entries.base;
         let digest = if is_object {
             self.object(&mut entries, count, depth)
         } else {
