@@ -37,6 +37,22 @@ $$;
 COMMENT ON FUNCTION tally_internal.funnel_steps(jsonb) IS
   'the steps of a funnel, one row each: number, label, name of the event, and what its properties must contain';
 
+-- Steps as a text: drivers write an array of names as Postgres does, and objects as JSON.
+CREATE FUNCTION tally_internal.funnel_steps_in(steps text) RETURNS jsonb
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF steps ~ '^\s*\[object |^\s*\{\s*"\s*\{' OR steps !~ '^\s*[[{]' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('the steps of a funnel are neither a JSON array nor an array of names: %s', left(steps, 100)),
+      HINT = 'send the text of a JSON array, as JSON.stringify or json.dumps makes it, such as ["signed_up", "paid"]';
+  END IF;
+  RETURN CASE WHEN steps ~ '^\s*\[' THEN steps::jsonb ELSE to_jsonb(steps::text[]) END;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.funnel_steps_in(text) IS 'the steps of a funnel given as text: a JSON array, or an array of names as Postgres writes it';
+
 CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
@@ -187,9 +203,43 @@ CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz
 COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
   'the funnel whose steps are events of these names';
 
-REVOKE ALL ON FUNCTION tally_internal.funnel_steps(jsonb),
+CREATE FUNCTION tally.funnel(steps text, "window" interval, "from" timestamptz, "to" timestamptz,
+    unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
+    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
+    OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
+    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT f.* FROM tally.funnel(tally_internal.funnel_steps_in(steps), "window", "from", "to", unit, strict, hold, breakdown,
+                                 exclude, any_order, attribution) AS f;
+  END;
+COMMENT ON FUNCTION tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
+  'the funnel whose steps are given as text, JSON or an array of names as Postgres writes it: what a driver sends that leaves a parameter''s type to the server';
+
+CREATE FUNCTION tally.funnel(steps json, "window" interval, "from" timestamptz, "to" timestamptz,
+    unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
+    exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
+    OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
+    OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT f.* FROM tally.funnel(steps::pg_catalog.jsonb, "window", "from", "to", unit, strict, hold, breakdown,
+                                 exclude, any_order, attribution) AS f;
+  END;
+COMMENT ON FUNCTION tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
+  'the same, of type json';
+
+REVOKE ALL ON FUNCTION tally_internal.funnel_steps(jsonb), tally_internal.funnel_steps_in(text),
   tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
+  tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
+  tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
   tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.funnel_steps(jsonb),
+GRANT EXECUTE ON FUNCTION tally_internal.funnel_steps(jsonb), tally_internal.funnel_steps_in(text),
   tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
+  tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
+  tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
   tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) TO tally_reader;

@@ -16,6 +16,8 @@ pub enum IngestError {
     Batch(BatchError),
     /// A stored value of the SQL type can't be read.
     Codec(CodecError),
+    /// There is no batch: the argument is null.
+    NoBatch,
     /// The options aren't what they should be.
     Options(String),
     /// A tenant is over its quota.
@@ -104,12 +106,14 @@ impl From<IngestError> for Report {
                     ),
                     _ => (
                         "22032",
-                        "send one JSON object or an array of them; nothing of this batch was stored",
+                        "send the text of one JSON object or of an array of them, as JSON.stringify or json.dumps makes it; nothing of this batch was stored",
                     ),
                 };
                 Report::new(code, problem.reason).detail(format!("at byte {}", problem.offset)).hint(hint)
             }
             IngestError::Codec(error) => Report::new("XX001", error.reason),
+            IngestError::NoBatch => Report::new("22004", "the events must not be null")
+                .hint("send an empty array where there are none; a null may be a parameter that was never set"),
             IngestError::Options(problem) => Report::new("22023", problem).hint(
                 "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent",
             ),

@@ -43,6 +43,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// The options of a call whose argument is text, null where there is none.
+    pub fn read_text(argument: Option<&str>) -> Result<Self, IngestError> {
+        let value = argument.map(serde_json::from_str).transpose();
+        Self::read(value.map_err(|error| IngestError::Options(format!("options: {error}")))?)
+    }
+
     /// The options of a call: the argument's keys before those of the setting.
     pub fn read(argument: Option<Value>) -> Result<Self, IngestError> {
         let setting = match settings::ingest_options() {

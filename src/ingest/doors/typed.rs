@@ -17,16 +17,23 @@ door! {
 }
 
 door! {
-    /// `ingest_events(events, options)`
+    /// `ingest_events(events, options)` with options of type jsonb
     fn ingest_events_with_options_wrapper / pg_finfo_ingest_events_with_options_wrapper(call) {
         run(call, Options::read(Document::argument(call, 1)?)?)
+    }
+}
+
+door! {
+    /// `ingest_events(events, options)` with options of type text or json
+    fn ingest_events_with_options_text_wrapper / pg_finfo_ingest_events_with_options_text_wrapper(call) {
+        run(call, Options::read_text(call.text(1))?)
     }
 }
 
 fn run(call: &Call, options: Options) -> Result<Summary, Report> {
     let scope = pipeline::admit()?;
     let limits = pipeline::limits();
-    let values = call.datum(0).map(array::read_varlenas).unwrap_or_default();
+    let values = call.datum(0).map(array::read_varlenas).ok_or(IngestError::NoBatch)?;
     pipeline::check_count(values.len(), &limits)?;
     let judged: Vec<(String, Result<EventRef, Rejection>)> = values
         .into_iter()

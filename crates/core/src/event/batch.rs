@@ -2,6 +2,7 @@
 
 use super::parse::{Fault, Parser, value_kind};
 use super::split::{balanced_end, element_end};
+use super::wrapped::disguise;
 use super::{EventRef, Limits, id_fault, parse_uuid};
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::{skip_space, string_end, unescape};
@@ -80,7 +81,8 @@ fn over_limit(reason: String) -> BatchError {
 /// Splits a text, one JSON object or an array, into elements and parses each.
 ///
 /// An element that is not an event becomes a [`Rejection`] and leaves the others alone: its end is found by
-/// counting brackets outside strings. Only a text whose elements cannot be told apart is an error.
+/// counting brackets outside strings. Only a text whose elements cannot be told apart is an error, and one that holds no
+/// event since it was written in another form than JSON.
 pub fn parse_batch<'a>(text: &'a str, limits: &Limits) -> Result<Batch<'a>, BatchError> {
     let most = limits.batch_bytes.min(1 << 30);
     if text.len() > most {
@@ -89,11 +91,16 @@ pub fn parse_batch<'a>(text: &'a str, limits: &Limits) -> Result<Batch<'a>, Batc
     let bytes = text.as_bytes();
     let mut parser = Parser::new(limits);
     let start = skip_space(bytes, 0);
-    match bytes.get(start) {
+    let batch = match bytes.get(start) {
         Some(b'{') => single(text, start, &mut parser),
         Some(b'[') => array(text, start, limits, &mut parser),
         Some(_) => Err(unsplittable(start, "batch is neither an object nor an array")),
         None => Err(unsplittable(start, "batch is empty")),
+    };
+    let holds_an_event = batch.as_ref().is_ok_and(|batch| batch.items.iter().any(|item| item.event.is_ok()));
+    match if holds_an_event { None } else { disguise(text) } {
+        Some(reason) => Err(unsplittable(start, reason)),
+        None => batch,
     }
 }
 

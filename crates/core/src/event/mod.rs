@@ -8,6 +8,7 @@ mod id;
 mod parse;
 mod split;
 mod time;
+mod wrapped;
 
 use crate::id::{self as id_rules, IdError};
 use crate::jsonb::{self, Bounds, JsonbError};

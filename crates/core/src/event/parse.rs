@@ -194,6 +194,12 @@ impl<'l> Parser<'l> {
             }
             _ => match value_kind(text.as_bytes(), pos) {
                 Some("null") => Ok(pos + 4),
+                // What PHP writes for an object that has nothing.
+                Some("an array")
+                    if text.as_bytes().get(skip_space(text.as_bytes(), pos + 1)) == Some(&b']') =>
+                {
+                    Ok(skip_space(text.as_bytes(), pos + 1) + 1)
+                }
                 Some(kind) => Err(Fault::field(field, "22023", format!("{field} is {kind}, not an object"))),
                 None => Err(bad_token(field, text, pos)),
             },
