@@ -25,8 +25,10 @@ for script in sql/pg_tally--*--*.sql tests/upgrade/pg_tally--*.sql; do
 done
 documents=$tree/usr/share/doc/$name
 install -d "$documents/runbooks"
-install -m 644 README.md CHANGELOG.md docs/*.md docs/*.json docs/*.yaml "$documents/"
+install -m 644 README.md CHANGELOG.md docs/*.md "$documents/"
 install -m 644 docs/runbooks/*.md "$documents/runbooks/"
+install -D -m 644 -t "$documents/monitoring" monitoring/*
+install -D -m 644 -t "$documents/dashboards" dashboards/grafana.json
 size=$(du -sk "$tree/usr" | cut -f1)
 # The C library that this machine has is the oldest that the library was tried with.
 libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')

@@ -6,6 +6,7 @@ mod capture;
 mod dropping;
 mod harness;
 mod installation;
+mod monitoring;
 mod package;
 mod privileges;
 mod readme;

@@ -1,5 +1,5 @@
 //! Every command of the runbooks runs as it stands, by whom its block names, in the order of docs/runbooks/README.md; and
-//! every query of docs/prometheus.yaml has the columns that it declares.
+//! every query of monitoring/postgres_exporter_queries.yaml has the columns that it declares.
 
 use postgres::SimpleQueryMessage;
 use std::path::{Path, PathBuf};
@@ -161,14 +161,15 @@ fn prometheus_queries_have_the_columns_that_they_declare() {
     furnish(&server);
     server
         .connect("postgres", "shop")
-        .batch_execute("CREATE ROLE exporter LOGIN; GRANT tally_admin TO exporter")
+        .batch_execute("CREATE ROLE exporter LOGIN; GRANT tally_admin, tally_auditor TO exporter")
         .unwrap();
     let mut dba = server.connect("dba", "shop");
     dba.batch_execute("CALL tally.maintain(); CALL tally.probe()").unwrap_or_else(|_| {
         dba.batch_execute("CALL tally.maintain()").unwrap();
         dba.batch_execute("CALL tally.probe()").unwrap();
     });
-    let text = std::fs::read_to_string(Path::new(DOCS).join("prometheus.yaml")).unwrap();
+    let text = std::fs::read_to_string(Path::new(DOCS).join("../monitoring/postgres_exporter_queries.yaml"))
+        .unwrap();
     let mut exporter = server.connect("exporter", "shop");
     let mut queries = 0;
     let mut declared: Vec<String> = vec![];
@@ -198,7 +199,7 @@ fn prometheus_queries_have_the_columns_that_they_declare() {
         }
     }
     compare(&mut declared, &found);
-    assert_eq!(queries, 5);
+    assert_eq!(queries, 6);
 
     // What the probe and the targets said.
     let shown: f64 = exporter

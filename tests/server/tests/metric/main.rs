@@ -1,5 +1,6 @@
 //! Metrics, against an oracle that shares no code with them.
 
+mod dashboards;
 mod metric_definitions;
 mod metric_edges;
 mod metrics;

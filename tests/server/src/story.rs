@@ -1,0 +1,25 @@
+//! The demo's story, told up to now, and the login of its tenant.
+
+use crate::{Database, ingest};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tally_story::Story;
+use tally_workload::json_array;
+
+/// A database with the story in it; a writer for all tenants and a reader bound to `acme`, as in `make demo`.
+pub fn told(topic: &str) -> (Database, [String; 2]) {
+    let mut database = Database::new(topic);
+    let writer = database.role("writer", &["tally_writer", "tally_reader"]);
+    let reader = database.role("reader", &["tally_reader"]);
+    let grants = format!("SELECT tally.trust_role('{writer}'), tally.bind_role('{reader}', 'acme')");
+    database.superuser().batch_execute(&grants).unwrap();
+    let mut client = database.connect(&writer);
+    for batch in story_until_now().chunks(5_000) {
+        assert_eq!(ingest(&mut client, &json_array(batch)).unwrap().accepted, batch.len() as i64);
+    }
+    (database, [writer, reader])
+}
+
+fn story_until_now() -> Vec<tally_workload::Event> {
+    let until = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as i64;
+    Story { seed: 1, until }.events()
+}
