@@ -119,6 +119,10 @@ BEGIN
              WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) p.oid
                AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid
                AND d.refobjid OPERATOR(pg_catalog.=) p.pronamespace) OPERATOR(pg_catalog.>) 1
+       AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                     JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'pg_tally'
+                    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) p.oid
+                      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
   LOOP
     body := pg_catalog.pg_get_functiondef(tied);
     bodies := pg_catalog.array_append(bodies, pg_catalog.regexp_replace(body, '^(CREATE OR REPLACE \\w+ )tally[.]', '\\1tally_internal.'));

@@ -613,7 +613,7 @@ CREATE FUNCTION tally_internal.step_audit(subject text, max_rows int8, OUT done 
 AS $$
 BEGIN
   done := tally.seal_audit(max_rows);
-  -- Who reads an old month for long keeps it from being dropped, and nothing from being sealed.
+  -- A session that reads an old month for long keeps it from being dropped, and nothing from being sealed.
   BEGIN
     done := done + tally_internal.maintain_audit();
   EXCEPTION WHEN lock_not_available THEN

@@ -41,7 +41,7 @@ struct Installed {
     log: pg_sys::emit_log_hook_type,
 }
 
-/// Who is told of statements that read; each is named by a number that no other open one has.
+/// The module that is told of statements that read; each statement has a number that no other open one has.
 #[derive(Clone, Copy)]
 pub struct Observer {
     pub starts: fn(usize, &Reads),

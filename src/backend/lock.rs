@@ -24,7 +24,7 @@ pub const FOLDER_PROCESS: u32 = 3;
 pub struct Busy {
     /// What was to be locked.
     pub what: String,
-    /// Who has it, as a sentence.
+    /// Which session has it, as a sentence.
     pub holders: String,
 }
 
@@ -98,7 +98,7 @@ pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
 }
 
 fn tries(attempts: Attempts, take: impl Fn(Instant)) -> Result<(), ()> {
-    // Who set a lock_timeout wants an answer by then.
+    // A caller that set a lock_timeout wants an answer by then.
     let own = match session::lock_timeout() {
         0 => None,
         milliseconds => Some(Instant::now() + Duration::from_millis(milliseconds as u64)),

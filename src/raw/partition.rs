@@ -26,7 +26,7 @@ pub fn ensure(times: impl Iterator<Item = i64>) -> Result<(), Busy> {
         times.filter(|time| !routing.covers(*time)).map(|time| Grain::Month.floor(time)).collect();
     routing.close();
     let missing: Vec<i64> = missing.into_iter().collect();
-    // Who limits the wait for locks is told that there is one, at once.
+    // A caller that limits its wait for locks is told at once that there is one.
     let wait = if session::lock_timeout() > 0 { Duration::ZERO } else { ANALYZE_WAIT };
     let until = Instant::now() + wait;
     for months in missing.chunks(MONTHS_OF_A_PROCESS) {

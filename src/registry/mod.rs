@@ -113,7 +113,7 @@ pub fn mark(
         .into_iter()
         .filter(|(tenant, name)| session::lock(table.to_u32(), number(hashers, tenant, name), false))
         .collect();
-    // Who had the lock may have committed by now; and this transaction may have noted it in the same command.
+    // The transaction that had the lock may have committed by now; and this transaction may have noted it in the same command.
     let missing = not_noted(table, ours, View::Latest, &mut arena);
     if missing.is_empty() {
         return Ok(Unique::Yes);

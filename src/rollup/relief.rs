@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const FOLD_ROWS: i64 = 30_000;
-/// Rows from which on a call folds a piece of what others brought itself. Who brings fewer would wait a hundred times as long
+/// Rows from which on a call folds a piece of what others brought itself. A call that brings fewer would wait a hundred times as long
 /// for that as for the rest, and has a process do it.
 const FOLDS_ITSELF: usize = 256;
 /// Rows whose folding takes memory worth giving back: a few megabytes.
@@ -69,6 +69,8 @@ thread_local! {
     static FAILED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
     /// By pending table: when this session started a process for it last.
     static STARTED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
+    /// By pending table: how many bytes were there then.
+    static THERE: RefCell<HashMap<Oid, u64>> = RefCell::new(HashMap::new());
     /// Whether the running call is part of a transaction that goes on after its statement.
     static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
 }
@@ -141,21 +143,23 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     Ok(folded.is_some())
 }
 
-/// Has a process fold what other transactions have committed, unless somebody does already; says whether there is one.
+/// Has a process fold what other transactions have committed, unless one folds already or was started a moment ago; says whether
+/// folding can be left to it.
 fn start_folder(definition: &Definition) -> bool {
     let is_at_work =
         [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
-    if is_at_work {
+    if is_at_work || is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
         return true;
     }
-    if is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
+    let has_started = own_transaction::start("tally_fold_main", &definition.name).is_some();
+    if !has_started {
         return false;
     }
-    let has_started = own_transaction::start("tally_fold_main", &definition.name).is_some();
-    if has_started {
-        note(&STARTED, definition);
-    }
-    has_started
+    note(&STARTED, definition);
+    let there = size::live_bytes(definition.pending).unwrap_or(0);
+    let before = THERE.with_borrow_mut(|known| known.insert(definition.pending, there));
+    // Where more is there than when the last one was started, that one did nothing or too little.
+    before.is_none_or(|before| there <= before)
 }
 
 process_main! {

@@ -176,6 +176,12 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
             };
             let before = seen(&database);
             assert_eq!((before[0], before[1], before[3]), (100, 100, 1));
+            // An administrator's own function of a name that moves stays where it is.
+            client
+                .batch_execute(
+                    "CREATE FUNCTION tally.check_id(a date) RETURNS int8 LANGUAGE sql STABLE BEGIN ATOMIC SELECT count(*) FROM tally.tenant; END",
+                )
+                .unwrap();
             let columns = columns(&mut client);
             let stored = rows_of(&mut client, &columns);
             client.batch_execute("ALTER EXTENSION pg_tally UPDATE").unwrap_or_else(|problem| {
@@ -195,6 +201,7 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
                 assert_eq!(now.get(table), Some(digest), "the rows of {table} from version {version}");
             }
             assert_eq!(seen(&database), before);
+            client.batch_execute("DROP FUNCTION tally.check_id(date)").unwrap();
             let undone = "SELECT name, detail FROM tally.lint() WHERE name ~ 'policy|guard|altered'";
             let undone: Vec<(String, String)> =
                 client.query(undone, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
