@@ -44,7 +44,8 @@ extension_sql_file!("../sql/scope/scope.sql", name = "scope", requires = ["event
 extension_sql_file!("../sql/scope/administration.sql", name = "administration", requires = ["scope"]);
 extension_sql_file!("../sql/scope/token.sql", name = "token", requires = ["administration"]);
 extension_sql_file!("../sql/audit/audit.sql", name = "audit", requires = ["token"]);
-extension_sql_file!("../sql/raw/raw.sql", name = "raw", requires = ["audit"]);
+extension_sql_file!("../sql/scope/step_up.sql", name = "step_up", requires = ["audit"]);
+extension_sql_file!("../sql/raw/raw.sql", name = "raw", requires = ["step_up"]);
 extension_sql_file!("../sql/raw/partition.sql", name = "partition", requires = ["raw"]);
 extension_sql_file!("../sql/ingest/ingest.sql", name = "ingest", requires = ["partition"]);
 extension_sql_file!("../sql/ingest/inbox.sql", name = "inbox", requires = ["ingest"]);

@@ -287,6 +287,7 @@ CREATE FUNCTION tally.set_audit_policy(reads text, tenant_id text DEFAULT NULL) 
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM tally_internal.require_step_up('policy');
   IF set_audit_policy.tenant_id IS NOT NULL THEN
     PERFORM tally_internal.check_id('tenant_id', set_audit_policy.tenant_id);
   END IF;
@@ -310,6 +311,7 @@ CREATE FUNCTION tally.set_audit_retention(keep interval) RETURNS void
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM tally_internal.require_step_up('policy');
   IF set_audit_retention.keep < interval '30 days' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('%s is too short a retention of the audit log', set_audit_retention.keep),
       HINT = 'keep entries for 30 days or longer';

@@ -5,7 +5,8 @@
 --   health_NAME()                 components of tally.health(): (place int4, component, status, value, "limit", advice)
 --   lint_NAME()                   findings of tally.lint(): (rule, type, schema, object, detail, fix)
 --   rules_NAME()                  the rules that these are of: (name, level, title, description)
--- They run with the caller's rights, and tally_admin (lint: tally_auditor, too) must be granted them. Only members of the extension
+--   sensitive_NAME()              acts that ask for a step-up by tally_internal.require_step_up(act): (act, description)
+-- They run with the caller's rights, and tally_admin (lint: tally_auditor, too; sensitive acts: tally_security alone) must be granted them. Only members of the extension
 -- are called: in tally_internal nobody may create anything, and what a superuser puts there is reported by tally.lint().
 
 CREATE FUNCTION tally_internal.registered(beginning text) RETURNS SETOF text

@@ -104,7 +104,8 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
              pg_catalog.format('elevated function %s belongs to %I and has search_path %s', f.ref, f.rolname, coalesce(f.path, 'of the caller')),
              pg_catalog.format('ALTER FUNCTION %1$s OWNER TO %2$I; ALTER FUNCTION %1$s SET search_path = pg_catalog, pg_temp;', f.ref, w.owner)
         FROM fn AS f
-        CROSS JOIN LATERAL (SELECT CASE WHEN f.proname IN ('bind_role', 'trust_role', 'unbind_role', 'pool_role', 'register_key', 'revoke_key')
+        CROSS JOIN LATERAL (SELECT CASE WHEN f.proname IN ('bind_role', 'trust_role', 'unbind_role', 'pool_role', 'register_key', 'revoke_key',
+                                                            'set_step_up_policy', 'step_up_acts')
                                         THEN 'tally_security' ELSE 'tally_owner' END) AS w (owner)
        WHERE f.nspname IN ('tally', 'tally_internal') AND f.is_member AND f.prosecdef
          AND (f.rolname <> w.owner OR pg_catalog.replace(f.path, '"', '') IS DISTINCT FROM 'pg_catalog, pg_temp')
@@ -199,7 +200,7 @@ CREATE FUNCTION tally_internal.rules_paths(OUT name text, OUT level text, OUT ti
       ('scope_function_altered', 'ERROR', 'A function that policies read the scope through was altered',
        'It must be STABLE, of language C and in pg_tally''s library: a cached plan would serve another tenant''s rows otherwise.'),
       ('elevated_function_altered', 'ERROR', 'An elevated function of pg_tally was altered',
-       'Elevated functions belong to tally_owner, those that write bindings and keys to tally_security, and have a fixed search path.'),
+       'Elevated functions belong to tally_owner, those that write bindings, keys and what needs a step-up to tally_security, and have a fixed search path.'),
       ('declared_code', 'ERROR', 'A declared expression calls code that it must not, or can''t be read',
        'A function without a fixed search_path means what its caller wants, one of its owner''s rights isn''t confined, and while one can''t be read nothing is ingested.'),
       ('function_granted', 'ERROR', 'A function that administers pg_tally may be executed by a role outside of its group roles',

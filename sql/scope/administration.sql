@@ -4,7 +4,7 @@
 --
 -- Without row security are tally.role_binding, tally.token_key and tally.protected_table, which hold what auditors are there
 -- to see (lint reports a bound auditor), what is the same for every tenant: tally.rollup, tally.rollup_column,
--- tally.event_schema, tally.metric, tally.cohort, tally.audit_retention, and the entries of the audit log, tally.audit_entry with
+-- tally.event_schema, tally.step_up_policy, tally.metric, tally.cohort, tally.audit_retention, and the entries of the audit log, tally.audit_entry with
 -- its partitions and tally.audit_personal, which are granted to nobody: the view tally.audit shows what is in scope.
 CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condition text) RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT

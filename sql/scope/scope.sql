@@ -149,6 +149,7 @@ AS $$
 DECLARE
   bound_as name;
 BEGIN
+  PERFORM tally_internal.require_step_up('binding');
   IF bind_role.role_name IS NULL OR bind_role.tenant_id IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
       MESSAGE = 'role_name and tenant_id must not be null',
@@ -176,6 +177,7 @@ AS $$
 DECLARE
   bound_as name := tally_internal.check_bindable(bind_role.role_name);
 BEGIN
+  PERFORM tally_internal.require_step_up('binding');
   IF NOT pg_catalog.pg_has_role(bind_role.role_name::pg_catalog.oid, 'tally_analyst', 'USAGE') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = pg_catalog.format('role %s may not read every tenant', bind_role.role_name),
@@ -196,6 +198,7 @@ AS $$
 DECLARE
   bound_as name := tally_internal.check_bindable(trust_role.role_name);
 BEGIN
+  PERFORM tally_internal.require_step_up('binding');
   INSERT INTO tally.role_binding AS b (role_name, tenant_id, account_id, bound_as)
   VALUES (trust_role.role_name, NULL, NULL, bound_as)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
@@ -210,6 +213,7 @@ CREATE FUNCTION tally.unbind_role(role_name regrole) RETURNS boolean
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM tally_internal.require_step_up('binding');
   DELETE FROM tally.role_binding AS b WHERE b.role_name OPERATOR(pg_catalog.=) unbind_role.role_name;
   RETURN FOUND;
 END

@@ -7,6 +7,7 @@ AS $$
 DECLARE
   bound_as name := tally_internal.check_bindable(pool_role.role_name);
 BEGIN
+  PERFORM tally_internal.require_step_up('binding');
   INSERT INTO tally.role_binding AS b (role_name, needs_token, bound_as) VALUES (pool_role.role_name, true, bound_as)
   ON CONFLICT ON CONSTRAINT role_binding_pkey
   DO UPDATE SET tenant_id = NULL, account_id = NULL, needs_token = true, bound_as = excluded.bound_as, is_global = false;
@@ -44,6 +45,7 @@ CREATE FUNCTION tally.register_key(key_id text, public_key bytea, valid_until ti
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM tally_internal.require_step_up('key');
   IF register_key.key_id IS NULL OR register_key.public_key IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'key_id and public_key must not be null';
   END IF;
@@ -68,6 +70,7 @@ AS $$
 DECLARE
   until timestamptz;
 BEGIN
+  PERFORM tally_internal.require_step_up('key');
   UPDATE tally.token_key AS k SET valid_until = LEAST(k.valid_until, revoke_key.at)
    WHERE k.key_id OPERATOR(pg_catalog.=) revoke_key.key_id
   RETURNING k.valid_until INTO until;

@@ -4,11 +4,13 @@ use super::acts::Act;
 use super::{line, pending, repeats};
 use crate::backend::session;
 use crate::backend::transaction_end;
-use crate::scope::{self, Denial, Entered, Witness};
+use crate::scope::{self, Denial, Entered, SteppedUp, Witness};
 use serde_json::{Value, json};
+use tally_core::step_up::Authentication;
 
 /// The act of entering a scope.
 const ENTERED: &str = "scope_entered";
+const STEPPED_UP: &str = "stepped_up";
 const DENIED: &str = "denied";
 /// Denials of the same kind that are entries of their own within a window; what follows is counted.
 const DENIALS: u32 = 10;
@@ -17,7 +19,7 @@ const KIND_OF_REASON: usize = 20;
 
 /// Has scopes tell.
 pub fn install() {
-    scope::tell(Witness { entered, denied });
+    scope::tell(Witness { entered, stepped_up, denied });
 }
 
 fn entered(entered: &Entered) {
@@ -29,7 +31,29 @@ fn entered(entered: &Entered) {
             account: entered.account,
             object: Some(if entered.tenant.is_some() { "tenant" } else { "global" }),
             detail: json!({"by": if entered.by_token { "token" } else { "role" }}),
-            personal: entered.subject.map_or(Value::Null, |subject| json!({"subject": subject})),
+            personal: personal(entered.subject),
+        }
+        .record()
+    });
+    told(counted);
+}
+
+/// The personal part of an entry.
+fn personal(subject: Option<&str>) -> Value {
+    subject.map_or(Value::Null, |subject| json!({"subject": subject}))
+}
+
+fn stepped_up(stepped_up: &SteppedUp) {
+    let Authentication { at, methods, class } = stepped_up.authentication;
+    let tenant = scope::tenant_of_session();
+    let key = (STEPPED_UP, session::session_role().to_u32(), &tenant, stepped_up.subject, at, methods, class);
+    let counted = repeats::count(&key, 1, || {
+        Act {
+            act: STEPPED_UP,
+            tenant: tenant.as_deref().unwrap_or_default(),
+            detail: json!({"auth_time": at, "amr": methods, "acr": class}),
+            personal: personal(stepped_up.subject),
+            ..Act::default()
         }
         .record()
     });
@@ -50,6 +74,7 @@ fn denied(denial: &Denial) {
             tenant: tenant.as_deref().unwrap_or_default(),
             object: Some(denial.kind),
             detail: json!({"reason": denial.reason}),
+            personal: personal(scope::subject().or_else(scope::stepped_up_subject).as_deref()),
             ..Act::default()
         }
         .record()

@@ -49,6 +49,15 @@ pub unsafe fn is_free(node: *mut pg_sys::Node) -> bool {
     }
 }
 
+/// Whether a command is DISCARD ALL.
+pub unsafe fn discards_all(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag says which struct the node is.
+    unsafe {
+        (*node).type_ == NodeTag::T_DiscardStmt
+            && (*node.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_ALL
+    }
+}
+
 /// Reads a command. The tables that it names are looked up where it matters whether they are temporary.
 pub unsafe fn read(node: *mut pg_sys::Node) -> Command {
     // SAFETY: the node is a utility statement; names of commands are constants of Postgres'.

@@ -25,6 +25,8 @@ pub struct Hooks {
     pub before_running: fn(),
     pub after_statement: fn(),
     pub before_function: fn(Guarded, Oid) -> Result<(), ErrorReport>,
+    /// Before DISCARD ALL, which leaves the session as it was when it began.
+    pub before_discarding: fn(),
     /// Whether the client must not see messages below INFO; called at any time, also within an error.
     pub hushes: fn() -> bool,
 }
@@ -205,6 +207,11 @@ unsafe extern "C-unwind" fn ask_before_command(node: *mut pg_sys::Node) {
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn tell_before_discarding() {
+    (installed().hooks.before_discarding)();
+}
+
+#[pg_guard]
 unsafe extern "C-unwind" fn ask_before_function(object: Oid) {
     if let Some(guarded) = guarded::guarded(object) {
         // SAFETY: reads backend state. The protocol's own function call has no portal, and none of the other hooks.
@@ -293,6 +300,9 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: a planned statement has a utility statement here; the arguments are passed on as they came.
     unsafe {
         ask_before_command((*statement).utilityStmt);
+        if command::discards_all((*statement).utilityStmt) {
+            tell_before_discarding();
+        }
         if binary_upgrade::enables_inbox((*statement).utilityStmt) {
             return;
         }

@@ -11,7 +11,7 @@
 use super::binding::{self, Binding};
 use super::class::{Class, class, was_confined};
 use super::failure::ScopeError;
-use super::{limit, policy};
+use super::{limit, policy, step_up};
 use crate::backend::command::{Command, Kind};
 use crate::backend::guarded::Guarded;
 use crate::backend::hook::{self, Hooks};
@@ -90,6 +90,7 @@ pub fn install() {
         before_running: limit::bound_statement,
         after_statement: limit::keep_idle_limit,
         before_function,
+        before_discarding: step_up::end,
         hushes,
     });
 }

@@ -5,20 +5,21 @@ use super::current::{entered, is_analyst, warn_if_unconfined};
 use super::failure::ScopeError;
 use super::kind::Scope;
 use super::witness::{self, Entered};
-use super::{limit, token};
+use super::{limit, step_up, token};
 use crate::backend::leftover::{self, Leftover};
 use crate::backend::session;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::id;
+use tally_core::token::{Claims, TokenError};
 
 /// Who vouches for the scope that is entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Warrant {
+#[derive(Clone, Copy, Debug)]
+enum Warrant<'a> {
     /// What the role that logged in may do.
     Role,
     /// A token that was verified for this role and transaction.
-    Token,
+    Token(&'a Claims),
 }
 
 fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
@@ -61,7 +62,7 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
             own == tenant && only.as_ref().is_none_or(|only| account.as_ref() == Some(only))
         }
         (Binding::Bound { .. } | Binding::Pool, Scope::Global) => false,
-        (Binding::Pool, Scope::Tenant { .. }) if warrant == Warrant::Role && !stays && !narrows => {
+        (Binding::Pool, Scope::Tenant { .. }) if matches!(warrant, Warrant::Role) && !stays && !narrows => {
             return Err(ScopeError::NeedsToken(session::session_role_name()));
         }
         (Binding::Trusted | Binding::Pool, Scope::Tenant { .. }) => true,
@@ -78,8 +79,15 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     if let (Scope::Tenant { tenant, .. }, None) = (&wanted, &already) {
         limit::apply(tenant)?;
     }
-    if !is_bound && !stays {
-        tell_entered(&wanted, warrant == Warrant::Token);
+    match warrant {
+        // A second token may be somebody else's: whom it was made for counts from now on, and that is told, too.
+        Warrant::Token(claims) => {
+            token::note_subject(claims.sub.as_deref());
+            tell_entered(&wanted, Some(claims));
+            step_up::follow_token(claims);
+        }
+        Warrant::Role if !is_bound && !stays => tell_entered(&wanted, None),
+        Warrant::Role => {}
     }
     Ok(())
 }
@@ -87,8 +95,10 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
 #[pg_extern(sql = false)]
 fn enter(tenant_id: Option<&str>, account_id: Option<&str>) -> Result<(), ErrorReport> {
     if let (Binding::Pool, None) = (&*binding(), account_id) {
-        let scope = token::scope(tenant_id.unwrap_or_default())?;
-        return Ok(enter_scope(scope, Warrant::Token)?);
+        let claims = token::claims(tenant_id.unwrap_or_default())?;
+        let (tenant, account) = claims.scope().ok_or(ScopeError::Token(TokenError::Malformed))?;
+        let scope = Scope::Tenant { tenant: tenant.to_owned(), account: account.map(str::to_owned) };
+        return Ok(enter_scope(scope, Warrant::Token(&claims))?);
     }
     let tenant = tenant_id.ok_or_else(|| ScopeError::BadId("tenant_id must not be null".into()))?;
     let scope = Scope::Tenant { tenant: tenant.to_owned(), account: account_id.map(str::to_owned) };
@@ -101,11 +111,11 @@ fn enter_global() -> Result<(), ErrorReport> {
 }
 
 /// Tells that a scope was entered.
-fn tell_entered(scope: &Scope, by_token: bool) {
-    let subject = by_token.then(token::subject).flatten();
+fn tell_entered(scope: &Scope, token: Option<&Claims>) {
+    let subject = token.and_then(|claims| claims.sub.as_deref());
     let (tenant, account) = match scope {
         Scope::Global => (None, None),
         Scope::Tenant { tenant, account } => (Some(tenant.as_str()), account.as_deref()),
     };
-    witness::entered(&Entered { tenant, account, by_token, subject: subject.as_deref() });
+    witness::entered(&Entered { tenant, account, by_token: token.is_some(), subject });
 }

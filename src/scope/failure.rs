@@ -39,6 +39,10 @@ pub enum ScopeError {
     Token(TokenError),
     /// The token names a key that is not registered, or no longer valid.
     UnknownKey,
+    /// A pool role called `step_up`.
+    PoolStepsUp(String),
+    /// The act needs a second factor that the session has not shown, for this reason.
+    StepUp { act: String, max_age: i32, problem: String },
 }
 
 impl From<ScopeError> for Report {
@@ -122,6 +126,15 @@ impl From<ScopeError> for Report {
             ScopeError::UnknownKey => Report::new(denied, "the token is refused")
                 .detail("its key is not registered, or no longer valid")
                 .hint("tally.register_key(key_id, public_key) registers one"),
+            ScopeError::PoolStepsUp(role) => {
+                Report::new(denied, format!("role \"{role}\" is a pool role, which steps up by the token that it enters with"))
+                    .hint("have the application sign a token with auth_time, and amr or acr, and call tally.enter(token)")
+            }
+            ScopeError::StepUp { act, max_age, problem } => {
+                Report::new("42T20", format!("act \"{act}\" needs a second factor, shown at most {max_age} seconds ago"))
+                    .detail(problem)
+                    .hint("authenticate anew; then call tally.challenge(), have the application sign a token with auth_time, and amr or acr, and call tally.step_up(token), as a pool role tally.enter(token); tally.set_step_up_policy() says which acts need it")
+            }
         }
     }
 }
@@ -161,5 +174,9 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         ScopeError::Token(TokenError::Key) | ScopeError::BadId(_) | ScopeError::Busy(..) => None,
         ScopeError::Token(problem) => denial("token", problem.problem().to_owned()),
         ScopeError::UnknownKey => denial("token", "its key is not registered, or no longer valid".to_owned()),
+        ScopeError::PoolStepsUp(_) => {
+            denial("token", "a pool role steps up by the token that it enters with".to_owned())
+        }
+        ScopeError::StepUp { act, problem, .. } => denial("step_up", format!("{act}: {problem}")),
     }
 }

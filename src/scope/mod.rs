@@ -1,7 +1,7 @@
 //! Scope: what the current transaction may see. One account, one tenant, or global (`kind`).
 //!
 //! A scope comes from the transaction's own `enter`, or else from the binding of the role that logged in (`binding`); a pool
-//! role enters by `token`. The setting `tally.scope` carries the key of an entered one, by which row security decides
+//! role enters by `token`. Sensitive acts ask for a `step_up`. The setting `tally.scope` carries the key of an entered one, by which row security decides
 //! (`policy`). What sessions that act for tenants are kept from is in `confine` and `limit`.
 
 mod binding;
@@ -14,6 +14,7 @@ mod id;
 mod kind;
 mod limit;
 mod policy;
+mod step_up;
 mod token;
 mod trial;
 mod witness;
@@ -24,5 +25,7 @@ pub use current::{current, for_writing, key_for_auditing, tenant_of_session};
 pub use failure::ScopeError;
 pub use id::check;
 pub use kind::Scope;
+#[allow(unused_imports, reason = "what comes to be calls it")]
+pub use step_up::{require_step_up, stepped_up_subject};
 pub use token::subject;
-pub use witness::{Denial, Entered, Witness, tell};
+pub use witness::{Denial, Entered, SteppedUp, Witness, tell};

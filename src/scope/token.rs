@@ -5,7 +5,6 @@
 //! connection, whatever becomes of the transaction; nothing is shared, nothing written, and a standby can do it too.
 
 use super::failure::ScopeError;
-use super::kind::Scope;
 use crate::backend::arena::Arena;
 use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
@@ -14,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::sync::Mutex;
-use tally_core::token::{Expected, PublicKey, Token, encode};
+use tally_core::token::{Claims, Expected, PublicKey, Token, encode};
 
 /// Seconds between 1970, which tokens count from, and 2000, which Postgres counts from.
 const EPOCH: i64 = 946_684_800;
@@ -36,23 +35,35 @@ fn take_challenge() -> Option<String> {
     (taken.transaction == session::transaction_number()).then_some(taken.nonce)
 }
 
-/// The scope that a token opens in this transaction.
-pub fn scope(text: &str) -> Result<Scope, ScopeError> {
+/// Now, in seconds since 1970, as tokens count.
+pub fn seconds_now() -> i64 {
+    session::clock().div_euclid(1_000_000) + EPOCH
+}
+
+/// A moment that a token tells, in microseconds since 2000; what a timestamp can't hold is its bound.
+pub fn moment(seconds: i64) -> i64 {
+    /// The first and the last microsecond of a timestamptz.
+    const RANGE: [i64; 2] = [-211_813_488_000_000_000, 9_223_371_331_199_999_999];
+    seconds.saturating_sub(EPOCH).saturating_mul(1_000_000).clamp(RANGE[0], RANGE[1])
+}
+
+/// What a token says that answers this transaction's challenge.
+pub fn claims(text: &str) -> Result<Claims, ScopeError> {
     // First of all: a token that is refused has used its challenge up, too.
     let nonce = take_challenge().unwrap_or_default();
     let token = Token::read(text).map_err(ScopeError::Token)?;
     let key = registered(token.key_id()).ok_or(ScopeError::UnknownKey)?;
     let claims = token.verify(&key).map_err(ScopeError::Token)?;
     let (audience, role) = (session::audience(), session::session_role_name());
-    let expected = Expected {
-        audience: &audience,
-        role: &role,
-        nonce: &nonce,
-        now: session::clock().div_euclid(1_000_000) + EPOCH,
-    };
+    let expected = Expected { audience: &audience, role: &role, nonce: &nonce, now: seconds_now() };
     claims.check(&expected).map_err(ScopeError::Token)?;
-    *SUBJECT.lock().expect("one thread") = claims.sub.map(|subject| (session::transaction_number(), subject));
-    Ok(Scope::Tenant { tenant: claims.tenant, account: claims.account })
+    Ok(claims)
+}
+
+/// Notes whom the token was made for that the running transaction has entered a scope by.
+pub fn note_subject(subject: Option<&str>) {
+    *SUBJECT.lock().expect("one thread") =
+        subject.map(|subject| (session::transaction_number(), subject.to_owned()));
 }
 
 const KEYS: Declared = Declared {

@@ -1,6 +1,7 @@
 //! Who is told of scopes that are entered and of attempts that are denied.
 
 use std::sync::OnceLock;
+use tally_core::step_up::Authentication;
 
 /// A scope that was entered by who is not bound to it.
 pub struct Entered<'a> {
@@ -20,10 +21,18 @@ pub struct Denial {
     pub reason: String,
 }
 
+/// A token that says how and when somebody was authenticated.
+pub struct SteppedUp<'a> {
+    pub authentication: &'a Authentication,
+    /// Whom the token was made for, in its own words.
+    pub subject: Option<&'a str>,
+}
+
 /// What is called.
 #[derive(Clone, Copy)]
 pub struct Witness {
     pub entered: fn(&Entered),
+    pub stepped_up: fn(&SteppedUp),
     pub denied: fn(&Denial),
 }
 
@@ -43,6 +52,13 @@ pub(super) fn is_there() -> bool {
 pub(super) fn entered(entered: &Entered) {
     if let Some(witness) = WITNESS.get() {
         (witness.entered)(entered);
+    }
+}
+
+/// Tells of a step-up.
+pub(super) fn stepped_up(stepped_up: &SteppedUp) {
+    if let Some(witness) = WITNESS.get() {
+        (witness.stepped_up)(stepped_up);
     }
 }
 

@@ -16,6 +16,7 @@ pub mod privacy;
 pub mod retention;
 pub mod scope_key;
 pub mod session;
+pub mod step_up;
 pub mod stored;
 pub mod tdigest;
 pub mod token;

@@ -4,6 +4,7 @@
 //! the last dot, both in base64url without padding. There is one algorithm and nothing to negotiate. Verification is
 //! strict: one token has one spelling, and small-order keys verify nothing.
 
+use crate::step_up::Authentication;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::Deserialize;
 
@@ -35,6 +36,8 @@ pub enum TokenError {
     NotYet,
     Expired,
     Nonce,
+    Scope,
+    Authentication,
 }
 
 impl TokenError {
@@ -51,6 +54,10 @@ impl TokenError {
             TokenError::NotYet => "it is from the future: the signer's clock is ahead",
             TokenError::Expired => "it has expired",
             TokenError::Nonce => "it does not answer this transaction's challenge, or was used before",
+            TokenError::Scope => "it is for a scope that the session is not in",
+            TokenError::Authentication => {
+                "it does not say how and when the person was authenticated: auth_time, and amr or acr"
+            }
         }
     }
 }
@@ -61,12 +68,20 @@ impl TokenError {
 pub struct Claims {
     v: u32,
     kid: String,
-    pub tenant: String,
+    /// Absent in a token that opens no scope.
     #[serde(default)]
-    pub account: Option<String>,
+    tenant: Option<String>,
+    #[serde(default)]
+    account: Option<String>,
     /// Whom the application acts for, in its own words; for the audit.
     #[serde(default)]
     pub sub: Option<String>,
+    #[serde(default)]
+    amr: Option<Vec<String>>,
+    #[serde(default)]
+    acr: Option<String>,
+    #[serde(default)]
+    auth_time: Option<i64>,
     aud: String,
     role: String,
     iat: i64,
@@ -93,18 +108,36 @@ impl Claims {
         let lifetime = self.exp.checked_sub(self.iat).ok_or(TokenError::Lifetime)?;
         match () {
             () if self.v != VERSION => Err(TokenError::Version),
-            // It becomes text.
-            () if self.sub.as_ref().is_some_and(|subject| subject.contains('\0')) => {
-                Err(TokenError::Malformed)
-            }
+            // They become text.
+            () if self.texts().any(|text| text.contains('\0')) => Err(TokenError::Malformed),
+            () if self.tenant.is_none() && self.account.is_some() => Err(TokenError::Malformed),
             () if self.aud != expected.audience => Err(TokenError::Audience),
             () if self.role != expected.role => Err(TokenError::Role),
             () if !(1..=MAX_LIFETIME).contains(&lifetime) => Err(TokenError::Lifetime),
             () if self.iat > expected.now + CLOCK_LEEWAY => Err(TokenError::NotYet),
+            () if self.auth_time.is_some_and(|at| at > expected.now + CLOCK_LEEWAY) => {
+                Err(TokenError::NotYet)
+            }
             () if self.exp <= expected.now => Err(TokenError::Expired),
             () if expected.nonce.is_empty() || self.nonce != expected.nonce => Err(TokenError::Nonce),
             () => Ok(()),
         }
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        self.sub.iter().chain(&self.acr).chain(self.amr.iter().flatten())
+    }
+
+    /// The tenant and the account that it opens.
+    pub fn scope(&self) -> Option<(&str, Option<&str>)> {
+        Some((self.tenant.as_deref()?, self.account.as_deref()))
+    }
+
+    /// How and when the person was authenticated, where it says both.
+    pub fn authentication(&self) -> Option<Authentication> {
+        let methods = self.amr.clone().unwrap_or_default();
+        let says_how = !methods.is_empty() || self.acr.is_some();
+        Some(Authentication { at: self.auth_time.filter(|_| says_how)?, methods, class: self.acr.clone() })
     }
 }
 

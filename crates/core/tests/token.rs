@@ -3,6 +3,7 @@
 use ed25519_dalek::{Signer, SigningKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tally_core::step_up::Authentication;
 use tally_core::token::{Expected, PREFIX, PublicKey, Token, TokenError, encode};
 
 const EXPECTED: Expected = Expected { audience: "1/app", role: "pool", nonce: "n1", now: 1_000_000 };
@@ -30,7 +31,8 @@ fn signed(payload: &[u8]) -> String {
 fn judge(text: &str) -> Result<(String, Option<String>), TokenError> {
     let claims = Token::read(text)?.verify(&public(&key(1)))?;
     claims.check(&EXPECTED)?;
-    Ok((claims.tenant, claims.account))
+    let (tenant, account) = claims.scope().ok_or(TokenError::Malformed)?;
+    Ok((tenant.to_owned(), account.map(str::to_owned)))
 }
 
 fn changed(name: &str, value: Value) -> String {
@@ -80,6 +82,12 @@ fn each_claim_is_held_to_what_is_expected() {
         ("exp", json!("1000050"), TokenError::Malformed),
         ("exp", json!(1e6), TokenError::Malformed),
         ("tenant", Value::Null, TokenError::Malformed),
+        ("sub", json!("\0"), TokenError::Malformed),
+        ("acr", json!("\0"), TokenError::Malformed),
+        ("amr", json!(["otp", "a\0"]), TokenError::Malformed),
+        ("amr", json!("otp"), TokenError::Malformed),
+        ("auth_time", json!("1000000"), TokenError::Malformed),
+        ("auth_time", json!(1_000_006), TokenError::NotYet),
         ("alg", json!("none"), TokenError::Malformed),
     ] {
         assert_eq!(judge(&changed(name, value.clone())), Err(wanted), "{name} = {value}");
@@ -100,6 +108,36 @@ fn each_claim_is_held_to_what_is_expected() {
     let empty = changed("nonce", json!(""));
     let claims = Token::read(&empty).unwrap().verify(&public(&key(1))).unwrap();
     assert_eq!(claims.check(&Expected { nonce: "", ..EXPECTED }), Err(TokenError::Nonce));
+}
+
+/// What a token says of an authentication, if all of these claims are in it.
+fn authenticated(more: Value) -> Option<Authentication> {
+    let mut claims = claims();
+    for (name, value) in more.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    let text = signed(claims.to_string().as_bytes());
+    let claims = Token::read(&text).unwrap().verify(&public(&key(1))).unwrap();
+    claims.check(&EXPECTED).unwrap();
+    claims.authentication()
+}
+
+#[test]
+fn an_authentication_is_read_where_it_says_how_and_when() {
+    let found = authenticated(json!({"amr": ["pwd", "otp"], "acr": "gold", "auth_time": 999_000})).unwrap();
+    assert_eq!(found.at, 999_000);
+    assert_eq!((found.methods, found.class), (vec!["pwd".into(), "otp".into()], Some("gold".into())));
+    assert!(authenticated(json!({"acr": "gold", "auth_time": 1_000_005})).is_some());
+    for missing in [
+        json!({}),
+        json!({"auth_time": 999_000}),
+        json!({"amr": [], "auth_time": 999_000}),
+        json!({"amr": ["otp"]}),
+        json!({"acr": "gold"}),
+        json!({"amr": null, "acr": null, "auth_time": 1}),
+    ] {
+        assert_eq!(authenticated(missing.clone()), None, "{missing}");
+    }
 }
 
 #[test]

@@ -366,6 +366,7 @@ fn every_table_of_ours_has_row_security_or_a_reason() {
         "role_binding",
         "rollup",
         "rollup_column",
+        "step_up_policy",
         "token_key",
     ];
     assert_eq!(without, known);

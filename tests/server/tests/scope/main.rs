@@ -9,5 +9,6 @@ mod oracles;
 mod pgbouncer;
 mod pooled;
 mod scope;
+mod step_up;
 mod token;
 mod verbs;

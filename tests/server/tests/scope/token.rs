@@ -378,6 +378,35 @@ func main() {
 }
 "#;
 
+/// Enters with what the recipe makes of an ID token, and does what needs a second factor; not with one of somebody else's.
+fn the_step_up_recipe_is_taken(client: &mut Client, pem: &str, code: &str, call: impl Fn(&str) -> String) {
+    let mint = |nonce: &str, id_token: Value| {
+        let caught = "except PermissionError: print(end='refused')";
+        let print = format!(
+            "print(mint_step_up({}.encode(), json.loads({}), 'jane', **{}), end='')",
+            json!(pem),
+            json!(id_token.to_string()),
+            call(nonce)
+        );
+        String::from_utf8(
+            run("/usr/bin/python3", &["-"], &format!("{code}\ntry: {print}\n{caught}")).unwrap(),
+        )
+        .unwrap()
+    };
+    let mut transaction = client.transaction().unwrap();
+    let row = transaction
+        .query_one("SELECT tally.challenge(), extract(epoch FROM now() - interval '20 s')::int8", &[])
+        .unwrap();
+    let (nonce, shown): (String, i64) = (row.get(0), row.get(1));
+    let claims = |sub: &str| json!({"iss": "https://id.example.com", "aud": "app", "sub": sub, "amr": ["pwd", "otp"], "auth_time": shown});
+    assert_eq!(mint(&nonce, claims("joe")), "refused");
+    let mut undated = claims("jane");
+    undated.as_object_mut().unwrap().remove("auth_time");
+    assert_eq!(mint(&nonce, undated), "refused");
+    transaction.execute("SELECT tally.enter($1)", &[&mint(&nonce, claims("jane"))]).unwrap();
+    transaction.batch_execute("SELECT tally_internal.require_step_up('reveal')").unwrap();
+}
+
 #[test]
 fn the_recipes_sign_tokens_that_are_taken() {
     let (database, pool, _) = pool("recipes");
@@ -425,5 +454,9 @@ fn the_recipes_sign_tokens_that_are_taken() {
             .execute("SELECT tally.enter($1)", &[&token])
             .unwrap_or_else(|error| panic!("{language}: {error:?}"));
         assert_eq!(seen(&mut transaction).unwrap(), ["a"], "{language}");
+        if language == "python" {
+            drop(transaction);
+            the_step_up_recipe_is_taken(&mut client, &pem, &code, call);
+        }
     }
 }
