@@ -110,11 +110,10 @@ fn seal_audit() {
     for _ in 0..SEALING_STEPS {
         let sealed = backend::transaction(|| {
             let known = "SELECT to_regprocedure('tally_internal.audit_step(bigint)') IS NOT NULL";
-            if Spi::get_one::<bool>(known) != Ok(Some(true)) {
+            if sql::one(known, &[]) != Some(true) {
                 return None;
             }
-            Spi::get_one_with_args::<i64>("SELECT tally_internal.audit_step($1)", &[STEP.into()])
-                .expect("a step catches its errors")
+            sql::one::<i64>("SELECT tally_internal.audit_step($1)", &[STEP.into()])
         });
         if sealed.unwrap_or(0) == 0 || backend::shutdown_is_requested() {
             break;

@@ -74,12 +74,20 @@ fn new_id() -> [u8; 16] {
     id
 }
 
-/// Records an act of the running transaction: with it, and also where it is undone. An error where it can't be recorded, which
-/// undoes the act.
-pub fn act(act: &Act) -> Result<(), Report> {
+/// Records an act of the running transaction: with it, and also where it is undone; returns the entry's id. An error where it can't
+/// be recorded, which undoes the act.
+pub fn act(act: &Act) -> Result<[u8; 16], Report> {
     let record = act.record();
+    let id = record.entry.entry_id;
     line::write("audit", &record);
-    pending::store(record, Kind::Act)
+    pending::store(record, Kind::Act)?;
+    Ok(id)
+}
+
+/// Keeps the entry of what has happened whatever becomes of the transaction.
+pub(super) fn happened(record: Record) {
+    line::write("audit", &record);
+    pending::keep(record, Kind::Happened);
 }
 
 /// Records what was tried, or has happened whatever becomes of the transaction: an attempt that is denied, a scope that was
@@ -87,9 +95,7 @@ pub fn act(act: &Act) -> Result<(), Report> {
 #[allow(dead_code, reason = "exports and step-up will call it")]
 pub fn attempt(act: &Act) {
     if transaction_end::is_running() {
-        let record = act.record();
-        line::write("audit", &record);
-        pending::keep(record, Kind::Happened);
+        happened(act.record());
     }
 }
 
@@ -107,17 +113,13 @@ fn record_act(
         return Ok(None);
     }
     let document = |document: Option<Document>| document.map_or(Value::Null, |document| document.0);
-    let recorded = Act {
+    let id = act(&Act {
         act: name,
         tenant: tenant_id.unwrap_or_default(),
         account: account_id,
         object,
         detail: document(detail),
         personal: document(personal),
-    };
-    let record = recorded.record();
-    let id = record.entry.entry_id;
-    line::write("audit", &record);
-    pending::store(record, Kind::Act)?;
+    })?;
     Ok(Some(Uuid::from_bytes(id)))
 }

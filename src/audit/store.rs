@@ -7,7 +7,6 @@ use crate::backend::report::Report;
 use crate::backend::{session, transaction_end};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use tally_core::audit::{Record, month_of};
 
 const ENTRIES: Declared = Declared {
@@ -59,8 +58,7 @@ fn table_of(month: &str) -> Oid {
 
 fn find(month: &str) -> Oid {
     let name = format!("audit_p{}_{}", &month[..month.len() - 6], &month[month.len() - 5..month.len() - 3]);
-    let name = CString::new(name).expect("digits contain no NUL");
-    session::find_relation(&name).unwrap_or_else(|| session::relation(c"audit_rest"))
+    session::find_relation_named(&name).unwrap_or_else(|| session::relation(c"audit_rest"))
 }
 
 /// Writes entries in the running transaction.

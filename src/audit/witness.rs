@@ -1,7 +1,7 @@
 //! What scopes tell of: that one was entered, and that an attempt was denied.
 
-use super::acts::Act;
-use super::{line, pending, repeats};
+use super::acts::{self, Act};
+use super::repeats;
 use crate::backend::session;
 use crate::backend::transaction_end;
 use crate::scope::{self, Denial, Entered, SteppedUp, Witness};
@@ -85,7 +85,6 @@ fn denied(denial: &Denial) {
 fn told(counted: Option<(tally_core::audit::Record, u64)>) {
     if let Some((mut record, times)) = counted {
         repeats::with_times(&mut record, times);
-        line::write("audit", &record);
-        pending::keep(record, pending::Kind::Happened);
+        acts::happened(record);
     }
 }

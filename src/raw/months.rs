@@ -5,7 +5,6 @@ use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::Oid;
-use std::ffi::CString;
 use tally_core::grain::Grain;
 
 use super::{gate, lost_months};
@@ -35,7 +34,11 @@ pub fn end(partition: &str) -> Option<TimestampWithTimeZone> {
 /// Locks ingest out, and everybody from the events and the months that end by a moment.
 pub fn lock(moment: TimestampWithTimeZone, attempts: Attempts) -> Result<(), Busy> {
     let months: Vec<Oid> = session::as_owner(|| {
-        before(moment).iter().flat_map(|month| tables_of(month)).map(|table| table_oid(&table)).collect()
+        before(moment)
+            .iter()
+            .flat_map(|month| tables_of(month))
+            .map(|table| session::relation_named(&table))
+            .collect()
     });
     let events = session::relation(c"events");
     let also: Vec<Oid> =
@@ -125,10 +128,6 @@ fn tables_of(month: &str) -> Vec<String> {
            FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
           WHERE i.inhparent = ('tally.' || quote_ident($1))::regclass";
     sql::one(query, &[month.into()]).unwrap_or_default()
-}
-
-fn table_oid(name: &str) -> Oid {
-    session::relation(&CString::new(name).expect("a table's name contains no NUL"))
 }
 
 /// A name that is free for a detached month: a month can be detached again after late events.

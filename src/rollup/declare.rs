@@ -283,7 +283,7 @@ fn lock_rollup(name: &str) -> Result<(), RollupError> {
     let relations: Vec<Oid> = std::iter::once("_pending".to_owned())
         .chain(of_grains)
         // One that somebody dropped by hand is not waited for.
-        .filter_map(|part| fold::find_relation(&format!("{name}{part}")))
+        .filter_map(|part| session::find_relation_named(&format!("{name}{part}")))
         .collect();
     Ok(gate::close(&relations, Attempts::Several)?)
 }

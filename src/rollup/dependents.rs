@@ -2,7 +2,6 @@
 //! view may make one over it.
 
 use super::RollupError;
-use super::fold::find_relation;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use tally_core::grain::Grain;
@@ -61,7 +60,7 @@ impl Dependents {
             grains.iter().flat_map(|grain| ["", "_state", "_base"].map(|part| format!("_{grain}{part}")));
         let relations: Vec<String> = std::iter::once("_pending".to_owned())
             .chain(of_grains)
-            .filter_map(|part| find_relation(&format!("{rollup}{part}")))
+            .filter_map(|part| session::find_relation_named(&format!("{rollup}{part}")))
             .map(|relation| relation.to_u32().to_string())
             .collect();
         let query = if cascade { OF_EXTENSIONS } else { DIRECT };

@@ -12,10 +12,9 @@ use crate::backend::sql::{self, quote};
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
 use crate::backend::{memory, session};
+use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
-use std::ffi::CString;
 use tally_core::grain::Grain;
 
 /// Rows that are folded at a time where all are: some tens of megabytes.
@@ -92,7 +91,7 @@ fn store<'d>(
     let (name, columns, key) =
         (definition.table(&format!("{grain}_base")), definition.stored_columns(), definition.key());
     let declared = Declared { table: &name, columns: &columns, key: &key };
-    let base = relation(&name);
+    let base = session::relation_named(&name);
     let mut rows = Upsert::open(base, &declared)?;
     let dimensions = definition.dimensions().count();
     let mut new = Vec::new();
@@ -140,15 +139,6 @@ impl Row {
             self.nulls.push(value.is_none());
         }
     }
-}
-
-pub fn relation(name: &str) -> Oid {
-    session::relation(&CString::new(name).expect("a rollup's name contains no NUL"))
-}
-
-/// One of a rollup's relations; `None` where somebody dropped it.
-pub fn find_relation(name: &str) -> Option<Oid> {
-    session::find_relation(&CString::new(name).expect("a rollup's name contains no NUL"))
 }
 
 /// Takes the lock that one folder at a time holds, until the transaction ends, so that the next one sees what this one

@@ -3,7 +3,7 @@
 use super::RollupError;
 use super::append;
 use super::definition;
-use super::fold::{self, await_folding};
+use super::fold::await_folding;
 use super::frozen::Frozen;
 use crate::backend::lock::Attempts;
 use crate::backend::partition::Routing;
@@ -45,7 +45,9 @@ pub fn require_months(condition: &str) -> Result<(), RollupError> {
 
 /// Such months, as text.
 fn months_without_events(condition: &str) -> Vec<String> {
-    if fold::find_relation("usage_day_base").is_none() || fold::find_relation("usage_pending").is_none() {
+    if session::find_relation(c"usage_day_base").is_none()
+        || session::find_relation(c"usage_pending").is_none()
+    {
         return Vec::new();
     }
     let months = ["usage_day_base", "usage_pending"].map(|table| {

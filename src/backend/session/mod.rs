@@ -17,7 +17,7 @@ pub use clock::{Statement, clock, statement, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
 pub use lock::{lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock};
 pub use log::log;
-pub use relation::{audience, find_relation, is_installed, relation};
+pub use relation::{audience, find_relation, find_relation_named, is_installed, relation, relation_named};
 pub use role::{
     acting_role, bypasses_row_security, current_role_name, is_elevated, sees_everything, session_can_act_as,
     session_is_member_of, session_is_superuser, session_role, session_role_name,

@@ -5,6 +5,7 @@ use crate::backend::failure::TableError;
 use crate::backend::report::Report;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
+use std::ffi::CString;
 
 /// Names this cluster and database, as tokens do.
 pub fn audience() -> String {
@@ -20,7 +21,7 @@ pub fn is_installed() -> bool {
     if binary_upgrade::is_running() {
         return false;
     }
-    // SAFETY: catalogue look-ups of constant names.
+    // SAFETY: catalogue look-ups of names that live until they end.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), true);
         schema != Oid::INVALID
@@ -32,7 +33,7 @@ pub fn is_installed() -> bool {
 
 /// OID of one of our relations, by name; `None` where there is none.
 pub fn find_relation(name: &CStr) -> Option<Oid> {
-    // SAFETY: catalogue look-ups of constant names.
+    // SAFETY: catalogue look-ups of names that live until they end.
     let found = unsafe {
         match pg_sys::get_namespace_oid(c"tally".as_ptr(), true) {
             Oid::INVALID => Oid::INVALID,
@@ -40,6 +41,16 @@ pub fn find_relation(name: &CStr) -> Option<Oid> {
         }
     };
     (found != Oid::INVALID).then_some(found)
+}
+
+/// The same, of a name that is put together at run time. A name of ours has no NUL.
+pub fn find_relation_named(name: &str) -> Option<Oid> {
+    CString::new(name).ok().and_then(|name| find_relation(&name))
+}
+
+/// OID of one of our relations, by a name that is put together at run time. An error where there is none.
+pub fn relation_named(name: &str) -> Oid {
+    find_relation_named(name).unwrap_or_else(|| Report::from(TableError::Missing(name.to_owned())).raise())
 }
 
 /// OID of one of our relations, by name. An error where there is none: somebody renamed, moved or dropped it.
