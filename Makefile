@@ -16,7 +16,7 @@ TIERS := unit pgspot build regress isolation server server-log
 SERVER_TIERS := build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build install demo psql stop lint test test-server check package release bench accept reference clean
+.PHONY: help setup setup-tests build install demo dashboard psql stop lint test test-server check package release bench accept reference clean
 .NOTPARALLEL:
 
 help: ## list the commands
@@ -37,6 +37,9 @@ install: ## build and install into your own server: make install PG_CONFIG=/path
 
 demo: build ## start a private cluster and show the whole path at work
 	@$(RUN) ./demo/run.sh
+
+dashboard: build ## show the demo's data in Apache Superset, on 127.0.0.1 (830 MB from PyPI on first use)
+	@$(RUN) ./dashboards/superset/run.sh
 
 psql: ## open a shell on the demo's cluster
 	@$(RUN) bash -c '$(CLUSTER) start demo && $(CLUSTER) psql demo -d tally_demo'

@@ -3,6 +3,7 @@
 mod administrator;
 mod ambient;
 mod capture;
+mod dbt;
 mod dropping;
 mod harness;
 mod installation;
@@ -12,4 +13,5 @@ mod privileges;
 mod readme;
 mod reference;
 mod runbooks;
+mod superset;
 mod upgrade;
