@@ -5,6 +5,8 @@
 #   bin   prints where the private server's programs are
 #   env   prints how to connect, as shell assignments (PGHOST, PGPORT, PGUSER)
 . "$(dirname "$0")/paths.sh"
+# On a slow machine a server takes its time to start and to stop.
+export PGCTLTIMEOUT=180
 
 kinds="demo test bench crash"
 use() {

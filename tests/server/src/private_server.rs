@@ -145,7 +145,7 @@ impl PrivateServer {
     pub fn start(&self) {
         let log = self.data.join("log.txt");
         let mut command = self.as_server("pg_ctl");
-        command.args(["start", "-w", "-s", "-t", "60", "-D"]).arg(&self.data).arg("-l").arg(&log);
+        command.args(["start", "-w", "-s", "-D"]).arg(&self.data).arg("-l").arg(&log);
         // The server outlives the command, so it must not hold its pipes.
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(status.expect("running pg_ctl").success(), "{}", self.log());
@@ -233,7 +233,9 @@ impl PrivateServer {
         } else {
             Command::new(program)
         };
-        command.current_dir("/").env("LC_ALL", "C.UTF-8").envs(self.environment.iter().copied());
+        // On a slow machine a server takes its time to start, to stop and to become a primary.
+        command.current_dir("/").env("LC_ALL", "C.UTF-8").env("PGCTLTIMEOUT", "180");
+        command.envs(self.environment.iter().copied());
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }
