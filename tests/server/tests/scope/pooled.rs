@@ -81,8 +81,8 @@ fn a_session_that_somebody_left_dirty_is_refused_until_it_is_clean() {
             "default_transaction_isolation",
             "RESET ALL",
         ),
-        ("SET statement_timeout = '5ms'", "statement_timeout", "SET statement_timeout = 0"),
-        ("SET lock_timeout = 1", "lock_timeout", "RESET lock_timeout"),
+        ("SET statement_timeout = '50min'", "statement_timeout", "SET statement_timeout = 0"),
+        ("SET lock_timeout = '50min'", "lock_timeout", "RESET lock_timeout"),
         ("SET app.note = 'x'", "app.note", "RESET app.note"),
         ("SELECT set_config('app.tenant', 'a', false)", "app.tenant", "DISCARD ALL"),
         ("BEGIN; SELECT tally.enter('a'); SET array_nulls = off; COMMIT", "array_nulls", "RESET ALL"),
@@ -289,14 +289,14 @@ fn limits_are_lowered_on_entering_and_end_with_the_transaction() {
     let mut admin = database.superuser();
     admin
         .batch_execute(
-            "SELECT tally.limit_tenant('a', 1500, 1024, 0), tally.limit_tenant('b', work_mem_kb => 1000000)",
+            "SELECT tally.limit_tenant('a', 5000, 1024, 0), tally.limit_tenant('b', work_mem_kb => 1000000)",
         )
         .unwrap();
     let mut client = database.connect(&pool);
     let names = ["statement_timeout", "work_mem", "max_parallel_workers_per_gather"];
     let before = names.map(|name| setting(&mut client, name));
     for (tenant, expected) in
-        [("a", ["1500ms", "1MB", "0"].map(str::to_owned)), ("b", before.clone()), ("c", before.clone())]
+        [("a", ["5s", "1MB", "0"].map(str::to_owned)), ("b", before.clone()), ("c", before.clone())]
     {
         let mut transaction = client.transaction().unwrap();
         transaction.execute("SELECT tally.enter($1)", &[&tenant]).unwrap();
@@ -308,9 +308,9 @@ fn limits_are_lowered_on_entering_and_end_with_the_transaction() {
     client.batch_execute("BEGIN; SELECT tally.enter('a')").unwrap();
     assert_eq!(code(&client.batch_execute("SELECT pg_sleep(20)").unwrap_err()), "57014");
     client
-        .batch_execute("ROLLBACK; BEGIN; SET LOCAL statement_timeout = 700; SELECT tally.enter('a')")
+        .batch_execute("ROLLBACK; BEGIN; SET LOCAL statement_timeout = '4s'; SELECT tally.enter('a')")
         .unwrap();
-    assert_eq!(setting(&mut client, "statement_timeout"), "700ms");
+    assert_eq!(setting(&mut client, "statement_timeout"), "4s");
     client.batch_execute("ROLLBACK").unwrap();
     assert_eq!(code(&client.batch_execute("SELECT tally.limit_tenant('a')").unwrap_err()), "42501");
     for wrong in ["NULL", "''", "'a', 0", "'a', 1, 63", "'a', 1, 64, -1"] {
