@@ -91,6 +91,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'amr and acr are words without spaces',
       HINT = 'each as the identity provider has it in its tokens: ARRAY[''mfa'', ''hwk'']';
   END IF;
+  IF pg_catalog.cardinality(amr) OPERATOR(pg_catalog.=) 0 AND coalesce(pg_catalog.cardinality(acr), 0) OPERATOR(pg_catalog.=) 0 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'no method and no class would be a second factor: nobody could do it any more',
+      HINT = 'amr null stands for the methods of RFC 8176 that are one';
+  END IF;
   IF required IS NULL THEN
     DELETE FROM tally.step_up_policy AS p WHERE p.act OPERATOR(pg_catalog.=) set_step_up_policy.act;
   ELSE
@@ -99,6 +103,10 @@ BEGIN
     ON CONFLICT ON CONSTRAINT step_up_policy_pkey
     DO UPDATE SET set_at = excluded.set_at, max_age_s = excluded.max_age_s, is_required = excluded.is_required, amr = excluded.amr,
       acr = excluded.acr, set_by = excluded.set_by;
+  END IF;
+  IF required AND EXISTS (SELECT FROM tally.step_up_acts() AS a WHERE a.act OPERATOR(pg_catalog.=) ANY ('{key,policy}') AND NOT a.is_required) THEN
+    RAISE NOTICE USING MESSAGE = 'an administrator without a second factor can still undo this',
+      HINT = 'require one for ''key'' and ''policy'', too: who registers a key could sign for himself, and who sets policies could take this one back';
   END IF;
 END
 $$;

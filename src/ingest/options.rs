@@ -9,6 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use tally_core::{id, traceparent};
 
+/// Bytes of options as text: many times what their keys take.
+const MOST_BYTES: usize = 16_384;
+
 /// What becomes of an event whose key is there with other content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,6 +48,9 @@ pub struct Options {
 impl Options {
     /// The options of a call whose argument is text, null where there is none.
     pub fn read_text(argument: Option<&str>) -> Result<Self, IngestError> {
+        if let Some(text) = argument {
+            check_size(text, "options")?;
+        }
         let value = argument.map(serde_json::from_str).transpose();
         Self::read(value.map_err(|error| IngestError::Options(format!("options: {error}")))?)
     }
@@ -53,7 +59,9 @@ impl Options {
     pub fn read(argument: Option<Value>) -> Result<Self, IngestError> {
         let setting = match settings::ingest_options() {
             Some(text) => {
-                let value = serde_json::from_str(&text.to_string_lossy())
+                let text = text.to_string_lossy();
+                check_size(&text, "tally.ingest_options")?;
+                let value = serde_json::from_str(&text)
                     .map_err(|error| IngestError::Options(format!("tally.ingest_options: {error}")))?;
                 parse(value, "tally.ingest_options")?
             }
@@ -85,6 +93,17 @@ impl Options {
             },
         })
     }
+}
+
+/// Refuses what would take much memory only to be refused.
+fn check_size(text: &str, place: &str) -> Result<(), IngestError> {
+    if text.len() > MOST_BYTES {
+        return Err(IngestError::Options(format!(
+            "{place} has {} bytes, and may have {MOST_BYTES}",
+            text.len()
+        )));
+    }
+    Ok(())
 }
 
 fn parse(value: Value, place: &str) -> Result<Given, IngestError> {

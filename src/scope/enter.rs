@@ -4,8 +4,9 @@ use super::binding::{Binding, binding};
 use super::current::{entered, is_analyst, warn_if_unconfined};
 use super::failure::ScopeError;
 use super::kind::Scope;
+use super::token::{self, Verified};
 use super::witness::{self, Entered};
-use super::{limit, step_up, token};
+use super::{limit, step_up};
 use crate::backend::leftover::{self, Leftover};
 use crate::backend::session;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -19,7 +20,7 @@ enum Warrant<'a> {
     /// What the role that logged in may do.
     Role,
     /// A token that was verified for this role and transaction.
-    Token(&'a Claims),
+    Token(&'a Verified),
 }
 
 fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
@@ -81,10 +82,10 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
     }
     match warrant {
         // A second token may be somebody else's: whom it was made for counts from now on, and that is told, too.
-        Warrant::Token(claims) => {
-            token::note_subject(claims.sub.as_deref());
-            tell_entered(&wanted, Some(claims));
-            step_up::follow_token(claims);
+        Warrant::Token(verified) => {
+            token::note_subject(verified.claims.sub.as_deref());
+            tell_entered(&wanted, Some(&verified.claims));
+            step_up::follow_token(verified);
         }
         Warrant::Role if !is_bound && !stays => tell_entered(&wanted, None),
         Warrant::Role => {}
@@ -95,10 +96,12 @@ fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
 #[pg_extern(sql = false)]
 fn enter(tenant_id: Option<&str>, account_id: Option<&str>) -> Result<(), ErrorReport> {
     if let (Binding::Pool, None) = (&*binding(), account_id) {
-        let claims = token::claims(tenant_id.unwrap_or_default())?;
-        let (tenant, account) = claims.scope().ok_or(ScopeError::Token(TokenError::Malformed))?;
+        // A token that is refused leaves nothing of the one before.
+        step_up::end();
+        let verified = token::verified(tenant_id.unwrap_or_default())?;
+        let (tenant, account) = verified.claims.scope().ok_or(ScopeError::Token(TokenError::Malformed))?;
         let scope = Scope::Tenant { tenant: tenant.to_owned(), account: account.map(str::to_owned) };
-        return Ok(enter_scope(scope, Warrant::Token(&claims))?);
+        return Ok(enter_scope(scope, Warrant::Token(&verified))?);
     }
     let tenant = tenant_id.ok_or_else(|| ScopeError::BadId("tenant_id must not be null".into()))?;
     let scope = Scope::Tenant { tenant: tenant.to_owned(), account: account_id.map(str::to_owned) };

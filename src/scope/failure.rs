@@ -41,6 +41,8 @@ pub enum ScopeError {
     UnknownKey,
     /// A pool role called `step_up`.
     PoolStepsUp(String),
+    /// What is asked for can't be the name of an act.
+    BadAct,
     /// The act needs a second factor that the session has not shown, for this reason.
     StepUp { act: String, max_age: i32, problem: String },
 }
@@ -119,7 +121,7 @@ impl From<ScopeError> for Report {
                     TokenError::NotYet | TokenError::Expired | TokenError::Lifetime => {
                         "sign it when the challenge has come, with exp at most 60 seconds after iat"
                     }
-                    _ => "docs/SECURITY.md says how a token is signed",
+                    _ => "docs/tokens.md says how a token is signed",
                 };
                 Report::new(denied, "the token is refused").detail(problem.problem()).hint(hint)
             }
@@ -130,6 +132,8 @@ impl From<ScopeError> for Report {
                 Report::new(denied, format!("role \"{role}\" is a pool role, which steps up by the token that it enters with"))
                     .hint("have the application sign a token with auth_time, and amr or acr, and call tally.enter(token)")
             }
+            ScopeError::BadAct => Report::new("22023", "that is no name of an act")
+                .hint("1 to 63 lower-case letters and underscores; tally.step_up_acts() lists those that may need a second factor"),
             ScopeError::StepUp { act, max_age, problem } => {
                 Report::new("42T20", format!("act \"{act}\" needs a second factor, shown at most {max_age} seconds ago"))
                     .detail(problem)
@@ -171,12 +175,18 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         ScopeError::ReadsOnly(_) => {
             denial("write", "the role is bound to the global scope, which is for reading".to_owned())
         }
-        ScopeError::Token(TokenError::Key) | ScopeError::BadId(_) | ScopeError::Busy(..) => None,
+        ScopeError::Token(TokenError::Key)
+        | ScopeError::BadAct
+        | ScopeError::BadId(_)
+        | ScopeError::Busy(..) => None,
         ScopeError::Token(problem) => denial("token", problem.problem().to_owned()),
         ScopeError::UnknownKey => denial("token", "its key is not registered, or no longer valid".to_owned()),
         ScopeError::PoolStepsUp(_) => {
             denial("token", "a pool role steps up by the token that it enters with".to_owned())
         }
-        ScopeError::StepUp { act, problem, .. } => denial("step_up", format!("{act}: {problem}")),
+        // The act last: denials are of a kind by how their reasons begin.
+        ScopeError::StepUp { act, problem, .. } => {
+            denial("step_up", format!("no second factor: {problem}: {act}"))
+        }
     }
 }

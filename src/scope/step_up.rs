@@ -1,15 +1,16 @@
 //! Step-up: sensitive acts need a second factor that was shown lately. An application says so in a token, by the claims of OpenID
 //! Connect.
 //!
-//! A direct login steps up with tally.step_up(), for its session; SET ROLE changes nothing of it. A pool role steps up by the token that
-//! it enters with, for the transaction. A step-up is this backend's, in its memory: another token, DISCARD ALL and the session's end
-//! end it, and it counts for an act while it is not older than the act's policy says.
+//! A direct login steps up with tally.step_up(), for its session; SET ROLE changes nothing of it. A trusted role, which an application may
+//! share among people, steps up likewise, for the transaction; a pool role by the token that it enters with, for the transaction, too. A
+//! step-up is this backend's, in its memory: another token, DISCARD ALL and the session's end end it. It counts for an act while it is
+//! not older than the act's policy says, its key is valid, and the session is in the scope that the token names, if it names one.
 
 use super::binding::{Binding, binding};
 use super::current::current;
 use super::failure::ScopeError;
 use super::kind::Scope;
-use super::token;
+use super::token::{self, Verified};
 use super::witness::{self, SteppedUp};
 use crate::backend::arena::Arena;
 use crate::backend::call::sql_function;
@@ -17,6 +18,7 @@ use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::report::Report;
 use crate::backend::session;
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::time::Instant;
@@ -27,6 +29,17 @@ use tally_core::token::{Claims, TokenError};
 const MAX_AGE: i32 = 300;
 /// Acts that need no step-up unless a policy says so: there must be a key before anybody can step up.
 const NOT_BY_DEFAULT: [&str; 3] = ["binding", "key", "policy"];
+/// Whose act it is: the login itself must have that group's rights, not only the owner of a function that it calls, else somebody who
+/// has no second factor could have another person's session do it.
+const OF_GROUPS: [(&str, &CStr); 5] = [
+    ("binding", c"tally_admin"),
+    ("key", c"tally_admin"),
+    ("policy", c"tally_admin"),
+    ("reveal", c"tally_custodian"),
+    ("unprotect", c"tally_admin"),
+];
+/// Bytes of an act's name.
+const ACT_BYTES: usize = 63;
 
 struct StepUp {
     /// Who logged in.
@@ -35,6 +48,10 @@ struct StepUp {
     transaction: Option<u32>,
     authentication: Authentication,
     subject: Option<String>,
+    /// The scope that it was made for, where the token names one.
+    scope: Option<Scope>,
+    /// The key that the token was signed with.
+    key_id: String,
     /// When it began: by a clock that nobody sets, and by the server's, in seconds since 1970.
     since: (Instant, i64),
 }
@@ -43,13 +60,16 @@ thread_local! {
     static STEP_UP: RefCell<Option<StepUp>> = const { RefCell::new(None) };
 }
 
-fn begin(claims: &Claims, authentication: Authentication, transaction: Option<u32>) {
+fn begin(verified: &Verified, authentication: Authentication, transaction: Option<u32>) {
+    let claims = &verified.claims;
     witness::stepped_up(&SteppedUp { authentication: &authentication, subject: claims.sub.as_deref() });
     STEP_UP.set(Some(StepUp {
         role: session::session_role(),
         transaction,
         authentication,
         subject: claims.sub.clone(),
+        scope: scope_of(claims),
+        key_id: verified.key_id.clone(),
         since: (Instant::now(), token::seconds_now()),
     }));
 }
@@ -60,18 +80,26 @@ pub fn end() {
 }
 
 /// A pool role has entered by a token: what an earlier one said counts no more.
-pub fn follow_token(claims: &Claims) {
+pub fn follow_token(verified: &Verified) {
     end();
-    if let Some(authentication) = claims.authentication() {
-        begin(claims, authentication, Some(session::transaction_number()));
+    if let Some(authentication) = verified.claims.authentication() {
+        begin(verified, authentication, Some(session::transaction_number()));
     }
+}
+
+/// The scope that a token names.
+fn scope_of(claims: &Claims) -> Option<Scope> {
+    let (tenant, account) = claims.scope()?;
+    Some(Scope::Tenant { tenant: tenant.to_owned(), account: account.map(str::to_owned) })
 }
 
 fn with_present<T>(read: impl FnOnce(&StepUp) -> T) -> Option<T> {
     STEP_UP.with_borrow(|step_up| {
         let is_present = |step_up: &&StepUp| {
+            // A role that is shared may have become so since.
+            let is_shared = matches!(*binding(), Binding::Pool | Binding::Trusted);
             step_up.role == session::session_role()
-                && step_up.transaction.is_none_or(|number| number == session::transaction_number())
+                && step_up.transaction.map_or(!is_shared, |number| number == session::transaction_number())
         };
         step_up.as_ref().filter(is_present).map(read)
     })
@@ -132,9 +160,23 @@ fn policy_of(act: &str) -> Policy {
 /// is undone. Holds for everybody, superusers, too. Functions in pgrx's form raise 42000 in its place: those in the C form
 /// (`sql_function`) and in SQL have the right code.
 pub fn require_step_up(act: &str) -> Result<(), ScopeError> {
+    if act.is_empty()
+        || act.len() > ACT_BYTES
+        || !act.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    {
+        return Err(ScopeError::BadAct);
+    }
     let policy = policy_of(act);
     if !policy.is_required {
         return Ok(());
+    }
+    let refused =
+        |problem: String| ScopeError::StepUp { act: act.to_owned(), max_age: policy.max_age, problem };
+    let group = OF_GROUPS.iter().find(|(of, _)| *of == act).map(|(_, group)| *group);
+    if group.is_some_and(|group| !session::session_is_superuser() && !session::session_is_member_of(group)) {
+        return Err(refused(
+            "the login itself may not do this, only the owner of a function that it calls".to_owned(),
+        ));
     }
     let demand = Demand {
         max_age: i64::from(policy.max_age),
@@ -144,23 +186,31 @@ pub fn require_step_up(act: &str) -> Result<(), ScopeError> {
     let outcome = with_present(|step_up| {
         // A clock that was set back makes nothing younger.
         let by_timer = step_up.since.1.saturating_add(step_up.since.0.elapsed().as_secs() as i64);
-        step_up.authentication.meets(&demand, token::seconds_now().max(by_timer))
+        let is_here =
+            step_up.scope.as_ref().is_none_or(|scope| current().is_ok_and(|current| current == *scope));
+        let outcome = step_up.authentication.meets(&demand, token::seconds_now().max(by_timer));
+        (outcome, is_here, step_up.key_id.clone())
     });
     let problem = match outcome {
-        Some(Ok(())) => return Ok(()),
-        Some(Err(Shortfall::Factor)) => {
+        Some((Err(Shortfall::Factor), ..)) => {
             "what the token says of the authentication is no second factor".to_owned()
         }
-        Some(Err(Shortfall::Age(age))) => format!("it was shown {age} seconds ago"),
+        Some((Err(Shortfall::Age(age)), ..)) => format!("it was shown {age} seconds ago"),
+        Some((Ok(()), false, _)) => "it was shown for another scope".to_owned(),
+        Some((Ok(()), true, key_id)) => {
+            if token::is_registered(&key_id) {
+                return Ok(());
+            }
+            "the key that its token was signed with is no longer valid".to_owned()
+        }
         None => "the session has not stepped up".to_owned(),
     };
-    Err(ScopeError::StepUp { act: act.to_owned(), max_age: policy.max_age, problem })
+    Err(refused(problem))
 }
 
 /// Whether a token is for the session as it is: for its scope, or for none.
 fn check_scope(claims: &Claims) -> Result<(), ScopeError> {
-    let Some((tenant, account)) = claims.scope() else { return Ok(()) };
-    let wanted = Scope::Tenant { tenant: tenant.to_owned(), account: account.map(str::to_owned) };
+    let Some(wanted) = scope_of(claims) else { return Ok(()) };
     if current().is_ok_and(|scope| scope == wanted) {
         return Ok(());
     }
@@ -168,18 +218,20 @@ fn check_scope(claims: &Claims) -> Result<(), ScopeError> {
 }
 
 fn step_up(text: &str) -> Result<i64, ScopeError> {
-    match *binding() {
+    let transaction = match *binding() {
         Binding::Pool => return Err(ScopeError::PoolStepsUp(session::session_role_name())),
         Binding::Renamed => return Err(ScopeError::Renamed(session::session_role_name())),
         Binding::Ambiguous => return Err(ScopeError::Ambiguous(session::session_role_name())),
-        Binding::None | Binding::Trusted | Binding::Bound { .. } | Binding::Global => {}
-    }
+        Binding::Trusted => Some(session::transaction_number()),
+        Binding::None | Binding::Bound { .. } | Binding::Global => None,
+    };
     end();
-    let claims = token::claims(text)?;
-    check_scope(&claims)?;
-    let authentication = claims.authentication().ok_or(ScopeError::Token(TokenError::Authentication))?;
+    let verified = token::verified(text)?;
+    check_scope(&verified.claims)?;
+    let authentication =
+        verified.claims.authentication().ok_or(ScopeError::Token(TokenError::Authentication))?;
     let at = authentication.at;
-    begin(&claims, authentication, None);
+    begin(&verified, authentication, transaction);
     Ok(at)
 }
 

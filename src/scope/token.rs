@@ -47,17 +47,26 @@ pub fn moment(seconds: i64) -> i64 {
     seconds.saturating_sub(EPOCH).saturating_mul(1_000_000).clamp(RANGE[0], RANGE[1])
 }
 
-/// What a token says that answers this transaction's challenge.
-pub fn claims(text: &str) -> Result<Claims, ScopeError> {
+/// A token that answers this transaction's challenge.
+#[derive(Debug)]
+pub struct Verified {
+    pub claims: Claims,
+    /// The key that it was signed with.
+    pub key_id: String,
+}
+
+/// Verifies a token that answers this transaction's challenge.
+pub fn verified(text: &str) -> Result<Verified, ScopeError> {
     // First of all: a token that is refused has used its challenge up, too.
     let nonce = take_challenge().unwrap_or_default();
     let token = Token::read(text).map_err(ScopeError::Token)?;
-    let key = registered(token.key_id()).ok_or(ScopeError::UnknownKey)?;
+    let key_id = token.key_id().to_owned();
+    let key = registered(&key_id).ok_or(ScopeError::UnknownKey)?;
     let claims = token.verify(&key).map_err(ScopeError::Token)?;
     let (audience, role) = (session::audience(), session::session_role_name());
     let expected = Expected { audience: &audience, role: &role, nonce: &nonce, now: seconds_now() };
     claims.check(&expected).map_err(ScopeError::Token)?;
-    Ok(claims)
+    Ok(Verified { claims, key_id })
 }
 
 /// Notes whom the token was made for that the running transaction has entered a scope by.
@@ -86,10 +95,15 @@ pub fn subject() -> Option<String> {
     (*transaction == session::transaction_number()).then(|| subject.clone())
 }
 
-/// The registered key of this name, while it is valid.
+/// Whether a key of this name is registered and valid.
+pub fn is_registered(key_id: &str) -> bool {
+    registered(key_id).is_some()
+}
+
+/// The registered key of this name, while it is valid: as of now, whatever the transaction's snapshot.
 fn registered(key_id: &str) -> Option<PublicKey> {
     let mut arena = Arena::default();
-    let mut keys = Lookup::open(session::relation(c"token_key"), &[Key::Text], View::Statement);
+    let mut keys = Lookup::open(session::relation(c"token_key"), &[Key::Text], View::Now);
     keys.require(&KEYS);
     let found = keys.find(&[arena.varlena(key_id.as_bytes())], KEY).and_then(|row| {
         let is_valid = row.long(0).is_none_or(|until| session::clock() < until);

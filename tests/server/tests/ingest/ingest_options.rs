@@ -124,6 +124,14 @@ fn options_that_are_none_are_errors() {
     }
     client.batch_execute("SET tally.ingest_options = '{'").unwrap();
     assert_eq!(sqlstate(ingest(&mut client, &event(1, "a").to_string()).unwrap_err()), "22023");
+    // Refused before it is parsed, which would take gigabytes.
+    client.batch_execute("RESET tally.ingest_options").unwrap();
+    for endless in ["'[' || repeat('1,', 100000000) || '1]'", "repeat('{\"source\":', 50000)"] {
+        let error =
+            client.batch_execute(&format!("SELECT * FROM tally.ingest('[]', {endless})")).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert!(error.code().code() == "22023" && error.message().contains("bytes"), "{error:?}");
+    }
     assert_eq!(stored(&mut client), (0, 0, 0));
 }
 

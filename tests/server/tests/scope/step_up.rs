@@ -48,11 +48,11 @@ fn a_session_steps_up_by_a_token_for_as_long_as_the_policy_says() {
     let mut admin = database.connect(&admin);
     let mut client = database.connect(&analyst);
     // Without a policy: acts need it, but those that must come before there is a key.
-    assert_eq!(ask(&mut client, "reveal"), REFUSED);
-    assert_eq!(ask(&mut client, "an act that nobody knows"), REFUSED);
+    assert_eq!(ask(&mut client, "something"), REFUSED);
+    assert_eq!(ask(&mut client, "an_act_that_nobody_knows"), REFUSED);
     assert_eq!(ask(&mut client, "key"), TAKEN);
-    assert_eq!(ask(&mut database.superuser(), "reveal"), REFUSED, "superusers are no exception");
-    let error = client.batch_execute("SELECT tally_internal.require_step_up('reveal')").unwrap_err();
+    assert_eq!(ask(&mut database.superuser(), "something"), REFUSED, "superusers are no exception");
+    let error = client.batch_execute("SELECT tally_internal.require_step_up('something')").unwrap_err();
     let error = error.as_db_error().unwrap();
     assert!(
         error.message().contains("300 seconds") && error.hint().unwrap().contains("tally.step_up"),
@@ -63,15 +63,15 @@ fn a_session_steps_up_by_a_token_for_as_long_as_the_policy_says() {
         step_up(&signer, &mut client, json!({"amr": ["pwd", "otp"], "auth_time": seconds_ago(100)})),
         TAKEN
     );
-    assert_eq!(ask(&mut client, "reveal"), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
     // Neither another role's rights nor another session's.
-    assert_eq!(ask(&mut database.connect(&analyst), "reveal"), REFUSED);
+    assert_eq!(ask(&mut database.connect(&analyst), "something"), REFUSED);
     client.batch_execute("SET ROLE tally_reader").unwrap();
-    assert_eq!(ask(&mut client, "reveal"), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
     client.batch_execute("RESET ROLE; RESET ALL").unwrap();
     // Rolled back or not.
     client.batch_execute("BEGIN").unwrap();
-    assert_eq!(ask(&mut client, "reveal"), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
     client.batch_execute("ROLLBACK").unwrap();
     // The policy of the act, as of now, also for a transaction with an older snapshot.
     client
@@ -80,7 +80,7 @@ fn a_session_steps_up_by_a_token_for_as_long_as_the_policy_says() {
     admin.batch_execute("SELECT tally.set_step_up_policy('key', true, '50 seconds')").unwrap();
     assert_eq!(ask(&mut client, "key"), REFUSED);
     client.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(ask(&mut client, "reveal"), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
     // Too old, no second factor, a class that nobody listed.
     for (claims, outcome) in [
         (json!({"amr": ["pwd", "otp"], "auth_time": seconds_ago(400)}), REFUSED),
@@ -89,11 +89,11 @@ fn a_session_steps_up_by_a_token_for_as_long_as_the_policy_says() {
         (json!({"amr": ["hwk"], "acr": "gold", "auth_time": seconds_ago(1), "sub": "jane"}), TAKEN),
     ] {
         assert_eq!(step_up(&signer, &mut client, claims.clone()), TAKEN);
-        assert_eq!(ask(&mut client, "reveal"), outcome, "{claims}");
+        assert_eq!(ask(&mut client, "something"), outcome, "{claims}");
     }
     // DISCARD ALL leaves the session as it began, and a token that is refused leaves nothing of the one before.
     client.batch_execute("DISCARD ALL").unwrap();
-    assert_eq!(ask(&mut client, "reveal"), REFUSED);
+    assert_eq!(ask(&mut client, "something"), REFUSED);
     let good = || json!({"amr": ["hwk"], "auth_time": seconds_ago(1)});
     for (change, outcome) in [
         (json!({"amr": ["hwk"]}), "42501"),
@@ -108,7 +108,7 @@ fn a_session_steps_up_by_a_token_for_as_long_as_the_policy_says() {
     ] {
         assert_eq!(step_up(&signer, &mut client, good()), TAKEN);
         assert_eq!(step_up(&signer, &mut client, change.clone()), outcome, "{change}");
-        assert_eq!(ask(&mut client, "reveal"), REFUSED, "{change}");
+        assert_eq!(ask(&mut client, "something"), REFUSED, "{change}");
     }
     // A token works once.
     let mut transaction = client.transaction().unwrap();
@@ -122,18 +122,79 @@ fn a_session_steps_up_by_a_token_for_as_long_as_the_policy_says() {
         step_up(&signer, &mut client, json!({"amr": ["mfa"], "auth_time": seconds_ago(1), "tenant": "b"})),
         "42501"
     );
-    assert_eq!(ask(&mut client, "reveal"), REFUSED);
+    assert_eq!(ask(&mut client, "something"), REFUSED);
     assert_eq!(
         step_up(&signer, &mut client, json!({"amr": ["mfa"], "auth_time": seconds_ago(1), "tenant": "a"})),
         TAKEN
     );
-    assert_eq!(ask(&mut client, "reveal"), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
     // Another session user is another one.
     let mut superuser = database.superuser();
     assert_eq!(step_up(&signer, &mut superuser, good()), TAKEN);
-    assert_eq!(ask(&mut superuser, "reveal"), TAKEN);
+    assert_eq!(ask(&mut superuser, "something"), TAKEN);
     superuser.batch_execute(&format!("SET SESSION AUTHORIZATION {analyst}")).unwrap();
-    assert_eq!(ask(&mut superuser, "reveal"), REFUSED);
+    assert_eq!(ask(&mut superuser, "something"), REFUSED);
+}
+
+#[test]
+fn a_step_up_is_for_one_login_one_scope_and_a_valid_key() {
+    let Confined { mut database, signer, roles: [bound, _, trusted, _, analyst, _] } =
+        Confined::new("step_up_for");
+    let mut superuser = database.superuser();
+    let good = || json!({"amr": ["hwk"], "auth_time": seconds_ago(1)});
+    // An administrator without a second factor has another person's session do it.
+    let admin_role = database.role("admin", &["tally_admin"]);
+    superuser
+        .batch_execute(&format!(
+            "CREATE SCHEMA trap; GRANT USAGE ON SCHEMA trap TO PUBLIC; GRANT CREATE ON SCHEMA trap TO {admin_role};
+             SET ROLE {admin_role};
+             CREATE FUNCTION trap.spring() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$ SELECT tally.set_step_up_policy('key', false) $$;
+             RESET ROLE; SELECT tally.set_step_up_policy('policy', true)"
+        ))
+        .unwrap();
+    let mut client = database.connect(&analyst);
+    assert_eq!(step_up(&signer, &mut client, good()), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
+    assert_eq!(code(client.batch_execute("SELECT trap.spring()")), REFUSED);
+    let mut admin = database.connect(&admin_role);
+    assert_eq!(code(admin.batch_execute("SELECT trap.spring()")), REFUSED);
+    assert_eq!(step_up(&signer, &mut admin, good()), TAKEN);
+    assert_eq!(code(admin.batch_execute("SELECT trap.spring()")), TAKEN);
+    // A name that could fill the log is none.
+    for act in ["", "An act", "x'||'y", &"x".repeat(64)] {
+        assert_eq!(ask(&mut client, &act.replace('\'', "''")), "22023", "{act}");
+    }
+    // For a tenant: not for another one, nor for all.
+    client.batch_execute("BEGIN; SELECT tally.enter('a')").unwrap();
+    let for_a =
+        token(&signer, &mut client, json!({"amr": ["hwk"], "auth_time": seconds_ago(1), "tenant": "a"}));
+    client.execute("SELECT tally.step_up($1)", &[&for_a]).unwrap();
+    assert_eq!(ask(&mut client, "something"), TAKEN);
+    for (scope, outcome) in
+        [("tally.enter('b')", REFUSED), ("tally.enter_global()", REFUSED), ("tally.enter('a')", TAKEN)]
+    {
+        client.batch_execute(&format!("ROLLBACK; BEGIN; SELECT {scope}")).unwrap();
+        assert_eq!(ask(&mut client, "something"), outcome, "{scope}");
+    }
+    client.batch_execute("ROLLBACK").unwrap();
+    // A trusted role may be an application's, which lends the connection to the next person.
+    let mut shared = database.connect(&trusted);
+    shared.batch_execute("BEGIN").unwrap();
+    let once = token(&signer, &mut shared, good());
+    shared.execute("SELECT tally.step_up($1)", &[&once]).unwrap();
+    assert_eq!(ask(&mut shared, "something"), TAKEN);
+    shared.batch_execute("COMMIT").unwrap();
+    assert_eq!(ask(&mut shared, "something"), REFUSED);
+    // Its key is revoked, also in the eyes of a transaction that began before.
+    let (mut before, mut during) = (database.connect(&bound), database.connect(&bound));
+    assert_eq!(step_up(&signer, &mut before, good()), TAKEN);
+    before.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tally.events").unwrap();
+    assert_eq!(ask(&mut before, "something"), TAKEN);
+    during.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tally.events").unwrap();
+    let late = token(&signer, &mut during, good());
+    superuser.batch_execute("SELECT tally.revoke_key('k')").unwrap();
+    assert_eq!(ask(&mut before, "something"), REFUSED);
+    assert_eq!(code(during.execute("SELECT tally.step_up($1)", &[&late])), "42501");
 }
 
 #[test]
@@ -149,19 +210,19 @@ fn a_pool_role_steps_up_by_the_token_that_it_enters_with() {
     let strong = || json!({"amr": ["pwd", "hwk"], "auth_time": seconds_ago(10), "sub": "jane"});
     client.batch_execute("BEGIN").unwrap();
     assert_eq!(enter(&mut client, strong()), TAKEN);
-    assert_eq!(ask(&mut client, "reveal"), TAKEN);
+    assert_eq!(ask(&mut client, "something"), TAKEN);
     // Another token, for the same scope, without a factor.
     assert_eq!(enter(&mut client, json!({"sub": "jane"})), TAKEN);
-    assert_eq!(ask(&mut client, "reveal"), REFUSED);
+    assert_eq!(ask(&mut client, "something"), REFUSED);
     client.batch_execute("ROLLBACK").unwrap();
     // It ends with the transaction.
     client.batch_execute("BEGIN").unwrap();
     assert_eq!(enter(&mut client, strong()), TAKEN);
     client.batch_execute("COMMIT").unwrap();
-    assert_eq!(ask(&mut client, "reveal"), REFUSED);
+    assert_eq!(ask(&mut client, "something"), REFUSED);
     client.batch_execute("BEGIN").unwrap();
     assert_eq!(enter(&mut client, json!({})), TAKEN);
-    assert_eq!(ask(&mut client, "reveal"), REFUSED);
+    assert_eq!(ask(&mut client, "something"), REFUSED);
     client.batch_execute("ROLLBACK; BEGIN").unwrap();
     let token = token(&signer, &mut client, strong());
     assert_eq!(code(client.execute("SELECT tally.step_up($1)", &[&token])), "42501");
@@ -190,6 +251,7 @@ fn policies_are_set_by_administrators_and_each_step_is_recorded() {
         ("SELECT tally.set_step_up_policy('key', true, '25 hours')", "22023"),
         ("SELECT tally.set_step_up_policy('key', true, amr => '{otp,\"a b\"}')", "22023"),
         ("SELECT tally.set_step_up_policy('key', true, acr => '{\"\"}')", "22023"),
+        ("SELECT tally.set_step_up_policy('key', true, amr => '{}')", "22023"),
         ("SELECT tally.set_step_up_policy('key', true, '10 minutes', '{sms}', '{gold,silver}')", TAKEN),
     ] {
         assert_eq!(code(admin.batch_execute(statement)), outcome, "{statement}");
@@ -259,7 +321,7 @@ fn policies_are_set_by_administrators_and_each_step_is_recorded() {
         counted(
             &mut auditor,
             &format!(
-                "{by} AND act = 'denied' AND object = 'step_up' AND detail->>'reason' ~ '^(key|binding|policy): '"
+                "{by} AND act = 'denied' AND object = 'step_up' AND detail->>'reason' ~ '^no second factor: .*: (key|binding|policy)$'"
             )
         ) >= 3
     );
