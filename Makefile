@@ -16,8 +16,11 @@ TIERS := unit pgspot build regress isolation server server-log
 SERVER_TIERS := build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build install demo dashboard psql stop lint test test-server check package release bench accept reference clean
+.PHONY: all help setup setup-tests build install demo dashboard psql stop lint test test-server check package release bench accept reference clean
 .NOTPARALLEL:
+
+# What PGXN's client calls before `make install`, which builds.
+all:
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'

@@ -29,6 +29,7 @@ install -m 644 README.md CHANGELOG.md docs/*.md "$documents/"
 install -m 644 docs/runbooks/*.md "$documents/runbooks/"
 install -D -m 644 -t "$documents/monitoring" monitoring/*
 install -D -m 644 -t "$documents/dashboards" dashboards/grafana.json
+install -m 644 packaging/tally-doctor.sql "$documents/"
 size=$(du -sk "$tree/usr" | cut -f1)
 # The C library that this machine has is the oldest that the library was tried with.
 libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')

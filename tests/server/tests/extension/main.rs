@@ -4,6 +4,7 @@ mod administrator;
 mod ambient;
 mod capture;
 mod dbt;
+mod doctor;
 mod dropping;
 mod harness;
 mod installation;

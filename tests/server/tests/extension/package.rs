@@ -54,7 +54,15 @@ fn the_package_installs_into_an_empty_root() {
     }
     let sums = succeed(Command::new("dpkg-deb").args(["--ctrl-tarfile", &package]));
     assert!(!sums.stdout.is_empty());
-    for document in ["README.md", "CHANGELOG.md", "sql-reference.md", "runbooks/restore.md"] {
+    for document in [
+        "README.md",
+        "CHANGELOG.md",
+        "sql-reference.md",
+        "runbooks/restore.md",
+        "monitoring/prometheus_alerts.yaml",
+        "dashboards/grafana.json",
+        "tally-doctor.sql",
+    ] {
         assert!(
             root.join(format!("usr/share/doc/postgresql-{major}-pg-tally")).join(document).exists(),
             "{document}"
@@ -92,4 +100,29 @@ fn the_package_installs_into_an_empty_root() {
     let mut app = server.connect("app", "postgres");
     assert_eq!(ingest(&mut app, &event).unwrap().accepted, 1);
     assert_eq!(ingest(&mut app, &event).unwrap().duplicates, 1);
+}
+
+/// What PGXN reads: each field that its specification asks for, the version of the sources, and files that are there.
+#[test]
+fn the_metadata_for_pgxn_is_whole() {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(checkout.join("META.json")).unwrap();
+    let meta: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for field in ["name", "version", "abstract", "maintainer", "license", "provides", "meta-spec"] {
+        assert!(!meta[field].is_null(), "{field}");
+    }
+    let provided = &meta["provides"]["pg_tally"];
+    for version in [&meta["version"], &provided["version"]] {
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    }
+    for file in ["file", "docfile"] {
+        assert!(checkout.join(provided[file].as_str().unwrap()).is_file(), "{file}");
+    }
+    assert!(["stable", "testing", "unstable"].contains(&meta["release_status"].as_str().unwrap()));
+    // Its client runs `make all`, then `make install`, with PG_CONFIG.
+    let make = ["--dry-run", "--directory", checkout.to_str().unwrap(), "PG_CONFIG=/nowhere/pg_config"];
+    succeed(Command::new("make").args(make).arg("all"));
+    let install = succeed(Command::new("make").args(make).arg("install"));
+    let install = String::from_utf8(install.stdout).unwrap();
+    assert!(install.contains("install-extension.sh \"/nowhere/pg_config\""), "{install}");
 }
