@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs an example of docs/drivers.md with its driver, which is installed beside the private server first.
+# Runs an example of docs/drivers.md or docs/bi.md with its driver or framework, which is installed beside the private server first.
 # usage: driver.sh DRIVER FILE    PGHOST, PGPORT, PGUSER, PGDATABASE say where
 # Ends with 77 where the driver can't be had.
 driver=$1 file=$2
@@ -18,8 +18,17 @@ once() {
 }
 npm_packages() { npm install --prefix "$1" --no-audit --no-fund --silent pg@8.23.1 postgres@3.4.9; }
 python_packages() { python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'psycopg[binary]==3.3.9' 'asyncpg==0.32.0'; }
+framework_packages() {
+  python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'Django==5.2.19' 'SQLAlchemy==2.1.9' 'psycopg[binary]==3.3.9'
+}
 
 case $driver in
+  django | sqlalchemy)
+    once frameworks framework_packages
+    "$place/frameworks/bin/python" "$file" ;;
+  activerecord)
+    ruby -e 'require "active_record"; require "pg"' 2>/dev/null || unavailable "Ruby with ActiveRecord and pg (ruby-activerecord, ruby-pg) isn't installed"
+    ruby "$file" ;;
   node-postgres | postgres.js)
     command -v npm >/dev/null || unavailable "node isn't installed"
     once node npm_packages

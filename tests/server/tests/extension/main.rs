@@ -6,6 +6,7 @@ mod capture;
 mod dbt;
 mod doctor;
 mod dropping;
+mod frameworks;
 mod harness;
 mod installation;
 mod monitoring;
