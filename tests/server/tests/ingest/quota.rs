@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tally_server_tests::{Database, ingest, number};
+use tally_server_tests::{Database, fold_all, ingest, number, wait_for};
 
 static NEXT: AtomicI64 = AtomicI64::new(0);
 
@@ -28,9 +28,12 @@ fn over_the_rate_a_call_is_refused_whole_until_tokens_are_back() {
     let database = Database::new("rate");
     let mut client = database.superuser();
     let mut other = database.superuser();
-    assert_eq!(ingest(&mut other, &batch("a", 1, json!({}))).unwrap().accepted, 1);
-    // 1,200 a minute are 20 a second; 50 at once.
-    client.batch_execute("SELECT tally.set_quota('a', 1200, burst => 50)").unwrap();
+    // A session's first call takes longer than others.
+    for session in [&mut client, &mut other] {
+        assert_eq!(ingest(session, &batch("a", 1, json!({}))).unwrap().accepted, 1);
+    }
+    // 120 a minute are 2 a second; 50 at once. Few enough that none are back before the call that is to be refused.
+    client.batch_execute("SELECT tally.set_quota('a', 120, burst => 50)").unwrap();
     let error = ingest(&mut other, &batch("a", 51, json!({}))).unwrap_err();
     assert_eq!(sqlstate(&error), "53400");
     assert!(error.as_db_error().unwrap().hint().unwrap().contains("smaller batches"));
@@ -54,12 +57,12 @@ fn over_the_rate_a_call_is_refused_whole_until_tokens_are_back() {
                 let hint = error.as_db_error().unwrap().hint().unwrap().to_owned();
                 let seconds: u64 =
                     hint.trim_start_matches("retry in ").trim_end_matches(" s").parse().unwrap();
-                assert_eq!(seconds, 1, "half a second's worth, rounded up");
+                assert!((1..=5).contains(&seconds), "the time for ten at most, rounded up: {seconds}");
                 thread::sleep(Duration::from_secs(seconds));
             }
         }
     }
-    assert!(refused >= 1 && taken <= 50.0 + 20.0 * began.elapsed().as_secs_f64() + 1.0);
+    assert!(refused >= 1 && taken <= 50.0 + 2.0 * began.elapsed().as_secs_f64() + 1.0);
     // Other tenants aren't asked; a batch of several is refused whole for the sake of one.
     assert_eq!(ingest(&mut other, &batch("b", 200, json!({}))).unwrap().accepted, 200);
     let mixed = format!(
@@ -236,16 +239,26 @@ fn what_comes_in_waits_where_folding_is_held_up_for_long() {
         }
     }
     assert!(!goes_in, "transactions at repeatable read go in without an end");
-    // Once the other has ended, the same call goes in, and ingest itself folds what has piled up.
-    holder.batch_execute("COMMIT").unwrap();
+    // Once the other has ended, the same call goes in, and ingest itself folds what has piled up; so does a process, where those
+    // transactions started one that has waited for the processor. Calls may be refused while it is at work.
     let rows = |admin: &mut Client| number(admin, "SELECT count(*) FROM tally.usage_pending");
     let before = rows(&mut admin);
-    acknowledged += ingest(&mut writer, &refused.1).unwrap().accepted;
-    for _ in 0..3 {
-        acknowledged += ingest(&mut writer, &one_each(1000)).unwrap().accepted;
-    }
-    assert!(rows(&mut admin) < before / 2, "{} of {before} rows pending", rows(&mut admin));
-    while number(&mut admin, "SELECT tally.fold('usage')") > 0 {}
+    holder.batch_execute("COMMIT").unwrap();
+    let (mut text, mut goes_in) = (refused.1, false);
+    wait_for("ingest to fold", || {
+        match ingest(&mut writer, &text) {
+            Ok(summary) => {
+                acknowledged += summary.accepted;
+                (text, goes_in) = (one_each(1000), true);
+            }
+            Err(error) => assert_eq!(sqlstate(&error), "53400"),
+        }
+        (goes_in && rows(&mut admin) < before / 2).then_some(())
+    });
+    wait_for("all to be folded", || {
+        fold_all(&mut admin, "usage");
+        (rows(&mut admin) == 0).then_some(())
+    });
     admin.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
     assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.verify_rollup('usage')"), 0);
     assert_eq!(number(&mut admin, "SELECT sum(events)::int8 FROM tally.usage_day_base"), acknowledged);
