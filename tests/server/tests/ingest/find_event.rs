@@ -103,9 +103,10 @@ fn what_became_of_an_event_is_told_in_scope_alone() {
 fn one_event_among_many_is_found_in_a_fraction_of_the_time_of_reading_all() {
     let events: usize = std::env::var("TALLY_FIND_EVENTS").map_or(100_000, |events| events.parse().unwrap());
     let mut database = Database::new("find_speed");
-    let reader = database.role("reader", &["tally_reader"]);
+    let [reader, trusted] = ["reader", "trusted"].map(|role| database.role(role, &["tally_reader"]));
     let mut admin = database.superuser();
     admin.execute("SELECT tally.bind_role($1::text::regrole, 'acme')", &[&reader]).unwrap();
+    admin.execute("SELECT tally.trust_role($1::text::regrole)", &[&trusted]).unwrap();
     for first in (0..events).step_by(20_000) {
         let batch: Vec<String> = (first..first + 20_000)
             .map(|n| {
@@ -131,7 +132,6 @@ fn one_event_among_many_is_found_in_a_fraction_of_the_time_of_reading_all() {
         .collect();
     times.sort();
     println!("{events} events: median {:?}, slowest of 200 {:?}", times[100], times[199]);
-    // The medians: other tests share the machine.
     let mut whole: Vec<_> = (0..21)
         .map(|n| {
             let began = Instant::now();
@@ -142,5 +142,20 @@ fn one_event_among_many_is_found_in_a_fraction_of_the_time_of_reading_all() {
         .collect();
     whole.sort();
     println!("all of them: median {:?}", whole[10]);
-    assert!(times[100] * 5 < whole[10], "{:?} and {:?}", times[100], whole[10]);
+    // Times tell little where others use the machine: what counts is what is read. A bound login may not ask for that.
+    let mut trusted = database.connect(&trusted);
+    trusted.batch_execute("BEGIN; SELECT tally.enter('acme')").unwrap();
+    let mut blocks = |query: &str| -> i64 {
+        let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}");
+        let plan: serde_json::Value = trusted.query_one(&explain, &[]).unwrap().get(0);
+        let of = |key: &str| plan[0]["Plan"][key].as_i64().unwrap();
+        of("Shared Hit Blocks") + of("Shared Read Blocks")
+    };
+    let all = blocks(&format!("SELECT count(*) FROM tally.events WHERE event_id::text = '{}'", id(1)));
+    // A session's first look-up reads the catalog, too.
+    let found: Vec<_> = (0..21)
+        .map(|n| blocks(&format!("SELECT outcome FROM tally.find_event('{}')", id(n * 7919 % events))))
+        .collect();
+    println!("blocks: {found:?} of {all}");
+    assert!(found[1..].iter().all(|found| found * 5 < all), "{found:?} of {all} blocks");
 }

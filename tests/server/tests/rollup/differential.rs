@@ -68,7 +68,7 @@ fn twins(topic: &str) -> Twins {
         let settings = "session_preload_libraries = pg_tally";
         server
             .batch_execute(&format!(
-                "ALTER DATABASE {name} SET {settings}; ALTER DATABASE {name} SET statement_timeout = '30s'"
+                "ALTER DATABASE {name} SET {settings}; ALTER DATABASE {name} SET statement_timeout = '120s'"
             ))
             .unwrap();
     }

@@ -30,7 +30,8 @@ fn clinic(topic: &str) -> (Database, String) {
             "SELECT tally.trust_role('{reader}'); CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
              GRANT USAGE ON SCHEMA shop TO {reader};
              CREATE TABLE shop.patients (tenant_id text NOT NULL, id int NOT NULL, diagnosis text NOT NULL, weight int NOT NULL,
-               PRIMARY KEY (tenant_id, id));
+               PRIMARY KEY (tenant_id, id))
+               WITH (autovacuum_enabled = off); -- Which pages a search reads depends on it.
              INSERT INTO shop.patients
              SELECT chr(97 + n % 3), n, CASE WHEN n % 300 = 0 THEN 'rare-' || n ELSE 'common-' || n % 7 END, n
                FROM generate_series(1, 12000) AS n;

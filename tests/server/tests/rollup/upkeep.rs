@@ -345,9 +345,9 @@ fn a_role_that_may_no_longer_log_in_starts_few_processes() {
             }
         }
     }
-    let seconds = began.elapsed().as_secs() as usize + 1;
-    let died = server.log().matches("is not permitted to log in").count();
-    assert!(died > 0, "no process was started: nothing is shown");
+    let died = || server.log().matches("is not permitted to log in").count();
+    wait_for("a process that dies", || (died() > 0).then_some(()));
+    let (died, seconds) = (died(), began.elapsed().as_secs() as usize + 1);
     // One a rollup and second.
     assert!(died <= 6 * seconds, "{died} processes in {seconds} s");
 }
@@ -693,10 +693,10 @@ fn dead_rows_of_pending_tables_are_vacuumed_in_time() {
             largest[place] = largest[place].max(number(&mut superuser, &size));
         }
     }
-    // 14,000 rows of a round and what came in before the vacuum ended, of 112,000 in all.
+    // 14,000 rows of a round, and of those before, where the vacuum that was waited for had begun before their folds; of 112,000 in all.
     let row = |rollup: &str| if rollup == "usage" { 260 } else { 130 };
     for (place, rollup) in tables.into_iter().enumerate() {
         println!("{rollup}_pending: at most {} bytes", largest[place]);
-        assert!(largest[place] < 2 * 14_000 * row(rollup), "{rollup}: {} bytes", largest[place]);
+        assert!(largest[place] < 4 * 14_000 * row(rollup), "{rollup}: {} bytes", largest[place]);
     }
 }
