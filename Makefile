@@ -44,8 +44,11 @@ demo: build ## start a private cluster and show the whole path at work
 dashboard: build ## show the demo's data in Apache Superset, on 127.0.0.1 (830 MB from PyPI on first use)
 	@$(RUN) ./dashboards/superset/run.sh
 
-psql: ## open a shell on the demo's cluster
-	@$(RUN) bash -c '$(CLUSTER) start demo && $(CLUSTER) psql demo -d tally_demo'
+# The database and the login of `make psql`.
+DB ?= tally_demo
+AS ?= postgres
+psql: ## open a shell on the demo's cluster: make psql DB=tour AS=shop_app
+	@$(RUN) ./pgrx-config/psql.sh "$(DB)" "$(AS)"
 
 stop: ## stop the private clusters
 	@$(RUN) $(CLUSTER) stop
