@@ -8,9 +8,11 @@ mod activity;
 mod audit;
 #[allow(unsafe_code, reason = "calls into Postgres, each with its SAFETY note")]
 mod backend;
+mod erasure;
 mod event;
 mod ingest;
 mod metric;
+mod privacy;
 mod probe;
 mod quota;
 mod raw;
@@ -91,7 +93,8 @@ extension_sql_file!("../sql/maintain/probe.sql", name = "probe", requires = ["ma
 extension_sql_file!("../sql/maintain/health.sql", name = "health", requires = ["probe"]);
 extension_sql_file!("../sql/scope/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/audit/audit_changes.sql", name = "audit_changes", requires = ["limit", "health"]);
-extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["audit_changes"]);
+extension_sql_file!("../sql/erasure/erasure.sql", name = "erasure", requires = ["audit_changes"]);
+extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["erasure"]);
 extension_sql_file!("../sql/extension/dropping.sql", name = "dropping", requires = ["testing"]);
 // The last one: it looks at every object.
 extension_sql_file!("../sql/extension/ambient.sql", name = "ambient", finalize);

@@ -77,9 +77,9 @@ CREATE FUNCTION tally_internal.settle_quarantined(redrive_id int8, tenants text[
 AS $$
 BEGIN
   DELETE FROM tally.quarantine AS q
-   USING unnest(tenants, batches, positions, outcomes) AS s (tenant_id, batch_id, place, outcome)
+   USING unnest(tenants, batches, positions, outcomes, sqlstates) AS s (tenant_id, batch_id, place, outcome, sqlstate)
    WHERE q.tenant_id = s.tenant_id AND q.batch_id = s.batch_id AND q."position" = s.place
-     AND s.outcome IN ('accepted', 'duplicate');
+     AND (s.outcome IN ('accepted', 'duplicate') OR s.sqlstate = '22T13');
   UPDATE tally.quarantine AS q
      SET outcome = s.outcome, sqlstate = s.sqlstate, reason = s.reason, tries = q.tries + 1, tried_at = now()
     FROM unnest(tenants, batches, positions, outcomes, sqlstates, reasons)
@@ -93,7 +93,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.settle_quarantined(int8, text[], int8[], int4[], text[], text[], text[]) IS
-  'part of tally.redrive(): removes what was accepted, and writes the present reason to the rest';
+  'part of tally.redrive(): removes what was accepted, and what is of an erased subject, and writes the present reason to the rest';
 
 CREATE FUNCTION tally_internal.discard_quarantined(why text, batch_id int8, "position" int4, outcome text, sqlstate text,
     since timestamptz, before timestamptz) RETURNS int8

@@ -24,7 +24,7 @@ COMMENT ON COLUMN tally.maintenance.finished_at IS 'when the last step that succ
 COMMENT ON COLUMN tally.maintenance.failed_at IS 'when the task failed, where its last step did; otherwise null';
 COMMENT ON COLUMN tally.maintenance.done IS 'rows, events or partitions ever worked on';
 COMMENT ON COLUMN tally.maintenance.failures IS 'steps that ever failed';
-COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, fold, retention, statistics or audit';
+COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, erasure, fold, retention, statistics or audit';
 COMMENT ON COLUMN tally.maintenance.subject IS 'the rollup, where the task is about one; otherwise empty';
 COMMENT ON COLUMN tally.maintenance.caller IS 'the role that logged in and ran it';
 COMMENT ON COLUMN tally.maintenance.sqlstate IS 'error code, where the last step failed';

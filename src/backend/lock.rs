@@ -18,6 +18,8 @@ pub const FOLDING: u32 = 1;
 pub const PARTITION_MAKING: u32 = 2;
 /// A process that folds is there, or was in vain a moment ago.
 pub const FOLDER_PROCESS: u32 = 3;
+/// Erasing what was queued.
+pub const ERASING: u32 = 5;
 
 /// A lock that didn't come in time.
 #[derive(Debug)]

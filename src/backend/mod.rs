@@ -46,6 +46,7 @@ pub mod schema;
 pub mod session;
 pub mod size;
 pub mod sql;
+pub mod statistics;
 pub mod subtransaction;
 pub mod take;
 pub mod transaction_end;

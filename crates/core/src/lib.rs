@@ -18,6 +18,7 @@ pub mod scope_key;
 pub mod session;
 pub mod step_up;
 pub mod stored;
+pub mod subject;
 pub mod tdigest;
 pub mod token;
 pub mod token_bucket;

@@ -19,7 +19,7 @@ impl Batch<'_> {
         for (index, (item, outcome)) in self.items.iter().zip(&self.outcomes).enumerate() {
             let (tenant_id, account_id) = self.home(index);
             counts.entry(tenant_id).or_default().add(outcome);
-            if self.is_kept(outcome) {
+            if self.is_kept(outcome) && !self.erased.contains(&index) {
                 quarantined.push(Quarantined {
                     position: item.position as u32,
                     event_id: event_id(item),

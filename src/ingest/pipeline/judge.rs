@@ -4,14 +4,18 @@ use super::store::entry;
 use super::{Batch, event_at};
 use crate::ingest::failure::{IngestError, Refusal};
 use crate::ingest::options::OnConflict;
+use crate::privacy::subject::Erased;
 use crate::raw::ledger::{self, Entry};
 use crate::raw::outcome::Outcome;
 use crate::raw::{horizon, open_months};
 use crate::registry::{self, Verdict};
 use tally_core::event::EventRef;
+use tally_core::subject;
 
 /// SQLSTATE of an event that is older than its tenant's retention: its key may have left the ledger.
 const TOO_LATE: &str = "22T11";
+/// SQLSTATE of an event of a user that was erased.
+const ERASED: &str = "22T13";
 
 impl Batch<'_> {
     /// Gives each item its first outcome: rejected where it isn't valid or not in scope.
@@ -43,6 +47,39 @@ impl Batch<'_> {
                 }
                 Ok(_) => Outcome::Accepted,
             });
+        }
+        self.refuse_erased();
+    }
+
+    /// Rejects the events of users that were erased; of such a one that isn't valid anyway nothing is kept either. Looked up once the
+    /// gate is entered: an erasure that begins now waits for this batch, and removes what it stores.
+    fn refuse_erased(&mut self) {
+        let Some(erased) = Erased::current() else { return };
+        let mut users: Vec<(usize, String, String)> = Vec::new();
+        for (index, item) in self.items.iter().enumerate() {
+            let home = self.home(index).0;
+            match &item.event {
+                // Out of scope it would wait in its sender's quarantine, and tells nothing of another tenant's subjects.
+                Ok(event) => {
+                    let tenant = if home.is_empty() { &event.tenant_id } else { home };
+                    let user = event.user_id.as_deref().filter(|_| erased.has(tenant));
+                    users.extend(user.map(|user| (index, tenant.to_owned(), user.to_owned())));
+                }
+                Err(_) if erased.has(home) => {
+                    let named = subject::named_in(item.raw, "user_id");
+                    users.extend(named.into_iter().map(|user| (index, home.to_owned(), user)));
+                }
+                Err(_) => {}
+            }
+        }
+        let users: Vec<_> =
+            users.iter().map(|(index, tenant, user)| (*index, tenant.as_str(), user.as_str())).collect();
+        self.erased = erased.find(&users);
+        for &index in &self.erased {
+            if self.outcomes[index] == Outcome::Accepted {
+                let reason = "user_id is that of a subject that was erased".to_owned();
+                self.outcomes[index] = Outcome::Rejected { sqlstate: ERASED.into(), reason };
+            }
         }
     }
 
@@ -93,6 +130,7 @@ impl Batch<'_> {
             };
         }
         self.consult_registry(&mut refused);
+        refused.extend(self.erased.iter().filter(|&&index| self.outcomes[index].reason().0 == ERASED));
         // What was accepted before and is sent again is a duplicate, whatever the rules are now: its sender must learn that it
         // counts.
         refused.sort_unstable_by_key(|&index| {

@@ -41,6 +41,8 @@ struct Batch<'a> {
     scope: Scope,
     /// Indices of events that a rule refuses now and that were accepted before: a retry stays a duplicate.
     known: BTreeSet<usize>,
+    /// Indices of events, valid or not, of users that were erased: nothing of them is kept.
+    erased: BTreeSet<usize>,
     /// Tenants and names that the registry wants noted.
     unregistered: BTreeSet<(String, String)>,
     /// Of events that wait in quarantine already: where each came from.
@@ -113,6 +115,7 @@ impl<'a> Batch<'a> {
             repeats: vec![],
             added: vec![],
             known: BTreeSet::new(),
+            erased: BTreeSet::new(),
             unregistered: BTreeSet::new(),
             scope,
             homes,

@@ -1,0 +1,463 @@
+-- Erasure: what is left of a person once its events are removed everywhere (src/erasure). Who was erased is known by a hash alone.
+
+CREATE TABLE tally.erasure_key (
+  tenant_id text COLLATE "C" NOT NULL CONSTRAINT erasure_key_pkey PRIMARY KEY,
+  hash_key  bytea NOT NULL,
+  CONSTRAINT erasure_key_is_256_bits CHECK (octet_length(hash_key) = 32)
+);
+COMMENT ON TABLE tally.erasure_key IS 'one row for each tenant that has erased somebody';
+COMMENT ON COLUMN tally.erasure_key.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.erasure_key.hash_key IS 'secret key under which its erased subjects are hashed, so that their hashes can''t be tried out';
+CREATE TRIGGER erasure_key_changed AFTER INSERT OR UPDATE OR DELETE ON tally.erasure_key
+  FOR EACH ROW EXECUTE FUNCTION tally_internal.forget();
+CREATE TRIGGER erasure_key_emptied AFTER TRUNCATE ON tally.erasure_key
+  FOR EACH STATEMENT EXECUTE FUNCTION tally_internal.forget();
+ALTER TABLE tally.erasure_key ENABLE ALWAYS TRIGGER erasure_key_changed, ENABLE ALWAYS TRIGGER erasure_key_emptied;
+
+CREATE TABLE tally.erasure (
+  requested_at     timestamptz NOT NULL DEFAULT now(),
+  finished_at      timestamptz,
+  first_at         timestamptz,
+  last_at          timestamptz,
+  events           int8 NOT NULL DEFAULT 0,
+  anonymous_events int8 NOT NULL DEFAULT 0,
+  is_taken         boolean NOT NULL DEFAULT false,
+  subject_hash     uuid NOT NULL,
+  tenant_id        text COLLATE "C" NOT NULL,
+  requested_by     text COLLATE "C" NOT NULL,
+  reason           text COLLATE "C" NOT NULL,
+  subject          text COLLATE "C",
+  certificate      jsonb,
+  CONSTRAINT erasure_pkey PRIMARY KEY (tenant_id, subject_hash),
+  CONSTRAINT erasure_names_nobody_once_it_is_done CHECK ((subject IS NULL) = (finished_at IS NOT NULL)),
+  CONSTRAINT erasure_is_certified CHECK ((certificate IS NULL) = (finished_at IS NULL))
+);
+COMMENT ON TABLE tally.erasure IS 'the subjects that were erased or are to be; events of theirs are refused from the moment on in which they are here';
+COMMENT ON COLUMN tally.erasure.requested_at IS 'when it was asked for';
+COMMENT ON COLUMN tally.erasure.finished_at IS 'when it was done; null while it waits for tally.maintain()';
+COMMENT ON COLUMN tally.erasure.first_at IS 'time of the first event that the subject was known to have';
+COMMENT ON COLUMN tally.erasure.last_at IS 'time of the last';
+COMMENT ON COLUMN tally.erasure.events IS 'raw events of the subject that were removed';
+COMMENT ON COLUMN tally.erasure.anonymous_events IS 'raw events without a user that were removed with its sessions; of several subjects that were erased together with the first of them';
+COMMENT ON COLUMN tally.erasure.is_taken IS 'whether tally.maintain() is at it';
+COMMENT ON COLUMN tally.erasure.subject_hash IS 'stands for the subject: half of its HMAC-SHA256 under the tenant''s key';
+COMMENT ON COLUMN tally.erasure.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.erasure.requested_by IS 'who asked for it: the subject of the token, or the role that logged in; empty where that one was erased, too';
+COMMENT ON COLUMN tally.erasure.reason IS 'why, in its words';
+COMMENT ON COLUMN tally.erasure.subject IS 'the user id, until it is done';
+COMMENT ON COLUMN tally.erasure.certificate IS 'what was removed, made anew, and left; its hash is in the audit log';
+
+CREATE TABLE tally.erasure_run (
+  started_at timestamptz NOT NULL DEFAULT now(),
+  next_month timestamptz NOT NULL DEFAULT '-infinity',
+  tenant_id  text COLLATE "C" NOT NULL CONSTRAINT erasure_run_pkey PRIMARY KEY,
+  forgotten  jsonb
+);
+COMMENT ON TABLE tally.erasure_run IS 'how far tally.maintain() has come with the subjects of a tenant that it erases together';
+COMMENT ON COLUMN tally.erasure_run.started_at IS 'when it began: every batch that had begun before had ended';
+COMMENT ON COLUMN tally.erasure_run.next_month IS 'raw events of earlier months are done';
+COMMENT ON COLUMN tally.erasure_run.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.erasure_run.forgotten IS 'rows of theirs that were removed elsewhere, once all months are done';
+
+CREATE TABLE tally.erasure_trace (
+  changed_at  timestamptz NOT NULL,
+  analyzed_at timestamptz,
+  table_name  text COLLATE "C" NOT NULL CONSTRAINT erasure_trace_pkey PRIMARY KEY
+);
+COMMENT ON TABLE tally.erasure_trace IS 'tables from which something was erased and whose files and statistics may still have it';
+COMMENT ON COLUMN tally.erasure_trace.changed_at IS 'when it was erased; the files have it until a vacuum after that';
+COMMENT ON COLUMN tally.erasure_trace.analyzed_at IS 'when the statistics were made anew';
+COMMENT ON COLUMN tally.erasure_trace.table_name IS 'the table, in schema tally';
+
+ALTER TABLE tally.erasure_key OWNER TO tally_owner;
+ALTER TABLE tally.erasure OWNER TO tally_owner;
+ALTER TABLE tally.erasure_run OWNER TO tally_owner;
+ALTER TABLE tally.erasure_trace OWNER TO tally_owner;
+SELECT tally_internal.secure_table('tally.erasure_key'), tally_internal.secure_table('tally.erasure'),
+       tally_internal.secure_table('tally.erasure_run'), tally_internal.confine_table('tally.erasure_trace');
+REVOKE ALL ON tally.erasure_key, tally.erasure, tally.erasure_run, tally.erasure_trace FROM PUBLIC;
+GRANT SELECT (requested_at, finished_at, events, anonymous_events, subject_hash, tenant_id, requested_by, reason, certificate)
+  ON tally.erasure TO tally_reader, tally_auditor;
+GRANT SELECT ON tally.erasure_run, tally.erasure_trace TO tally_analyst, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.erasure_key', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.erasure', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.erasure_run', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.erasure_trace', '');
+
+CREATE VIEW tally.erasures WITH (security_invoker = true) AS
+  SELECT tenant_id, subject_hash, requested_at, requested_by, reason, finished_at, events, anonymous_events, certificate FROM tally.erasure;
+COMMENT ON VIEW tally.erasures IS 'the erasures of the tenants in scope, and their certificates';
+COMMENT ON COLUMN tally.erasures.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.erasures.subject_hash IS 'stands for the subject; only the tenant''s secret key leads from an id to it';
+COMMENT ON COLUMN tally.erasures.requested_at IS 'when it was asked for: events of the subject are refused since';
+COMMENT ON COLUMN tally.erasures.requested_by IS 'who asked for it';
+COMMENT ON COLUMN tally.erasures.reason IS 'why, in its words';
+COMMENT ON COLUMN tally.erasures.finished_at IS 'when it was done; null while it waits for tally.maintain()';
+COMMENT ON COLUMN tally.erasures.events IS 'raw events of the subject that were removed';
+COMMENT ON COLUMN tally.erasures.anonymous_events IS 'raw events without a user that were removed with its sessions';
+COMMENT ON COLUMN tally.erasures.certificate IS 'what was removed, made anew, and left; its hash is in the audit log';
+ALTER VIEW tally.erasures OWNER TO tally_owner;
+REVOKE ALL ON tally.erasures FROM PUBLIC;
+GRANT SELECT ON tally.erasures TO tally_reader, tally_auditor;
+
+CREATE FUNCTION tally.erase_subject(tenant_id text, subject text, reason text) RETURNS jsonb
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'erase_subject_wrapper';
+COMMENT ON FUNCTION tally.erase_subject(text, text, text) IS
+  'erases a user of a tenant: its events, with those of its sessions that have no user, and whatever else is kept of it, and makes the rollups'' buckets in which they counted anew from the events that are left; from now on its events are rejected with SQLSTATE 22T13, and a retry of one that was counted is a duplicate still. Returns the certificate, which tells what is left where raw events are gone; of one who was erased before, that of then. Ingest waits meanwhile, readers do not: for many subjects, or one with very many events, there is tally.erase_subjects()';
+
+CREATE FUNCTION tally.erase_subjects(tenant_id text, subjects text[], reason text) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'erase_subjects_wrapper';
+COMMENT ON FUNCTION tally.erase_subjects(text, text[], text) IS
+  'has tally.maintain() erase users of a tenant, as tally.erase_subject() does, in steps that are committed one by one; their events are refused from now on. Returns how many weren''t erased, or to be erased, before; tally.erasures has their certificates when it is done';
+
+-- What the library calls, as tally_owner in the global scope.
+
+CREATE FUNCTION tally_internal.named_in(body text, field text) RETURNS text[]
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'named_in_wrapper';
+COMMENT ON FUNCTION tally_internal.named_in(text, text) IS
+  'the values that a field has in the text of an event, at any depth; where that is no JSON, every string and number in it';
+
+CREATE FUNCTION tally_internal.request_erasures(tenant_id text, subjects text[], hashes uuid[], reason text, requested_by text) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  hash      uuid;
+  requested int8 := 0;
+BEGIN
+  FOR hash IN
+    INSERT INTO tally.erasure AS x (subject_hash, tenant_id, requested_by, reason, subject)
+    SELECT s.hash, request_erasures.tenant_id, request_erasures.requested_by, request_erasures.reason, min(s.subject)
+      FROM unnest(subjects, hashes) AS s (subject, hash) GROUP BY s.hash ORDER BY s.hash
+    ON CONFLICT ON CONSTRAINT erasure_pkey DO NOTHING
+    RETURNING x.subject_hash
+  LOOP
+    PERFORM tally_internal.record_act('erasure_requested', hash::text, jsonb_build_object('reason', request_erasures.reason),
+                                      request_erasures.tenant_id);
+    requested := requested + 1;
+  END LOOP;
+  RETURN requested;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.request_erasures(text, text[], uuid[], text, text) IS
+  'notes subjects that are to be erased, each once; returns how many are new';
+
+CREATE FUNCTION tally_internal.erase_events(tenant_id text, account_id text, "from" timestamptz, until timestamptz, subjects text[],
+    OUT users text[], OUT moments timestamptz[], OUT anonymous_moments timestamptz[], OUT removed int8)
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+DECLARE
+  session_ids text[];
+  began       timestamptz;
+  ended       timestamptz;
+  anonymous   int8;
+BEGIN
+  WITH gone AS (
+    DELETE FROM tally.events AS e
+     WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id
+       AND e.occurred_at >= "from" AND e.occurred_at < until AND e.user_id = ANY (subjects)
+    RETURNING e.user_id, e.session_id, e.occurred_at
+  ), counted AS (
+    UPDATE tally.erasure AS x
+       SET events = x.events + g.events, first_at = least(x.first_at, g.first_at), last_at = greatest(x.last_at, g.last_at)
+      FROM (SELECT o.user_id, count(*) AS events, min(o.occurred_at) AS first_at, max(o.occurred_at) AS last_at FROM gone AS o GROUP BY o.user_id) AS g
+     WHERE x.tenant_id = erase_events.tenant_id AND x.subject = g.user_id
+  )
+  SELECT array_agg(DISTINCT g.user_id), array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*),
+         array_agg(DISTINCT g.session_id) FILTER (WHERE g.session_id IS NOT NULL),
+         min(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) - interval '1 day',
+         max(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) + interval '1 day'
+    INTO users, moments, removed, session_ids, began, ended
+    FROM gone AS g;
+  IF removed > 0 THEN
+    PERFORM tally_internal.note_trace(ARRAY(
+      SELECT DISTINCT c.relname::text FROM (SELECT DISTINCT to_char(m.at, 'YYYY_MM') FROM unnest(moments) AS m (at)) AS m (name)
+       CROSS JOIN LATERAL pg_partition_tree(to_regclass('tally.events_p' || m.name)) AS p JOIN pg_class AS c ON c.oid = p.relid
+       WHERE p.isleaf) || 'events'::text);
+  END IF;
+  IF session_ids IS NULL THEN
+    RETURN;
+  END IF;
+  -- Whose a session without a user is can't be told where somebody else has events in it.
+  WITH shared AS (
+    SELECT DISTINCT e.session_id FROM tally.events AS e
+     WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id AND e.occurred_at >= began AND e.occurred_at <= ended
+       AND e.session_id = ANY (session_ids) AND e.user_id <> ALL (subjects)
+  ), gone AS (
+    DELETE FROM tally.events AS e
+     WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id AND e.occurred_at >= began AND e.occurred_at <= ended
+       AND e.session_id = ANY (session_ids) AND e.user_id IS NULL AND e.session_id NOT IN (SELECT s.session_id FROM shared AS s)
+    RETURNING e.occurred_at
+  )
+  SELECT array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*) INTO anonymous_moments, anonymous FROM gone AS g;
+  IF anonymous > 0 THEN
+    UPDATE tally.erasure AS x SET anonymous_events = x.anonymous_events + anonymous
+     WHERE x.tenant_id = erase_events.tenant_id AND x.subject = users[1];
+    removed := removed + anonymous;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[]) IS
+  'removes the raw events of subjects in an account and a range of time, and those without a user of sessions that are theirs alone, up to a day before and after; tells whose there were, and the minutes of them';
+
+-- What nouns keep of a subject besides events and rollups: each adds a function forget_NAME (sql/extension/register.sql).
+
+CREATE FUNCTION tally_internal.forget_quarantine(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  gone int8;
+BEGIN
+  DELETE FROM tally.quarantine AS q
+   WHERE (q.tenant_id = forget_quarantine.tenant_id
+          OR (q.tenant_id = '' AND forget_quarantine.tenant_id = ANY (tally_internal.named_in(q.body, 'tenant_id'))))
+     AND EXISTS (SELECT FROM unnest(tally_internal.named_in(q.body, 'user_id')) AS u (id) WHERE u.id = ANY (subjects));
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  IF gone > 0 THEN
+    INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason)
+    VALUES (now(), gone, forget_quarantine.tenant_id, session_user, 'erasure');
+  END IF;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_quarantine(text, text[]) IS 'part of an erasure: removes quarantined events that name one of the subjects as their user';
+
+CREATE FUNCTION tally_internal.forget_batches(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  gone int8;
+BEGIN
+  UPDATE tally.ingest_batch AS b
+     SET source = CASE WHEN b.source = ANY (subjects) THEN NULL ELSE b.source END,
+         client = CASE WHEN b.client = ANY (subjects) THEN NULL ELSE b.client END
+   WHERE b.tenant_id = forget_batches.tenant_id AND (b.source = ANY (subjects) OR b.client = ANY (subjects));
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_batches(text, text[]) IS 'part of an erasure: takes the name of a subject from batches that it is the source or client of';
+
+CREATE FUNCTION tally_internal.forget_audit(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN tally_internal.erase_audit_personal(forget_audit.tenant_id, ARRAY(
+    SELECT p.entry_id FROM tally.audit_personal AS p
+     WHERE p.tenant_id = forget_audit.tenant_id
+       AND EXISTS (SELECT FROM jsonb_path_query(p.content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (subjects))));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
+
+CREATE FUNCTION tally_internal.forget_detached(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  month name;
+  here  int8;
+  gone  int8 := 0;
+BEGIN
+  FOR month IN
+    SELECT c.relname FROM pg_class AS c
+     WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname ~ '^(detached_events_|events_p)[0-9]{4,}_[0-9]{2}'
+       AND c.relowner = 'tally_owner'::regrole AND pg_partition_root(c.oid) IS DISTINCT FROM 'tally.events'::regclass
+     ORDER BY 1
+  LOOP
+    EXECUTE format('DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month) USING forget_detached.tenant_id, subjects;
+    GET DIAGNOSTICS here = ROW_COUNT;
+    gone := gone + here;
+    IF here > 0 THEN
+      PERFORM tally_internal.note_trace(ARRAY[month::text]);
+    END IF;
+  END LOOP;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_detached(text, text[]) IS 'part of an erasure: removes events from months that were detached and are still there';
+
+CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[]) RETURNS jsonb
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part text;
+  gone int8;
+  told jsonb := '{}';
+BEGIN
+  FOR part IN SELECT r.name FROM tally_internal.registered('forget_') AS r (name) WHERE r.name <> 'subjects' LOOP
+    EXECUTE format('SELECT tally_internal.%I($1, $2)', 'forget_' || part) INTO gone USING forget_subjects.tenant_id, subjects;
+    told := told || jsonb_build_object(part, gone);
+  END LOOP;
+  UPDATE tally.erasure AS x SET requested_by = '' WHERE x.tenant_id = forget_subjects.tenant_id AND x.requested_by = ANY (subjects);
+  PERFORM tally_internal.note_trace('{erasure,quarantine,ingest_batch,audit_personal}');
+  RETURN told;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_subjects(text, text[]) IS
+  'part of an erasure: calls what nouns have added to the register forget_; tells how many rows each removed or changed';
+
+CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    INSERT INTO tally.erasure_trace (changed_at, table_name)
+    SELECT clock_timestamp(), t.name FROM pg_catalog.unnest(tables) AS t (name) GROUP BY t.name ORDER BY t.name
+    ON CONFLICT (table_name) DO UPDATE SET changed_at = excluded.changed_at, analyzed_at = NULL;
+  END;
+COMMENT ON FUNCTION tally_internal.note_trace(text[]) IS 'notes tables whose files and statistics may still have what was erased';
+
+CREATE FUNCTION tally_internal.know_activity(tenant_id text, subjects text[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF to_regclass('tally_internal.user_activity_part') IS NULL THEN
+    RETURN;
+  END IF;
+  UPDATE tally.erasure AS x SET first_at = least(x.first_at, a.first_at), last_at = greatest(x.last_at, a.last_at)
+    FROM (SELECT p.user_id, min(p.first_at) AS first_at, max(p.last_at) AS last_at FROM tally_internal.user_activity_part AS p
+           WHERE p.tenant_id = know_activity.tenant_id AND p.user_id = ANY (subjects) GROUP BY p.user_id) AS a
+   WHERE x.tenant_id = know_activity.tenant_id AND x.subject = a.user_id;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.know_activity(text, text[]) IS
+  'notes since when and until when subjects were active, also where raw events are gone, by what the rollup user_activity knows';
+
+CREATE FUNCTION tally_internal.certify_erasures(tenant_id text, hashes uuid[], certificates jsonb[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+DECLARE
+  done record;
+BEGIN
+  FOR done IN
+    UPDATE tally.erasure AS x SET finished_at = now(), subject = NULL, certificate = s.certificate
+      FROM unnest(hashes, certificates) AS s (hash, certificate)
+     WHERE x.tenant_id = certify_erasures.tenant_id AND x.subject_hash = s.hash AND x.finished_at IS NULL
+    RETURNING x.subject_hash, x.certificate
+  LOOP
+    PERFORM tally_internal.record_act('subject_erased', done.subject_hash::text,
+      jsonb_build_object('certificate_sha256', encode(sha256(convert_to(done.certificate::text, 'UTF8')), 'hex')), certify_erasures.tenant_id);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.certify_erasures(text, uuid[], jsonb[]) IS
+  'part of an erasure: writes certificates and removes the ids; the hash of each certificate goes into the audit log';
+
+CREATE FUNCTION tally_internal.erasure_step(max_rows int8) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'erasure_step_wrapper';
+COMMENT ON FUNCTION tally_internal.erasure_step(int8) IS
+  'one step of what tally.erase_subjects() asked for, or of making statistics anew that may still have what was erased; returns how much it did, 0 where nothing is left';
+
+CREATE FUNCTION tally_internal.stale_statistics() RETURNS oid
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- What was vacuumed since, or is gone, has nothing left; a partitioned table has no file.
+  DELETE FROM tally.erasure_trace AS t
+   WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass(format('tally.%I', t.table_name))
+                        AND (c.relkind = 'r' OR t.analyzed_at IS NULL))
+      OR EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = to_regclass(format('tally.%I', t.table_name))
+                    AND t.analyzed_at IS NOT NULL AND greatest(s.last_vacuum, s.last_autovacuum) > t.changed_at);
+  RETURN (SELECT to_regclass(format('tally.%I', t.table_name))::oid FROM tally.erasure_trace AS t
+           WHERE t.analyzed_at IS NULL ORDER BY t.table_name LIMIT 1);
+END
+$$;
+COMMENT ON FUNCTION tally_internal.stale_statistics() IS 'a table from which something was erased and whose statistics may still have it; null where there is none';
+
+CREATE FUNCTION tally_internal.renew_statistics(target oid) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  EXECUTE format('ANALYZE %s', target::regclass);
+  UPDATE tally.erasure_trace AS t SET analyzed_at = clock_timestamp() WHERE t.table_name = (SELECT c.relname FROM pg_class AS c WHERE c.oid = target);
+END
+$$;
+COMMENT ON FUNCTION tally_internal.renew_statistics(oid) IS 'makes the statistics of a table anew, and notes that';
+
+REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.named_in(text, text),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[]),
+  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
+  tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.know_activity(text, text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(int8),
+  tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
+GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[]),
+  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
+  tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.know_activity(text, text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
+  tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
+  tally_internal.registered(text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.task_erasure() RETURNS TABLE (place int4, subject text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 3, ''::text;
+  END;
+COMMENT ON FUNCTION tally_internal.task_erasure() IS 'task of maintain(): erases the subjects that tally.erase_subjects() named';
+
+CREATE FUNCTION tally_internal.step_erasure(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  done := tally_internal.erasure_step(max_rows);
+  is_over := done = 0;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.step_erasure(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+
+REVOKE ALL ON FUNCTION tally_internal.task_erasure(), tally_internal.step_erasure(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.task_erasure(), tally_internal.step_erasure(text, int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.erasure_state(OUT waiting int8, OUT since timestamptz, OUT unvacuumed text)
+  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  SELECT count(*), min(x.requested_at) INTO waiting, since FROM tally.erasure AS x WHERE x.finished_at IS NULL;
+  unvacuumed := (SELECT string_agg(format('tally.%I', t.table_name), ', ' ORDER BY t.table_name) FROM tally.erasure_trace AS t
+                   LEFT JOIN pg_stat_all_tables AS s ON s.relid = to_regclass(format('tally.%I', t.table_name))
+                  WHERE t.changed_at < clock_timestamp() - interval '1 day'
+                    AND s.n_dead_tup > 0 AND coalesce(greatest(s.last_vacuum, s.last_autovacuum), '-infinity') < t.changed_at);
+END
+$$;
+COMMENT ON FUNCTION tally_internal.erasure_state() IS
+  'how many erasures wait in the scope, since when the first does, and which tables weren''t vacuumed for a day after something was erased from them';
+
+CREATE FUNCTION tally_internal.health_erasure()
+  RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  state record;
+BEGIN
+  SELECT s.* INTO state FROM tally_internal.erasure_state() AS s;
+  place := 13;
+  component := 'erasure';
+  value := coalesce(round(extract(epoch FROM clock_timestamp() - state.since)), 0);
+  "limit" := 86400;
+  status := CASE WHEN value > 7 * "limit" THEN 'failing' WHEN value > "limit" OR state.unvacuumed IS NOT NULL THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN value > "limit" THEN format('%s subjects wait to be erased, the first since %s: see that CALL tally.maintain() or the worker runs, and what tally.maintenance says of the task erasure', state.waiting, state.since)
+                 WHEN state.unvacuumed IS NOT NULL THEN format('what was erased is in their files still: VACUUM %s', state.unvacuumed) END;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.health_erasure() IS 'part of tally.health(): how long erasures wait, and files that still have what was erased';
+ALTER FUNCTION tally_internal.erasure_state() OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure() TO tally_admin;

@@ -1,0 +1,60 @@
+//! Erasing one subject while the caller waits, in its transaction.
+
+use super::elsewhere;
+use super::failure::ErasureError;
+use super::removal;
+use super::request::Request;
+use crate::backend::lock::Attempts;
+use crate::backend::{session, sql};
+use crate::privacy::subject;
+use crate::raw::gate;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{JsonB, Uuid};
+
+#[pg_extern(sql = false)]
+fn erase_subject(
+    tenant_id: Option<&str>,
+    subject: Option<String>,
+    reason: Option<&str>,
+) -> Result<Option<JsonB>, ErrorReport> {
+    let request = Request::check(c"tally.erase_subject()", tenant_id, Some(vec![subject]), reason)?;
+    let hashes = request.hashes();
+    if let Some(certificate) = certificate(&request, &hashes) {
+        return Ok(Some(certificate));
+    }
+    erase(&request, &hashes)?;
+    Ok(certificate(&request, &hashes))
+}
+
+/// That of a subject that was erased.
+fn certificate(request: &Request, hashes: &[Uuid]) -> Option<JsonB> {
+    let query = "SELECT x.certificate FROM tally.erasure AS x \
+                  WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NOT NULL";
+    let values = [request.tenant.into(), hashes.to_vec().into()];
+    session::as_owner(|| sql::changed_rows(query, &values, |row| row.need::<JsonB>(1))).into_iter().next()
+}
+
+fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
+    let tenant = request.tenant;
+    let users: Vec<String> =
+        request.subjects.iter().flat_map(|subject| subject::stored_user_ids(tenant, subject)).collect();
+    // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
+    let everything = i64::MIN..i64::MAX;
+    let mut places = removal::find(tenant, &users, &everything);
+    gate::close(&[], Attempts::Several)?;
+    places.extend(match removal::find_by_activity(tenant, &users) {
+        Some(places) => places,
+        None => removal::find(tenant, &users, &everything),
+    });
+    // Another session may have done it meanwhile.
+    if certificate(request, hashes).is_some() {
+        return Ok(());
+    }
+    request.note(hashes);
+    for place in &places {
+        removal::remove(tenant, &users, place)?;
+    }
+    let forgotten = elsewhere::forget(tenant, &users)?;
+    elsewhere::certify(tenant, hashes, 1, &forgotten)
+}

@@ -1,0 +1,144 @@
+//! What is kept of subjects besides raw events and the buckets that were made anew: their rows in frozen buckets, the quarantine, the
+//! audit log's personal parts and what nouns register. And the certificates, which tell what is left.
+
+use super::failure::ErasureError;
+use crate::backend::session;
+use crate::backend::sql::{self, Moment, quote};
+use crate::rollup::{self, Kept};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{JsonB, Uuid};
+use serde_json::{Value, json};
+
+/// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
+/// out, and removed their raw events.
+pub fn forget(tenant: &str, subjects: &[String]) -> Result<Value, ErasureError> {
+    let values = || [tenant.into(), subjects.to_vec().into()];
+    session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2)", &values()));
+    let rollups = rollup::kept(tenant)?;
+    let mut rows = 0;
+    for kept in &rollups {
+        rows += session::as_owner(|| forget_in_rollup(kept, tenant, subjects));
+    }
+    let parts = "SELECT tally_internal.forget_subjects($1, $2)";
+    let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values()));
+    let mut told = parts.map_or(Value::Null, |parts| parts.0);
+    told["rollup_rows"] = rows.into();
+    Ok(told)
+}
+
+/// Rows and values of the subjects in buckets that aren't made anew.
+fn forget_in_rollup(kept: &Kept, tenant: &str, subjects: &[String]) -> i64 {
+    let frozen = || Moment(kept.renewed_from.max(LEAST));
+    let mut changed = 0;
+    for table in &kept.tables {
+        let name = quote(table);
+        let count = |statement: String| -> i64 {
+            let counted = format!("WITH gone AS ({statement} RETURNING 1) SELECT count(*) FROM gone");
+            let values = [tenant.into(), subjects.to_vec().into(), frozen().into()];
+            sql::one(&counted, &values).unwrap_or(0)
+        };
+        for column in &kept.user_columns {
+            let column = quote(column);
+            changed += count(format!(
+                "DELETE FROM tally.{name} WHERE tenant_id = $1 AND {column} = ANY ($2) AND $3 IS NOT NULL"
+            ));
+        }
+        for column in &kept.named_dimensions {
+            let column = quote(column);
+            changed += count(format!(
+                "DELETE FROM tally.{name} WHERE tenant_id = $1 AND {column} = ANY ($2) AND bucket < $3"
+            ));
+        }
+        for column in &kept.named_measures {
+            let column = quote(column);
+            changed += count(format!(
+                "UPDATE tally.{name} SET {column} = NULL WHERE tenant_id = $1 AND {column} = ANY ($2) AND bucket < $3"
+            ));
+        }
+    }
+    let note = "SELECT tally_internal.note_trace($1)";
+    sql::run(note, &[kept.tables.clone().into()]);
+    changed
+}
+
+/// Microseconds since 2000 of a moment before any event's, which Postgres can hold.
+const LEAST: i64 = -200_000_000_000_000_000;
+
+/// A subject whose erasure ends.
+struct Ending {
+    hash: Uuid,
+    requested_at: String,
+    reason: String,
+    events: i64,
+    anonymous_events: i64,
+    first_at: Option<TimestampWithTimeZone>,
+    last_at: Option<TimestampWithTimeZone>,
+}
+
+/// Writes the certificates of some subjects; `forgotten` is what `forget` told of all that were erased together. The caller has locked
+/// ingest out, or nothing is left to be removed.
+pub fn certify(tenant: &str, hashes: &[Uuid], together: i64, forgotten: &Value) -> Result<(), ErasureError> {
+    let rollups = rollup::kept(tenant)?;
+    let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
+                         x.first_at, x.last_at \
+                    FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NULL";
+    let read = |row: sql::Row| Ending {
+        hash: row.need(1),
+        requested_at: row.need(2),
+        reason: row.need(3),
+        events: row.need(4),
+        anonymous_events: row.need(5),
+        first_at: row.get(6),
+        last_at: row.get(7),
+    };
+    let values = [tenant.into(), hashes.to_vec().into()];
+    let ending = session::as_owner(|| sql::changed_rows(ending, &values, read));
+    let certificates: Vec<JsonB> = ending
+        .iter()
+        .map(|subject| {
+            JsonB(json!({
+                "version": 1,
+                "tenant_id": tenant,
+                "subject_hash": subject.hash.to_string(),
+                "requested_at": subject.requested_at,
+                "reason": subject.reason,
+                "events_removed": subject.events,
+                "anonymous_events_removed": subject.anonymous_events,
+                "erased_together": together,
+                "removed_elsewhere": forgotten,
+                "left_in_rollups": left(&rollups, subject),
+                "left_in_the_ledger": "keys of its events, without its id, so that a retry is not counted again",
+                "left_in_files": "until tables are vacuumed, and in WAL, standbys and backups until those are gone",
+            }))
+        })
+        .collect();
+    let hashes: Vec<Uuid> = ending.iter().map(|subject| subject.hash).collect();
+    let write = "SELECT tally_internal.certify_erasures($1, $2, $3)";
+    session::as_owner(|| sql::run(write, &[tenant.into(), hashes.into(), certificates.into()]));
+    Ok(())
+}
+
+/// The rollups in whose frozen buckets a subject's events are merged with others'. Rollups are kept for ever, so there is no date on
+/// which they go by themselves.
+fn left(rollups: &[Kept], subject: &Ending) -> Vec<Value> {
+    let (Some(first), Some(last)) = (subject.first_at, subject.last_at) else { return Vec::new() };
+    let text = |moment: i64| {
+        let text = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+        session::as_owner(|| sql::one::<String>(text, &[Moment(moment).into()]))
+    };
+    rollups
+        .iter()
+        .filter(|kept| i64::from(first) < kept.renewed_from && !kept.merged_columns.is_empty())
+        .map(|kept| {
+            json!({
+                "rollup": kept.rollup,
+                "grains": kept.grains,
+                "columns": kept.merged_columns,
+                "from": text(i64::from(first)),
+                "before": text(kept.renewed_from.min(i64::from(last) + 1)),
+                "why": "raw events of these buckets are gone, so they can't be made anew",
+                "goes": Value::Null,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,89 @@
+//! Removing subjects' raw events, an account and a month at a time, and renewing the rollups that counted them, in one transaction:
+//! at no moment do rollups and events differ.
+
+use super::failure::ErasureError;
+use crate::backend::session;
+use crate::backend::sql::{self, Moment};
+use crate::rollup::{self, Gone};
+use core::ops::Range;
+use std::collections::BTreeSet;
+use tally_core::grain::Grain;
+
+/// A month, by its start in microseconds since 2000, and an account.
+pub type Place = (i64, String);
+
+/// Where subjects have raw events, in a range of time.
+pub fn find(tenant: &str, subjects: &[String], range: &Range<i64>) -> BTreeSet<Place> {
+    let query = format!(
+        "SELECT {}, e.account_id FROM tally.events AS e \
+          WHERE e.tenant_id = $1 AND e.user_id = ANY ($2) AND {} GROUP BY 1, 2",
+        sql::micros("date_trunc('month', e.occurred_at, 'UTC')"),
+        sql::within("e.occurred_at", range)
+    );
+    places(&query, tenant, subjects)
+}
+
+/// Where the rollup `user_activity` knows of events of theirs; `None` where there is no such rollup.
+pub fn find_by_activity(tenant: &str, subjects: &[String]) -> Option<BTreeSet<Place>> {
+    session::find_relation(c"user_activity_pending")?;
+    let query = format!(
+        "SELECT DISTINCT {}, p.account_id FROM tally_internal.user_activity_part AS p, \
+           generate_series(date_trunc('month', p.first_at, 'UTC') AT TIME ZONE 'UTC', p.last_at AT TIME ZONE 'UTC', interval '1 month') AS m \
+          WHERE p.tenant_id = $1 AND p.user_id = ANY ($2)",
+        sql::micros("(m AT TIME ZONE 'UTC')")
+    );
+    Some(places(&query, tenant, subjects))
+}
+
+fn places(query: &str, tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
+    let values = [tenant.into(), subjects.to_vec().into()];
+    let read = |row: sql::Row| (row.need::<i64>(1), row.need::<String>(2));
+    session::as_owner(|| sql::changed_rows(query, &values, read)).into_iter().collect()
+}
+
+/// Starts of the months that have a partition, from `from` on, in order.
+pub fn months_from(from: i64) -> Vec<i64> {
+    let query = format!(
+        "SELECT {} FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
+          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{{4,}}_[0-9]{{2}}$' ORDER BY 1",
+        sql::micros("to_timestamp(substr(c.relname, 9), 'YYYY_MM')")
+    );
+    let months = session::as_owner(|| sql::rows(&query, &[], |row| row.need::<i64>(1)));
+    months.into_iter().filter(|&month| month >= from).collect()
+}
+
+/// The time of a month.
+pub fn time_of(month: i64) -> Range<i64> {
+    month..Grain::Month.ceiling(month + 1)
+}
+
+/// Removes the subjects' events of an account and a month, and renews what counted them; returns how many events were removed or read.
+/// The caller has locked ingest out.
+pub fn remove(tenant: &str, subjects: &[String], (month, account): &Place) -> Result<i64, ErasureError> {
+    let time = time_of(*month);
+    let micros = |column: &str| {
+        format!("ARRAY(SELECT {} FROM unnest(r.{column}) AS m)", sql::micros("m"))
+    };
+    let remove = format!(
+        "SELECT r.removed, coalesce(r.users, '{{}}'), {}, {} FROM tally_internal.erase_events($1, $2, $3, $4, $5) AS r",
+        micros("moments"),
+        micros("anonymous_moments")
+    );
+    let values = [
+        tenant.into(),
+        account.as_str().into(),
+        Moment(time.start).into(),
+        Moment(time.end).into(),
+        subjects.to_vec().into(),
+    ];
+    let read = |row: sql::Row| {
+        (row.need::<i64>(1), row.need::<Vec<String>>(2), row.need::<Vec<i64>>(3), row.need::<Vec<i64>>(4))
+    };
+    let removed = session::as_owner(|| sql::changed_rows(&remove, &values, read));
+    let Some((removed, users, moments, anonymous_moments)) = removed.into_iter().next() else { return Ok(0) };
+    if removed == 0 {
+        return Ok(0);
+    }
+    let gone = Gone { tenant, account, users: &users, moments: &moments, anonymous_moments: &anonymous_moments };
+    Ok(removed + rollup::renew(&gone)?)
+}

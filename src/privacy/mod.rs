@@ -1,0 +1,3 @@
+//! Privacy, below what stores events: which persons' events are refused (`subject`).
+
+pub mod subject;

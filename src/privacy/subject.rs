@@ -1,0 +1,108 @@
+//! Subjects: the persons that users of a tenant are. Under which ids one is stored, and who was erased.
+//!
+//! Of who was erased, `tally.erasure` has a hash under a secret of the tenant's (`tally.erasure_key`): whoever reads the table learns
+//! no id. What is looked up is as of now, whatever the transaction's snapshot.
+
+use crate::backend::arena::Arena;
+use crate::backend::cache::Cache;
+use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::{session, sql};
+use pgrx::Uuid;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use tally_core::subject;
+
+/// Ids under which a user may be stored, of one that was sent.
+pub fn stored_user_ids(_tenant: &str, sent: &str) -> Vec<String> {
+    vec![sent.to_owned()]
+}
+
+type Keys = Rc<HashMap<String, subject::Key>>;
+
+thread_local! {
+    static KEYS: Cache<Keys> = const { Cache::new() };
+}
+
+/// The keys of the tenants that have erased somebody, as of now; `None` where none has.
+fn keys() -> Option<Keys> {
+    // A database that isn't updated yet has no such table.
+    let table = session::find_relation(c"erasure_key")?;
+    session::lock_relation(table, pg_sys::AccessShareLock);
+    let known = KEYS.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    known.ok().filter(|keys| !keys.is_empty())
+}
+
+fn load() -> HashMap<String, subject::Key> {
+    let query = "SELECT k.tenant_id, k.hash_key FROM tally.erasure_key AS k";
+    let read = |row: sql::Row| {
+        let bytes = row.need::<Vec<u8>>(2);
+        (row.need::<String>(1), core::array::from_fn(|place| bytes.get(place).copied().unwrap_or_default()))
+    };
+    session::as_owner(|| sql::rows(query, &[], read)).into_iter().collect()
+}
+
+/// What stands for a subject of a tenant; `None` where the tenant has erased nobody.
+fn hash(tenant: &str, subject: &str) -> Option<[u8; 16]> {
+    Some(subject::hash(keys()?.get(tenant)?, subject))
+}
+
+/// What stands for a subject of a tenant; makes the tenant's key where it has none.
+pub fn hash_or_begin(tenant: &str, subject: &str) -> Uuid {
+    let known = hash(tenant, subject).unwrap_or_else(|| {
+        let key: subject::Key = session::random_bytes();
+        let insert = "INSERT INTO tally.erasure_key (tenant_id, hash_key) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        session::as_owner(|| sql::run(insert, &[tenant.into(), key.to_vec().into()]));
+        // Somebody else's may have been first; what this transaction wrote, no cache has yet.
+        let find = "SELECT k.hash_key FROM tally.erasure_key AS k WHERE k.tenant_id = $1";
+        let found = session::as_owner(|| sql::changed_rows(find, &[tenant.into()], |row| row.need::<Vec<u8>>(1)));
+        let bytes = found.into_iter().next().expect("the key is there now");
+        let key = core::array::from_fn(|place| bytes.get(place).copied().unwrap_or_default());
+        subject::hash(&key, subject)
+    });
+    Uuid::from_bytes(known)
+}
+
+/// Who was erased, or is about to be, of the tenants that have erased anybody.
+pub struct Erased(Keys);
+
+impl Erased {
+    /// As of now; `None` where no tenant has erased anybody.
+    pub fn current() -> Option<Self> {
+        keys().map(Self)
+    }
+
+    /// Whether a tenant has erased anybody.
+    pub fn has(&self, tenant: &str) -> bool {
+        self.0.contains_key(tenant)
+    }
+
+    /// The places at which such a user of a tenant stands.
+    pub fn find(&self, users: &[(usize, &str, &str)]) -> BTreeSet<usize> {
+        if users.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut arena = Arena::default();
+        let mut seen: HashMap<(&str, &str), bool> = HashMap::new();
+        let mut erasures = Lookup::open(session::relation(c"erasure"), &[Key::Text, Key::Uuid], View::Now);
+        let found = users.iter().filter_map(|&(place, tenant, user)| {
+            let key = self.0.get(tenant)?;
+            let is_erased = *seen.entry((tenant, user)).or_insert_with(|| {
+                let hash = subject::hash(key, user);
+                let key = [arena.varlena(tenant.as_bytes()), arena.fixed(&hash)];
+                erasures.find(&key, []).is_some()
+            });
+            is_erased.then_some(place)
+        });
+        let found = found.collect();
+        erasures.close();
+        found
+    }
+}
+
+/// The values that a field has in the text of an event.
+#[pg_extern(sql = false)]
+fn named_in(body: &str, field: &str) -> Vec<String> {
+    subject::named_in(body, field)
+}

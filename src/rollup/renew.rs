@@ -1,0 +1,200 @@
+//! Renewing: makes anew the groups of an account in which events counted that are gone, from the events that are left, as one change.
+//! Where others' raw events of a bucket are gone, too, it stays as it is.
+
+use super::RollupError;
+use super::append;
+use super::definition::{self, Column, Definition, Kind};
+use super::fold::await_folding;
+use super::frozen::Frozen;
+use super::rebuild::require_months;
+use crate::backend::session;
+use crate::backend::sql::{self, quote, within};
+use crate::raw::horizon;
+use core::ops::Range;
+use std::collections::BTreeSet;
+
+/// What is gone of an account.
+pub struct Gone<'a> {
+    pub tenant: &'a str,
+    pub account: &'a str,
+    /// Whose events.
+    pub users: &'a [String],
+    /// Moments near which there were any, one in each minute, in microseconds since 2000.
+    pub moments: &'a [i64],
+    /// The same of events without a user.
+    pub anonymous_moments: &'a [i64],
+}
+
+/// Some groups of a rollup, and the events that count in them, as SQL.
+struct Part {
+    groups: String,
+    events: String,
+    moments: Vec<i64>,
+}
+
+/// Makes the groups anew; returns how many events were read for it. The caller has locked ingest out, and removed the events.
+pub fn renew(gone: &Gone) -> Result<i64, RollupError> {
+    let own = format!("tenant_id = {} AND account_id = {}", sql::literal(gone.tenant), sql::literal(gone.account));
+    let mut read = 0;
+    for definition in definition::all()?.iter() {
+        let from = renewed_from(definition, gone.tenant);
+        for part in parts(definition, gone) {
+            read += renew_part(definition, from, &own, &part)?;
+        }
+    }
+    Ok(read)
+}
+
+/// The groups of a rollup in which what is gone counted: of one by user the users' own, and those without a user.
+fn parts(definition: &Definition, gone: &Gone) -> Vec<Part> {
+    match definition.dimensions().find(|column| is_user(column)) {
+        None => vec![Part {
+            groups: "true".to_owned(),
+            events: "true".to_owned(),
+            moments: [gone.moments, gone.anonymous_moments].concat(),
+        }],
+        Some(column) => {
+            let users: Vec<String> = gone.users.iter().map(|user| sql::literal(user)).collect();
+            let is_one = format!("= ANY (ARRAY[{}]::text[])", users.join(", "));
+            let column = quote(&column.name);
+            vec![
+                Part {
+                    groups: format!("{column} {is_one}"),
+                    events: format!("user_id {is_one}"),
+                    moments: gone.moments.to_vec(),
+                },
+                Part {
+                    groups: format!("{column} IS NULL"),
+                    events: "user_id IS NULL".to_owned(),
+                    moments: gone.anonymous_moments.to_vec(),
+                },
+            ]
+        }
+    }
+}
+
+fn renew_part(definition: &Definition, from: i64, own: &str, part: &Part) -> Result<i64, RollupError> {
+    let ranges = ranges(definition, from, &part.moments);
+    let Some(span) = ranges.first().zip(ranges.last()).map(|(first, last)| first.start..last.end) else {
+        return Ok(0);
+    };
+    let any_of = |column: &str| {
+        let ranges: Vec<String> = ranges.iter().map(|range| format!("({})", within(column, range))).collect();
+        format!("{own} AND {} AND ({})", within(column, &span), ranges.join(" OR "))
+    };
+    require_months(&any_of("bucket"))?;
+    await_folding(definition)?;
+    session::as_owner(|| {
+        for table in tables(definition) {
+            let condition = format!("{} AND {}", any_of("bucket"), part.groups);
+            sql::run(&format!("DELETE FROM tally.{} WHERE {condition}", quote(&table)), &[]);
+        }
+    });
+    append::fill(&definition.name, &format!("{} AND {}", any_of("occurred_at"), part.events))
+}
+
+/// Buckets of every grain that some moments lie in, those that begin before `from` left out, joined where they meet.
+fn ranges(definition: &Definition, from: i64, moments: &[i64]) -> Vec<Range<i64>> {
+    let buckets: BTreeSet<(i64, i64)> = moments
+        .iter()
+        .map(|&moment| (definition.floor(moment), definition.ceiling(moment + 1)))
+        .filter(|&(start, _)| start >= from)
+        .collect();
+    let mut joined: Vec<Range<i64>> = Vec::new();
+    for (start, end) in buckets {
+        match joined.last_mut() {
+            Some(last) if last.end >= start => last.end = last.end.max(end),
+            _ => joined.push(start..end),
+        }
+    }
+    joined
+}
+
+/// The moment from which on a tenant's buckets of every grain are made anew: those before have lost raw events.
+fn renewed_from(definition: &Definition, tenant: &str) -> i64 {
+    let of_all = horizon::of_all().map_or(i64::MIN, |(moment, _)| definition.ceiling(moment));
+    Frozen::read(definition).of(tenant).unwrap_or(i64::MIN).max(of_all)
+}
+
+/// The tables that have its rows.
+fn tables(definition: &Definition) -> Vec<String> {
+    let bases = definition.grains.iter().map(|grain| definition.table(&format!("{grain}_base")));
+    bases.chain([definition.table("pending")]).collect()
+}
+
+/// Whether a dimension is the user, so that each group is one user's.
+fn is_user(column: &Column) -> bool {
+    let mut words = column.text.as_deref().unwrap_or_default().split_whitespace();
+    words.next() == Some("user_id")
+        && match words.next() {
+            None => true,
+            Some(word) => word.eq_ignore_ascii_case("as") && words.count() == 1,
+        }
+}
+
+/// Whether a column is made from the user.
+fn is_of_user(column: &Column) -> bool {
+    let text = column.text.as_deref().unwrap_or_default();
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word.eq_ignore_ascii_case("user_id"))
+}
+
+/// What a rollup may know of a tenant's users where it isn't made anew.
+pub struct Kept {
+    pub rollup: String,
+    /// Buckets from before it, in microseconds since 2000, are not made anew; the least number where all are.
+    pub renewed_from: i64,
+    pub grains: Vec<String>,
+    pub tables: Vec<String>,
+    /// Dimensions that are the user: rows of a user are its own.
+    pub user_columns: Vec<String>,
+    /// Texts that are made from the user: other dimensions, extremes, first and last values.
+    pub named_dimensions: Vec<String>,
+    pub named_measures: Vec<String>,
+    /// Sketches, extremes and values in which one user's events can't be told from others' afterwards.
+    pub merged_columns: Vec<String>,
+}
+
+/// The rollups, as an erasure must know them; holds the locks that keep each from being folded until the transaction ends. The caller
+/// has locked ingest out.
+pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
+    let definitions = definition::all()?;
+    let names = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<String> {
+        columns.map(|column| column.name.clone()).collect()
+    };
+    let describe = |definition: &Definition| {
+        await_folding(definition)?;
+        let is_text = |column: &&Column| {
+            matches!(column.stored_type(), pgrx::pg_sys::TEXTOID | pgrx::pg_sys::VARCHAROID)
+        };
+        let is_value = |column: &&Column| {
+            matches!(column.kind, Kind::Min | Kind::Max | Kind::First | Kind::Last)
+        };
+        let is_merged = |column: &&Column| {
+            is_value(column) || matches!(column.kind, Kind::Distinct | Kind::Percentiles)
+        };
+        let has_user = definition.dimensions().any(is_user);
+        Ok(Kept {
+            rollup: definition.name.clone(),
+            renewed_from: renewed_from(definition, tenant),
+            grains: definition.grains.iter().map(|grain| grain.to_string()).collect(),
+            tables: tables(definition),
+            user_columns: names(&mut definition.dimensions().filter(|column| is_user(column))),
+            named_dimensions: names(
+                &mut definition
+                    .dimensions()
+                    .filter(|column| !is_user(column) && is_of_user(column))
+                    .filter(is_text),
+            ),
+            named_measures: names(
+                &mut definition
+                    .measures()
+                    .filter(is_value)
+                    .filter(|column| is_of_user(column))
+                    .filter(is_text),
+            ),
+            // Of a rollup by user nothing of another user's group is a user's.
+            merged_columns: names(&mut definition.measures().filter(is_merged).filter(|_| !has_user)),
+        })
+    };
+    definitions.iter().map(describe).collect()
+}

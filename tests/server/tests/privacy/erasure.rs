@@ -1,0 +1,419 @@
+//! Erasure: what a subject leaves behind is nothing, in any table; what is left is what a database has that never had it.
+
+use postgres::Client;
+use serde_json::{Value, json};
+use tally_server_tests::{Database, assert_right, assert_same, code, fold_all, ingest, number};
+use tally_workload::Random;
+
+/// In no other id, number or text by chance.
+const SUBJECT: &str = "planted-7f3e91c0";
+
+/// A database with an administrator, a loader and the rollups that know users in every way.
+struct Bench {
+    database: Database,
+    admin: String,
+    loader: String,
+}
+
+impl Bench {
+    fn new(topic: &str) -> Self {
+        let mut database = Database::new(topic);
+        let admin = database.role("admin", &["tally_admin"]);
+        let loader = database.role("loader", &["tally_writer"]);
+        let mut superuser = database.superuser();
+        superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
+        // The same keys of sketches everywhere, so that they can be compared.
+        superuser
+            .batch_execute(
+                "INSERT INTO tally.tenant (sketch_epoch, first_seen_at, tenant_id, sketch_key)
+                 SELECT 7, now(), t, decode('000102030405060708090a0b0c0d0e0f', 'hex') FROM unnest('{t,other}'::text[]) AS t",
+            )
+            .unwrap();
+        let bench = Self { database, admin, loader };
+        bench
+            .admin()
+            .batch_execute(
+                "SELECT tally.create_rollup('names', '{day,week}', dimensions => ARRAY['name', 'coalesce(user_id, ''none'') AS who'],
+                   measures => ARRAY['count(*) AS n', 'last(session_id) AS last_session']);
+                 SELECT tally.create_rollup('latest', '{hour,month}', dimensions => ARRAY['name'],
+                   measures => ARRAY['count(*) AS n', 'distinct(user_id) AS users', 'first(user_id) AS first_user', 'last(user_id) AS last_user',
+                                     'min(user_id) AS least_user', 'max(user_id) AS greatest_user', 'days(occurred_at) AS days'])",
+            )
+            .unwrap();
+        bench
+    }
+
+    fn admin(&self) -> Client {
+        self.database.connect(&self.admin)
+    }
+
+    fn send(&self, events: &[Value]) -> tally_server_tests::Summary {
+        ingest(&mut self.database.connect(&self.loader), &Value::from(events.to_vec()).to_string()).unwrap()
+    }
+
+    fn erase(&self, tenant: &str, subject: &str) -> Value {
+        let text = self
+            .admin()
+            .query_one("SELECT tally.erase_subject($1, $2, 'ticket 1')::text", &[&tenant, &subject])
+            .unwrap()
+            .get::<_, String>(0);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn fold(&self) {
+        for rollup in self.rollups() {
+            fold_all(&mut self.admin(), &rollup);
+        }
+    }
+
+    fn rollups(&self) -> Vec<String> {
+        let rows = self.database.superuser().query("SELECT rollup_name FROM tally.rollup ORDER BY 1", &[]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    fn verify(&self) {
+        for rollup in self.rollups() {
+            assert_right(&mut self.admin(), &rollup);
+        }
+    }
+
+    /// Every row of the rollups' base tables, states and all; with percentiles, which depend on how they were merged, only once
+    /// every bucket was made anew.
+    fn numbers(&self, rebuilt: bool) -> Vec<String> {
+        self.fold();
+        if rebuilt {
+            for rollup in self.rollups() {
+                self.admin().execute("SELECT tally.rebuild_rollup($1)", &[&rollup]).unwrap();
+            }
+            self.fold();
+        }
+        let mut superuser = self.database.superuser();
+        let tables = superuser
+            .query("SELECT relname::text FROM pg_class WHERE relnamespace = 'tally'::regnamespace AND relname ~ '_base$' AND relkind = 'r' ORDER BY 1", &[])
+            .unwrap();
+        let mut lines = Vec::new();
+        for table in tables.iter().map(|row| row.get::<_, String>(0)) {
+            let without = if rebuilt { "'{}'" } else { "'{value}'" };
+            let query = format!("SELECT '{table} ' || (to_jsonb(t) - {without}::text[])::text FROM tally.{table} AS t ORDER BY 1");
+            lines.extend(superuser.query(&query, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
+        }
+        lines
+    }
+}
+
+/// Event number `n`: of one of eight users, of the subject, or of nobody in a session.
+fn event(n: u64, random: &mut Random) -> Value {
+    let user = match random.below(10) {
+        0 => json!(SUBJECT),
+        1 => Value::Null,
+        user => json!(format!("u{user}")),
+    };
+    let mut event = json!({
+        "tenant_id": "t", "account_id": format!("a{}", n % 3), "name": format!("n{}", n % 4),
+        "event_id": format!("00000000-0000-4000-8000-{n:012x}"),
+        "occurred_at": format!("2026-0{}-{:02}T{:02}:{:02}:0{}Z", 1 + random.below(3), 1 + random.below(28), random.below(24), random.below(60), n % 10),
+        "user_id": user, "properties": {"value": random.below(1000), "amount": n % 7, "currency": "EUR"},
+    });
+    if random.below(2) == 0 {
+        event["session_id"] = json!(format!("s{}", n / 3));
+    }
+    event
+}
+
+fn is_of_subject(event: &Value) -> bool {
+    event["user_id"] == json!(SUBJECT)
+}
+
+/// Where the text stands, in any column of any table, in statistics, and as bytes.
+fn traces(superuser: &mut Client, text: &str) -> Vec<String> {
+    let columns = superuser
+        .query(
+            "SELECT format('%I.%I', n.nspname, c.relname), a.attname::text, a.atttypid::regtype::text
+               FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              WHERE c.relkind IN ('r', 'p', 't') AND n.nspname IN ('tally', 'tally_internal') ORDER BY 1, 2",
+            &[],
+        )
+        .unwrap();
+    let mut found = Vec::new();
+    let hexadecimal: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for row in &columns {
+        let (table, column, kind): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let is_there = format!("SELECT count(*) FROM ONLY {table} AS t WHERE t.\"{column}\"::text LIKE '%{text}%' OR t.\"{column}\"::text LIKE '%{hexadecimal}%'");
+        let count = number(superuser, &is_there);
+        if count > 0 {
+            found.push(format!("{table}.{column} ({kind}): {count}"));
+        }
+    }
+    let statistics = format!(
+        "SELECT count(*) FROM pg_statistic AS s WHERE concat(s.stavalues1, s.stavalues2, s.stavalues3, s.stavalues4, s.stavalues5) LIKE '%{text}%'"
+    );
+    let count = number(superuser, &statistics);
+    if count > 0 {
+        found.push(format!("pg_statistic: {count}"));
+    }
+    found
+}
+
+#[test]
+fn nothing_is_left_and_the_rest_is_as_if_the_subject_had_never_been() {
+    let (with, without) = (Bench::new("erased"), Bench::new("never"));
+    let mut random = tally_server_tests::seeded();
+    let mut events: Vec<Value> = (0..1_500).map(|n| event(n, &mut random)).collect();
+    // A session that begins before its user is known.
+    for (n, user) in [(9001, Value::Null), (9002, json!(SUBJECT))] {
+        events.push(json!({"tenant_id": "t", "account_id": "a0", "name": "n0", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+            "occurred_at": format!("2026-02-28T23:5{}:00Z", n % 10), "user_id": user, "session_id": "before-login", "properties": {"value": 1}}));
+    }
+    let others: std::collections::BTreeSet<(String, String)> = events
+        .iter()
+        .filter(|event| !is_of_subject(event) && !event["user_id"].is_null())
+        .map(|event| (event["account_id"].to_string(), event["session_id"].to_string()))
+        .collect();
+    let own: std::collections::BTreeSet<(String, String)> = events
+        .iter()
+        .filter(|event| is_of_subject(event) && event.get("session_id").is_some())
+        .map(|event| (event["account_id"].to_string(), event["session_id"].to_string()))
+        .collect();
+    // Events without a user lie months apart from others of their session, but in that one.
+    let is_anonymous_part = |event: &Value| {
+        let session = (event["account_id"].to_string(), event["session_id"].to_string());
+        event["user_id"].is_null() && event["session_id"] == json!("before-login") && own.contains(&session) && !others.contains(&session)
+    };
+    events.retain(|event| !event["user_id"].is_null() || event.get("session_id").is_none() || is_anonymous_part(event));
+    for batch in events.chunks(200) {
+        let sent = with.send(batch);
+        assert_eq!(sent.accepted, batch.len() as i64);
+        let rest: Vec<Value> =
+            batch.iter().filter(|event| !is_of_subject(event) && !is_anonymous_part(event)).cloned().collect();
+        assert_eq!(without.send(&rest).accepted, rest.len() as i64);
+        if random.below(3) == 0 {
+            with.fold();
+        }
+    }
+    // The same user id in another tenant is another person.
+    let mut elsewhere = events.iter().find(|event| is_of_subject(event)).unwrap().clone();
+    elsewhere["tenant_id"] = json!("other");
+    elsewhere["user_id"] = json!("kept-in-other");
+    assert_eq!(with.send(std::slice::from_ref(&elsewhere)).accepted, 1);
+    assert_eq!(without.send(std::slice::from_ref(&elsewhere)).accepted, 1);
+    // Into quarantine: a conflict, a rejection, one that is no event at all and one of a user whose id begins alike.
+    let mut conflict = events.iter().find(|event| is_of_subject(event)).unwrap().clone();
+    conflict["name"] = json!("other");
+    let rejected = json!({"tenant_id": "t", "account_id": "a0", "name": "n", "user_id": SUBJECT});
+    let alike = json!({"tenant_id": "t", "account_id": "a0", "name": "n", "user_id": format!("{}x", "planted-7f3e91c")});
+    let summary = with.send(&[conflict, rejected, alike]);
+    assert_eq!((summary.conflicts, summary.rejected), (1, 2));
+    let options = json!({"source": SUBJECT, "client": "app"}).to_string();
+    let noise = json!([{"tenant_id": "t", "account_id": "a0", "name": "x"}]).to_string();
+    with.database
+        .connect(&with.loader)
+        .execute("SELECT tally.ingest($1::text, $2::text::jsonb)", &[&noise, &options])
+        .unwrap();
+    with.database.superuser().batch_execute("ANALYZE").unwrap();
+    assert!(traces(&mut with.database.superuser(), SUBJECT).len() > 8, "the search finds what is there");
+    let removed = events.iter().filter(|event| is_of_subject(event)).count();
+
+    let certificate = with.erase("t", SUBJECT);
+    assert_eq!(certificate["events_removed"], json!(removed), "{certificate}");
+    assert_eq!(certificate["anonymous_events_removed"], json!(1), "{certificate}");
+    assert_eq!(certificate["left_in_rollups"], json!([]), "{certificate}");
+    assert_eq!(certificate["removed_elsewhere"]["quarantine"], json!(2), "{certificate}");
+    with.verify();
+    with.database.connect(&with.admin).batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(traces(&mut with.database.superuser(), SUBJECT), Vec::<String>::new());
+    assert_same("kept as they were merged", &without.numbers(false), &with.numbers(false));
+    assert_same("made anew", &without.numbers(true), &with.numbers(true));
+    // What nobody asked to be erased is there: the quarantined event of the other, its batches, every key of the ledger.
+    assert_eq!(number(&mut with.database.superuser(), "SELECT count(*) FROM tally.quarantine"), 2);
+    assert_eq!(number(&mut with.database.superuser(), "SELECT count(*) FROM tally.event_key WHERE tenant_id = 't'"), events.len() as i64);
+
+    // Once more: nothing happens, and the certificate is the same; its hash is in the audit log, which verifies.
+    assert_eq!(with.erase("t", SUBJECT), certificate);
+    let mut superuser = with.database.superuser();
+    let sealed = "SELECT count(*) FROM tally.erasure AS x JOIN tally.audit_entry AS a ON a.act = 'subject_erased' AND a.object = x.subject_hash::text
+                   WHERE a.detail::jsonb ->> 'certificate_sha256' = encode(sha256(convert_to(x.certificate::text, 'UTF8')), 'hex')";
+    assert_eq!(number(&mut superuser, sealed), 1);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.audit_entry WHERE act = 'subject_erased'"), 1);
+    superuser.execute("SELECT tally.seal_audit()", &[]).unwrap();
+    assert!(superuser.query("SELECT * FROM tally.verify_audit()", &[]).unwrap().is_empty());
+}
+
+#[test]
+fn later_events_are_refused_and_retries_stay_duplicates() {
+    let bench = Bench::new("refused");
+    let event = |n: u32, user: &str| {
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": "2026-03-01T10:00:00Z", "user_id": user})
+    };
+    assert_eq!(bench.send(&[event(1, SUBJECT), event(2, "u")]).accepted, 2);
+    bench.erase("t", SUBJECT);
+    let mut changed = event(1, SUBJECT);
+    changed["name"] = json!("changed");
+    let mut broken = event(5, SUBJECT);
+    broken["properties"] = json!(7);
+    let mut other_tenant = event(6, SUBJECT);
+    other_tenant["tenant_id"] = json!("other");
+    let sent = [event(1, SUBJECT), event(2, "u"), event(3, SUBJECT), changed, broken, event(4, "u"), other_tenant];
+    let summary = bench.send(&sent);
+    assert_eq!((summary.accepted, summary.duplicates, summary.conflicts, summary.rejected), (2, 2, 0, 3), "{summary:?}");
+    let details = summary.details.unwrap();
+    let refused: Vec<&Value> =
+        details.as_array().unwrap().iter().filter(|detail| detail["sqlstate"] == json!("22T13")).collect();
+    assert_eq!(refused.len(), 2, "{details}");
+    assert!(!details.to_string().contains(SUBJECT), "{details}");
+    let mut superuser = bench.database.superuser();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 0, "nothing of the subject is kept");
+    superuser.batch_execute("DELETE FROM tally.events WHERE tenant_id = 'other'").unwrap();
+    assert_eq!(
+        traces(&mut superuser, SUBJECT).into_iter().filter(|trace| !trace.contains("_base") && !trace.contains("_pending")).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
+    // Through every door, and where the call is to fail.
+    let mut loader = bench.database.connect(&bench.loader);
+    let text = event(8, SUBJECT).to_string();
+    let refused = loader.query("SELECT * FROM tally.ingest($1::text, '{\"all_or_nothing\": true}')", &[&text]);
+    assert_eq!(code(refused), "22T13");
+    loader.execute("SELECT * FROM tally.ingest_events(ARRAY[$1::text::tally.event])", &[&text]).unwrap();
+    loader
+        .execute(
+            "INSERT INTO tally.inbox (tenant_id, account_id, name, occurred_at, event_id, user_id)
+             VALUES ('t', 'a', 'n', '2026-03-01T10:00:00Z', '00000000-0000-4000-8000-000000000009', $1)",
+            &[&SUBJECT],
+        )
+        .unwrap();
+    let kept = format!("SELECT (SELECT count(*) FROM tally.quarantine) + (SELECT count(*) FROM tally.events WHERE user_id = '{SUBJECT}')");
+    assert_eq!(number(&mut superuser, &kept), 0);
+}
+
+#[test]
+fn what_raw_events_are_gone_for_is_named() {
+    let bench = Bench::new("frozen");
+    let event = |n: u32, month: u32, user: &str| {
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": format!("2026-{month:02}-10T10:00:00Z"), "user_id": user, "session_id": format!("s-{user}"), "properties": {"value": n}})
+    };
+    let events: Vec<Value> =
+        (1..=4).flat_map(|month| [event(month, month, SUBJECT), event(month + 10, month, "u")]).collect();
+    assert_eq!(bench.send(&events).accepted, 8);
+    bench.fold();
+    let mut admin = bench.admin();
+    admin.batch_execute("SELECT tally.drop_raw('2026-03-01'); SELECT tally.detach_raw('2026-04-01')").unwrap();
+    let certificate = bench.erase("t", SUBJECT);
+    assert_eq!(certificate["events_removed"], json!(1), "{certificate}");
+    assert_eq!(certificate["removed_elsewhere"]["detached"], json!(1), "{certificate}");
+    let left: Vec<&str> =
+        certificate["left_in_rollups"].as_array().unwrap().iter().map(|left| left["rollup"].as_str().unwrap()).collect();
+    assert_eq!(left, ["latest", "names", "payment", "usage"], "{certificate}");
+    for left in certificate["left_in_rollups"].as_array().unwrap() {
+        assert_eq!(left["from"], json!("2026-01-10T10:00:00Z"), "{left}");
+    }
+    bench.verify();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let mut superuser = bench.database.superuser();
+    superuser.batch_execute("ANALYZE").unwrap();
+    assert_eq!(traces(&mut superuser, SUBJECT), Vec::<String>::new());
+    // Counts of others are what they were, also in buckets that stay.
+    let counts = "SELECT sum(events)::int8 FROM tally.user_activity_year_base WHERE user_id = 'u'";
+    assert_eq!(number(&mut superuser, counts), 4);
+    assert_eq!(number(&mut superuser, "SELECT sum(events)::int8 FROM tally.usage_day_base"), 7);
+}
+
+#[test]
+fn many_are_erased_in_steps_while_ingest_goes_on() {
+    let subjects: u64 = std::env::var("TALLY_ERASURES").map_or(400, |text| text.parse().expect("a number"));
+    let bench = Bench::new("many");
+    let event = |n: u64, user: String| {
+        json!({"tenant_id": "t", "account_id": format!("a{}", n % 5), "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": format!("2026-0{}-{:02}T10:00:00Z", 1 + n % 3, 1 + n % 28), "user_id": user, "properties": {"value": n % 100}})
+    };
+    let users = subjects + subjects / 4;
+    let events: Vec<Value> = (0..users * 3).map(|n| event(n, format!("u-{}-end", n % users))).collect();
+    for batch in events.chunks(2_000) {
+        assert_eq!(bench.send(batch).accepted, batch.len() as i64);
+    }
+    let named: Vec<String> = (0..subjects).map(|n| format!("u-{n}-end")).collect();
+    let ask = "SELECT tally.erase_subjects('t', $1, 'ticket 2')";
+    assert_eq!(bench.admin().query_one(ask, &[&named]).unwrap().get::<_, i64>(0), subjects as i64);
+    assert_eq!(bench.admin().query_one(ask, &[&named]).unwrap().get::<_, i64>(0), 0, "asked for before");
+    // Refused from the request on.
+    assert_eq!(bench.send(&[event(9_000_000, named[0].clone())]).rejected, 1);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut sent = 0;
+            // Not for ever, should the erasures fail.
+            while sent < 3_000 && !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                let batch: Vec<Value> =
+                    (0..10).map(|n| event(10_000_000 + sent + n, format!("later-{n}"))).collect();
+                assert_eq!(bench.send(&batch).accepted, 10);
+                sent += 10;
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            sent
+        });
+        let mut admin = bench.admin();
+        let left = "SELECT count(*) FROM tally.erasure WHERE finished_at IS NULL";
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(600);
+        while number(&mut bench.database.superuser(), left) > 0 {
+            admin.batch_execute("CALL tally.maintain(500)").unwrap();
+            assert!(std::time::Instant::now() < until, "the erasures don't end");
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    bench.verify();
+    let mut superuser = bench.database.superuser();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), (subjects / 4 * 3 + sent) as i64);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure WHERE events = 3 AND certificate ->> 'events_removed' = '3'"), subjects as i64);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.audit_entry WHERE act = 'subject_erased'"), subjects as i64);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure_run"), 0);
+    bench.admin().batch_execute("CALL tally.maintain()").unwrap();
+    for subject in named.iter().step_by(named.len() / 4) {
+        assert_eq!(traces(&mut superuser, subject), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn only_administrators_erase_and_errors_say_what_to_do() {
+    let mut bench = Bench::new("refusals");
+    let reader = bench.database.role("reader", &["tally_reader", "tally_writer"]);
+    let mut admin = bench.admin();
+    let erase = "SELECT tally.erase_subject($1::text, $2::text, $3::text)";
+    let try_to = |client: &mut Client, tenant: Option<&str>, subject: Option<&str>, reason: Option<&str>| {
+        code(client.query(erase, &[&tenant, &subject, &reason]))
+    };
+    assert_eq!(try_to(&mut bench.database.connect(&reader), Some("t"), Some("u"), Some("r")), "42501");
+    assert_eq!(try_to(&mut admin, None, Some("u"), Some("r")), "22004");
+    assert_eq!(try_to(&mut admin, Some("t"), None, Some("r")), "22004");
+    assert_eq!(try_to(&mut admin, Some("t"), Some("u"), Some("  ")), "22004");
+    assert_eq!(try_to(&mut admin, Some("t"), Some(SUBJECT), Some(&format!("erase {SUBJECT}"))), "22023");
+    assert_eq!(try_to(&mut admin, Some("t"), Some(""), Some("r")), "22023");
+    assert_eq!(code(admin.query("SELECT tally.erase_subjects('t', ARRAY['u', NULL], 'r')", &[])), "22004");
+    let mut transaction = admin.transaction().unwrap();
+    transaction.execute("SELECT tally.enter('other')", &[]).unwrap();
+    assert_eq!(code(transaction.query("SELECT tally.erase_subject('t', 'u', 'r')", &[])), "42501");
+    transaction.rollback().unwrap();
+    let mut transaction = admin.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).start().unwrap();
+    assert_eq!(code(transaction.query("SELECT tally.erase_subject('t', 'u', 'r')", &[])), "25001");
+    transaction.rollback().unwrap();
+    // What is undone is as if it had never been asked for.
+    assert_eq!(bench.send(&[json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": SUBJECT, "occurred_at": "2026-03-01T10:00:00Z",
+        "event_id": "00000000-0000-4000-8000-000000000001"})]).accepted, 1);
+    let mut transaction = admin.transaction().unwrap();
+    transaction.query(erase, &[&"t", &SUBJECT, &"r"]).unwrap();
+    transaction.rollback().unwrap();
+    assert_eq!(bench.send(&[json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": SUBJECT, "occurred_at": "2026-03-01T10:00:00Z",
+        "event_id": "00000000-0000-4000-8000-000000000002"})]).accepted, 1);
+    bench.verify();
+    // Nobody but the tables' owner reads keys or waiting ids; a tenant sees its own erasures.
+    admin.query("SELECT tally.erase_subjects('t', ARRAY[$1::text], 'r')", &[&SUBJECT]).unwrap();
+    for query in ["SELECT * FROM tally.erasure_key", "SELECT subject FROM tally.erasure"] {
+        assert_eq!(code(admin.query(query, &[])), "42501", "{query}");
+    }
+    bench.database.superuser().execute("SELECT tally.bind_role($1::text::regrole, 't')", &[&reader]).unwrap();
+    let mut bound = bench.database.connect(&reader);
+    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 1);
+    admin.query("SELECT tally.erase_subjects('other', ARRAY[$1::text], 'r')", &[&SUBJECT]).unwrap();
+    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 1);
+}

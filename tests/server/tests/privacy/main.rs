@@ -1,0 +1,3 @@
+//! Privacy: a person who is erased leaves nothing behind.
+
+mod erasure;
