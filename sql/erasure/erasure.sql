@@ -101,12 +101,12 @@ REVOKE ALL ON tally.erasures FROM PUBLIC;
 GRANT SELECT ON tally.erasures TO tally_reader, tally_auditor;
 
 CREATE FUNCTION tally.erase_subject(tenant_id text, subject text, reason text) RETURNS jsonb
-  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'erase_subject_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_erase_subject';
 COMMENT ON FUNCTION tally.erase_subject(text, text, text) IS
   'erases a user of a tenant: its events, with those of its sessions that have no user, and whatever else is kept of it, and makes the rollups'' buckets in which they counted anew from the events that are left; from now on its events are rejected with SQLSTATE 22T13, and a retry of one that was counted is a duplicate still. Returns the certificate, which tells what is left where raw events are gone; of one who was erased before, that of then. Ingest waits meanwhile, readers do not: for many subjects, or one with very many events, there is tally.erase_subjects()';
 
 CREATE FUNCTION tally.erase_subjects(tenant_id text, subjects text[], reason text) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'erase_subjects_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_erase_subjects';
 COMMENT ON FUNCTION tally.erase_subjects(text, text[], text) IS
   'has tally.maintain() erase users of a tenant, as tally.erase_subject() does, in steps that are committed one by one; their events are refused from now on. Returns how many weren''t erased, or to be erased, before; tally.erasures has their certificates when it is done';
 
@@ -400,6 +400,16 @@ GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
   tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
   tally_internal.registered(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(int8) TO tally_admin;
+
+CREATE FUNCTION tally_internal.sensitive_erasure(OUT act text, OUT description text) RETURNS SETOF record
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT 'erase_subject', 'erasing a person, or asking for that';
+  END;
+COMMENT ON FUNCTION tally_internal.sensitive_erasure() IS 'acts that may need a second factor: of erasures';
+REVOKE ALL ON FUNCTION tally_internal.sensitive_erasure() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.sensitive_erasure() TO tally_security;
 
 CREATE FUNCTION tally_internal.task_erasure() RETURNS TABLE (place int4, subject text)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT

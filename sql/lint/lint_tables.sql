@@ -105,8 +105,8 @@ CREATE FUNCTION tally_internal.lint_policies(OUT rule text, OUT type text, OUT s
              pg_catalog.format('DROP TRIGGER %I ON %s;', t.tgname, c.ref)
         FROM candidate AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.id
        WHERE c.is_own AND NOT t.tgisinternal AND t.tgparentid = 0
-         -- What this one does is to record that definitions change.
-         AND t.tgfoid <> 'tally_internal.record_change()'::regprocedure
+         -- What these do is to record that definitions change, and to have sessions read them anew.
+         AND t.tgfoid NOT IN ('tally_internal.record_change()'::regprocedure, 'tally_internal.forget()'::regprocedure)
     )
     SELECT f.rule, 'table', n.nspname::text, c.relname::text, f.detail, f.fix
       FROM finding AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.ref

@@ -3,6 +3,7 @@
 
 use super::report::{Raised, Report};
 use core::ffi::CStr;
+use pgrx::FromDatum;
 use pgrx::pg_sys::{self, Datum};
 
 /// What an SQL function comes to; `None` is SQL's null.
@@ -126,6 +127,12 @@ impl Call {
         let datum = self.datum(argument)?;
         // SAFETY: the argument is declared `cstring`, which is NUL-terminated and valid in the server encoding, UTF-8.
         unsafe { Some(core::str::from_utf8_unchecked(CStr::from_ptr(datum.cast_mut_ptr()).to_bytes())) }
+    }
+
+    /// A `text[]` argument.
+    pub fn texts(&self, argument: usize) -> Option<Vec<Option<String>>> {
+        // SAFETY: the argument is declared `text[]` and isn't null.
+        self.datum(argument).and_then(|datum| unsafe { FromDatum::from_datum(datum, false) })
     }
 
     /// What is left of the message that a receive function gets.

@@ -4,27 +4,25 @@ use super::elsewhere;
 use super::failure::ErasureError;
 use super::removal;
 use super::request::Request;
+use crate::backend::call::sql_function;
 use crate::backend::lock::Attempts;
 use crate::backend::{session, sql};
 use crate::privacy::subject;
 use crate::raw::gate;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
-use pgrx::{JsonB, Uuid};
+use pgrx::{IntoDatum, JsonB, Uuid};
 
-#[pg_extern(sql = false)]
-fn erase_subject(
-    tenant_id: Option<&str>,
-    subject: Option<String>,
-    reason: Option<&str>,
-) -> Result<Option<JsonB>, ErrorReport> {
-    let request = Request::check(c"tally.erase_subject()", tenant_id, Some(vec![subject]), reason)?;
-    let hashes = request.hashes();
-    if let Some(certificate) = certificate(&request, &hashes) {
-        return Ok(Some(certificate));
+sql_function! {
+    /// `erase_subject(tenant_id, subject, reason)`
+    fn tally_erase_subject / pg_finfo_tally_erase_subject(call) {
+        let subject = call.text(1).map(str::to_owned);
+        let request = Request::check(c"tally.erase_subject()", call.text(0), Some(vec![subject]), call.text(2))?;
+        let hashes = request.hashes();
+        if let Some(certificate) = certificate(&request, &hashes) {
+            return Ok(certificate.into_datum());
+        }
+        erase(&request, &hashes)?;
+        Ok(certificate(&request, &hashes).into_datum())
     }
-    erase(&request, &hashes)?;
-    Ok(certificate(&request, &hashes))
 }
 
 /// That of a subject that was erased.

@@ -48,8 +48,9 @@ impl From<Busy> for ErasureError {
 impl From<ErasureError> for Report {
     fn from(error: ErasureError) -> Self {
         match error {
-            ErasureError::Missing(what) => Report::new("22004", format!("{what} must be given"))
-                .hint("tally.erase_subject(tenant_id, subject, reason): the reason is kept with the certificate"),
+            ErasureError::Missing(what) => Report::new("22004", format!("{what} must be given")).hint(
+                "tally.erase_subject(tenant_id, subject, reason): the reason is kept with the certificate",
+            ),
             ErasureError::Named => Report::new("22023", "the reason names the subject that is to be erased")
                 .hint("reasons are kept: refer to the request, by the number of a ticket for instance"),
             ErasureError::Elsewhere => Report::new("42501", "this session acts for another tenant")

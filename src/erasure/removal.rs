@@ -61,9 +61,7 @@ pub fn time_of(month: i64) -> Range<i64> {
 /// The caller has locked ingest out.
 pub fn remove(tenant: &str, subjects: &[String], (month, account): &Place) -> Result<i64, ErasureError> {
     let time = time_of(*month);
-    let micros = |column: &str| {
-        format!("ARRAY(SELECT {} FROM unnest(r.{column}) AS m)", sql::micros("m"))
-    };
+    let micros = |column: &str| format!("ARRAY(SELECT {} FROM unnest(r.{column}) AS m)", sql::micros("m"));
     let remove = format!(
         "SELECT r.removed, coalesce(r.users, '{{}}'), {}, {} FROM tally_internal.erase_events($1, $2, $3, $4, $5) AS r",
         micros("moments"),
@@ -84,6 +82,7 @@ pub fn remove(tenant: &str, subjects: &[String], (month, account): &Place) -> Re
     if removed == 0 {
         return Ok(0);
     }
-    let gone = Gone { tenant, account, users: &users, moments: &moments, anonymous_moments: &anonymous_moments };
+    let gone =
+        Gone { tenant, account, users: &users, moments: &moments, anonymous_moments: &anonymous_moments };
     Ok(removed + rollup::renew(&gone)?)
 }

@@ -1,14 +1,14 @@
 //! What is asked for: checked, and noted with a hash of the subject, by which ingest refuses its events.
 
 use super::failure::ErasureError;
+use crate::backend::call::sql_function;
 use crate::backend::{session, sql};
 use crate::privacy::subject;
 use crate::raw::RawError;
 use crate::scope;
 use core::ffi::CStr;
 use pgrx::Uuid;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
+use pgrx::pg_sys::Datum;
 
 /// Bytes from which on a subject is looked for in the reason: shorter ones stand in it by chance.
 const TELLING_BYTES: usize = 4;
@@ -21,7 +21,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Checks what a caller gave, and that it may.
+    /// Checks what a caller gave, and that it has shown a second factor where that is needed.
     pub fn check(
         command: &CStr,
         tenant: Option<&'a str>,
@@ -35,7 +35,8 @@ impl<'a> Request<'a> {
         let tenant = tenant.ok_or(ErasureError::Missing("tenant_id"))?;
         let subjects: Option<Vec<String>> = subjects.and_then(|subjects| subjects.into_iter().collect());
         let subjects = subjects.ok_or(ErasureError::Missing("subject"))?;
-        let reason = reason.filter(|reason| !reason.trim().is_empty()).ok_or(ErasureError::Missing("reason"))?;
+        let reason =
+            reason.filter(|reason| !reason.trim().is_empty()).ok_or(ErasureError::Missing("reason"))?;
         scope::check("tenant_id", tenant)?;
         for subject in &subjects {
             scope::check("subject", subject)?;
@@ -46,6 +47,7 @@ impl<'a> Request<'a> {
         if scope::tenant_of_session().is_some_and(|own| own != tenant) {
             return Err(ErasureError::Elsewhere);
         }
+        scope::require_step_up("erase_subject")?;
         Ok(Self { tenant, subjects, reason })
     }
 
@@ -69,13 +71,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Has housekeeping erase them.
-#[pg_extern(sql = false)]
-fn erase_subjects(
-    tenant_id: Option<&str>,
-    subjects: Option<Vec<Option<String>>>,
-    reason: Option<&str>,
-) -> Result<i64, ErrorReport> {
-    let request = Request::check(c"tally.erase_subjects()", tenant_id, subjects, reason)?;
-    Ok(request.note(&request.hashes()))
+sql_function! {
+    /// Has housekeeping erase them: `erase_subjects(tenant_id, subjects, reason)`.
+    fn tally_erase_subjects / pg_finfo_tally_erase_subjects(call) {
+        let request = Request::check(c"tally.erase_subjects()", call.text(0), call.texts(1), call.text(2))?;
+        Ok(Some(Datum::from(request.note(&request.hashes()))))
+    }
 }

@@ -52,11 +52,13 @@ fn hash(tenant: &str, subject: &str) -> Option<[u8; 16]> {
 pub fn hash_or_begin(tenant: &str, subject: &str) -> Uuid {
     let known = hash(tenant, subject).unwrap_or_else(|| {
         let key: subject::Key = session::random_bytes();
-        let insert = "INSERT INTO tally.erasure_key (tenant_id, hash_key) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        let insert =
+            "INSERT INTO tally.erasure_key (tenant_id, hash_key) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         session::as_owner(|| sql::run(insert, &[tenant.into(), key.to_vec().into()]));
         // Somebody else's may have been first; what this transaction wrote, no cache has yet.
         let find = "SELECT k.hash_key FROM tally.erasure_key AS k WHERE k.tenant_id = $1";
-        let found = session::as_owner(|| sql::changed_rows(find, &[tenant.into()], |row| row.need::<Vec<u8>>(1)));
+        let found =
+            session::as_owner(|| sql::changed_rows(find, &[tenant.into()], |row| row.need::<Vec<u8>>(1)));
         let bytes = found.into_iter().next().expect("the key is there now");
         let key = core::array::from_fn(|place| bytes.get(place).copied().unwrap_or_default());
         subject::hash(&key, subject)

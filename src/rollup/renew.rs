@@ -34,7 +34,8 @@ struct Part {
 
 /// Makes the groups anew; returns how many events were read for it. The caller has locked ingest out, and removed the events.
 pub fn renew(gone: &Gone) -> Result<i64, RollupError> {
-    let own = format!("tenant_id = {} AND account_id = {}", sql::literal(gone.tenant), sql::literal(gone.account));
+    let own =
+        format!("tenant_id = {} AND account_id = {}", sql::literal(gone.tenant), sql::literal(gone.account));
     let mut read = 0;
     for definition in definition::all()?.iter() {
         let from = renewed_from(definition, gone.tenant);
@@ -166,12 +167,10 @@ pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
         let is_text = |column: &&Column| {
             matches!(column.stored_type(), pgrx::pg_sys::TEXTOID | pgrx::pg_sys::VARCHAROID)
         };
-        let is_value = |column: &&Column| {
-            matches!(column.kind, Kind::Min | Kind::Max | Kind::First | Kind::Last)
-        };
-        let is_merged = |column: &&Column| {
-            is_value(column) || matches!(column.kind, Kind::Distinct | Kind::Percentiles)
-        };
+        let is_value =
+            |column: &&Column| matches!(column.kind, Kind::Min | Kind::Max | Kind::First | Kind::Last);
+        let is_merged =
+            |column: &&Column| is_value(column) || matches!(column.kind, Kind::Distinct | Kind::Percentiles);
         let has_user = definition.dimensions().any(is_user);
         Ok(Kept {
             rollup: definition.name.clone(),

@@ -116,7 +116,8 @@ impl Tokens<'_> {
             return;
         }
         let mut ahead = self.0.clone();
-        let is_pair = ahead.next().is_some_and(|(_, c)| c == '\\') && ahead.next().is_some_and(|(_, c)| c == 'u');
+        let is_pair =
+            ahead.next().is_some_and(|(_, c)| c == '\\') && ahead.next().is_some_and(|(_, c)| c == 'u');
         if !is_pair {
             value.push(char::REPLACEMENT_CHARACTER);
             return;
@@ -146,7 +147,8 @@ mod tests {
     /// RFC 4231, test case 6 cut to a key of 32 bytes isn't in it; its cases 1 and 2 have shorter keys, which are padded with zeros.
     #[test]
     fn hmac_gives_the_digests_of_rfc_4231() {
-        let key = |bytes: &[u8]| -> Key { core::array::from_fn(|place| bytes.get(place).copied().unwrap_or(0)) };
+        let key =
+            |bytes: &[u8]| -> Key { core::array::from_fn(|place| bytes.get(place).copied().unwrap_or(0)) };
         let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(
             hexadecimal(&hmac(&key(&[0x0b; 20]), b"Hi There")),

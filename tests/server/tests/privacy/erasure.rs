@@ -22,6 +22,7 @@ impl Bench {
         let loader = database.role("loader", &["tally_writer"]);
         let mut superuser = database.superuser();
         superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
+        superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
         // The same keys of sketches everywhere, so that they can be compared.
         superuser
             .batch_execute(
@@ -67,7 +68,8 @@ impl Bench {
     }
 
     fn rollups(&self) -> Vec<String> {
-        let rows = self.database.superuser().query("SELECT rollup_name FROM tally.rollup ORDER BY 1", &[]).unwrap();
+        let rows =
+            self.database.superuser().query("SELECT rollup_name FROM tally.rollup ORDER BY 1", &[]).unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
 
@@ -94,7 +96,9 @@ impl Bench {
         let mut lines = Vec::new();
         for table in tables.iter().map(|row| row.get::<_, String>(0)) {
             let without = if rebuilt { "'{}'" } else { "'{value}'" };
-            let query = format!("SELECT '{table} ' || (to_jsonb(t) - {without}::text[])::text FROM tally.{table} AS t ORDER BY 1");
+            let query = format!(
+                "SELECT '{table} ' || (to_jsonb(t) - {without}::text[])::text FROM tally.{table} AS t ORDER BY 1"
+            );
             lines.extend(superuser.query(&query, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
         }
         lines
@@ -139,7 +143,9 @@ fn traces(superuser: &mut Client, text: &str) -> Vec<String> {
     let hexadecimal: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     for row in &columns {
         let (table, column, kind): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-        let is_there = format!("SELECT count(*) FROM ONLY {table} AS t WHERE t.\"{column}\"::text LIKE '%{text}%' OR t.\"{column}\"::text LIKE '%{hexadecimal}%'");
+        let is_there = format!(
+            "SELECT count(*) FROM ONLY {table} AS t WHERE t.\"{column}\"::text LIKE '%{text}%' OR t.\"{column}\"::text LIKE '%{hexadecimal}%'"
+        );
         let count = number(superuser, &is_there);
         if count > 0 {
             found.push(format!("{table}.{column} ({kind}): {count}"));
@@ -178,14 +184,22 @@ fn nothing_is_left_and_the_rest_is_as_if_the_subject_had_never_been() {
     // Events without a user lie months apart from others of their session, but in that one.
     let is_anonymous_part = |event: &Value| {
         let session = (event["account_id"].to_string(), event["session_id"].to_string());
-        event["user_id"].is_null() && event["session_id"] == json!("before-login") && own.contains(&session) && !others.contains(&session)
+        event["user_id"].is_null()
+            && event["session_id"] == json!("before-login")
+            && own.contains(&session)
+            && !others.contains(&session)
     };
-    events.retain(|event| !event["user_id"].is_null() || event.get("session_id").is_none() || is_anonymous_part(event));
+    events.retain(|event| {
+        !event["user_id"].is_null() || event.get("session_id").is_none() || is_anonymous_part(event)
+    });
     for batch in events.chunks(200) {
         let sent = with.send(batch);
         assert_eq!(sent.accepted, batch.len() as i64);
-        let rest: Vec<Value> =
-            batch.iter().filter(|event| !is_of_subject(event) && !is_anonymous_part(event)).cloned().collect();
+        let rest: Vec<Value> = batch
+            .iter()
+            .filter(|event| !is_of_subject(event) && !is_anonymous_part(event))
+            .cloned()
+            .collect();
         assert_eq!(without.send(&rest).accepted, rest.len() as i64);
         if random.below(3) == 0 {
             with.fold();
@@ -226,7 +240,10 @@ fn nothing_is_left_and_the_rest_is_as_if_the_subject_had_never_been() {
     assert_same("made anew", &without.numbers(true), &with.numbers(true));
     // What nobody asked to be erased is there: the quarantined event of the other, its batches, every key of the ledger.
     assert_eq!(number(&mut with.database.superuser(), "SELECT count(*) FROM tally.quarantine"), 2);
-    assert_eq!(number(&mut with.database.superuser(), "SELECT count(*) FROM tally.event_key WHERE tenant_id = 't'"), events.len() as i64);
+    assert_eq!(
+        number(&mut with.database.superuser(), "SELECT count(*) FROM tally.event_key WHERE tenant_id = 't'"),
+        events.len() as i64
+    );
 
     // Once more: nothing happens, and the certificate is the same; its hash is in the audit log, which verifies.
     assert_eq!(with.erase("t", SUBJECT), certificate);
@@ -234,7 +251,10 @@ fn nothing_is_left_and_the_rest_is_as_if_the_subject_had_never_been() {
     let sealed = "SELECT count(*) FROM tally.erasure AS x JOIN tally.audit_entry AS a ON a.act = 'subject_erased' AND a.object = x.subject_hash::text
                    WHERE a.detail::jsonb ->> 'certificate_sha256' = encode(sha256(convert_to(x.certificate::text, 'UTF8')), 'hex')";
     assert_eq!(number(&mut superuser, sealed), 1);
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.audit_entry WHERE act = 'subject_erased'"), 1);
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.audit_entry WHERE act = 'subject_erased'"),
+        1
+    );
     superuser.execute("SELECT tally.seal_audit()", &[]).unwrap();
     assert!(superuser.query("SELECT * FROM tally.verify_audit()", &[]).unwrap().is_empty());
 }
@@ -254,25 +274,38 @@ fn later_events_are_refused_and_retries_stay_duplicates() {
     broken["properties"] = json!(7);
     let mut other_tenant = event(6, SUBJECT);
     other_tenant["tenant_id"] = json!("other");
-    let sent = [event(1, SUBJECT), event(2, "u"), event(3, SUBJECT), changed, broken, event(4, "u"), other_tenant];
+    let sent =
+        [event(1, SUBJECT), event(2, "u"), event(3, SUBJECT), changed, broken, event(4, "u"), other_tenant];
     let summary = bench.send(&sent);
-    assert_eq!((summary.accepted, summary.duplicates, summary.conflicts, summary.rejected), (2, 2, 0, 3), "{summary:?}");
+    assert_eq!(
+        (summary.accepted, summary.duplicates, summary.conflicts, summary.rejected),
+        (2, 2, 0, 3),
+        "{summary:?}"
+    );
     let details = summary.details.unwrap();
     let refused: Vec<&Value> =
         details.as_array().unwrap().iter().filter(|detail| detail["sqlstate"] == json!("22T13")).collect();
     assert_eq!(refused.len(), 2, "{details}");
     assert!(!details.to_string().contains(SUBJECT), "{details}");
     let mut superuser = bench.database.superuser();
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 0, "nothing of the subject is kept");
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.quarantine"),
+        0,
+        "nothing of the subject is kept"
+    );
     superuser.batch_execute("DELETE FROM tally.events WHERE tenant_id = 'other'").unwrap();
     assert_eq!(
-        traces(&mut superuser, SUBJECT).into_iter().filter(|trace| !trace.contains("_base") && !trace.contains("_pending")).collect::<Vec<_>>(),
+        traces(&mut superuser, SUBJECT)
+            .into_iter()
+            .filter(|trace| !trace.contains("_base") && !trace.contains("_pending"))
+            .collect::<Vec<_>>(),
         Vec::<String>::new()
     );
     // Through every door, and where the call is to fail.
     let mut loader = bench.database.connect(&bench.loader);
     let text = event(8, SUBJECT).to_string();
-    let refused = loader.query("SELECT * FROM tally.ingest($1::text, '{\"all_or_nothing\": true}')", &[&text]);
+    let refused =
+        loader.query("SELECT * FROM tally.ingest($1::text, '{\"all_or_nothing\": true}')", &[&text]);
     assert_eq!(code(refused), "22T13");
     loader.execute("SELECT * FROM tally.ingest_events(ARRAY[$1::text::tally.event])", &[&text]).unwrap();
     loader
@@ -282,7 +315,9 @@ fn later_events_are_refused_and_retries_stay_duplicates() {
             &[&SUBJECT],
         )
         .unwrap();
-    let kept = format!("SELECT (SELECT count(*) FROM tally.quarantine) + (SELECT count(*) FROM tally.events WHERE user_id = '{SUBJECT}')");
+    let kept = format!(
+        "SELECT (SELECT count(*) FROM tally.quarantine) + (SELECT count(*) FROM tally.events WHERE user_id = '{SUBJECT}')"
+    );
     assert_eq!(number(&mut superuser, &kept), 0);
 }
 
@@ -298,12 +333,18 @@ fn what_raw_events_are_gone_for_is_named() {
     assert_eq!(bench.send(&events).accepted, 8);
     bench.fold();
     let mut admin = bench.admin();
-    admin.batch_execute("SELECT tally.drop_raw('2026-03-01'); SELECT tally.detach_raw('2026-04-01')").unwrap();
+    admin
+        .batch_execute("SELECT tally.drop_raw('2026-03-01'); SELECT tally.detach_raw('2026-04-01')")
+        .unwrap();
     let certificate = bench.erase("t", SUBJECT);
     assert_eq!(certificate["events_removed"], json!(1), "{certificate}");
     assert_eq!(certificate["removed_elsewhere"]["detached"], json!(1), "{certificate}");
-    let left: Vec<&str> =
-        certificate["left_in_rollups"].as_array().unwrap().iter().map(|left| left["rollup"].as_str().unwrap()).collect();
+    let left: Vec<&str> = certificate["left_in_rollups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|left| left["rollup"].as_str().unwrap())
+        .collect();
     assert_eq!(left, ["latest", "names", "payment", "usage"], "{certificate}");
     for left in certificate["left_in_rollups"].as_array().unwrap() {
         assert_eq!(left["from"], json!("2026-01-10T10:00:00Z"), "{left}");
@@ -365,8 +406,17 @@ fn many_are_erased_in_steps_while_ingest_goes_on() {
     bench.verify();
     let mut superuser = bench.database.superuser();
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), (subjects / 4 * 3 + sent) as i64);
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure WHERE events = 3 AND certificate ->> 'events_removed' = '3'"), subjects as i64);
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.audit_entry WHERE act = 'subject_erased'"), subjects as i64);
+    assert_eq!(
+        number(
+            &mut superuser,
+            "SELECT count(*) FROM tally.erasure WHERE events = 3 AND certificate ->> 'events_removed' = '3'"
+        ),
+        subjects as i64
+    );
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.audit_entry WHERE act = 'subject_erased'"),
+        subjects as i64
+    );
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure_run"), 0);
     bench.admin().batch_execute("CALL tally.maintain()").unwrap();
     for subject in named.iter().step_by(named.len() / 4) {
@@ -394,9 +444,16 @@ fn only_administrators_erase_and_errors_say_what_to_do() {
     transaction.execute("SELECT tally.enter('other')", &[]).unwrap();
     assert_eq!(code(transaction.query("SELECT tally.erase_subject('t', 'u', 'r')", &[])), "42501");
     transaction.rollback().unwrap();
-    let mut transaction = admin.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).start().unwrap();
+    let mut transaction =
+        admin.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).start().unwrap();
     assert_eq!(code(transaction.query("SELECT tally.erase_subject('t', 'u', 'r')", &[])), "25001");
     transaction.rollback().unwrap();
+    // A second factor is needed unless a policy says otherwise.
+    let mut superuser = bench.database.superuser();
+    superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', null)").unwrap();
+    assert_eq!(try_to(&mut admin, Some("t"), Some("u"), Some("r")), "42T20");
+    assert_eq!(code(admin.query("SELECT tally.erase_subjects('t', '{u}', 'r')", &[])), "42T20");
+    superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
     // What is undone is as if it had never been asked for.
     assert_eq!(bench.send(&[json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": SUBJECT, "occurred_at": "2026-03-01T10:00:00Z",
         "event_id": "00000000-0000-4000-8000-000000000001"})]).accepted, 1);
