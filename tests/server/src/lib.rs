@@ -4,6 +4,7 @@
 //! `tally_template`, so tests run side by side and see nothing of each other except roles.
 
 mod bouncer;
+mod calendar;
 mod catalogue;
 mod cluster;
 mod confined;
@@ -21,6 +22,7 @@ mod turn;
 mod wire;
 
 pub use bouncer::Bouncer;
+pub use calendar::away_from_midnight;
 pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, bin_and_sockets, connect_superuser, major, number, of_this_major};
 pub use confined::{Confined, code};

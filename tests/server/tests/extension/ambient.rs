@@ -5,8 +5,8 @@
 use postgres::Client;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use tally_server_tests::{
     Database, PrivateServer, Summary, assert_same, bin_and_sockets, contents, describe, ingest, number,
     of_this_major,
@@ -79,12 +79,18 @@ const SETTINGS: [&str; 61] = [
 
 /// Events of this month, the next and the one before it, so that partitions are made; of two tenants.
 fn events(client: &mut Client, from: usize) -> String {
+    // The same months in a test that goes on into the next one.
+    static MONTH: OnceLock<String> = OnceLock::new();
+    let month = MONTH.get_or_init(|| {
+        let start = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-\"01T00:00:00Z\"')";
+        client.query_one(start, &[]).unwrap().get(0)
+    });
     let query = "SELECT json_agg(json_build_object('tenant_id', 't' || n % 2, 'account_id', 'a' || n % 3, 'name', 'n', 'user_id', 'u' || n,
                    'event_id', ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0')),
-                   'occurred_at', to_char((date_trunc('month', now(), 'UTC') - make_interval(months => n % 4)) AT TIME ZONE 'UTC' - interval '1 minute', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                   'occurred_at', to_char(($2::text::timestamptz - make_interval(months => n % 4)) AT TIME ZONE 'UTC' - interval '1 minute', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
                    'properties', json_build_object('value', n * 1.25, 'note', 'it''s \\ here')))::text
                    FROM generate_series($1::int, $1::int + 59) AS n";
-    client.query_one(query, &[&(from as i32)]).unwrap().get(0)
+    client.query_one(query, &[&(from as i32), month]).unwrap().get(0)
 }
 
 /// Ingests events. A retry is right where the isolation level asks for one.

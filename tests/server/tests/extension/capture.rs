@@ -116,7 +116,7 @@ fn traps_in_public_catch_neither_installation_nor_use() {
         "CALL tally.maintain()",
         "SELECT tally.lint()",
         "SELECT tally.health()",
-        "SELECT tally.limit_tenant('a', 1000, 1000, 1, 3)",
+        "SELECT tally.limit_tenant('a', 60000, 1000, 1, 3)",
         "SELECT tally.make_partitions(3)",
         "BEGIN; SELECT tally.enter('a'); SELECT events FROM tally.usage_day; SELECT tally.current_scope(); COMMIT",
         "BEGIN; SELECT tally.enter('a'); SELECT tally.active_users('[2026-01-01,2026-01-09)'); COMMIT",

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 use tally_server_tests::{
-    Database, Reader, bin_and_sockets, expected, ingest, json_array, oracle_is_there, readers, same, seeded,
-    take_marks,
+    Database, Reader, away_from_midnight, bin_and_sockets, expected, ingest, json_array, oracle_is_there,
+    readers, same, seeded, take_marks,
 };
 use tally_workload::{Random, write_time};
 
@@ -56,6 +56,7 @@ const DEFINITIONS: [(&str, &str); 9] = [
 
 impl Model {
     fn new(topic: &str) -> Self {
+        away_from_midnight();
         let mut database = Database::new(topic);
         let admin = database.role("admin", &["tally_admin"]);
         let mut admin = database.connect(&admin);

@@ -3,7 +3,7 @@
 
 use postgres::{Client, SimpleQueryMessage};
 use serde_json::json;
-use tally_server_tests::{Database, Session, fold_all, ingest};
+use tally_server_tests::{Database, Session, away_from_midnight, fold_all, ingest};
 
 const ROLLUPS: [&str; 4] = ["usage", "user_activity", "session", "payment"];
 
@@ -123,6 +123,7 @@ struct Shop {
 
 impl Shop {
     fn new(topic: &str) -> Self {
+        away_from_midnight();
         let mut database = Database::new(topic);
         let admin = database.role("admin", &["tally_admin"]);
         let mut admin = database.connect(&admin);

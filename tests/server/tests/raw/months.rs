@@ -1,7 +1,7 @@
 //! Which months ingest opens by itself: a year and a month back, more where that was declared; what is refused comes in later.
 
 use postgres::Client;
-use tally_server_tests::{Database, ingest, number, wait_for};
+use tally_server_tests::{Database, away_from_midnight, ingest, number, wait_for};
 
 struct Shop {
     database: Database,
@@ -11,6 +11,7 @@ struct Shop {
 
 impl Shop {
     fn new(topic: &str) -> Self {
+        away_from_midnight();
         let mut database = Database::new(topic);
         let writer = database.role("writer", &["tally_writer", "tally_reader"]);
         let admin = database.role("admin", &["tally_admin"]);
@@ -209,10 +210,10 @@ fn the_first_events_of_a_month_wait_for_an_analyze() {
     let mut superuser = shop.database.superuser();
     let kept = ingest(&mut shop.writer(), &event("a", &shop.month(0), 1)).unwrap();
     assert_eq!(kept.accepted, 1);
-    // An expression that takes a second for each of its rows.
+    // An expression that takes so long that ANALYZE is seen at it, and not as long as a month's first events wait.
     superuser
         .batch_execute(
-            "CREATE FUNCTION public.slow(name text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(1); RETURN name; END';
+            "CREATE FUNCTION public.slow(name text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(2); RETURN name; END';
              CREATE STATISTICS public.slowly ON (public.slow(name)), tenant_id FROM tally.events",
         )
         .unwrap();

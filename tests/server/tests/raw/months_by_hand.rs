@@ -1,7 +1,7 @@
 //! A month that somebody detached or dropped by hand: what rollups have of it is not made anew without its events.
 
 use postgres::Client;
-use tally_server_tests::{Database, ingest, number};
+use tally_server_tests::{Database, away_from_midnight, ingest, number};
 
 /// An event in the middle of a month, and so in the middle of its weeks.
 fn event(month: &str) -> String {
@@ -281,6 +281,7 @@ fn an_administrator_says_that_a_month_will_not_come_back() {
 
 #[test]
 fn a_month_without_events_goes_without_a_trace() {
+    away_from_midnight();
     for (number_of_case, by_hand) in [
         // Not come yet, and one that only ever was empty.
         "SELECT tally.make_partitions(3); \

@@ -4,7 +4,7 @@
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use tally_server_tests::{Database, assert_same, ingest, json_array};
+use tally_server_tests::{Database, assert_same, away_from_midnight, ingest, json_array};
 
 /// Days ago of each event; each tenant has one of each.
 const AGES: std::ops::Range<usize> = 0..150;
@@ -19,6 +19,7 @@ struct Bench {
 
 impl Bench {
     fn new(topic: &str) -> Self {
+        away_from_midnight();
         let mut database = Database::new(topic);
         let admin = database.role("admin", &["tally_admin"]);
         let loader = database.role("loader", &["tally_writer"]);
