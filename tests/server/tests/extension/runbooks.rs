@@ -97,7 +97,7 @@ fn run(server: &PrivateServer, place: &str, head: &str, text: &str, folder: &Pat
             assert!(output.status.success(), "{place}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
             vec![]
         }
-        // Between two clusters: pg_upgrade.rs and restore.rs run it.
+        // Between two clusters or two releases: pg_upgrade.rs, restore.rs and upgrade.rs run it.
         Some(("sh", "upgrade")) => vec![],
         _ => panic!("{place}: a block {head:?} would not be tested"),
     }
