@@ -7,6 +7,7 @@ SELECT tally_internal.record_changes_of('tally.tenant_limit', 'limit', 'tenant_i
        tally_internal.record_changes_of('tally.event_schema', 'schema', 'name'),
        tally_internal.record_changes_of('tally.unregistered_policy', 'unregistered_policy', 'policy'),
        tally_internal.record_changes_of('tally.rollup', 'rollup', 'rollup_name'),
+       tally_internal.record_changes_of('tally.rollup_column', 'rollup_column', 'rollup_name'),
        tally_internal.record_changes_of('tally.metric', 'metric', 'metric_name'),
        tally_internal.record_changes_of('tally.cohort', 'cohort', 'cohort_name'),
        tally_internal.record_changes_of('tally.protected_table', 'protection', 'table_name'),
