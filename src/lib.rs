@@ -8,6 +8,7 @@ mod activity;
 mod audit;
 #[allow(unsafe_code, reason = "calls into Postgres, each with its SAFETY note")]
 mod backend;
+mod catalog;
 mod erasure;
 mod event;
 mod ingest;
@@ -33,6 +34,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define();
     scope::confine();
     audit::install();
+    catalog::install();
     backend::dropping::guard(settings::allow_drop);
     worker::register();
 }
@@ -94,7 +96,11 @@ extension_sql_file!("../sql/maintain/health.sql", name = "health", requires = ["
 extension_sql_file!("../sql/scope/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/audit/audit_changes.sql", name = "audit_changes", requires = ["limit", "health"]);
 extension_sql_file!("../sql/erasure/erasure.sql", name = "erasure", requires = ["audit_changes"]);
-extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["erasure"]);
+extension_sql_file!("../sql/catalog/asset.sql", name = "asset", requires = ["erasure"]);
+extension_sql_file!("../sql/catalog/lineage.sql", name = "lineage", requires = ["asset"]);
+extension_sql_file!("../sql/catalog/readable.sql", name = "readable", requires = ["lineage"]);
+extension_sql_file!("../sql/catalog/catalog.sql", name = "catalog", requires = ["readable"]);
+extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["catalog"]);
 extension_sql_file!("../sql/extension/dropping.sql", name = "dropping", requires = ["testing"]);
 // The last one: it looks at every object.
 extension_sql_file!("../sql/extension/ambient.sql", name = "ambient", finalize);

@@ -16,7 +16,8 @@ CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condit
       FROM (VALUES ('retention', true), ('tenant_horizon', true), ('slo_target', true), ('tenant_limit', true),
                    ('audit_policy', true), ('audit_seal', false),
                    ('rollup_backfill', false), ('rollup_fold', false), ('raw_horizon', false), ('raw_month', false),
-                   ('maintenance', false), ('probe_result', false), ('erasure_trace', false)) AS v (name, is_by_tenant)
+                   ('maintenance', false), ('probe_result', false), ('erasure_trace', false),
+                   ('asset', false), ('personal_column', false)) AS v (name, is_by_tenant)
       JOIN pg_catalog.pg_class AS c ON c.relname = v.name AND c.relnamespace = 'tally'::regnamespace;
   END;
 COMMENT ON FUNCTION tally_internal.administration_tables() IS

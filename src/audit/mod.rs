@@ -18,7 +18,6 @@ mod witness;
 
 #[allow(unused_imports, reason = "what comes to be calls it")]
 pub use acts::{Act, act, attempt};
-#[allow(unused_imports, reason = "the catalogue calls it")]
 pub use reads::classify_by;
 
 use crate::backend::hook::{self, Observer};

@@ -65,7 +65,6 @@ type IsPersonal = fn(Oid, Column) -> bool;
 static IS_PERSONAL: OnceLock<IsPersonal> = OnceLock::new();
 
 /// Says which columns are classified personal; for the catalogue, once, when the library is loaded.
-#[allow(dead_code, reason = "the catalogue calls it")]
 pub fn classify_by(is_personal: IsPersonal) {
     let _ = IS_PERSONAL.set(is_personal);
 }
@@ -127,7 +126,8 @@ pub fn statement_starts(id: usize, statement: &Reads) {
     let mut relations = Vec::new();
     statement.relations(|relation, columns| {
         let mut holds = holds(relation);
-        if let Some(is_personal) = IS_PERSONAL.get()
+        if holds < Holds::Raw
+            && let Some(is_personal) = IS_PERSONAL.get()
             && columns().into_iter().any(|column| is_personal(relation, column))
         {
             holds = Holds::Raw;

@@ -4,7 +4,7 @@ use core::cell::{Cell, RefCell};
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Caches that a backend may have; each static one takes a place when it is first asked.
-const ROOM: usize = 12;
+const ROOM: usize = 24;
 
 /// A value loaded from a table. What loading pallocs lives in a memory context of its own, as long as the value.
 pub struct Cache<T> {

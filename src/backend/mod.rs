@@ -37,6 +37,7 @@ pub mod named_rows;
 pub mod own_transaction;
 pub mod partition;
 pub mod planner;
+pub mod query_sources;
 pub mod reads;
 pub mod report;
 pub mod ring;

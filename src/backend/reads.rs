@@ -98,6 +98,12 @@ pub fn has_column(relation: Oid, column: &CStr) -> bool {
     unsafe { pg_sys::get_attnum(relation, column.as_ptr()) != 0 }
 }
 
+/// Number of the column of this name; 0 where there is none.
+pub fn column_number(relation: Oid, column: &CStr) -> Column {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::get_attnum(relation, column.as_ptr()) }
+}
+
 /// Schema and name of a relation.
 pub fn qualified_name(relation: Oid) -> Option<String> {
     // SAFETY: syscache look-ups; each name is a palloc'd C string, or null.

@@ -23,6 +23,11 @@ pub fn is_ours(schema: Oid) -> bool {
     schema != Oid::INVALID && (schema == public || internal_oid() == Some(schema))
 }
 
+/// Whether an object comes with Postgres.
+pub fn is_of_postgres(object: Oid) -> bool {
+    object.to_u32() < pg_sys::FirstNormalObjectId
+}
+
 /// The inner schema, where it belongs to the extension: before an update, anybody may have made one of that name.
 fn internal_oid() -> Option<Oid> {
     // SAFETY: catalogue look-ups of constant names.

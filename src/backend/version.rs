@@ -112,6 +112,25 @@ pub unsafe fn selected(
     }
 }
 
+/// The expressions of an entry that stands for what a query is grouped by.
+///
+/// # Safety
+/// The entry is one of a range table.
+pub unsafe fn group_expressions(entry: *const pg_sys::RangeTblEntry) -> Option<*mut pg_sys::List> {
+    #[cfg(not(feature = "pg18"))]
+    {
+        let _ = entry;
+        None
+    }
+    // 18 has grouped columns refer to such an entry.
+    #[cfg(feature = "pg18")]
+    {
+        // SAFETY: the caller's promise.
+        let entry = unsafe { &*entry };
+        (entry.rtekind == pg_sys::RTEKind::RTE_GROUP).then_some(entry.groupexprs)
+    }
+}
+
 /// Rows that this backend has added to a table in transactions that ended, and not yet reported.
 pub fn unreported_rows(counts: &pg_sys::PgStat_TableStatus) -> i64 {
     #[cfg(feature = "pg15")]

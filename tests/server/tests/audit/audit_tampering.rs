@@ -352,7 +352,8 @@ fn crashes_leave_the_log_whole() {
         }
         assert!(found.is_empty(), "round {round}: {found:?}");
         // Without a database nothing is found, either.
-        let mut verifier = Verifier::new(anchors.iter().map(|anchor| Anchor::read(anchor).unwrap()).collect());
+        let mut verifier =
+            Verifier::new(anchors.iter().map(|anchor| Anchor::read(anchor).unwrap()).collect());
         for row in superuser.query("SELECT tally.export_audit()", &[]).unwrap() {
             verifier.read(row.get(0));
         }

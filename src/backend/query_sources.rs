@@ -1,0 +1,375 @@
+//! Which columns, properties and functions the columns of a query come from, by its tree.
+
+use super::{schema, version};
+use core::ffi::{CStr, c_void};
+use core::ptr;
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use pgrx::prelude::*;
+use std::collections::HashSet;
+use std::ffi::CString;
+
+/// Queries inside of queries that are followed; deeper ones are taken to come from nothing that isn't found above.
+const MAX_DEPTH: usize = 200;
+/// Functions of Postgres that take one property out of an object: `->`, `->>`, `?`.
+const TAKES_PROPERTY: [u32; 3] = [3478, 3214, 4047];
+
+/// What a column of the query comes from. Column 0 stands for the conditions, which decide on rows and not on values.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A column of a relation; 0 is the whole row.
+    Column(Oid, i16),
+    /// A property of tally.events, by its key.
+    Property(String),
+    Function(Oid),
+}
+
+/// Number of a column of the query, and a source of it.
+pub type Edge = (i16, Source);
+
+/// A query and those around it, the outermost first.
+type Stack = Vec<*mut pg_sys::Query>;
+
+struct Trace {
+    stack: Stack,
+    found: HashSet<Source>,
+    /// The properties of tally.events: the table and the column.
+    properties: (Oid, i16),
+}
+
+/// Of a view, or a materialized one; nothing of what is none.
+pub fn of_view(view: Oid, properties: (Oid, i16)) -> Vec<Edge> {
+    // SAFETY: the relation stays locked and open while the tree, which its cache entry owns, is read.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::try_relation_open(view, lock);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let kind = (*(*relation).rd_rel).relkind as u8;
+        let edges = if matches!(kind, b'v' | b'm') && !(*relation).rd_rules.is_null() {
+            edges(pg_sys::get_view_query(relation), properties)
+        } else {
+            Vec::new()
+        };
+        pg_sys::relation_close(relation, lock);
+        edges
+    }
+}
+
+/// Of a query that is given as text; raises Postgres' own error where it is none.
+pub fn of_text(text: &str, properties: (Oid, i16)) -> Vec<Edge> {
+    let Ok(text) = CString::new(text) else { return Vec::new() };
+    // SAFETY: the nodes live in the current memory context.
+    unsafe {
+        let statements = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if length(statements) != 1 {
+            return Vec::new();
+        }
+        let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
+        let query =
+            pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), ptr::null(), 0, ptr::null_mut());
+        if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+            return Vec::new();
+        }
+        edges(query, properties)
+    }
+}
+
+unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    // SAFETY: a valid query, the caller's promise.
+    unsafe {
+        for entry in entries((*query).targetList) {
+            if !(*entry).resjunk {
+                let mut trace = Trace { stack: Vec::new(), found: HashSet::new(), properties };
+                trace.column(query, (*entry).resno);
+                edges.extend(trace.found.into_iter().map(|source| ((*entry).resno, source)));
+            }
+        }
+        let mut trace = Trace { stack: Vec::new(), found: HashSet::new(), properties };
+        trace.conditions(query);
+        edges.extend(trace.found.into_iter().map(|source| (0, source)));
+    }
+    edges
+}
+
+impl Trace {
+    /// Does something inside a query, in which `stack` are those around it.
+    unsafe fn inside(&mut self, query: *mut pg_sys::Query, work: impl FnOnce(&mut Self)) {
+        if self.stack.len() < MAX_DEPTH {
+            self.stack.push(query);
+            work(self);
+            self.stack.pop();
+        }
+    }
+
+    /// The same with those around it down to a level.
+    unsafe fn at_level(&mut self, depth: usize, work: impl FnOnce(&mut Self)) {
+        let inner = self.stack.split_off(depth);
+        work(self);
+        self.stack.extend(inner);
+    }
+
+    /// What a column of a query comes from; 0 stands for all of them.
+    unsafe fn column(&mut self, query: *mut pg_sys::Query, number: i16) {
+        // SAFETY: a valid query.
+        unsafe {
+            if !(*query).setOperations.is_null() {
+                let parts = (*query).setOperations;
+                return self.inside(query, |trace| trace.parts(parts, number));
+            }
+            for entry in entries((*query).targetList) {
+                if (number == 0 && !(*entry).resjunk) || (*entry).resno == number {
+                    self.inside(query, |trace| {
+                        walk((*entry).expr.cast(), ptr::from_mut(trace).cast());
+                    });
+                }
+            }
+        }
+    }
+
+    /// Of UNION, INTERSECT and EXCEPT: of each of the queries.
+    unsafe fn parts(&mut self, part: *mut pg_sys::Node, number: i16) {
+        // SAFETY: a tree of such operations, whose leaves are entries of the range table.
+        unsafe {
+            match (*part).type_ {
+                NodeTag::T_SetOperationStmt => {
+                    let operation = part.cast::<pg_sys::SetOperationStmt>();
+                    self.parts((*operation).larg, number);
+                    self.parts((*operation).rarg, number);
+                }
+                NodeTag::T_RangeTblRef => {
+                    self.entry((*part.cast::<pg_sys::RangeTblRef>()).rtindex, number);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Of a column of an entry of the range table of the innermost query.
+    unsafe fn entry(&mut self, place: i32, number: i16) {
+        // SAFETY: the place, from 1, is one of the range table's; what an entry has is told by its kind.
+        unsafe {
+            let Some(&query) = self.stack.last() else { return };
+            if place < 1 || place > length((*query).rtable) {
+                return;
+            }
+            let entry = pg_sys::list_nth((*query).rtable, place - 1).cast::<pg_sys::RangeTblEntry>();
+            let numbered = |list| -> Vec<*mut pg_sys::Node> {
+                let all = nodes(list);
+                if number <= 0 {
+                    return all;
+                }
+                all.get(number as usize - 1).copied().into_iter().collect()
+            };
+            match (*entry).rtekind {
+                pg_sys::RTEKind::RTE_RELATION if number >= 0 => {
+                    self.found.insert(Source::Column((*entry).relid, number));
+                }
+                pg_sys::RTEKind::RTE_SUBQUERY => self.column((*entry).subquery, number),
+                pg_sys::RTEKind::RTE_JOIN => self.all(numbered((*entry).joinaliasvars)),
+                pg_sys::RTEKind::RTE_FUNCTION => {
+                    for function in nodes((*entry).functions) {
+                        self.all(vec![(*function.cast::<pg_sys::RangeTblFunction>()).funcexpr]);
+                    }
+                }
+                pg_sys::RTEKind::RTE_VALUES => {
+                    for row in nodes((*entry).values_lists) {
+                        self.all(numbered(row.cast()));
+                    }
+                }
+                pg_sys::RTEKind::RTE_TABLEFUNC => self.all(vec![(*entry).tablefunc.cast()]),
+                pg_sys::RTEKind::RTE_CTE if !(*entry).self_reference => {
+                    let level = (*entry).ctelevelsup as usize;
+                    if level >= self.stack.len() {
+                        return;
+                    }
+                    let depth = self.stack.len() - level;
+                    let name = CStr::from_ptr((*entry).ctename);
+                    self.at_level(depth, |trace| {
+                        let Some(&around) = trace.stack.last() else { return };
+                        for with in nodes((*around).cteList) {
+                            let with = with.cast::<pg_sys::CommonTableExpr>();
+                            if CStr::from_ptr((*with).ctename) == name
+                                && (*(*with).ctequery).type_ == NodeTag::T_Query
+                            {
+                                trace.column((*with).ctequery.cast(), number);
+                            }
+                        }
+                    });
+                }
+                _ => {
+                    if let Some(groups) = version::group_expressions(entry) {
+                        self.all(numbered(groups));
+                    }
+                }
+            }
+        }
+    }
+
+    unsafe fn all(&mut self, expressions: Vec<*mut pg_sys::Node>) {
+        for expression in expressions {
+            // SAFETY: expressions of the innermost query.
+            unsafe { walk(expression, ptr::from_mut(self).cast()) };
+        }
+    }
+
+    unsafe fn variable(&mut self, variable: *mut pg_sys::Var) {
+        // SAFETY: a variable of the innermost query or of one around it.
+        unsafe {
+            let level = (*variable).varlevelsup as usize;
+            if level < self.stack.len() {
+                let depth = self.stack.len() - level;
+                self.at_level(depth, |trace| trace.entry((*variable).varno, (*variable).varattno));
+            }
+        }
+    }
+
+    /// What a query is made of besides the columns that it returns, and what those inside of it are.
+    unsafe fn conditions(&mut self, query: *mut pg_sys::Query) {
+        // SAFETY: a valid query.
+        unsafe {
+            self.inside(query, |trace| {
+                let mut expressions = vec![(*query).jointree.cast(), (*query).havingQual];
+                for entry in entries((*query).targetList) {
+                    if (*entry).resjunk || is_grouped((*query).groupClause, (*entry).ressortgroupref) {
+                        expressions.push((*entry).expr.cast());
+                    }
+                }
+                trace.all(expressions);
+                for entry in nodes((*query).rtable) {
+                    let entry = entry.cast::<pg_sys::RangeTblEntry>();
+                    if (*entry).rtekind == pg_sys::RTEKind::RTE_SUBQUERY {
+                        trace.conditions((*entry).subquery);
+                    }
+                }
+                for with in nodes((*query).cteList) {
+                    let with = (*with.cast::<pg_sys::CommonTableExpr>()).ctequery;
+                    if (*with).type_ == NodeTag::T_Query {
+                        trace.conditions(with.cast());
+                    }
+                }
+            });
+        }
+    }
+
+    /// `properties -> 'key'` and the like of tally.events: one property, not all of them.
+    unsafe fn property(&mut self, node: *mut pg_sys::Node) -> bool {
+        // SAFETY: the tag says which struct a node is.
+        unsafe {
+            let (function, arguments) = match (*node).type_ {
+                NodeTag::T_OpExpr => {
+                    let operation = node.cast::<pg_sys::OpExpr>();
+                    let function = (*operation).opfuncid;
+                    let known = if function == Oid::INVALID {
+                        pg_sys::get_opcode((*operation).opno)
+                    } else {
+                        function
+                    };
+                    (known, (*operation).args)
+                }
+                NodeTag::T_FuncExpr => {
+                    let call = node.cast::<pg_sys::FuncExpr>();
+                    ((*call).funcid, (*call).args)
+                }
+                _ => return false,
+            };
+            let arguments = nodes(arguments);
+            let [object, key] = arguments[..] else { return false };
+            if (*key).type_ != NodeTag::T_Const || !takes_property(function) {
+                return false;
+            }
+            let key = &*key.cast::<pg_sys::Const>();
+            if key.constisnull || key.consttype != pg_sys::TEXTOID {
+                return false;
+            }
+            // Of a column that is the properties, by whatever views and names it comes.
+            let outer = core::mem::take(&mut self.found);
+            walk(object, ptr::from_mut(self).cast());
+            let of = core::mem::replace(&mut self.found, outer);
+            let (table, column) = self.properties;
+            let is_properties = of.len() == 1 && of.contains(&Source::Column(table, column));
+            if is_properties && let Some(key) = String::from_datum(key.constvalue, false) {
+                self.found.insert(Source::Property(key));
+                self.found.insert(Source::Function(function));
+                return true;
+            }
+            false
+        }
+    }
+}
+
+/// Whether a function takes one property out of an object.
+fn takes_property(function: Oid) -> bool {
+    if TAKES_PROPERTY.contains(&function.to_u32()) {
+        return true;
+    }
+    // SAFETY: syscache look-ups; the name is a palloc'd C string, or null.
+    unsafe {
+        let name = pg_sys::get_func_name(function);
+        !name.is_null()
+            && [c"property_number", c"property_float"].contains(&CStr::from_ptr(name))
+            && schema::is_ours(pg_sys::get_func_namespace(function))
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, trace: *mut c_void) -> bool {
+    // SAFETY: the walker passes nodes of a valid tree, and the context that it was given.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        pg_sys::check_stack_depth();
+        let found = &mut *trace.cast::<Trace>();
+        match (*node).type_ {
+            NodeTag::T_Var => {
+                found.variable(node.cast());
+                return false;
+            }
+            // What a query inside an expression returns, and what it is decided by.
+            NodeTag::T_Query => {
+                found.column(node.cast(), 0);
+                found.conditions(node.cast());
+                return false;
+            }
+            NodeTag::T_RangeTblRef => return false,
+            _ => {}
+        }
+        if found.property(node) {
+            return false;
+        }
+        pg_sys::check_functions_in_node(node, Some(note_function), trace);
+        pg_sys::expression_tree_walker(node, Some(walk), trace)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn note_function(function: Oid, trace: *mut c_void) -> bool {
+    // SAFETY: the context that `walk` was given.
+    unsafe { (*trace.cast::<Trace>()).found.insert(Source::Function(function)) };
+    false
+}
+
+unsafe fn is_grouped(clauses: *mut pg_sys::List, reference: u32) -> bool {
+    // SAFETY: a list of clauses.
+    reference != 0
+        && unsafe { nodes(clauses) }
+            .into_iter()
+            .any(|clause| unsafe { (*clause.cast::<pg_sys::SortGroupClause>()).tleSortGroupRef } == reference)
+}
+
+unsafe fn entries(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
+    // SAFETY: the caller's promise, of a list of target entries.
+    unsafe { nodes(list) }.into_iter().map(|node| node.cast()).collect()
+}
+
+unsafe fn nodes(list: *mut pg_sys::List) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: the caller's promise, of a list of pointers.
+    unsafe { (0..length(list)).map(|place| pg_sys::list_nth(list, place).cast()).collect() }
+}
+
+unsafe fn length(list: *mut pg_sys::List) -> i32 {
+    // SAFETY: a null pointer is the empty list; any other is a list.
+    unsafe { list.as_ref().map_or(0, |list| list.length) }
+}

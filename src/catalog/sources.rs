@@ -1,0 +1,74 @@
+//! What the columns of views and the expressions of rollups come from.
+
+use crate::backend::query_sources::{self, Edge, Source};
+use crate::backend::reads::{self, Column};
+use crate::backend::session;
+use crate::backend::subtransaction::{self, Verdict};
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+
+type Row = (
+    name!(column_number, i16),
+    name!(source, Option<Oid>),
+    name!(source_column, Option<i16>),
+    name!(property, Option<String>),
+    name!(called, Option<Oid>),
+);
+
+/// The column that holds events' properties.
+fn properties() -> (Oid, Column) {
+    let events = session::relation(c"events");
+    (events, reads::column_number(events, c"properties"))
+}
+
+fn rows(edges: Vec<Edge>) -> TableIterator<'static, Row> {
+    TableIterator::new(edges.into_iter().map(|(column, source)| match source {
+        Source::Column(relation, number) => (column, Some(relation), Some(number), None, None),
+        Source::Property(key) => (column, None, None, Some(key), None),
+        Source::Function(function) => (column, None, None, None, Some(function)),
+    }))
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
+fn view_sources(
+    view: Oid,
+) -> TableIterator<
+    'static,
+    (
+        name!(column_number, i16),
+        name!(source, Option<Oid>),
+        name!(source_column, Option<i16>),
+        name!(property, Option<String>),
+        name!(called, Option<Oid>),
+    ),
+> {
+    rows(query_sources::of_view(view, properties()))
+}
+
+/// Of an expression over an event, as a rollup declares it. One that can't be read may come from anything.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
+fn expression_sources(
+    expression: &str,
+) -> TableIterator<
+    'static,
+    (
+        name!(column_number, i16),
+        name!(source, Option<Oid>),
+        name!(source_column, Option<i16>),
+        name!(property, Option<String>),
+        name!(called, Option<Oid>),
+    ),
+> {
+    let properties = properties();
+    let query = format!("SELECT {expression}\nFROM tally.events");
+    let edges = match subtransaction::run(|| Verdict::Undo(query_sources::of_text(&query, properties))) {
+        Ok(edges) => edges,
+        Err(caught) if caught.may_be_of_an_expression() => {
+            vec![(1, Source::Column(properties.0, 0))]
+        }
+        Err(caught) => caught.rethrow(),
+    };
+    rows(edges)
+}

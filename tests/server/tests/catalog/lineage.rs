@@ -1,0 +1,309 @@
+//! Lineage leads from a property to a view that somebody made, classification flows along it, and what was said is a record that is
+//! sealed.
+
+use postgres::Client;
+use serde_json::Value;
+use std::collections::HashMap;
+use tally_server_tests::{Database, PrivateServer, code, ingest, number, wait_for};
+
+/// The classification of each asset.
+fn classes(client: &mut Client) -> HashMap<String, String> {
+    let query = "SELECT asset, classification FROM tally.catalog WHERE kind <> 'function'";
+    client.query(query, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+fn class(client: &mut Client, asset: &str) -> String {
+    classes(client).remove(asset).unwrap_or_else(|| panic!("no {asset}"))
+}
+
+fn classify(client: &mut Client, asset: &str, classification: &str) -> Result<String, postgres::Error> {
+    client
+        .query_one("SELECT tally.classify($1, $2, 'a test')", &[&asset, &classification])
+        .map(|row| row.get(0))
+}
+
+#[test]
+fn what_derives_from_personal_is_personal() {
+    let mut database = Database::new("catalog_flow");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let mut client = database.connect(&admin);
+    client
+        .batch_execute(
+            "SELECT tally.create_rollup('visits', '{day}', ARRAY['count(*) AS n', 'distinct(properties->>''mail'') AS mails', 'max(tally.property_number(properties, ''age'')) AS oldest'],
+                      dimensions => ARRAY['properties->>''plan'' AS plan', 'upper(properties->''address''->>''city'') AS city'], filter => 'properties->>''consent'' = ''yes''')",
+        )
+        .unwrap();
+    superuser
+        .batch_execute(
+            "CREATE SCHEMA app;
+             CREATE TABLE app.people (id int8, mail text, born date, likes text[]);
+             CREATE VIEW app.renamed AS SELECT id AS number, mail AS contact, born FROM app.people;
+             CREATE VIEW app.nested AS WITH w AS (SELECT contact, count(*) AS n FROM app.renamed GROUP BY contact) SELECT w.n, lower(w.contact) AS c FROM w;
+             CREATE VIEW app.either AS SELECT id::text AS v FROM app.people UNION ALL SELECT NULL UNION ALL SELECT c FROM app.nested;
+             CREATE VIEW app.inside AS SELECT (SELECT max(p.mail) FROM app.people AS p WHERE p.id = o.id) AS top, o.born FROM app.people AS o;
+             CREATE VIEW app.beside AS SELECT x.l FROM app.people AS p CROSS JOIN LATERAL (SELECT unnest(p.likes) || p.mail AS l) AS x;
+             CREATE VIEW app.joined AS SELECT id, a.mail, b.born FROM app.people AS a JOIN app.people AS b USING (id);
+             CREATE VIEW app.whole AS SELECT p AS everything FROM app.people AS p;
+             CREATE VIEW app.windowed AS SELECT id, first_value(mail) OVER (ORDER BY born) AS first FROM app.people;
+             CREATE VIEW app.chosen AS SELECT id FROM app.people WHERE mail LIKE '%@example.com';
+             CREATE FUNCTION app.mails() RETURNS SETOF text LANGUAGE sql STABLE BEGIN ATOMIC SELECT mail FROM app.people; END;
+             CREATE VIEW app.called AS SELECT m.m FROM app.mails() AS m (m);
+             CREATE MATERIALIZED VIEW app.stored AS SELECT n, c FROM app.nested;
+             CREATE VIEW app.recursive AS WITH RECURSIVE r (m, n) AS (SELECT mail, 1 FROM app.people UNION ALL SELECT m, n + 1 FROM r WHERE n < 3) SELECT m, n FROM r;
+             CREATE VIEW app.plans AS SELECT plan, city, mails, n FROM tally.visits_day;
+             CREATE VIEW app.sent AS SELECT properties->>'plan' AS plan, properties->>'mail' AS mail, properties, account_id FROM tally.events;
+             CREATE VIEW app.persons AS SELECT user_id FROM tally.users",
+        )
+        .unwrap();
+    let personal = [
+        "nested.c",
+        "either.v",
+        "inside.top",
+        "beside.l",
+        "joined.mail",
+        "whole.everything",
+        "windowed.first",
+        "called.m",
+        "stored.c",
+        "recursive.m",
+        "renamed.contact",
+    ];
+    let other = [
+        "nested.n",
+        "inside.born",
+        "joined.born",
+        "joined.id",
+        "windowed.id",
+        "chosen.id",
+        "stored.n",
+        "recursive.n",
+        "renamed.number",
+        "people.born",
+    ];
+    let known = classes(&mut client);
+    for column in personal.iter().chain(&other) {
+        assert_eq!(known[&format!("app.{column}")], "internal", "{column} before");
+    }
+    assert_eq!(classify(&mut client, "app.people.mail", "personal").unwrap(), "personal");
+    let known = classes(&mut client);
+    for column in personal {
+        assert_eq!(known[&format!("app.{column}")], "personal", "{column}");
+        let view = format!("app.{}", column.split('.').next().unwrap());
+        assert_eq!(known[&view], "personal", "{view}");
+    }
+    for column in other {
+        assert_eq!(known[&format!("app.{column}")], "internal", "{column}");
+    }
+    assert_eq!(known["app.chosen"], "internal", "rows that are chosen by a mail have none");
+
+    // Properties of which nobody said anything may be anything.
+    for asset in [
+        "property:plan",
+        "app.sent.plan",
+        "app.sent.properties",
+        "app.plans.plan",
+        "tally.visits_day.plan",
+        "app.persons.user_id",
+        "property:address",
+        "app.plans.city",
+    ] {
+        assert_eq!(known[asset], "personal", "{asset}");
+    }
+    // Sketches and what is counted of them are none of the people.
+    for asset in [
+        "app.plans.mails",
+        "app.plans.n",
+        "app.sent.account_id",
+        "tally.usage_day",
+        "tally.usage_day.users",
+        "tally.accounts.users",
+        "tally.payment_day",
+    ] {
+        assert_eq!(known[asset], "internal", "{asset}");
+    }
+    assert_eq!(classify(&mut client, "property:plan", "internal").unwrap(), "internal");
+    let known = classes(&mut client);
+    for asset in ["app.sent.plan", "app.plans.plan", "tally.visits_pending.plan"] {
+        assert_eq!(known[asset], "internal", "{asset}");
+    }
+    assert_eq!(known["app.sent.mail"], "personal");
+    // A schema says so, too.
+    client
+        .batch_execute(r#"SELECT tally.register_event('visit', '{"type":"object","properties":{"age":{"type":"number","x-classification":"sensitive"}}}', 'a test')"#)
+        .unwrap();
+    assert_eq!(class(&mut client, "tally.visits_day.oldest"), "sensitive");
+
+    // Lowered, with a reason, and only as long as it comes from the same.
+    assert_eq!(code(client.execute("SELECT tally.classify('app.nested.c', 'internal', ' ')", &[])), "22004");
+    assert_eq!(classify(&mut client, "app.nested.c", "internal").unwrap(), "internal");
+    assert_eq!(class(&mut client, "app.stored.c"), "internal");
+    superuser
+        .batch_execute("CREATE OR REPLACE VIEW app.nested AS SELECT 1::int8 AS n, lower(contact) || number AS c FROM app.renamed")
+        .unwrap();
+    assert_eq!(class(&mut client, "app.nested.c"), "personal", "it comes from more than what was lowered");
+    assert_eq!(classify(&mut client, "app.nested.c", "internal").unwrap(), "internal");
+    assert_eq!(classify(&mut client, "app.people.mail", "sensitive").unwrap(), "sensitive");
+    assert_eq!(class(&mut client, "app.nested.c"), "sensitive", "what it comes from has risen");
+    // A table by itself isn't lowered beneath its columns; raised, it raises them.
+    assert_eq!(code(classify(&mut client, "app.either", "public").map(drop)), "55000");
+    assert_eq!(classify(&mut client, "app.people", "confidential").unwrap(), "confidential");
+    assert_eq!(class(&mut client, "app.joined.born"), "confidential");
+    // It stays with what is renamed.
+    superuser
+        .batch_execute(
+            "ALTER TABLE app.people RENAME COLUMN mail TO email; ALTER TABLE app.people RENAME TO humans",
+        )
+        .unwrap();
+    assert_eq!(class(&mut client, "app.humans.email"), "sensitive");
+    assert_eq!(class(&mut client, "app.renamed.contact"), "sensitive");
+    assert_eq!(classify(&mut client, "app.humans.email", "personal").unwrap(), "personal");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.asset WHERE asset ~ 'mail'"), 1);
+
+    // What a change bears on.
+    let reach = |client: &mut Client, asset: &str| -> Vec<String> {
+        let rows = client
+            .query("SELECT format('%s %s', kind, affected) FROM tally.impact($1) ORDER BY 1", &[&asset])
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let found = reach(&mut client, "property:plan");
+    for wanted in [
+        "value tally.visits_pending.plan",
+        "value tally.visits_day_base.plan",
+        "value tally.visits_day.plan",
+        "value app.plans.plan",
+        "value app.sent.plan",
+    ] {
+        assert!(found.iter().any(|line| line == wanted), "{wanted}: {found:?}");
+    }
+    assert!(!found.iter().any(|line| line.starts_with("value") && line.contains("city")), "{found:?}");
+    let found = reach(&mut client, "property:consent");
+    for wanted in ["condition tally.visits_pending", "condition app.plans.n"] {
+        assert!(found.iter().any(|line| line == wanted), "{wanted}: {found:?}");
+    }
+    assert_eq!(code(client.query("SELECT * FROM tally.impact('app.nothing')", &[])), "42704");
+    // A dropped view takes nothing else along.
+    superuser.batch_execute("DROP SCHEMA app CASCADE").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.catalog WHERE asset ~ '^app'"), 0);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally_internal.classes() WHERE asset ~ '^app'"), 0);
+}
+
+/// Reads of personal columns are recorded, and each change of a definition is an entry that says who, why, from what, to what, and
+/// that is sealed.
+#[test]
+fn the_audit_log_knows_what_is_personal_and_what_changed() {
+    let server = PrivateServer::create(
+        "catalog_audit",
+        "shared_preload_libraries = 'pg_tally'\ntally.worker_databases = 'shop'\ntally.worker_role = 'worker'\ntally.worker_interval = 1",
+    );
+    let mut postgres = server.connect("postgres", "postgres");
+    postgres.batch_execute("CREATE ROLE worker LOGIN; CREATE ROLE admin LOGIN; CREATE ROLE bi LOGIN; CREATE ROLE auditor LOGIN").unwrap();
+    postgres.batch_execute("CREATE DATABASE shop").unwrap();
+    let mut superuser = server.connect("postgres", "shop");
+    superuser
+        .batch_execute(
+            "CREATE EXTENSION pg_tally; GRANT tally_admin TO worker, admin; GRANT tally_reader, tally_writer TO bi; GRANT tally_auditor TO auditor;
+             CREATE SCHEMA app; CREATE TABLE app.orders (tenant_id text NOT NULL, mail text, price int8); INSERT INTO app.orders VALUES ('acme', 'a@example.com', 1);
+             GRANT USAGE ON SCHEMA app TO bi, admin; GRANT CREATE ON SCHEMA app TO admin; ALTER TABLE app.orders OWNER TO admin; SET ROLE admin; SELECT tally.protect('app.orders'); GRANT SELECT ON app.orders TO bi;
+             CREATE VIEW app.prices AS SELECT price FROM app.orders; GRANT SELECT ON app.prices TO bi; RESET ROLE",
+        )
+        .unwrap();
+    let mut admin = server.connect("admin", "shop");
+    admin.batch_execute("SELECT tally.bind_role('bi', 'acme'), tally.set_audit_policy('raw')").unwrap();
+    let mut bi = server.connect("bi", "shop");
+    assert_eq!(ingest(&mut bi, r#"{"tenant_id":"acme","account_id":"x","name":"n","user_id":"u","event_id":"00000000-0000-4000-8000-000000000001","occurred_at":"2026-11-01T00:00:00Z"}"#).unwrap().accepted, 1);
+    let mut auditor = server.connect("auditor", "shop");
+    let reads = |auditor: &mut Client, relation: &str| {
+        let query = "SELECT count(*) FROM tally.audit WHERE act = 'read' AND actor = 'bi' AND detail -> 'relations' ? $1";
+        auditor.query_one(query, &[&relation]).unwrap().get::<_, i64>(0)
+    };
+    bi.batch_execute("SELECT mail FROM app.orders").unwrap();
+    admin.batch_execute("SELECT tally.classify('app.orders.mail', 'personal', 'an address')").unwrap();
+    bi.batch_execute("SELECT price FROM app.orders; SELECT price FROM app.prices").unwrap();
+    bi.batch_execute("SELECT mail FROM app.orders").unwrap();
+    bi.batch_execute("SELECT o FROM app.orders AS o").unwrap();
+    bi.batch_execute("SELECT count(*) FROM app.orders WHERE mail = 'x'").unwrap();
+    wait_for("the reads", || (reads(&mut auditor, "app.orders") == 3).then_some(()));
+    // What a rollup keeps of people, once the worker or a round of housekeeping has looked.
+    admin.batch_execute("SELECT tally_internal.note_personal_columns()").unwrap();
+    bi.batch_execute("SELECT user_id FROM tally.users").unwrap();
+    bi.batch_execute("SELECT events FROM tally.usage_day").unwrap();
+    wait_for("the read", || {
+        (reads(&mut auditor, "tally.user_activity_pending")
+            + reads(&mut auditor, "tally.user_activity_year_base")
+            > 0)
+        .then_some(())
+    });
+    assert_eq!(reads(&mut auditor, "tally.usage_day_base") + reads(&mut auditor, "app.prices"), 0);
+    admin
+        .batch_execute("SELECT tally.classify('app.orders.mail', 'internal', 'all of example.com')")
+        .unwrap();
+    bi.batch_execute("SELECT mail FROM app.orders").unwrap();
+
+    // Definitions of every kind.
+    admin
+        .batch_execute(
+            r#"SELECT tally.create_rollup('r', '{day}', ARRAY['count(*) AS n']); SELECT tally.alter_rollup('r', ARRAY['max(occurred_at) AS latest']);
+               SELECT tally.define_metric('m', '{"kind":"events","event":"n"}'); SELECT tally.define_metric('m', '{"kind":"events","event":"o"}');
+               SELECT tally.define_cohort('c', '{"kind":"cohort","at_least":1}');
+               SELECT tally.register_event('n', '{"type":"object"}', 'we need it');
+               SELECT tally.describe_asset('rollup:r', owner => 'Numbers team', purpose => 'billing');
+               SELECT tally.describe_asset('rollup:r', owner => 'Billing team');
+               SELECT tally.set_retention('acme', '1 year'); SELECT tally.drop_rollup('r')"#,
+        )
+        .unwrap();
+    let entries = |auditor: &mut Client, act: &str, object: &str| -> Vec<Value> {
+        let query = "SELECT detail FROM tally.audit WHERE act = $1 AND object = $2 AND actor = 'admin' ORDER BY at, entry_id";
+        auditor.query(query, &[&act, &object]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let lowered = wait_for("the last entry", || {
+        entries(&mut auditor, "rollup_removed", "r").pop()?;
+        entries(&mut auditor, "classified", "app.orders.mail").pop()
+    });
+    assert_eq!((lowered["reason"].as_str(), lowered["lowers"].as_str()), (Some("all of example.com"), None));
+    let changed = entries(&mut auditor, "asset_changed", "app.orders.mail");
+    assert!(changed.iter().any(|detail| detail["from"]["classification"] == "personal"), "{changed:?}");
+    let owners = entries(&mut auditor, "asset_changed", "rollup:r");
+    assert!(
+        owners.iter().any(
+            |detail| detail["from"]["owner"] == "Numbers team" && detail["to"]["owner"] == "Billing team"
+        ),
+        "{owners:?}"
+    );
+    for (act, object) in [
+        ("rollup_added", "r"),
+        ("rollup_removed", "r"),
+        ("rollup_column_added", "r"),
+        ("metric_added", "m"),
+        ("cohort_added", "c"),
+        ("schema_added", "n"),
+        ("retention_added", "acme"),
+    ] {
+        assert!(!entries(&mut auditor, act, object).is_empty(), "{act} {object}");
+    }
+    let columns = entries(&mut auditor, "rollup_column_added", "r");
+    assert!(
+        columns
+            .iter()
+            .any(|detail| detail["to"]["column_name"] == "latest"
+                && detail["to"]["expression"] == "occurred_at"),
+        "{columns:?}"
+    );
+    assert_eq!(entries(&mut auditor, "schema_added", "n")[0]["to"]["reason"], "we need it");
+    wait_for("seals", || {
+        let state = auditor
+            .query_one("SELECT unsealed_since IS NULL FROM tally_internal.audit_state()", &[])
+            .unwrap();
+        state.get::<_, bool>(0).then_some(())
+    });
+    let anchor: String = auditor.query_one("SELECT tally.audit_anchor()", &[]).unwrap().get(0);
+    assert!(auditor.query("SELECT * FROM tally.verify_audit($1)", &[&anchor]).unwrap().is_empty());
+    superuser
+        .batch_execute("DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'tally.audit_entry'::regclass LOOP EXECUTE format('ALTER TABLE %s DISABLE TRIGGER ALL', t); END LOOP; END $$; UPDATE tally.audit_entry SET detail = replace(detail, 'all of example.com', 'no reason') WHERE act = 'classified'")
+        .unwrap();
+    assert!(
+        !auditor.query("SELECT * FROM tally.verify_audit($1)", &[&anchor]).unwrap().is_empty(),
+        "it is sealed"
+    );
+}
