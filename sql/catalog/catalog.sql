@@ -3,6 +3,7 @@
 CREATE FUNCTION tally_internal.note_personal_columns() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
+  SET lock_timeout = '300ms' -- who declares or drops a view is not waited for
   SET jit = off
 AS $$
 DECLARE
@@ -58,8 +59,11 @@ CREATE FUNCTION tally_internal.step_catalog(subject text, max_rows int8, OUT don
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  done := tally_internal.note_personal_columns();
   is_over := true;
+  done := tally_internal.note_personal_columns();
+EXCEPTION WHEN lock_not_available THEN
+  -- It comes again.
+  done := 0;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.step_catalog(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';

@@ -174,7 +174,10 @@ fn registers_hold_what_is_part_of_the_extension() {
         client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
     };
     let mut client = database.connect(&admin);
-    assert_eq!(tasks(&mut client), ["audit", "backfill", "fold", "partitions", "retention", "statistics"]);
+    assert_eq!(
+        tasks(&mut client),
+        ["audit", "backfill", "catalog", "erasure", "fold", "partitions", "retention", "statistics"]
+    );
     let (checks, rules) = (health(&mut client).len(), lint_rules(&mut client));
     let foreign = "
         CREATE FUNCTION tally_internal.task_foreign() RETURNS TABLE (place int4, subject text) LANGUAGE sql AS $$SELECT 0, ''$$;
@@ -188,7 +191,10 @@ fn registers_hold_what_is_part_of_the_extension() {
     let refused = client.batch_execute(foreign).unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "42501", "an administrator adds nothing: {refused}");
     superuser.batch_execute(foreign).unwrap();
-    assert_eq!(tasks(&mut client), ["audit", "backfill", "fold", "partitions", "retention", "statistics"]);
+    assert_eq!(
+        tasks(&mut client),
+        ["audit", "backfill", "catalog", "erasure", "fold", "partitions", "retention", "statistics"]
+    );
     assert_eq!((health(&mut client).len(), lint_rules(&mut client)), (checks, rules));
     for task in ["foreign", "none", "", "fold(text, int8); SELECT 1 --"] {
         let step = client.query("SELECT tally_internal.maintain_step($1, '', 1)", &[&task]).unwrap_err();
