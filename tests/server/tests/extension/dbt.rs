@@ -1,4 +1,5 @@
-//! integrations/dbt on the demo's data, as a tenant's login: dbt makes its models, and all its tests pass.
+//! integrations/dbt on the demo's data, as a tenant's login: dbt makes its models, and all its tests pass. Where dbt isn't there, TALLY_DBT=1
+//! installs it, which takes more than a minute.
 
 use std::path::Path;
 use std::process::Command;
