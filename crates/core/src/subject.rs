@@ -124,8 +124,8 @@ impl Tokens<'_> {
         }
         self.0 = ahead;
         let low = self.hexadecimal();
-        let scalar = 0x10000 + ((unit - 0xD800) << 10) + low.wrapping_sub(0xDC00);
-        let scalar = (0xDC00..0xE000).contains(&low).then_some(scalar);
+        let scalar =
+            (0xDC00..0xE000).contains(&low).then(|| 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00));
         value.push(scalar.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
     }
 
