@@ -30,29 +30,33 @@ pub fn forget(tenant: &str, subjects: &[String]) -> Result<Value, ErasureError> 
 fn forget_in_rollup(kept: &Kept, tenant: &str, subjects: &[String]) -> i64 {
     let frozen = || Moment(kept.renewed_from.max(LEAST));
     let mut changed = 0;
+    let count = |statement: String| -> i64 {
+        let counted = format!("WITH gone AS ({statement} RETURNING 1) SELECT count(*) FROM gone");
+        let values = [tenant.into(), subjects.to_vec().into(), frozen().into()];
+        sql::one(&counted, &values).unwrap_or(0)
+    };
     for table in &kept.tables {
-        let name = quote(table);
-        let count = |statement: String| -> i64 {
-            let counted = format!("WITH gone AS ({statement} RETURNING 1) SELECT count(*) FROM gone");
-            let values = [tenant.into(), subjects.to_vec().into(), frozen().into()];
-            sql::one(&counted, &values).unwrap_or(0)
-        };
+        let table = quote(table);
         for column in &kept.user_columns {
             let column = quote(column);
             changed += count(format!(
-                "DELETE FROM tally.{name} WHERE tenant_id = $1 AND {column} = ANY ($2) AND $3 IS NOT NULL"
+                "DELETE FROM tally.{table} WHERE tenant_id = $1 AND {column} = ANY ($2) AND $3 IS NOT NULL"
             ));
         }
         for column in &kept.named_dimensions {
             let column = quote(column);
             changed += count(format!(
-                "DELETE FROM tally.{name} WHERE tenant_id = $1 AND {column} = ANY ($2) AND bucket < $3"
+                "DELETE FROM tally.{table} WHERE tenant_id = $1 AND {column} = ANY ($2) AND bucket < $3"
             ));
         }
-        for column in &kept.named_measures {
-            let column = quote(column);
+    }
+    for measure in &kept.named_measures {
+        let column = quote(&measure.column);
+        for (table, set) in &measure.without {
+            let table = quote(table);
             changed += count(format!(
-                "UPDATE tally.{name} SET {column} = NULL WHERE tenant_id = $1 AND {column} = ANY ($2) AND bucket < $3"
+                "UPDATE tally.{table} AS c SET {set} \
+                  WHERE c.tenant_id = $1 AND c.{column} = ANY ($2) AND c.bucket < $3"
             ));
         }
     }

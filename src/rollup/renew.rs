@@ -4,7 +4,7 @@
 use super::RollupError;
 use super::append;
 use super::definition::{self, Column, Definition, Kind};
-use super::fold::await_folding;
+use super::fold::{self, await_folding};
 use super::frozen::Frozen;
 use super::rebuild::require_months;
 use crate::backend::session;
@@ -12,6 +12,7 @@ use crate::backend::sql::{self, quote, within};
 use crate::raw::horizon;
 use core::ops::Range;
 use std::collections::BTreeSet;
+use tally_core::grain::Grain;
 
 /// What is gone of an account.
 pub struct Gone<'a> {
@@ -150,9 +151,54 @@ pub struct Kept {
     pub user_columns: Vec<String>,
     /// Texts that are made from the user: other dimensions, extremes, first and last values.
     pub named_dimensions: Vec<String>,
-    pub named_measures: Vec<String>,
+    pub named_measures: Vec<NamedMeasure>,
     /// Sketches, extremes and values in which one user's events can't be told from others' afterwards.
     pub merged_columns: Vec<String>,
+}
+
+/// A measure whose value may be a user's id.
+pub struct NamedMeasure {
+    pub column: String,
+    /// For each table, that of the finest grain first: SQL that sets what a row `c` has without the value.
+    pub without: Vec<(String, String)>,
+}
+
+impl NamedMeasure {
+    fn new(definition: &Definition, column: &Column) -> Self {
+        let base = |grain: Grain| definition.table(&format!("{grain}_base"));
+        let finest = definition.pending_grain();
+        let has_finest = definition.grains.contains(&finest);
+        let same: Vec<String> = definition
+            .dimensions()
+            .map(|dimension| quote(&dimension.name))
+            .map(|name| format!(" AND f.{name} IS NOT DISTINCT FROM c.{name}"))
+            .collect();
+        // Of a first or last value its time goes with it: else what comes later would seem to be as early.
+        let time = definition.columns.iter().find(|other| other.name == column.time_name());
+        let set = |value: &dyn Fn(&Column) -> String| -> String {
+            let set = |column: &Column| format!("{} = {}", quote(&column.name), value(column));
+            std::iter::once(column).chain(time).map(set).collect::<Vec<_>>().join(", ")
+        };
+        let unknown = set(&|_| "NULL".to_owned());
+        // A coarser bucket is what its finer ones are, as verifying has it; where there are none, nobody knows.
+        let without = |grain: Grain| match grain {
+            grain if grain == finest || !has_finest => unknown.clone(),
+            grain => set(&|column| {
+                format!(
+                    "(SELECT {} FROM tally.{} AS f WHERE f.tenant_id = c.tenant_id AND f.account_id = c.account_id \
+                       AND date_trunc('{grain}', f.bucket, 'UTC') = c.bucket{})",
+                    fold::aggregate(column),
+                    quote(&base(finest)),
+                    same.concat()
+                )
+            }),
+        };
+        let (finest_first, coarser): (Vec<Grain>, Vec<Grain>) =
+            definition.grains.iter().partition(|&&grain| grain == finest);
+        let bases = finest_first.into_iter().chain(coarser).map(|grain| (base(grain), without(grain)));
+        let pending = (definition.table("pending"), unknown.clone());
+        Self { column: column.name.clone(), without: bases.chain([pending]).collect() }
+    }
 }
 
 /// The rollups, as an erasure must know them; holds the locks that keep each from being folded until the transaction ends. The caller
@@ -184,13 +230,13 @@ pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
                     .filter(|column| !is_user(column) && is_of_user(column))
                     .filter(is_text),
             ),
-            named_measures: names(
-                &mut definition
-                    .measures()
-                    .filter(is_value)
-                    .filter(|column| is_of_user(column))
-                    .filter(is_text),
-            ),
+            named_measures: definition
+                .measures()
+                .filter(is_value)
+                .filter(|column| is_of_user(column))
+                .filter(is_text)
+                .map(|column| NamedMeasure::new(definition, column))
+                .collect(),
             // Of a rollup by user nothing of another user's group is a user's.
             merged_columns: names(&mut definition.measures().filter(is_merged).filter(|_| !has_user)),
         })

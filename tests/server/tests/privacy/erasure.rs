@@ -9,14 +9,14 @@ use tally_workload::Random;
 const SUBJECT: &str = "planted-7f3e91c0";
 
 /// A database with an administrator, a loader and the rollups that know users in every way.
-struct Bench {
-    database: Database,
+pub struct Bench {
+    pub database: Database,
     admin: String,
     loader: String,
 }
 
 impl Bench {
-    fn new(topic: &str) -> Self {
+    pub fn new(topic: &str) -> Self {
         let mut database = Database::new(topic);
         let admin = database.role("admin", &["tally_admin"]);
         let loader = database.role("loader", &["tally_writer"]);
@@ -44,15 +44,15 @@ impl Bench {
         bench
     }
 
-    fn admin(&self) -> Client {
+    pub fn admin(&self) -> Client {
         self.database.connect(&self.admin)
     }
 
-    fn send(&self, events: &[Value]) -> tally_server_tests::Summary {
+    pub fn send(&self, events: &[Value]) -> tally_server_tests::Summary {
         ingest(&mut self.database.connect(&self.loader), &Value::from(events.to_vec()).to_string()).unwrap()
     }
 
-    fn erase(&self, tenant: &str, subject: &str) -> Value {
+    pub fn erase(&self, tenant: &str, subject: &str) -> Value {
         let text = self
             .admin()
             .query_one("SELECT tally.erase_subject($1, $2, 'ticket 1')::text", &[&tenant, &subject])
@@ -61,19 +61,19 @@ impl Bench {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn fold(&self) {
+    pub fn fold(&self) {
         for rollup in self.rollups() {
             fold_all(&mut self.admin(), &rollup);
         }
     }
 
-    fn rollups(&self) -> Vec<String> {
+    pub fn rollups(&self) -> Vec<String> {
         let rows =
             self.database.superuser().query("SELECT rollup_name FROM tally.rollup ORDER BY 1", &[]).unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    fn verify(&self) {
+    pub fn verify(&self) {
         for rollup in self.rollups() {
             assert_right(&mut self.admin(), &rollup);
         }
@@ -81,7 +81,7 @@ impl Bench {
 
     /// Every row of the rollups' base tables, states and all; with percentiles, which depend on how they were merged, only once
     /// every bucket was made anew.
-    fn numbers(&self, rebuilt: bool) -> Vec<String> {
+    pub fn numbers(&self, rebuilt: bool) -> Vec<String> {
         self.fold();
         if rebuilt {
             for rollup in self.rollups() {
@@ -129,7 +129,7 @@ fn is_of_subject(event: &Value) -> bool {
 }
 
 /// Where the text stands, in any column of any table, in statistics, and as bytes.
-fn traces(superuser: &mut Client, text: &str) -> Vec<String> {
+pub fn traces(superuser: &mut Client, text: &str) -> Vec<String> {
     let columns = superuser
         .query(
             "SELECT format('%I.%I', n.nspname, c.relname), a.attname::text, a.atttypid::regtype::text

@@ -1,3 +1,4 @@
 //! Privacy: a person who is erased leaves nothing behind.
 
 mod erasure;
+mod model;
