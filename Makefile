@@ -44,9 +44,9 @@ demo: build ## start a private cluster and show the whole path at work
 dashboard: build ## show the demo's data in Apache Superset, on 127.0.0.1 (830 MB from PyPI on first use)
 	@$(RUN) ./dashboards/superset/run.sh
 
-# The database and the login of `make psql`.
-DB ?= tally_demo
-AS ?= postgres
+# The database and the login of `make psql`. Make itself has a variable AS, so `?=` would leave that.
+DB = tally_demo
+AS = postgres
 psql: ## open a shell on the demo's cluster: make psql DB=tour AS=shop_app
 	@$(RUN) ./pgrx-config/psql.sh "$(DB)" "$(AS)"
 

@@ -3,8 +3,8 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
-use tally_server_tests::PrivateServer;
+use std::process::{Command, Stdio};
+use tally_server_tests::{PrivateServer, succeed};
 
 /// Sessions' time zones: what the examples show is the same in each.
 const ZONES: [&str; 4] = ["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"];
@@ -110,6 +110,14 @@ fn the_tour_runs_as_written() {
         }
     }
     assert!(shown >= 8 * ZONES.len(), "{shown} answers");
+    // The commands above the blocks are these, and without anything they open the demo.
+    let psql = |arguments: &[&str]| {
+        let mut make = Command::new("make");
+        make.arg("--dry-run").arg("--directory").arg(file().parent().unwrap()).arg("psql").args(arguments);
+        String::from_utf8(succeed(&mut make).stdout).unwrap()
+    };
+    assert!(psql(&["DB=tour", "AS=shop_app"]).contains(r#"psql.sh "tour" "shop_app""#));
+    assert!(psql(&[]).contains(r#"psql.sh "tally_demo" "postgres""#));
     // What the text between the blocks says.
     for (said, printed) in [
         ("Four accepted.", "        4 |          0 |         0 |        0"),

@@ -9,6 +9,9 @@ use tally_server_tests::told;
 /// What a month may be without.
 const MAY_BE_ZERO: [&str; 4] = ["reactivation", "expansion", "contraction", "churned"];
 
+/// The range that the dashboard opens with.
+const RANGE: &str = "90 days";
+
 /// Rows of a query, as text by the name of the column.
 fn rows(client: &mut Client, query: &str) -> Vec<Vec<(String, Option<String>)>> {
     let messages = client.simple_query(query).unwrap_or_else(|problem| panic!("{query}: {problem:?}"));
@@ -32,12 +35,12 @@ fn quoted(values: &[String]) -> String {
 }
 
 /// A query with what Grafana puts for the macros and variables.
-fn filled_in(query: &str, variables: &HashMap<String, String>) -> String {
-    // The range that the dashboard opens with, as Grafana writes moments.
+fn filled_in(query: &str, range: &str, variables: &HashMap<String, String>) -> String {
+    // As Grafana writes moments.
     let moment = |ago: &str| {
         format!("to_char((now() - interval '{ago}') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
     };
-    let (from, to) = (moment("90 days"), moment("0 days"));
+    let (from, to) = (moment(range), moment("0 days"));
     let mut text = query.replace("$__timeFrom()", &from).replace("$__timeTo()", &to);
     while let Some((before, rest)) = text.split_once("$__timeFilter(") {
         let (column, after) = rest.split_once(')').unwrap();
@@ -55,14 +58,14 @@ fn every_panel_shows_something() {
     let (database, [_, reader]) = told("panels");
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dashboards/grafana.json");
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    assert_eq!(dashboard["time"]["from"], "now-90d", "what filled_in() takes for the range");
+    assert_eq!(dashboard["time"]["from"], "now-90d", "RANGE");
     let mut client = database.connect(&reader);
 
     let mut variables = HashMap::from([("grain".to_owned(), "week".to_owned())]);
     let mut asked = 0;
     for variable in dashboard["templating"]["list"].as_array().unwrap() {
         if variable["type"] == "query" {
-            let query = filled_in(variable["query"].as_str().unwrap(), &variables);
+            let query = filled_in(variable["query"].as_str().unwrap(), RANGE, &variables);
             let values: Vec<String> =
                 rows(&mut client, &query).into_iter().map(|row| row[0].1.clone().unwrap()).collect();
             assert!(!values.is_empty(), "{query}");
@@ -82,7 +85,7 @@ fn every_panel_shows_something() {
         assert!(!targets.is_empty(), "{title} asks nothing");
         for target in targets {
             let sql = target["rawSql"].as_str().unwrap();
-            let query = filled_in(sql, &variables);
+            let query = filled_in(sql, RANGE, &variables);
             let found = rows(&mut client, &query);
             assert!(!found.is_empty(), "{title}: {query} gives no rows");
             for (place, (column, _)) in found[0].iter().enumerate() {
@@ -95,6 +98,13 @@ fn every_panel_shows_something() {
             }
             sums.insert(title, first_number(&found));
 
+            // Whatever somebody chooses, a panel may be empty but doesn't fail.
+            for (range, grain) in [("10 minutes", "day"), ("6 hours", "week"), ("400 days", "month")] {
+                let mut chosen = variables.clone();
+                chosen.insert("grain".to_owned(), grain.to_owned());
+                rows(&mut client, &filled_in(sql, range, &chosen));
+            }
+
             // A chosen account reaches every panel that takes accounts.
             if sql.contains("${account:sqlstring}") {
                 let mut one = variables.clone();
@@ -103,7 +113,7 @@ fn every_panel_shows_something() {
                     "account".to_owned(),
                     quoted(&[rows(&mut client, busiest)[0][0].1.clone().unwrap()]),
                 );
-                let found = rows(&mut client, &filled_in(sql, &one));
+                let found = rows(&mut client, &filled_in(sql, RANGE, &one));
                 assert!(!found.is_empty(), "{title}, of one account");
                 if matches!(title, "Events" | "Users" | "Paid") {
                     let (part, whole) = (first_number(&found), sums[title]);
