@@ -23,13 +23,14 @@ install -m 644 "$PRIVATE/root/$share/pg_tally.control" "$PRIVATE/root/$share/pg_
 for script in sql/pg_tally--*--*.sql tests/upgrade/pg_tally--*.sql; do
   [ ! -f "$script" ] || [ -e "$tree/$share/${script##*/}" ] || install -m 644 "$script" "$tree/$share/"
 done
+# As they lie in the sources, so that what they say of each other is right. What is run lies elsewhere: slim systems leave out documents.
 documents=$tree/usr/share/doc/$name
-install -d "$documents/runbooks"
-install -m 644 README.md CHANGELOG.md docs/*.md "$documents/"
-install -m 644 docs/runbooks/*.md "$documents/runbooks/"
-install -D -m 644 -t "$documents/monitoring" monitoring/*
-install -D -m 644 -t "$documents/dashboards" dashboards/grafana.json
-install -m 644 packaging/tally-doctor.sql "$documents/"
+install -D -m 644 -t "$documents" README.md CHANGELOG.md
+for folder in docs docs/runbooks docs/decisions; do install -D -m 644 -t "$documents/$folder" $folder/*.md; done
+extras=$tree/usr/share/$name
+install -D -m 644 -t "$extras/monitoring" monitoring/*
+install -D -m 644 -t "$extras/dashboards" dashboards/grafana.json
+install -D -m 644 -t "$extras/packaging" packaging/tally-doctor.sql
 size=$(du -sk "$tree/usr" | cut -f1)
 # The C library that this machine has is the oldest that the library was tried with.
 libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')

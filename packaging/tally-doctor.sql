@@ -1,5 +1,5 @@
 -- What a support case needs to know of a database with pg_tally: versions, settings, health, lint, rollups, housekeeping, sizes.
--- As a member of tally_admin:   psql -d DATABASE -f tally-doctor.sql > doctor.txt
+-- As a member of tally_admin, better also of pg_read_all_stats:   psql -d DATABASE -f tally-doctor.sql > doctor.txt
 -- It changes nothing, and prints no ids of tenants, accounts or users, no names of roles, no properties, no texts of errors or
 -- rollups' expressions: numbers, SQLSTATEs, and names of rollups, tables and rules alone. Read it before you send it all the same.
 \set ON_ERROR_STOP off
@@ -30,7 +30,9 @@ SELECT name, CASE WHEN name NOT IN ('tally.worker_databases', 'tally.worker_role
                 'max_locks_per_transaction', 'max_parallel_workers', 'max_prepared_transactions', 'max_wal_size', 'max_worker_processes',
                 'shared_buffers', 'statement_timeout', 'synchronous_commit', 'wal_level', 'work_mem')
  ORDER BY name;
-SELECT count(*) AS workers FROM pg_stat_activity WHERE backend_type = 'pg_tally worker';
+-- Without pg_read_all_stats a login isn't shown what the sessions of other roles are and do.
+SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all_sessions,
+       CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_tally worker') END AS workers;
 
 \echo == Health
 SELECT component, status, value, "limit" FROM tally.health();

@@ -42,7 +42,7 @@ fn it_tells_what_a_support_case_needs_and_nothing_personal() {
     holder.batch_execute("BEGIN").unwrap();
     ingest(&mut holder, &json!(event(3, "ran")).to_string()).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/tally-doctor.sql");
-    for login in [format!("dba_{MARK}"), "postgres".to_owned()] {
+    for (login, sees_all) in [(format!("dba_{MARK}"), "f"), ("postgres".to_owned(), "t")] {
         let mut psql: Command = server.client("psql");
         psql.args(["-X", "-U", &login, "-d", "postgres", "-f"]).arg(&file);
         let output = psql.output().unwrap();
@@ -50,6 +50,9 @@ fn it_tells_what_a_support_case_needs_and_nothing_personal() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && errors.is_empty(), "{login}: {errors}");
         assert!(!said.contains(MARK), "{login}: {said}");
+        // Who isn't shown what sessions do is told so, rather than that there are none.
+        let after = said.split_once("sees_all_sessions").unwrap().1;
+        assert!(after.lines().nth(2).unwrap().trim().starts_with(sees_all), "{after}");
         let sections: Vec<&str> = said.lines().filter(|line| line.starts_with("== ")).collect();
         assert_eq!(sections.len(), 11, "{sections:?}");
         for found in ["usage", "reports", "23505", "rollup reports", "pg_tally", "quarantine", "events_p"] {

@@ -14,7 +14,7 @@ impl Drop for Scratch {
 }
 
 #[test]
-fn the_package_installs_into_an_empty_root() {
+fn the_package_unpacks_into_an_empty_root_and_works() {
     if Command::new("dpkg-deb").arg("--version").output().is_err() {
         skip("dpkg-deb is missing");
         return;
@@ -54,19 +54,17 @@ fn the_package_installs_into_an_empty_root() {
     }
     let sums = succeed(Command::new("dpkg-deb").args(["--ctrl-tarfile", &package]));
     assert!(!sums.stdout.is_empty());
-    for document in [
-        "README.md",
-        "CHANGELOG.md",
-        "sql-reference.md",
-        "runbooks/restore.md",
-        "monitoring/prometheus_alerts.yaml",
-        "dashboards/grafana.json",
-        "tally-doctor.sql",
+    for file in [
+        "doc/NAME/README.md",
+        "doc/NAME/CHANGELOG.md",
+        "doc/NAME/docs/sql-reference.md",
+        "doc/NAME/docs/runbooks/restore.md",
+        "NAME/monitoring/prometheus_alerts.yaml",
+        "NAME/dashboards/grafana.json",
+        "NAME/packaging/tally-doctor.sql",
     ] {
-        assert!(
-            root.join(format!("usr/share/doc/postgresql-{major}-pg-tally")).join(document).exists(),
-            "{document}"
-        );
+        let file = file.replace("NAME", &format!("postgresql-{major}-pg-tally"));
+        assert!(root.join("usr/share").join(&file).exists(), "{file}");
     }
 
     // Debian's own files of the server and the package's, nothing else: the extension installs, and an event counts once.
@@ -94,9 +92,12 @@ fn the_package_installs_into_an_empty_root() {
         )
         .unwrap();
     client.batch_execute("SELECT tally.trust_role('app')").unwrap();
-    let event = json_array([
-        r#"{"tenant_id":"t","account_id":"a","name":"n","event_id":"00000000-0000-4000-8000-000000000001","occurred_at":"2026-11-01T00:00:00Z"}"#,
-    ]);
+    let today: String =
+        client.query_one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')", &[]).unwrap().get(0);
+    let event = format!(
+        r#"{{"tenant_id":"t","account_id":"a","name":"n","event_id":"00000000-0000-4000-8000-000000000001","occurred_at":"{today}T00:00:00Z"}}"#
+    );
+    let event = json_array([event.as_str()]);
     let mut app = server.connect("app", "postgres");
     assert_eq!(ingest(&mut app, &event).unwrap().accepted, 1);
     assert_eq!(ingest(&mut app, &event).unwrap().duplicates, 1);
