@@ -24,8 +24,8 @@ framework_packages() {
 
 case $driver in
   django | sqlalchemy)
-    once frameworks framework_packages
-    "$place/frameworks/bin/python" "$file" ;;
+    once frameworks-5.2.19-2.1.9 framework_packages
+    "$place/frameworks-5.2.19-2.1.9/bin/python" "$file" ;;
   activerecord)
     ruby -e 'require "active_record"; require "pg"' 2>/dev/null || unavailable "Ruby with ActiveRecord and pg (ruby-activerecord, ruby-pg) isn't installed"
     ruby "$file" ;;

@@ -36,6 +36,8 @@ fn the_package_builds_and_its_tests_pass() {
     let mut client = database.connect(&reader);
     let summed = number(&mut client, "SELECT sum(events)::int8 FROM analytics.tally_users_by_week");
     assert_eq!(summed, number(&mut client, "SELECT count(*) FROM tally.events"));
+    let invokers = "SELECT count(*) FROM pg_class WHERE relnamespace = 'analytics'::regnamespace AND reloptions = '{security_invoker=true}'";
+    assert_eq!(number(&mut superuser, invokers), 3);
     // Another tenant's login, which may read the model, sees its own tenant in it.
     let other = database.role("other", &["tally_reader"]);
     superuser
