@@ -43,7 +43,8 @@ CREATE FUNCTION tally_internal.funnel_steps_in(steps text) RETURNS jsonb
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF steps ~ '^\s*\[object |^\s*\{\s*"\s*\{' OR steps !~ '^\s*[[{]' THEN
+  -- Objects, and arrays of Postgres with bounds, are neither.
+  IF steps ~ '^\s*\[object |^\s*\{\s*"\s*\{|^\s*\{\s*"[^"]*"\s*:|^\s*\[\s*-?\d+\s*:' OR steps !~ '^\s*[[{]' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('the steps of a funnel are neither a JSON array nor an array of names: %s', left(steps, 100)),
       HINT = 'send the text of a JSON array, as JSON.stringify or json.dumps makes it, such as ["signed_up", "paid"]';

@@ -97,8 +97,11 @@ pub fn parse_batch<'a>(text: &'a str, limits: &Limits) -> Result<Batch<'a>, Batc
         Some(_) => Err(unsplittable(start, "batch is neither an object nor an array")),
         None => Err(unsplittable(start, "batch is empty")),
     };
-    let holds_an_event = batch.as_ref().is_ok_and(|batch| batch.items.iter().any(|item| item.event.is_ok()));
-    match if holds_an_event { None } else { disguise(text) } {
+    let elements = batch.as_ref().ok().map(|batch| batch.items.as_slice());
+    if elements.is_some_and(|elements| elements.first().is_none_or(|first| first.event.is_ok())) {
+        return batch;
+    }
+    match disguise(text, elements) {
         Some(reason) => Err(unsplittable(start, reason)),
         None => batch,
     }

@@ -1,21 +1,28 @@
 //! Recognises batches that a client's driver wrote in a language's own form instead of as JSON, to tell the caller so.
 
+use super::batch::Item;
 use crate::jsonb::scan::{skip_space, string_end};
 
-/// Says what the text of a batch is instead of JSON objects, judged by how it or its first element begins. Only asked where nothing
-/// in it is an event.
+/// Says what the text of a batch is instead of JSON objects: judged by how it begins where it can't be split, else only if every
+/// element of it is that. Nothing else in it is lost then.
 #[cold]
-pub(super) fn disguise(text: &str) -> Option<&'static str> {
+pub(super) fn disguise(text: &str, elements: Option<&[Item]>) -> Option<&'static str> {
     let text = text.trim_start_matches([' ', '\n', '\r', '\t']);
-    if text.starts_with("[object ") {
+    let is_alone = elements.is_none_or(|elements| elements.len() == 1);
+    if text.starts_with("[object ") && is_alone {
         return Some("batch is the text that JavaScript makes of an object, not JSON");
     }
     if text.starts_with("\"{") || text.starts_with("\"[") {
         return Some("batch is a string that holds JSON, not JSON itself");
     }
-    match text.strip_prefix('[') {
-        Some(elements) => element(elements),
-        None => element(text),
+    match elements {
+        Some(elements) => {
+            let mut forms =
+                elements.iter().map(|item| if item.event.is_ok() { None } else { element(item.raw) });
+            let first = forms.next().flatten()?;
+            forms.all(|form| form.is_some()).then_some(first)
+        }
+        None => element(text.strip_prefix('[').unwrap_or(text)),
     }
 }
 
@@ -69,7 +76,7 @@ mod tests {
             r#"{"tenant_id" => "acme"}"#,
             "{:tenant_id=>\"acme\"}",
         ] {
-            assert!(disguise(text).is_some(), "{text}");
+            assert!(disguise(text, None).is_some(), "{text}");
             let error = parse_batch(text, &Limits::default()).unwrap_err();
             assert_eq!(error.sqlstate, "22032", "{text}: {error}");
             assert!(error.reason.contains(", not JSON"), "{text}: {error}");
@@ -81,18 +88,23 @@ mod tests {
         for text in
             ["", "{}", "[]", "[[]]", "{\"a\":1}", "[{\"tenant_id\":\"{\"}]", "{", "[{\"", "é", "[é", "{\"a\\"]
         {
-            assert_eq!(disguise(text), None, "{text}");
+            assert_eq!(disguise(text, None), None, "{text}");
         }
     }
 
     #[test]
     fn one_bad_event_among_good_ones_stays_a_rejection() {
+        let unknown = r#"{"tenant_id": "a", "nmae": "b"}"#;
         let good = r#"{"tenant_id":"a","account_id":"b","name":"c","occurred_at":"2026-03-02T09:15:00Z",
                        "event_id":"00000000-0000-4000-8000-000000000001"}"#;
         for bad in ["{'tenant_id': 'acme'}", r#""{\"a\":1}""#, r#"{"{\"a\":1}"}"#] {
             let batch = format!("[{bad},{good}]");
             let batch = parse_batch(&batch, &Limits::default()).unwrap();
             assert_eq!(batch.items.iter().filter(|item| item.event.is_err()).count(), 1, "{bad}");
+            // Nor beside another bad event that is one of its own.
+            let batch = format!("[{bad},{unknown},5]");
+            let batch = parse_batch(&batch, &Limits::default()).unwrap();
+            assert_eq!(batch.items.len(), 3, "{bad}");
         }
     }
 }

@@ -263,6 +263,8 @@ fn what_a_driver_wrapped_is_an_error_and_no_rejected_event() {
     // Beside an event it is a bad event like any other.
     let summary = ingest(&mut client, &format!("[{quoted},{event}]")).unwrap();
     assert_eq!((summary.accepted, summary.rejected), (1, 1));
+    let summary = ingest(&mut client, &format!("[{quoted},5,{{\"tenant_id\": \"acme\"}}]")).unwrap();
+    assert_eq!(summary.rejected, 3);
 }
 
 #[test]
@@ -321,7 +323,8 @@ fn steps_are_taken_in_every_form() {
         ("''", "22023"),
         ("'[object Object]'", "22023"),
         (r#"'{"{\"event\":\"signed_up\"}","paid"}'"#, "22023"),
-        (r#"'{"event": "signed_up"}'"#, "22P02"),
+        (r#"'{"event": "signed_up"}'"#, "22023"),
+        ("'[0:1]={signed_up,paid}'", "22023"),
         ("'[1'", "22P02"),
         ("'[1]'", "22023"),
         ("NULL", "22023"),
