@@ -12,6 +12,7 @@ pub mod hll;
 pub mod id;
 pub mod jsonb;
 pub mod numeric;
+pub mod payload;
 pub mod privacy;
 pub mod retention;
 pub mod scope_key;

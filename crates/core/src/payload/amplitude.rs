@@ -1,0 +1,47 @@
+//! Amplitude: the body of the HTTP V2 and batch endpoints, or events alone.
+
+use super::json::Value;
+use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch, compound, one_or_many};
+
+pub(super) struct Amplitude;
+
+impl Vendor for Amplitude {
+    fn paths(&self) -> &'static Paths {
+        &Paths {
+            user: &["/user_id", "/device_id"],
+            name: &["/event_type"],
+            time: &["/time"],
+            properties: &["/event_properties"],
+            ..NOWHERE
+        }
+    }
+
+    fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
+        let events = batch(&mut document, "events")?;
+        one_or_many(events.map_or(document, Value::Array), None, out);
+        Ok(())
+    }
+
+    /// -1 stands for no session.
+    fn session(&self, event: &Event) -> Result<Option<String>, Fault> {
+        Ok(event.text(&["/session_id"])?.filter(|session| session != "-1"))
+    }
+
+    /// Its own rule: events are the same whose device and insert id are.
+    fn key(&self, event: &Event) -> Result<Option<String>, Fault> {
+        Ok(event.find("/insert_id").map(|_| compound(event, &["/device_id", "/insert_id"])))
+    }
+
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        for (path, name) in [
+            ("/revenue", "revenue"),
+            ("/price", "price"),
+            ("/quantity", "quantity"),
+            ("/productId", "productId"),
+            ("/revenueType", "revenueType"),
+        ] {
+            add(event, path, name, out);
+        }
+        add_members(event.members("/event_properties"), &[], out);
+    }
+}

@@ -1,0 +1,102 @@
+//! Google Analytics 4: rows of its export to BigQuery, as JSON. Parameters, a list of keys with values of several types, become an
+//! object.
+
+use super::json::Value;
+use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, compound};
+use std::borrow::Cow;
+
+pub(super) struct Ga4;
+
+impl Vendor for Ga4 {
+    fn paths(&self) -> &'static Paths {
+        &Paths {
+            user: &["/user_id", "/user_pseudo_id"],
+            name: &["/event_name"],
+            // Microseconds.
+            time: &["/event_timestamp"],
+            properties: &["/event_params"],
+            ..NOWHERE
+        }
+    }
+
+    fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
+        let rows = match document {
+            Value::Array(rows) => rows,
+            row => vec![row],
+        };
+        for mut row in rows {
+            for lists in ["event_params", "user_properties"] {
+                if let Some(list) = row.take(lists)
+                    && let Value::Object(members) = &mut row
+                {
+                    members.push((format!("\"{lists}\"").into(), object(list)));
+                }
+            }
+            out.push(Event::new(row, None));
+        }
+        Ok(())
+    }
+
+    /// A session's number is unique for its user alone.
+    fn session(&self, event: &Event) -> Result<Option<String>, Fault> {
+        let Some(number) = event.text(&["/event_params/ga_session_id"])? else { return Ok(None) };
+        let user = event.text(&["/user_pseudo_id"])?.unwrap_or_default();
+        Ok(Some(format!("{user}.{number}")))
+    }
+
+    /// Rows have no key of their own. The same row exported again, also from the table of the day after that of the moment, has
+    /// the same of these.
+    fn key(&self, event: &Event) -> Result<Option<String>, Fault> {
+        let parts = [
+            "/stream_id",
+            "/user_pseudo_id",
+            "/event_timestamp",
+            "/event_name",
+            "/event_bundle_sequence_id",
+            "/batch_page_id",
+            "/batch_ordering_id",
+            "/batch_event_index",
+            "/event_params",
+        ];
+        Ok(Some(compound(event, &parts)))
+    }
+
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        add_members(event.members("/event_params"), &[], out);
+    }
+}
+
+/// A list of keys and values as an object; what is none stays.
+fn object<'a>(list: Value<'a>) -> Value<'a> {
+    let Value::Array(elements) = list else { return list };
+    let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::with_capacity(elements.len());
+    for mut element in elements {
+        if let (Some(Value::String(key)), Some(value)) = (element.take("key"), element.take("value")) {
+            members.push((key, typed(value)));
+        }
+    }
+    Value::Object(members)
+}
+
+/// The one of the typed values that is there.
+fn typed(mut value: Value) -> Value {
+    for name in ["string_value", "int_value", "float_value", "double_value"] {
+        let Some(found) = value.take(name).filter(|found| !found.is_null()) else { continue };
+        return match (name, &found) {
+            // Integers of 64 bits are strings in JSON.
+            ("int_value", Value::String(written)) if is_integer(&written[1..written.len() - 1]) => {
+                Value::Token(written[1..written.len() - 1].to_owned().into())
+            }
+            _ => found,
+        };
+    }
+    Value::NULL
+}
+
+/// Whether a text is a whole number as JSON writes one.
+pub(super) fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    (1..=20).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits.len() == 1 || !digits.starts_with('0'))
+}

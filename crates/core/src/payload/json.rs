@@ -1,0 +1,394 @@
+//! JSON as a tree that keeps strings and numbers as they are written: what is wrong inside one event is found when that event is
+//! read, and costs no other. Only brackets, commas and quotes must be right.
+
+use crate::jsonb::scan::{quote, skip_space, unescape};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+/// The deepest nesting of a payload.
+const DEPTH: usize = 64;
+/// The most values in a payload: two million take some 100 MB.
+pub(super) const VALUES: usize = 2_000_000;
+
+/// A JSON value, its text borrowed where it is the payload's own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// A number, `true`, `false`, `null`, or what stands in the place of one.
+    Token(Cow<'a, str>),
+    /// A string, with its quotes and escapes.
+    String(Cow<'a, str>),
+    Array(Vec<Value<'a>>),
+    /// Keys with their quotes and escapes, in the order in which they are written.
+    Object(Vec<(Cow<'a, str>, Value<'a>)>),
+}
+
+/// Why a text is not JSON.
+#[derive(Debug, PartialEq)]
+pub(super) struct NotJson {
+    pub offset: usize,
+    pub reason: &'static str,
+    pub sqlstate: &'static str,
+}
+
+fn not_json<T>(offset: usize, reason: &'static str) -> Result<T, NotJson> {
+    Err(NotJson { offset, reason, sqlstate: "22032" })
+}
+
+/// Reads values; counts those of a whole payload.
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    left: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, left: VALUES }
+    }
+
+    /// The value that a piece of the text is, nothing else around it.
+    pub(super) fn whole(&mut self, from: usize, to: usize) -> Result<Value<'a>, NotJson> {
+        let (value, end) = self.value(from, to, 0)?;
+        match skip_space(&self.text.as_bytes()[..to], end) {
+            end if end == to => Ok(value),
+            end => not_json(end, "text after the end"),
+        }
+    }
+
+    fn byte(&self, pos: usize, to: usize) -> Option<u8> {
+        (pos < to).then(|| self.text.as_bytes()[pos])
+    }
+
+    fn space(&self, pos: usize, to: usize) -> usize {
+        skip_space(&self.text.as_bytes()[..to], pos)
+    }
+
+    fn value(&mut self, from: usize, to: usize, depth: usize) -> Result<(Value<'a>, usize), NotJson> {
+        if self.left == 0 {
+            return Err(NotJson {
+                offset: from,
+                reason: "payload has more than 2000000 values",
+                sqlstate: "54000",
+            });
+        }
+        self.left -= 1;
+        if depth == DEPTH {
+            return Err(NotJson { offset: from, reason: "payload nests deeper than 64", sqlstate: "54000" });
+        }
+        let start = self.space(from, to);
+        match self.byte(start, to) {
+            Some(b'"') => self.string(start, to).map(|(text, end)| (Value::String(text.into()), end)),
+            Some(b'[') => self.array(start, to, depth),
+            Some(b'{') => self.object(start, to, depth),
+            Some(_) => {
+                let token = &self.text[start..to];
+                let end = token.find([',', ':', '[', ']', '{', '}', '"', ' ', '\n', '\r', '\t']);
+                let end = end.unwrap_or(token.len());
+                if end == 0 {
+                    return not_json(start, "a value is missing");
+                }
+                Ok((Value::Token(token[..end].into()), start + end))
+            }
+            None => not_json(start, "a value is missing"),
+        }
+    }
+
+    /// The string at `start` with its quotes, and where it ends.
+    fn string(&self, start: usize, to: usize) -> Result<(&'a str, usize), NotJson> {
+        let bytes = &self.text.as_bytes()[..to];
+        let mut pos = start + 1;
+        while let Some(&byte) = bytes.get(pos) {
+            match byte {
+                b'"' => return Ok((&self.text[start..=pos], pos + 1)),
+                b'\\' => pos += 2,
+                _ => pos += 1,
+            }
+        }
+        not_json(start, "a string has no end")
+    }
+
+    fn array(&mut self, open: usize, to: usize, depth: usize) -> Result<(Value<'a>, usize), NotJson> {
+        let mut elements = Vec::new();
+        let mut pos = self.space(open + 1, to);
+        if self.byte(pos, to) == Some(b']') {
+            return Ok((Value::Array(elements), pos + 1));
+        }
+        loop {
+            let (element, end) = self.value(pos, to, depth + 1)?;
+            elements.push(element);
+            pos = self.space(end, to);
+            match self.byte(pos, to) {
+                Some(b',') => pos += 1,
+                Some(b']') => return Ok((Value::Array(elements), pos + 1)),
+                _ => return not_json(pos, "expected \",\" or \"]\""),
+            }
+        }
+    }
+
+    fn object(&mut self, open: usize, to: usize, depth: usize) -> Result<(Value<'a>, usize), NotJson> {
+        let mut members = Vec::new();
+        let mut pos = self.space(open + 1, to);
+        if self.byte(pos, to) == Some(b'}') {
+            return Ok((Value::Object(members), pos + 1));
+        }
+        loop {
+            pos = self.space(pos, to);
+            if self.byte(pos, to) != Some(b'"') {
+                return not_json(pos, "expected a key");
+            }
+            let (key, end) = self.string(pos, to)?;
+            pos = self.space(end, to);
+            if self.byte(pos, to) != Some(b':') {
+                return not_json(pos, "expected \":\"");
+            }
+            let (value, end) = self.value(pos + 1, to, depth + 1)?;
+            members.push((key.into(), value));
+            pos = self.space(end, to);
+            match self.byte(pos, to) {
+                Some(b',') => pos += 1,
+                Some(b'}') => return Ok((Value::Object(members), pos + 1)),
+                _ => return not_json(pos, "expected \",\" or \"}\""),
+            }
+        }
+    }
+}
+
+/// Whether a written key means this name.
+pub(super) fn is_named(written: &str, name: &str) -> bool {
+    let inner = &written[1..written.len() - 1];
+    inner == name || (inner.contains('\\') && meaning(written).is_ok_and(|meaning| meaning == name))
+}
+
+/// What a written string means; else the SQLSTATE and what is wrong.
+fn meaning(written: &str) -> Result<Cow<'_, str>, (&'static str, String)> {
+    let inner = &written[1..written.len() - 1];
+    if !inner.contains('\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    unescape(inner, 0, &mut out).map_err(|error| (error.sqlstate, error.reason))?;
+    Ok(Cow::Owned(String::from_utf8_lossy(&out).into_owned()))
+}
+
+/// A text as a JSON string.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    quote(text, &mut out);
+    out
+}
+
+impl<'a> Value<'a> {
+    pub(super) const NULL: Value<'static> = Value::Token(Cow::Borrowed("null"));
+
+    pub(super) fn of_text(text: &str) -> Value<'static> {
+        Value::String(quoted(text).into())
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self, Value::Token(token) if token == "null")
+    }
+
+    /// Whether there is nothing in it that could be an id: null, or an empty string.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_null() || matches!(self, Value::String(text) if text.len() == 2)
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Value::Token(token) => match &**token {
+                "null" => "null",
+                "true" | "false" => "a boolean",
+                _ => "a number",
+            },
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        }
+    }
+
+    /// A member of an object, the last of this name.
+    pub(super) fn get(&self, name: &str) -> Option<&Value<'a>> {
+        match self {
+            Value::Object(members) => {
+                members.iter().rev().find(|(key, _)| is_named(key, name)).map(|(_, value)| value)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a member out of an object.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value<'a>> {
+        match self {
+            Value::Object(members) => {
+                let at = members.iter().rposition(|(key, _)| is_named(key, name))?;
+                Some(members.remove(at).1)
+            }
+            _ => None,
+        }
+    }
+
+    /// A member of an object, or an element of an array by its number.
+    fn step(&self, token: &str) -> Option<&Value<'a>> {
+        match self {
+            Value::Array(elements) => elements.get(token.parse::<usize>().ok()?),
+            _ => self.get(token),
+        }
+    }
+
+    /// What a path leads to, its steps given one by one.
+    pub(super) fn at<'s>(&self, steps: impl Iterator<Item = &'s str>) -> Option<&Value<'a>> {
+        steps.into_iter().try_fold(self, |value, step| value.step(step))
+    }
+
+    /// The text of a string, number or boolean; else the SQLSTATE and what is wrong.
+    pub(super) fn text(&self) -> Result<Cow<'_, str>, (&'static str, String)> {
+        match self {
+            Value::String(written) => meaning(written),
+            Value::Token(token) => Ok(Cow::Borrowed(token)),
+            other => Err(("22023", format!("is {}, not a text or number", other.kind()))),
+        }
+    }
+
+    /// Appends the value as it is written, without white space.
+    pub(super) fn print(&self, out: &mut String) {
+        match self {
+            Value::Token(text) | Value::String(text) => out.push_str(text),
+            Value::Array(elements) => {
+                out.push('[');
+                for (number, element) in elements.iter().enumerate() {
+                    if number > 0 {
+                        out.push(',');
+                    }
+                    element.print(out);
+                }
+                out.push(']');
+            }
+            Value::Object(members) => {
+                out.push('{');
+                for (number, (key, value)) in members.iter().enumerate() {
+                    if number > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(key);
+                    out.push(':');
+                    value.print(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+
+    /// Appends an object with what another has beside it: members that both have as objects are merged likewise, else the own one goes
+    /// before.
+    pub(super) fn print_over(&self, other: &Value, out: &mut String) {
+        let (Value::Object(own), Value::Object(others)) = (self, other) else { return self.print(out) };
+        let by_key: HashMap<&str, &Value> = others.iter().map(|(key, value)| (&**key, value)).collect();
+        let own_keys: HashSet<&str> = own.iter().map(|(key, _)| &**key).collect();
+        out.push('{');
+        let begin = out.len();
+        let member = |key: &str, out: &mut String| {
+            if out.len() > begin {
+                out.push(',');
+            }
+            out.push_str(key);
+            out.push(':');
+        };
+        for (key, value) in own {
+            member(key, out);
+            match by_key.get(&**key) {
+                Some(other) => value.print_over(other, out),
+                None => value.print(out),
+            }
+        }
+        for (key, value) in others.iter().filter(|(key, _)| !own_keys.contains(&**key)) {
+            member(key, out);
+            value.print(out);
+        }
+        out.push('}');
+    }
+
+    /// The same with the members of objects in the order of their keys: one text for every order that they are sent in.
+    pub(super) fn sorted(&self) -> String {
+        fn sort(value: &mut Value) {
+            match value {
+                Value::Array(elements) => elements.iter_mut().for_each(sort),
+                Value::Object(members) => {
+                    members.sort_by(|left, right| left.0.cmp(&right.0));
+                    members.iter_mut().for_each(|(_, value)| sort(value));
+                }
+                _ => {}
+            }
+        }
+        let mut sorted = self.clone();
+        sort(&mut sorted);
+        let mut out = String::new();
+        sorted.print(&mut out);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Value<'_>, NotJson> {
+        Reader::new(text).whole(0, text.len())
+    }
+
+    #[test]
+    fn what_is_inside_is_kept_as_it_is_written() {
+        let text = r#" {"a" : [1.50, "\u00e9\ud800", {"b\/c": null}], "a": NaN} "#;
+        let value = read(text).unwrap();
+        let mut out = String::new();
+        value.print(&mut out);
+        assert_eq!(out, r#"{"a":[1.50,"\u00e9\ud800",{"b\/c":null}],"a":NaN}"#);
+        assert_eq!(value.get("a"), Some(&Value::Token("NaN".into())), "the last one counts");
+        let value = read(r#"{"x": [7, {"b\/c": "\u00e9"}]}"#).unwrap();
+        assert_eq!(value.at(["x", "1", "b/c"].into_iter()).unwrap().text().unwrap(), "é");
+        assert_eq!(value.at(["x", "0"].into_iter()).unwrap().text().unwrap(), "7");
+        assert_eq!(value.at(["x", "2"].into_iter()), None);
+        assert_eq!(read(r#""\ud800""#).unwrap().text().unwrap_err().0, "22P05");
+    }
+
+    #[test]
+    fn what_is_no_json_is_an_error() {
+        for text in [
+            "", " ", "{", "[1", "[1,]", "{\"a\"}", "{\"a\":}", "{a:1}", "\"abc", "\"abc\\", "[1]]", "1 2",
+            "[1}",
+        ] {
+            assert_eq!(read(text).unwrap_err().sqlstate, "22032", "{text}");
+        }
+        for text in ["[".repeat(100_000), format!("[{}1]", "1,".repeat(VALUES))] {
+            assert_eq!(read(&text).unwrap_err().sqlstate, "54000");
+        }
+    }
+
+    #[test]
+    fn order_is_forgotten_where_it_is_to_be() {
+        let (left, right) = (r#"{"b":[{"d":1,"c":2}],"a":1}"#, r#"{"a":1,"b":[{"c":2,"d":1}]}"#);
+        assert_eq!(read(left).unwrap().sorted(), read(right).unwrap().sorted());
+        assert_ne!(read("[1,2]").unwrap().sorted(), read("[2,1]").unwrap().sorted());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_text_never_panics(text in "[\\[\\]{},:\"\\\\ a1é]{0,60}") {
+            if let Ok(value) = read(&text) {
+                let mut out = String::new();
+                value.print(&mut out);
+                let again = read(&out).map_err(|error| error.reason.to_owned());
+                prop_assert_eq!(again, Ok(value));
+            }
+        }
+
+        #[test]
+        fn reads_what_serde_writes(number: i64, text in "\\PC{0,20}") {
+            let json = serde_json::json!({"n": number, "t": text, "a": [text, number]}).to_string();
+            let value = read(&json).unwrap();
+            prop_assert_eq!(value.get("t").unwrap().text().unwrap(), text.as_str());
+            let mut out = String::new();
+            value.print(&mut out);
+            prop_assert_eq!(out, json);
+        }
+    }
+}

@@ -1,0 +1,634 @@
+//! Payloads that other systems send: translated into events by what their documentation says and a mapping adds. A file a
+//! format.
+//!
+//! A payload is one JSON value or one on each line (or, of Snowplow, lines of tab-separated values). Each format makes events of it,
+//! in one form: an object that paths lead into. What a batch says for all of its events stands beside them once.
+
+mod amplitude;
+mod cloudevents;
+mod ga4;
+mod json;
+mod mapping;
+mod mixpanel;
+mod moment;
+mod otel;
+mod posthog;
+mod segment;
+mod snowplow;
+mod tally;
+
+pub use mapping::Mapping;
+
+use crate::event::{
+    BatchError, EventRef, FIELD_NAMES, Fields, FieldsParser, Limits, Rejection, event_id_from_key,
+    format_timestamp, format_uuid, parse_uuid,
+};
+use crate::jsonb::excerpt;
+use crate::jsonb::scan::quote;
+use json::{NotJson, Reader, Value};
+use mapping::{Place, steps};
+use std::borrow::Cow;
+use std::rc::Rc;
+
+/// The formats, by the names that users give them.
+const FORMATS: [(&str, &dyn Vendor); 9] = [
+    ("amplitude", &amplitude::Amplitude),
+    ("cloudevents", &cloudevents::CloudEvents),
+    ("ga4", &ga4::Ga4),
+    ("mixpanel", &mixpanel::Mixpanel),
+    ("opentelemetry", &otel::OpenTelemetry),
+    ("posthog", &posthog::PostHog),
+    ("segment", &segment::Segment),
+    ("snowplow", &snowplow::Snowplow),
+    ("tally", &tally::Tally),
+];
+
+/// The most bytes that the events of a payload take, translated or put into quarantine. Without it, a batch whose head is
+/// large and whose events are many would be copied for each of them.
+const MADE_BYTES: usize = 128 << 20;
+
+/// A format of payloads.
+#[derive(Clone, Copy)]
+pub struct Format {
+    name: &'static str,
+    vendor: &'static dyn Vendor,
+}
+
+impl Format {
+    /// The names of all formats.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        FORMATS.iter().map(|(name, _)| *name)
+    }
+
+    /// The format of a name.
+    pub fn of(name: &str) -> Option<Self> {
+        FORMATS.iter().find(|(known, _)| *known == name).map(|&(name, vendor)| Self { name, vendor })
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+/// Tenant and account of the caller's scope, which hold where the event names none.
+#[derive(Clone, Copy, Default)]
+pub struct Home<'a> {
+    pub tenant: Option<&'a str>,
+    pub account: Option<&'a str>,
+}
+
+/// One event of a payload.
+pub struct Translated<'a> {
+    /// The fields, or why there are none.
+    fields: Result<[Option<String>; FIELD_NAMES.len()], Rejection>,
+    event: Event<'a>,
+    format: &'static str,
+    mapping: String,
+    /// Whose event it is, as far as is known: an erasure looks for that in quarantine.
+    tenant: Option<String>,
+    user: Option<String>,
+}
+
+impl Translated<'_> {
+    /// The event, by the rules of every event.
+    pub fn event(&self, parser: &mut FieldsParser) -> Result<EventRef<'_>, Rejection> {
+        let mut fields: Fields = [None; FIELD_NAMES.len()];
+        for (field, text) in fields.iter_mut().zip(self.fields.as_ref().map_err(Clone::clone)?) {
+            *field = text.as_deref();
+        }
+        parser.event(&fields)
+    }
+
+    /// The event as the payload has it, with format and mapping: what quarantine keeps of it, and [`Waiting`] reads. Counts the bytes
+    /// that were made so far of a payload's events, and refuses to go on above a limit.
+    pub fn body(&self, made: &mut usize) -> Result<String, BatchError> {
+        // A line that can't be read stays as it came.
+        if let Err(Fault { line: Some(line), .. }) = &self.event.own {
+            count(made, line.len())?;
+            return Ok(line.clone());
+        }
+        let mut body = String::from("{\"format\":");
+        quote(self.format, &mut body);
+        body.push_str(",\"mapping\":");
+        quote(&self.mapping, &mut body);
+        for (name, id) in [("tenant_id", &self.tenant), ("user_id", &self.user)] {
+            if let Some(id) = id {
+                body.push_str(&format!(",\"{name}\":"));
+                quote(id, &mut body);
+            }
+        }
+        body.push_str(",\"payload\":");
+        self.event.print(&mut body);
+        body.push('}');
+        count(made, body.len())?;
+        Ok(body)
+    }
+}
+
+fn count(made: &mut usize, bytes: usize) -> Result<(), BatchError> {
+    *made += bytes;
+    if *made <= MADE_BYTES {
+        return Ok(());
+    }
+    let reason = format!(
+        "the events of the payload take more than {MADE_BYTES} bytes, each with what it shares with others"
+    );
+    Err(BatchError { reason, sqlstate: "54000", offset: 0 })
+}
+
+/// An event that waits in quarantine as its payload had it.
+pub struct Waiting<'a> {
+    pub format: String,
+    /// The name of the mapping; empty for none.
+    pub mapping: String,
+    payload: Value<'a>,
+}
+
+impl<'a> Waiting<'a> {
+    /// Reads a quarantined text; `None` where it is no event of a payload.
+    pub fn read(body: &'a str) -> Option<Self> {
+        if !body.starts_with("{\"format\":") {
+            return None;
+        }
+        let mut value = Reader::new(body).whole(0, body.len()).ok()?;
+        let (format, mapping) = (value.take("format")?, value.take("mapping")?);
+        let payload = value.take("payload")?;
+        Some(Self {
+            format: format.text().ok()?.into_owned(),
+            mapping: mapping.text().ok()?.into_owned(),
+            payload,
+        })
+    }
+
+    /// Translates it again.
+    pub fn translate(self, format: Format, mapping: &Mapping, home: Home) -> Translated<'a> {
+        let mut events = Vec::new();
+        let fault = format.vendor.events(self.payload, &mut events).err();
+        let event = match (fault, events.pop()) {
+            (None, Some(event)) if events.is_empty() => event,
+            (fault, _) => {
+                let fault = fault.unwrap_or_else(|| Fault::new("", "22023", "is not one event"));
+                Event { own: Err(fault), shared: None }
+            }
+        };
+        translated(format, &self.mapping, mapping, home, event)
+    }
+}
+
+/// Translates a payload. `named` is the mapping's name; empty for none.
+pub fn translate<'a>(
+    format: Format,
+    text: &'a str,
+    (named, mapping): (&str, &Mapping),
+    home: Home,
+    limits: &Limits,
+) -> Result<Vec<Translated<'a>>, BatchError> {
+    if text.len() > limits.batch_bytes {
+        let reason = format!("payload has {} bytes, at most {} are allowed", text.len(), limits.batch_bytes);
+        return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
+    }
+    let mut out = Vec::new();
+    let mut made = 0;
+    for document in documents(format, text)? {
+        let mut events = Vec::new();
+        if let Err(fault) = document.and_then(|document| format.vendor.events(document, &mut events)) {
+            events.push(Event { own: Err(fault), shared: None });
+        }
+        if out.len() + events.len() > limits.batch_events {
+            let reason = format!("payload has more than {} events", limits.batch_events);
+            return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
+        }
+        for event in events {
+            let event = translated(format, named, mapping, home, event);
+            count(&mut made, event.fields.iter().flatten().flatten().map(String::len).sum())?;
+            out.push(event);
+        }
+    }
+    Ok(out)
+}
+
+/// The values of a payload: one, or one a line. A line that isn't one costs no other.
+fn documents(format: Format, text: &str) -> Result<Vec<Result<Value<'_>, Fault>>, BatchError> {
+    let unreadable = |error: NotJson| BatchError {
+        reason: format!("payload is not JSON: {}", error.reason),
+        sqlstate: error.sqlstate,
+        offset: error.offset,
+    };
+    let lines = || {
+        let mut from = 0;
+        text.split_inclusive('\n').filter_map(move |line| {
+            let start = from;
+            from += line.len();
+            let line = line.trim_end_matches(['\n', '\r']);
+            (!line.trim().is_empty()).then_some((start, start + line.len()))
+        })
+    };
+    let mut reader = Reader::new(text);
+    if format.vendor.is_table(text) {
+        return Ok(lines().map(|(from, to)| format.vendor.row(&text[from..to])).collect());
+    }
+    let error = match reader.whole(0, text.len()) {
+        Ok(value) => return Ok(vec![Ok(value)]),
+        Err(error) if error.sqlstate == "22032" => error,
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut documents = Vec::new();
+    let mut any = false;
+    let mut reader = Reader::new(text);
+    for (from, to) in lines() {
+        documents.push(match reader.whole(from, to) {
+            Ok(value) => {
+                any |= matches!(value, Value::Object(_) | Value::Array(_));
+                Ok(value)
+            }
+            Err(error) if error.sqlstate == "22032" => {
+                let mut fault = Fault::new("", "22P02", format!("is not JSON: {}", error.reason));
+                fault.line = Some(text[from..to].to_owned());
+                Err(fault)
+            }
+            Err(error) => return Err(unreadable(error)),
+        });
+    }
+    if any && documents.len() > 1 { Ok(documents) } else { Err(unreadable(error)) }
+}
+
+/// Why an event of a payload is none of ours: the path at fault, and what is wrong there.
+#[derive(Debug, Clone)]
+struct Fault {
+    path: String,
+    sqlstate: &'static str,
+    reason: String,
+    /// The line at fault, where it is no JSON.
+    line: Option<String>,
+}
+
+impl Fault {
+    #[cold]
+    fn new(path: impl Into<String>, sqlstate: &'static str, reason: impl Into<String>) -> Self {
+        Self { path: path.into(), sqlstate, reason: reason.into(), line: None }
+    }
+
+    #[cold]
+    fn rejection(self, tenant: Option<String>) -> Rejection {
+        let reason = match self.path.as_str() {
+            "" => format!("event {}", self.reason),
+            path => format!("{} {}", excerpt(path), self.reason),
+        };
+        Rejection { field: self.path, reason, sqlstate: self.sqlstate, event_id: None, tenant_id: tenant }
+    }
+}
+
+/// An event as its format made it.
+struct Event<'a> {
+    own: Result<Value<'a>, Fault>,
+    /// What holds for several events; an object whose members those of the event's own go before.
+    shared: Option<Rc<Value<'a>>>,
+}
+
+impl<'a> Event<'a> {
+    fn new(own: Value<'a>, shared: Option<&Rc<Value<'a>>>) -> Self {
+        Self { own: Ok(own), shared: shared.cloned() }
+    }
+
+    /// What a path leads to, unless that is null or an empty string.
+    fn find(&self, path: &str) -> Option<&Value<'a>> {
+        let found = |value: &'_ Value<'a>| -> bool { !value.is_empty() };
+        let steps: Vec<String> = steps(path).collect();
+        let at = || steps.iter().map(String::as_str);
+        let own = self.own.as_ref().ok().and_then(|own| own.at(at())).filter(|value| found(value));
+        own.or_else(|| self.shared.as_deref().and_then(|shared| shared.at(at())).filter(|value| found(value)))
+    }
+
+    /// The text at the first of these paths that leads to one.
+    fn text(&self, paths: &[&str]) -> Result<Option<String>, Fault> {
+        for path in paths {
+            if let Some(value) = self.find(path) {
+                return text(path, value).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The members of the object at a path, in their written form.
+    fn members(&self, path: &str) -> &[(Cow<'a, str>, Value<'a>)] {
+        match self.find(path) {
+            Some(Value::Object(members)) => members,
+            _ => &[],
+        }
+    }
+
+    /// As one object.
+    fn print(&self, out: &mut String) {
+        match (&self.own, self.shared.as_deref()) {
+            (Err(_), _) => out.push_str("null"),
+            (Ok(own), Some(shared)) => own.print_over(shared, out),
+            (Ok(own), None) => own.print(out),
+        }
+    }
+}
+
+fn text(path: &str, value: &Value) -> Result<String, Fault> {
+    value.text().map(Cow::into_owned).map_err(|(sqlstate, reason)| Fault::new(path, sqlstate, reason))
+}
+
+/// A property: its name as it is written in JSON, and the value.
+type Property<'e, 'a> = (Cow<'e, str>, Cow<'e, Value<'a>>);
+
+/// Where a format has its fields, one path after the other.
+struct Paths {
+    tenant: &'static [&'static str],
+    account: &'static [&'static str],
+    user: &'static [&'static str],
+    session: &'static [&'static str],
+    name: &'static [&'static str],
+    time: &'static [&'static str],
+    key: &'static [&'static str],
+    /// Where properties are, each an object.
+    properties: &'static [&'static str],
+}
+
+const NOWHERE: Paths = Paths {
+    tenant: &[],
+    account: &[],
+    user: &[],
+    session: &[],
+    name: &[],
+    time: &[],
+    key: &[],
+    properties: &[],
+};
+
+/// What a format knows of its events.
+trait Vendor: Sync {
+    fn paths(&self) -> &'static Paths;
+
+    /// Makes events of a value; of one that is an event already, as quarantine keeps them, that event.
+    fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault>;
+
+    /// Adds the properties.
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>);
+
+    /// The name, where it isn't at a path.
+    fn name(&self, _: &Event) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
+    /// The session, where it isn't at a path.
+    fn session(&self, _: &Event) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
+    /// What tells the event from every other, where that isn't at a path; `None` where the whole event must do.
+    fn key(&self, _: &Event) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
+    /// Whether the payload isn't JSON but lines with columns.
+    fn is_table(&self, _: &str) -> bool {
+        false
+    }
+
+    /// The value that a line with columns stands for.
+    fn row<'a>(&self, _: &'a str) -> Result<Value<'a>, Fault> {
+        Err(Fault::new("", "22P02", "is not JSON"))
+    }
+}
+
+fn translated<'a>(
+    format: Format,
+    named: &str,
+    mapping: &Mapping,
+    home: Home,
+    event: Event<'a>,
+) -> Translated<'a> {
+    let mut tenant = None;
+    let fields = fields(format, mapping, home, &event, &mut tenant);
+    let tenant = tenant.filter(|tenant| crate::id::check(tenant).is_ok());
+    let user = field(&event, mapping, "user", format.vendor.paths().user, || Ok(None)).ok().flatten();
+    Translated {
+        fields: fields.map_err(|fault| fault.rejection(tenant.clone())),
+        event,
+        tenant,
+        user,
+        format: format.name,
+        mapping: named.to_owned(),
+    }
+}
+
+/// The text of a field at the mapping's places, else at the format's.
+fn field(
+    event: &Event,
+    mapping: &Mapping,
+    field: &str,
+    paths: &[&str],
+    own: impl FnOnce() -> Result<Option<String>, Fault>,
+) -> Result<Option<String>, Fault> {
+    let Some(places) = mapping.places(field) else {
+        return match own()? {
+            Some(text) => Ok(Some(text)),
+            None => event.text(paths),
+        };
+    };
+    for place in places {
+        match place {
+            Place::Text(text) => return Ok(Some(text.clone())),
+            Place::Path(path) => {
+                if let Some(value) = event.find(path) {
+                    return text(path, value).map(Some);
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Where a field was looked for, for a message.
+fn looked_for(mapping: &Mapping, field: &str, paths: &[&str]) -> String {
+    let paths: Vec<&str> = match mapping.places(field) {
+        Some(places) => places
+            .iter()
+            .filter_map(|place| match place {
+                Place::Path(path) => Some(path.as_str()),
+                Place::Text(_) => None,
+            })
+            .collect(),
+        None => paths.to_vec(),
+    };
+    paths.join(" or ")
+}
+
+#[cold]
+fn missing(mapping: &Mapping, field: &str, column: &str, paths: &[&str]) -> Fault {
+    match looked_for(mapping, field, paths) {
+        places if places.is_empty() => {
+            let reason = format!("has no {column}: the format has no place for it, and no mapping names one");
+            Fault::new("", "23502", reason)
+        }
+        places => Fault::new(places, "23502", format!("is missing, which {column} is read from")),
+    }
+}
+
+/// The fields in the order of [`FIELD_NAMES`].
+fn fields(
+    format: Format,
+    mapping: &Mapping,
+    home: Home,
+    event: &Event,
+    seen_tenant: &mut Option<String>,
+) -> Result<[Option<String>; FIELD_NAMES.len()], Fault> {
+    let (vendor, paths) = (format.vendor, format.vendor.paths());
+    match &event.own {
+        Err(fault) => return Err(fault.clone()),
+        Ok(Value::Object(_)) => {}
+        Ok(other) => return Err(Fault::new("", "22023", format!("is {}, not an object", other.kind()))),
+    }
+    for path in paths.properties {
+        match event.find(path) {
+            None | Some(Value::Object(_)) => {}
+            Some(Value::Array(elements)) if elements.is_empty() => {}
+            Some(other) => {
+                return Err(Fault::new(*path, "22023", format!("is {}, not an object", other.kind())));
+            }
+        }
+    }
+    let none = || Ok(None);
+    let tenant = field(event, mapping, "tenant", paths.tenant, none)?.or(home.tenant.map(str::to_owned));
+    seen_tenant.clone_from(&tenant);
+    let tenant = tenant.ok_or_else(|| missing(mapping, "tenant", "tenant_id", paths.tenant))?;
+    let account = field(event, mapping, "account", paths.account, none)?.or(home.account.map(str::to_owned));
+    let account = account.ok_or_else(|| missing(mapping, "account", "account_id", paths.account))?;
+    let name = field(event, mapping, "name", paths.name, || vendor.name(event))?;
+    let name = name.ok_or_else(|| missing(mapping, "name", "name", paths.name))?;
+    let name = mapping.names.get(&name).cloned().unwrap_or(name);
+    let user = field(event, mapping, "user", paths.user, none)?;
+    let session = field(event, mapping, "session", paths.session, || vendor.session(event))?;
+    Ok([
+        Some(tenant),
+        Some(account),
+        Some(name),
+        Some(occurred_at(mapping, event, paths.time)?),
+        Some(event_id(format, mapping, event)?),
+        user,
+        session,
+        Some(properties(vendor, mapping, event)),
+    ])
+}
+
+fn occurred_at(mapping: &Mapping, event: &Event, paths: &[&str]) -> Result<String, Fault> {
+    let given = mapping.places("time");
+    let given = given.into_iter().flatten().map(|place| match place {
+        Place::Path(path) => (path.as_str(), None),
+        Place::Text(text) => ("/time", Some(Value::of_text(text))),
+    });
+    let own = paths.iter().map(|path| (*path, None)).filter(|_| mapping.places("time").is_none());
+    for (path, fixed) in given.chain(own) {
+        if let Some(value) = fixed.as_ref().or_else(|| event.find(path)) {
+            // Proto3's JSON has 0 for a time that isn't known.
+            if matches!(value.text().as_deref(), Ok("0")) {
+                continue;
+            }
+            return moment::read(value, mapping.zone.as_deref().unwrap_or("Z"))
+                .map(format_timestamp)
+                .map_err(|(sqlstate, reason)| Fault::new(path, sqlstate, format!("is no time: {reason}")));
+        }
+    }
+    Err(missing(mapping, "time", "occurred_at", paths))
+}
+
+/// The key that the event has, as a uuid: a uuid itself, else one made from it.
+fn event_id(format: Format, mapping: &Mapping, event: &Event) -> Result<String, Fault> {
+    let vendor = format.vendor;
+    let key = match field(event, mapping, "event_id", vendor.paths().key, || vendor.key(event))? {
+        Some(key) => key,
+        None if mapping.places("event_id").is_some() => {
+            return Err(missing(mapping, "event_id", "event_id", &[]));
+        }
+        // Nothing tells it from others but what it says.
+        None => {
+            let mut whole = String::new();
+            event.print(&mut whole);
+            let sorted = Reader::new(&whole).whole(0, whole.len()).map(|value| value.sorted());
+            sorted.unwrap_or(whole)
+        }
+    };
+    let made = || match format.name {
+        // As tally.event_id() makes it of the same key.
+        "tally" => event_id_from_key(&key),
+        name => event_id_from_key(&format!("{name}:{key}")),
+    };
+    let id = parse_uuid(&key).unwrap_or_else(made);
+    Ok(format_uuid(&id))
+}
+
+/// The properties as the text of a JSON object. A name that comes twice counts as the last.
+fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event) -> String {
+    let mut found = Vec::new();
+    vendor.properties(event, &mut found);
+    for (name, path) in &mapping.properties {
+        if let Some(value) = event.find(path) {
+            found.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
+        }
+    }
+    let mut last = std::collections::HashMap::new();
+    for (number, (name, _)) in found.iter().enumerate() {
+        last.insert(&**name, number);
+    }
+    let mut out = String::from("{");
+    for (number, (name, value)) in found.iter().enumerate() {
+        let is_left_out = || mapping.omit.iter().any(|omitted| json::is_named(name, omitted));
+        if last[&**name] != number || is_left_out() {
+            continue;
+        }
+        if out.len() > 1 {
+            out.push(',');
+        }
+        out.push_str(name);
+        out.push(':');
+        value.print(&mut out);
+    }
+    out.push('}');
+    out
+}
+
+/// Makes an event of each object of an array, or of the one that there is.
+fn one_or_many<'a>(document: Value<'a>, shared: Option<&Rc<Value<'a>>>, out: &mut Vec<Event<'a>>) {
+    match document {
+        Value::Array(elements) => out.extend(elements.into_iter().map(|element| Event::new(element, shared))),
+        other => out.push(Event::new(other, shared)),
+    }
+}
+
+/// Takes the array at a key of a batch; the rest of the batch is what its events share. `None` where there is none.
+fn batch<'a>(document: &mut Value<'a>, key: &str) -> Result<Option<Vec<Value<'a>>>, Fault> {
+    match document.take(key) {
+        None => Ok(None),
+        Some(Value::Array(elements)) => Ok(Some(elements)),
+        Some(other) => {
+            Err(Fault::new(format!("/{key}"), "22023", format!("is {}, not an array", other.kind())))
+        }
+    }
+}
+
+/// Adds the members of an object as properties, but for those named.
+fn add_members<'e, 'a>(
+    members: &'e [(Cow<'a, str>, Value<'a>)],
+    without: &[&str],
+    out: &mut Vec<Property<'e, 'a>>,
+) {
+    let kept = members.iter().filter(|(key, _)| !without.iter().any(|name| json::is_named(key, name)));
+    out.extend(kept.map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(value))));
+}
+
+/// Adds what is at a path of the event as a property.
+fn add<'e, 'a>(event: &'e Event<'a>, path: &str, name: &'static str, out: &mut Vec<Property<'e, 'a>>) {
+    if let Some(value) = event.find(path) {
+        out.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
+    }
+}
+
+/// The values at paths as one text, each told apart from the next.
+fn compound(event: &Event, paths: &[&str]) -> String {
+    let parts = paths.iter().map(|path| event.find(path).cloned().unwrap_or(Value::NULL)).collect();
+    Value::Array(parts).sorted()
+}

@@ -1,0 +1,110 @@
+//! OpenTelemetry: logs in OTLP's JSON. A record becomes an object of its own members, its attributes an object; resource and scope
+//! stand beside it, with their attributes likewise.
+
+use super::ga4::is_integer;
+use super::json::Value;
+use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch};
+use std::borrow::Cow;
+use std::rc::Rc;
+
+pub(super) struct OpenTelemetry;
+
+impl Vendor for OpenTelemetry {
+    fn paths(&self) -> &'static Paths {
+        &Paths {
+            user: &["/attributes/user.id", "/attributes/enduser.id"],
+            session: &["/attributes/session.id"],
+            // Nanoseconds.
+            time: &["/timeUnixNano", "/observedTimeUnixNano"],
+            key: &["/attributes/log.record.uid"],
+            properties: &["/attributes"],
+            ..NOWHERE
+        }
+    }
+
+    fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
+        let Some(resources) = batch(&mut document, "resourceLogs")? else {
+            // A record as quarantine keeps it, attributes and all.
+            out.push(Event::new(document, None));
+            return Ok(());
+        };
+        for mut of_resource in resources {
+            let resource = flat(of_resource.take("resource").unwrap_or(Value::Object(vec![])));
+            for mut of_scope in batch(&mut of_resource, "scopeLogs")?.unwrap_or_default() {
+                let scope = flat(of_scope.take("scope").unwrap_or(Value::Object(vec![])));
+                let records = batch(&mut of_scope, "logRecords")?.unwrap_or_default();
+                let shared = vec![("\"resource\"".into(), resource.clone()), ("\"scope\"".into(), scope)];
+                let shared = Rc::new(Value::Object(shared));
+                out.extend(records.into_iter().map(|record| Event::new(flat(record), Some(&shared))));
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, event: &Event) -> Result<Option<String>, Fault> {
+        let name = event.text(&["/eventName", "/attributes/event.name"])?;
+        // A record that isn't an event is a line of a log.
+        Ok(Some(name.unwrap_or_else(|| "log".into())))
+    }
+
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        add(event, "/severityText", "severity", out);
+        add(event, "/body", "body", out);
+        add_members(event.members("/attributes"), &["event.name", "log.record.uid"], out);
+    }
+}
+
+/// A resource, scope or record with its attributes as an object and its body as what it says.
+fn flat<'a>(mut value: Value<'a>) -> Value<'a> {
+    let attributes = value.take("attributes").map(object);
+    let body = value.take("body").map(plain);
+    if let Value::Object(members) = &mut value {
+        members.extend(attributes.map(|attributes| (Cow::Borrowed("\"attributes\""), attributes)));
+        members.extend(body.map(|body| (Cow::Borrowed("\"body\""), body)));
+    }
+    value
+}
+
+/// A list of keys and values as an object; what is none stays.
+fn object<'a>(list: Value<'a>) -> Value<'a> {
+    let Value::Array(elements) = list else { return list };
+    let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::with_capacity(elements.len());
+    for mut element in elements {
+        if let Some(Value::String(key)) = element.take("key") {
+            members.push((key, element.take("value").map_or(Value::NULL, plain)));
+        }
+    }
+    Value::Object(members)
+}
+
+/// What a value of one of OTLP's types says.
+fn plain<'a>(mut value: Value<'a>) -> Value<'a> {
+    let Value::Object(members) = &value else { return value };
+    if members.len() != 1 {
+        return value;
+    }
+    if let Some(found) = value.take("intValue") {
+        return match &found {
+            Value::String(written) if is_integer(&written[1..written.len() - 1]) => {
+                Value::Token(written[1..written.len() - 1].to_owned().into())
+            }
+            _ => found,
+        };
+    }
+    for name in ["stringValue", "boolValue", "doubleValue", "bytesValue"] {
+        if let Some(found) = value.take(name) {
+            return found;
+        }
+    }
+    let values = |mut list: Value<'a>| list.take("values").unwrap_or(list);
+    if let Some(list) = value.take("arrayValue") {
+        return match values(list) {
+            Value::Array(elements) => Value::Array(elements.into_iter().map(plain).collect()),
+            other => other,
+        };
+    }
+    match value.take("kvlistValue") {
+        Some(list) => object(values(list)),
+        None => value,
+    }
+}

@@ -1,0 +1,39 @@
+//! PostHog: the capture and batch endpoints.
+
+use super::json::Value;
+use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, batch, one_or_many};
+use std::rc::Rc;
+
+pub(super) struct PostHog;
+
+impl Vendor for PostHog {
+    fn paths(&self) -> &'static Paths {
+        &Paths {
+            user: &["/distinct_id", "/properties/distinct_id"],
+            session: &["/properties/$session_id"],
+            name: &["/event"],
+            time: &["/timestamp"],
+            key: &["/uuid"],
+            properties: &["/properties"],
+            ..NOWHERE
+        }
+    }
+
+    fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
+        let Some(events) = batch(&mut document, "batch")? else {
+            // The key of the project says nothing about the event.
+            document.take("api_key");
+            one_or_many(document, None, out);
+            return Ok(());
+        };
+        for fleeting in ["api_key", "sent_at", "historical_migration"] {
+            document.take(fleeting);
+        }
+        one_or_many(Value::Array(events), Some(&Rc::new(document)), out);
+        Ok(())
+    }
+
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        add_members(event.members("/properties"), &["distinct_id", "token", "$session_id"], out);
+    }
+}

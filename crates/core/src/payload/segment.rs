@@ -1,0 +1,73 @@
+//! Segment: the Track, Page, Screen, Identify, Group and Alias calls of its HTTP API, alone, in an array or as a batch.
+
+use super::json::Value;
+use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch, one_or_many};
+use std::rc::Rc;
+
+pub(super) struct Segment;
+
+/// The calls that there are.
+const CALLS: [&str; 6] = ["alias", "group", "identify", "page", "screen", "track"];
+
+impl Vendor for Segment {
+    fn paths(&self) -> &'static Paths {
+        &Paths {
+            account: &["/context/groupId", "/groupId"],
+            user: &["/userId", "/anonymousId"],
+            session: &["/context/sessionId"],
+            name: &["/event"],
+            // What the client says; `sentAt` and `receivedAt` differ from one delivery to the next.
+            time: &["/timestamp", "/originalTimestamp"],
+            key: &["/messageId"],
+            properties: &["/properties", "/traits"],
+            ..NOWHERE
+        }
+    }
+
+    fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
+        let Some(messages) = batch(&mut document, "batch")? else {
+            one_or_many(document, None, out);
+            return Ok(());
+        };
+        for fleeting in ["writeKey", "sentAt"] {
+            document.take(fleeting);
+        }
+        one_or_many(Value::Array(messages), Some(&Rc::new(document)), out);
+        Ok(())
+    }
+
+    fn name(&self, event: &Event) -> Result<Option<String>, Fault> {
+        match call(event)?.as_str() {
+            "track" => event.text(&["/event"]).map(|name| name.or(Some("track".into()))),
+            call => Ok(Some(call.to_owned())),
+        }
+    }
+
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        match call(event).as_deref() {
+            Ok("page" | "screen") => {
+                add(event, "/name", "name", out);
+                add(event, "/category", "category", out);
+                add_members(event.members("/properties"), &[], out);
+            }
+            Ok("identify" | "group") => add_members(event.members("/traits"), &[], out),
+            Ok("alias") => add(event, "/previousId", "previousId", out),
+            _ => add_members(event.members("/properties"), &[], out),
+        }
+    }
+}
+
+/// Which call it was; each has an address of its own, whose messages need not say it.
+fn call(event: &Event) -> Result<String, Fault> {
+    match event.text(&["/type"])? {
+        Some(call) if CALLS.contains(&call.as_str()) => Ok(call),
+        Some(_) => {
+            Err(Fault::new("/type", "22023", "is none of alias, group, identify, page, screen and track"))
+        }
+        None if event.find("/event").is_some() => Ok("track".into()),
+        None if event.find("/groupId").is_some() => Ok("group".into()),
+        None if event.find("/previousId").is_some() => Ok("alias".into()),
+        None if event.find("/traits").is_some() => Ok("identify".into()),
+        None => Err(Fault::new("/type", "23502", "is missing, which says what call it was")),
+    }
+}

@@ -1,0 +1,484 @@
+//! Payloads of each vendor, written for these tests after its documentation, and what they become; and hostile ones.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tally_core::event::{
+    EventView, FieldsParser, Limits, Rejection, encode, event_id_from_key, format_uuid, to_json_text,
+};
+use tally_core::payload::{Format, Home, Mapping, Waiting, translate};
+
+const HOME: Home<'static> = Home { tenant: Some("acme"), account: None };
+
+fn limits() -> Limits {
+    Limits::default()
+}
+
+/// What becomes of each event: ours as JSON, or why not.
+fn all(format: &str, text: &str, mapping: &str, home: Home) -> Result<Vec<Result<Value, Rejection>>, String> {
+    let mapping = Mapping::parse(mapping)?;
+    let format = Format::of(format).unwrap();
+    let limits = limits();
+    let translated = translate(format, text, ("m", &mapping), home, &limits);
+    let translated = translated.map_err(|error| format!("{} {}", error.sqlstate, error.reason))?;
+    let mut parser = FieldsParser::new(&limits);
+    let mut made = 0;
+    let mut out = Vec::new();
+    for one in &translated {
+        let event = one.event(&mut parser).map(|event| {
+            let bytes = encode(&event);
+            serde_json::from_str(&to_json_text(&EventView::read(&bytes).unwrap()).unwrap()).unwrap()
+        });
+        // What quarantine keeps comes to the same when it is read again.
+        let body = one.body(&mut made).unwrap();
+        let Some(waiting) = Waiting::read(&body) else {
+            assert!(event.is_err(), "{body}");
+            out.push(event);
+            continue;
+        };
+        assert_eq!((waiting.format.as_str(), waiting.mapping.as_str()), (format.name(), "m"));
+        let again = waiting.translate(format, &mapping, home);
+        let again = again.event(&mut parser).map(|event| {
+            let bytes = encode(&event);
+            serde_json::from_str::<Value>(&to_json_text(&EventView::read(&bytes).unwrap()).unwrap()).unwrap()
+        });
+        match (&event, &again) {
+            (Ok(event), Ok(again)) => assert_eq!(event, again, "{body}"),
+            (Err(_), Err(_)) => {}
+            _ => panic!("{event:?} was first, then {again:?}: {body}"),
+        }
+        out.push(event);
+    }
+    Ok(out)
+}
+
+fn good(format: &str, payload: &str, mapping: Value) -> Vec<Value> {
+    let events = all(format, payload, &mapping.to_string(), HOME).unwrap();
+    events.into_iter().map(|event| event.unwrap_or_else(|problem| panic!("{problem:?}"))).collect()
+}
+
+fn fault(format: &str, payload: &str, mapping: Value) -> (&'static str, String, String) {
+    let mut events = all(format, payload, &mapping.to_string(), HOME).unwrap();
+    assert_eq!(events.len(), 1, "{payload}");
+    let rejection = events.remove(0).unwrap_err();
+    (rejection.sqlstate, rejection.field, rejection.reason)
+}
+
+fn made(key: &str) -> Value {
+    json!(format_uuid(&event_id_from_key(key)))
+}
+
+fn pick(event: &Value, fields: &[&str]) -> Value {
+    fields.iter().map(|field| event[*field].clone()).collect()
+}
+
+#[test]
+fn segment() {
+    let batch = json!({
+        "writeKey": "secret", "sentAt": "2026-03-02T09:20:00Z",
+        "context": {"groupId": "north", "library": {"name": "lib"}},
+        "batch": [
+            {"type": "track", "event": "Order Completed", "messageId": "m-1", "userId": "ann", "anonymousId": "x",
+             "timestamp": "2026-03-02T09:15:00.250Z", "properties": {"total": 19.90, "items": [1]}, "context": {"ip": "10.0.0.1"}},
+            {"type": "page", "name": "Home", "category": "Docs", "messageId": "018f6b1e-7c00-7000-8000-000000000001",
+             "anonymousId": "x", "timestamp": "2026-03-02T09:15:00Z", "properties": {"url": "https://a", "name": "own"}},
+            {"type": "screen", "name": "Start", "messageId": "m-3", "userId": "ann", "timestamp": "2026-03-02T09:15:00Z"},
+            {"type": "identify", "messageId": "m-4", "userId": "ann", "timestamp": "2026-03-02T09:15:00Z", "traits": {"plan": "pro"}},
+            {"type": "group", "messageId": "m-5", "userId": "ann", "groupId": "south", "context": {"groupId": null},
+             "timestamp": "2026-03-02T09:15:00Z", "traits": {"seats": 5}},
+            {"type": "alias", "messageId": "m-6", "userId": "ann", "previousId": "x", "timestamp": "2026-03-02T09:15:00Z"}
+        ]
+    });
+    let mapping = json!({"account": ["/groupId", "/context/groupId"], "names": {"Order Completed": "paid"}, "properties": {"ip": "/context/ip"}});
+    let events = good("segment", &batch.to_string(), mapping);
+    assert_eq!(
+        events[0],
+        json!({
+            "tenant_id": "acme", "account_id": "north", "name": "paid", "user_id": "ann", "occurred_at": "2026-03-02T09:15:00.25Z",
+            "event_id": made("segment:m-1"), "properties": {"total": 19.9, "items": [1], "ip": "10.0.0.1"}
+        })
+    );
+    assert_eq!(events[1]["properties"], json!({"name": "own", "category": "Docs", "url": "https://a"}));
+    let seen: Vec<Value> =
+        events[1..].iter().map(|event| pick(event, &["name", "account_id", "user_id"])).collect();
+    assert_eq!(
+        seen,
+        [
+            json!(["page", "north", "x"]),
+            json!(["screen", "north", "ann"]),
+            json!(["identify", "north", "ann"]),
+            json!(["group", "south", "ann"]),
+            json!(["alias", "north", "ann"])
+        ]
+    );
+    assert_eq!(events[1]["event_id"], "018f6b1e-7c00-7000-8000-000000000001");
+    assert_eq!(events[4]["properties"], json!({"seats": 5}));
+    // A later delivery of the same batch is the same.
+    let mut later = batch.clone();
+    later["sentAt"] = json!("2026-03-02T10:00:00Z");
+    assert_eq!(
+        good("segment", &later.to_string(), json!({"account": {"value": "n"}}))[0]["event_id"],
+        events[0]["event_id"]
+    );
+    // Without a type, and alone.
+    let alone = json!({"event": "a", "userId": "u", "messageId": "m", "timestamp": "2026-03-02T09:15:00Z", "context": {"groupId": "north"}});
+    assert_eq!(good("segment", &alone.to_string(), json!({}))[0]["name"], "a");
+}
+
+#[test]
+fn posthog() {
+    let batch = json!({"api_key": "phc", "historical_migration": true, "batch": [
+        {"event": "$pageview", "distinct_id": "ann", "uuid": "018F6B1E-7C00-7000-8000-000000000002", "timestamp": "2026-03-02T09:15:00+01:00",
+         "properties": {"$session_id": "s1", "$groups": {"company": "north"}, "$current_url": "https://a", "token": "phc"}},
+        {"event": "signed up", "timestamp": "2026-03-02T09:15:00Z", "properties": {"distinct_id": "bob", "$groups": {"company": "south"}}}
+    ]});
+    let mapping = json!({"account": "/properties/$groups/company"});
+    let events = good("posthog", &batch.to_string(), mapping.clone());
+    assert_eq!(
+        events[0],
+        json!({"tenant_id": "acme", "account_id": "north", "name": "$pageview", "user_id": "ann", "session_id": "s1",
+               "occurred_at": "2026-03-02T08:15:00Z", "event_id": "018f6b1e-7c00-7000-8000-000000000002",
+               "properties": {"$groups": {"company": "north"}, "$current_url": "https://a"}})
+    );
+    assert_eq!(pick(&events[1], &["user_id", "account_id"]), json!(["bob", "south"]));
+    // Alone, and with its members in another order: the content is the key.
+    let one = r#"{"properties": {"$groups": {"company": "south"}, "distinct_id": "bob"}, "timestamp": "2026-03-02T09:15:00Z", "event": "signed up", "api_key": "phc"}"#;
+    assert_eq!(good("posthog", one, mapping)[0]["event_id"], events[1]["event_id"]);
+}
+
+#[test]
+fn mixpanel() {
+    let event = |time: Value, id: &str| {
+        json!({"event": "Purchase", "properties": {"time": time, "distinct_id": "ann", "$insert_id": id, "token": "t",
+               "company": "north", "Amount": 5.0}})
+    };
+    let mapping = json!({"account": "/properties/company", "omit": ["company"]});
+    let events = good(
+        "mixpanel",
+        &json!([event(json!(1772442900), "i-1"), event(json!(1772442900123i64), "i-2")]).to_string(),
+        mapping.clone(),
+    );
+    assert_eq!(
+        events[0],
+        json!({"tenant_id": "acme", "account_id": "north", "name": "Purchase", "user_id": "ann", "occurred_at": "2026-03-02T09:15:00Z",
+               "event_id": made(r#"mixpanel:["Purchase","ann",1772442900,"i-1"]"#), "properties": {"Amount": 5.0}})
+    );
+    assert_eq!(events[1]["occurred_at"], "2026-03-02T09:15:00.123Z");
+    // One a line.
+    let lines = format!("{}\n\n{}\r\n", event(json!(1772442900), "i-1"), event(json!(1772442900), "i-3"));
+    let lines = good("mixpanel", &lines, mapping);
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0], events[0]);
+}
+
+#[test]
+fn amplitude() {
+    let body = json!({"api_key": "k", "events": [
+        {"user_id": "ann", "device_id": "d", "event_type": "buy", "time": 1772442900123i64, "insert_id": "i", "session_id": 1772442000000i64,
+         "event_properties": {"plan": "pro"}, "groups": {"company": "north"}, "revenue": 9.99, "productId": "p"},
+        {"device_id": "d", "event_type": "buy", "time": 1772442900123i64, "session_id": -1, "groups": {"company": "north"}}
+    ]});
+    let events = good("amplitude", &body.to_string(), json!({"account": "/groups/company"}));
+    assert_eq!(
+        events[0],
+        json!({"tenant_id": "acme", "account_id": "north", "name": "buy", "user_id": "ann", "session_id": "1772442000000",
+               "occurred_at": "2026-03-02T09:15:00.123Z", "event_id": made(r#"amplitude:["d","i"]"#),
+               "properties": {"revenue": 9.99, "productId": "p", "plan": "pro"}})
+    );
+    assert_eq!(pick(&events[1], &["user_id", "session_id"]), json!(["d", null]));
+}
+
+fn snowplow_line(columns: &[(usize, &str)]) -> String {
+    let mut line = vec![""; 131];
+    for (place, text) in columns {
+        line[*place] = text;
+    }
+    line.join("\t")
+}
+
+#[test]
+fn snowplow() {
+    let line = snowplow_line(&[
+        (0, "shop"),
+        (1, "web"),
+        (3, "2026-03-02 09:15:00.123"),
+        (5, "unstruct"),
+        (6, "018f6b1e-7c00-7000-8000-000000000003"),
+        (12, "ann"),
+        (
+            52,
+            r#"{"schema":"iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-0","data":[{"schema":"iglu:com.acme/account/jsonschema/1-0-0","data":{"id":"north"}}]}"#,
+        ),
+        (
+            58,
+            r#"{"schema":"iglu:com.snowplowanalytics.snowplow/unstruct_event/jsonschema/1-0-0","data":{"schema":"iglu:com.acme/linkClick/jsonschema/1-0-1","data":{"target":"x"}}}"#,
+        ),
+        (123, "s1"),
+        (126, "link_click"),
+    ]);
+    let mapping = json!({"account": "/contexts_com_acme_account_1/0/id"});
+    let events = good("snowplow", &format!("{line}\n{line}\n"), mapping.clone());
+    let wanted = json!({
+        "tenant_id": "acme", "account_id": "north", "name": "link_click", "user_id": "ann", "session_id": "s1",
+        "occurred_at": "2026-03-02T09:15:00.123Z", "event_id": "018f6b1e-7c00-7000-8000-000000000003",
+        "properties": {"app_id": "shop", "platform": "web", "target": "x"}
+    });
+    assert_eq!(events, [wanted.clone(), wanted.clone()]);
+    let sdk = json!({
+        "app_id": "shop", "platform": "web", "collector_tstamp": "2026-03-02T09:15:00.123Z", "event": "unstruct", "user_id": "ann",
+        "event_id": "018f6b1e-7c00-7000-8000-000000000003", "domain_sessionid": "s1", "event_name": "link_click", "page_url": null,
+        "contexts_com_acme_account_1": [{"id": "north"}], "unstruct_event_com_acme_link_click_1": {"target": "x"}
+    });
+    assert_eq!(good("snowplow", &sdk.to_string(), mapping), [wanted]);
+    let (sqlstate, _, reason) = fault("snowplow", "a\tb", json!({}));
+    assert_eq!((sqlstate, reason.as_str()), ("22P02", "event has 2 columns, an enriched event has 131"));
+    let (sqlstate, path, _) = fault("snowplow", &snowplow_line(&[(58, "{")]), json!({}));
+    assert_eq!((sqlstate, path.as_str()), ("22P02", "/unstruct_event"));
+}
+
+#[test]
+fn ga4() {
+    let row = |page: &str| {
+        json!({
+            "event_date": "20260302", "event_timestamp": "1772442900123456", "event_name": "page_view", "user_pseudo_id": "123.456",
+            "event_bundle_sequence_id": "7", "stream_id": "1", "user_id": null,
+            "event_params": [
+                {"key": "ga_session_id", "value": {"string_value": null, "int_value": "1772442000", "double_value": null}},
+                {"key": "page_location", "value": {"string_value": page}},
+                {"key": "value", "value": {"double_value": 1.5}}
+            ],
+            "user_properties": [{"key": "account", "value": {"string_value": "north", "set_timestamp_micros": "1"}}]
+        })
+    };
+    let lines = format!("{}\n{}", row("/a"), row("/b"));
+    let events = good("ga4", &lines, json!({"account": "/user_properties/account"}));
+    assert_eq!(
+        pick(&events[0], &["account_id", "name", "user_id", "session_id", "occurred_at", "properties"]),
+        json!(["north", "page_view", "123.456", "123.456.1772442000", "2026-03-02T09:15:00.123456Z",
+               {"ga_session_id": 1772442000, "page_location": "/a", "value": 1.5}])
+    );
+    assert_ne!(events[0]["event_id"], events[1]["event_id"]);
+    // What else a later export says of the row makes no other event of it.
+    let mut later = row("/a");
+    later["traffic_source"] = json!({"medium": "organic"});
+    let later = good("ga4", &later.to_string(), json!({"account": "/user_properties/account"}));
+    assert_eq!(later[0], events[0]);
+}
+
+#[test]
+fn cloudevents() {
+    let event = json!({"specversion": "1.0", "type": "com.acme.order.paid", "source": "/orders", "id": "7", "time": "2026-03-02T09:15:00Z",
+                       "subject": "order/7", "tenantid": "north", "data": {"total": 5}});
+    let mapping = json!({"account": "/tenantid"});
+    let events = good(
+        "cloudevents",
+        &json!([event, {"specversion": "1.0", "type": "ping", "source": "/s", "id": "7",
+        "time": "2026-03-02T09:15:00Z", "tenantid": "north", "data": "text"}])
+        .to_string(),
+        mapping.clone(),
+    );
+    assert_eq!(
+        events[0],
+        json!({"tenant_id": "acme", "account_id": "north", "name": "com.acme.order.paid", "occurred_at": "2026-03-02T09:15:00Z",
+               "event_id": made(r#"cloudevents:["/orders","7"]"#), "properties": {"total": 5, "subject": "order/7"}})
+    );
+    assert_eq!(events[1]["properties"], json!({"data": "text"}));
+    assert_ne!(events[0]["event_id"], events[1]["event_id"]);
+    for (key, value, path, sqlstate) in [
+        ("specversion", json!("0.3"), "/specversion", "0A000"),
+        ("specversion", json!(null), "/specversion", "23502"),
+        ("id", json!(""), "/id", "23502"),
+        ("time", json!(null), "/time", "23502"),
+        ("time", json!("noon"), "/time", "22007"),
+        ("tenantid", json!(["a"]), "/tenantid", "22023"),
+    ] {
+        let mut event = event.clone();
+        event[key] = value;
+        let (found, field, reason) = fault("cloudevents", &event.to_string(), mapping.clone());
+        assert_eq!((found, field.as_str()), (sqlstate, path), "{reason}");
+        assert!(reason.starts_with(path), "{reason}");
+    }
+}
+
+#[test]
+fn opentelemetry() {
+    let body = json!({"resourceLogs": [{
+        "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}, {"key": "account.id", "value": {"stringValue": "north"}}]},
+        "scopeLogs": [{"scope": {"name": "lib"}, "logRecords": [
+            {"timeUnixNano": "1772442900123456789", "observedTimeUnixNano": "1772442901000000000", "eventName": "order.paid", "severityText": "INFO",
+             "attributes": [{"key": "user.id", "value": {"stringValue": "ann"}}, {"key": "session.id", "value": {"stringValue": "s1"}},
+                            {"key": "log.record.uid", "value": {"stringValue": "r-1"}}, {"key": "total", "value": {"intValue": "500"}},
+                            {"key": "tags", "value": {"arrayValue": {"values": [{"stringValue": "a"}, {"boolValue": true}]}}}],
+             "body": {"kvlistValue": {"values": [{"key": "k", "value": {"doubleValue": 1.5}}]}}},
+            {"timeUnixNano": "0", "observedTimeUnixNano": "1772442901000000000", "body": {"stringValue": "hello"}}
+        ]}]
+    }]});
+    let mapping = json!({"account": "/resource/attributes/account.id", "properties": {"service": "/resource/attributes/service.name"}});
+    let events = good("opentelemetry", &body.to_string(), mapping);
+    assert_eq!(
+        events[0],
+        json!({"tenant_id": "acme", "account_id": "north", "name": "order.paid", "user_id": "ann", "session_id": "s1",
+               "occurred_at": "2026-03-02T09:15:00.123456Z", "event_id": made("opentelemetry:r-1"),
+               "properties": {"severity": "INFO", "body": {"k": 1.5}, "user.id": "ann", "session.id": "s1", "total": 500,
+                              "tags": ["a", true], "service": "shop"}})
+    );
+    assert_eq!(
+        pick(&events[1], &["name", "occurred_at", "properties"]),
+        json!(["log", "2026-03-02T09:15:01Z", {"body": "hello", "service": "shop"}])
+    );
+}
+
+#[test]
+fn a_fault_names_the_path_and_costs_one_event() {
+    let track = |id: u32, group: Value| json!({"type": "track", "event": "a", "messageId": id.to_string(), "timestamp": "2026-03-02T09:15:00Z", "context": {"groupId": group}});
+    let text = json!([
+        track(1, json!("north")),
+        track(2, json!(null)),
+        5,
+        track(3, json!({"a": 1})),
+        track(4, json!("x".repeat(300)))
+    ]);
+    let events = all("segment", &text.to_string(), "{}", HOME).unwrap();
+    assert!(events[0].is_ok());
+    let reasons: Vec<String> =
+        events[1..].iter().map(|event| event.as_ref().unwrap_err().reason.clone()).collect();
+    assert_eq!(reasons[0], "/context/groupId or /groupId is missing, which account_id is read from");
+    assert_eq!(reasons[1], "event is a number, not an object");
+    assert_eq!(reasons[2], "/context/groupId is an object, not a text or number");
+    assert!(reasons[3].starts_with("account_id \"xxx"), "{}", reasons[3]);
+    // Lines: one that is no JSON costs itself.
+    let lines = format!("{}\n{{\"type\":\n{}", track(1, json!("n")), track(2, json!("n")));
+    let events = all("segment", &lines, "{}", HOME).unwrap();
+    assert_eq!(events.iter().filter(|event| event.is_ok()).count(), 2);
+    assert!(events[1].as_ref().unwrap_err().reason.contains("is not JSON"));
+    // Strings that Postgres can't store cost their event alone.
+    let bad =
+        json!([track(1, json!("n")), track(2, json!("n"))]).to_string().replacen("\"a\"", r#""\u0000""#, 1);
+    let events = all("segment", &bad, "{}", HOME).unwrap();
+    assert_eq!(events[0].as_ref().unwrap_err().sqlstate, "22P05");
+    assert!(events[1].is_ok());
+}
+
+#[test]
+fn what_nobody_can_read_is_an_error_of_the_call() {
+    for (text, sqlstate) in [("", "22032"), ("{", "22032"), ("[object Object]", "22032"), ("a\nb", "22032")] {
+        let error = all("segment", text, "{}", HOME).unwrap_err();
+        assert!(error.starts_with(sqlstate), "{text}: {error}");
+    }
+    let many = format!("[{}1]", "1,".repeat(100_001));
+    assert!(all("segment", &many, "{}", HOME).unwrap_err().starts_with("54000"));
+    let wrong = json!({"batch": 5}).to_string();
+    assert_eq!(fault("segment", &wrong, json!({})).1, "/batch");
+}
+
+#[test]
+fn a_large_head_is_not_copied_for_ever() {
+    // A hundred thousand records without a key, each of them with a megabyte of resource.
+    let records = vec![json!({"timeUnixNano": "1772442900123456789"}); 100_000];
+    let body = json!({"resourceLogs": [{"resource": {"attributes": [{"key": "a", "value": {"stringValue": "x".repeat(1 << 20)}}]},
+                                        "scopeLogs": [{"logRecords": records}]}]});
+    let mapping = json!({"account": {"value": "n"}, "properties": {"a": "/resource/attributes/a"}});
+    let error = all("opentelemetry", &body.to_string(), &mapping.to_string(), HOME).unwrap_err();
+    assert!(error.starts_with("54000"), "{error}");
+}
+
+#[test]
+fn zones_and_homes_fill_what_is_missing() {
+    let event =
+        json!({"event": "a", "properties": {"time": "2026-03-02 09:15:00", "distinct_id": "u"}}).to_string();
+    let mapping = json!({"zone": "+02:00", "event_id": "/event"}).to_string();
+    let home = Home { tenant: Some("acme"), account: Some("north") };
+    let events = all("mixpanel", &event, &mapping, home).unwrap();
+    let event_of = events[0].as_ref().unwrap();
+    assert_eq!(pick(event_of, &["account_id", "occurred_at"]), json!(["north", "2026-03-02T07:15:00Z"]));
+    let nobody = all("mixpanel", &event, &mapping, Home::default()).unwrap().remove(0).unwrap_err();
+    assert_eq!(
+        nobody.reason,
+        "event has no tenant_id: the format has no place for it, and no mapping names one"
+    );
+    let named = json!({"tenant": {"value": "other"}, "account": "/event"}).to_string();
+    assert_eq!(all("mixpanel", &event, &named, home).unwrap()[0].as_ref().unwrap()["tenant_id"], "other");
+}
+
+/// JSON that is made of the keys that the formats look for.
+fn likely() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+        Just(json!("2026-03-02T09:15:00Z")),
+        Just(json!("iglu:com.acme/a/jsonschema/1-0-0")),
+    ];
+    const KEYS: [&str; 32] = [
+        "batch",
+        "events",
+        "type",
+        "event",
+        "properties",
+        "traits",
+        "context",
+        "groupId",
+        "userId",
+        "messageId",
+        "timestamp",
+        "event_params",
+        "key",
+        "value",
+        "string_value",
+        "int_value",
+        "resourceLogs",
+        "resource",
+        "scopeLogs",
+        "logRecords",
+        "attributes",
+        "body",
+        "kvlistValue",
+        "arrayValue",
+        "values",
+        "intValue",
+        "time",
+        "specversion",
+        "data",
+        "schema",
+        "unstruct_event",
+        "event_timestamp",
+    ];
+    leaf.prop_recursive(6, 60, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            proptest::collection::vec((0..KEYS.len(), inner), 0..8).prop_map(|members| members
+                .into_iter()
+                .map(|(key, value)| (KEYS[key].to_owned(), value))
+                .collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn hostile_payloads_have_an_answer(document in likely(), cut in 0usize..400, tabs in 0usize..140) {
+        let text = document.to_string();
+        let cut = text.floor_char_boundary(cut.min(text.len()));
+        let mapping = r#"{"account": {"value": "n"}, "properties": {"x": "/data/0/value"}}"#;
+        for format in Format::names() {
+            let _ = all(format, &text, mapping, HOME);
+            let _ = all(format, &text[..cut], mapping, HOME);
+            let _ = all(format, &format!("{text}\n{}\n{text}", &text[..cut]), mapping, HOME);
+            let _ = all(format, &format!("{}{text}", "\t".repeat(tabs)), mapping, HOME);
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_have_an_answer(text in "[\\[\\]{},:\"\\\\\t\n a1é]{0,80}") {
+        for format in Format::names() {
+            let _ = all(format, &text, "{}", HOME);
+        }
+    }
+
+    #[test]
+    fn hostile_mappings_have_an_answer(mapping in likely(), text in "\\PC{0,40}") {
+        let _ = Mapping::parse(&mapping.to_string());
+        let _ = Mapping::parse(&text);
+    }
+}
