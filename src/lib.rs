@@ -55,7 +55,9 @@ extension_sql_file!("../sql/ingest/ingest.sql", name = "ingest", requires = ["pa
 extension_sql_file!("../sql/ingest/inbox.sql", name = "inbox", requires = ["ingest"]);
 extension_sql_file!("../sql/ingest/quarantine.sql", name = "quarantine", requires = ["inbox"]);
 extension_sql_file!("../sql/ingest/find_event.sql", name = "find_event", requires = ["quarantine"]);
-extension_sql_file!("../sql/registry/registry.sql", name = "registry", requires = ["find_event"]);
+extension_sql_file!("../sql/ingest/payload.sql", name = "payload", requires = ["find_event"]);
+extension_sql_file!("../sql/ingest/stream.sql", name = "stream", requires = ["payload"]);
+extension_sql_file!("../sql/registry/registry.sql", name = "registry", requires = ["stream"]);
 extension_sql_file!("../sql/quota/quota.sql", name = "quota", requires = ["registry"]);
 extension_sql_file!("../sql/rollup/rollup.sql", name = "rollup", requires = ["quota"]);
 extension_sql_file!("../sql/activity/active_state.sql", name = "active_state", requires = ["rollup"]);

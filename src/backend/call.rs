@@ -174,8 +174,8 @@ impl Call {
         unsafe { (*self.record).context }
     }
 
-    /// A row of the type that the function is declared to return, none of its values null.
-    pub fn row(&self, values: &[Datum]) -> Datum {
+    /// A row of the type that the function is declared to return.
+    pub fn row(&self, values: &[Option<Datum>]) -> Datum {
         let mut descriptor = core::ptr::null_mut();
         // SAFETY: the call record is valid; the row is formed with as many values as its type has columns.
         unsafe {
@@ -185,7 +185,8 @@ impl Call {
                 "the function is declared to return these columns"
             );
             let descriptor = pg_sys::BlessTupleDesc(descriptor);
-            let (mut values, mut nulls) = (values.to_vec(), vec![false; values.len()]);
+            let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+            let mut values: Vec<Datum> = values.iter().map(|value| value.unwrap_or(Datum::null())).collect();
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
         }

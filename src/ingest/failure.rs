@@ -8,6 +8,7 @@ use crate::raw::ledger::NotSerializable;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
 use tally_core::event::{BatchError, CodecError};
+use tally_core::payload::Format;
 
 /// Why a whole ingest call fails, with nothing stored.
 #[derive(Debug)]
@@ -16,6 +17,24 @@ pub enum IngestError {
     Batch(BatchError),
     /// A stored value of the SQL type can't be read.
     Codec(CodecError),
+    /// A payload of another system can't be read.
+    Payload(BatchError),
+    /// There is no format, or no mapping, of this name; or the mapping is one for another format.
+    Format(String),
+    Mapping(String),
+    MappingOf {
+        mapping: String,
+        format: String,
+    },
+    /// A mapping isn't what it should be.
+    BadMapping(String),
+    /// The stream is not at the position that the batch begins at.
+    OutOfOrder(String),
+    /// The stream belongs to another role.
+    Stream {
+        stream: String,
+        owner: String,
+    },
     /// There is no batch: the argument is null.
     NoBatch,
     /// The options aren't what they should be.
@@ -112,10 +131,35 @@ impl From<IngestError> for Report {
                 Report::new(code, problem.reason).detail(format!("at byte {}", problem.offset)).hint(hint)
             }
             IngestError::Codec(error) => Report::new("XX001", error.reason),
+            IngestError::Payload(problem) => Report::new(problem.sqlstate, problem.reason)
+                .detail(format!("at byte {}", problem.offset))
+                .hint(match problem.sqlstate {
+                    "54000" => "send it in smaller pieces; nothing of this one was stored",
+                    _ => "docs/ingest.md says what each format is, one JSON document or one on each line; nothing of this payload was stored",
+                }),
+            IngestError::Format(format) => {
+                let known: Vec<&str> = Format::names().collect();
+                Report::new("22023", format!("unknown format \"{format}\"")).hint(format!("formats are {}", known.join(", ")))
+            }
+            IngestError::Mapping(name) => Report::new("42704", format!("there is no mapping \"{name}\""))
+                .hint("an administrator declares it with tally.define_mapping(name, format, mapping)"),
+            IngestError::MappingOf { mapping, format } => {
+                Report::new("22023", format!("mapping \"{mapping}\" is one for the format {format}"))
+                    .hint("give that format, or another mapping")
+            }
+            IngestError::BadMapping(problem) => Report::new("22023", problem).hint(
+                "a mapping is an object of places, such as {\"account\": \"/context/groupId\"}, with the keys tenant, account, user, session, name, time, event_id, zone, names, properties and omit",
+            ),
+            IngestError::OutOfOrder(problem) => Report::new("55T21", problem)
+                .hint("begin with the position after tally.stream_position(stream); nothing of this batch was stored"),
+            IngestError::Stream { stream, owner } => {
+                Report::new("42501", format!("stream \"{stream}\" belongs to role \"{owner}\""))
+                    .hint("its own login, or a member of it, sends it; or choose another name")
+            }
             IngestError::NoBatch => Report::new("22004", "the events must not be null")
                 .hint("send an empty array where there are none; a null may be a parameter that was never set"),
             IngestError::Options(problem) => Report::new("22023", problem).hint(
-                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent",
+                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent, and of a stream stream, position, first and on_gap (report, refuse)",
             ),
             IngestError::Quota(error) => error.into(),
             IngestError::Refused(Refusal { position, event_id, outcome, sqlstate, reason, refused, sent }) => {

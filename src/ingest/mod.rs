@@ -4,5 +4,6 @@ mod doors;
 mod failure;
 mod options;
 mod pipeline;
+mod stream;
 mod summary;
 mod trail;

@@ -25,6 +25,47 @@ pub enum OnConflict {
     Error,
 }
 
+/// What becomes of a batch whose stream misses positions before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    /// It is stored, and the answer and the stream's row say what is missing.
+    #[default]
+    Report,
+    /// The call fails, with nothing stored.
+    Refuse,
+}
+
+/// A position as JSON has it: a number, or its digits, for languages whose numbers end before.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Position {
+    Number(i64),
+    Digits(String),
+}
+
+impl Position {
+    fn read(self, field: &str) -> Result<i64, IngestError> {
+        let number = match self {
+            Position::Number(number) => Some(number),
+            Position::Digits(digits) => digits.parse().ok(),
+        };
+        let problem =
+            || IngestError::Options(format!("{field} is not a whole number from 0 to 9223372036854775807"));
+        number.filter(|number| *number >= 0).ok_or_else(problem)
+    }
+}
+
+/// The stream that a batch is a piece of.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub name: String,
+    /// Positions of the first and of the last thing in the batch.
+    pub first: i64,
+    pub position: i64,
+    pub on_gap: OnGap,
+}
+
 /// The keys of the JSON object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +75,37 @@ struct Given {
     source: Option<String>,
     client: Option<String>,
     traceparent: Option<String>,
+    stream: Option<String>,
+    first: Option<Position>,
+    position: Option<Position>,
+    on_gap: Option<OnGap>,
+}
+
+impl Given {
+    fn names_a_stream(&self) -> bool {
+        self.stream.is_some() || self.first.is_some() || self.position.is_some() || self.on_gap.is_some()
+    }
+
+    fn stream(&mut self) -> Result<Option<Stream>, IngestError> {
+        let wrong = |problem: &str| Err(IngestError::Options(problem.into()));
+        let (first, position) = (self.first.take(), self.position.take());
+        match (self.stream.take(), position) {
+            (Some(name), Some(position)) => {
+                if let Err(error) = id::check(&name) {
+                    return wrong(&format!("stream {}", error.problem()));
+                }
+                let position = position.read("position")?;
+                let first = first.map_or(Ok(position), |first| first.read("first"))?;
+                if first > position {
+                    return wrong("first is greater than position");
+                }
+                Ok(Some(Stream { name, first, position, on_gap: self.on_gap.unwrap_or_default() }))
+            }
+            (Some(_), None) => wrong("a stream needs a position"),
+            (None, None) if first.is_none() && self.on_gap.is_none() => Ok(None),
+            (None, _) => wrong("first, position and on_gap are of a stream, which isn't named"),
+        }
+    }
 }
 
 /// How one call is done, and where it came from.
@@ -43,6 +115,7 @@ pub struct Options {
     pub all_or_nothing: bool,
     pub on_conflict: OnConflict,
     pub lineage: Lineage,
+    pub stream: Option<Stream>,
 }
 
 impl Options {
@@ -63,11 +136,19 @@ impl Options {
                 check_size(&text, "tally.ingest_options")?;
                 let value = serde_json::from_str(&text)
                     .map_err(|error| IngestError::Options(format!("tally.ingest_options: {error}")))?;
-                parse(value, "tally.ingest_options")?
+                let setting = parse(value, "tally.ingest_options")?;
+                if setting.names_a_stream() {
+                    // It would hold for every call of the transaction, and for every piece of a COPY.
+                    return Err(IngestError::Options(
+                        "a stream is an option of one call, not of tally.ingest_options".into(),
+                    ));
+                }
+                setting
             }
             None => Given::default(),
         };
-        let given = argument.map_or_else(|| Ok(Given::default()), |value| parse(value, "options"))?;
+        let mut given = argument.map_or_else(|| Ok(Given::default()), |value| parse(value, "options"))?;
+        let stream = given.stream()?;
         let text = |field: &str, text: Option<String>| match text {
             Some(text) => match id::check(&text) {
                 Ok(()) => Ok(Some(text)),
@@ -91,6 +172,7 @@ impl Options {
                 trace_id: trace.map(|trace| trace.trace_id.to_owned()),
                 span_id: trace.map(|trace| trace.span_id.to_owned()),
             },
+            stream,
         })
     }
 }

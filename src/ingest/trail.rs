@@ -15,7 +15,11 @@ pub fn stored(summary: &Summary, scope: &Scope, lineage: &Lineage) {
     session::log(refused, || {
         let line = format!(
             "pg_tally event=ingest_stored batch_id={} accepted={} duplicates={} conflicts={} rejected={}",
-            summary.batch_id, counts.accepted, counts.duplicates, counts.conflicts, counts.rejected
+            summary.batch_id.unwrap_or_default(),
+            counts.accepted,
+            counts.duplicates,
+            counts.conflicts,
+            counts.rejected
         );
         line + &origin(scope, lineage)
     });

@@ -2,6 +2,7 @@
 
 mod inbox;
 mod json;
+mod payload;
 mod redrive;
 mod typed;
 

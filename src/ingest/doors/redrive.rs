@@ -1,6 +1,6 @@
 //! Sending quarantined events through the pipeline again.
 
-use super::door;
+use super::{door, payload};
 use crate::backend::call::Call;
 use crate::backend::call::sql_function;
 use crate::backend::session;
@@ -11,7 +11,7 @@ use crate::raw::outcome::Outcome;
 use crate::scope::Scope;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::Datum;
-use tally_core::event::{self, Item};
+use tally_core::event::{self, FieldsParser, Item};
 
 /// A quarantined event, locked until the transaction ends.
 struct Taken {
@@ -38,16 +38,23 @@ door! {
         let limits = pipeline::limits();
         let homes: Vec<Home> =
             taken.iter().map(|event| (event.tenant_id.clone(), event.account_id.clone())).collect();
+        // Events of payloads are translated again, by what their mapping is now.
+        let payloads = payload::retranslate(taken.iter().zip(&homes).map(|(event, home)| (event.body.as_str(), home)));
+        let mut parser = FieldsParser::new(&limits);
         let items = taken
             .iter()
-            .map(|event| Item {
+            .zip(&payloads)
+            .map(|(event, payload)| Item {
                 position: event.position as usize,
                 raw: &event.body,
-                event: event::parse_event(&event.body, &limits),
+                event: match payload {
+                    Some(payload) => payload.event(&mut parser),
+                    None => event::parse_event(&event.body, &limits),
+                },
             })
             .collect();
         let (summary, outcomes) = pipeline::run_quarantined(items, &homes, scope.clone(), options)?;
-        in_scope(&scope, || settle(&taken, &outcomes, summary.batch_id));
+        in_scope(&scope, || settle(&taken, &outcomes, summary.batch_id.unwrap_or_default()));
         Ok(summary)
     }
 }

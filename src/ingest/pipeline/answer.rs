@@ -65,7 +65,7 @@ impl Batch<'_> {
             }
         }
         let details = serde_json::to_string(&details).expect("details are strings and numbers");
-        Summary { batch_id, counts, details }
+        Summary { batch_id: Some(batch_id), counts, details }
     }
 }
 

@@ -8,6 +8,7 @@ mod store;
 
 use super::failure::IngestError;
 use super::options::Options;
+use super::stream::{self, Place};
 use super::summary::Summary;
 use super::trail;
 use crate::backend::report::Report;
@@ -81,7 +82,10 @@ pub fn check_count(events: usize, limits: &Limits) -> Result<(), IngestError> {
 /// Ingests one event or an array of them, given as JSON.
 pub fn run(text: &str, options: Options) -> Result<Summary, Report> {
     let scope = admit()?;
-    match event::parse_batch(text, &limits()) {
+    let keys = options.stream.as_ref().map(|stream| stream::keys(&scope, stream));
+    let limits = Limits { keys, ..limits() };
+    match event::parse_batch(text, &limits) {
+        Ok(batch) if limits.keys.is_some() => run_with_ids(batch.items, &limits, scope, options),
         Ok(batch) => run_items(batch.items, scope, options),
         Err(error) => {
             trail::failed(&error.reason, &scope, &options.lineage);
@@ -90,9 +94,55 @@ pub fn run(text: &str, options: Options) -> Result<Summary, Report> {
     }
 }
 
+/// Ingests events that have their ids from a stream. One that is rejected gets its id written into its text, so that it has the same
+/// when it is redriven.
+fn run_with_ids(
+    items: Vec<Item>,
+    limits: &Limits,
+    scope: Scope,
+    options: Options,
+) -> Result<Summary, Report> {
+    let texts: Vec<Option<String>> = items
+        .iter()
+        .map(|item| match &item.event {
+            Err(rejection) if rejection.event_id.is_none() => {
+                event::with_id(item.raw, &event::id_at(limits, item.position)?)
+            }
+            _ => None,
+        })
+        .collect();
+    let items = items
+        .into_iter()
+        .zip(&texts)
+        .map(|(item, text)| match (text, item.event) {
+            (Some(text), Err(mut rejection)) => {
+                rejection.event_id = event::id_at(limits, item.position);
+                Item { position: item.position, raw: text, event: Err(rejection) }
+            }
+            (_, event) => Item { event, ..item },
+        })
+        .collect();
+    run_items(items, scope, options)
+}
+
 /// Ingests events that a door has judged by `limits`. An item whose event is valid may go without its text.
 pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Summary, Report> {
-    Ok(Batch::new(items, scope, None, options).work()?.0)
+    let Some(stream) = options.stream.clone() else {
+        return Ok(Batch::new(items, scope, None, options).work()?.0);
+    };
+    // Before anything that others may wait for: two consumers of a stream wait for each other here.
+    match stream::hold(&scope, &stream)? {
+        Place::Past(stored) => {
+            let summary = stream::past(&stream, stored, items.len());
+            trail::stored(&summary, &scope, &options.lineage);
+            Ok(summary)
+        }
+        Place::Next(gap) => {
+            let mut summary = Batch::new(items, scope.clone(), None, options).work()?.0;
+            stream::advance(&scope, &stream, gap, &mut summary);
+            Ok(summary)
+        }
+    }
 }
 
 /// Ingests events that wait in quarantine, each in the scope in which it was sent; says what became of each. None is put

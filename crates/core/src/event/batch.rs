@@ -3,7 +3,7 @@
 use super::parse::{Fault, Parser, value_kind};
 use super::split::{balanced_end, element_end};
 use super::wrapped::disguise;
-use super::{EventRef, Limits, id_fault, parse_uuid};
+use super::{EventRef, Limits, event_id_from_key, format_uuid, id_fault, parse_uuid};
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::{skip_space, string_end, unescape};
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct Batch<'a> {
 pub struct Item<'a> {
     /// Counts the elements before this one.
     pub position: usize,
-    /// Holds the element's text as it was sent.
+    /// Holds the element's text as it was sent; empty for an event whose id isn't in it.
     pub raw: &'a str,
     /// Holds the event, or why there is none.
     pub event: Result<EventRef<'a>, Rejection>,
@@ -116,7 +116,8 @@ fn single<'a>(text: &'a str, start: usize, parser: &mut Parser<'_>) -> Result<Ba
         }
     };
     at_end(text, end)?;
-    Ok(Batch { items: vec![Item { position: 0, raw: &text[start..end], event }] })
+    let raw = if event.is_ok() && parser.made_id { "" } else { &text[start..end] };
+    Ok(Batch { items: vec![Item { position: 0, raw, event }] })
 }
 
 fn at_end(text: &str, end: usize) -> Result<(), BatchError> {
@@ -145,8 +146,12 @@ fn array<'a>(
         if items.len() == limits.batch_events {
             return Err(over_limit(format!("batch has more than {} events", limits.batch_events)));
         }
-        let item = element(text, start, items.len(), parser)?;
+        parser.position = items.len();
+        let mut item = element(text, start, items.len(), parser)?;
         let end = skip_space(bytes, start + item.raw.len());
+        if item.event.is_ok() && parser.made_id {
+            item.raw = "";
+        }
         items.push(item);
         match bytes.get(end) {
             Some(b',') => start = skip_space(bytes, end + 1),
@@ -192,6 +197,18 @@ fn element<'a>(
         return Err(unsplittable(start, "nothing between two commas or brackets"));
     }
     Ok(Item { position, raw, event: Err(reject(raw, fault)) })
+}
+
+/// The id that an event gets from its place in the batch, where the limits say so.
+pub fn id_at(limits: &Limits, position: usize) -> Option<[u8; 16]> {
+    limits.keys.as_ref().map(|keys| event_id_from_key(&format!("{keys}{position}")))
+}
+
+/// The text of an element with an id added, if it is an object that has none.
+pub fn with_id(raw: &str, id: &[u8; 16]) -> Option<String> {
+    let rest = raw.strip_prefix('{').filter(|_| !raw.contains("\"event_id\""))?;
+    let comma = if rest.trim_start().starts_with('}') { "" } else { ", " };
+    Some(format!("{{\"event_id\": \"{}\"{comma}{rest}", format_uuid(id)))
 }
 
 /// Parses the text of one event, the text form of the SQL type.

@@ -14,7 +14,7 @@ use crate::id::{self as id_rules, IdError};
 use crate::jsonb::{self, Bounds, JsonbError};
 use std::borrow::Cow;
 
-pub use batch::{Batch, BatchError, Item, Rejection, parse_batch, parse_event};
+pub use batch::{Batch, BatchError, Item, Rejection, id_at, parse_batch, parse_event, with_id};
 pub use codec::{CodecError, EventView, encode, encode_into, to_json_text};
 pub use fields::{FIELD_NAMES, Fields, FieldsParser, fields_to_json};
 pub use fingerprint::fingerprint;
@@ -95,6 +95,9 @@ pub struct Limits {
     pub earliest: i64,
     /// The last accepted `occurred_at`, in microseconds since 2000-01-01 00:00 UTC.
     pub latest: i64,
+    /// What the key of an event in a batch begins with that has no id; its place in the batch follows. Without it, an event must have
+    /// one.
+    pub keys: Option<String>,
 }
 
 impl Default for Limits {
@@ -106,6 +109,7 @@ impl Default for Limits {
             depth: 32,
             earliest: time::EARLIEST,
             latest: time::LATEST,
+            keys: None,
         }
     }
 }

@@ -52,6 +52,10 @@ pub(super) struct Parser<'l> {
     limits: &'l Limits,
     encoder: Encoder,
     jsonb: Vec<u8>,
+    /// Counts the elements of the batch before the one that is read.
+    pub(super) position: usize,
+    /// Whether the last event's id was made from its place.
+    pub(super) made_id: bool,
 }
 
 /// Collects the fields read so far.
@@ -81,7 +85,7 @@ impl Draft<'_> {
 
 impl<'l> Parser<'l> {
     pub(super) fn new(limits: &'l Limits) -> Self {
-        Self { limits, encoder: Encoder::new(), jsonb: Vec::new() }
+        Self { limits, encoder: Encoder::new(), jsonb: Vec::new(), position: 0, made_id: false }
     }
 
     /// Parses the event whose brace is at `start`; returns it and the position after it.
@@ -90,7 +94,7 @@ impl<'l> Parser<'l> {
         let mut draft = Draft::default();
         let mut pos = skip_space(bytes, start + 1);
         if bytes.get(pos) == Some(&b'}') {
-            return draft.finish().map(|e| (e, pos + 1));
+            return self.finish(draft).map(|e| (e, pos + 1));
         }
         loop {
             if bytes.get(pos) != Some(&b'"') {
@@ -105,10 +109,16 @@ impl<'l> Parser<'l> {
             pos = skip_space(bytes, pos);
             match bytes.get(pos) {
                 Some(b',') => pos = skip_space(bytes, pos + 1),
-                Some(b'}') => return draft.finish().map(|e| (e, pos + 1)),
+                Some(b'}') => return self.finish(draft).map(|e| (e, pos + 1)),
                 _ => return Err(unexpected(text, pos, "\",\" or \"}\"")),
             }
         }
+    }
+
+    fn finish<'a>(&mut self, mut draft: Draft<'a>) -> Result<EventRef<'a>, Fault> {
+        self.made_id = draft.event_id.is_none() && self.limits.keys.is_some();
+        draft.event_id = draft.event_id.or_else(|| super::id_at(self.limits, self.position));
+        draft.finish()
     }
 
     /// Reads the value at `pos` into its place; returns the position after it.

@@ -1,0 +1,248 @@
+//! Payloads of other systems, from `tally.ingest_from` to numbers: mappings, scopes, exactly once, quarantine, redrive, files.
+
+use postgres::Client;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use tally_server_tests::{Database, bin_and_sockets, code, number};
+
+/// accepted, duplicates, conflicts, rejected; and the details.
+type Answer = ([i64; 4], Value);
+
+fn send(
+    client: &mut Client,
+    format: &str,
+    payload: &str,
+    mapping: Option<&str>,
+) -> Result<Answer, postgres::Error> {
+    let query =
+        "SELECT accepted, duplicates, conflicts, rejected, details::text FROM tally.ingest_from($1, $2, $3)";
+    let row = client.query_one(query, &[&format, &payload, &mapping])?;
+    let details = row.get::<_, Option<String>>(4).map(|text| serde_json::from_str(&text).unwrap());
+    Ok(([row.get(0), row.get(1), row.get(2), row.get(3)], details.unwrap_or(Value::Null)))
+}
+
+fn sqlstate<T: std::fmt::Debug>(answer: Result<T, postgres::Error>) -> String {
+    answer.unwrap_err().code().unwrap().code().to_owned()
+}
+
+fn define(client: &mut Client, name: &str, format: &str, mapping: &Value) -> i32 {
+    let query = "SELECT tally.define_mapping($1, $2, $3::text::jsonb)";
+    client.query_one(query, &[&name, &format, &mapping.to_string()]).unwrap().get(0)
+}
+
+fn track(id: &str, event: &str, group: &str) -> Value {
+    json!({"type": "track", "event": event, "messageId": id, "userId": "ann", "timestamp": "2026-03-02T09:15:00Z",
+           "context": {"groupId": group}, "properties": {"value": 5}})
+}
+
+fn writer(database: &mut Database, tenant: &str) -> String {
+    let role = database.role(&format!("w_{tenant}"), &["tally_writer", "tally_reader"]);
+    let bind = "SELECT tally.bind_role($1::text::regrole, $2)";
+    database.superuser().execute(bind, &[&role, &tenant]).unwrap();
+    role
+}
+
+#[test]
+fn a_payload_counts_once_and_reaches_the_rollups() {
+    let mut database = Database::new("payload");
+    let role = writer(&mut database, "acme");
+    let mut client = database.connect(&role);
+    let batch = json!({"batch": [track("m-1", "Order Completed", "north"), track("m-2", "Order Completed", "south")]});
+    let sent = send(&mut client, "segment", &batch.to_string(), None).unwrap();
+    assert_eq!(sent, ([2, 0, 0, 0], json!([])));
+    assert_eq!(send(&mut client, "segment", &batch.to_string(), None).unwrap().0, [0, 2, 0, 0]);
+    // The same message with other content.
+    let other = track("m-1", "Order Cancelled", "north").to_string();
+    assert_eq!(send(&mut client, "segment", &other, None).unwrap().0, [0, 0, 1, 0]);
+    let usage = "SELECT sum(events)::int8 FROM tally.usage_day WHERE account_id = 'north' AND name = 'Order Completed'";
+    assert_eq!(number(&mut client, usage), 1);
+    let found =
+        "SELECT count(*) FROM tally.find_event(tally.event_id('segment:m-1')) WHERE outcome = 'accepted'";
+    assert_eq!(number(&mut client, found), 1);
+    let source = "SELECT count(*) FROM tally.ingest_batch WHERE source = 'segment'";
+    assert_eq!(number(&mut client, source), 3);
+    for payload in ["json", "jsonb"] {
+        let query = format!(
+            "SELECT duplicates FROM tally.ingest_from('segment', $1::text::{payload}, NULL, '{{\"source\": \"mine\"}}'::jsonb)"
+        );
+        assert_eq!(client.query_one(&query, &[&batch.to_string()]).unwrap().get::<_, i64>(0), 2);
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.ingest_batch WHERE source = 'mine'"), 2);
+}
+
+#[test]
+fn a_mapping_is_declared_in_versions_and_says_where_tenant_and_account_are() {
+    let mut database = Database::new("mapping");
+    let admin = database.role("admin", &["tally_admin"]);
+    let relay = database.role("relay", &["tally_writer"]);
+    database.superuser().execute("SELECT tally.trust_role($1::text::regrole)", &[&relay]).unwrap();
+    let own = writer(&mut database, "acme");
+    let mut admin = database.connect(&admin);
+    let mapping = json!({"tenant": "/context/traits/customer", "account": "/context/groupId"});
+    assert_eq!(define(&mut admin, "shop", "segment", &mapping), 1);
+    assert_eq!(define(&mut admin, "shop", "segment", &mapping), 1);
+    let next =
+        json!({"tenant": "/context/traits/customer", "account": "/context/groupId", "names": {"a": "b"}});
+    assert_eq!(define(&mut admin, "shop", "segment", &next), 2);
+
+    let mut event = track("m-1", "a", "north");
+    event["context"]["traits"] = json!({"customer": "globex"});
+    let text = event.to_string();
+    let mut relay = database.connect(&relay);
+    assert_eq!(send(&mut relay, "segment", &text, Some("shop")).unwrap().0, [1, 0, 0, 0]);
+    let mut superuser = database.superuser();
+    let stored = "SELECT count(*) FROM tally.events WHERE tenant_id = 'globex' AND account_id = 'north' AND name = 'b'";
+    assert_eq!(number(&mut superuser, stored), 1);
+    let source = "SELECT count(*) FROM tally.ingest_batch WHERE source = 'segment by shop, version 2'";
+    assert_eq!(number(&mut superuser, source), 1);
+    // Without a mapping nothing says whose it is; a tenant's login can't be led to write for another one.
+    let (counts, details) = send(&mut relay, "segment", &text, None).unwrap();
+    assert_eq!(counts, [0, 0, 0, 1]);
+    assert!(details[0]["reason"].as_str().unwrap().contains("no tenant_id"), "{details}");
+    let mut own = database.connect(&own);
+    let (counts, details) = send(&mut own, "segment", &text, Some("shop")).unwrap();
+    assert_eq!((counts, details[0]["sqlstate"].as_str()), ([0, 0, 0, 1], Some("42501")));
+
+    assert_eq!(sqlstate(send(&mut own, "segment", &text, Some("shap"))), "42704");
+    assert_eq!(sqlstate(send(&mut own, "posthog", &text, Some("shop"))), "22023");
+    assert_eq!(sqlstate(send(&mut own, "segmint", &text, None)), "22023");
+    assert_eq!(sqlstate(send(&mut own, "segment", "{", None)), "22032");
+    assert_eq!(sqlstate(own.query("SELECT tally.ingest_from('segment', NULL::text)", &[])), "22004");
+    // Who may declare, and what.
+    let undeclared = "SELECT tally.define_mapping('m', 'segment', '{}')";
+    assert_eq!(code(own.execute(undeclared, &[])), "42501");
+    assert_eq!(code(own.query("SELECT * FROM tally.payload_mapping", &[])), "42501");
+    for (statement, wanted) in [
+        ("SELECT tally.define_mapping('m', 'segmint', '{}')", "22023"),
+        ("SELECT tally.define_mapping('m', 'segment', '{\"tennant\": \"/a\"}')", "22023"),
+        ("SELECT tally.define_mapping('m', 'segment', NULL)", "22004"),
+        ("SELECT tally.define_mapping('', 'segment', '{}')", "22023"),
+    ] {
+        assert_eq!(sqlstate(admin.query(statement, &[])), wanted, "{statement}");
+    }
+    let recorded = "SELECT count(*) FROM tally.audit WHERE object = 'shop'";
+    assert!(number(&mut superuser, recorded) >= 2);
+}
+
+#[test]
+fn what_a_mapping_cannot_find_waits_and_is_redriven_by_the_next_version() {
+    let mut database = Database::new("remap");
+    let admin = database.role("admin", &["tally_admin"]);
+    let role = writer(&mut database, "acme");
+    let mut admin = database.connect(&admin);
+    define(&mut admin, "shop", "mixpanel", &json!({"account": "/properties/company"}));
+    let mut client = database.connect(&role);
+    let event = |id: u32| json!({"event": "a", "properties": {"time": 1772442900, "distinct_id": "u", "$insert_id": id.to_string(), "org": "north"}});
+    let lines = format!("{}\nnot json\n{}\n{{\"event\": 5}}\n", event(1), event(2));
+    let (counts, details) = send(&mut client, "mixpanel", &lines, Some("shop")).unwrap();
+    assert_eq!(counts, [0, 0, 0, 4]);
+    let reason = details[0]["reason"].as_str().unwrap();
+    assert_eq!(reason, "/properties/company is missing, which account_id is read from");
+    assert_eq!(details[0]["position"], 0);
+    let redrive = "SELECT accepted * 100 + duplicates * 10 + rejected FROM tally.redrive()";
+    assert_eq!(number(&mut client, redrive), 4);
+    define(&mut admin, "shop", "mixpanel", &json!({"account": ["/properties/company", "/properties/org"]}));
+    assert_eq!(number(&mut client, redrive), 202);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events WHERE account_id = 'north'"), 2);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.quarantine"), 2);
+    // The payload again: those are duplicates.
+    assert_eq!(send(&mut client, "mixpanel", &lines, Some("shop")).unwrap().0, [0, 2, 0, 2]);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.quarantine WHERE body = 'not json'"), 2);
+}
+
+#[test]
+fn a_quarantined_payload_stays_in_the_scope_it_was_sent_in() {
+    let mut database = Database::new("payload_scope");
+    let admin = database.role("admin", &["tally_admin"]);
+    let operator = database.role("operator", &["tally_writer"]);
+    let role = writer(&mut database, "acme");
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&operator]).unwrap();
+    define(&mut database.connect(&admin), "any", "tally", &json!({"account": "/nowhere"}));
+    let mut client = database.connect(&role);
+    // Written by hand, as if ingest_from had put it there; and by way of it.
+    let event = json!({"tenant_id": "globex", "account_id": "hq", "name": "a", "event_id": "k", "occurred_at": "2026-03-02T09:15:00Z"});
+    let forged = json!({"format": "tally", "mapping": "", "payload": event}).to_string();
+    let sent = "SELECT rejected FROM tally.ingest($1)";
+    assert_eq!(client.query_one(sent, &[&forged]).unwrap().get::<_, i64>(0), 1);
+    assert_eq!(send(&mut client, "tally", &event.to_string(), Some("any")).unwrap().0, [0, 0, 0, 1]);
+    define(&mut database.connect(&admin), "any", "tally", &json!({}));
+    let mut operator = database.connect(&operator);
+    assert_eq!(number(&mut operator, "SELECT rejected FROM tally.redrive()"), 2);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 0);
+}
+
+fn send_file(database: &Database, role: &str, arguments: &[&str]) -> (i32, String) {
+    let (bin, sockets) = bin_and_sockets();
+    let port = number(&mut database.superuser(), "SELECT setting::int8 FROM pg_settings WHERE name = 'port'");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integrations/send-events");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("python3");
+    command.arg(script).args(arguments).env("PATH", path).env("PGHOST", sockets);
+    command.env("PGPORT", port.to_string()).env("PGUSER", role).env("PGDATABASE", database.name());
+    let output = command.output().expect("running send-events");
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), said)
+}
+
+#[test]
+fn files_are_sent_plain_and_compressed_once_whatever_happens() {
+    let mut database = Database::new("send_events");
+    let role = writer(&mut database, "acme");
+    let directory = std::env::temp_dir().join(format!("tally_{}", database.name()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let line = |id: u32| {
+        json!({"account_id": "north", "name": "it's $1 \\ :x 'é", "user_id": "ann", "event_id": format!("k-{id}"), "occurred_at": "2026-03-02T09:15:00Z"}).to_string() + "\n"
+    };
+    let first: String = (0..25).map(line).collect();
+    let plain = directory.join("a.ndjson");
+    std::fs::write(&plain, &first).unwrap();
+    let packed = directory.join("b.ndjson.gz");
+    let mut gzip =
+        flate2::write::GzEncoder::new(std::fs::File::create(&packed).unwrap(), flate2::Compression::fast());
+    gzip.write_all((20..30).map(line).collect::<String>().as_bytes()).unwrap();
+    gzip.finish().unwrap();
+    let [plain, packed] = [plain, packed].map(|path| path.to_str().unwrap().to_owned());
+    assert_eq!(
+        send_file(&database, &role, &["--lines", "10", &plain, &packed]),
+        (0, "30 accepted, 5 duplicates, 0 conflicts, 0 rejected\n".into())
+    );
+    let mut client = database.connect(&role);
+    assert_eq!(
+        number(&mut client, r"SELECT count(*) FROM tally.events WHERE name = 'it''s $1 \ :x ''é'"),
+        30
+    );
+
+    // As a log: what grows is sent from where it ended, a line that isn't whole yet not at all.
+    let log = directory.join("log");
+    let lines: Vec<String> = (100..130).map(line).collect();
+    std::fs::write(&log, lines[..12].concat() + &lines[12][..20]).unwrap();
+    let log_name = log.to_str().unwrap();
+    let arguments = ["--stream", "log", "--lines", "5", log_name];
+    assert_eq!(
+        send_file(&database, &role, &arguments).1,
+        "12 accepted, 0 duplicates, 0 conflicts, 0 rejected\n"
+    );
+    assert_eq!(number(&mut client, "SELECT tally.stream_position('log')"), 12);
+    std::fs::write(&log, lines.concat()).unwrap();
+    // Two at once share or skip, and nothing counts twice.
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..2).map(|_| scope.spawn(|| send_file(&database, &role, &arguments))).collect();
+        for run in runs {
+            let (status, said) = run.join().unwrap();
+            assert!(status == 0 || said.contains("is at position"), "{said}");
+        }
+    });
+    assert_eq!(send_file(&database, &role, &arguments).0, 0);
+    assert_eq!(number(&mut client, "SELECT tally.stream_position('log')"), 30);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), 60);
+    // What is rejected is said.
+    std::fs::write(&log, "{\"name\": 5}\nnonsense\n").unwrap();
+    let (status, said) = send_file(&database, &role, &[log_name]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("is missing") && said.contains("2 rejected"), "{said}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
