@@ -334,7 +334,7 @@ $$;
 COMMENT ON FUNCTION tally.metric_series(text, timestamptz, timestamptz, text) IS
   'a declared metric of each day, week or month (UTC) of a range, in the present scope; the first and last as far as the range reaches';
 
-CREATE FUNCTION tally.cohort_members(name text, "from" timestamptz, "to" timestamptz, OUT tenant_id text, OUT unit_id text,
+CREATE FUNCTION tally.cohort_members(name text, "from" timestamptz, "to" timestamptz, account text DEFAULT NULL, OUT tenant_id text, OUT unit_id text,
     OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz, OUT as_of timestamptz, OUT definition_hash text,
     OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
@@ -351,10 +351,10 @@ BEGIN
   END IF;
   RETURN QUERY SELECT u.tenant_id, u.unit_id, u.times, u.first_at, u.last_at, statement_timestamp(), cohort.definition_hash, u.exact, u.whole_from
     FROM tally.did_at_least(cohort.definition ->> 'event', (cohort.definition ->> 'at_least')::int8, cohort_members."from", cohort_members."to",
-           coalesce(cohort.definition ->> 'unit', 'user')) AS u;
+           coalesce(cohort.definition ->> 'unit', 'user'), cohort_members.account) AS u;
 END
 $$;
-COMMENT ON FUNCTION tally.cohort_members(text, timestamptz, timestamptz) IS 'the units in scope that belong to a declared cohort over a range';
+COMMENT ON FUNCTION tally.cohort_members(text, timestamptz, timestamptz, text) IS 'the units in scope that belong to a declared cohort over a range; of one account where that is given';
 
 CREATE FUNCTION tally_internal.cohort_lost_until(name text, "from" timestamptz, "to" timestamptz) RETURNS timestamptz
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -366,7 +366,7 @@ $$;
 COMMENT ON FUNCTION tally_internal.cohort_lost_until(text, timestamptz, timestamptz) IS
   'as tally_internal.lost_until(), of the events that decide who belongs to a declared cohort over a range';
 
-CREATE FUNCTION tally_internal.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, OUT tenant_id text, OUT unit_id text)
+CREATE FUNCTION tally_internal.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, account text, OUT tenant_id text, OUT unit_id text)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -379,20 +379,20 @@ BEGIN
       MESSAGE = format('cohort %s is not one of %ss', quote_ident(cohort_units.name), cohort_units.unit),
       HINT = 'ask for the unit that the cohort is declared with';
   END IF;
-  RETURN QUERY SELECT m.tenant_id, m.unit_id FROM tally.cohort_members(cohort_units.name, cohort_units."from", cohort_units."to") AS m;
+  RETURN QUERY SELECT m.tenant_id, m.unit_id FROM tally.cohort_members(cohort_units.name, cohort_units."from", cohort_units."to", cohort_units.account) AS m;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.cohort_units(text, timestamptz, timestamptz, text) IS
+COMMENT ON FUNCTION tally_internal.cohort_units(text, timestamptz, timestamptz, text, text) IS
   'the members of a declared cohort over a range; an error unless they are of this unit';
 
 ALTER FUNCTION tally.define_metric(text, jsonb) OWNER TO tally_owner;
 ALTER FUNCTION tally.define_cohort(text, jsonb) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
   tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
-  tally_internal.cohort_units(text, timestamptz, timestamptz, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) FROM PUBLIC;
+  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz, text),
+  tally_internal.cohort_units(text, timestamptz, timestamptz, text, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.check_definition(text, jsonb), tally_internal.funnel_steps(jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz),
-  tally_internal.cohort_units(text, timestamptz, timestamptz, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) TO tally_reader;
+  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz, text),
+  tally_internal.cohort_units(text, timestamptz, timestamptz, text, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) TO tally_reader;

@@ -57,6 +57,7 @@ COMMENT ON FUNCTION tally_internal.funnel_steps_in(text) IS 'the steps of a funn
 CREATE FUNCTION tally.funnel(steps jsonb, "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
+    account text DEFAULT NULL,
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
@@ -74,6 +75,7 @@ DECLARE
   excluded text;
   counts   int8[];
   lost     timestamptz;
+  of_account text := CASE WHEN funnel.account IS NULL THEN '' ELSE format(' AND e.account_id = %L', funnel.account) END;
   -- The step whose event says which segment a unit belongs to.
   place    text := CASE funnel.attribution WHEN 'last_step' THEN 'cardinality(b.times)' ELSE '1' END;
 BEGIN
@@ -97,7 +99,7 @@ BEGIN
       HINT = 'an excluded event ends the attempt, so it can''t be a step of it';
   END IF;
   lost := tally_internal.lost_until(CASE WHEN NOT funnel.strict THEN names || funnel.exclude END, funnel."from",
-                           CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END);
+                           CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END, funnel.account);
   PERFORM tally_internal.refuse_incomplete(lost);
   -- For each name of an event the steps that it fits, as bits; bit 31 excludes.
   SELECT string_agg(format('WHEN %L THEN %s', m.event_name, m.bits), ' ' ORDER BY m.first_step) INTO masks
@@ -117,7 +119,7 @@ BEGIN
        WHERE e.occurred_at >= $2 AND e.occurred_at < $6 AND %1$s IS NOT NULL %4$s
       $query$, unit_id, masks,
       CASE WHEN funnel.any_order THEN '' ELSE ' & CASE WHEN e.occurred_at < $3 THEN -1 ELSE -2 END' END,
-      CASE WHEN funnel.strict THEN '' ELSE format(' AND e.name = ANY (%L::text[])', names || funnel.exclude) END)
+      CASE WHEN funnel.strict THEN '' ELSE format(' AND e.name = ANY (%L::text[])', names || funnel.exclude) END || of_account)
       INTO counts
      USING funnel."window", funnel."from", funnel."to",
            CASE WHEN funnel.strict THEN 'strict_order' WHEN funnel.any_order THEN 'any_order' ELSE '' END, number,
@@ -170,7 +172,7 @@ BEGIN
     CASE WHEN funnel.breakdown IS NULL THEN 'NULL::text'
          ELSE format('(e.properties ->> %L) COLLATE "C"', funnel.breakdown) END,
     CASE WHEN funnel.strict THEN '' ELSE format(' AND e.name = ANY (%L::text[])', names || funnel.exclude) END
-      || CASE WHEN funnel.hold IS NULL THEN '' ELSE format(' AND e.properties ->> %L IS NOT NULL', funnel.hold) END,
+      || of_account || CASE WHEN funnel.hold IS NULL THEN '' ELSE format(' AND e.properties ->> %L IS NOT NULL', funnel.hold) END,
     CASE WHEN funnel.hold IS NULL THEN 'SELECT * FROM chain AS c WHERE c.times <> ''{}'''
          ELSE 'SELECT DISTINCT ON (c.tenant_id, c.unit_id) * FROM chain AS c WHERE c.times <> ''{}'' ORDER BY c.tenant_id, '
               'c.unit_id, cardinality(c.times) DESC, c.times[cardinality(c.times)], c.times[1] DESC, c.times, c.held' END,
@@ -186,12 +188,13 @@ BEGIN
         CASE WHEN funnel.any_order THEN funnel."to" ELSE funnel."to" + funnel."window" END, lost;
 END
 $$;
-COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
-  'how many units in scope that took the first step from "from" to "to" took each next one within the window; docs/metrics.md defines it';
+COMMENT ON FUNCTION tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text) IS
+  'how many units in scope that took the first step from "from" to "to" took each next one within the window; of one account where that is given; docs/metrics.md defines it';
 
 CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
+    account text DEFAULT NULL,
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
@@ -199,14 +202,15 @@ CREATE FUNCTION tally.funnel(steps text[], "window" interval, "from" timestamptz
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT f.* FROM tally.funnel(pg_catalog.to_jsonb(steps), "window", "from", "to", unit, strict, hold, breakdown,
-                                 exclude, any_order, attribution) AS f;
+                                 exclude, any_order, attribution, account) AS f;
   END;
-COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
+COMMENT ON FUNCTION tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text) IS
   'the funnel whose steps are events of these names';
 
 CREATE FUNCTION tally.funnel(steps text, "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
+    account text DEFAULT NULL,
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
@@ -214,14 +218,15 @@ CREATE FUNCTION tally.funnel(steps text, "window" interval, "from" timestamptz, 
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT f.* FROM tally.funnel(tally_internal.funnel_steps_in(steps), "window", "from", "to", unit, strict, hold, breakdown,
-                                 exclude, any_order, attribution) AS f;
+                                 exclude, any_order, attribution, account) AS f;
   END;
-COMMENT ON FUNCTION tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
+COMMENT ON FUNCTION tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text) IS
   'the funnel whose steps are given as text, JSON or an array of names as Postgres writes it: what a driver sends that leaves a parameter''s type to the server';
 
 CREATE FUNCTION tally.funnel(steps json, "window" interval, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', strict boolean DEFAULT false, hold text DEFAULT NULL, breakdown text DEFAULT NULL,
     exclude text[] DEFAULT '{}', any_order boolean DEFAULT false, attribution text DEFAULT 'first_step',
+    account text DEFAULT NULL,
     OUT segment text, OUT step int4, OUT name text, OUT units int8, OUT from_first float8, OUT from_previous float8,
     OUT drop_off int8, OUT median_seconds float8, OUT p90_seconds float8, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
@@ -229,18 +234,18 @@ CREATE FUNCTION tally.funnel(steps json, "window" interval, "from" timestamptz, 
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT f.* FROM tally.funnel(steps::pg_catalog.jsonb, "window", "from", "to", unit, strict, hold, breakdown,
-                                 exclude, any_order, attribution) AS f;
+                                 exclude, any_order, attribution, account) AS f;
   END;
-COMMENT ON FUNCTION tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) IS
+COMMENT ON FUNCTION tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text) IS
   'the same, of type json';
 
 REVOKE ALL ON FUNCTION tally_internal.funnel_steps(jsonb), tally_internal.funnel_steps_in(text),
-  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
-  tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
-  tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
-  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) FROM PUBLIC;
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text),
+  tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text),
+  tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.funnel_steps(jsonb), tally_internal.funnel_steps_in(text),
-  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
-  tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
-  tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text),
-  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text) TO tally_reader;
+  tally.funnel(jsonb, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text),
+  tally.funnel(text, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text),
+  tally.funnel(json, interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text),
+  tally.funnel(text[], interval, timestamptz, timestamptz, text, boolean, text, text, text[], boolean, text, text) TO tally_reader;

@@ -3,7 +3,7 @@
 
 CREATE FUNCTION tally.retention(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
-    of_cohort text DEFAULT NULL, OUT cohort date, OUT period int4, OUT cohort_size int8, OUT retained int8, OUT rate float8,
+    of_cohort text DEFAULT NULL, account text DEFAULT NULL, OUT cohort date, OUT period int4, OUT cohort_size int8, OUT retained int8, OUT rate float8,
     OUT complete boolean, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -47,13 +47,14 @@ BEGIN
   wanted := format('a.bucket < %L::timestamptz', retention."to")
     || CASE WHEN retention.start_event IS NULL OR retention.return_event IS NULL THEN ''
             ELSE format(' AND a.name = ANY (%L::text[])', ARRAY[retention.start_event, retention.return_event]) END
+    || CASE WHEN retention.account IS NULL THEN '' ELSE format(' AND a.account_id = %L', retention.account) END
     -- Not a join, which would be a nested loop where rows are to come in order: IS TRUE keeps it a table that each row is
     -- looked up in.
     || CASE WHEN retention.of_cohort IS NULL THEN ''
             ELSE format(' AND ((a.tenant_id, a.%I) IN (SELECT m.tenant_id, m.unit_id FROM member AS m)) IS TRUE', retention.unit || '_id') END;
   members := CASE WHEN retention.of_cohort IS NULL THEN ''
-    ELSE format('member AS MATERIALIZED (SELECT * FROM tally_internal.cohort_units(%L, %L, %L, %L)), ',
-                retention.of_cohort, retention."from", retention."to", retention.unit) END;
+    ELSE format('member AS MATERIALIZED (SELECT * FROM tally_internal.cohort_units(%L, %L, %L, %L, %L)), ',
+                retention.of_cohort, retention."from", retention."to", retention.unit, retention.account) END;
   -- Users are read in order from the index, and merged as they come, with the few that are pending. Of accounts, which
   -- are fewer, the sets are merged first. Where nothing is folded yet a row of nobody brings in what is pending.
   EXECUTE CASE retention.unit WHEN 'user' THEN format($query$
@@ -89,12 +90,12 @@ BEGIN
       FROM generate_series(1, coalesce(cardinality(triangle), 0), 4) AS n;
 END
 $$;
-COMMENT ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text) IS
-  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, and whether that one is over, from the enriched layer; a null event is any event; of_cohort names a declared cohort, to whose members of the range it is confined';
+COMMENT ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text, text) IS
+  'of the units in scope that began in a day, week or month (UTC), how many returned in it and in each later one, and whether that one is over, from the enriched layer; a null event is any event; of_cohort names a declared cohort, to whose members of the range it is confined; account names an account, to whose events it is';
 
 CREATE FUNCTION tally.retention_curve(start_event text, return_event text, grain text, "from" timestamptz, "to" timestamptz,
     unit text DEFAULT 'user', kind text DEFAULT 'first_time', brackets int4[] DEFAULT '{0,1,3,7,14,30}',
-    of_cohort text DEFAULT NULL, OUT period int4, OUT units int8, OUT retained int8, OUT rate float8,
+    of_cohort text DEFAULT NULL, account text DEFAULT NULL, OUT period int4, OUT units int8, OUT retained int8, OUT rate float8,
     OUT complete boolean, OUT exact boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -103,14 +104,14 @@ CREATE FUNCTION tally.retention_curve(start_event text, return_event text, grain
     SELECT r.period, sum(r.cohort_size)::pg_catalog.int8, sum(r.retained)::pg_catalog.int8,
            sum(r.retained)::pg_catalog.float8 / sum(r.cohort_size)::pg_catalog.float8,
            pg_catalog.bool_and(r.complete), pg_catalog.bool_and(r.exact), max(r.whole_from)
-      FROM tally.retention(start_event, return_event, grain, "from", "to", unit, kind, brackets, of_cohort) AS r
+      FROM tally.retention(start_event, return_event, grain, "from", "to", unit, kind, brackets, of_cohort, account) AS r
      GROUP BY r.period ORDER BY r.period;
   END;
-COMMENT ON FUNCTION tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text) IS
+COMMENT ON FUNCTION tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text, text) IS
   'the triangle of tally.retention as one curve: each period over the cohorts old enough to have it; complete where it is for all of them';
 
 CREATE FUNCTION tally.activation(start_event text, activation_event text, "window" interval, "from" timestamptz,
-    "to" timestamptz, unit text DEFAULT 'user', grain text DEFAULT 'month',
+    "to" timestamptz, unit text DEFAULT 'user', grain text DEFAULT 'month', account text DEFAULT NULL,
     OUT cohort date, OUT cohort_size int8, OUT activated int8, OUT rate float8, OUT median_seconds float8,
     OUT p90_seconds float8, OUT complete boolean)
   RETURNS SETOF record
@@ -135,6 +136,7 @@ BEGIN
         FROM tally_internal.user_activity_part AS a
        WHERE (activation.start_event IS NULL OR a.name IN (activation.start_event, activation.activation_event))
          AND (activation.unit = 'account' OR a.user_id IS NOT NULL)
+         AND (activation.account IS NULL OR a.account_id = activation.account)
        GROUP BY 1, 2
     ), started AS (
       -- What a unit had reached before it began took it no time.
@@ -153,11 +155,11 @@ BEGIN
       LEFT JOIN counted AS c ON c.number = p.number ORDER BY p.number;
 END
 $$;
-COMMENT ON FUNCTION tally.activation(text, text, interval, timestamptz, timestamptz, text, text) IS
-  'of the units in scope that began in a day, week or month (UTC), how many had their first activation event by the end of the window, from the enriched layer';
+COMMENT ON FUNCTION tally.activation(text, text, interval, timestamptz, timestamptz, text, text, text) IS
+  'of the units in scope that began in a day, week or month (UTC), how many had their first activation event by the end of the window, from the enriched layer; of one account where that is given';
 
 CREATE FUNCTION tally.revenue("from" timestamptz, "to" timestamptz, grain text DEFAULT 'month',
-    amount_property text DEFAULT 'amount', currency_property text DEFAULT 'currency', event text DEFAULT NULL,
+    amount_property text DEFAULT 'amount', currency_property text DEFAULT 'currency', event text DEFAULT NULL, account text DEFAULT NULL,
     OUT period date, OUT tenant_id text, OUT account_id text, OUT currency text, OUT amount numeric, OUT new numeric,
     OUT reactivation numeric, OUT expansion numeric, OUT contraction numeric, OUT churned numeric, OUT arpa numeric,
     OUT cumulative numeric, OUT complete boolean, OUT exact boolean, OUT whole_from timestamptz)
@@ -180,16 +182,17 @@ BEGIN
       HINT = 'name the properties that hold the amount, a number, and the currency, a text';
   END IF;
   -- All that was ever paid matters, to what is new and to what has come together.
-  lost := tally_internal.lost_until(CASE WHEN revenue.event IS NOT NULL THEN ARRAY[revenue.event] END, '-infinity', revenue."to");
+  lost := tally_internal.lost_until(CASE WHEN revenue.event IS NOT NULL THEN ARRAY[revenue.event] END, '-infinity', revenue."to", revenue.account);
   IF lost IS NOT NULL THEN
     kept := revenue.amount_property = 'amount' AND revenue.currency_property = 'currency'
       AND NOT EXISTS (
         SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
          WHERE p.bucket < h.whole_from AND p.bucket >= rest AND p.first_at < revenue."to" AND p.last_at >= revenue."to"
-           AND (revenue.event IS NULL OR p.name = revenue.event))
+           AND (revenue.event IS NULL OR p.name = revenue.event) AND (revenue.account IS NULL OR p.account_id = revenue.account))
       AND NOT EXISTS (
         SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_day_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
-         WHERE u.bucket < h.payments_from AND u.first_at < revenue."to" AND (revenue.event IS NULL OR u.name = revenue.event));
+         WHERE u.bucket < h.payments_from AND u.first_at < revenue."to" AND (revenue.event IS NULL OR u.name = revenue.event)
+           AND (revenue.account IS NULL OR u.account_id = revenue.account));
     IF kept THEN
       lost := NULL;
     ELSE
@@ -203,13 +206,14 @@ BEGIN
              sum(tally.property_number(e.properties, revenue.amount_property)) AS amount
         FROM tally.events AS e
        WHERE NOT kept AND e.occurred_at < revenue."to" AND (revenue.event IS NULL OR e.name = revenue.event)
+         AND (revenue.account IS NULL OR e.account_id = revenue.account)
          AND tally.property_number(e.properties, revenue.amount_property) IS NOT NULL
        GROUP BY 1, 2, 3, 4
        UNION ALL
       SELECT p.tenant_id, p.account_id, p.currency, tally_internal.period_number(revenue.grain, p.bucket), sum(p.amount)
         FROM tally_internal.payment_part AS p LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = p.tenant_id
        WHERE kept AND p.bucket < revenue."to" AND (p.bucket < rest OR p.bucket < h.whole_from) AND p.last_at < revenue."to"
-         AND (revenue.event IS NULL OR p.name = revenue.event)
+         AND (revenue.event IS NULL OR p.name = revenue.event) AND (revenue.account IS NULL OR p.account_id = revenue.account)
        GROUP BY 1, 2, 3, 4
        UNION ALL
       SELECT e.tenant_id, e.account_id, (e.properties ->> 'currency') COLLATE "C",
@@ -217,6 +221,7 @@ BEGIN
         FROM tally.events AS e LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = e.tenant_id
        WHERE kept AND e.occurred_at >= rest AND e.occurred_at < revenue."to" AND (h.whole_from IS NULL OR rest >= h.whole_from)
          AND (revenue.event IS NULL OR e.name = revenue.event) AND tally.property_number(e.properties, 'amount') IS NOT NULL
+         AND (revenue.account IS NULL OR e.account_id = revenue.account)
        GROUP BY 1, 2, 3, 4
     ), filled AS (
       -- The period after a payment is there too, with 0 if nothing was paid: in it an account churns.
@@ -249,5 +254,5 @@ BEGIN
      ORDER BY r.number, r.tenant_id, r.account_id, r.currency;
 END
 $$;
-COMMENT ON FUNCTION tally.revenue(timestamptz, timestamptz, text, text, text, text) IS
-  'revenue of each account in scope by currency and day, week or month (UTC), and what it moved by; arpa is the average over the paying accounts in scope; of raw events that are gone the rollup payment has the properties amount and currency';
+COMMENT ON FUNCTION tally.revenue(timestamptz, timestamptz, text, text, text, text, text) IS
+  'revenue of each account in scope by currency and day, week or month (UTC), and what it moved by; arpa is the average over the paying accounts in scope; of raw events that are gone the rollup payment has the properties amount and currency; of one account where that is given';

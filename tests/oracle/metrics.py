@@ -350,6 +350,13 @@ def account_health(events, account, as_of, zone="UTC"):
                users_before=people(before), active_days_30d=len({day_of(e["time"]) for e in recent}))
 
 
+def accounts_health(events, as_of, zone="UTC"):
+    known = sorted({(e["tenant_id"], e["account_id"]) for e in events if e["time"] < micros(as_of)})
+    for tenant, account in known:
+        for row in account_health([e for e in events if e["tenant_id"] == tenant], account, as_of, zone):
+            yield dict(tenant_id=tenant, **row)
+
+
 def metric_value(events, definition, **span):
     """A declared metric of the kinds that are sums; what the others are made of is above."""
     own = [e for e in events if micros(span["from"]) <= e["time"] < micros(span["to"]) and definition.get("event") in (None, e["name"])]
@@ -382,7 +389,7 @@ def main():
     functions = dict(funnel=funnel, retention=retention, retention_curve=retention_curve, activation=activation,
                      revenue=revenue, session_metrics=session_metrics,
                      active_users=active_users, did_at_least=did_at_least, account_health=account_health,
-                     metric_value=metric_value)
+                     accounts_health=accounts_health,                     metric_value=metric_value)
     events = []
     with open(sys.argv[1]) as lines:
         for line in lines:
@@ -393,6 +400,9 @@ def main():
     with open(sys.argv[2]) as lines:
         for question in map(json.loads, lines):
             visible = [e for e in events if all(e[key] == value for key, value in question["scope"].items())]
+            # One account of those in scope: what a login that is bound to it would see.
+            if question["function"] != "account_health" and (account := question["arguments"].pop("account", None)) is not None:
+                visible = [e for e in visible if e["account_id"] == account]
             rows = list(functions[question["function"]](visible, **question["arguments"]))
             print(json.dumps(rows, default=float))
 

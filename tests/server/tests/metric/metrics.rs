@@ -20,6 +20,19 @@ fn compare(
     readers: &mut [Reader],
     questions: &[(&str, Value)],
 ) -> usize {
+    // Some of them again, all where they are few, for one account of those in scope: its own numbers, as a login that is bound to it has
+    // them.
+    let account = readers.last().expect("a reader that is bound to an account").scope["account_id"].clone();
+    let mut questions = questions.to_vec();
+    let every = 1 + questions.len() / 100;
+    for (function, arguments) in questions.clone().into_iter().step_by(every) {
+        if !["account_health", "accounts_health", "metric_value"].contains(&function) {
+            let mut arguments = arguments;
+            arguments["account"] = account.clone();
+            questions.push((function, arguments));
+        }
+    }
+    let questions = &questions;
     let all: Vec<Value> = readers
         .iter()
         .flat_map(|reader| {
@@ -120,6 +133,7 @@ fn metrics_of_real_input_agree_with_the_oracle() {
                 "account_health",
                 json!({"account": "pgtap", "as_of": "2013-03-15T12:00:00Z", "zone": "Europe/Berlin"}),
             ),
+            ("accounts_health", json!({"as_of": "2013-03-15T12:00:00Z", "zone": "Europe/Berlin"})),
         ],
     );
     assert!(rows > 500, "only {rows} rows: the questions ask too little");
