@@ -98,7 +98,22 @@ extension_sql_file!("../sql/maintain/health.sql", name = "health", requires = ["
 extension_sql_file!("../sql/scope/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/audit/audit_changes.sql", name = "audit_changes", requires = ["limit", "health"]);
 extension_sql_file!("../sql/erasure/erasure.sql", name = "erasure", requires = ["audit_changes"]);
-extension_sql_file!("../sql/catalog/asset.sql", name = "asset", requires = ["erasure"]);
+extension_sql_file!(
+    "../sql/erasure/find_personal_data.sql",
+    name = "find_personal_data",
+    requires = ["erasure"]
+);
+extension_sql_file!(
+    "../sql/erasure/subject_report.sql",
+    name = "subject_report",
+    requires = ["find_personal_data"]
+);
+extension_sql_file!(
+    "../sql/erasure/privacy_report.sql",
+    name = "privacy_report",
+    requires = ["subject_report"]
+);
+extension_sql_file!("../sql/catalog/asset.sql", name = "asset", requires = ["privacy_report"]);
 extension_sql_file!("../sql/catalog/lineage.sql", name = "lineage", requires = ["asset"]);
 extension_sql_file!("../sql/catalog/readable.sql", name = "readable", requires = ["lineage"]);
 extension_sql_file!("../sql/catalog/catalog.sql", name = "catalog", requires = ["readable"]);

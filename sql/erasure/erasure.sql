@@ -405,7 +405,10 @@ CREATE FUNCTION tally_internal.sensitive_erasure(OUT act text, OUT description t
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT 'erase_subject', 'erasing a person, or asking for that';
+    SELECT v.* FROM (VALUES
+      ('erase_subject', 'erasing a person, or asking for that'),
+      ('subject_report', 'reading everything that is kept of a person')
+    ) AS v (act, description);
   END;
 COMMENT ON FUNCTION tally_internal.sensitive_erasure() IS 'acts that may need a second factor: of erasures';
 REVOKE ALL ON FUNCTION tally_internal.sensitive_erasure() FROM PUBLIC;

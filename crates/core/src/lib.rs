@@ -13,6 +13,7 @@ pub mod id;
 pub mod jsonb;
 pub mod numeric;
 pub mod payload;
+pub mod personal;
 pub mod privacy;
 pub mod retention;
 pub mod scope_key;

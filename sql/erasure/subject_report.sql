@@ -1,0 +1,56 @@
+-- What is kept of a person, to be handed out to it.
+
+CREATE FUNCTION tally.subject_report(tenant_id text, subject text) RETURNS SETOF jsonb
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  own text := tally.current_tenant();
+  kept record;
+BEGIN
+  PERFORM tally_internal.check_id('tenant_id', coalesce(subject_report.tenant_id, '')), tally_internal.check_id('subject', coalesce(subject_report.subject, ''));
+  IF own <> subject_report.tenant_id OR tally.current_account() IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'a report is of a whole tenant''s subject',
+      HINT = 'enter the tenant''s scope, or the global one';
+  END IF;
+  PERFORM tally_internal.require_step_up('subject_report');
+  PERFORM tally_internal.record_act('subject_reported', NULL, NULL, subject_report.tenant_id, NULL, jsonb_build_object('subject', subject_report.subject));
+  RETURN QUERY
+    SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
+     WHERE e.tenant_id = subject_report.tenant_id AND e.user_id = subject_report.subject ORDER BY e.occurred_at, e.event_id;
+  -- What erase_subject() takes for the subject's: of sessions that are its alone.
+  RETURN QUERY
+    WITH session AS (
+      SELECT e.account_id, e.session_id FROM tally.events AS e
+       WHERE e.tenant_id = subject_report.tenant_id AND e.session_id IN
+               (SELECT o.session_id FROM tally.events AS o WHERE o.tenant_id = subject_report.tenant_id AND o.user_id = subject_report.subject)
+       GROUP BY e.account_id, e.session_id
+      HAVING bool_or(e.user_id = subject_report.subject) AND bool_and(coalesce(e.user_id, subject_report.subject) = subject_report.subject)
+    )
+    SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
+      JOIN session AS s ON s.account_id = e.account_id AND s.session_id = e.session_id
+     WHERE e.tenant_id = subject_report.tenant_id AND e.user_id IS NULL ORDER BY e.occurred_at, e.event_id;
+  RETURN QUERY
+    SELECT jsonb_build_object('from', 'quarantine', 'row', to_jsonb(q)) FROM tally.quarantine AS q
+     WHERE q.tenant_id = subject_report.tenant_id AND subject_report.subject = ANY (tally_internal.named_in(q.body, 'user_id'))
+     ORDER BY q.quarantined_at, q."position";
+  -- Rollups by user.
+  FOR kept IN
+    SELECT r.rollup_name, g.grain, c.column_name FROM tally.rollup AS r
+      JOIN tally.rollup_column AS c ON c.rollup_name = r.rollup_name AND c.kind = 'dimension' AND c.expression ~* '^\s*user_id(\s+as\s+\S+)?\s*$'
+     CROSS JOIN LATERAL unnest(r.grains) AS g (grain) ORDER BY 1, 2
+  LOOP
+    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND v.%I = $2 ORDER BY v.bucket',
+      kept.rollup_name || ' by ' || kept.grain, kept.rollup_name || '_' || kept.grain, kept.column_name) USING subject_report.tenant_id, subject_report.subject;
+  END LOOP;
+  RETURN QUERY
+    SELECT jsonb_build_object('from', 'audit', 'row', jsonb_build_object('at', a.at, 'act', a.act, 'object', a.object, 'personal', p.content::jsonb))
+      FROM tally.audit_personal AS p JOIN tally.audit_entry AS a ON a.tenant_id = p.tenant_id AND a.entry_id = p.entry_id
+     WHERE p.tenant_id = subject_report.tenant_id AND p.content::jsonb ->> 'subject' = subject_report.subject ORDER BY a.at;
+END
+$$;
+COMMENT ON FUNCTION tally.subject_report(text, text) IS
+  'everything that is kept of a user of a tenant, as lines of JSON: from where, and the row; events, with those without a user of sessions that are its alone, quarantined events, rollups by user, audit entries of what was done in its name. In the scope of the whole tenant or the global one; needs a second factor, and is recorded';
+ALTER FUNCTION tally.subject_report(text, text) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.subject_report(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.subject_report(text, text) TO tally_admin;

@@ -1,0 +1,151 @@
+//! What is told of personal data: everything of a subject to its tenant, where personal data seems to be, and how it is dealt with.
+
+use crate::erasure::Bench;
+use serde_json::{Value, json};
+use tally_server_tests::code;
+
+fn event(n: u32, user: Value, properties: Value) -> Value {
+    json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+           "occurred_at": format!("2026-0{}-01T10:00:00Z", 1 + n % 3), "user_id": user, "session_id": format!("s{}", n % 2), "properties": properties})
+}
+
+fn lines(client: &mut postgres::Client, scope: &str, query: &str) -> Vec<String> {
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute(scope).unwrap();
+    let lines = transaction.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    transaction.commit().unwrap();
+    lines
+}
+
+#[test]
+fn a_subject_is_told_everything_and_nothing_of_others() {
+    let bench = Bench::new("reported");
+    bench
+        .database
+        .superuser()
+        .batch_execute("SELECT tally.set_step_up_policy('subject_report', false)")
+        .unwrap();
+    // Of session s0 the subject is the only user, of s1 it is one of two.
+    let sent = [
+        event(2, json!("ann"), json!({"plan": "pro"})),
+        event(4, Value::Null, json!({"seen": "before"})),
+        event(1, json!("ann"), json!({})),
+        event(3, json!("bob"), json!({"secret": "of-bob"})),
+        event(5, Value::Null, json!({"seen": "by-anyone"})),
+    ];
+    assert_eq!(bench.send(&sent).accepted, 5);
+    assert_eq!(
+        bench
+            .send(&[
+                json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": "ann", "bad": "one"})
+            ])
+            .rejected,
+        1
+    );
+    let query = "SELECT r::text FROM tally.subject_report('t', 'ann') AS r";
+    let told = lines(&mut bench.admin(), "SELECT tally.enter('t')", query);
+    let of = |from: &str| told.iter().filter(|line| line.contains(&format!("\"from\": \"{from}"))).count();
+    assert_eq!((of("events"), of("quarantine")), (3, 1), "{told:?}");
+    assert!(of("user_activity by year") == 1 && of("session by month") == 2, "{told:?}");
+    let text = told.join("\n");
+    assert!(
+        text.contains("before")
+            && !text.contains("of-bob")
+            && !text.contains("by-anyone")
+            && !text.contains("\"bob\""),
+        "{text}"
+    );
+    assert_eq!(
+        lines(&mut bench.admin(), "SELECT tally.enter_global()", query).len(),
+        told.len() + 1,
+        "and that it was reported"
+    );
+    for scope in ["SELECT tally.enter('other')", "SELECT tally.enter('t', 'a')"] {
+        let mut admin = bench.admin();
+        let mut transaction = admin.transaction().unwrap();
+        transaction.batch_execute(scope).unwrap();
+        assert_eq!(code(transaction.query(query, &[])), "42501", "{scope}");
+    }
+    bench
+        .database
+        .superuser()
+        .batch_execute("SELECT tally.set_step_up_policy('subject_report', null)")
+        .unwrap();
+    let mut admin = bench.admin();
+    let mut transaction = admin.transaction().unwrap();
+    transaction.batch_execute("SELECT tally.enter('t')").unwrap();
+    assert_eq!(code(transaction.query(query, &[])), "42T20");
+    drop(transaction);
+    // Whoever was erased has nothing left to report, the earlier reports included.
+    bench.erase("t", "ann");
+    bench
+        .database
+        .superuser()
+        .batch_execute("SELECT tally.set_step_up_policy('subject_report', false)")
+        .unwrap();
+    assert_eq!(lines(&mut bench.admin(), "SELECT tally.enter('t')", query), Vec::<String>::new());
+}
+
+#[test]
+fn personal_data_is_found_and_never_shown() {
+    let mut bench = Bench::new("found");
+    let properties = json!({
+        "email": "ann@example.com", "contact": {"phones": ["+49 171 1234567", 7]}, "order": "4711-0815", "version": "1.2.3",
+        "card": "4111 1111 1111 1111", "bob@example.com": true, "amount": 12.5,
+    });
+    let sent: Vec<Value> = (1..=30)
+        .map(|n| {
+            event(
+                n,
+                json!(format!("user{n}@example.com")),
+                if n <= 20 { properties.clone() } else { json!({}) },
+            )
+        })
+        .collect();
+    assert_eq!(bench.send(&sent).accepted, 30);
+    let reader = bench.database.role("reader", &["tally_reader"]);
+    bench.database.superuser().execute("SELECT tally.bind_role($1::text::regrole, 't')", &[&reader]).unwrap();
+    let mut client = bench.database.connect(&reader);
+    let query = "SELECT concat_ws('|', event, path, kind, sampled, found) FROM tally.find_personal_data()";
+    let found: Vec<String> = client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(
+        found,
+        [
+            "n|properties.*|e-mail address|30|20",
+            "n|properties.card|card number|30|20",
+            "n|properties.contact.phones[]|phone number|30|20",
+            "n|properties.email|e-mail address|30|20",
+            "n|user_id|e-mail address|30|30",
+        ]
+    );
+    assert_eq!(code(client.query("SELECT * FROM tally.find_personal_data(0)", &[])), "22023");
+    let nobody = bench.database.role("nobody", &["tally_reader"]);
+    assert_eq!(
+        code(bench.database.connect(&nobody).query("SELECT * FROM tally.find_personal_data()", &[])),
+        "42501"
+    );
+}
+
+#[test]
+fn the_report_of_processing_says_what_is_so() {
+    let bench = Bench::new("processing");
+    bench.send(&[event(1, json!("ann"), json!({})), event(2, json!("bob"), json!({}))]);
+    bench.database.superuser().batch_execute("SELECT tally.register_event('n', '{}', 'to see what is used'); SELECT tally.set_retention('t', '90 days')").unwrap();
+    bench.erase("t", "ann");
+    let query = "SELECT concat_ws('|', section, item, detail) FROM tally.privacy_report('t')";
+    let told = lines(&mut bench.admin(), "SELECT tally.enter('t')", query);
+    for expected in [
+        "data|users|1 users with 1 events",
+        "purpose|n|version 1",
+        "retention|raw events|90 days",
+        "rights|erasures|1 asked for, 1 done",
+        "risks|reads|",
+    ] {
+        assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
+    }
+    assert!(!told.iter().any(|line| line.starts_with("risks|retention")), "{told:#?}");
+    let mut admin = bench.admin();
+    let mut transaction = admin.transaction().unwrap();
+    transaction.batch_execute("SELECT tally.enter('other')").unwrap();
+    assert_eq!(code(transaction.query(query, &[])), "42501");
+}
