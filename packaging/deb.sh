@@ -27,6 +27,7 @@ done
 documents=$tree/usr/share/doc/$name
 install -D -m 644 -t "$documents" README.md CHANGELOG.md
 for folder in docs docs/runbooks docs/decisions; do install -D -m 644 -t "$documents/$folder" $folder/*.md; done
+install -D -m 644 -t "$documents/docs/images" docs/images/*
 extras=$tree/usr/share/$name
 install -D -m 644 -t "$extras/monitoring" monitoring/*
 install -D -m 644 -t "$extras/dashboards" dashboards/grafana.json

@@ -13,6 +13,7 @@ once() {
   [ ! -e "$place/$1" ] || return 0
   mkdir -p "$place"
   fresh=$(mktemp -d "$place/XXXXXX")
+  echo "fetching packages for $1" >&2
   if ! "${@:2}" "$fresh" >&2; then rm -rf "$fresh"; unavailable "$1 can't be installed"; fi
   mv -T "$fresh" "$place/$1" 2>/dev/null || rm -rf "$fresh"
 }

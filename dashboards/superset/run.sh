@@ -19,8 +19,6 @@ if [ "$told" != $'1\nt' ]; then "$ROOT/demo/run.sh"; fi
   FROM tally.events HAVING max(occurred_at) < now() - interval '1 day'"
 
 venv=$PRIVATE/superset-$PG_MAJOR/venv
-# Its pages would ask a server of somebody else's for a picture, to be counted.
-export SCARF_ANALYTICS=false
 export SUPERSET_HOME=$PRIVATE/superset-$PG_MAJOR/home SUPERSET_CONFIG_PATH=$here/superset_config.py
 if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
   unavailable() { echo "Apache Superset can't be had here: $*" >&2; exit 77; }

@@ -102,6 +102,10 @@ fn every_block_runs_as_written() {
     let server = server();
     let mut missing = BTreeSet::new();
     let mut superuser = server.connect("postgres", "postgres");
+    // What the text says of sums.
+    let ratio = "SELECT (SELECT sum(users) FROM tally.usage_day)::int8 / (SELECT count(*) FROM tally.users)";
+    let ratio = number(&mut server.connect("acme_bi", "postgres"), ratio);
+    assert!(ratio >= 10, "{ratio}");
     let programs: HashMap<String, String> = blocks()
         .into_iter()
         .filter(|(language, ..)| language != "sql")
