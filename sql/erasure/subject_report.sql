@@ -5,8 +5,9 @@ CREATE FUNCTION tally.subject_report(tenant_id text, subject text) RETURNS SETOF
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  own text := tally.current_tenant();
-  kept record;
+  own      text := tally.current_tenant();
+  kept     record;
+  is_known boolean := false;
 BEGIN
   PERFORM tally_internal.check_id('tenant_id', coalesce(subject_report.tenant_id, '')), tally_internal.check_id('subject', coalesce(subject_report.subject, ''));
   IF own <> subject_report.tenant_id OR tally.current_account() IS NOT NULL THEN
@@ -14,10 +15,10 @@ BEGIN
       HINT = 'enter the tenant''s scope, or the global one';
   END IF;
   PERFORM tally_internal.require_step_up('subject_report');
-  PERFORM tally_internal.record_act('subject_reported', NULL, NULL, subject_report.tenant_id, NULL, jsonb_build_object('subject', subject_report.subject));
   RETURN QUERY
     SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
      WHERE e.tenant_id = subject_report.tenant_id AND e.user_id = subject_report.subject ORDER BY e.occurred_at, e.event_id;
+  is_known := is_known OR FOUND;
   -- What erase_subject() takes for the subject's: of sessions that are its alone.
   RETURN QUERY
     WITH session AS (
@@ -30,10 +31,12 @@ BEGIN
     SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
       JOIN session AS s ON s.account_id = e.account_id AND s.session_id = e.session_id
      WHERE e.tenant_id = subject_report.tenant_id AND e.user_id IS NULL ORDER BY e.occurred_at, e.event_id;
+  is_known := is_known OR FOUND;
   RETURN QUERY
     SELECT jsonb_build_object('from', 'quarantine', 'row', to_jsonb(q)) FROM tally.quarantine AS q
      WHERE q.tenant_id = subject_report.tenant_id AND subject_report.subject = ANY (tally_internal.named_in(q.body, 'user_id'))
      ORDER BY q.quarantined_at, q."position";
+  is_known := is_known OR FOUND;
   -- Rollups by user.
   FOR kept IN
     SELECT r.rollup_name, g.grain, c.column_name FROM tally.rollup AS r
@@ -42,11 +45,16 @@ BEGIN
   LOOP
     RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND v.%I = $2 ORDER BY v.bucket',
       kept.rollup_name || ' by ' || kept.grain, kept.rollup_name || '_' || kept.grain, kept.column_name) USING subject_report.tenant_id, subject_report.subject;
+    is_known := is_known OR FOUND;
   END LOOP;
   RETURN QUERY
     SELECT jsonb_build_object('from', 'audit', 'row', jsonb_build_object('at', a.at, 'act', a.act, 'object', a.object, 'personal', p.content::jsonb))
       FROM tally.audit_personal AS p JOIN tally.audit_entry AS a ON a.tenant_id = p.tenant_id AND a.entry_id = p.entry_id
      WHERE p.tenant_id = subject_report.tenant_id AND p.content::jsonb ->> 'subject' = subject_report.subject ORDER BY a.at;
+  is_known := is_known OR FOUND;
+  -- Whom it was about is kept only of one that is known: one who was erased is not named again.
+  PERFORM tally_internal.record_act('subject_reported', NULL, NULL, subject_report.tenant_id, NULL,
+                                    CASE WHEN is_known THEN jsonb_build_object('subject', subject_report.subject) END);
 END
 $$;
 COMMENT ON FUNCTION tally.subject_report(text, text) IS
