@@ -8,11 +8,13 @@ CREATE TABLE tally.tenant_limit (
   slot_key                        int4 NOT NULL,
   tenant_id                       text COLLATE "C" NOT NULL CONSTRAINT tenant_limit_pkey PRIMARY KEY,
   idle_in_transaction_ms          int4,
+  max_rows                        int8,
   CONSTRAINT tenant_limit_statement_timeout_positive CHECK (statement_timeout_ms > 0),
   CONSTRAINT tenant_limit_work_mem_allowed CHECK (work_mem_kb >= 64),
   CONSTRAINT tenant_limit_parallel_workers_allowed CHECK (max_parallel_workers_per_gather BETWEEN 0 AND 1024),
   CONSTRAINT tenant_limit_transactions_allowed CHECK (max_transactions BETWEEN 1 AND 10000),
-  CONSTRAINT tenant_limit_idle_in_transaction_positive CHECK (idle_in_transaction_ms > 0)
+  CONSTRAINT tenant_limit_idle_in_transaction_positive CHECK (idle_in_transaction_ms > 0),
+  CONSTRAINT tenant_limit_rows_not_negative CHECK (max_rows >= 0)
 );
 ALTER TABLE tally.tenant_limit OWNER TO tally_owner;
 COMMENT ON TABLE tally.tenant_limit IS 'what the transactions in a tenant''s scope are limited to';
@@ -23,6 +25,7 @@ COMMENT ON COLUMN tally.tenant_limit.max_transactions IS 'transactions that may 
 COMMENT ON COLUMN tally.tenant_limit.slot_key IS 'random number that stands for the tenant in the locks that count them: pg_locks is public';
 COMMENT ON COLUMN tally.tenant_limit.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.tenant_limit.idle_in_transaction_ms IS 'milliseconds that a session may idle in an open transaction before it is ended; null for any time';
+COMMENT ON COLUMN tally.tenant_limit.max_rows IS 'rows that one statement of the tenant''s logins may hand out, one of a cursor in all that is fetched from it; a row counts once for each 4 kB that it begins; null for any number';
 SELECT tally_internal.confine_table('tally.tenant_limit');
 REVOKE ALL ON tally.tenant_limit FROM PUBLIC;
 GRANT SELECT ON tally.tenant_limit TO tally_admin, tally_auditor;
@@ -35,7 +38,7 @@ ALTER TABLE tally.tenant_limit ENABLE ALWAYS TRIGGER tenant_limit_changed, ENABL
 
 CREATE FUNCTION tally.limit_tenant(tenant_id text, statement_timeout_ms int4 DEFAULT NULL, work_mem_kb int4 DEFAULT NULL,
     max_parallel_workers_per_gather int4 DEFAULT NULL, max_transactions int4 DEFAULT NULL,
-    idle_in_transaction_ms int4 DEFAULT NULL) RETURNS void
+    idle_in_transaction_ms int4 DEFAULT NULL, max_rows int8 DEFAULT NULL) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -47,17 +50,17 @@ BEGIN
   DELETE FROM tally.tenant_limit AS l WHERE l.tenant_id OPERATOR(pg_catalog.=) limit_tenant.tenant_id;
   IF pg_catalog.num_nonnulls(limit_tenant.statement_timeout_ms, limit_tenant.work_mem_kb,
        limit_tenant.max_parallel_workers_per_gather, limit_tenant.max_transactions,
-       limit_tenant.idle_in_transaction_ms) OPERATOR(pg_catalog.>) 0 THEN
+       limit_tenant.idle_in_transaction_ms, limit_tenant.max_rows) OPERATOR(pg_catalog.>) 0 THEN
     INSERT INTO tally.tenant_limit AS l (statement_timeout_ms, work_mem_kb, max_parallel_workers_per_gather, max_transactions,
-      slot_key, tenant_id, idle_in_transaction_ms)
+      slot_key, tenant_id, idle_in_transaction_ms, max_rows)
     VALUES (limit_tenant.statement_timeout_ms, limit_tenant.work_mem_kb, limit_tenant.max_parallel_workers_per_gather,
             limit_tenant.max_transactions, pg_catalog.hashtext(pg_catalog.gen_random_uuid()::text), limit_tenant.tenant_id,
-            limit_tenant.idle_in_transaction_ms);
+            limit_tenant.idle_in_transaction_ms, limit_tenant.max_rows);
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4) IS
-  'limits the transactions in a tenant''s scope, each of them and how many there may be; replaces earlier limits, and removes them where every limit is null';
-ALTER FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4) TO tally_admin;
+COMMENT ON FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4, int8) IS
+  'limits the transactions in a tenant''s scope, each of them and how many there may be, and the rows that a statement of the tenant''s logins may hand out; replaces earlier limits, and removes them where every limit is null';
+ALTER FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4, int8) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.limit_tenant(text, int4, int4, int4, int4, int4, int8) TO tally_admin;

@@ -1,7 +1,7 @@
 //! What a utility command is, as far as those care who confine sessions: read from its parse tree.
 
 use core::ffi::{CStr, c_char};
-use pgrx::pg_sys::{self, NodeTag};
+use pgrx::pg_sys::{self, NodeTag, Oid};
 
 /// What a command does. Whatever isn't known here, as a command of a later Postgres, is `Administration`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Kind {
 pub struct Command {
     pub kind: Kind,
     pub name: &'static str,
+    /// The table whose rows COPY hands out without a query of its own, as it does where no row security binds the reader.
+    pub copies_out: Option<Oid>,
 }
 
 /// Whether a command is plain without a closer look: what every session runs all the time.
@@ -63,7 +65,40 @@ pub unsafe fn read(node: *mut pg_sys::Node) -> Command {
     // SAFETY: the node is a utility statement; names of commands are constants of Postgres'.
     unsafe {
         let name = CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node)));
-        Command { kind: kind(node), name: name.to_str().unwrap_or("this command") }
+        Command { kind: kind(node), name: name.to_str().unwrap_or("this command"), copies_out: copied(node) }
+    }
+}
+
+unsafe fn copied(node: *mut pg_sys::Node) -> Option<Oid> {
+    // SAFETY: the tag says which struct the node is; a look-up without a lock, and a missing relation is InvalidOid.
+    unsafe {
+        if (*node).type_ != NodeTag::T_CopyStmt {
+            return None;
+        }
+        let copy = &*node.cast::<pg_sys::CopyStmt>();
+        if copy.is_from || copy.relation.is_null() {
+            return None;
+        }
+        let table = found(copy.relation);
+        let is_bound = || {
+            pg_sys::check_enable_rls(table, Oid::INVALID, true)
+                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as core::ffi::c_int
+        };
+        (table != Oid::INVALID && !is_bound()).then_some(table)
+    }
+}
+
+/// A relation, by its name; the invalid oid where there is none.
+unsafe fn found(relation: *mut pg_sys::RangeVar) -> Oid {
+    // SAFETY: a look-up without a lock; a missing relation is InvalidOid.
+    unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            relation,
+            pg_sys::NoLock as pg_sys::LOCKMODE,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            core::ptr::null_mut(),
+        )
     }
 }
 
@@ -257,13 +292,7 @@ unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
     }
     // SAFETY: a look-up without a lock; a missing relation is InvalidOid.
     unsafe {
-        let id = pg_sys::RangeVarGetRelidExtended(
-            relation,
-            pg_sys::NoLock as pg_sys::LOCKMODE,
-            pg_sys::RVROption::RVR_MISSING_OK,
-            None,
-            core::ptr::null_mut(),
-        );
-        id != pg_sys::Oid::INVALID && pg_sys::get_rel_persistence(id) == pg_sys::RELPERSISTENCE_TEMP as c_char
+        let id = found(relation);
+        id != Oid::INVALID && pg_sys::get_rel_persistence(id) == pg_sys::RELPERSISTENCE_TEMP as c_char
     }
 }

@@ -5,6 +5,8 @@ use super::binary_upgrade;
 use super::command::{self, Command};
 use super::guarded::{self, Guarded};
 use super::reads::Reads;
+use super::report::Report;
+use super::row_count;
 use super::version;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -24,6 +26,11 @@ pub struct Hooks {
     /// Also when a statement goes on that began before.
     pub before_running: fn(),
     pub after_statement: fn(),
+    /// Rows that a statement which runs now may hand out, in all its runs; and what it is told that hands out more.
+    pub max_rows: fn() -> Option<u64>,
+    pub too_many_rows: fn(u64) -> Report,
+    /// A function of schema tally that bounds its rows itself: a statement that does nothing but call it is not limited.
+    pub bounds_itself: &'static CStr,
     pub before_function: fn(Guarded, Oid) -> Result<(), ErrorReport>,
     /// Before DISCARD ALL, which leaves the session as it was when it began.
     pub before_discarding: fn(),
@@ -228,6 +235,19 @@ unsafe extern "C-unwind" fn tell_before_running() {
     (installed().hooks.before_running)();
 }
 
+#[pg_guard]
+unsafe extern "C-unwind" fn count_rows(query: *mut pg_sys::QueryDesc) {
+    let hooks = installed().hooks;
+    // SAFETY: the statement is about to run.
+    unsafe {
+        if let Some(most) = (hooks.max_rows)()
+            && !row_count::is_only_call_of((*query).plannedstmt, hooks.bounds_itself)
+        {
+            row_count::put_between(query, most, hooks.too_many_rows);
+        }
+    }
+}
+
 /// Tells that a statement, or a part of one, has run.
 #[pg_guard]
 unsafe extern "C-unwind" fn tell_after() {
@@ -254,6 +274,7 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
         ask_before_execution();
         let next = installed().start.unwrap_or(unguarded::standard_ExecutorStart);
         next(query, flags);
+        row_count::forget(query as usize);
         ask_before_reading((*query).plannedstmt);
         observe_start(query, flags);
     }
@@ -264,10 +285,15 @@ version::run_hook!(run by around_running);
 /// Runs a plan by what comes next after us.
 unsafe fn around_running(query: *mut pg_sys::QueryDesc, go: impl FnOnce(version::Run)) {
     // SAFETY: called by the hook.
-    unsafe { tell_before_running() };
+    unsafe {
+        tell_before_running();
+        count_rows(query);
+    }
     let observer = OBSERVER.get();
     let before = observer.and_then(|observer| (observer.runs)(query as usize));
     go(installed().run.unwrap_or(version::standard_ExecutorRun));
+    // SAFETY: the statement has run, and is open.
+    unsafe { row_count::put_back(query) };
     if let Some(observer) = observer {
         // SAFETY: the statement has run, and is open.
         (observer.ran)(query as usize, before, unsafe { rows_of(query) });
@@ -281,6 +307,7 @@ unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
     unsafe {
         let next = installed().end.unwrap_or(unguarded::standard_ExecutorEnd);
         observe_end(query);
+        row_count::forget(query as usize);
         next(query);
         tell_after();
     }

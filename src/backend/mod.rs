@@ -42,6 +42,7 @@ pub mod reads;
 pub mod report;
 pub mod ring;
 pub mod role;
+pub mod row_count;
 pub mod scan;
 pub mod schema;
 pub mod session;

@@ -50,7 +50,13 @@ fn before_command(command: Command) -> Result<(), ErrorReport> {
         }
         Kind::Object | Kind::Administration => {}
     }
-    before_execution()
+    before_execution()?;
+    if command.copies_out.is_some()
+        && let Some(most) = limit::max_rows()
+    {
+        return Err(ScopeError::CopiesTable(most).into());
+    }
+    Ok(())
 }
 
 /// Before a statement is planned, or goes on in another function: what it would print, and what it may take.
@@ -89,6 +95,9 @@ pub fn install() {
         before_command,
         before_running: limit::bound_statement,
         after_statement: limit::keep_idle_limit,
+        max_rows: limit::max_rows,
+        too_many_rows: limit::too_many_rows,
+        bounds_itself: c"run_export",
         before_function,
         before_discarding: step_up::end,
         hushes,

@@ -27,6 +27,10 @@ pub enum ScopeError {
     Lasting(&'static str),
     /// The tenant has as many transactions as it may.
     Busy(String, i32),
+    /// The statement hands out more rows than the tenant's statements may.
+    TooManyRows(u64),
+    /// COPY of a table, whose rows nobody would count.
+    CopiesTable(u64),
     /// The role enters a scope by token alone.
     NeedsToken(String),
     /// The role was bound under another name.
@@ -46,6 +50,8 @@ pub enum ScopeError {
     /// The act needs a second factor that the session has not shown, for this reason.
     StepUp { act: String, max_age: i32, problem: String },
 }
+
+const EXPORT_HINT: &str = "ask for less, or request an export: tally.request_export(query, purpose, max_rows); tally.limit_tenant() sets the limit";
 
 impl From<ScopeError> for Report {
     fn from(error: ScopeError) -> Self {
@@ -93,6 +99,16 @@ impl From<ScopeError> for Report {
                 format!("tenant \"{tenant}\" has {most} transactions open, as many as it may"),
             )
             .hint("try again when one of them has ended; tally.limit_tenant() sets the limit"),
+            ScopeError::TooManyRows(most) => Report::new(
+                "53400",
+                format!("the statement hands out more than {most} rows, as many as one of the tenant's may"),
+            )
+            .hint(EXPORT_HINT),
+            ScopeError::CopiesTable(most) => Report::new(
+                "53400",
+                format!("COPY of a whole table is not for a session whose statements may hand out {most} rows"),
+            )
+            .hint("COPY (SELECT * FROM the table) TO, which counts them; for more rows, request an export: tally.request_export()"),
             ScopeError::NeedsToken(role) => {
                 Report::new(denied, format!("role \"{role}\" enters a scope by token alone"))
                     .hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
@@ -179,6 +195,9 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         | ScopeError::BadAct
         | ScopeError::BadId(_)
         | ScopeError::Busy(..) => None,
+        ScopeError::TooManyRows(most) | ScopeError::CopiesTable(most) => {
+            denial("rows", format!("more than {most} rows of one statement"))
+        }
         ScopeError::Token(problem) => denial("token", problem.problem().to_owned()),
         ScopeError::UnknownKey => denial("token", "its key is not registered, or no longer valid".to_owned()),
         ScopeError::PoolStepsUp(_) => {

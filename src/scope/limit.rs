@@ -11,9 +11,11 @@ use crate::backend::heap::Declared;
 use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::session;
+use crate::backend::report::Report;
+use crate::backend::{reads, session};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
+use std::cell::Cell;
 use std::sync::Mutex;
 
 /// What the columns that limit settings limit.
@@ -26,6 +28,7 @@ struct Limits {
     settings: [Option<i32>; LIMITS.len()],
     transactions: Option<i32>,
     slot_key: i32,
+    rows: Option<i64>,
 }
 
 impl Limits {
@@ -137,7 +140,43 @@ pub fn keep_idle_limit() {
     }
 }
 
-/// A table of 0.1.0 ends before the last one.
+thread_local! {
+    /// Whether what runs counts its rows itself.
+    static COUNTS_ITSELF: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Rows that a statement which a confined session runs now may hand out; what our own functions run with their owner's rights is not
+/// handed to the client.
+pub fn max_rows() -> Option<u64> {
+    let known = IN_FORCE.lock().expect("one thread");
+    let known = known.as_ref().filter(|known| known.transaction == session::transaction_number())?;
+    let most = known.limits.rows?;
+    let is_exempt = COUNTS_ITSELF.get()
+        || session::is_parallel_worker()
+        || reads::are_our_own()
+        || class() == Class::Free;
+    (!is_exempt).then_some(most as u64)
+}
+
+/// What is told who hands out more.
+pub fn too_many_rows(most: u64) -> Report {
+    ScopeError::TooManyRows(most).into()
+}
+
+/// Runs `work`, which bounds the rows of the statements that it runs.
+pub fn without_row_limit<T>(work: impl FnOnce() -> T) -> T {
+    /// Puts back what was, also where an error passes through.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            COUNTS_ITSELF.set(self.0);
+        }
+    }
+    let _before = Before(COUNTS_ITSELF.replace(true));
+    work()
+}
+
+/// A table of 0.1.0 ends before the last two.
 const TENANT_LIMITS: Declared = Declared {
     table: "tenant_limit",
     columns: &[
@@ -148,17 +187,19 @@ const TENANT_LIMITS: Declared = Declared {
         ("slot_key", pg_sys::INT4OID),
         ("tenant_id", pg_sys::TEXTOID),
         ("idle_in_transaction_ms", pg_sys::INT4OID),
+        ("max_rows", pg_sys::INT8OID),
     ],
     key: &["tenant_id"],
 };
 
-const COLUMNS: [i32; 6] = [
+const COLUMNS: [i32; 7] = [
     TENANT_LIMITS.at("statement_timeout_ms"),
     TENANT_LIMITS.at("work_mem_kb"),
     TENANT_LIMITS.at("max_parallel_workers_per_gather"),
     TENANT_LIMITS.at("max_transactions"),
     TENANT_LIMITS.at("slot_key"),
     TENANT_LIMITS.at("idle_in_transaction_ms"),
+    TENANT_LIMITS.at("max_rows"),
 ];
 
 fn look_up(table: Oid, tenant: &str) -> Limits {
@@ -169,6 +210,7 @@ fn look_up(table: Oid, tenant: &str) -> Limits {
         settings: [row.int(0), row.int(1), row.int(2), row.int(5)],
         transactions: row.int(3),
         slot_key: row.int(4).unwrap_or_default(),
+        rows: row.long(6),
     });
     limits.close();
     found.unwrap_or_default()

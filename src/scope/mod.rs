@@ -25,6 +25,8 @@ pub use current::{current, for_writing, key_for_auditing, tenant_of_session};
 pub use failure::ScopeError;
 pub use id::check;
 pub use kind::Scope;
+#[allow(unused_imports, reason = "exports call it")]
+pub use limit::without_row_limit;
 #[allow(unused_imports, reason = "what comes to be calls it")]
 pub use step_up::{require_step_up, stepped_up_subject};
 pub use token::subject;

@@ -8,6 +8,7 @@ mod limits;
 mod oracles;
 mod pgbouncer;
 mod pooled;
+mod row_limit;
 mod scope;
 mod step_up;
 mod token;

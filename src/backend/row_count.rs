@@ -1,0 +1,232 @@
+//! Counting the rows that a statement hands out, before they leave: between the executor and whoever receives them.
+
+use super::report::Report;
+use super::version::attribute;
+use core::ffi::{CStr, c_int};
+use pgrx::pg_sys::{self, DestReceiver, NodeTag, Oid};
+use pgrx::prelude::*;
+use std::cell::RefCell;
+
+/// Bytes of a row that count as one: a longer one counts once for each that it begins, or many rows would be put together in one.
+const ROW_BYTES: u64 = 4096;
+
+/// A receiver that counts and hands on to the statement's own.
+#[repr(C)]
+struct Counting {
+    receiver: DestReceiver,
+    inner: *mut DestReceiver,
+    /// Rows so far, in all runs of the statement.
+    rows: u64,
+    most: u64,
+    refuse: fn(u64) -> Report,
+    statement: usize,
+    transaction: u32,
+}
+
+thread_local! {
+    /// Of the open statements that are counted. Postgres has their addresses while they run.
+    static OPEN: RefCell<Vec<Box<Counting>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has the rows of a run counted: where the statement has handed out more than `most` in all its runs, `refuse` says why not.
+///
+/// # Safety
+/// The statement is open, and about to run; `put_back` follows the run.
+pub unsafe fn put_between(query: *mut pg_sys::QueryDesc, most: u64, refuse: fn(u64) -> Report) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let hands_out =
+            (*query).operation == pg_sys::CmdType::CMD_SELECT || (*(*query).plannedstmt).hasReturning;
+        let inner = (*query).dest;
+        if !hands_out || inner.is_null() || (*inner).mydest == pg_sys::CommandDest::DestNone {
+            return;
+        }
+        let (statement, transaction) = (query as usize, super::version::transaction_number());
+        let receiver = DestReceiver {
+            receiveSlot: Some(receive),
+            rStartup: Some(start),
+            rShutdown: Some(shut_down),
+            rDestroy: Some(destroy),
+            mydest: (*inner).mydest,
+        };
+        (*query).dest = OPEN.with_borrow_mut(|open| {
+            open.retain(|counting| counting.transaction == transaction);
+            let place = open.iter().position(|counting| counting.statement == statement);
+            let place = place.unwrap_or_else(|| {
+                let counting = Counting { receiver, inner, rows: 0, most, refuse, statement, transaction };
+                open.push(Box::new(counting));
+                open.len() - 1
+            });
+            let counting = &mut *open[place];
+            counting.receiver = receiver;
+            counting.inner = inner;
+            counting.most = most;
+            core::ptr::from_mut(counting).cast::<DestReceiver>()
+        });
+    }
+}
+
+/// After the run: the statement has its own receiver again.
+///
+/// # Safety
+/// The statement is open.
+pub unsafe fn put_back(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let receiver = (*query).dest.cast_const().cast::<Counting>();
+        let inner = OPEN.with_borrow(|open| {
+            open.iter()
+                .find(|counting| core::ptr::eq(&raw const ***counting, receiver))
+                .map(|counting| counting.inner)
+        });
+        if let Some(inner) = inner {
+            (*query).dest = inner;
+        }
+    }
+}
+
+/// Forgets a statement that begins or has ended: another one may have its address.
+pub fn forget(statement: usize) {
+    OPEN.with_borrow_mut(|open| open.retain(|counting| counting.statement != statement));
+}
+
+// These hold nothing, so that an error of the inner receiver's may jump over them.
+
+unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, own: *mut DestReceiver) -> bool {
+    // SAFETY: `own` is a `Counting`, whose inner receiver is the statement's.
+    unsafe {
+        count(slot, own.cast());
+        let inner = (*own.cast::<Counting>()).inner;
+        match (*inner).receiveSlot {
+            Some(receive) => receive(slot, inner),
+            None => true,
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn start(own: *mut DestReceiver, operation: c_int, descriptor: pg_sys::TupleDesc) {
+    // SAFETY: as in `receive`.
+    unsafe {
+        let inner = (*own.cast::<Counting>()).inner;
+        if let Some(start) = (*inner).rStartup {
+            start(inner, operation, descriptor);
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn shut_down(own: *mut DestReceiver) {
+    // SAFETY: as in `receive`.
+    unsafe {
+        let inner = (*own.cast::<Counting>()).inner;
+        if let Some(shut_down) = (*inner).rShutdown {
+            shut_down(inner);
+        }
+    }
+}
+
+/// Never called: the statement's own receiver is there again when it is destroyed.
+unsafe extern "C-unwind" fn destroy(_own: *mut DestReceiver) {}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn count(slot: *mut pg_sys::TupleTableSlot, counting: *mut Counting) {
+    // SAFETY: the slot holds a row; the counting receiver belongs to the running statement.
+    unsafe {
+        (*counting).rows = (*counting).rows.saturating_add(1 + bytes(slot) / ROW_BYTES);
+        if (*counting).rows > (*counting).most {
+            ((*counting).refuse)((*counting).most).raise();
+        }
+    }
+}
+
+/// Bytes of a row's values of variable length, uncompressed.
+unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
+    // SAFETY: the slot holds a row; its values are of the types that its descriptor says.
+    unsafe {
+        pg_sys::slot_getallattrs(slot);
+        let descriptor = (*slot).tts_tupleDescriptor;
+        let values = (0..(*descriptor).natts as usize).map(|place| {
+            let value = *(*slot).tts_values.add(place);
+            if *(*slot).tts_isnull.add(place) || attribute(descriptor, place).attlen != -1 {
+                return 0;
+            }
+            match super::value::varlena_in_place(value) {
+                Some(bytes) => bytes.len() as u64,
+                None => pg_sys::toast_raw_datum_size(value) as u64,
+            }
+        });
+        values.sum()
+    }
+}
+
+/// Whether a statement does nothing but hand on what one function of schema tally returns: `SELECT f(…)` or `SELECT * FROM f(…)`.
+///
+/// # Safety
+/// A planned statement that is about to run.
+pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &CStr) -> bool {
+    // SAFETY: the tags say which structs the nodes are.
+    unsafe {
+        let plan = (*statement).planTree;
+        if plan.is_null()
+            || (*statement).commandType != pg_sys::CmdType::CMD_SELECT
+            || !(*statement).subplans.is_null()
+            || !(*plan).qual.is_null()
+            || length((*plan).targetlist) != 1
+        {
+            return false;
+        }
+        let entry = &*pg_sys::list_nth((*plan).targetlist, 0).cast::<pg_sys::TargetEntry>();
+        match (*plan).type_ {
+            NodeTag::T_ProjectSet => {
+                let below = (*plan).lefttree;
+                !below.is_null()
+                    && (*below).type_ == NodeTag::T_Result
+                    && (*below).lefttree.is_null()
+                    && length((*below).targetlist) == 0
+                    && calls(entry.expr.cast(), function)
+            }
+            NodeTag::T_FunctionScan => {
+                let scan = &*plan.cast::<pg_sys::FunctionScan>();
+                length(scan.functions) == 1
+                    && (*entry.expr.cast::<pg_sys::Node>()).type_ == NodeTag::T_Var
+                    && calls(
+                        (*pg_sys::list_nth(scan.functions, 0).cast::<pg_sys::RangeTblFunction>()).funcexpr,
+                        function,
+                    )
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether an expression is a call of a function of ours whose arguments are constants or parameters.
+unsafe fn calls(expression: *const pg_sys::Node, function: &CStr) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        if expression.is_null() || (*expression).type_ != NodeTag::T_FuncExpr {
+            return false;
+        }
+        let call = &*expression.cast::<pg_sys::FuncExpr>();
+        let plain = (0..length(call.args)).all(|place| {
+            let argument = pg_sys::list_nth(call.args, place).cast::<pg_sys::Node>();
+            matches!((*argument).type_, NodeTag::T_Const | NodeTag::T_Param)
+        });
+        plain && is_our_own(call.funcid, function)
+    }
+}
+
+unsafe fn is_our_own(found: Oid, name: &CStr) -> bool {
+    // SAFETY: syscache look-ups; the name is a palloc'd C string, or null.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), true);
+        let found_name = pg_sys::get_func_name(found);
+        !found_name.is_null()
+            && CStr::from_ptr(found_name) == name
+            && schema != Oid::INVALID
+            && pg_sys::get_func_namespace(found) == schema
+    }
+}
+
+unsafe fn length(list: *const pg_sys::List) -> i32 {
+    // SAFETY: a list is null where it is empty.
+    unsafe { list.as_ref() }.map_or(0, |list| list.length)
+}
