@@ -11,6 +11,7 @@ mod backend;
 mod catalog;
 mod erasure;
 mod event;
+mod export;
 mod ingest;
 mod metric;
 mod privacy;
@@ -117,7 +118,11 @@ extension_sql_file!("../sql/catalog/asset.sql", name = "asset", requires = ["pri
 extension_sql_file!("../sql/catalog/lineage.sql", name = "lineage", requires = ["asset"]);
 extension_sql_file!("../sql/catalog/readable.sql", name = "readable", requires = ["lineage"]);
 extension_sql_file!("../sql/catalog/catalog.sql", name = "catalog", requires = ["readable"]);
-extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["catalog"]);
+extension_sql_file!("../sql/export/person.sql", name = "person", requires = ["catalog"]);
+extension_sql_file!("../sql/export/export_policy.sql", name = "export_policy", requires = ["person"]);
+extension_sql_file!("../sql/export/export.sql", name = "export", requires = ["export_policy"]);
+extension_sql_file!("../sql/export/lint_export.sql", name = "lint_export", requires = ["export"]);
+extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["lint_export"]);
 extension_sql_file!("../sql/extension/dropping.sql", name = "dropping", requires = ["testing"]);
 // The last one: it looks at every object.
 extension_sql_file!("../sql/extension/ambient.sql", name = "ambient", finalize);

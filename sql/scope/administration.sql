@@ -4,7 +4,7 @@
 --
 -- Without row security are tally.role_binding, tally.token_key and tally.protected_table, which hold what auditors are there
 -- to see (lint reports a bound auditor), what is the same for every tenant: tally.rollup, tally.rollup_column,
--- tally.event_schema, tally.step_up_policy, tally.metric, tally.cohort, tally.audit_retention, and the entries of the audit log, tally.audit_entry with
+-- tally.event_schema, tally.step_up_policy, tally.person_identity, tally.metric, tally.cohort, tally.audit_retention, and the entries of the audit log, tally.audit_entry with
 -- its partitions and tally.audit_personal, which are granted to nobody: the view tally.audit shows what is in scope.
 CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condition text) RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
@@ -13,7 +13,7 @@ CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condit
     SELECT c.oid::regclass, CASE WHEN v.is_by_tenant THEN pg_catalog.concat(
                '((( SELECT tally_internal.confined_to() AS confined_to) IS NULL) OR (tenant_id = ANY (ARRAY[( SELECT tally_internal.confined_to() AS confined_to), ', pg_catalog.quote_literal(''), '::text])))')
              ELSE '(( SELECT tally_internal.confined_to() AS confined_to) IS NULL)' END
-      FROM (VALUES ('retention', true), ('tenant_horizon', true), ('slo_target', true), ('tenant_limit', true),
+      FROM (VALUES ('retention', true), ('tenant_horizon', true), ('slo_target', true), ('tenant_limit', true), ('export', true), ('export_policy', true), ('export_approval', false),
                    ('audit_policy', true), ('audit_seal', false),
                    ('rollup_backfill', false), ('rollup_fold', false), ('raw_horizon', false), ('raw_month', false),
                    ('maintenance', false), ('probe_result', false), ('erasure_trace', false),

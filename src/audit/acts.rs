@@ -92,7 +92,6 @@ pub(super) fn happened(record: Record) {
 
 /// Records what was tried, or has happened whatever becomes of the transaction: an attempt that is denied, a scope that was
 /// entered. It never fails.
-#[allow(dead_code, reason = "exports and step-up will call it")]
 pub fn attempt(act: &Act) {
     if transaction_end::is_running() {
         happened(act.record());

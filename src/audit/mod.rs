@@ -11,6 +11,7 @@ mod line;
 mod pending;
 mod reads;
 mod repeats;
+mod running;
 mod seal;
 mod store;
 mod verify;
@@ -18,7 +19,8 @@ mod witness;
 
 #[allow(unused_imports, reason = "what comes to be calls it")]
 pub use acts::{Act, act, attempt};
-pub use reads::classify_by;
+pub use reads::{classify_by, has_personal_columns};
+pub use running::{begin as begin_running, finish as finish_running, note as note_running};
 
 use crate::backend::hook::{self, Observer};
 use crate::backend::ring;
@@ -45,12 +47,14 @@ pub fn install() {
 
 fn ended(committed: bool) {
     reads::forget(1, committed);
+    running::forget(1, committed);
     seal::forget(1, committed);
     pending::ended(committed);
 }
 
 fn part_ended(nesting: i32, committed: bool) {
     reads::forget(nesting, committed);
+    running::forget(nesting, committed);
     seal::forget(nesting, committed);
     pending::part_ended(nesting, committed);
 }

@@ -69,6 +69,13 @@ pub fn classify_by(is_personal: IsPersonal) {
     let _ = IS_PERSONAL.set(is_personal);
 }
 
+/// Whether a relation has a column that is classified personal.
+pub fn has_personal_columns(relation: Oid) -> bool {
+    IS_PERSONAL.get().is_some_and(|is_personal| {
+        (1..=reads::column_count(relation)).any(|column| is_personal(relation, column))
+    })
+}
+
 fn holds(relation: Oid) -> Holds {
     HOLDS.with_borrow_mut(|known| {
         if known.len() >= REMEMBERED {

@@ -11,6 +11,7 @@ mod current;
 mod enter;
 mod failure;
 mod id;
+mod identity;
 mod kind;
 mod limit;
 mod policy;
@@ -24,10 +25,10 @@ pub use confine::install as confine;
 pub use current::{current, for_writing, key_for_auditing, tenant_of_session};
 pub use failure::ScopeError;
 pub use id::check;
+pub use identity::identities;
 pub use kind::Scope;
-#[allow(unused_imports, reason = "exports call it")]
 pub use limit::without_row_limit;
-#[allow(unused_imports, reason = "what comes to be calls it")]
+#[allow(unused_imports, reason = "revealing and erasing call it")]
 pub use step_up::{require_step_up, stepped_up_subject};
 pub use token::subject;
 pub use witness::{Denial, Entered, SteppedUp, Witness, tell};

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod calendar;
 pub mod days;
 pub mod event;
+pub mod export;
 pub mod funnel;
 pub mod grain;
 pub mod hll;

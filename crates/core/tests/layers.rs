@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 11] = [
     &["ingest"],
     &["metric"],
     // Nothing uses these.
-    &["catalog", "erasure", "probe", "retention", "worker"],
+    &["catalog", "erasure", "probe", "retention", "worker", "export"],
 ];
 
 /// A source file: the modules that lead to it, and its text without comments.

@@ -25,6 +25,15 @@ pub fn application_name() -> Option<String> {
     }
 }
 
+/// The text of what the client has sent; `None` where it calls a function without one.
+pub fn client_statement() -> Option<String> {
+    // SAFETY: a C string of the running statement's, or null.
+    unsafe {
+        let text = pg_sys::debug_query_string;
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
 /// Whether this process may change settings: not in parallel mode, not outside a transaction.
 pub fn can_set() -> bool {
     // SAFETY: reads backend state.

@@ -44,6 +44,20 @@ impl TokenSigner {
         Ok(self.sign(&self.claims(row.get(1), row.get(2), tenant, row.get(0))))
     }
 
+    /// Shows a second factor, as whoever is named, for the rest of the session.
+    pub fn step_up(&self, client: &mut Client, subject: Option<&str>) -> Result<(), Error> {
+        let mut transaction = client.transaction()?;
+        let row = transaction
+            .query_one("SELECT tally.challenge(), tally.token_audience(), session_user::text", &[])?;
+        let mut claims = self.claims(row.get(1), row.get(2), "", row.get(0));
+        claims["tenant"] = Value::Null;
+        claims["sub"] = json!(subject);
+        claims["amr"] = json!(["pwd", "otp"]);
+        claims["auth_time"] = json!(claims["iat"].as_u64().unwrap_or_default() - 5);
+        transaction.execute("SELECT tally.step_up($1)", &[&self.sign(&claims)])?;
+        transaction.commit()
+    }
+
     /// Enters a tenant's scope.
     pub fn enter(&self, client: &mut impl GenericClient, tenant: &str) -> Result<(), Error> {
         let token = self.token(client, tenant)?;

@@ -41,6 +41,21 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "tally.audit_seal",
         "INSERT INTO tally.audit_seal VALUES ('0', '1', now() - interval '8 days', 1, 1, 0, 0, 0, '2026-01-01', '', '', '', '', '', NULL); SELECT tally.set_audit_policy('raw')",
     ),
+    (
+        "step_up_switched_off",
+        "tally.step_up_policy",
+        "SELECT tally.set_step_up_policy('approve_export', false)",
+    ),
+    (
+        "export_approver_alone",
+        "spare",
+        "CREATE ROLE $spare_approvers; GRANT $spare_approvers, tally_admin TO $spare; SELECT tally.set_export_policy('raw', 1, approvers => '$spare_approvers')",
+    ),
+    (
+        "export_approver_unmapped",
+        "spare",
+        "CREATE ROLE $spare_approvers; GRANT $spare_approvers TO $spare; SELECT tally.set_export_policy('raw', 1, approvers => '$spare_approvers'), tally.map_person('jane', subject => 'jane')",
+    ),
     ("audit_unguarded", "tally.audit_rest", "DROP TRIGGER audit_kept ON tally.audit_rest"),
     ("audit_unguarded", "tally.audit_seal", "DROP TRIGGER audit_not_emptied ON tally.audit_seal"),
     ("audit_readable", "tally.audit_rest", "GRANT SELECT ON tally.audit_rest TO $app"),

@@ -1,0 +1,50 @@
+-- Findings about exports and step-up: who needs nobody else, and what needs no second factor.
+
+CREATE FUNCTION tally_internal.lint_export(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
+  RETURNS SETOF record
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    WITH approver AS (
+      SELECT DISTINCT l.oid AS id, l.rolname, g.rolname AS group_name
+        FROM tally.export_policy AS p JOIN pg_catalog.pg_roles AS g ON g.rolname = p.approvers
+        JOIN pg_catalog.pg_roles AS l ON l.rolcanlogin AND NOT l.rolsuper AND pg_catalog.pg_has_role(l.oid, g.oid, 'USAGE')
+       WHERE p.approvals > 0
+    )
+    SELECT 'export_approver_alone', 'role', NULL::text, a.rolname::text,
+           pg_catalog.format('role %I may approve exports, as a member of %I, and say who must, as a member of tally_admin: it needs nobody else', a.rolname, a.group_name),
+           CASE a.group_name WHEN 'tally_admin' THEN 'name approvers who are no administrators: tally.set_export_policy(..., approvers => ...)'
+                             ELSE pg_catalog.format('REVOKE %I FROM %I;', a.group_name, a.rolname) END
+      FROM approver AS a WHERE pg_catalog.pg_has_role(a.id, 'tally_admin', 'MEMBER')
+    UNION ALL
+    SELECT 'export_approver_unmapped', 'role', NULL::text, a.rolname::text,
+           pg_catalog.format('role %I may approve exports, and nothing says whose login it is', a.rolname),
+           'SELECT tally.map_person(..., login => ...), with the person whose it is'
+      FROM approver AS a
+     WHERE EXISTS (SELECT FROM tally.person_identity AS p)
+       AND NOT EXISTS (SELECT FROM tally.person_identity AS p WHERE p.identity = 'login ' || a.rolname)
+     GROUP BY a.rolname
+    UNION ALL
+    SELECT 'step_up_switched_off', 'table', 'tally', 'step_up_policy', pg_catalog.format('act %L needs no second factor', p.act),
+           pg_catalog.format('SELECT tally.set_step_up_policy(%L, true);', p.act)
+      FROM tally.step_up_policy AS p WHERE NOT p.is_required AND p.act NOT IN ('binding', 'key', 'policy');
+  END;
+COMMENT ON FUNCTION tally_internal.lint_export() IS 'findings of tally.lint() about exports and step-up';
+
+CREATE FUNCTION tally_internal.rules_export(OUT name text, OUT level text, OUT title text, OUT description text)
+  RETURNS SETOF record ROWS 3
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('export_approver_alone', 'WARN', 'An approver of exports can also change who must approve',
+       'Four eyes are two people: whoever approves should not say how many must.'),
+      ('export_approver_unmapped', 'INFO', 'An approver of exports is mapped to no person',
+       'What the same person requests under another login can be approved under this one.'),
+      ('step_up_switched_off', 'WARN', 'A sensitive act needs no second factor',
+       'Whoever takes over an open session can do it.')
+    ) AS v (name, level, title, description);
+  END;
+COMMENT ON FUNCTION tally_internal.rules_export() IS 'the rules of tally_internal.lint_export()';
+REVOKE ALL ON FUNCTION tally_internal.lint_export(), tally_internal.rules_export() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.lint_export(), tally_internal.rules_export() TO tally_admin, tally_auditor;

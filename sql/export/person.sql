@@ -1,0 +1,62 @@
+-- Who is the same person: logins, and subjects of tokens, that belong to one. Two of them can't do what needs two people.
+
+CREATE TABLE tally.person_identity (
+  mapped_at timestamptz NOT NULL DEFAULT now(),
+  identity  text COLLATE "C" NOT NULL CONSTRAINT person_identity_pkey PRIMARY KEY,
+  person    text COLLATE "C" NOT NULL,
+  mapped_by name NOT NULL DEFAULT session_user
+);
+ALTER TABLE tally.person_identity OWNER TO tally_owner;
+COMMENT ON TABLE tally.person_identity IS 'logins and subjects of tokens that belong to the same person, who can''t approve under one what was requested under another';
+COMMENT ON COLUMN tally.person_identity.mapped_at IS 'when it was mapped';
+COMMENT ON COLUMN tally.person_identity.identity IS '"login " and a role''s name, or "subject " and the sub of a token';
+COMMENT ON COLUMN tally.person_identity.person IS 'the person, in your own words';
+COMMENT ON COLUMN tally.person_identity.mapped_by IS 'the role that logged in and mapped it';
+REVOKE ALL ON tally.person_identity FROM PUBLIC;
+GRANT SELECT ON tally.person_identity TO tally_admin, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.person_identity', '');
+SELECT tally_internal.record_changes_of('tally.person_identity', 'person', 'person');
+
+CREATE FUNCTION tally_internal.acting_identities() RETURNS text[]
+  LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'acting_identities_wrapper';
+COMMENT ON FUNCTION tally_internal.acting_identities() IS
+  'who acts: the role that logged in, by name and number, and the subject that it stepped up with; of a pool role the subject of the token alone, none where that says none';
+
+CREATE FUNCTION tally_internal.with_persons(identities text[]) RETURNS text[]
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT identities || ARRAY(SELECT DISTINCT 'person ' || p.person FROM tally.person_identity AS p WHERE p.identity = ANY (identities) ORDER BY 1);
+  END;
+COMMENT ON FUNCTION tally_internal.with_persons(text[]) IS 'identities, and the persons whose they are';
+
+CREATE FUNCTION tally.map_person(person text, login regrole DEFAULT NULL, subject text DEFAULT NULL) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  named text := CASE WHEN map_person.login IS NOT NULL
+                     THEN 'login ' || coalesce((SELECT r.rolname::text FROM pg_roles AS r WHERE r.oid = map_person.login), map_person.login::oid::text)
+                     ELSE 'subject ' || map_person.subject END;
+BEGIN
+  PERFORM tally_internal.require_step_up('binding');
+  IF num_nonnulls(map_person.login::oid, map_person.subject) <> 1 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'name a login or the subject of tokens, one of them',
+      HINT = 'tally.map_person(''jane'', login => ''jane_bi''), tally.map_person(''jane'', subject => ''jane@example.com'')';
+  END IF;
+  IF map_person.person IS NULL THEN
+    DELETE FROM tally.person_identity AS p WHERE p.identity = named;
+    RETURN;
+  END IF;
+  PERFORM tally_internal.check_id('person', map_person.person);
+  INSERT INTO tally.person_identity AS p (identity, person) VALUES (named, map_person.person)
+  ON CONFLICT ON CONSTRAINT person_identity_pkey
+  DO UPDATE SET person = excluded.person, mapped_at = excluded.mapped_at, mapped_by = excluded.mapped_by;
+END
+$$;
+COMMENT ON FUNCTION tally.map_person(text, regrole, text) IS
+  'says that a login, or the subject of tokens, is a person''s: whoever requests an export under one of a person''s can''t approve it under another; person null takes it back';
+ALTER FUNCTION tally.map_person(text, regrole, text) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.with_persons(text[]), tally_internal.require_step_up(text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.map_person(text, regrole, text) TO tally_admin;

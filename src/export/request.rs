@@ -1,0 +1,195 @@
+//! Requesting an export, and the hash of what is requested.
+
+use super::failure::ExportError;
+use crate::backend::bound_query::{self, BoundQuery};
+use crate::backend::json::Document;
+use crate::backend::report::Report;
+use crate::backend::{session, sql};
+use crate::scope::{self, Scope};
+use pgrx::datum::Uuid;
+use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use serde_json::{Value, json};
+use tally_core::audit::hex;
+use tally_core::event::format_uuid;
+use tally_core::export::{Fingerprint, hash};
+
+/// Bytes of a query, of a purpose and of all parameters.
+const QUERY_BYTES: usize = 100_000;
+const PURPOSE_BYTES: usize = 2_000;
+/// Parameters.
+const PARAMETERS: usize = 100;
+
+/// What is requested.
+pub struct Request {
+    pub id: String,
+    pub query: String,
+    pub params: Value,
+    pub max_rows: i64,
+    pub scope: Scope,
+}
+
+/// What it comes to.
+pub struct Bound {
+    pub columns: Value,
+    pub classification: String,
+    pub hash: [u8; 32],
+}
+
+impl Request {
+    /// The parameters' values, each a text.
+    pub fn values(&self) -> Result<Vec<Option<String>>, ExportError> {
+        let problem = ExportError::Argument(
+            "params is a JSON array of texts, numbers, booleans and nulls, at most 100",
+        );
+        let Some(values) = self.params.as_array().filter(|values| values.len() <= PARAMETERS) else {
+            return Err(problem);
+        };
+        let texts = values.iter().map(|value| match value {
+            Value::Null => Some(None),
+            Value::String(text) => Some(Some(text.clone())),
+            Value::Bool(_) | Value::Number(_) => Some(Some(value.to_string())),
+            Value::Array(_) | Value::Object(_) => None,
+        });
+        texts.collect::<Option<_>>().ok_or(problem)
+    }
+
+    /// Reads the query as it would run now, for who acts, in the present scope.
+    pub fn bind(&self) -> Result<Bound, Report> {
+        check_role()?;
+        let values = self.values()?;
+        let candidates = session::as_owner(|| {
+            sql::one::<Vec<Oid>>("SELECT array_agg(p.oid) FROM pg_proc AS p WHERE p.oid >= 12000", &[])
+        });
+        let candidates = candidates.unwrap_or_default();
+        let read = || bound_query::analyse(&self.query, values.len(), &candidates);
+        let query = session::with_fixed_settings(read).map_err(ExportError::NoQuery)?;
+        let mut names: Vec<&str> = query.columns.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ExportError::SameName(pair[0].to_owned()).into());
+        }
+        let basis = basis(&query);
+        if let Some(what) = basis.unbound {
+            return Err(ExportError::Unbound(what).into());
+        }
+        let is_personal =
+            query.relations.iter().any(|relation| crate::audit::has_personal_columns(*relation));
+        let classification = if is_personal { "personal".to_owned() } else { basis.classification };
+        let columns: Vec<Value> =
+            query.columns.iter().map(|(name, of_type)| json!({"name": name, "type": of_type})).collect();
+        let columns = Value::from(columns);
+        let (tenant, account) = parts(&self.scope);
+        let mut hash = Fingerprint::new("pg_tally export 1")
+            .text(&self.id)
+            .text(&self.query)
+            .number(values.len() as i64);
+        for value in &values {
+            hash = hash.optional(value.as_deref());
+        }
+        let hash = hash
+            .number(self.max_rows)
+            .text(tenant)
+            .optional(account)
+            .text(&session::session_role_name())
+            .text(&columns.to_string())
+            .text(&classification)
+            .text(&query.tree)
+            .text(&basis.text)
+            .finish();
+        Ok(Bound { columns, classification, hash })
+    }
+}
+
+/// Tenant and account of a scope; the global one has neither.
+pub fn parts(scope: &Scope) -> (&str, Option<&str>) {
+    match scope {
+        Scope::Global => ("", None),
+        Scope::Tenant { tenant, account } => (tenant, account.as_deref()),
+    }
+}
+
+/// The rows that may leave are those of the scope of the role that logged in.
+pub fn check_role() -> Result<(), ExportError> {
+    if session::acting_role() != session::session_role() {
+        return Err(ExportError::OtherRole);
+    }
+    if session::bypasses_row_security() {
+        return Err(ExportError::SeesEverything(session::session_role_name()));
+    }
+    Ok(())
+}
+
+struct Basis {
+    text: String,
+    classification: String,
+    unbound: Option<String>,
+}
+
+fn basis(query: &BoundQuery) -> Basis {
+    session::as_owner(|| {
+        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound FROM tally_internal.export_basis($1, $2) AS b";
+        let values = [query.functions.clone().into(), query.relations.clone().into()];
+        let found = sql::rows(read, &values, |row| Basis {
+            text: row.need(1),
+            classification: row.need(2),
+            unbound: row.get(3),
+        });
+        found.into_iter().next().expect("the function returns one row")
+    })
+}
+
+fn new_id() -> [u8; 16] {
+    let mut id = session::random_bytes::<16>();
+    id[6] = id[6] & 0x0F | 0x40;
+    id[8] = id[8] & 0x3F | 0x80;
+    id
+}
+
+#[pg_extern(sql = false)]
+fn request_export(
+    query: Option<&str>,
+    purpose: Option<&str>,
+    max_rows: Option<i64>,
+    params: Option<Document>,
+) -> Result<Uuid, ErrorReport> {
+    session::require_writable(c"tally.request_export()");
+    let (Some(query), Some(purpose), Some(max_rows), Some(params)) = (query, purpose, max_rows, params)
+    else {
+        return Err(ExportError::Argument("query, purpose, max_rows and params must not be null").into());
+    };
+    if max_rows < 1 {
+        return Err(ExportError::Argument("max_rows must be 1 or more").into());
+    }
+    if purpose.trim().is_empty() || purpose.len() > PURPOSE_BYTES {
+        return Err(
+            ExportError::Argument("purpose must say what the export is for, in at most 2,000 bytes").into()
+        );
+    }
+    if query.len() + params.0.to_string().len() > QUERY_BYTES {
+        return Err(
+            ExportError::Argument("query and parameters must not be longer than 100,000 bytes").into()
+        );
+    }
+    let scope = scope::current()?;
+    let identities = scope::identities();
+    if identities.is_empty() {
+        return Err(ExportError::Nobody.into());
+    }
+    let id = new_id();
+    let request =
+        Request { id: format_uuid(&id), query: query.to_owned(), params: params.0, max_rows, scope };
+    let bound = request.bind()?;
+    let (tenant, account) = parts(&request.scope);
+    let subject = scope::subject().or_else(scope::stepped_up_subject);
+    let recorded = json!({
+        "id": request.id, "tenant_id": tenant, "account_id": account, "identities": identities, "subject": subject, "purpose": purpose,
+        "query": query, "params": request.params, "max_rows": max_rows, "columns": bound.columns, "classification": bound.classification,
+        "query_hash": hex(&hash(query)), "request_hash": hex(&bound.hash),
+    });
+    session::as_owner(|| {
+        sql::one::<String>("SELECT tally_internal.record_export($1::jsonb)", &[recorded.to_string().into()])
+    });
+    Ok(Uuid::from_bytes(id))
+}

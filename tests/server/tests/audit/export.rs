@@ -1,0 +1,656 @@
+//! Exports by four eyes: nobody approves what they requested, what was approved is what runs, and it runs once.
+
+use postgres::fallible_iterator::FallibleIterator;
+use postgres::{Client, GenericClient};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+use tally_server_tests::{Database, TokenSigner, code, ingest, number};
+
+const TAKEN: &str = "no error";
+const DENIED: &str = "42501";
+const NOT_SO: &str = "55000";
+const NO_SUCH: &str = "42704";
+
+/// Tenants `a` and `b` with events and notes; logins that request (of `a`) and approve (members of a group).
+struct Scene {
+    database: Database,
+    signer: TokenSigner,
+    requester: String,
+    group: String,
+    approvers: [String; 2],
+    owner: String,
+}
+
+impl Scene {
+    fn new(topic: &str) -> Self {
+        let mut database = Database::new(topic);
+        let requester = database.role("requester", &["tally_reader"]);
+        let group = database.role("approvers", &["tally_reader"]);
+        let approvers = [database.role("one", &[&group]), database.role("two", &[&group])];
+        let owner = database.role("owner", &[]);
+        let mut admin = database.superuser();
+        let events: Vec<Value> = (0..60)
+            .map(|n| {
+                json!({"tenant_id": if n % 2 == 0 { "a" } else { "b" }, "account_id": format!("x{}", n % 3), "name": "run",
+                    "event_id": format!("00000000-0000-4000-8000-{n:012}"), "occurred_at": "2026-01-05T00:00:00Z"})
+            })
+            .collect();
+        ingest(&mut admin, &json!(events).to_string()).unwrap();
+        admin
+            .batch_execute(&format!(
+                "ALTER DATABASE {name} SET session_preload_libraries = pg_tally;
+                 SELECT tally.bind_role('{requester}', 'a');
+                 SELECT tally.set_export_policy('raw', 1, approvers => '{group}'), tally.set_export_policy('aggregate', 1, approvers => '{group}');
+                 CREATE SCHEMA shop AUTHORIZATION {owner}; GRANT USAGE, CREATE ON SCHEMA shop TO PUBLIC;
+                 CREATE TABLE shop.note (tenant_id text NOT NULL, n int NOT NULL, body text NOT NULL DEFAULT 'note', PRIMARY KEY (tenant_id, n));
+                 INSERT INTO shop.note SELECT t, n FROM generate_series(1, 3000) AS n, unnest('{{a,b}}'::text[]) AS t;
+                 ALTER TABLE shop.note OWNER TO {owner};
+                 SELECT tally.protect('shop.note');
+                 SET ROLE {owner};
+                 CREATE FUNCTION shop.inner_part(n int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT n + 1; END;
+                 CREATE FUNCTION shop.part(n int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT shop.inner_part(n) * 2; END;
+                 CREATE VIEW shop.few WITH (security_invoker = false) AS SELECT n, body FROM shop.note WHERE n <= 10;
+                 CREATE FUNCTION shop.text(n int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN n; END';
+                 CREATE FUNCTION shop.now(n int) RETURNS int LANGUAGE sql VOLATILE BEGIN ATOMIC SELECT n; END;
+                 CREATE FUNCTION shop.elevated(n int) RETURNS int LANGUAGE sql STABLE SECURITY DEFINER BEGIN ATOMIC SELECT n; END;
+                 GRANT SELECT ON ALL TABLES IN SCHEMA shop TO PUBLIC; RESET ROLE",
+                name = database.name()
+            ))
+            .unwrap();
+        let signer = TokenSigner::new("k", 1);
+        signer.register(&mut admin).unwrap();
+        // A machine that is slow is not one that forgets.
+        admin.batch_execute("SELECT tally.set_step_up_policy('approve_export', true, '10 hours')").unwrap();
+        Self { database, signer, requester, group, approvers, owner }
+    }
+
+    /// A login that has shown a second factor.
+    fn approver(&self, place: usize) -> Client {
+        let mut client = self.database.connect(&self.approvers[place]);
+        self.signer.step_up(&mut client, None).unwrap();
+        client
+    }
+
+    /// An approved request of the requester's.
+    fn approved(&self, client: &mut Client, query: &str, max_rows: i64) -> String {
+        let id = request(client, query, max_rows).unwrap();
+        assert_eq!(approve(&mut self.approver(0), &id), TAKEN, "{query}");
+        id
+    }
+
+    fn state(&self, id: &str) -> String {
+        let query = "SELECT state FROM tally.exports WHERE id = $1::text::uuid";
+        self.database.superuser().query_one(query, &[&id]).unwrap().get(0)
+    }
+}
+
+fn request(client: &mut impl GenericClient, query: &str, max_rows: i64) -> Result<String, postgres::Error> {
+    let row =
+        client.query_one("SELECT tally.request_export($1, 'a test', $2)::text", &[&query, &max_rows])?;
+    Ok(row.get(0))
+}
+
+fn approve(client: &mut impl GenericClient, id: &str) -> String {
+    code(client.batch_execute(&format!("SELECT tally.approve_export('{id}')")))
+}
+
+fn run(client: &mut impl GenericClient, id: &str) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query(&format!("SELECT tally.run_export('{id}')"), &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+#[test]
+fn an_export_is_handed_out_once_to_who_requested_it() {
+    let scene = Scene::new("export_once");
+    let mut client = scene.database.connect(&scene.requester);
+    let mut listener = scene.database.connect(&scene.approvers[1]);
+    listener.batch_execute("LISTEN tally_export").unwrap();
+    let id: String = client
+        .query_one(
+            "SELECT tally.request_export('SELECT account_id, count(*) AS n FROM tally.events WHERE name = $1 AND account_id <> $2 GROUP BY 1 ORDER BY 1',
+               'for the board', 10, '[\"run\", null]')::text",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    client
+        .batch_execute(&format!("SELECT tally.withdraw_export('{id}', 'a null compares with nothing')"))
+        .unwrap();
+    let query = "SELECT account_id, count(*) AS n, 'a\\b' AS text FROM tally.events GROUP BY 1 ORDER BY 1";
+    let id = request(&mut client, query, 10).unwrap();
+    let told = listener.notifications().timeout_iter(Duration::from_secs(100)).next().unwrap().unwrap();
+    assert_eq!((told.channel(), told.payload()), ("tally_export", ""));
+    assert_eq!(code(run(&mut client, &id)), NOT_SO, "not approved yet");
+    let mut approver = scene.database.connect(&scene.approvers[0]);
+    assert_eq!(approve(&mut approver, &id), "42T20");
+    scene.signer.step_up(&mut approver, None).unwrap();
+    let seen = approver.query_one("SELECT query, purpose, classification, requester::text, max_rows, request_hash FROM tally.exports WHERE state = 'requested'", &[]).unwrap();
+    assert_eq!((seen.get(0), seen.get(1), seen.get(2)), (query, "a test", "raw"));
+    assert_eq!((seen.get::<_, String>(3), seen.get::<_, i64>(4)), (scene.requester.clone(), 10));
+    let hash: String = seen.get(5);
+    let with_hash = |hash: &str| format!("SELECT tally.approve_export('{id}', '{hash}')");
+    assert_eq!(code(approver.batch_execute(&with_hash(&hash.replace(|digit| digit != '0', "0")))), "22023");
+    approver.batch_execute(&with_hash(&hash)).unwrap();
+    assert_eq!(approve(&mut scene.approver(1), &id), NOT_SO, "decided");
+    // Another login of the tenant, another scope, another role's rights.
+    let mut admin = scene.database.superuser();
+    admin.batch_execute(&format!("SELECT tally.bind_role('{}', 'a')", scene.approvers[1])).unwrap();
+    assert_eq!(code(run(&mut scene.database.connect(&scene.approvers[1]), &id)), NO_SUCH);
+    client.batch_execute("BEGIN; SELECT tally.enter('a', 'x1')").unwrap();
+    assert_eq!(code(run(&mut client, &id)), NO_SUCH);
+    client.batch_execute("ROLLBACK; SET ROLE tally_reader").unwrap();
+    assert_eq!(code(run(&mut client, &id)), DENIED);
+    client.batch_execute("RESET ROLE").unwrap();
+    // In a transaction that is undone, and read only: the rows have left all the same.
+    client.batch_execute("BEGIN READ ONLY").unwrap();
+    let lines = run(&mut client, &id).unwrap();
+    client.batch_execute("ROLLBACK").unwrap();
+    let lines_wanted = ["x0", "x1", "x2"]
+        .map(|account| format!("{{\"account_id\":\"{account}\",\"n\":10,\"text\":\"a\\\\b\"}}"));
+    assert_eq!(lines, lines_wanted, "tenant a's alone");
+    assert_eq!(code(run(&mut client, &id)), NOT_SO, "spent");
+    let row = admin
+        .query_one(
+            "SELECT state, rows, content_hash = encode(sha256(convert_to($2, 'UTF8')), 'hex') FROM tally.exports WHERE id = $1::text::uuid",
+            &[&id, &(lines.join("\n") + "\n")],
+        )
+        .unwrap();
+    assert_eq!((row.get(0), row.get(1), row.get(2)), ("done", 3_i64, true));
+    // The session tells at its next write what its read-only transaction couldn't.
+    client.batch_execute("SELECT pg_current_xact_id()").unwrap();
+    let steps: Vec<String> = admin
+        .query(
+            "SELECT format('%s %s %s', act, actor = $2, coalesce(detail->>'rows', '')) FROM tally.audit WHERE object = $1 AND tenant_id = 'a' ORDER BY at",
+            &[&id, &scene.requester],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    for step in [
+        "export_requested t ",
+        "export_approved f ",
+        "export_started t ",
+        "export_run t 3",
+        "export_denied t ",
+    ] {
+        assert!(steps.iter().any(|found| found == step), "{step}: {steps:?}");
+    }
+    assert_eq!(
+        number(
+            &mut admin,
+            "SELECT count(*) FROM tally.audit WHERE act = 'export_run' AND length(detail->>'content_hash') = 64 AND length(detail->>'query_hash') = 64"
+        ),
+        1
+    );
+    // Broken off: as spent, and recorded as far as it came.
+    let id = scene.approved(&mut client, "SELECT n FROM shop.note ORDER BY n", 5000);
+    assert_eq!(client.query(&format!("SELECT tally.run_export('{id}') LIMIT 5"), &[]).unwrap().len(), 5);
+    assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    assert_eq!(scene.state(&id), "running");
+    client.batch_execute("SELECT pg_current_xact_id()").unwrap();
+    let broken_off = format!(
+        "SELECT count(*) FROM tally.audit WHERE act = 'export_run' AND object = '{id}' AND (detail->>'rows')::int >= 5 AND detail->'unfinished' = 'true'"
+    );
+    assert_eq!(number(&mut admin, &broken_off), 1);
+    // More rows than were approved: no more of them leave, and it isn't taken for the whole.
+    let id = scene.approved(&mut client, "SELECT n FROM shop.note ORDER BY n", 100);
+    let mut text = Vec::new();
+    let copied = client
+        .copy_out(&format!("COPY (SELECT tally.run_export('{id}')) TO STDOUT"))
+        .unwrap()
+        .read_to_end(&mut text);
+    assert!(copied.is_err());
+    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 100);
+    assert_eq!(scene.state(&id), "failed");
+}
+
+#[test]
+fn two_runs_at_once_give_one_export() {
+    let scene = Scene::new("export_at_once");
+    let mut client = scene.database.connect(&scene.requester);
+    for _ in 0..3 {
+        let id = scene.approved(&mut client, "SELECT n FROM shop.note", 5000);
+        let begin = Barrier::new(3);
+        let outcomes: Vec<String> = thread::scope(|threads| {
+            let runners: Vec<_> = (0..3)
+                .map(|_| {
+                    threads.spawn(|| {
+                        let mut client = scene.database.connect(&scene.requester);
+                        begin.wait();
+                        match run(&mut client, &id) {
+                            Ok(lines) => lines.len().to_string(),
+                            Err(error) => code(Err::<(), _>(error)),
+                        }
+                    })
+                })
+                .collect();
+            runners.into_iter().map(|runner| runner.join().unwrap()).collect()
+        });
+        assert_eq!(outcomes.iter().filter(|outcome| *outcome == "3000").count(), 1, "{outcomes:?}");
+        assert_eq!(outcomes.iter().filter(|outcome| *outcome == NOT_SO).count(), 2, "{outcomes:?}");
+    }
+}
+
+#[test]
+fn nobody_approves_what_the_same_person_requested() {
+    let mut scene = Scene::new("export_four_eyes");
+    let second = scene.database.role("second", &[&scene.group]);
+    let mut admin = scene.database.superuser();
+    let Scene { requester, group, approvers: [one, two], .. } = &scene;
+    admin.batch_execute(&format!("GRANT {group}, {one} TO {requester}")).unwrap();
+    let mut client = scene.database.connect(requester);
+    scene.signer.step_up(&mut client, Some("jane@example.com")).unwrap();
+    let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+    // A member of the approvers, also by SET ROLE to an approver's login.
+    assert_eq!(approve(&mut client, &id), DENIED);
+    for role in [group, one] {
+        client.batch_execute(&format!("SET ROLE {role}")).unwrap();
+        assert_eq!(approve(&mut client, &id), DENIED, "{role}");
+        client.batch_execute("RESET ROLE").unwrap();
+    }
+    // A function with an approver's rights, and one of the requester's that an approver calls; a view that does.
+    let definer = |client: &mut Client, name: &str, security: &str, language: &str| {
+        let body = match language {
+            "sql" => format!("'SELECT tally.approve_export(''{id}'')'"),
+            _ => format!("'BEGIN RETURN tally.approve_export(''{id}''); END'"),
+        };
+        client
+            .batch_execute(&format!(
+                "CREATE FUNCTION shop.{name}() RETURNS text LANGUAGE {language} {security} AS {body}"
+            ))
+            .unwrap();
+    };
+    let mut approver = scene.approver(0);
+    for (name, language) in [("theirs_sql", "sql"), ("theirs", "plpgsql")] {
+        definer(&mut approver, name, "SECURITY DEFINER", language);
+        assert_eq!(code(client.batch_execute(&format!("SELECT shop.{name}() /* approve_export */"))), DENIED);
+        definer(&mut client, &format!("{name}_trap"), "", language);
+        assert_eq!(code(approver.batch_execute(&format!("SELECT shop.{name}_trap()"))), DENIED);
+    }
+    client.batch_execute(&format!("CREATE VIEW shop.trap WITH (security_invoker = true) AS SELECT tally.approve_export('{id}'); GRANT SELECT ON shop.trap TO PUBLIC")).unwrap();
+    assert_eq!(code(approver.batch_execute("SELECT * FROM shop.trap")), DENIED);
+    assert_eq!(
+        code(approver.batch_execute(&format!("DO $$ BEGIN PERFORM tally.approve_export('{id}'); END $$"))),
+        DENIED
+    );
+    // A second login that shows to be the same person's, by the token or by the map; as mapped then and now.
+    let mut other = scene.database.connect(&second);
+    scene.signer.step_up(&mut other, Some("jane@example.com")).unwrap();
+    assert_eq!(approve(&mut other, &id), DENIED);
+    scene.signer.step_up(&mut other, None).unwrap();
+    admin.batch_execute(&format!("SELECT tally.map_person('jane', login => '{second}'), tally.map_person('jane', subject => 'jane@example.com')")).unwrap();
+    assert_eq!(approve(&mut other, &id), DENIED);
+    let mapped = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+    admin.batch_execute("SELECT tally.map_person(NULL, subject => 'jane@example.com')").unwrap();
+    assert_eq!(approve(&mut other, &mapped), DENIED, "mapped when it was requested");
+    assert_eq!(approve(&mut other, &id), TAKEN, "not mapped then, nor now");
+    // Whoever is no approver.
+    admin.batch_execute(&format!("REVOKE {group} FROM {two}")).unwrap();
+    let mut stranger = scene.database.connect(two);
+    assert_eq!(code(stranger.batch_execute("SELECT tally.challenge()")), DENIED);
+    admin.batch_execute(&format!("GRANT tally_reader TO {two}")).unwrap();
+    assert_eq!(approve(&mut scene.approver(1), &mapped), DENIED);
+    assert_eq!(
+        code(scene.approver(1).batch_execute(&format!("SELECT tally.reject_export('{mapped}', 'no')"))),
+        DENIED
+    );
+    assert_eq!(
+        code(scene.approver(0).batch_execute(&format!("SELECT tally.reject_export('{mapped}', 'no')"))),
+        TAKEN
+    );
+    assert_eq!(
+        (scene.state(&mapped), code(run(&mut client, &mapped))),
+        ("rejected".to_owned(), NOT_SO.to_owned())
+    );
+    // Two people: not one of them twice, under another login either.
+    admin.batch_execute(&format!("GRANT {group} TO {two}; SELECT tally.set_export_policy('raw', 2, approvers => '{group}'), tally.map_person('joe', login => '{one}'), tally.map_person('joe', login => '{second}')")).unwrap();
+    let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+    assert_eq!(approve(&mut scene.approver(0), &id), TAKEN);
+    assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    assert_eq!(approve(&mut scene.approver(0), &id), DENIED);
+    assert_eq!(approve(&mut other, &id), DENIED);
+    assert_eq!(approve(&mut scene.approver(1), &id), TAKEN);
+    assert_eq!(run(&mut client, &id).unwrap().len(), 3000);
+    // Every denial is in the log; each was undone with its transaction.
+    assert!(number(&mut admin, "SELECT count(*) FROM tally.audit WHERE act = 'export_rejected'") == 1);
+}
+
+#[test]
+fn any_change_of_what_was_approved_voids_it() {
+    let scene = Scene::new("export_void");
+    let mut admin = scene.database.superuser();
+    let mut client = scene.database.connect(&scene.requester);
+    let owner = &scene.owner;
+    let by_owner = |statement: &str| format!("SET ROLE {owner}; {statement}; RESET ROLE");
+    let by_hand = |set: &str| {
+        format!(
+            "ALTER TABLE tally.export DISABLE TRIGGER USER; UPDATE tally.export SET {set} WHERE state = 'approved'; ALTER TABLE tally.export ENABLE ALWAYS TRIGGER export_kept, ENABLE ALWAYS TRIGGER export_not_emptied"
+        )
+    };
+    for (query, change, outcome) in [
+        (
+            "SELECT * FROM shop.few",
+            by_owner("CREATE OR REPLACE VIEW shop.few AS SELECT n, body FROM shop.note WHERE n <= 11"),
+            NOT_SO,
+        ),
+        ("SELECT * FROM shop.few", by_owner("ALTER VIEW shop.few SET (security_invoker = true)"), NOT_SO),
+        ("SELECT * FROM shop.few", format!("ALTER VIEW shop.few OWNER TO {}", scene.group), NOT_SO),
+        (
+            "SELECT shop.part(n) AS part FROM shop.note",
+            by_owner(
+                "CREATE OR REPLACE FUNCTION shop.part(n int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT shop.inner_part(n) * 3; END",
+            ),
+            NOT_SO,
+        ),
+        (
+            "SELECT shop.part(n) AS part FROM shop.note",
+            by_owner(
+                "CREATE OR REPLACE FUNCTION shop.inner_part(n int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT n + 2; END",
+            ),
+            NOT_SO,
+        ),
+        ("SELECT * FROM shop.note", by_owner("ALTER TABLE shop.note ADD more int"), NOT_SO),
+        ("SELECT more FROM shop.note", by_owner("ALTER TABLE shop.note ALTER more TYPE bigint"), NOT_SO),
+        (
+            "SELECT body FROM shop.note",
+            by_owner("CREATE POLICY more ON shop.note AS RESTRICTIVE USING (n > 5)"),
+            NOT_SO,
+        ),
+        ("SELECT n FROM shop.note", by_hand("query = 'SELECT n FROM shop.note WHERE n > 5'"), NOT_SO),
+        ("SELECT n FROM shop.note", by_hand("max_rows = 100000"), NOT_SO),
+        ("SELECT n FROM shop.note", by_hand("params = '[\"x\"]'"), NOT_SO),
+        ("SELECT n FROM shop.note", by_hand("tenant_id = 'b'"), NO_SUCH),
+        ("SELECT n FROM shop.note", format!("SELECT tally.bind_role('{}', 'b')", scene.requester), NO_SUCH),
+        (
+            "SELECT n FROM shop.note",
+            format!("SELECT tally.bind_role('{0}', 'a', 'x1')", scene.requester),
+            NO_SUCH,
+        ),
+        // Rows, statistics, indexes and new months are no change of what was asked for.
+        (
+            "SELECT n FROM shop.note UNION ALL SELECT 1 FROM tally.events",
+            "INSERT INTO shop.note VALUES ('a', -1); ANALYZE shop.note; CREATE INDEX ON shop.note (tenant_id, body); SELECT tally.open_months('2019-05-01')".to_owned(),
+            TAKEN,
+        ),
+    ] {
+        let id = scene.approved(&mut client, query, 50_000);
+        admin.batch_execute(&change).unwrap_or_else(|error| panic!("{change}: {error:?}"));
+        let mut client_then = scene.database.connect(&scene.requester);
+        assert_eq!(code(run(&mut client_then, &id)), outcome, "{change}");
+        if outcome == NOT_SO {
+            assert_eq!(scene.state(&id), "void", "{change}");
+        }
+        admin.batch_execute(&format!("SELECT tally.bind_role('{}', 'a')", scene.requester)).unwrap();
+    }
+    // Changed back, a void one stays void.
+    let id = scene.approved(&mut client, "SELECT shop.part(n) AS part FROM shop.note", 5000);
+    let part = |factor: u32| {
+        format!(
+            "CREATE OR REPLACE FUNCTION shop.part(n int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT shop.inner_part(n) * {factor}; END"
+        )
+    };
+    admin.batch_execute(&by_owner(&part(7))).unwrap();
+    assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    admin.batch_execute(&by_owner(&part(3))).unwrap();
+    assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    // Expired, before and after it was approved.
+    for approved in [false, true] {
+        let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+        if approved {
+            assert_eq!(approve(&mut scene.approver(0), &id), TAKEN);
+        }
+        admin
+            .batch_execute(
+                &by_hand("expires_at = now()").replace("state = 'approved'", &format!("id = '{id}'")),
+            )
+            .unwrap();
+        assert_eq!(scene.state(&id), "expired");
+        assert_eq!(approve(&mut scene.approver(1), &id), NOT_SO);
+        assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    }
+    // Nobody changes what was requested or approved.
+    for statement in [
+        "UPDATE tally.export SET query = query || ' '",
+        "DELETE FROM tally.export",
+        "TRUNCATE tally.export CASCADE",
+        "UPDATE tally.export_approval SET at = now()",
+        "DELETE FROM tally.export_approval",
+    ] {
+        assert_eq!(code(admin.batch_execute(statement)), NOT_SO, "{statement}");
+        assert_eq!(code(client.batch_execute(statement)), DENIED, "{statement}");
+    }
+}
+
+#[test]
+fn what_cannot_be_bound_or_only_read_is_refused() {
+    let mut scene = Scene::new("export_refused");
+    let pool = scene.database.role("pool", &["tally_reader"]);
+    let mut admin = scene.database.superuser();
+    admin.batch_execute(&format!("SELECT tally.pool_role('{pool}')")).unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    client.batch_execute("CREATE TEMP TABLE mine (n int)").unwrap();
+    for (query, outcome) in [
+        ("SELECT shop.text(n) AS t FROM shop.note", "0A000"),
+        ("SELECT shop.now(n) AS t FROM shop.note", "0A000"),
+        ("SELECT shop.elevated(n) AS t FROM shop.note", "0A000"),
+        ("SELECT n FROM pg_temp.mine", "0A000"),
+        ("SELECT n FROM shop.note FOR UPDATE", "42601"),
+        ("INSERT INTO shop.note VALUES ('a', 0) RETURNING n", "42601"),
+        ("WITH w AS (DELETE FROM shop.note RETURNING n) SELECT n FROM w", "42601"),
+        ("SELECT 1 AS a; SELECT 2 AS b", "42601"),
+        ("", "42601"),
+        ("SELECT n INTO shop.copied FROM shop.note", "42601"),
+        ("COPY shop.note TO STDOUT", "42601"),
+        ("SELECT n, n FROM shop.note", "42701"),
+        ("SELECT nothing FROM shop.note", "42703"),
+        ("SELECT n FROM note", "42P01"),
+        ("SELECT $1 AS a", "42P02"),
+        ("SELECT tally.run_export(id) AS a FROM tally.exports", "0A000"),
+        ("SELECT n FROM shop.note -- with a comment", TAKEN),
+        ("TABLE shop.note", TAKEN),
+        ("VALUES (1)", TAKEN),
+        ("SELECT shop.part(n) AS part FROM shop.few", TAKEN),
+        ("SELECT day, events FROM tally.usage_day", TAKEN),
+    ] {
+        assert_eq!(code(request(&mut client, query, 10)), outcome, "{query}");
+    }
+    for arguments in [
+        "NULL, 'x', 1",
+        "'SELECT 1 AS a', NULL, 1",
+        "'SELECT 1 AS a', '  ', 1",
+        "'SELECT 1 AS a', 'x', 0",
+        "'SELECT 1 AS a', 'x', 1, '{}'",
+        "'SELECT 1 AS a', 'x', 1, '[[1]]'",
+    ] {
+        assert_eq!(
+            code(client.batch_execute(&format!("SELECT tally.request_export({arguments})"))),
+            "22023",
+            "{arguments}"
+        );
+    }
+    assert_eq!(code(request(&mut admin, "SELECT 1 AS a", 1)), DENIED, "a superuser sees everything");
+    client.batch_execute("SET ROLE tally_reader").unwrap();
+    assert_eq!(code(request(&mut client, "SELECT 1 AS a", 1)), DENIED);
+    client.batch_execute("RESET ROLE").unwrap();
+    // A pool: whoever the token is made for.
+    let mut pooled = scene.database.connect(&pool);
+    let enter = |pooled: &mut Client, subject: Option<&str>| {
+        let row = pooled.query_one("SELECT tally.challenge(), tally.token_audience()", &[]).unwrap();
+        let mut claims = scene.signer.claims(row.get(1), &pool, "a", row.get(0));
+        claims["sub"] = json!(subject);
+        claims["amr"] = json!(["hwk"]);
+        claims["auth_time"] = claims["iat"].clone();
+        pooled.execute("SELECT tally.enter($1)", &[&scene.signer.sign(&claims)]).unwrap();
+    };
+    admin.batch_execute(&format!("GRANT {} TO {pool}", scene.group)).unwrap();
+    pooled.batch_execute("BEGIN").unwrap();
+    enter(&mut pooled, None);
+    assert_eq!(code(request(&mut pooled, "SELECT n FROM shop.note", 5000)), DENIED);
+    pooled.batch_execute("ROLLBACK; BEGIN").unwrap();
+    enter(&mut pooled, Some("jane"));
+    let id = request(&mut pooled, "SELECT n FROM shop.note", 5000).unwrap();
+    pooled.batch_execute("COMMIT").unwrap();
+    for (subject, outcome) in [(Some("jane"), DENIED), (None, DENIED), (Some("joe"), TAKEN)] {
+        pooled.batch_execute("BEGIN").unwrap();
+        enter(&mut pooled, subject);
+        assert_eq!(approve(&mut pooled, &id), outcome, "{subject:?}");
+        pooled.batch_execute("COMMIT").unwrap();
+    }
+    for (subject, outcome) in [(Some("joe"), NO_SUCH), (None, NO_SUCH), (Some("jane"), TAKEN)] {
+        pooled.batch_execute("BEGIN").unwrap();
+        enter(&mut pooled, subject);
+        assert_eq!(code(run(&mut pooled, &id)), outcome, "{subject:?}");
+        pooled.batch_execute("COMMIT").unwrap();
+    }
+}
+
+#[test]
+fn policies_go_by_tenant_classification_and_size() {
+    let mut scene = Scene::new("export_policy");
+    let admin_role = scene.database.role("admin", &["tally_admin"]);
+    let mut keeper = scene.database.connect(&admin_role);
+    let mut client = scene.database.connect(&scene.requester);
+    let group = &scene.group;
+    for (statement, outcome) in [
+        (
+            format!(
+                "SELECT tally.set_export_policy('aggregate', 0, 'a'), tally.set_export_policy('aggregate', 2, 'a', 1000, '{group}', '2 hours')"
+            ),
+            TAKEN,
+        ),
+        ("SELECT tally.set_export_policy('raw', 0)".to_owned(), "22023"),
+        ("SELECT tally.set_export_policy('secret', 1)".to_owned(), "22023"),
+        ("SELECT tally.set_export_policy('raw', 6)".to_owned(), "23514"),
+        ("SELECT tally.set_export_policy('raw', 1, valid_for => '1 s')".to_owned(), "22023"),
+        ("SELECT tally.set_export_policy(NULL, 1)".to_owned(), "22004"),
+        ("SELECT tally.set_export_policy('personal', 3)".to_owned(), TAKEN),
+        ("SELECT tally.set_export_policy('personal', NULL)".to_owned(), TAKEN),
+    ] {
+        assert_eq!(code(keeper.batch_execute(&statement)), outcome, "{statement}");
+    }
+    assert_eq!(code(client.batch_execute("SELECT tally.set_export_policy('aggregate', 0)")), DENIED);
+    let mut states = |query: &str, max_rows: i64| {
+        let id = request(&mut client, query, max_rows).unwrap();
+        let row = client
+            .query_one("SELECT state, classification, approvals, approvers::text, extract(epoch FROM expires_at - requested_at)::int FROM tally.exports WHERE id = $1::text::uuid", &[&id])
+            .unwrap();
+        (
+            row.get::<_, String>(0),
+            row.get::<_, String>(1),
+            row.get::<_, i32>(2),
+            row.get::<_, String>(3) == *group,
+            row.get::<_, i32>(4) / 3600,
+        )
+    };
+    let expected = |state: &str, class: &str, approvals, ours, hours| {
+        (state.to_owned(), class.to_owned(), approvals, ours, hours)
+    };
+    let aggregate = "SELECT day, sum(events) AS n FROM tally.usage_day GROUP BY 1";
+    assert_eq!(states(aggregate, 999), expected("approved", "aggregate", 0, false, 24));
+    assert_eq!(states(aggregate, 1000), expected("requested", "aggregate", 2, true, 2));
+    // Whatever else is read makes it raw.
+    assert_eq!(
+        states("SELECT day, (SELECT count(*) FROM shop.note) AS n FROM tally.usage_day", 10),
+        expected("requested", "raw", 1, true, 24)
+    );
+    assert_eq!(states("SELECT event_id FROM tally.events", 10), expected("requested", "raw", 1, true, 24));
+    assert_eq!(states("SELECT n FROM shop.few", 10), expected("requested", "raw", 1, true, 24));
+    // Approved by policy, it runs at once.
+    let id = request(&mut client, aggregate, 10).unwrap();
+    assert_eq!(run(&mut client, &id).unwrap().len(), 1);
+    // Who sees which: the tenant its own, approvers theirs, others none.
+    let all = number(&mut scene.database.superuser(), "SELECT count(*) FROM tally.exports");
+    assert!(all >= 6);
+    let mut admin = scene.database.superuser();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.exports"), all);
+    admin.batch_execute(&format!("SELECT tally.bind_role('{}', 'b')", scene.approvers[1])).unwrap();
+    assert_eq!(
+        number(&mut scene.database.connect(&scene.approvers[1]), "SELECT count(*) FROM tally.exports"),
+        0
+    );
+    assert_eq!(
+        number(&mut scene.database.connect(&scene.approvers[0]), "SELECT count(*) FROM tally.exports"),
+        all - 2
+    );
+    admin.batch_execute(&format!("SELECT tally.bind_role('{}', 'a', 'x1')", scene.approvers[1])).unwrap();
+    assert_eq!(
+        number(&mut scene.database.connect(&scene.approvers[1]), "SELECT count(*) FROM tally.exports"),
+        0
+    );
+    // An approver of another tenant's knows nothing of it.
+    let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+    admin.batch_execute(&format!("SELECT tally.bind_role('{}', 'b')", scene.approvers[1])).unwrap();
+    assert_eq!(approve(&mut scene.approver(1), &id), NO_SUCH);
+    assert_eq!(number(&mut keeper, "SELECT count(*) FROM tally.audit WHERE act LIKE 'export_policy_%'"), 6);
+}
+
+/// Rows of the long export; a million with TALLY_EXPORT_ROWS=1000000.
+fn long_rows() -> i64 {
+    std::env::var("TALLY_EXPORT_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(90_000)
+}
+
+fn peak_kilobytes(pid: i32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn many_rows_leave_in_bounded_memory_past_the_limit_of_rows_and_nothing_else_does() {
+    let scene = Scene::new("export_long");
+    let mut admin = scene.database.superuser();
+    admin.batch_execute("SELECT tally.limit_tenant('a', max_rows => 100)").unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    let rows = long_rows();
+    let query = |times: i64| {
+        format!(
+            "SELECT e.n, e.body, repeat('x', 400) AS more FROM shop.note AS e, generate_series(1, {times}) AS g (n)"
+        )
+    };
+    assert_eq!(code(client.batch_execute(&query(1))), "53400");
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let copy = |client: &mut Client, id: &str| {
+        let mut reader =
+            client.copy_out(&format!("COPY (SELECT tally.run_export('{id}')) TO STDOUT")).unwrap();
+        let (mut buffer, mut lines) = (vec![0; 1 << 16], 0);
+        loop {
+            match reader.read(&mut buffer).unwrap() {
+                0 => return lines,
+                length => lines += buffer[..length].iter().filter(|byte| **byte == b'\n').count() as i64,
+            }
+        }
+    };
+    let id = scene.approved(&mut client, &query(2), 10_000_000);
+    assert_eq!(copy(&mut client, &id), 6000);
+    let before = peak_kilobytes(pid);
+    let id = scene.approved(&mut client, &query(rows / 3000), 10_000_000);
+    assert_eq!(copy(&mut client, &id), rows / 3000 * 3000);
+    let grown = peak_kilobytes(pid) - before;
+    println!("{rows} rows: {before} kB at most before, {grown} kB more during the export");
+    // All of it would be 450 bytes a row.
+    assert!(grown < 16_000, "{grown} kB more");
+    // By cursor and by FROM, which are nothing but the export, too; not with anything beside it.
+    for (statement, outcome) in [
+        ("BEGIN; DECLARE c CURSOR FOR SELECT tally.run_export('$'); FETCH ALL FROM c; COMMIT", TAKEN),
+        ("SELECT * FROM tally.run_export('$')", TAKEN),
+        ("SELECT tally.run_export('$'), (SELECT 1 FROM shop.note LIMIT 1)", "53400"),
+        ("SELECT tally.run_export('$') UNION ALL SELECT body FROM shop.note", "53400"),
+        ("SELECT count(*) FROM tally.run_export('$')", TAKEN),
+    ] {
+        let id = scene.approved(&mut client, &query(1), 10_000);
+        assert_eq!(code(client.batch_execute(&statement.replace('$', &id))), outcome, "{statement}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    assert_eq!(code(client.batch_execute("SELECT n FROM shop.note")), "53400", "no more than before");
+    // Where the limit is, the client is told of exports.
+    let mut ids = BTreeSet::new();
+    for row in client.query("SELECT id::text FROM tally.exports WHERE state = 'done'", &[]).unwrap() {
+        ids.insert(row.get::<_, String>(0));
+    }
+    assert!(ids.contains(&id) && ids.len() >= 4, "{ids:?}");
+}
