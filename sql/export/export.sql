@@ -78,14 +78,20 @@ GRANT SELECT ON tally.export, tally.export_approval TO tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.export', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.export_approval', '');
 
--- What was requested and approved stays as it is: only what became of it changes, and only by our functions.
+-- What was requested and approved stays as it is: only what became of it changes, and only by our functions. An erasure takes away
+-- its words, which voids what was not run.
 CREATE FUNCTION tally_internal.keep_export() RETURNS trigger
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  fate text[] := '{decided_at,started_at,ended_at,rows,run_token,state,content_hash,reason}';
+  fate  text[] := '{decided_at,started_at,ended_at,rows,run_token,state,content_hash,reason}';
+  words text[] := '{query,purpose,params,reason}';
 BEGIN
+  IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'export' AND current_user = 'tally_owner' AND to_jsonb(OLD) - words = to_jsonb(NEW) - words
+     AND to_jsonb(NEW) @> '{"query": "", "purpose": "", "params": [], "reason": "erased"}' THEN
+    RETURN NEW;
+  END IF;
   IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'export' AND to_jsonb(OLD) - fate = to_jsonb(NEW) - fate THEN
     RETURN NEW;
   END IF;
@@ -103,7 +109,8 @@ ALTER TABLE tally.export ENABLE ALWAYS TRIGGER export_kept, ENABLE ALWAYS TRIGGE
 ALTER TABLE tally.export_approval ENABLE ALWAYS TRIGGER export_approval_kept, ENABLE ALWAYS TRIGGER export_approval_not_emptied;
 
 -- All that a query's answer hangs on beside rows: functions and relations, and what those stand on in turn.
-CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OUT basis text, OUT classification text, OUT unbound text)
+CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OUT basis text, OUT classification text, OUT unbound text,
+    OUT called oid[])
   RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -125,28 +132,37 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OU
           SELECT d.refclassid, d.refobjid FROM pg_policy AS p JOIN pg_depend AS d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
            WHERE i.class = 'pg_class'::regclass AND p.polrelid = i.id
           UNION ALL
+          -- What Postgres has itself is in no pg_depend.
+          SELECT 'pg_proc'::regclass::oid, m.match[1]::oid
+            FROM (SELECT p.prosqlbody::text FROM pg_proc AS p WHERE i.class = 'pg_proc'::regclass AND p.oid = i.id
+                  UNION ALL SELECT w.ev_action::text FROM pg_rewrite AS w WHERE i.class = 'pg_class'::regclass AND w.ev_class = i.id
+                  UNION ALL SELECT concat(p.polqual::text, p.polwithcheck::text) FROM pg_policy AS p WHERE i.class = 'pg_class'::regclass AND p.polrelid = i.id
+                 ) AS t (tree),
+                 regexp_matches(t.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([1-9][0-9]*)', 'g') AS m (match)
+          UNION ALL
           SELECT 'pg_proc'::regclass::oid, o.oprcode::oid FROM pg_operator AS o WHERE i.class = 'pg_operator'::regclass AND o.oid = i.id
         ) AS n (class, id)
        WHERE n.class IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_operator'::regclass)
     ), function AS (
-      SELECT p.*, l.lanname, e.extname, e.extversion, n.nspname
+      SELECT p.*, p.xmin AS version, l.lanname, e.extname, e.extversion, n.nspname
         FROM item AS i JOIN pg_proc AS p ON p.oid = i.id JOIN pg_language AS l ON l.oid = p.prolang JOIN pg_namespace AS n ON n.oid = p.pronamespace
         LEFT JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
         LEFT JOIN pg_extension AS e ON e.oid = d.refobjid
-       WHERE i.class = 'pg_proc'::regclass AND p.oid >= 12000
+       WHERE i.class = 'pg_proc'::regclass
     ), relation AS (
       SELECT c.*, n.nspname FROM item AS i JOIN pg_class AS c ON c.oid = i.id JOIN pg_namespace AS n ON n.oid = c.relnamespace
        WHERE i.class = 'pg_class'::regclass
     ), line (text) AS (
-      SELECT concat_ws(' ', 'function', f.oid, f.proname, f.proowner, f.lanname, f.prosecdef, f.provolatile, f.prorettype, f.proargtypes, f.proconfig, f.extversion,
+      -- With who wrote the row last: what is changed and changed back is not what was looked at.
+      SELECT concat_ws(' ', 'function', f.oid, f.version, f.proname, f.proowner, f.lanname, f.prosecdef, f.provolatile, f.prorettype, f.proargtypes, f.proconfig, f.extversion,
                f.probin, md5(f.prosrc), md5(f.prosqlbody::text))
-        FROM function AS f
+        FROM function AS f WHERE f.oid >= 12000
       UNION ALL
       SELECT concat_ws(' ', 'relation', r.oid, r.relname, r.relkind, r.relowner, r.relrowsecurity, r.relforcerowsecurity, r.reloptions,
                (SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum) FROM pg_attribute AS a
                  WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
-               (SELECT string_agg(md5(w.ev_action::text), ',' ORDER BY w.rulename) FROM pg_rewrite AS w WHERE w.ev_class = r.oid),
-               (SELECT string_agg(md5(concat_ws(' ', p.polcmd, p.polpermissive, p.polroles, p.polqual, p.polwithcheck)), ',' ORDER BY p.polname)
+               (SELECT string_agg(concat(w.xmin, ' ', md5(w.ev_action::text)), ',' ORDER BY w.rulename) FROM pg_rewrite AS w WHERE w.ev_class = r.oid),
+               (SELECT string_agg(md5(concat_ws(' ', p.xmin, p.polcmd, p.polpermissive, p.polroles, p.polqual, p.polwithcheck)), ',' ORDER BY p.polname)
                   FROM pg_policy AS p WHERE p.polrelid = r.oid))
         FROM relation AS r
     )
@@ -158,14 +174,19 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OU
                 THEN 'raw' ELSE 'aggregate' END,
            coalesce(
              (SELECT format('function %s, whose body names its functions and tables by text alone', min(f.oid::regprocedure::text))
-                FROM function AS f WHERE f.extname IS NULL AND f.lanname NOT IN ('c', 'internal') AND f.prosqlbody IS NULL AND f.prokind <> 'a' HAVING count(*) > 0),
-             (SELECT format('function %s, which is VOLATILE', min(f.oid::regprocedure::text)) FROM function AS f WHERE f.provolatile = 'v' HAVING count(*) > 0),
+                FROM function AS f WHERE f.oid >= 12000 AND f.extname IS NULL AND f.lanname NOT IN ('c', 'internal') AND f.prosqlbody IS NULL AND f.prokind <> 'a' HAVING count(*) > 0),
+             (SELECT format('function %s, which is VOLATILE', min(f.oid::regprocedure::text)) FROM function AS f
+               WHERE f.provolatile = 'v' AND NOT (f.oid < 12000 AND f.proname IN ('random', 'gen_random_uuid', 'clock_timestamp')) HAVING count(*) > 0),
+             (SELECT format('function %s, which reads what is named by a text or a setting', min(f.oid::regprocedure::text)) FROM function AS f
+               WHERE f.oid < 12000 AND (f.proname ~ '^(table|schema|database|query|cursor)_to_xml' OR f.proname IN ('current_setting', 'ts_stat', 'ts_rewrite'))
+              HAVING count(*) > 0),
              (SELECT format('function %s, which has its owner''s rights', min(f.oid::regprocedure::text))
                 FROM function AS f WHERE f.prosecdef AND f.extname IS DISTINCT FROM 'pg_tally' HAVING count(*) > 0),
-             (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0));
+             (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0)),
+           (SELECT array_agg(f.oid) FROM function AS f WHERE f.oid >= 12000);
   END;
 COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[]) IS
-  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; and what of it can''t be bound to an approval, if anything';
+  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; what of it can''t be bound to an approval, if anything; and the functions called that Postgres doesn''t have itself';
 
 CREATE FUNCTION tally_internal.record_export(request jsonb) RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -209,9 +230,10 @@ CREATE FUNCTION tally.run_export(id uuid) RETURNS SETOF text
 COMMENT ON FUNCTION tally.run_export(uuid) IS
   'hands out an approved export, once, to who requested it, in the same scope: a line of JSON for each row. Use COPY (SELECT tally.run_export(…)) TO STDOUT, or a cursor; pg_stat_progress_copy shows how far it is';
 
-CREATE FUNCTION tally_internal.client_statement_names(word text) RETURNS boolean
-  LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'client_statement_names_wrapper';
-COMMENT ON FUNCTION tally_internal.client_statement_names(text) IS 'whether the text of the statement that the client has sent has this word';
+CREATE FUNCTION tally_internal.client_approves() RETURNS boolean
+  LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'client_approves_wrapper';
+COMMENT ON FUNCTION tally_internal.client_approves() IS
+  'whether the client''s own statement does nothing but call tally.approve_export(), by its text and by its plan';
 
 -- The checks that approving and rejecting share; locks the export.
 CREATE FUNCTION tally_internal.judge_export(id uuid, act text) RETURNS tally.export
@@ -265,9 +287,9 @@ DECLARE
 BEGIN
   -- Not on behalf of somebody whose function or view an approver happens to use.
   GET DIAGNOSTICS stack = PG_CONTEXT;
-  IF stack LIKE E'%\n%' OR NOT tally_internal.client_statement_names('approve_export') THEN
+  IF stack LIKE E'%\n%' OR NOT tally_internal.client_approves() THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'an export is approved by a statement of the approver''s own, not by a function or a view',
-      HINT = 'SELECT tally.approve_export(...);';
+      HINT = 'send SELECT tally.approve_export(''id'', ''request_hash'') as a statement by itself';
   END IF;
   IF approve_export.id IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'id must not be null';
@@ -370,14 +392,34 @@ BEGIN
     UPDATE tally.export AS e SET state = 'void', decided_at = clock_timestamp(), reason = 'what it reads has changed since it was requested'
      WHERE e.id = end_export.id AND e.state IN ('requested', 'approved') AND e.requester = session_user;
   ELSE
-    UPDATE tally.export AS e SET state = end_export.state, ended_at = clock_timestamp(), rows = handed_out,
+    UPDATE tally.export AS e SET state = CASE end_export.state WHEN 'done' THEN 'done' ELSE 'failed' END, ended_at = clock_timestamp(), rows = handed_out,
       content_hash = decode(end_export.content_hash, 'hex'),
-      reason = CASE end_export.state WHEN 'failed' THEN 'it has more rows than were approved' END
+      reason = CASE end_export.state WHEN 'failed' THEN 'it has more rows than were approved'
+                                     WHEN 'changed' THEN 'a function that it calls was changed while it ran' END
      WHERE e.id = end_export.id AND e.state = 'running' AND e.requester = session_user;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.end_export(uuid, text, int8, text) IS 'part of tally.run_export(): keeps how an export ended';
+
+CREATE FUNCTION tally_internal.forget_exports(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  gone int8;
+BEGIN
+  UPDATE tally.export AS e SET query = '', purpose = '', params = '[]', reason = 'erased'
+   WHERE e.tenant_id = forget_exports.tenant_id AND e.query <> ''
+     AND EXISTS (SELECT FROM unnest(subjects) AS u (subject)
+                  WHERE strpos(e.query, u.subject) > 0 OR strpos(e.purpose, u.subject) > 0 OR e.params ? u.subject
+                     OR strpos(coalesce(e.reason, ''), u.subject) > 0);
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_exports(text, text[]) IS
+  'part of an erasure: takes query, purpose, parameters and reason from exports that name one of the subjects; their hashes stay';
 
 CREATE VIEW tally.exports WITH (security_barrier = true) AS
   SELECT e.id, CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END AS state,
@@ -432,11 +474,11 @@ ALTER FUNCTION tally.approve_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.reject_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.withdraw_export(uuid, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.export_basis(oid[], oid[]), tally_internal.record_export(jsonb),
-  tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_statement_names(text), tally_internal.judge_export(uuid, text),
+  tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text),
   tally.approve_export(uuid, text), tally.reject_export(uuid, text), tally.withdraw_export(uuid, text), tally_internal.start_export(uuid, int8),
-  tally_internal.end_export(uuid, text, int8, text), tally_internal.sensitive_export() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.export_basis(oid[], oid[]), tally_internal.record_export(jsonb), tally_internal.client_statement_names(text),
-  tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text) TO tally_owner;
+  tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.export_basis(oid[], oid[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
+  tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),
   tally.reject_export(uuid, text), tally.withdraw_export(uuid, text) TO tally_reader, tally_auditor, tally_admin;

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 use pgrx::PgList;
 use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ffi::CString;
 
@@ -13,26 +14,25 @@ pub struct BoundQuery {
     /// Names and types.
     pub columns: Vec<(String, String)>,
     pub relations: Vec<Oid>,
-    /// Those that somebody made or an extension brought, not what Postgres has itself.
+    /// All that it calls, also Postgres' own, by name or as operators and aggregates.
     pub functions: Vec<Oid>,
 }
 
-/// Reads a query whose parameters are texts; `functions` are all that it might call. What it is where it is no query that only reads.
-pub fn analyse(query: &str, parameters: usize, functions: &[Oid]) -> Result<BoundQuery, &'static str> {
+/// Reads a query whose parameters are texts. What it is where it is no query that only reads.
+pub fn analyse(query: &str, parameters: usize) -> Result<BoundQuery, &'static str> {
     let Ok(text) = CString::new(query) else { return Err("a text with NUL") };
     let mut types = vec![pg_sys::TEXTOID; parameters];
     // SAFETY: the plan lives until SPI_finish; where an error is raised, Postgres ends SPI with the (sub)transaction.
     unsafe {
         pg_sys::SPI_connect();
         let plan = pg_sys::SPI_prepare(text.as_ptr(), parameters as i32, types.as_mut_ptr());
-        let bound =
-            if plan.is_null() { Err("a statement that can't be prepared") } else { read(plan, functions) };
+        let bound = if plan.is_null() { Err("a statement that can't be prepared") } else { read(plan) };
         pg_sys::SPI_finish();
         bound
     }
 }
 
-unsafe fn read(plan: pg_sys::SPIPlanPtr, functions: &[Oid]) -> Result<BoundQuery, &'static str> {
+unsafe fn read(plan: pg_sys::SPIPlanPtr) -> Result<BoundQuery, &'static str> {
     // SAFETY: the plan was prepared; its parts are lists of the structs that their tags say.
     unsafe {
         let sources = PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(plan));
@@ -63,30 +63,63 @@ unsafe fn read(plan: pg_sys::SPIPlanPtr, functions: &[Oid]) -> Result<BoundQuery
             let of_type = CStr::from_ptr(pg_sys::format_type_with_typemod(column.atttypid, column.atttypmod));
             (name, of_type.to_string_lossy().into_owned())
         });
-        let tree = CStr::from_ptr(pg_sys::nodeToString((*source).query_list.cast()));
-        // Postgres notes functions by the hash of their number.
-        let items = PgList::<pg_sys::PlanInvalItem>::from_pg((*source).invalItems);
-        let hashes: HashSet<u32> = items
-            .iter_ptr()
-            .filter(|item| (**item).cacheId == SysCacheIdentifier::PROCOID as i32)
-            .map(|item| (*item).hashValue)
-            .collect();
-        let nothing = Datum::from(0);
-        let is_called = |function: &&Oid| {
-            let hash = pg_sys::GetSysCacheHashValue(
-                SysCacheIdentifier::PROCOID as i32,
-                Datum::from(**function),
-                nothing,
-                nothing,
-                nothing,
-            );
-            hashes.contains(&hash)
-        };
+        let tree =
+            CStr::from_ptr(pg_sys::nodeToString((*source).query_list.cast())).to_string_lossy().into_owned();
         Ok(BoundQuery {
-            tree: tree.to_string_lossy().into_owned(),
+            functions: functions_in(&tree),
+            tree,
             columns: columns.collect(),
             relations: PgList::<Oid>::from_pg((*source).relationOids).iter_oid().collect(),
-            functions: functions.iter().filter(is_called).copied().collect(),
         })
+    }
+}
+
+/// The functions that the text of a tree names.
+fn functions_in(tree: &str) -> Vec<Oid> {
+    let mut found = HashSet::new();
+    for field in [":funcid ", ":opfuncid ", ":aggfnoid ", ":winfnoid "] {
+        let numbers = tree.split(field).skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        found.extend(
+            numbers.flatten().filter_map(|number| number.parse::<u32>().ok()).filter(|number| *number > 0),
+        );
+    }
+    found.into_iter().map(Oid::from).collect()
+}
+
+thread_local! {
+    /// The watched functions, by the hashes that changes are told with; `None` before any was.
+    static WATCHED: RefCell<Option<HashSet<u32>>> = const { RefCell::new(None) };
+    static HAS_CHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Watches functions, in place of those before: running queries look them up when they call them.
+pub fn watch(functions: &[Oid]) {
+    let cache = SysCacheIdentifier::PROCOID as i32;
+    let nothing = Datum::from(0);
+    // SAFETY: the hash of a key; the callback is a plain function that touches thread-local cells only, registered once a backend.
+    unsafe {
+        let hash = |function: &Oid| {
+            pg_sys::GetSysCacheHashValue(cache, Datum::from(*function), nothing, nothing, nothing)
+        };
+        let hashes = functions.iter().map(hash).collect();
+        if WATCHED.replace(Some(hashes)).is_none() {
+            pg_sys::CacheRegisterSyscacheCallback(cache, Some(changed), nothing);
+        }
+    }
+    HAS_CHANGED.set(false);
+}
+
+/// Whether a watched one has changed, in this transaction or by one that has committed, or it isn't known whether one has.
+pub fn has_changed() -> bool {
+    super::session::accept_invalidations();
+    HAS_CHANGED.get()
+}
+
+extern "C-unwind" fn changed(_: Datum, _: core::ffi::c_int, hash: u32) {
+    // Zero stands for all.
+    let is_watched =
+        |watched: &Option<HashSet<u32>>| watched.as_ref().is_some_and(|watched| watched.contains(&hash));
+    if hash == 0 || WATCHED.with_borrow(is_watched) {
+        HAS_CHANGED.set(true);
     }
 }

@@ -138,7 +138,7 @@ unsafe extern "C-unwind" fn count(slot: *mut pg_sys::TupleTableSlot, counting: *
     }
 }
 
-/// Bytes of a row's values of variable length, uncompressed.
+/// Bytes of a row's values, uncompressed.
 unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
     // SAFETY: the slot holds a row; its values are of the types that its descriptor says.
     unsafe {
@@ -146,12 +146,17 @@ unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
         let descriptor = (*slot).tts_tupleDescriptor;
         let values = (0..(*descriptor).natts as usize).map(|place| {
             let value = *(*slot).tts_values.add(place);
-            if *(*slot).tts_isnull.add(place) || attribute(descriptor, place).attlen != -1 {
+            if *(*slot).tts_isnull.add(place) {
                 return 0;
             }
-            match super::value::varlena_in_place(value) {
-                Some(bytes) => bytes.len() as u64,
-                None => pg_sys::toast_raw_datum_size(value) as u64,
+            match attribute(descriptor, place).attlen {
+                // A C string.
+                -2 => CStr::from_ptr(value.cast_mut_ptr()).count_bytes() as u64,
+                -1 => match super::value::varlena_in_place(value) {
+                    Some(bytes) => bytes.len() as u64,
+                    None => pg_sys::toast_raw_datum_size(value) as u64,
+                },
+                fixed => fixed.max(0) as u64,
             }
         });
         values.sum()
@@ -184,6 +189,11 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
                     && length((*below).targetlist) == 0
                     && calls(entry.expr.cast(), function)
             }
+            NodeTag::T_Result => {
+                (*plan).lefttree.is_null()
+                    && (*plan.cast::<pg_sys::Result>()).resconstantqual.is_null()
+                    && calls(entry.expr.cast(), function)
+            }
             NodeTag::T_FunctionScan => {
                 let scan = &*plan.cast::<pg_sys::FunctionScan>();
                 length(scan.functions) == 1
@@ -195,6 +205,16 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
             }
             _ => false,
         }
+    }
+}
+
+/// Whether the statement that the client runs, and not one inside a function, is nothing but a call of a function of schema tally.
+pub fn client_only_calls(function: &CStr) -> bool {
+    // SAFETY: the portal of the running statement, or null; its statement is planned.
+    unsafe {
+        let Some(portal) = pg_sys::ActivePortal.as_ref() else { return false };
+        let Some(query) = portal.queryDesc.as_ref() else { return false };
+        !query.plannedstmt.is_null() && is_only_call_of(query.plannedstmt, function)
     }
 }
 

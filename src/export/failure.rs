@@ -13,6 +13,8 @@ pub enum ExportError {
     SameName(String),
     /// The answer hangs on this, which no approval can be bound to.
     Unbound(String),
+    /// The transaction's snapshot may be older than definitions that Postgres goes by.
+    FixedSnapshot,
     /// Row security hides nothing from this role.
     SeesEverything(String),
     /// Another role's rights are in force than those of the role that logged in.
@@ -25,6 +27,8 @@ pub enum ExportError {
     State { id: String, state: String },
     /// What it reads has changed since it was requested.
     Void(String),
+    /// What it reads was changed while it ran.
+    Changed(String),
     /// Postgres has no process to note with that it runs.
     NoProcess,
     /// It has more rows than were approved.
@@ -43,6 +47,8 @@ impl From<ExportError> for Report {
                 .hint("each row becomes a JSON object: name them differently, with AS"),
             ExportError::Unbound(what) => Report::new("0A000", format!("an export can't read {what}"))
                 .hint("what is approved must be what runs: use views, and functions that are STABLE or IMMUTABLE, without SECURITY DEFINER, in C or in SQL with BEGIN ATOMIC"),
+            ExportError::FixedSnapshot => Report::new("25001", "exports are requested and run at isolation level read committed")
+                .hint("what an older snapshot shows of views and functions isn't what runs: BEGIN ISOLATION LEVEL READ COMMITTED"),
             ExportError::SeesEverything(role) => Report::new(denied, format!("role \"{role}\" sees every tenant's rows, whatever its scope"))
                 .hint("row security doesn't hold for superusers and roles with BYPASSRLS: request exports as a role of your own"),
             ExportError::OtherRole => Report::new(denied, "an export is requested and run with the rights of the role that logged in")
@@ -56,6 +62,8 @@ impl From<ExportError> for Report {
             ExportError::Void(id) => Report::new(not_so, format!("export {id} is void"))
                 .detail("What it reads has changed since it was requested: a view, a function, a policy, a table's columns, or a role's rights.")
                 .hint("request it again"),
+            ExportError::Changed(id) => Report::new(not_so, format!("export {id} ends here: a function that it calls was changed"))
+                .hint("what was handed out before is not the whole: request it again"),
             ExportError::NoProcess => Report::new("53000", "Postgres has no process to note with that the export runs")
                 .hint("raise max_worker_processes, or try again"),
             ExportError::TooManyRows(most) => Report::new("53400", format!("the export has more than {most} rows, as many as were approved"))

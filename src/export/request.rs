@@ -35,6 +35,8 @@ pub struct Bound {
     pub columns: Value,
     pub classification: String,
     pub hash: [u8; 32],
+    /// Those that somebody made or an extension brought.
+    pub functions: Vec<Oid>,
 }
 
 impl Request {
@@ -58,12 +60,12 @@ impl Request {
     /// Reads the query as it would run now, for who acts, in the present scope.
     pub fn bind(&self) -> Result<Bound, Report> {
         check_role()?;
+        // What is read here and what Postgres goes by must be of the same time.
+        if session::has_fixed_snapshot() {
+            return Err(ExportError::FixedSnapshot.into());
+        }
         let values = self.values()?;
-        let candidates = session::as_owner(|| {
-            sql::one::<Vec<Oid>>("SELECT array_agg(p.oid) FROM pg_proc AS p WHERE p.oid >= 12000", &[])
-        });
-        let candidates = candidates.unwrap_or_default();
-        let read = || bound_query::analyse(&self.query, values.len(), &candidates);
+        let read = || bound_query::analyse(&self.query, values.len());
         let query = session::with_fixed_settings(read).map_err(ExportError::NoQuery)?;
         let mut names: Vec<&str> = query.columns.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -98,7 +100,7 @@ impl Request {
             .text(&query.tree)
             .text(&basis.text)
             .finish();
-        Ok(Bound { columns, classification, hash })
+        Ok(Bound { columns, classification, hash, functions: basis.functions })
     }
 }
 
@@ -122,6 +124,7 @@ pub fn check_role() -> Result<(), ExportError> {
 }
 
 struct Basis {
+    functions: Vec<Oid>,
     text: String,
     classification: String,
     unbound: Option<String>,
@@ -129,9 +132,11 @@ struct Basis {
 
 fn basis(query: &BoundQuery) -> Basis {
     session::as_owner(|| {
-        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound FROM tally_internal.export_basis($1, $2) AS b";
+        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called FROM tally_internal.export_basis($1, $2) AS b";
         let values = [query.functions.clone().into(), query.relations.clone().into()];
-        let found = sql::rows(read, &values, |row| Basis {
+        // With a snapshot of now: a cursor's is that of its beginning.
+        let found = sql::changed_rows(read, &values, |row| Basis {
+            functions: row.get(4).unwrap_or_default(),
             text: row.need(1),
             classification: row.need(2),
             unbound: row.get(3),

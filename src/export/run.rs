@@ -4,6 +4,7 @@ use super::failure::ExportError;
 use super::fate::{self, Run};
 use super::request::{Request, check_role, parts};
 use crate::audit::{self, Act};
+use crate::backend::bound_query;
 use crate::backend::cursor::Cursor;
 use crate::backend::report::Report;
 use crate::backend::{session, sql};
@@ -76,6 +77,7 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
     // says more.
     let values = request.values()?;
     let cursor = session::with_fixed_settings(|| Cursor::open(&request.query, &values));
+    bound_query::watch(&request.bind()?.functions);
     if hex(&request.bind()?.hash) != approved {
         audit::attempt(&act("export_void", &request, json!({"request_hash": approved})));
         fate::end(run, "void", 0, None);
@@ -118,12 +120,21 @@ impl Lines {
     /// Takes the next batch from the cursor; at its end, notes that.
     fn fill(&mut self) {
         let Some(cursor) = &self.cursor else { return };
+        if let Err(error) = check_role() {
+            Report::from(error).raise();
+        }
         let average = (self.bytes / self.rows.max(1)).max(1);
         let rows = if self.rows == 0 { FIRST_ROWS } else { (BATCH_BYTES / average).clamp(1, MOST_ROWS) };
         let waiting = &mut self.waiting;
         let found = session::with_fixed_settings(|| {
             scope::without_row_limit(|| cursor.fetch(rows, |line| waiting.push_back(line.to_owned())))
         });
+        // After they were fetched, before one leaves.
+        if bound_query::has_changed() {
+            self.end("changed");
+            self.waiting.clear();
+            Report::from(ExportError::Changed(format_uuid(&self.run.id))).raise();
+        }
         if found == 0 {
             self.end("done");
         }

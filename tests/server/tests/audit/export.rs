@@ -273,7 +273,25 @@ fn nobody_approves_what_the_same_person_requested() {
         assert_eq!(code(approver.batch_execute(&format!("SELECT shop.{name}_trap()"))), DENIED);
     }
     client.batch_execute(&format!("CREATE VIEW shop.trap WITH (security_invoker = true) AS SELECT tally.approve_export('{id}'); GRANT SELECT ON shop.trap TO PUBLIC")).unwrap();
-    assert_eq!(code(approver.batch_execute("SELECT * FROM shop.trap")), DENIED);
+    client
+        .batch_execute(&format!(
+            "CREATE VIEW shop.waiting_to_approve_export WITH (security_invoker = true) AS SELECT 1 AS n, tally.approve_export('{id}');
+             CREATE FUNCTION shop.approve_export() RETURNS text LANGUAGE sql AS 'SELECT tally.approve_export(''{id}'')';
+             GRANT SELECT ON shop.waiting_to_approve_export TO PUBLIC"
+        ))
+        .unwrap();
+    let nothing = "00000000-0000-4000-8000-000000000000";
+    for statement in [
+        "SELECT * FROM shop.trap",
+        "SELECT * FROM shop.waiting_to_approve_export",
+        "SELECT shop.approve_export()",
+        &format!("SELECT * FROM shop.trap; SELECT tally.approve_export('{nothing}')"),
+        &format!("SELECT tally.approve_export('{nothing}'), t.* FROM shop.trap AS t"),
+        &format!("SELECT tally.approve_export('{id}') FROM shop.note"),
+        &format!("SELECT tally.approve_export('{id}') WHERE random() >= 0"),
+    ] {
+        assert_eq!(code(approver.batch_execute(statement)), DENIED, "{statement}");
+    }
     assert_eq!(
         code(approver.batch_execute(&format!("DO $$ BEGIN PERFORM tally.approve_export('{id}'); END $$"))),
         DENIED
@@ -398,6 +416,49 @@ fn any_change_of_what_was_approved_voids_it() {
     assert_eq!(code(run(&mut client, &id)), NOT_SO);
     admin.batch_execute(&by_owner(&part(3))).unwrap();
     assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    // What an approver looked at may be changed back as often as one likes: it isn't what was requested.
+    let few = |rows: u32| {
+        by_owner(&format!(
+            "CREATE OR REPLACE VIEW shop.weekly AS SELECT n, body FROM shop.note WHERE n <= {rows}; GRANT SELECT ON shop.weekly TO PUBLIC"
+        ))
+    };
+    admin.batch_execute(&few(3000)).unwrap();
+    let id = request(&mut client, "SELECT * FROM shop.weekly", 5000).unwrap();
+    admin.batch_execute(&few(10)).unwrap();
+    assert_eq!(approve(&mut scene.approver(0), &id), TAKEN);
+    admin.batch_execute(&few(3000)).unwrap();
+    assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    // Nor does a function change while it runs, by the session that runs it or another.
+    let late = |limit: u32| {
+        format!(
+            "CREATE OR REPLACE FUNCTION shop.late(n int) RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT max(body) FROM shop.note WHERE n < {limit}; END"
+        )
+    };
+    client.batch_execute(&late(1)).unwrap();
+    for by_other in [false, true] {
+        let query = "SELECT n, CASE WHEN n > 17 THEN shop.late(n) END AS late FROM shop.note ORDER BY n";
+        let id = scene.approved(&mut client, query, 5000);
+        client
+            .batch_execute(&format!(
+                "BEGIN; DECLARE c CURSOR FOR SELECT tally.run_export('{id}'); FETCH 16 FROM c"
+            ))
+            .unwrap();
+        let mut other = scene.database.connect(&scene.requester);
+        if by_other { &mut other } else { &mut client }.batch_execute(&late(2)).unwrap();
+        assert_eq!(code(client.batch_execute("FETCH ALL FROM c")), NOT_SO, "{by_other}");
+        client.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(scene.state(&id), "failed");
+    }
+    // Another role's rights between two fetches.
+    let id = scene.approved(&mut client, "SELECT n FROM shop.note", 5000);
+    client.batch_execute(&format!("BEGIN; DECLARE c CURSOR FOR SELECT tally.run_export('{id}'); FETCH 16 FROM c; SET ROLE tally_reader")).unwrap();
+    assert_eq!(code(client.batch_execute("FETCH ALL FROM c")), DENIED);
+    client.batch_execute("ROLLBACK").unwrap();
+    // An older snapshot than what runs.
+    let id = scene.approved(&mut client, "SELECT n FROM shop.note", 5000);
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    assert_eq!(code(run(&mut client, &id)), "25001");
+    client.batch_execute("ROLLBACK").unwrap();
     // Expired, before and after it was approved.
     for approved in [false, true] {
         let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
@@ -413,6 +474,14 @@ fn any_change_of_what_was_approved_voids_it() {
         assert_eq!(approve(&mut scene.approver(1), &id), NOT_SO);
         assert_eq!(code(run(&mut client, &id)), NOT_SO);
     }
+    // An erasure takes the words of exports that name the subject, which voids them.
+    let id = scene.approved(&mut client, "SELECT n FROM shop.note WHERE body <> 'jane-doe'", 5000);
+    admin.batch_execute("SET ROLE tally_owner").unwrap();
+    assert_eq!(number(&mut admin, "SELECT tally_internal.forget_exports('b', '{jane-doe}')"), 0);
+    assert_eq!(number(&mut admin, "SELECT tally_internal.forget_exports('a', '{jane-doe,joe}')"), 1);
+    admin.batch_execute("RESET ROLE").unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.exports WHERE query LIKE '%jane%'"), 0);
+    assert_ne!(code(run(&mut client, &id)), TAKEN);
     // Nobody changes what was requested or approved.
     for statement in [
         "UPDATE tally.export SET query = query || ' '",
@@ -433,7 +502,13 @@ fn what_cannot_be_bound_or_only_read_is_refused() {
     let mut admin = scene.database.superuser();
     admin.batch_execute(&format!("SELECT tally.pool_role('{pool}')")).unwrap();
     let mut client = scene.database.connect(&scene.requester);
-    client.batch_execute("CREATE TEMP TABLE mine (n int)").unwrap();
+    client
+        .batch_execute(
+            "CREATE TEMP TABLE mine (n int);
+             CREATE FUNCTION shop.deep() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT table_to_xml('shop.note', true, false, '')::text; END;
+             CREATE VIEW shop.shown AS SELECT table_to_xml('shop.note', true, false, '')::text AS x",
+        )
+        .unwrap();
     for (query, outcome) in [
         ("SELECT shop.text(n) AS t FROM shop.note", "0A000"),
         ("SELECT shop.now(n) AS t FROM shop.note", "0A000"),
@@ -447,6 +522,12 @@ fn what_cannot_be_bound_or_only_read_is_refused() {
         ("SELECT n INTO shop.copied FROM shop.note", "42601"),
         ("COPY shop.note TO STDOUT", "42601"),
         ("SELECT n, n FROM shop.note", "42701"),
+        ("SELECT schema_to_xml('shop', true, false, '')::text AS x", "0A000"),
+        ("SELECT query_to_xml('TABLE shop.note', true, false, '')::text AS x", "0A000"),
+        ("SELECT current_setting('app.query') AS x", "0A000"),
+        ("SELECT shop.deep() AS x", "0A000"),
+        ("SELECT * FROM shop.shown", "0A000"),
+        ("SELECT random() AS x", TAKEN),
         ("SELECT nothing FROM shop.note", "42703"),
         ("SELECT n FROM note", "42P01"),
         ("SELECT $1 AS a", "42P02"),
@@ -476,7 +557,9 @@ fn what_cannot_be_bound_or_only_read_is_refused() {
     assert_eq!(code(request(&mut admin, "SELECT 1 AS a", 1)), DENIED, "a superuser sees everything");
     client.batch_execute("SET ROLE tally_reader").unwrap();
     assert_eq!(code(request(&mut client, "SELECT 1 AS a", 1)), DENIED);
-    client.batch_execute("RESET ROLE").unwrap();
+    client.batch_execute("RESET ROLE; BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    assert_eq!(code(request(&mut client, "SELECT 1 AS a", 1)), "25001");
+    client.batch_execute("ROLLBACK").unwrap();
     // A pool: whoever the token is made for.
     let mut pooled = scene.database.connect(&pool);
     let enter = |pooled: &mut Client, subject: Option<&str>| {
