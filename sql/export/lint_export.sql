@@ -19,7 +19,8 @@ CREATE FUNCTION tally_internal.lint_export(OUT rule text, OUT type text, OUT sch
     UNION ALL
     SELECT 'export_approver_unmapped', 'role', NULL::text, a.rolname::text,
            pg_catalog.format('role %I may approve exports, and nothing says whose login it is', a.rolname),
-           'SELECT tally.map_person(..., login => ...), with the person whose it is'
+           -- A person of the login's own name, unless it is somebody's who has others.
+           pg_catalog.format('SELECT tally.map_person(%L, login => %L);', a.rolname, pg_catalog.quote_ident(a.rolname))
       FROM approver AS a
      WHERE EXISTS (SELECT FROM tally.person_identity AS p)
        AND NOT EXISTS (SELECT FROM tally.person_identity AS p WHERE p.identity = 'login ' || a.rolname)
