@@ -104,13 +104,6 @@ pub fn column_number(relation: Oid, column: &CStr) -> Column {
     unsafe { pg_sys::get_attnum(relation, column.as_ptr()) }
 }
 
-/// How many columns a relation has, dropped ones included.
-pub fn column_count(relation: Oid) -> Column {
-    // SAFETY: syscache look-ups; a column that isn't there has no name.
-    let is_there = |column: &Column| unsafe { !pg_sys::get_attname(relation, *column, true).is_null() };
-    (1..).take_while(is_there).last().unwrap_or(0)
-}
-
 /// Schema and name of a relation.
 pub fn qualified_name(relation: Oid) -> Option<String> {
     // SAFETY: syscache look-ups; each name is a palloc'd C string, or null.
