@@ -1,7 +1,7 @@
 //! Events in the form that `tally.ingest` takes, one on a line or in an array, for files; `event_id` may be a key of any form here.
 
 use super::json::Value;
-use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, one_or_many};
+use super::{Event, Fault, Paths, Property, Vendor, add_members, one_or_many};
 
 pub(super) struct Tally;
 
@@ -16,7 +16,6 @@ impl Vendor for Tally {
             time: &["/occurred_at"],
             key: &["/event_id"],
             properties: &["/properties"],
-            ..NOWHERE
         }
     }
 
