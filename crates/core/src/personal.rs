@@ -31,6 +31,9 @@ impl Kind {
     }
 }
 
+/// Whether a value is of a kind.
+type Test = fn(&str) -> bool;
+
 /// Bytes of a value that are looked at: longer ones are texts, of which the beginning tells enough.
 const LOOKED_AT_BYTES: usize = 4_096;
 
@@ -55,7 +58,7 @@ fn kind_of_whole(value: &str) -> Option<Kind> {
     if !(5..=320).contains(&value.len()) {
         return None;
     }
-    let tests: [(fn(&str) -> bool, Kind); 6] = [
+    let tests: [(Test, Kind); 6] = [
         (is_email, Kind::Email),
         (is_ip, Kind::IpAddress),
         (is_bank_account, Kind::BankAccount),
@@ -126,7 +129,7 @@ pub fn luhn(digits: &[u8]) -> bool {
             if digit > 9 { digit - 9 } else { digit }
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn number(digits: &[u8]) -> u64 {
