@@ -78,7 +78,11 @@ extension_sql_file!("../sql/metric/funnel.sql", name = "funnel", requires = ["me
 extension_sql_file!("../sql/metric/metric.sql", name = "metric", requires = ["funnel"]);
 extension_sql_file!("../sql/metric/activity.sql", name = "activity", requires = ["metric"]);
 extension_sql_file!("../sql/metric/definition.sql", name = "definition", requires = ["activity"]);
-extension_sql_file!("../sql/scope/isolation.sql", name = "isolation", requires = ["upkeep"]);
+extension_sql_file!("../sql/privacy/protection.sql", name = "protection", requires = ["definition"]);
+extension_sql_file!("../sql/privacy/privacy_key.sql", name = "privacy_key", requires = ["protection"]);
+extension_sql_file!("../sql/privacy/renewal.sql", name = "renewal", requires = ["privacy_key"]);
+extension_sql_file!("../sql/privacy/reveal.sql", name = "reveal", requires = ["renewal"]);
+extension_sql_file!("../sql/scope/isolation.sql", name = "isolation", requires = ["reveal"]);
 extension_sql_file!("../sql/scope/protect.sql", name = "protect", requires = ["isolation"]);
 extension_sql_file!("../sql/lint/lint_rules.sql", name = "lint_rules", requires = ["protect"]);
 extension_sql_file!("../sql/lint/lint_tables.sql", name = "lint_tables", requires = ["lint_rules"]);

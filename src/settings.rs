@@ -9,6 +9,8 @@ static AUDIT_BUFFER: GucSetting<i32> = GucSetting::<i32>::new(4096);
 static BATCH_MAX_EVENTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static INCOMPLETE: GucSetting<Incomplete> = GucSetting::<Incomplete>::new(Incomplete::Error);
 static INGEST_OPTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static PENDING_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(4096);
 static PROPERTIES_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 static SCOPE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -46,6 +48,20 @@ pub fn batch_max_events() -> usize {
 /// all of them: doors that take rows, not arguments, have no other place for them.
 pub fn ingest_options() -> Option<CString> {
     INGEST_OPTIONS.get().filter(|value| !value.is_empty())
+}
+
+/// Command that prints key-encrypting keys; `None` where none is set.
+pub fn key_command() -> Option<String> {
+    text(&KEY_COMMAND)
+}
+
+/// File that holds key-encrypting keys; `None` where none is set.
+pub fn key_file() -> Option<String> {
+    text(&KEY_FILE)
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    setting.get().map(|text| text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
 }
 
 /// Bytes of pending rows that ingest lets a rollup have before it folds them itself, on average. 4 MB is what GIN allows
@@ -132,6 +148,22 @@ pub fn define() {
         &INGEST_OPTIONS,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"tally.key_command",
+        c"Command that prints the keys with which the keys of protected data are encrypted, where no file holds them.",
+        c"Run in a shell by each session that first needs them. Put no secret into the command itself.",
+        &KEY_COMMAND,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL,
+    );
+    GucRegistry::define_string_guc(
+        c"tally.key_file",
+        c"File with the keys with which the keys of protected data are encrypted.",
+        c"A key of 32 bytes a line, in hexadecimal or base64; the server's user alone may read it.",
+        &KEY_FILE,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL,
     );
     GucRegistry::define_int_guc(
         c"tally.pending_limit",

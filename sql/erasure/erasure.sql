@@ -213,8 +213,8 @@ DECLARE
 BEGIN
   DELETE FROM tally.quarantine AS q
    WHERE (q.tenant_id = forget_quarantine.tenant_id
-          OR (q.tenant_id = '' AND forget_quarantine.tenant_id = ANY (tally_internal.named_in(q.body, 'tenant_id'))))
-     AND EXISTS (SELECT FROM unnest(tally_internal.named_in(q.body, 'user_id')) AS u (id) WHERE u.id = ANY (subjects));
+          OR (q.tenant_id = '' AND forget_quarantine.tenant_id = ANY (tally_internal.named_in(tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body), 'tenant_id'))))
+     AND EXISTS (SELECT FROM unnest(tally_internal.named_in(tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body), 'user_id')) AS u (id) WHERE u.id = ANY (subjects));
   GET DIAGNOSTICS gone = ROW_COUNT;
   IF gone > 0 THEN
     INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason)

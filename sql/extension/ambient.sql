@@ -23,7 +23,7 @@ BEGIN
        -- PUBLIC may use the schema and its types, and execute their pure functions; all else is revoked by name.
        AND NOT (a.grantee OPERATOR(pg_catalog.=) 0 AND o.of_type OPERATOR(pg_catalog.=) ANY (ARRAY['f', 'T', 'n']))
        AND NOT pg_catalog.pg_get_userbyid(a.grantee) OPERATOR(pg_catalog.=) ANY (ARRAY['tally_owner', 'tally_security', 'tally_evaluator',
-             'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor']::pg_catalog.name[])
+             'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor', 'tally_custodian']::pg_catalog.name[])
        AND EXISTS (SELECT FROM pg_catalog.pg_default_acl AS d, pg_catalog.aclexplode(d.defaclacl) AS x
                     WHERE d.defaclobjtype OPERATOR(pg_catalog.=) o.of_type::pg_catalog."char" AND x.grantee OPERATOR(pg_catalog.=) a.grantee
                       AND (d.defaclnamespace OPERATOR(pg_catalog.=) 0 OR d.defaclnamespace OPERATOR(pg_catalog.=) ANY (ARRAY['tally', 'tally_internal']::pg_catalog.regnamespace[]::pg_catalog.oid[])))

@@ -39,7 +39,7 @@ BEGIN
      AND d.defaclrole OPERATOR(pg_catalog.=) pg_catalog.quote_ident(current_user)::pg_catalog.regrole::pg_catalog.oid
      AND (d.defaclnamespace OPERATOR(pg_catalog.=) 0 OR d.defaclnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace::pg_catalog.oid)
      AND r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['tally_owner', 'tally_security', 'tally_evaluator', 'tally_admin', 'tally_writer',
-           'tally_reader', 'tally_analyst', 'tally_auditor']::pg_catalog.name[])
+           'tally_reader', 'tally_analyst', 'tally_auditor', 'tally_custodian']::pg_catalog.name[])
    LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
@@ -73,7 +73,7 @@ DECLARE
   seen   record;
 BEGIN
   FOREACH wanted IN ARRAY inner_roles OPERATOR(pg_catalog.||) ARRAY['tally_admin', 'tally_writer', 'tally_reader',
-                                                                    'tally_analyst', 'tally_auditor']::pg_catalog.name[]
+                                                                    'tally_analyst', 'tally_auditor', 'tally_custodian']::pg_catalog.name[]
   LOOP
     SELECT r.rolcanlogin, r.rolsuper, r.rolbypassrls, r.rolcreaterole INTO seen
       FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) wanted;
@@ -119,6 +119,7 @@ COMMENT ON ROLE tally_writer IS 'may call the ingest functions';
 COMMENT ON ROLE tally_reader IS 'may read events and rollups inside its scope';
 COMMENT ON ROLE tally_analyst IS 'may enter the global scope and read across tenants';
 COMMENT ON ROLE tally_auditor IS 'may read the records of who did what';
+COMMENT ON ROLE tally_custodian IS 'may have sealed values of a tenant in scope revealed';
 
 GRANT tally_reader TO tally_analyst;
 GRANT tally_analyst, tally_writer, tally_auditor TO tally_admin;
@@ -156,5 +157,5 @@ CREATE SCHEMA tally_internal;
 REVOKE ALL ON SCHEMA tally_internal FROM PUBLIC;
 -- Names in functions are looked up as their caller, or as their owner. tally_evaluator is not among them: what declared
 -- expressions call is in schema tally.
-GRANT USAGE ON SCHEMA tally_internal TO tally_owner, tally_security, tally_reader, tally_writer, tally_auditor;
+GRANT USAGE ON SCHEMA tally_internal TO tally_owner, tally_security, tally_reader, tally_writer, tally_auditor, tally_custodian;
 COMMENT ON SCHEMA tally_internal IS 'parts of pg_tally that nothing but pg_tally calls: they change without notice';

@@ -105,7 +105,7 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
              pg_catalog.format('ALTER FUNCTION %1$s OWNER TO %2$I; ALTER FUNCTION %1$s SET search_path = pg_catalog, pg_temp;', f.ref, w.owner)
         FROM fn AS f
         CROSS JOIN LATERAL (SELECT CASE WHEN f.proname IN ('bind_role', 'trust_role', 'unbind_role', 'pool_role', 'register_key', 'revoke_key',
-                                                            'set_step_up_policy', 'step_up_acts')
+                                                            'set_step_up_policy', 'step_up_acts', 'replace_privacy_key', 'retire_privacy_keys', 'key_holders')
                                         THEN 'tally_security' ELSE 'tally_owner' END) AS w (owner)
        WHERE f.nspname IN ('tally', 'tally_internal') AND f.is_member AND f.prosecdef
          AND (f.rolname <> w.owner OR pg_catalog.replace(f.path, '"', '') IS DISTINCT FROM 'pg_catalog, pg_temp')
@@ -135,7 +135,7 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
              pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM %I CASCADE;', f.ref, pg_catalog.pg_get_userbyid(a.grantee))
         FROM fn AS f CROSS JOIN LATERAL pg_catalog.aclexplode(f.proacl) AS a
        WHERE f.nspname IN ('tally', 'tally_internal') AND f.is_member AND NOT f.is_public AND a.grantee <> f.proowner
-         AND pg_catalog.pg_get_userbyid(a.grantee) NOT IN ('tally_owner', 'tally_security', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
+         AND pg_catalog.pg_get_userbyid(a.grantee) NOT IN ('tally_owner', 'tally_security', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor', 'tally_custodian')
          AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(f.proacl) AS o
                           WHERE pg_catalog.pg_get_userbyid(o.grantee) IN ('tally_writer', 'tally_reader'))
       UNION ALL

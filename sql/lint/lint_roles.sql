@@ -7,7 +7,7 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
   BEGIN ATOMIC
     WITH groups AS (
       SELECT g.* FROM pg_catalog.pg_roles AS g
-       WHERE g.rolname IN ('tally_owner', 'tally_security', 'tally_evaluator', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor')
+       WHERE g.rolname IN ('tally_owner', 'tally_security', 'tally_evaluator', 'tally_admin', 'tally_writer', 'tally_reader', 'tally_analyst', 'tally_auditor', 'tally_custodian')
     ), person AS (
       -- Superusers are members of everything; what binds them is outside of what a lint can tell.
       SELECT r.* FROM pg_catalog.pg_roles AS r

@@ -22,7 +22,7 @@ CREATE FUNCTION tally_internal.isolated_tables(OUT id oid, OUT tenant_column nam
       FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
      WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p')
-       AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target', 'export', 'export_policy')
+       AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target', 'export', 'export_policy', 'protection', 'privacy_key', 'privacy_renewal')
        -- Granted to nobody but auditors; the view tally.audit shows a tenant what is its own.
        AND c.relname !~ '^audit_'
     UNION ALL

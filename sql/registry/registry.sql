@@ -121,12 +121,12 @@ BEGIN
   VALUES (pg_catalog.now(), following,
           pg_catalog.cardinality(breaks) OPERATOR(pg_catalog.>) 0,
           register_event.name, register_event.schema, session_user, register_event.reason);
-  PERFORM tally_internal.registry_changed();
+  PERFORM tally_internal.registry_changed(), tally_internal.protect_marked(register_event.name, register_event.schema);
   RETURN following;
 END
 $$;
 COMMENT ON FUNCTION tally.register_event(text, jsonb, text, int4, boolean) IS
-  'registers the next version of the JSON Schema of an event''s properties and returns its number; the same schema again changes nothing; one that may refuse what the version before took is an error unless breaking is true';
+  'registers the next version of the JSON Schema of an event''s properties and returns its number; the same schema again changes nothing; one that may refuse what the version before took is an error unless breaking is true. What it marks with x-personal is protected (tally.protect_property)';
 
 CREATE FUNCTION tally.set_unregistered_policy(policy text, tenant_id text DEFAULT NULL) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER

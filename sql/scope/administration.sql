@@ -14,7 +14,8 @@ CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condit
                '((( SELECT tally_internal.confined_to() AS confined_to) IS NULL) OR (tenant_id = ANY (ARRAY[( SELECT tally_internal.confined_to() AS confined_to), ', pg_catalog.quote_literal(''), '::text])))')
              ELSE '(( SELECT tally_internal.confined_to() AS confined_to) IS NULL)' END
       FROM (VALUES ('retention', true), ('tenant_horizon', true), ('slo_target', true), ('tenant_limit', true), ('export', true), ('export_policy', true), ('export_approval', false),
-                   ('audit_policy', true), ('audit_seal', false),
+                   ('audit_policy', true), ('audit_seal', false), ('protection', true), ('privacy_key', true),
+                   ('privacy_renewal', true), ('reveal_count', false), ('reveal_limit', false),
                    ('rollup_backfill', false), ('rollup_fold', false), ('raw_horizon', false), ('raw_month', false),
                    ('maintenance', false), ('probe_result', false), ('erasure_trace', false),
                    ('asset', false), ('personal_column', false)) AS v (name, is_by_tenant)

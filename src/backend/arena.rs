@@ -98,3 +98,9 @@ pub fn read_text<'a>(datum: Datum) -> &'a str {
     // SAFETY: a datum of this type, as every one that this crate hands about (`backend`); the database's encoding is UTF-8.
     unsafe { core::str::from_utf8_unchecked(pgrx::varlena::varlena_to_byte_slice(datum.cast_mut_ptr())) }
 }
+
+/// Reads a bytea that is neither compressed nor out of line; it lives as long as what the datum came from.
+pub fn read_bytes<'a>(datum: Datum) -> &'a [u8] {
+    // SAFETY: a datum of this type, as every one that this crate hands about (`backend`).
+    unsafe { pgrx::varlena::varlena_to_byte_slice(datum.cast_mut_ptr()) }
+}

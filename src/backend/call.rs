@@ -162,6 +162,12 @@ impl Call {
         self.datum(argument).map(|datum| datum.value() as i64)
     }
 
+    /// A uuid argument.
+    pub fn uuid(&self, argument: usize) -> Option<[u8; 16]> {
+        // SAFETY: the argument is declared `uuid`, which is passed by reference and is 16 bytes.
+        self.datum(argument).map(|datum| unsafe { datum.cast_mut_ptr::<[u8; 16]>().read() })
+    }
+
     /// An interval argument.
     pub fn interval(&self, argument: usize) -> Option<Interval> {
         // SAFETY: the argument is declared `interval`, which is passed by reference and has this layout.

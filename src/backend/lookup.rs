@@ -303,6 +303,11 @@ impl<const N: usize> Row<N> {
         self.value(place).map(arena::read_fixed)
     }
 
+    /// The bytes of a bytea; `find` has detoasted it.
+    pub fn bytes(&self, place: usize) -> Option<&[u8]> {
+        self.value(place).map(arena::read_bytes)
+    }
+
     /// An int4.
     pub fn int(&self, place: usize) -> Option<i32> {
         self.value(place).map(|value| value.value() as i32)

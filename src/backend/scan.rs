@@ -82,6 +82,8 @@ pub enum Snapshot {
     Calling,
     /// Those committed by now: for what must be newer than a lock that the calling statement waited for.
     Fresh,
+    /// The same whatever the transaction's isolation: for what is kept beyond the transaction.
+    Latest,
 }
 
 /// Runs a statement; gives the numbers in the first row of a query, or how many rows another one changed.
@@ -120,8 +122,15 @@ pub fn texts_with(query: &str, snapshot: Snapshot, prepare: impl FnOnce()) -> Ve
     unsafe {
         pg_sys::SPI_connect();
         prepare();
-        let read_only = snapshot == Snapshot::Calling;
+        // SPI takes the active snapshot where nothing is to be written, else the transaction's own.
+        let read_only = snapshot != Snapshot::Fresh;
+        if snapshot == Snapshot::Latest {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
         let result = pg_sys::SPI_execute(query.as_ptr(), read_only, 0);
+        if snapshot == Snapshot::Latest {
+            pg_sys::PopActiveSnapshot();
+        }
         assert_eq!(result, pg_sys::SPI_OK_SELECT as i32, "our own SQL is a SELECT");
         let table = pg_sys::SPI_tuptable;
         let descriptor = (*table).tupdesc;

@@ -3,6 +3,7 @@
 use crate::backend::heap::TableError;
 use crate::backend::lock::Busy;
 use crate::backend::report::{Report, raised_by_pgrx};
+use crate::privacy::PrivacyFailure;
 use crate::quota::QuotaError;
 use crate::raw::ledger::NotSerializable;
 use crate::rollup::RollupError;
@@ -39,6 +40,8 @@ pub enum IngestError {
     NoBatch,
     /// The options aren't what they should be.
     Options(String),
+    /// Keys that events must be closed up with are missing.
+    Privacy(PrivacyFailure),
     /// A tenant is over its quota.
     Quota(QuotaError),
     /// An event wasn't accepted, and the caller wanted all or nothing.
@@ -69,6 +72,12 @@ pub struct Refusal {
 impl From<BatchError> for IngestError {
     fn from(error: BatchError) -> Self {
         Self::Batch(error)
+    }
+}
+
+impl From<PrivacyFailure> for IngestError {
+    fn from(error: PrivacyFailure) -> Self {
+        Self::Privacy(error)
     }
 }
 
@@ -161,6 +170,7 @@ impl From<IngestError> for Report {
             IngestError::Options(problem) => Report::new("22023", problem).hint(
                 "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent, and of a stream stream, position, first and on_gap (report, refuse)",
             ),
+            IngestError::Privacy(error) => error.into(),
             IngestError::Quota(error) => error.into(),
             IngestError::Refused(Refusal { position, event_id, outcome, sqlstate, reason, refused, sent }) => {
                 let id = event_id.map_or("unknown".into(), |id| tally_core::event::format_uuid(&id));

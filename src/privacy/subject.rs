@@ -3,9 +3,11 @@
 //! Of who was erased, `tally.erasure` has a hash under a secret of the tenant's (`tally.erasure_key`): whoever reads the table learns
 //! no id. What is looked up is as of now, whatever the transaction's snapshot.
 
+use super::keys;
 use crate::backend::arena::Arena;
 use crate::backend::cache::Cache;
 use crate::backend::lookup::{Key, Lookup, View};
+use crate::backend::report::Report;
 use crate::backend::{session, sql};
 use pgrx::Uuid;
 use pgrx::pg_sys;
@@ -14,9 +16,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use tally_core::subject;
 
-/// Ids under which a user may be stored, of one that was sent.
-pub fn stored_user_ids(_tenant: &str, sent: &str) -> Vec<String> {
-    vec![sent.to_owned()]
+/// Ids under which a user may be stored, of one that was sent: as it is, and its token where the tenant has keys. An error where
+/// those are not at hand, since nobody could say then that nothing is left.
+pub fn stored_user_ids(tenant: &str, sent: &str) -> Vec<String> {
+    let mut ids = vec![sent.to_owned()];
+    match keys::of(tenant) {
+        None => {}
+        Some(Ok(keys)) => ids.push(keys.user(sent).text()),
+        Some(Err(failure)) => Report::from(failure).raise(),
+    }
+    ids
 }
 
 type Keys = Rc<HashMap<String, subject::Key>>;

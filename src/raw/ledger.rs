@@ -34,7 +34,17 @@ pub struct Entry<'a> {
     pub account_id: &'a str,
     pub event_id: [u8; 16],
     pub occurred_at: i64,
+    /// What is to be stored.
     pub fingerprint: i64,
+    /// What was stored of the same event before its tenant's events were protected.
+    pub earlier: i64,
+}
+
+impl Entry<'_> {
+    /// Whether a fingerprint that is stored is that of the same event.
+    pub fn is(&self, known: i64) -> bool {
+        known == self.fingerprint || known == self.earlier
+    }
 }
 
 /// A row that the transaction's snapshot is too old to see.

@@ -3,15 +3,17 @@
 use super::{door, payload};
 use crate::backend::call::Call;
 use crate::backend::call::sql_function;
+use crate::backend::report::Report;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment};
 use crate::ingest::options::{OnConflict, Options};
 use crate::ingest::pipeline::{self, Home};
+use crate::privacy::{self, Body, PrivacyFailure};
 use crate::raw::outcome::Outcome;
 use crate::scope::Scope;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::Datum;
-use tally_core::event::{self, FieldsParser, Item};
+use tally_core::event::{self, FieldsParser, Item, Rejection};
 
 /// A quarantined event, locked until the transaction ends.
 struct Taken {
@@ -20,6 +22,23 @@ struct Taken {
     batch_id: i64,
     position: i32,
     body: String,
+}
+
+impl Taken {
+    fn open(&self) -> Body {
+        privacy::open_body(&self.tenant_id, self.batch_id, self.position, self.body.clone())
+    }
+
+    /// Why an event that is closed up stays where it is.
+    fn closed(&self, failure: &PrivacyFailure) -> Rejection {
+        Rejection {
+            field: String::new(),
+            reason: format!("it is closed up: {}", Report::from(failure.clone()).message()),
+            sqlstate: privacy::KEYS_MISSING,
+            event_id: None,
+            tenant_id: (!self.tenant_id.is_empty()).then(|| self.tenant_id.clone()),
+        }
+    }
 }
 
 door! {
@@ -38,18 +57,26 @@ door! {
         let limits = pipeline::limits();
         let homes: Vec<Home> =
             taken.iter().map(|event| (event.tenant_id.clone(), event.account_id.clone())).collect();
+        // Outside of any scope: the keys are nobody's.
+        let bodies: Vec<Body> = taken.iter().map(Taken::open).collect();
+        let text = |place: usize| match &bodies[place] {
+            Body::Text(text) => text.as_str(),
+            Body::Closed(_) => taken[place].body.as_str(),
+        };
         // Events of payloads are translated again, by what their mapping is now.
-        let payloads = payload::retranslate(taken.iter().zip(&homes).map(|(event, home)| (event.body.as_str(), home)));
+        let payloads = payload::retranslate(homes.iter().enumerate().map(|(place, home)| (text(place), home)));
         let mut parser = FieldsParser::new(&limits);
         let items = taken
             .iter()
+            .enumerate()
             .zip(&payloads)
-            .map(|(event, payload)| Item {
+            .map(|((place, event), payload)| Item {
                 position: event.position as usize,
-                raw: &event.body,
-                event: match payload {
-                    Some(payload) => payload.event(&mut parser),
-                    None => event::parse_event(&event.body, &limits),
+                raw: text(place),
+                event: match (&bodies[place], payload) {
+                    (Body::Closed(failure), _) => Err(event.closed(failure)),
+                    (_, Some(payload)) => payload.event(&mut parser),
+                    (Body::Text(text), None) => event::parse_event(text, &limits),
                 },
             })
             .collect();

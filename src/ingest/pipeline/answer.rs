@@ -7,9 +7,8 @@ use crate::ingest::options::OnConflict;
 use crate::ingest::summary::{Detail, Summary};
 use crate::raw::outcome::{Counts, Outcome};
 use crate::raw::store::{self, Quarantined};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use tally_core::event::{self, CodecError, EventView, Item};
+use tally_core::event;
 
 impl Batch<'_> {
     /// Writes the batch's own rows and the quarantine.
@@ -26,7 +25,7 @@ impl Batch<'_> {
                     tenant_id,
                     account_id,
                     outcome,
-                    body: body(item)?,
+                    body: self.body(batch_id, index, item)?,
                 });
             }
         }
@@ -66,15 +65,5 @@ impl Batch<'_> {
         }
         let details = serde_json::to_string(&details).expect("details are strings and numbers");
         Summary { batch_id: Some(batch_id), counts, details }
-    }
-}
-
-/// The text of an item, made anew where a door has none.
-fn body<'b>(item: &'b Item) -> Result<Cow<'b, str>, CodecError> {
-    match &item.event {
-        Ok(event) if item.raw.is_empty() => {
-            event::to_json_text(&EventView::read(&event::encode(event))?).map(Cow::Owned)
-        }
-        _ => Ok(Cow::Borrowed(item.raw)),
     }
 }

@@ -1,6 +1,6 @@
 //! What may be stored: by scope, age, quota, month and schema. What may not is rejected, or fails the call.
 
-use super::store::entry;
+use super::protect::entry;
 use super::{Batch, event_at};
 use crate::ingest::failure::{IngestError, Refusal};
 use crate::ingest::options::OnConflict;
@@ -23,11 +23,12 @@ impl Batch<'_> {
         // Taken before any other lock: from here on nobody moves a horizon under this batch.
         let named = self.items.iter().filter_map(|item| Some(&*item.event.as_ref().ok()?.tenant_id));
         let horizons = horizon::hold(named);
+        self.ready_guard();
         for (index, item) in self.items.iter().enumerate() {
             self.outcomes.push(match &item.event {
                 Err(rejection) => Outcome::Rejected {
                     sqlstate: rejection.sqlstate.into(),
-                    reason: rejection.reason.clone(),
+                    reason: self.shown(index, &rejection.field, &rejection.reason),
                 },
                 Ok(event) if !self.admits(index, event) => Outcome::Rejected {
                     sqlstate: "42501".into(),
@@ -45,7 +46,7 @@ impl Batch<'_> {
                             .into(),
                     }
                 }
-                Ok(_) => Outcome::Accepted,
+                Ok(event) => self.obstacle(event).unwrap_or(Outcome::Accepted),
             });
         }
         self.refuse_erased();
@@ -137,12 +138,13 @@ impl Batch<'_> {
             let event = event_at(&self.items, index);
             (event.tenant_id.as_bytes().to_vec(), event.event_id)
         });
-        let entries: Vec<Entry> = refused.iter().map(|&index| entry(event_at(&self.items, index))).collect();
+        let entries: Vec<Entry> =
+            refused.iter().map(|&index| entry(&self.items, &self.sent, self.guard.as_ref(), index)).collect();
         if entries.is_empty() {
             return Ok(());
         }
         for ((&index, entry), known) in refused.iter().zip(&entries).zip(ledger::look_up(&entries)?) {
-            if known == Some(entry.fingerprint) {
+            if known.is_some_and(|known| entry.is(known)) {
                 self.outcomes[index] = Outcome::Duplicate;
                 self.known.insert(index);
             }
@@ -165,6 +167,7 @@ impl Batch<'_> {
                 }
                 Verdict::Reject(sqlstate, reason) => {
                     refused.push(index);
+                    let reason = self.shown(index, "properties", &reason);
                     self.outcomes[index] = Outcome::Rejected { sqlstate: sqlstate.into(), reason };
                 }
             }

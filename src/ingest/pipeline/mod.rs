@@ -4,6 +4,7 @@
 
 mod answer;
 mod judge;
+mod protect;
 mod store;
 
 use super::failure::IngestError;
@@ -13,6 +14,7 @@ use super::summary::Summary;
 use super::trail;
 use crate::backend::report::Report;
 use crate::backend::session;
+use crate::privacy::{self, Guard};
 use crate::quota::{self, Quotas};
 use crate::raw::outcome::Outcome;
 use crate::rollup;
@@ -46,6 +48,10 @@ struct Batch<'a> {
     erased: BTreeSet<usize>,
     /// Tenants and names that the registry wants noted.
     unregistered: BTreeSet<(String, String)>,
+    /// What protects the events, where anything is protected.
+    guard: Option<Guard>,
+    /// Events as they were sent, of those that are stored otherwise: by index of the item.
+    sent: BTreeMap<usize, EventRef<'a>>,
     /// Of events that wait in quarantine already: where each came from.
     homes: Option<&'a [Home]>,
     options: Options,
@@ -88,6 +94,7 @@ pub fn run(text: &str, options: Options) -> Result<Summary, Report> {
         Ok(batch) if limits.keys.is_some() => run_with_ids(batch.items, &limits, scope, options),
         Ok(batch) => run_items(batch.items, scope, options),
         Err(error) => {
+            let error = BatchError { reason: privacy::quiet(&error.reason).into_owned(), ..error };
             trail::failed(&error.reason, &scope, &options.lineage);
             Err(IngestError::from(error).into())
         }
@@ -167,6 +174,8 @@ impl<'a> Batch<'a> {
             known: BTreeSet::new(),
             erased: BTreeSet::new(),
             unregistered: BTreeSet::new(),
+            guard: None,
+            sent: BTreeMap::new(),
             scope,
             homes,
             options,
@@ -194,6 +203,7 @@ impl<'a> Batch<'a> {
         self.judge();
         self.charge()?;
         self.refuse_by_rule()?;
+        self.protect();
         self.refuse()?;
         self.group();
         self.store()

@@ -4,6 +4,7 @@
 //! looking its keys up first; where one turns out to be there, or another transaction is inserting it, everything is
 //! undone and done again with every key looked up (and waited for).
 
+use super::protect::entry;
 use super::{Batch, event_at};
 use crate::backend::appender::Unique;
 use crate::backend::arena::Arena;
@@ -20,7 +21,6 @@ use crate::registry;
 use crate::rollup::{self, RollupError};
 use std::borrow::Cow;
 use tally_core::batch;
-use tally_core::event::{self, EventRef};
 
 /// What one attempt came to.
 enum Attempt {
@@ -123,7 +123,8 @@ impl Batch<'_> {
         if registry::mark(&unregistered, &hashers, batch_id, self.now)? == Unique::Clash {
             return Ok(Attempt::Clash);
         }
-        let entries: Vec<Entry> = candidates().map(entry).collect();
+        let entry = |position: usize| entry(items, &self.sent, self.guard.as_ref(), position);
+        let entries: Vec<Entry> = self.candidates.iter().map(|&position| entry(position)).collect();
         let look_up = look_up.map_or_else(|| ledger::wants_look_up(&entries), Ok)?;
         let known = if look_up { ledger::look_up(&entries)? } else { vec![None; entries.len()] };
 
@@ -143,12 +144,11 @@ impl Batch<'_> {
             *stage = Stage::Storing;
         }
         for (index, &position) in self.candidates.iter().enumerate() {
-            self.outcomes[position] = outcome(known[index], entries[index].fingerprint);
+            self.outcomes[position] = outcome(known[index], &entries[index]);
         }
         for &(position, first) in &self.repeats {
             let there = known[first].unwrap_or(entries[first].fingerprint);
-            self.outcomes[position] =
-                outcome(Some(there), entry(event_at(&self.items, position)).fingerprint);
+            self.outcomes[position] = outcome(Some(there), &entry(position));
         }
         let recorded = self.record(batch_id)?;
         Ok(if recorded == Unique::Yes { Attempt::Done } else { Attempt::Clash })
@@ -177,21 +177,10 @@ impl Batch<'_> {
 }
 
 /// The outcome of an event whose key has the fingerprint `known` in the ledger.
-fn outcome(known: Option<i64>, fingerprint: i64) -> Outcome {
+fn outcome(known: Option<i64>, entry: &Entry) -> Outcome {
     match known {
         None => Outcome::Accepted,
-        Some(known) if known == fingerprint => Outcome::Duplicate,
+        Some(known) if entry.is(known) => Outcome::Duplicate,
         Some(_) => Outcome::Conflict,
-    }
-}
-
-/// What the ledger is to have of an event.
-pub(super) fn entry<'a>(event: &'a EventRef) -> Entry<'a> {
-    Entry {
-        tenant_id: &event.tenant_id,
-        account_id: &event.account_id,
-        event_id: event.event_id,
-        occurred_at: event.occurred_at,
-        fingerprint: event::fingerprint(event),
     }
 }

@@ -68,6 +68,11 @@ impl<'a> Properties<'a> {
         Ok(Self { jsonb: Cow::Borrowed(bytes), digest })
     }
 
+    /// Takes container bytes that are known to be well-formed, and a digest that is not theirs: that of what was sent in their place.
+    pub fn from_parts(jsonb: Vec<u8>, digest: u64) -> Self {
+        Self { jsonb: Cow::Owned(jsonb), digest }
+    }
+
     /// Returns the jsonb container bytes; a varlena header in front makes them a jsonb datum.
     pub fn jsonb(&self) -> &[u8] {
         &self.jsonb

@@ -35,6 +35,9 @@ pub fn replace(
     let mut out = Vec::with_capacity(bytes.len() + 64);
     let every: Vec<usize> = (0..paths.len()).collect();
     replacer.container(bytes, 0, bytes.len(), &every, 0, &mut String::new(), &mut out)?;
+    if out.len() > MAX_BYTES {
+        return Err(Bounds::WIDEST.too_large(0));
+    }
     Ok(replacer.changed.then_some(out))
 }
 
@@ -118,6 +121,9 @@ impl Replacer<'_, '_> {
                     Some(Value::Inside(from, to, all))
                 }
                 (_, Some(path)) => match self.ask(bytes, kind, from, to, path, at)? {
+                    Change::Keep if kind == TYPE_CONTAINER && !leads.is_empty() => {
+                        Some(Value::Inside(from, to, leads))
+                    }
                     Change::Keep => Some(Value::Same(kind, from, to)),
                     Change::Text(text) => {
                         self.changed = true;

@@ -66,7 +66,12 @@ impl BoxSecret {
         let (_, body) = parts(closed, PREFIX).filter(|(epoch, _)| *epoch == self.epoch)?;
         let body = token::decode(body)?;
         let (own, sealed) = body.split_first_chunk::<PUBLIC_BYTES>()?;
-        let key = shared_key(&MontgomeryPoint(*own).mul_clamped(*self.key), own, &self.public().key);
+        let shared = MontgomeryPoint(*own).mul_clamped(*self.key);
+        // A point of small order, with which the secret would be nobody's.
+        if shared.to_bytes() == [0; PUBLIC_BYTES] {
+            return None;
+        }
+        let key = shared_key(&shared, own, &self.public().key);
         let plain = decrypt(&key, &[0; NONCE_BYTES], sealed, &place(self.epoch, bound_to))?;
         String::from_utf8(plain.to_vec()).ok().map(Zeroizing::new)
     }
@@ -92,6 +97,8 @@ mod tests {
         assert!(opener.open(&closed, &[b"acme", b"8"]).is_err());
         assert!(opener.open(&closed, &[b"acme7", b""]).is_err());
         assert!(TenantKey::new(1, Secret::new([6; 32])).opener().open(&closed, &[b"acme", b"7"]).is_err());
+        let small = format!("box.1.{}", token::encode(&[&[0; 32][..], &[7; 40]].concat()));
+        assert!(opener.open(&small, &[]).is_err());
         for cut in 0..closed.len() {
             assert!(opener.open(&closed[..cut], &[b"acme", b"7"]).is_err(), "{cut}");
         }
@@ -104,12 +111,19 @@ mod tests {
                 |place: usize| u8::from_str_radix(&hex[2 * place..2 * place + 2], 16).expect("hexadecimal");
             std::array::from_fn(byte)
         };
-        let alice = bytes("77076d0a7318a57d3c16c17251b26645df4c6f7a2e5f5c0a4a1f5d7b1c9d0e2f");
+        // Section 6.1.
+        let alice = bytes("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
         let bob = bytes("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
         let public = MontgomeryPoint::mul_base_clamped(bob).to_bytes();
         assert_eq!(public, bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
-        let ours = MontgomeryPoint::mul_base_clamped(alice).mul_clamped(bob);
-        assert_eq!(ours, MontgomeryPoint(public).mul_clamped(alice));
+        let of_alice = MontgomeryPoint::mul_base_clamped(alice);
+        assert_eq!(
+            of_alice.to_bytes(),
+            bytes("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+        );
+        let shared = bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        assert_eq!(of_alice.mul_clamped(bob).to_bytes(), shared);
+        assert_eq!(MontgomeryPoint(public).mul_clamped(alice).to_bytes(), shared);
         // Section 5.2, first vector.
         let scalar = bytes("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4");
         let point = bytes("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c");

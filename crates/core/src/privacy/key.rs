@@ -12,8 +12,6 @@ use zeroize::Zeroizing;
 /// 256 bits that are wiped when they are dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
 
-/// The least bytes that a line of a key file must hold.
-const LEAST_BYTES: usize = 32;
 const VERSION: u8 = 1;
 pub(super) const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -59,16 +57,13 @@ impl fmt::Debug for MasterKey {
 }
 
 impl MasterKey {
-    /// Derives it from at least 32 random bytes.
-    pub fn new(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < LEAST_BYTES {
-            return None;
-        }
+    /// Derives it from 32 random bytes.
+    fn new(bytes: &[u8]) -> Self {
         let mut id = String::with_capacity(16);
         for byte in &derive(bytes, None, "pg_tally key id v1")[..8] {
             write!(id, "{byte:02x}").expect("a string takes any text");
         }
-        Some(Self { id, key: derive(bytes, None, "pg_tally key-encrypting key v1") })
+        Self { id, key: derive(bytes, None, "pg_tally key-encrypting key v1") }
     }
 
     /// 16 hexadecimal digits.
@@ -102,8 +97,8 @@ fn wrapped_for(tenant: &str, epoch: u32) -> Vec<u8> {
 pub struct KeyFile(Vec<MasterKey>);
 
 impl KeyFile {
-    /// Reads a key a line, as 64 hexadecimal digits or in base64 (either alphabet, padded or not); empty lines and those that
-    /// begin with `#` say nothing.
+    /// Reads a key of 32 bytes a line, as 64 hexadecimal digits or in base64 (either alphabet, padded or not); empty lines and those
+    /// that begin with `#` say nothing.
     pub fn parse(text: &str) -> Result<Self, PrivacyError> {
         let mut keys: Vec<MasterKey> = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -112,11 +107,13 @@ impl KeyFile {
                 continue;
             }
             let problem = |what: String| PrivacyError::KeyFile(format!("line {}: {what}", number + 1));
-            let bytes =
-                bytes_of(line).ok_or_else(|| problem("it is neither hexadecimal nor base64".into()))?;
-            let key = MasterKey::new(&bytes).ok_or_else(|| {
-                problem(format!("the key has {} bytes, at least {LEAST_BYTES} are needed", bytes.len()))
+            let bytes = bytes_of(line).ok_or_else(|| {
+                problem(
+                    "it is no key of 32 bytes, neither 64 hexadecimal digits nor 43 characters of base64"
+                        .into(),
+                )
             })?;
+            let key = MasterKey::new(&bytes);
             if keys.iter().any(|known| known.id == key.id) {
                 return Err(problem("the key is there twice".into()));
             }
@@ -133,6 +130,11 @@ impl KeyFile {
         &self.0[0]
     }
 
+    /// Whether the key of this id is there.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|key| key.id == id)
+    }
+
     /// Unwraps a tenant's key.
     pub fn unwrap(&self, by: &str, wrapped: &[u8], tenant: &str, epoch: u32) -> Result<Secret, PrivacyError> {
         let master = self.0.iter().find(|key| key.id == by);
@@ -141,18 +143,18 @@ impl KeyFile {
     }
 }
 
+/// 64 hexadecimal digits, or 43 characters of base64, of either alphabet, and perhaps a sign of padding.
 fn bytes_of(line: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let is_hex = line.len().is_multiple_of(2) && line.bytes().all(|byte| byte.is_ascii_hexdigit());
-    // 44 characters of base64 can't be mistaken for it: they would be 22 bytes.
-    if is_hex {
+    if line.len() == 64 {
         let pairs = line.as_bytes().chunks(2).map(|pair| {
-            let text = std::str::from_utf8(pair).ok()?;
+            let text = std::str::from_utf8(pair).ok().filter(|text| !text.starts_with('+'))?;
             u8::from_str_radix(text, 16).ok()
         });
         return pairs.collect::<Option<Vec<u8>>>().map(Zeroizing::new);
     }
-    let plain = Zeroizing::new(line.trim_end_matches('=').replace('+', "-").replace('/', "_"));
-    token::decode(&plain).map(Zeroizing::new)
+    let bare = line.strip_suffix('=').unwrap_or(line);
+    let plain = Zeroizing::new(bare.replace('+', "-").replace('/', "_"));
+    (plain.len() == 43).then(|| token::decode(&plain).map(Zeroizing::new)).flatten()
 }
 
 /// A tenant's key of one epoch, unwrapped. Purposes' keys are derived from it.
@@ -165,6 +167,11 @@ pub struct TenantKey {
 impl TenantKey {
     pub fn new(epoch: u32, secret: Secret) -> Self {
         Self { epoch, secret }
+    }
+
+    /// The key itself, to be wrapped.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// The key of tokens.
@@ -212,8 +219,18 @@ mod tests {
         for (text, problem) in [
             ("", "there is no key in it"),
             ("# only a remark", "there is no key in it"),
-            ("0001", "line 1: the key has 2 bytes, at least 32 are needed"),
-            ("\nsecret word", "line 2: it is neither hexadecimal nor base64"),
+            (
+                "0001",
+                "line 1: it is no key of 32 bytes, neither 64 hexadecimal digits nor 43 characters of base64",
+            ),
+            (
+                "\nsecret word",
+                "line 2: it is no key of 32 bytes, neither 64 hexadecimal digits nor 43 characters of base64",
+            ),
+            (
+                &HEX.replace('f', "g"),
+                "line 1: it is no key of 32 bytes, neither 64 hexadecimal digits nor 43 characters of base64",
+            ),
             (&format!("{HEX}\n{HEX}"), "line 2: the key is there twice"),
         ] {
             assert_eq!(KeyFile::parse(text).expect_err(text), PrivacyError::KeyFile(problem.into()));

@@ -16,7 +16,7 @@ pub use key::{KeyFile, MasterKey, Secret, TenantKey};
 pub use path::Path;
 pub(crate) use path::escaped;
 pub use seal::{Place, SealKey, epoch_of as seal_epoch};
-pub use token::{Token, TokenKey, fingerprint};
+pub use token::{Token, TokenKey, Value, fingerprint};
 
 /// The epoch of a tenant's identity key, which is never rotated: tokens of user ids and fingerprints are made with it.
 pub const IDENTITY: u32 = 0;

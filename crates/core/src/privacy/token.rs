@@ -1,6 +1,6 @@
 //! Tokens: `tok.EPOCH.BODY`, HMAC-SHA256 (RFC 2104) of a value in base64url.
 //!
-//! The token of epoch 0 and of epoch 1 is the HMAC of the value; that of a later epoch n is the HMAC, under the key of n, of the
+//! The token of epoch 0 and of epoch 1 is the HMAC of the value, a byte for its kind in front; that of a later epoch n is the HMAC, under the key of n, of the
 //! 32 bytes of the token of epoch n - 1. So stored tokens can be carried over to a new key without the values, which are nowhere.
 
 use super::{Secret, parts};
@@ -10,6 +10,28 @@ use sha2::Sha256;
 
 const PREFIX: &str = "tok";
 const BYTES: usize = 32;
+
+/// What a token stands for. A byte in front keeps the text "42" and the number 42 apart; a number is the same however it is spelt.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    Text(&'a str),
+    /// Anything else, as Postgres prints it as jsonb.
+    Json(&'a str),
+}
+
+impl Value<'_> {
+    fn message(&self) -> Vec<u8> {
+        let (kind, text) = match self {
+            Self::Text(text) => (b's', *text),
+            Self::Json(json) if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
+                let is_fraction = json.contains('.');
+                (b'n', if is_fraction { json.trim_end_matches('0').trim_end_matches('.') } else { json })
+            }
+            Self::Json(json) => (b'j', *json),
+        };
+        [&[kind], text.as_bytes()].concat()
+    }
+}
 
 /// The key of one link: of the tokens of an epoch.
 #[derive(Clone)]
@@ -29,9 +51,10 @@ impl TokenKey {
         self.keyed.clone().chain_update(message).finalize().into_bytes().into()
     }
 
-    /// The token of a value where this is the first link.
-    pub fn first(&self, value: &[u8]) -> Token {
-        Token { epoch: self.epoch, bytes: self.link(value) }
+    /// The token of a value. This is the key of the first link: of epoch 0 or 1.
+    pub fn first(&self, value: Value) -> Token {
+        assert!(self.epoch <= 1, "a chain begins with epoch 1");
+        Token { epoch: self.epoch, bytes: self.link(&value.message()) }
     }
 
     /// The token that follows one of the epoch before; `None` for any other.
@@ -94,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_token_has_one_spelling() {
-        let token = key(1).first(b"ada@example.org");
+        let token = key(1).first(Value::Text("ada@example.org"));
         let text = token.text();
         assert_eq!(text.len(), "tok.1.".len() + 43);
         assert_eq!(Token::parse(&text), Some(token));
@@ -112,18 +135,29 @@ mod tests {
     #[test]
     fn a_stored_token_is_carried_over_without_its_value() {
         let (one, two, three) = (key(1), key(2), key(3));
-        let stored = one.first(b"ada");
+        let stored = one.first(Value::Text("ada"));
         let carried = two.next(&stored).and_then(|token| three.next(&token)).expect("in turn");
-        let anew = three.next(&two.next(&one.first(b"ada")).expect("in turn")).expect("in turn");
+        let anew = three.next(&two.next(&one.first(Value::Text("ada"))).expect("in turn")).expect("in turn");
         assert_eq!(carried, anew);
         assert_eq!(three.next(&stored), None, "no link is left out");
-        assert_eq!(one.next(&key(0).first(b"ada")), None, "the identity key begins no chain");
+        assert_eq!(one.next(&key(0).first(Value::Text("ada"))), None, "the identity key begins no chain");
+    }
+
+    #[test]
+    fn a_number_has_one_token_however_it_is_spelt_and_a_text_has_another() {
+        let token = |value| key(1).first(value);
+        for (one, other) in [("42", "42.0"), ("3.5", "3.500"), ("-0.10", "-0.1")] {
+            assert_eq!(token(Value::Json(one)), token(Value::Json(other)), "{one}");
+            assert_ne!(token(Value::Json(one)), token(Value::Text(one)), "{one}");
+        }
+        assert_ne!(token(Value::Json("420")), token(Value::Json("42")));
+        assert_ne!(token(Value::Json("true")), token(Value::Text("true")));
     }
 
     #[test]
     fn tenants_and_purposes_are_unrelated() {
         let tenant = TenantKey::new(1, Secret::new([5; 32]));
-        assert_ne!(tenant.token().first(b"ada"), key(1).first(b"ada"));
+        assert_ne!(tenant.token().first(Value::Text("ada")), key(1).first(Value::Text("ada")));
         assert_ne!(fingerprint(&tenant.fingerprint(), 1), fingerprint(&tenant.token(), 1));
         assert_ne!(fingerprint(&tenant.fingerprint(), 1), 1);
     }

@@ -162,7 +162,8 @@ fn every_table_with_a_tenant_has_forced_row_security() {
     let found = offenders(
         "SELECT c.relname FROM pg_class AS c
          JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-         WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target', 'export', 'export_policy')
+         WHERE c.relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace) AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target', 'export', 'export_policy',
+                'protection', 'privacy_key', 'privacy_renewal')
            AND c.relname !~ '^audit_'
            AND NOT (c.relrowsecurity AND c.relforcerowsecurity
                     AND (SELECT count(*) FROM pg_policy AS p WHERE p.polrelid = c.oid) = 3

@@ -1,5 +1,11 @@
-//! Privacy: a person who is erased leaves nothing behind.
+//! Personal data: what is stored in its place, who may see it again, and under which keys; and that a person who is erased leaves
+//! nothing behind.
 
 mod erasure;
+mod keyed;
 mod model;
+mod nowhere;
+mod protection;
 mod reports;
+mod reveal;
+mod rotation;

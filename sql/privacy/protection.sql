@@ -1,0 +1,339 @@
+-- What is protected: properties and user ids that are dropped, tokenised or sealed before an event is stored. src/privacy does it.
+
+CREATE TABLE tally.protection (
+  declared_at timestamptz NOT NULL DEFAULT now(),
+  tenant_id   text COLLATE "C" NOT NULL,
+  event_name  text COLLATE "C" NOT NULL,
+  path        text COLLATE "C" NOT NULL,
+  treatment   text COLLATE "C" NOT NULL,
+  declared_by name NOT NULL DEFAULT session_user,
+  CONSTRAINT protection_pkey PRIMARY KEY (tenant_id, event_name, path),
+  CONSTRAINT protection_treatment_known CHECK (treatment OPERATOR(pg_catalog.=) ANY ('{drop,token,seal}'::pg_catalog.text[])),
+  CONSTRAINT protection_user_ids_are_not_sealed CHECK (path OPERATOR(pg_catalog.<>) '' OR treatment OPERATOR(pg_catalog.<>) 'seal')
+);
+COMMENT ON TABLE tally.protection IS 'what is done to values before they are stored; of declarations about the same value, one for a tenant goes before one for all, and then one for an event before one for every event';
+COMMENT ON COLUMN tally.protection.declared_at IS 'when it was declared first';
+COMMENT ON COLUMN tally.protection.tenant_id IS 'the tenant; empty for all';
+COMMENT ON COLUMN tally.protection.event_name IS 'the name of the events; empty for every one';
+COMMENT ON COLUMN tally.protection.path IS 'the property, as a JSON Pointer; empty for the user id';
+COMMENT ON COLUMN tally.protection.treatment IS 'drop, token or seal';
+COMMENT ON COLUMN tally.protection.declared_by IS 'the role that logged in and declared it';
+
+CREATE TABLE tally.privacy_renewal (
+  requested_at timestamptz NOT NULL DEFAULT now(),
+  updated_at   timestamptz,
+  finished_at  timestamptz,
+  after_time   timestamptz,
+  rows_read    int8 NOT NULL DEFAULT 0,
+  rows_changed int8 NOT NULL DEFAULT 0,
+  stage        int4 NOT NULL DEFAULT 0,
+  users_from   timestamptz,
+  users_to     timestamptz,
+  tenant_id    text COLLATE "C" NOT NULL CONSTRAINT privacy_renewal_pkey PRIMARY KEY,
+  months_done  text COLLATE "C" NOT NULL DEFAULT '',
+  month        text COLLATE "C",
+  after_account text COLLATE "C",
+  rollup_done  text COLLATE "C" NOT NULL DEFAULT '',
+  left_in      text[] NOT NULL DEFAULT '{}',
+  CONSTRAINT privacy_renewal_stage_known CHECK (stage BETWEEN 0 AND 4)
+);
+COMMENT ON TABLE tally.privacy_renewal IS 'how far what is stored has been gone through, for each tenant of which something was protected or whose keys were rotated';
+COMMENT ON COLUMN tally.privacy_renewal.requested_at IS 'when that was last';
+COMMENT ON COLUMN tally.privacy_renewal.updated_at IS 'when the last step was made';
+COMMENT ON COLUMN tally.privacy_renewal.finished_at IS 'when nothing was left; null while steps are';
+COMMENT ON COLUMN tally.privacy_renewal.after_time IS 'of the month in hand, up to which event of the account it is done';
+COMMENT ON COLUMN tally.privacy_renewal.rows_read IS 'events and quarantined events that the steps looked at';
+COMMENT ON COLUMN tally.privacy_renewal.rows_changed IS 'those that they wrote anew';
+COMMENT ON COLUMN tally.privacy_renewal.stage IS '0 waiting for running ingest to end, 1 raw events, 2 rollups that have user ids, 3 quarantine, 4 finished';
+COMMENT ON COLUMN tally.privacy_renewal.users_from IS 'the first event whose user id was changed; null for none';
+COMMENT ON COLUMN tally.privacy_renewal.users_to IS 'the last one';
+COMMENT ON COLUMN tally.privacy_renewal.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.privacy_renewal.months_done IS 'the last table of events that is done; they are gone through by name';
+COMMENT ON COLUMN tally.privacy_renewal.month IS 'the table in hand';
+COMMENT ON COLUMN tally.privacy_renewal.after_account IS 'of it, up to which account it is done';
+COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids as they were sent, since raw events of their coarsest buckets are gone';
+COMMENT ON COLUMN tally.privacy_renewal.rollup_done IS 'the last rollup that was made anew for other user ids; they are gone through by name';
+
+ALTER TABLE tally.protection OWNER TO tally_owner;
+ALTER TABLE tally.privacy_renewal OWNER TO tally_owner;
+SELECT tally_internal.confine_table('tally.protection'), tally_internal.confine_table('tally.privacy_renewal');
+REVOKE ALL ON tally.protection, tally.privacy_renewal FROM PUBLIC;
+GRANT SELECT ON tally.protection, tally.privacy_renewal TO tally_admin, tally_auditor, tally_analyst;
+SELECT pg_catalog.pg_extension_config_dump('tally.protection', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.privacy_renewal', '');
+SELECT tally_internal.record_changes_of('tally.protection', 'privacy_protection', 'path');
+
+CREATE FUNCTION tally_internal.property_path(path text) RETURNS text
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'property_path_wrapper';
+COMMENT ON FUNCTION tally_internal.property_path(text) IS 'a path of a property as a JSON Pointer; an error where it can''t be followed';
+
+CREATE FUNCTION tally_internal.path_steps(path text) RETURNS text[]
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'path_steps_wrapper';
+COMMENT ON FUNCTION tally_internal.path_steps(text) IS 'the keys that a path of a property goes through';
+
+CREATE FUNCTION tally_internal.write_protection(tenant_id text, event_name text, path text, treatment text) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_write_protection';
+COMMENT ON FUNCTION tally_internal.write_protection(text, text, text, text) IS
+  'part of tally.protect_property(): declares, or with a null treatment takes back, for any tenant, whatever the caller''s scope; makes the keys; says whether that changed anything';
+
+CREATE FUNCTION tally_internal.request_renewal(tenant_id text) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO tally.privacy_renewal AS r (tenant_id)
+  -- The empty one, too: events in quarantine that name no tenant may be anybody's.
+  SELECT t.tenant_id FROM (SELECT request_renewal.tenant_id UNION SELECT ''
+                            UNION SELECT t.tenant_id FROM tally.tenant AS t WHERE request_renewal.tenant_id = ''
+                            UNION SELECT q.tenant_id FROM tally.quarantine AS q WHERE request_renewal.tenant_id = '') AS t (tenant_id)
+   ORDER BY 1
+  ON CONFLICT ON CONSTRAINT privacy_renewal_pkey
+  DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
+    users_from = NULL, users_to = NULL, months_done = '', month = NULL, after_account = NULL, rollup_done = '', left_in = '{}';
+$$;
+COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
+
+CREATE FUNCTION tally_internal.check_protection(event text, path text, treatment text, tenant_id text) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF check_protection.path IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'path must not be null',
+      HINT = 'name a property, as email or /user/email';
+  END IF;
+  IF check_protection.tenant_id IS NOT NULL THEN
+    PERFORM tally_internal.check_id('tenant_id', check_protection.tenant_id);
+  END IF;
+  IF check_protection.event IS NOT NULL THEN
+    PERFORM tally_internal.check_id('event', check_protection.event);
+  END IF;
+  IF NOT coalesce(check_protection.treatment = ANY ('{drop,token,seal}'::text[]), false) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('unknown treatment %L', check_protection.treatment),
+      HINT = 'treatments are drop, token and seal';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.check_protection(text, text, text, text) IS 'raises an error unless these can be the arguments of a declaration';
+
+-- By the name of its first key behind the properties, or of any on its way behind an operator or a function that follows paths, or because it
+-- takes the properties as a whole: what else an expression may do can't be told from its text.
+CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT coalesce(array_agg(DISTINCT e.rollup_name ORDER BY e.rollup_name), '{}')
+      FROM (SELECT c.rollup_name, c.expression FROM tally.rollup_column AS c
+             UNION ALL SELECT r.rollup_name, r.filter FROM tally.rollup AS r) AS e (rollup_name, expression)
+      CROSS JOIN unnest(tally_internal.path_steps(rollups_using.path)) WITH ORDINALITY AS s (step, place)
+     CROSS JOIN LATERAL regexp_replace(replace(s.step, '''', ''''''), '(\W)', '\\\1', 'g') AS name
+     WHERE e.expression ~ concat('\mproperties\M[\s)]*(->>?|\?|\[|,)\s*[eE]?''', name, '''') AND s.place = 1
+        OR e.expression ~ concat('(#>>?|\?[|&]|@\?|@@|@>|<@|jsonb_path_|extract_path).*\m', name)
+        -- The properties as a whole.
+        OR e.expression ~ '\mproperties\M\s*($|[^-#?@<,\s[]|,\s*[^''\s])';
+  END;
+COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads properties and names a key of a path';
+
+CREATE FUNCTION tally.protect_property(event text, path text, treatment text, tenant_id text DEFAULT NULL) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  pointer text;
+  used_by text[];
+BEGIN
+  PERFORM tally_internal.check_protection(protect_property.event, protect_property.path, protect_property.treatment, protect_property.tenant_id);
+  pointer := tally_internal.property_path(protect_property.path);
+  IF pointer ~ '/[0-9]+(/|$)' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('path "%s" has a number for a step', protect_property.path),
+      HINT = 'leave out places in arrays: each element is meant';
+  END IF;
+  used_by := tally_internal.rollups_using(pointer);
+  IF cardinality(used_by) > 0 THEN
+    RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
+      MESSAGE = format('property "%s" is used by rollup %s', protect_property.path, array_to_string(used_by, ', ')),
+      DETAIL = 'an expression of it reads properties and names this key; it would meet tokens, or nothing, in the value''s place',
+      HINT = 'drop the rollup, or declare it without the property, with tally.alter_rollup()';
+  END IF;
+  RETURN tally_internal.declare_protection(coalesce(protect_property.tenant_id, ''), coalesce(protect_property.event, ''), pointer, protect_property.treatment);
+END
+$$;
+COMMENT ON FUNCTION tally.protect_property(text, text, text, text) IS
+  'has a property of events of a name, or with a null name of every event, dropped, tokenised or sealed before it is stored, for a tenant or with a null tenant for all, also in quarantine; what is stored already follows in steps of tally.maintain(). Returns whether that is new. path is a key or a JSON Pointer';
+
+CREATE FUNCTION tally_internal.declare_protection(tenant_id text, event_name text, path text, treatment text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT tally_internal.write_protection(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path, declare_protection.treatment) THEN
+    RETURN false;
+  END IF;
+  PERFORM tally_internal.start_renewal(declare_protection.tenant_id);
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.declare_protection(text, text, text, text) IS 'part of tally.protect_property() and its kin';
+
+CREATE FUNCTION tally_internal.start_renewal(tenant_id text) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'start_renewal_wrapper';
+COMMENT ON FUNCTION tally_internal.start_renewal(text) IS 'tally_internal.request_renewal(), whatever the caller''s scope';
+
+CREATE FUNCTION tally.unprotect_property(event text, path text, tenant_id text DEFAULT NULL) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally_internal.check_protection(unprotect_property.event, unprotect_property.path, 'drop', unprotect_property.tenant_id);
+  PERFORM tally_internal.require_step_up('unprotect');
+  RETURN tally_internal.write_protection(coalesce(unprotect_property.tenant_id, ''), coalesce(unprotect_property.event, ''),
+                                         tally_internal.property_path(unprotect_property.path), NULL);
+END
+$$;
+COMMENT ON FUNCTION tally.unprotect_property(text, text, text) IS
+  'takes a declaration of tally.protect_property() back, for events to come; what is stored stays as it is. Returns whether there was one';
+
+CREATE FUNCTION tally.protect_user_ids(treatment text DEFAULT 'token', tenant_id text DEFAULT NULL) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally_internal.check_protection(NULL, 'user_id', protect_user_ids.treatment, protect_user_ids.tenant_id);
+  IF protect_user_ids.treatment = 'seal' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'user ids can''t be sealed',
+      DETAIL = 'no two sealed values are alike, so that no two events would be of the same user',
+      HINT = 'treatments of user ids are token and drop; send the id as a property, too, and seal that, where it must be read again';
+  END IF;
+  RETURN tally_internal.declare_protection(coalesce(protect_user_ids.tenant_id, ''), '', '', protect_user_ids.treatment);
+END
+$$;
+COMMENT ON FUNCTION tally.protect_user_ids(text, text) IS
+  'has the user ids of a tenant''s events, or with a null tenant of all, tokenised or dropped before they are stored; what is stored already follows in steps of tally.maintain(). Returns whether that is new';
+
+CREATE FUNCTION tally.unprotect_user_ids(tenant_id text DEFAULT NULL) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM tally_internal.check_protection(NULL, 'user_id', 'drop', unprotect_user_ids.tenant_id);
+  PERFORM tally_internal.require_step_up('unprotect');
+  RETURN tally_internal.write_protection(coalesce(unprotect_user_ids.tenant_id, ''), '', '', NULL);
+END
+$$;
+COMMENT ON FUNCTION tally.unprotect_user_ids(text) IS
+  'takes a declaration of tally.protect_user_ids() back, for events to come: a user is somebody else from then on. Returns whether there was one';
+
+CREATE FUNCTION tally.preview_protection(event text, path text) RETURNS TABLE (tenant_id text, name text, events int8)
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- Lax: arrays on the way are passed through, as they are when it is done.
+  way jsonpath := (SELECT ('$' || string_agg('.' || to_json(s.step)::text, '' ORDER BY s.place))::jsonpath
+                     FROM unnest(tally_internal.path_steps(preview_protection.path)) WITH ORDINALITY AS s (step, place));
+BEGIN
+  RETURN QUERY
+    SELECT e.tenant_id, e.name, count(*) FROM tally.events AS e
+     WHERE (preview_protection.event IS NULL OR e.name = preview_protection.event)
+       AND CASE WHEN way IS NULL THEN e.user_id IS NOT NULL ELSE jsonb_path_exists(e.properties, way) END
+     GROUP BY 1, 2 ORDER BY 1, 2;
+END
+$$;
+COMMENT ON FUNCTION tally.preview_protection(text, text) IS
+  'how many stored events of the scope a declaration of tally.protect_property() would change, by tenant and name; with a null path, of tally.protect_user_ids(). Shows no values';
+
+-- A schema may mark properties: "x-personal": "drop", "token" or "seal"; true is token.
+CREATE FUNCTION tally_internal.personal_properties(schema jsonb, pointer text DEFAULT '') RETURNS TABLE (path text, treatment text)
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  key   text;
+  inner_schema jsonb;
+BEGIN
+  IF jsonb_typeof(schema) <> 'object' OR length(pointer) > 2000 THEN
+    RETURN;
+  END IF;
+  IF jsonb_typeof(schema -> 'items') = 'object' THEN
+    IF schema -> 'items' -> 'x-personal' IN ('true'::jsonb, '"drop"', '"token"', '"seal"') AND pointer <> '' THEN
+      path := pointer;
+      treatment := CASE WHEN schema -> 'items' -> 'x-personal' = 'true'::jsonb THEN 'token' ELSE schema -> 'items' ->> 'x-personal' END;
+      RETURN NEXT;
+      RETURN;
+    END IF;
+    RETURN QUERY SELECT p.path, p.treatment FROM tally_internal.personal_properties(schema -> 'items', pointer) AS p;
+  END IF;
+  IF jsonb_typeof(schema -> 'properties') <> 'object' THEN
+    RETURN;
+  END IF;
+  FOR key, inner_schema IN SELECT e.key, e.value FROM jsonb_each(schema -> 'properties') AS e LOOP
+    path := pointer || '/' || replace(replace(key, '~', '~0'), '/', '~1');
+    IF inner_schema -> 'x-personal' IN ('true'::jsonb, '"drop"', '"token"', '"seal"') THEN
+      treatment := CASE WHEN inner_schema -> 'x-personal' = 'true'::jsonb THEN 'token' ELSE inner_schema ->> 'x-personal' END;
+      RETURN NEXT;
+    ELSE
+      RETURN QUERY SELECT p.path, p.treatment FROM tally_internal.personal_properties(inner_schema, path) AS p;
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.personal_properties(jsonb, text) IS
+  'the properties that a schema marks with x-personal, and what is to be done to them';
+
+CREATE FUNCTION tally_internal.protect_marked(name text, schema jsonb) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  marked  record;
+  used_by text[];
+BEGIN
+  IF (SELECT count(*) FROM jsonb_path_query(schema, 'strict $.** ? (exists(@."x-personal"))'))
+     - (SELECT count(*) FROM jsonb_path_query(schema, 'strict $.** ? (@."x-personal" == false)'))
+     <> (SELECT count(*) FROM tally_internal.personal_properties(schema)) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('x-personal stands in the schema of "%s" where, or with what, it is not understood', name),
+      HINT = 'it is true, "drop", "token" or "seal", of a property in "properties", also of those of an object or of the items of an array; for other places call tally.protect_property()';
+  END IF;
+  FOR marked IN SELECT p.path, p.treatment FROM tally_internal.personal_properties(schema) AS p
+                 -- What an administrator declared stays.
+                 WHERE NOT EXISTS (SELECT FROM tally.protection AS d WHERE d.tenant_id = '' AND d.event_name = name AND d.path = p.path) LOOP
+    used_by := tally_internal.rollups_using(marked.path);
+    IF cardinality(used_by) > 0 THEN
+      RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
+        MESSAGE = format('property "%s" is used by rollup %s', marked.path, array_to_string(used_by, ', ')),
+        HINT = 'drop the rollup, declare it without the property, or leave out x-personal';
+    END IF;
+    PERFORM tally_internal.declare_protection('', name, marked.path, marked.treatment);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.protect_marked(text, jsonb) IS 'part of tally.register_event(): protects what a schema marks as personal, for all tenants';
+
+CREATE FUNCTION tally_internal.sensitive_privacy(OUT act text, OUT description text) RETURNS SETOF record
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT v.* FROM (VALUES
+      ('unprotect', 'taking the protection of properties or user ids back'),
+      ('reveal', 'revealing a sealed value or a quarantined event')
+    ) AS v (act, description);
+  END;
+COMMENT ON FUNCTION tally_internal.sensitive_privacy() IS 'acts that may need a second factor: of personal data';
+
+ALTER FUNCTION tally.protect_property(text, text, text, text) OWNER TO tally_owner;
+ALTER FUNCTION tally.unprotect_property(text, text, text) OWNER TO tally_owner;
+ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
+ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
+  tally_internal.request_renewal(text), tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text),
+  tally_internal.rollups_using(text), tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
+  tally.unprotect_property(text, text, text), tally.protect_user_ids(text, text), tally.unprotect_user_ids(text), tally.preview_protection(text, text),
+  tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb), tally_internal.sensitive_privacy() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
+GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text),
+  tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
+  tally_internal.declare_protection(text, text, text, text), tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.sensitive_privacy() TO tally_owner, tally_security, tally_reader, tally_writer, tally_admin, tally_auditor;
+GRANT EXECUTE ON FUNCTION tally.protect_property(text, text, text, text), tally.unprotect_property(text, text, text),
+  tally.protect_user_ids(text, text), tally.unprotect_user_ids(text) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.preview_protection(text, text) TO tally_reader;

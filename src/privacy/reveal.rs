@@ -1,0 +1,123 @@
+//! Revealing to a custodian what is sealed. Each is counted in a transaction of its own, and recorded before it is opened, so that
+//! neither is undone with the transaction that asked.
+
+use super::failure::PrivacyFailure;
+use super::keys;
+use super::opening::{Body, open_body};
+use crate::audit::{self, Act};
+use crate::backend::call::{self, sql_function};
+use crate::backend::report::Report;
+use crate::backend::scan::{self, Snapshot};
+use crate::backend::worker::process_main;
+use crate::backend::{own_transaction, session, sql, worker};
+use crate::scope;
+use serde_json::json;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use tally_core::privacy::{Place, seal_epoch};
+
+/// Values that one custodian may have revealed in an hour where nothing else is set: a case needs a few.
+const PER_HOUR: i64 = 100;
+
+/// Who asks: the login, and whom its token was made for.
+fn actor() -> String {
+    let mut hasher = DefaultHasher::new();
+    (session::session_role_name(), scope::subject()).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// How often an actor has had something revealed in this hour, as of now.
+fn count(actor: &str) -> i64 {
+    let query = format!(
+        "SELECT c.revealed FROM tally.reveal_count AS c WHERE c.actor = {} AND c.hour = date_trunc('hour', clock_timestamp(), 'UTC')",
+        sql::literal(actor)
+    );
+    let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+    let number =
+        |row: Vec<Option<String>>| row.into_iter().next().flatten().and_then(|text| text.parse().ok());
+    rows.into_iter().next().and_then(number).unwrap_or(0)
+}
+
+process_main! {
+    /// Where Postgres starts the process that counts a reveal.
+    fn tally_reveal_main() {
+        let actor = own_transaction::begin();
+        worker::transaction(|| {
+            session::as_owner(|| sql::run("SELECT tally_internal.note_reveal($1)", &[actor.as_str().into()]));
+        });
+    }
+}
+
+sql_function! {
+    /// `begin_reveal(tenant_id, object, purpose)`
+    fn tally_begin_reveal / pg_finfo_tally_begin_reveal(call) {
+        let text = |place| call.text(place).unwrap_or_default();
+        session::require_writable(c"tally.reveal()");
+        let limit = "SELECT l.per_hour::int8 FROM tally.reveal_limit AS l";
+        let limit = session::as_owner(|| sql::one::<i64>(limit, &[])).unwrap_or(PER_HOUR);
+        let actor = actor();
+        let before = count(&actor);
+        let is_run = own_transaction::run("tally_reveal_main", &actor);
+        let after = count(&actor);
+        // A new hour begins with 1.
+        let is_counted = is_run && after > 0 && (after > before || before > 1);
+        let act = |name| Act {
+            act: name,
+            tenant: text(0),
+            object: Some(text(1)),
+            detail: json!({"purpose": text(2)}),
+            ..Act::default()
+        };
+        if !is_counted {
+            audit::attempt(&act("reveal_denied"));
+            return Err(Report::new("53400", "the reveal can't be counted, so nothing is revealed")
+                .hint("Postgres had no background process to spare: try again, or raise max_worker_processes"));
+        }
+        if after > limit {
+            audit::attempt(&act("reveal_denied"));
+            return Err(Report::new("53400", format!("{limit} values were revealed to you in this hour, as many as may be"))
+                .hint("wait for the next hour, or have an administrator call tally.set_reveal_limit()"));
+        }
+        audit::attempt(&act("value_revealed"));
+        Ok(None)
+    }
+}
+
+sql_function! {
+    /// `open_sealed(tenant_id, event_id, path, value)`: as JSON.
+    fn tally_open_sealed / pg_finfo_tally_open_sealed(call) {
+        let text = |place| call.text(place).unwrap_or_default();
+        let event_id = call.uuid(1).unwrap_or_default();
+        let (tenant, path, value) = (text(0), text(2), text(3));
+        let epoch = seal_epoch(value).ok_or(PrivacyFailure::NotSealed)?;
+        let keys = keys::of(tenant).ok_or_else(|| PrivacyFailure::NoKeys(tenant.to_owned()))??;
+        let key = keys.seal(epoch).ok_or(PrivacyFailure::NotSealed)?;
+        let place = Place { tenant, event_id: &event_id, path };
+        let plain = key.open(value, &place).map_err(PrivacyFailure::Closed)?;
+        Ok(Some(call::varlena(plain.as_bytes())))
+    }
+}
+
+sql_function! {
+    /// `open_quarantined(tenant_id, batch_id, position, body)`
+    fn tally_open_quarantined / pg_finfo_tally_open_quarantined(call) {
+        let text = |place| call.text(place).unwrap_or_default();
+        let (batch_id, position) = (call.long(1).unwrap_or(0), call.int(2).unwrap_or(0));
+        match open_body(text(0), batch_id, position, text(3).to_owned()) {
+            Body::Text(text) => Ok(Some(call::varlena(text.as_bytes()))),
+            Body::Closed(failure) => Err(failure.into()),
+        }
+    }
+}
+
+sql_function! {
+    /// `readable_quarantined(tenant_id, batch_id, position, body)`: null where it doesn't open in this place. Missing keys are an error.
+    fn tally_readable_quarantined / pg_finfo_tally_readable_quarantined(call) {
+        let text = |place| call.text(place).unwrap_or_default();
+        let (batch_id, position) = (call.long(1).unwrap_or(0), call.int(2).unwrap_or(0));
+        match open_body(text(0), batch_id, position, text(3).to_owned()) {
+            Body::Text(text) => Ok(Some(call::varlena(text.as_bytes()))),
+            Body::Closed(PrivacyFailure::Closed(_) | PrivacyFailure::NoKeys(_)) => Ok(None),
+            Body::Closed(failure) => Err(failure.into()),
+        }
+    }
+}

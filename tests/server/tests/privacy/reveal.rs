@@ -1,0 +1,146 @@
+//! Revealing: who may, for what, how often, and that a sealed value opens in its own place alone.
+
+use crate::keyed::{Keyed, array, event, id};
+use postgres::{Client, Transaction};
+use serde_json::json;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tally_server_tests::{TokenSigner, code, ingest, number};
+
+/// Shows a second factor to the running transaction, of a role that an application may share among people.
+fn step_up(signer: &TokenSigner, transaction: &mut Transaction) {
+    let asked = "SELECT tally.challenge(), tally.token_audience(), session_user::text";
+    let row = transaction.query_one(asked, &[]).unwrap();
+    let mut claims = signer.claims(row.get(1), row.get(2), "", row.get(0));
+    claims.as_object_mut().unwrap().remove("tenant");
+    claims["amr"] = json!(["pwd", "otp"]);
+    claims["auth_time"] = json!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    transaction.query_one("SELECT tally.step_up($1)", &[&signer.sign(&claims)]).unwrap();
+}
+
+/// What revealing gives in a tenant's scope, with a second factor where there is a signer: the value, or the SQLSTATE.
+fn reveal(
+    client: &mut Client,
+    signer: Option<&TokenSigner>,
+    tenant: &str,
+    number: u32,
+    path: &str,
+) -> String {
+    let mut transaction = client.transaction().unwrap();
+    if let Some(signer) = signer {
+        step_up(signer, &mut transaction);
+    }
+    if !tenant.is_empty() {
+        transaction.execute("SELECT tally.enter($1)", &[&tenant]).unwrap();
+    }
+    let query = "SELECT tally.reveal($1::text::uuid, $2, 'case 4711')::text";
+    // Undone, as whoever wanted to leave no trace would have it.
+    match transaction.query_one(query, &[&id(number), &path]) {
+        Ok(row) => row.get(0),
+        Err(error) => error.code().unwrap().code().to_owned(),
+    }
+}
+
+#[test]
+fn custodians_have_values_revealed_with_a_second_factor_for_a_purpose_and_so_often() {
+    let mut keyed = Keyed::new("reveal");
+    let roles = ["custodian", "other", "reader"].map(|topic| {
+        let group = if topic == "reader" { "tally_reader" } else { "tally_custodian" };
+        keyed.database.role(topic, &[group])
+    });
+    let admin = keyed.database.role("admin", &["tally_admin"]);
+    let mut superuser = keyed.database.superuser();
+    let signer = TokenSigner::new("k", 1);
+    signer.register(&mut superuser).unwrap();
+    for role in &roles {
+        superuser.batch_execute(&format!("SELECT tally.trust_role('{role}')")).unwrap();
+    }
+    superuser
+        .batch_execute(
+            "SELECT tally.protect_property('signup', 'card', 'seal'), tally.protect_property('signup', 'email', 'token'),
+                    tally.protect_property('signup', '/list/card', 'seal')",
+        )
+        .unwrap();
+    let sent = [
+        event(
+            "a",
+            1,
+            "ada",
+            json!({"card": "4111 1111", "email": "ada@example.org", "plan": "gold", "list": [{"card": [1, "x"]}, {"card": 7}]}),
+        ),
+        event("b", 2, "bob", json!({"card": {"number": 5500}})),
+        json!({"tenant_id": "a", "account_id": "north", "name": "", "user_id": "ada"}),
+    ];
+    assert_eq!(ingest(&mut superuser, &array(sent)).unwrap().accepted, 2);
+
+    let [mut custodian, mut other, mut reader] = roles.each_ref().map(|role| keyed.database.connect(role));
+    assert_eq!(reveal(&mut reader, None, "a", 1, "card"), "42501");
+    assert_eq!(reveal(&mut keyed.database.connect(&admin), None, "a", 1, "card"), "42501");
+    assert_eq!(reveal(&mut custodian, None, "a", 1, "card"), "42T20", "no second factor");
+    let with = Some(&signer);
+    assert_eq!(reveal(&mut custodian, with, "", 1, "card"), "42501", "no tenant in scope");
+    assert_eq!(reveal(&mut custodian, with, "a", 1, "card"), "\"4111 1111\"");
+    assert_eq!(reveal(&mut custodian, with, "b", 2, "/card"), "{\"number\": 5500}");
+    assert_eq!(reveal(&mut custodian, with, "a", 1, "/list/0/card/1"), "\"x\"");
+    assert_eq!(reveal(&mut custodian, with, "a", 1, "/list/1/card"), "7");
+    assert_eq!(reveal(&mut custodian, with, "a", 2, "card"), "02000", "another tenant's event");
+    for path in ["plan", "email", "list", "none"] {
+        assert_eq!(reveal(&mut custodian, with, "a", 1, path), "22T82", "{path}");
+    }
+    let no_purpose =
+        "SELECT tally.enter('a'); SELECT tally.reveal('00000000-0000-4000-8000-000000000001', 'card', ' x ')";
+    assert_eq!(code(custodian.batch_execute(no_purpose)), "22004");
+
+    // Moved by whoever may write into tables: to another event, another property, another tenant.
+    superuser
+        .batch_execute(
+            "UPDATE tally.events SET properties = properties || jsonb_build_object('list', jsonb_build_array(properties -> 'card'),
+                 'email', properties -> 'card') WHERE tenant_id = 'a';
+             UPDATE tally.events AS b SET properties = jsonb_build_object('card', a.properties -> 'card')
+               FROM tally.events AS a WHERE a.tenant_id = 'a' AND b.tenant_id = 'b'",
+        )
+        .unwrap();
+    for (tenant, number, path) in [("a", 1, "email"), ("a", 1, "/list/0"), ("b", 2, "card")] {
+        assert_eq!(reveal(&mut custodian, with, tenant, number, path), "22T81", "{tenant} {path}");
+    }
+    assert_eq!(reveal(&mut custodian, with, "a", 1, "card"), "\"4111 1111\"");
+
+    // A quarantined event.
+    let waiting = superuser.query_one("SELECT batch_id, position FROM tally.quarantine", &[]).unwrap();
+    let (batch_id, position): (i64, i32) = (waiting.get(0), waiting.get(1));
+    let mut transaction = custodian.transaction().unwrap();
+    step_up(&signer, &mut transaction);
+    transaction.execute("SELECT tally.enter('a')", &[]).unwrap();
+    let query = "SELECT tally.reveal_quarantined($1, $2, 'case 4711')";
+    let body: String = transaction.query_one(query, &[&batch_id, &position]).unwrap().get(0);
+    assert!(body.contains("\"user_id\":\"ada\""), "{body}");
+    drop(transaction);
+
+    // Each was counted, though each was undone; one that is not is in the audit log, with its purpose.
+    let counted = number(&mut superuser, "SELECT sum(revealed) FROM tally.reveal_count");
+    assert!(counted >= 14, "{counted}");
+    let mut transaction = custodian.transaction().unwrap();
+    step_up(&signer, &mut transaction);
+    transaction.batch_execute("SELECT tally.enter('b')").unwrap();
+    let query = "SELECT tally.reveal('00000000-0000-4000-8000-000000000002', 'card', 'case 4712')";
+    assert_eq!(code(transaction.query(query, &[])), "22T81", "it was moved there");
+    transaction.rollback().unwrap();
+    let mut transaction = custodian.transaction().unwrap();
+    step_up(&signer, &mut transaction);
+    transaction.batch_execute("SELECT tally.enter('a')").unwrap();
+    let query = "SELECT tally.reveal('00000000-0000-4000-8000-000000000001', 'card', 'case 4713')";
+    transaction.query(query, &[]).unwrap();
+    transaction.commit().unwrap();
+    let told = format!(
+        "SELECT count(*) FROM tally.audit_entry WHERE act = 'value_revealed' AND actor = '{}' AND tenant_id = 'a'
+            AND object LIKE '%000001 /card' AND detail LIKE '%case 4713%'",
+        roles[0]
+    );
+    assert_eq!(number(&mut superuser, &told), 1);
+
+    let mut admin = keyed.database.connect(&admin);
+    admin.batch_execute("SELECT tally.set_reveal_limit(1)").unwrap();
+    assert_eq!(code(admin.batch_execute("SELECT tally.set_reveal_limit(-1)")), "22023");
+    // An hour may begin in between: once more then, not for ever.
+    let refused = (0..4).filter(|_| reveal(&mut other, with, "b", 2, "card") == "53400").count();
+    assert!(refused >= 2, "{refused}");
+}
