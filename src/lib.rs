@@ -122,7 +122,9 @@ extension_sql_file!("../sql/catalog/asset.sql", name = "asset", requires = ["pri
 extension_sql_file!("../sql/catalog/lineage.sql", name = "lineage", requires = ["asset"]);
 extension_sql_file!("../sql/catalog/readable.sql", name = "readable", requires = ["lineage"]);
 extension_sql_file!("../sql/catalog/catalog.sql", name = "catalog", requires = ["readable"]);
-extension_sql_file!("../sql/export/person.sql", name = "person", requires = ["catalog"]);
+extension_sql_file!("../sql/catalog/access_alert.sql", name = "access_alert", requires = ["catalog"]);
+extension_sql_file!("../sql/catalog/open_lineage.sql", name = "open_lineage", requires = ["access_alert"]);
+extension_sql_file!("../sql/export/person.sql", name = "person", requires = ["open_lineage"]);
 extension_sql_file!("../sql/export/export_policy.sql", name = "export_policy", requires = ["person"]);
 extension_sql_file!("../sql/export/export.sql", name = "export", requires = ["export_policy"]);
 extension_sql_file!("../sql/export/lint_export.sql", name = "lint_export", requires = ["export"]);

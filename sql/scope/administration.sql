@@ -18,7 +18,7 @@ CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condit
                    ('privacy_renewal', true), ('reveal_count', false), ('reveal_limit', false),
                    ('rollup_backfill', false), ('rollup_fold', false), ('raw_horizon', false), ('raw_month', false),
                    ('maintenance', false), ('probe_result', false), ('erasure_trace', false),
-                   ('asset', false), ('personal_column', false)) AS v (name, is_by_tenant)
+                   ('asset', false), ('personal_column', false), ('access_day', false), ('access_alert', false)) AS v (name, is_by_tenant)
       JOIN pg_catalog.pg_class AS c ON c.relname = v.name AND c.relnamespace = 'tally'::regnamespace;
   END;
 COMMENT ON FUNCTION tally_internal.administration_tables() IS

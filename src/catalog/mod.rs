@@ -1,6 +1,7 @@
 //! The catalogue: what there is, where it comes from, what of it is personal, and who can read it. It is computed by SQL
 //! (sql/catalog) from what is declared; here is what SQL can't tell, the sources of a query's columns, and what the audit log asks.
 
+mod access;
 mod personal;
 mod sources;
 

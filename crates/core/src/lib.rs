@@ -1,6 +1,7 @@
 //! Pure logic of pg_tally. Needs no server and contains no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod audit;
 pub mod batch;
 pub mod calendar;

@@ -176,7 +176,17 @@ fn registers_hold_what_is_part_of_the_extension() {
     let mut client = database.connect(&admin);
     assert_eq!(
         tasks(&mut client),
-        ["audit", "backfill", "catalog", "erasure", "fold", "partitions", "retention", "statistics"]
+        [
+            "access",
+            "audit",
+            "backfill",
+            "catalog",
+            "erasure",
+            "fold",
+            "partitions",
+            "retention",
+            "statistics"
+        ]
     );
     let (checks, rules) = (health(&mut client).len(), lint_rules(&mut client));
     let foreign = "
@@ -193,7 +203,17 @@ fn registers_hold_what_is_part_of_the_extension() {
     superuser.batch_execute(foreign).unwrap();
     assert_eq!(
         tasks(&mut client),
-        ["audit", "backfill", "catalog", "erasure", "fold", "partitions", "retention", "statistics"]
+        [
+            "access",
+            "audit",
+            "backfill",
+            "catalog",
+            "erasure",
+            "fold",
+            "partitions",
+            "retention",
+            "statistics"
+        ]
     );
     assert_eq!((health(&mut client).len(), lint_rules(&mut client)), (checks, rules));
     for task in ["foreign", "none", "", "fold(text, int8); SELECT 1 --"] {
