@@ -31,11 +31,13 @@ const MAX_AGE: i32 = 300;
 const NOT_BY_DEFAULT: [&str; 3] = ["binding", "key", "policy"];
 /// Whose act it is: the login itself must have that group's rights, not only the owner of a function that it calls, else somebody who
 /// has no second factor could have another person's session do it.
-const OF_GROUPS: [(&str, &CStr); 5] = [
+const OF_GROUPS: [(&str, &CStr); 7] = [
     ("binding", c"tally_admin"),
+    ("erase_subject", c"tally_admin"),
     ("key", c"tally_admin"),
     ("policy", c"tally_admin"),
     ("reveal", c"tally_custodian"),
+    ("subject_report", c"tally_admin"),
     ("unprotect", c"tally_admin"),
 ];
 /// Bytes of an act's name.
