@@ -176,7 +176,7 @@ fn misbehave(habit: &Habit, attack: &Attack, made: &mut Day, random: &mut Random
     let hours = |made: &mut Day, at: i32, entries: u64| made.hours[at.rem_euclid(24) as usize] += entries;
     match attack.what {
         "tenants" => made.tenants.extend((0..15 + random.below(30)).map(|n| format!("far{n}"))),
-        "rows" => made.rows = (habit.rows.max(2000.0) * 10.0 * random.within(1.0..2.0)) as u64 + made.rows,
+        "rows" => made.rows += (habit.rows.max(2000.0) * 10.0 * random.within(1.0..2.0)) as u64,
         "night" => {
             let at = habit.begins + habit.lasts + 5 + random.below(3) as i32;
             hours(made, at, 8 + random.below(30) as u64);
