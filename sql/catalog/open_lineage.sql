@@ -139,10 +139,10 @@ COMMENT ON FUNCTION tally_internal.review_roles() IS 'section of tally.governanc
 CREATE FUNCTION tally_internal.review_keys() RETURNS TABLE (section text, asset text, finding text, advice text)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
+AS $$
     SELECT 'keys', k.key_id, pg_catalog.format('key of tokens, registered %s by %s', k.registered_at::date, k.registered_by), 'register another one, have the application sign with it, revoke this one (docs/tokens.md)'
-      FROM tally.token_key AS k WHERE k.valid_until IS NULL AND k.registered_at < pg_catalog.now() - interval '1 year';
-  END;
+      FROM tally.token_key AS k WHERE k.valid_until IS NULL AND k.registered_at < pg_catalog.now() - interval '1 year'
+$$;
 COMMENT ON FUNCTION tally_internal.review_keys() IS 'section of tally.governance_review(): keys of tokens that are older than a year';
 
 CREATE FUNCTION tally_internal.review_alerts() RETURNS TABLE (section text, asset text, finding text, advice text)

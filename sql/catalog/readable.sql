@@ -141,7 +141,9 @@ CREATE FUNCTION tally_internal.reads(OUT role_id oid, OUT relation oid, OUT is_r
       -- Functions that ask for the scope, wherever they are called.
       SELECT h.relation,
              bool_or(c.function IN ('tally.current_tenant()'::regprocedure, 'tally.current_account()'::regprocedure, 'tally.scope_key()'::regprocedure,
-               'tally.scope_is_global()'::regprocedure, 'tally.current_scope()'::regprocedure)) AS a_scope,
+               'tally.scope_is_global()'::regprocedure, 'tally.current_scope()'::regprocedure))
+               -- One that asks first whether somebody is confined asks nobody else for a scope.
+               AND NOT bool_or(c.function = 'tally_internal.confined_to()'::regprocedure) AS a_scope,
              bool_or(c.function = 'tally_internal.audit_scope_key()'::regprocedure) AS an_auditor,
              -- Views for those alone who are confined to no tenant call a function all_NAME.
              bool_or(c.function IN (SELECT p.oid FROM pg_catalog.pg_proc AS p

@@ -437,7 +437,7 @@ REVOKE ALL ON FUNCTION tally_internal.task_erasure(), tally_internal.step_erasur
 GRANT EXECUTE ON FUNCTION tally_internal.task_erasure(), tally_internal.step_erasure(text, int8) TO tally_admin;
 
 CREATE FUNCTION tally_internal.erasure_state(OUT waiting int8, OUT since timestamptz, OUT unvacuumed text)
-  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED STRICT SECURITY DEFINER
+  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -471,6 +471,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.health_erasure() IS 'part of tally.health(): how long erasures wait, and files that still have what was erased';
-ALTER FUNCTION tally_internal.erasure_state() OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure() TO tally_admin;

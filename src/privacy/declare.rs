@@ -80,6 +80,7 @@ sql_function! {
 /// `tally_internal.request_renewal()`, whatever the caller's scope.
 #[pg_extern(sql = false)]
 fn start_renewal(tenant_id: &str) {
+    session::require_writable(c"tally.rotate_keys()");
     session::as_owner(|| sql::run("SELECT tally_internal.request_renewal($1)", &[tenant_id.into()]));
 }
 

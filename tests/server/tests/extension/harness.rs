@@ -58,6 +58,10 @@ fn every_file_is_run() {
         let listed: Vec<&str> =
             main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
         for file in std::fs::read_dir(&noun).unwrap().map(|entry| entry.unwrap().path()) {
+            // A schema that a test reads lies beside it.
+            if file.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
             let name = file.file_stem().unwrap().to_str().unwrap();
             assert!(name == "main" || listed.contains(&name), "{noun:?}/main.rs lacks mod {name}");
             files += 1;
