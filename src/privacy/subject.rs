@@ -8,6 +8,7 @@ use crate::backend::arena::Arena;
 use crate::backend::cache::Cache;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::report::Report;
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
 use pgrx::Uuid;
 use pgrx::pg_sys;
@@ -44,12 +45,16 @@ fn keys() -> Option<Keys> {
 }
 
 fn load() -> HashMap<String, subject::Key> {
-    let query = "SELECT k.tenant_id, k.hash_key FROM tally.erasure_key AS k";
-    let read = |row: sql::Row| {
-        let bytes = row.need::<Vec<u8>>(2);
-        (row.need::<String>(1), core::array::from_fn(|place| bytes.get(place).copied().unwrap_or_default()))
-    };
-    session::as_owner(|| sql::rows(query, &[], read)).into_iter().collect()
+    let query = "SELECT k.tenant_id, encode(k.hash_key, 'hex') FROM tally.erasure_key AS k";
+    // Not by the statement's snapshot, which may be from before it waited for the erasure, or the transaction's.
+    let rows = session::as_owner(|| scan::texts(query, Snapshot::Latest));
+    rows.into_iter()
+        .filter_map(|mut row| {
+            let (key, tenant) = (row.pop()??, row.pop()??);
+            let byte = |place: usize| u8::from_str_radix(key.get(2 * place..2 * place + 2)?, 16).ok();
+            Some((tenant, core::array::from_fn(|place| byte(place).unwrap_or_default())))
+        })
+        .collect()
 }
 
 /// What stands for a subject of a tenant; `None` where the tenant has erased nobody.

@@ -201,9 +201,9 @@ fn is_phone(value: &str) -> bool {
         return true;
     }
     // Elsewhere: a trunk prefix, then groups; a moment or a date has others.
-    digits[0] == 0
+    (9..=13).contains(&digits.len())
+        && digits[0] == 0
         && digits[1] != 0
-        && (9..=13).contains(&digits.len())
         && (2..=6).contains(&lengths.len())
         && (3..=5).contains(&lengths[0])
         && !collapsed.contains('.')

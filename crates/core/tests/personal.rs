@@ -389,4 +389,7 @@ fn any_text_is_read() {
         kind_of(&text);
     }
     kind_of(&"é".repeat(5_000));
+    for short in ["tel:0", "((0))", "tel:", "+", "0 "] {
+        assert_eq!(kind_of(short), None, "{short}");
+    }
 }

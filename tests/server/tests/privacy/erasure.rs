@@ -267,7 +267,15 @@ fn later_events_are_refused_and_retries_stay_duplicates() {
                "occurred_at": "2026-03-01T10:00:00Z", "user_id": user})
     };
     assert_eq!(bench.send(&[event(1, SUBJECT), event(2, "u")]).accepted, 2);
+    // A transaction that began before the tenant's first erasure, whose session goes on.
+    let mut early = bench.database.connect(&bench.loader);
+    early.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
     bench.erase("t", SUBJECT);
+    for end in ["COMMIT", ""] {
+        let summary = ingest(&mut early, &event(7, SUBJECT).to_string()).unwrap();
+        assert_eq!((summary.accepted, summary.rejected), (0, 1), "{summary:?}");
+        early.batch_execute(end).unwrap();
+    }
     let mut changed = event(1, SUBJECT);
     changed["name"] = json!("changed");
     let mut broken = event(5, SUBJECT);
