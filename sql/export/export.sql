@@ -59,7 +59,7 @@ COMMENT ON COLUMN tally.export.reason IS 'why it was rejected, withdrawn, void o
 
 CREATE TABLE tally.export_approval (
   at           timestamptz NOT NULL DEFAULT clock_timestamp(),
-  export_id    uuid NOT NULL CONSTRAINT export_approval_of_export REFERENCES tally.export,
+  export_id    uuid NOT NULL,
   approver     name NOT NULL,
   identities   text[] COLLATE "C" NOT NULL,
   request_hash bytea NOT NULL,

@@ -25,6 +25,7 @@ ALTER TABLE tally.reveal_limit OWNER TO tally_owner;
 SELECT tally_internal.confine_table('tally.reveal_count'), tally_internal.confine_table('tally.reveal_limit');
 REVOKE ALL ON tally.reveal_count, tally.reveal_limit FROM PUBLIC;
 GRANT SELECT ON tally.reveal_limit TO tally_admin, tally_auditor;
+SELECT pg_catalog.pg_extension_config_dump('tally.reveal_count', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.reveal_limit', '');
 SELECT tally_internal.record_changes_of('tally.reveal_limit', 'reveal_limit', 'per_hour');
 

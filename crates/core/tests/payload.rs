@@ -366,8 +366,9 @@ fn what_nobody_can_read_is_an_error_of_the_call() {
     }
     let many = format!("[{}1]", "1,".repeat(100_001));
     assert!(all("segment", &many, "{}", HOME).unwrap_err().starts_with("54000"));
+    // What is at a batch's key without being an array is an event's own.
     let wrong = json!({"batch": 5}).to_string();
-    assert_eq!(fault("segment", &wrong, json!({})).1, "/batch");
+    assert_eq!(fault("segment", &wrong, json!({})).1, "/context/groupId or /groupId");
 }
 
 #[test]

@@ -164,13 +164,12 @@ impl<'a> Waiting<'a> {
     /// Translates it again.
     pub fn translate(self, format: Format, mapping: &Mapping, home: Home) -> Translated<'a> {
         let mut events = Vec::new();
-        let fault = format.vendor.events(self.payload, &mut events).err();
+        let fault = format.vendor.events(self.payload.clone(), &mut events).err();
         let event = match (fault, events.pop()) {
             (None, Some(event)) if events.is_empty() => event,
-            (fault, _) => {
-                let fault = fault.unwrap_or_else(|| Fault::new("", "22023", "is not one event"));
-                Event { own: Err(fault), shared: None }
-            }
+            (Some(fault), _) => Event { own: Err(fault), shared: None },
+            // What waits is one event, whatever it has that would make several.
+            (None, _) => Event::new(self.payload, None),
         };
         translated(format, &self.mapping, mapping, home, event)
     }
@@ -599,8 +598,12 @@ fn one_or_many<'a>(document: Value<'a>, shared: Option<&Rc<Value<'a>>>, out: &mu
     }
 }
 
-/// Takes the array at a key of a batch; the rest of the batch is what its events share. `None` where there is none.
+/// Takes the array at a key of a batch; the rest of the batch is what its events share. `None` where there is none; text at that key is
+/// an event's own.
 fn batch<'a>(document: &mut Value<'a>, key: &str) -> Result<Option<Vec<Value<'a>>>, Fault> {
+    if document.get(key).is_some_and(|value| !matches!(value, Value::Array(_))) {
+        return Ok(None);
+    }
     match document.take(key) {
         None => Ok(None),
         Some(Value::Array(elements)) => Ok(Some(elements)),

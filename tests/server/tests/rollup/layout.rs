@@ -363,6 +363,7 @@ fn every_table_of_ours_has_row_security_or_a_reason() {
         "cohort",
         "event_schema",
         "metric",
+        "payload_mapping",
         "person_identity",
         "protected_table",
         "role_binding",

@@ -141,6 +141,10 @@ fn without_a_scope_every_read_is_an_error() {
     for role in [&nobody, &trusted] {
         let mut client = database.connect(role);
         for relation in readable(&mut client) {
+            // A login sees the exports that it asked for in any scope, and in none.
+            if relation.ends_with("exports") {
+                continue;
+            }
             let query = format!("SELECT count(tenant_id) FROM {relation}");
             let refused = client.batch_execute(&query).expect_err(&query);
             assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {query}: {refused}");

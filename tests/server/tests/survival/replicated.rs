@@ -137,14 +137,14 @@ fn a_subscriber_of_all_tables_ends_equal() {
              DO $$
              DECLARE guarded text;
              BEGIN
-               -- What the installation itself recorded: the audit log gives it up to a superuser's hand alone.
-               FOR guarded IN SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'audit_not_emptied' LOOP
-                 EXECUTE format('ALTER TABLE %s DISABLE TRIGGER audit_not_emptied', guarded);
+               -- What the installation itself recorded: the audit log and exports give it up to a superuser's hand alone.
+               FOR guarded IN SELECT format('ALTER TABLE %s %%s TRIGGER %I', tgrelid::regclass, tgname) FROM pg_trigger WHERE tgname ~ 'not_emptied$' LOOP
+                 EXECUTE format(guarded, 'DISABLE');
                END LOOP;
                EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
                  WHERE relnamespace = 'tally'::regnamespace AND relkind IN ('r', 'p'));
-               FOR guarded IN SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'audit_not_emptied' LOOP
-                 EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER audit_not_emptied', guarded);
+               FOR guarded IN SELECT format('ALTER TABLE %s %%s TRIGGER %I', tgrelid::regclass, tgname) FROM pg_trigger WHERE tgname ~ 'not_emptied$' LOOP
+                 EXECUTE format(guarded, 'ENABLE ALWAYS');
                END LOOP;
              END $$",
         )
