@@ -143,7 +143,7 @@ COMMENT ON FUNCTION tally_internal.request_erasures(text, text[], uuid[], text, 
   'notes subjects that are to be erased, each once; returns how many are new';
 
 CREATE FUNCTION tally_internal.erase_events(tenant_id text, account_id text, "from" timestamptz, until timestamptz, subjects text[],
-    OUT users text[], OUT moments timestamptz[], OUT anonymous_moments timestamptz[], OUT removed int8)
+    sent text[], OUT users text[], OUT moments timestamptz[], OUT anonymous_moments timestamptz[], OUT removed int8)
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
@@ -162,8 +162,9 @@ BEGIN
   ), counted AS (
     UPDATE tally.erasure AS x
        SET events = x.events + g.events, first_at = least(x.first_at, g.first_at), last_at = greatest(x.last_at, g.last_at)
-      FROM (SELECT o.user_id, count(*) AS events, min(o.occurred_at) AS first_at, max(o.occurred_at) AS last_at FROM gone AS o GROUP BY o.user_id) AS g
-     WHERE x.tenant_id = erase_events.tenant_id AND x.subject = g.user_id
+      FROM (SELECT s.sent, count(*) AS events, min(o.occurred_at) AS first_at, max(o.occurred_at) AS last_at
+              FROM gone AS o JOIN unnest(subjects, erase_events.sent) AS s (stored, sent) ON s.stored = o.user_id GROUP BY s.sent) AS g
+     WHERE x.tenant_id = erase_events.tenant_id AND x.subject = g.sent
   )
   SELECT array_agg(DISTINCT g.user_id), array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*),
          array_agg(DISTINCT g.session_id) FILTER (WHERE g.session_id IS NOT NULL),
@@ -194,13 +195,14 @@ BEGIN
   SELECT array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*) INTO anonymous_moments, anonymous FROM gone AS g;
   IF anonymous > 0 THEN
     UPDATE tally.erasure AS x SET anonymous_events = x.anonymous_events + anonymous
-     WHERE x.tenant_id = erase_events.tenant_id AND x.subject = users[1];
+     WHERE x.tenant_id = erase_events.tenant_id
+       AND x.subject = (SELECT s.sent FROM unnest(subjects, erase_events.sent) AS s (stored, sent) WHERE s.stored = users[1] LIMIT 1);
     removed := removed + anonymous;
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[]) IS
-  'removes the raw events of subjects in an account and a range of time, and those without a user of sessions that are theirs alone, up to a day before and after; tells whose there were, and the minutes of them';
+COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]) IS
+  'removes the raw events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, and those without a user of sessions that are theirs alone, up to a day before and after; tells whose there were, and the minutes of them';
 
 -- What nouns keep of a subject besides events and rollups: each adds a function forget_NAME (sql/extension/register.sql).
 
@@ -313,7 +315,7 @@ CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
   END;
 COMMENT ON FUNCTION tally_internal.note_trace(text[]) IS 'notes tables whose files and statistics may still have what was erased';
 
-CREATE FUNCTION tally_internal.know_activity(tenant_id text, subjects text[]) RETURNS void
+CREATE FUNCTION tally_internal.know_activity(tenant_id text, subjects text[], sent text[]) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -322,12 +324,13 @@ BEGIN
     RETURN;
   END IF;
   UPDATE tally.erasure AS x SET first_at = least(x.first_at, a.first_at), last_at = greatest(x.last_at, a.last_at)
-    FROM (SELECT p.user_id, min(p.first_at) AS first_at, max(p.last_at) AS last_at FROM tally_internal.user_activity_part AS p
-           WHERE p.tenant_id = know_activity.tenant_id AND p.user_id = ANY (subjects) GROUP BY p.user_id) AS a
-   WHERE x.tenant_id = know_activity.tenant_id AND x.subject = a.user_id;
+    FROM (SELECT s.sent, min(p.first_at) AS first_at, max(p.last_at) AS last_at
+            FROM tally_internal.user_activity_part AS p JOIN unnest(subjects, know_activity.sent) AS s (stored, sent) ON s.stored = p.user_id
+           WHERE p.tenant_id = know_activity.tenant_id AND p.user_id = ANY (subjects) GROUP BY s.sent) AS a
+   WHERE x.tenant_id = know_activity.tenant_id AND x.subject = a.sent;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.know_activity(text, text[]) IS
+COMMENT ON FUNCTION tally_internal.know_activity(text, text[], text[]) IS
   'notes since when and until when subjects were active, also where raw events are gone, by what the rollup user_activity knows';
 
 CREATE FUNCTION tally_internal.certify_erasures(tenant_id text, hashes uuid[], certificates jsonb[]) RETURNS void
@@ -386,17 +389,17 @@ $$;
 COMMENT ON FUNCTION tally_internal.renew_statistics(oid) IS 'makes the statistics of a table anew, and notes that';
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.named_in(text, text),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]),
   tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
   tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
-  tally_internal.know_activity(text, text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(int8),
+  tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(int8),
   tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]),
   tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
   tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
-  tally_internal.know_activity(text, text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
+  tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
   tally_internal.registered(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(int8) TO tally_admin;

@@ -7,7 +7,7 @@ use super::request::Request;
 use crate::backend::call::sql_function;
 use crate::backend::lock::Attempts;
 use crate::backend::{session, sql};
-use crate::privacy::subject;
+use crate::privacy::Stored;
 use crate::raw::gate;
 use pgrx::{IntoDatum, JsonB, Uuid};
 
@@ -35,15 +35,14 @@ fn certificate(request: &Request, hashes: &[Uuid]) -> Option<JsonB> {
 
 fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     let tenant = request.tenant;
-    let users: Vec<String> =
-        request.subjects.iter().flat_map(|subject| subject::stored_user_ids(tenant, subject)).collect();
+    let users = Stored::of(tenant, &request.subjects);
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
-    let mut places = removal::find(tenant, &users, &everything);
+    let mut places = removal::find(tenant, &users.ids, &everything);
     gate::close(&[], Attempts::Several)?;
-    places.extend(match removal::find_by_activity(tenant, &users) {
+    places.extend(match removal::find_by_activity(tenant, &users.ids) {
         Some(places) => places,
-        None => removal::find(tenant, &users, &everything),
+        None => removal::find(tenant, &users.ids, &everything),
     });
     // Another session may have done it meanwhile.
     if certificate(request, hashes).is_some() {

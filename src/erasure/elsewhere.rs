@@ -4,6 +4,7 @@
 use super::failure::ErasureError;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
+use crate::privacy::Stored;
 use crate::rollup::{self, Kept};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
@@ -11,13 +12,14 @@ use serde_json::{Value, json};
 
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
 /// out, and removed their raw events.
-pub fn forget(tenant: &str, subjects: &[String]) -> Result<Value, ErasureError> {
-    let values = || [tenant.into(), subjects.to_vec().into()];
-    session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2)", &values()));
+pub fn forget(tenant: &str, subjects: &Stored) -> Result<Value, ErasureError> {
+    let values = || [tenant.into(), subjects.ids.clone().into()];
+    let active = [tenant.into(), subjects.ids.clone().into(), subjects.sent.clone().into()];
+    session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2, $3)", &active));
     let rollups = rollup::kept(tenant)?;
     let mut rows = 0;
     for kept in &rollups {
-        rows += session::as_owner(|| forget_in_rollup(kept, tenant, subjects));
+        rows += session::as_owner(|| forget_in_rollup(kept, tenant, &subjects.ids));
     }
     let parts = "SELECT tally_internal.forget_subjects($1, $2)";
     let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values()));

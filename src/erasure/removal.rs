@@ -4,6 +4,7 @@
 use super::failure::ErasureError;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment};
+use crate::privacy::Stored;
 use crate::rollup::{self, Gone};
 use core::ops::Range;
 use std::collections::BTreeSet;
@@ -59,11 +60,11 @@ pub fn time_of(month: i64) -> Range<i64> {
 
 /// Removes the subjects' events of an account and a month, and renews what counted them; returns how many events were removed or read.
 /// The caller has locked ingest out.
-pub fn remove(tenant: &str, subjects: &[String], (month, account): &Place) -> Result<i64, ErasureError> {
+pub fn remove(tenant: &str, subjects: &Stored, (month, account): &Place) -> Result<i64, ErasureError> {
     let time = time_of(*month);
     let micros = |column: &str| format!("ARRAY(SELECT {} FROM unnest(r.{column}) AS m)", sql::micros("m"));
     let remove = format!(
-        "SELECT r.removed, coalesce(r.users, '{{}}'), {}, {} FROM tally_internal.erase_events($1, $2, $3, $4, $5) AS r",
+        "SELECT r.removed, coalesce(r.users, '{{}}'), {}, {} FROM tally_internal.erase_events($1, $2, $3, $4, $5, $6) AS r",
         micros("moments"),
         micros("anonymous_moments")
     );
@@ -72,7 +73,8 @@ pub fn remove(tenant: &str, subjects: &[String], (month, account): &Place) -> Re
         account.as_str().into(),
         Moment(time.start).into(),
         Moment(time.end).into(),
-        subjects.to_vec().into(),
+        subjects.ids.clone().into(),
+        subjects.sent.clone().into(),
     ];
     let read = |row: sql::Row| {
         (row.need::<i64>(1), row.need::<Vec<String>>(2), row.need::<Vec<i64>>(3), row.need::<Vec<i64>>(4))

@@ -10,7 +10,7 @@ use super::removal;
 use crate::backend::lock::{self, Attempts};
 use crate::backend::sql::{self, Moment};
 use crate::backend::{session, statistics};
-use crate::privacy::subject;
+use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -96,12 +96,11 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
                   WHERE x.tenant_id = $1 AND x.is_taken AND x.finished_at IS NULL ORDER BY x.subject_hash";
     let read = |row: sql::Row| (row.need::<String>(1), row.need::<Uuid>(2));
     let taken = session::as_owner(|| sql::changed_rows(taken, &[tenant.into()], read));
-    let subjects: Vec<String> =
-        taken.iter().flat_map(|(subject, _)| subject::stored_user_ids(tenant, subject)).collect();
+    let subjects = Stored::of(tenant, taken.iter().map(|(subject, _)| subject));
     let Some(forgotten) = &run.forgotten else {
         return match removal::months_from(run.next_month).first() {
             Some(&month) => remove_month(tenant, &subjects, month, max_rows),
-            None => forget(tenant, &subjects),
+            None => forget(tenant, &subjects, taken.len()),
         };
     };
     let some: Vec<Uuid> = taken.iter().take(CERTIFICATES as usize).map(|&(_, hash)| hash).collect();
@@ -116,8 +115,8 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
 }
 
 /// Removes their events of a month, of as many accounts as a step may read.
-fn remove_month(tenant: &str, subjects: &[String], month: i64, max_rows: i64) -> Result<i64, ErasureError> {
-    let places = removal::find(tenant, subjects, &removal::time_of(month));
+fn remove_month(tenant: &str, subjects: &Stored, month: i64, max_rows: i64) -> Result<i64, ErasureError> {
+    let places = removal::find(tenant, &subjects.ids, &removal::time_of(month));
     let mut done = 0;
     let mut left = places.len();
     if left > 0 {
@@ -139,10 +138,10 @@ fn remove_month(tenant: &str, subjects: &[String], month: i64, max_rows: i64) ->
 }
 
 /// Removes what else is kept of them.
-fn forget(tenant: &str, subjects: &[String]) -> Result<i64, ErasureError> {
+fn forget(tenant: &str, subjects: &Stored, persons: usize) -> Result<i64, ErasureError> {
     gate::close(&[], Attempts::One)?;
     let mut forgotten = elsewhere::forget(tenant, subjects)?;
-    forgotten["subjects"] = subjects.len().into();
+    forgotten["subjects"] = persons.into();
     let note = "UPDATE tally.erasure_run SET forgotten = $2 WHERE tenant_id = $1";
     session::as_owner(|| sql::run(note, &[tenant.into(), JsonB(forgotten).into()]));
     Ok(1)

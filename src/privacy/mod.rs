@@ -22,3 +22,4 @@ pub mod subject;
 pub use failure::{KEYS_MISSING, PrivacyFailure};
 pub use guard::{Guard, hidden, quiet};
 pub use opening::{Body, open_body};
+pub use subject::Stored;

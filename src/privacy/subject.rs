@@ -29,6 +29,26 @@ pub fn stored_user_ids(tenant: &str, sent: &str) -> Vec<String> {
     ids
 }
 
+/// The ids under which some users may be stored, and of each at the same place the id as sent.
+#[derive(Default)]
+pub struct Stored {
+    pub ids: Vec<String>,
+    pub sent: Vec<String>,
+}
+
+impl Stored {
+    /// Of users of a tenant.
+    pub fn of<'a>(tenant: &str, sent: impl IntoIterator<Item = &'a String>) -> Self {
+        let mut all = Self::default();
+        for user in sent {
+            let ids = stored_user_ids(tenant, user);
+            all.sent.extend(ids.iter().map(|_| user.clone()));
+            all.ids.extend(ids);
+        }
+        all
+    }
+}
+
 type Keys = Rc<HashMap<String, subject::Key>>;
 
 thread_local! {

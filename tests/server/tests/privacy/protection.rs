@@ -358,3 +358,32 @@ fn a_schema_that_marks_properties_has_them_protected() {
         0
     );
 }
+
+/// Its events are stored under a token, and those from before the protection under the id itself.
+#[test]
+fn a_tokenised_user_is_erased_and_its_certificate_counts() {
+    let keyed = Keyed::new("token_erased");
+    let mut client = keyed.database.superuser();
+    client.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+    let send = |client: &mut Client, numbers: std::ops::Range<u32>, user: &str| {
+        let events = numbers.map(|number| event("acme", number, user, json!({"n": number})));
+        ingest(client, &array(events)).unwrap().accepted
+    };
+    assert_eq!(send(&mut client, 1..3, "ann"), 2);
+    client.batch_execute("SELECT tally.protect_user_ids()").unwrap();
+    assert_eq!(
+        send(&mut client, 3..6, "ann") + send(&mut client, 6..9, "bob") + send(&mut client, 9..10, "cy"),
+        7
+    );
+    let tokens = "SELECT count(*) FROM tally.events WHERE user_id LIKE 'tok.%'";
+    assert_eq!(number(&mut client, tokens), 7, "nothing is tokenised: nothing is shown");
+    let certificate = client.query_one("SELECT tally.erase_subject('acme', 'ann', 'r')", &[]).unwrap();
+    let certificate: Value = certificate.get(0);
+    assert_eq!(certificate["events_removed"], json!(5), "{certificate}");
+    client.batch_execute("SELECT tally.erase_subjects('acme', '{bob}', 'r')").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let of_bob = "SELECT e.events FROM tally.erasures AS e WHERE e.certificate->>'erased_together' = '1' ORDER BY e.requested_at DESC LIMIT 1";
+    assert_eq!(number(&mut client, of_bob), 3);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), 1);
+    assert_eq!(send(&mut client, 20..21, "ann") + send(&mut client, 21..22, "bob"), 0);
+}
