@@ -366,9 +366,13 @@ fn what_nobody_can_read_is_an_error_of_the_call() {
     }
     let many = format!("[{}1]", "1,".repeat(100_001));
     assert!(all("segment", &many, "{}", HOME).unwrap_err().starts_with("54000"));
-    // What is at a batch's key without being an array is an event's own.
     let wrong = json!({"batch": 5}).to_string();
-    assert_eq!(fault("segment", &wrong, json!({})).1, "/context/groupId or /groupId");
+    assert_eq!(fault("segment", &wrong, json!({})).1, "/batch");
+    // An event of an array isn't a batch, nor when it is read again.
+    for own in [json!(5), json!([{}, {}])] {
+        let event = json!([{"batch": own, "type": "group", "groupId": "g", "messageId": "m", "timestamp": "2026-03-02T09:15:00Z"}]);
+        good("segment", &event.to_string(), json!({"tenant": {"value": "acme"}, "account": {"value": "n"}}));
+    }
 }
 
 #[test]

@@ -161,17 +161,9 @@ impl<'a> Waiting<'a> {
         })
     }
 
-    /// Translates it again.
+    /// Translates it again: what waits is one event, whatever it has that would make several of a payload.
     pub fn translate(self, format: Format, mapping: &Mapping, home: Home) -> Translated<'a> {
-        let mut events = Vec::new();
-        let fault = format.vendor.events(self.payload.clone(), &mut events).err();
-        let event = match (fault, events.pop()) {
-            (None, Some(event)) if events.is_empty() => event,
-            (Some(fault), _) => Event { own: Err(fault), shared: None },
-            // What waits is one event, whatever it has that would make several.
-            (None, _) => Event::new(self.payload, None),
-        };
-        translated(format, &self.mapping, mapping, home, event)
+        translated(format, &self.mapping, mapping, home, Event::new(self.payload, None))
     }
 }
 
@@ -362,7 +354,7 @@ const NOWHERE: Paths = Paths {
 trait Vendor: Sync {
     fn paths(&self) -> &'static Paths;
 
-    /// Makes events of a value; of one that is an event already, as quarantine keeps them, that event.
+    /// Makes events of a value.
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault>;
 
     /// Adds the properties.
@@ -598,12 +590,8 @@ fn one_or_many<'a>(document: Value<'a>, shared: Option<&Rc<Value<'a>>>, out: &mu
     }
 }
 
-/// Takes the array at a key of a batch; the rest of the batch is what its events share. `None` where there is none; text at that key is
-/// an event's own.
+/// Takes the array at a key of a batch; the rest of the batch is what its events share. `None` where there is none.
 fn batch<'a>(document: &mut Value<'a>, key: &str) -> Result<Option<Vec<Value<'a>>>, Fault> {
-    if document.get(key).is_some_and(|value| !matches!(value, Value::Array(_))) {
-        return Ok(None);
-    }
     match document.take(key) {
         None => Ok(None),
         Some(Value::Array(elements)) => Ok(Some(elements)),

@@ -24,7 +24,7 @@ impl Vendor for OpenTelemetry {
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let Some(resources) = batch(&mut document, "resourceLogs")? else {
-            // A record as quarantine keeps it, attributes and all.
+            // A record alone.
             out.push(Event::new(document, None));
             return Ok(());
         };
