@@ -15,6 +15,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use tally_core::audit::from_hex;
 use tally_core::subject;
 
 /// Ids under which a user may be stored, of one that was sent: as it is, and its token where the tenant has keys. An error where
@@ -71,10 +72,14 @@ fn load() -> HashMap<String, subject::Key> {
     rows.into_iter()
         .filter_map(|mut row| {
             let (key, tenant) = (row.pop()??, row.pop()??);
-            let byte = |place: usize| u8::from_str_radix(key.get(2 * place..2 * place + 2)?, 16).ok();
-            Some((tenant, core::array::from_fn(|place| byte(place).unwrap_or_default())))
+            Some((tenant, key_of(&from_hex(&key)?)))
         })
         .collect()
+}
+
+/// A key from the bytes that are stored, of which the table holds the number.
+fn key_of(bytes: &[u8]) -> subject::Key {
+    core::array::from_fn(|place| bytes.get(place).copied().unwrap_or_default())
 }
 
 /// What stands for a subject of a tenant; `None` where the tenant has erased nobody.
@@ -93,9 +98,7 @@ pub fn hash_or_begin(tenant: &str, subject: &str) -> Uuid {
         let find = "SELECT k.hash_key FROM tally.erasure_key AS k WHERE k.tenant_id = $1";
         let found =
             session::as_owner(|| sql::changed_rows(find, &[tenant.into()], |row| row.need::<Vec<u8>>(1)));
-        let bytes = found.into_iter().next().expect("the key is there now");
-        let key = core::array::from_fn(|place| bytes.get(place).copied().unwrap_or_default());
-        subject::hash(&key, subject)
+        subject::hash(&key_of(&found.into_iter().next().expect("the key is there now")), subject)
     });
     Uuid::from_bytes(known)
 }

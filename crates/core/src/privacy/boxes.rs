@@ -106,11 +106,7 @@ mod tests {
 
     #[test]
     fn the_curve_agrees_with_rfc_7748() {
-        let bytes = |hex: &str| -> [u8; 32] {
-            let byte =
-                |place: usize| u8::from_str_radix(&hex[2 * place..2 * place + 2], 16).expect("hexadecimal");
-            std::array::from_fn(byte)
-        };
+        let bytes = |hex: &str| crate::audit::hash_from_hex(hex).expect("32 bytes in hexadecimal");
         // Section 6.1.
         let alice = bytes("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
         let bob = bytes("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");

@@ -98,9 +98,7 @@ mod tests {
     }
 
     fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<char> = hex.chars().collect();
-        let pairs = digits.chunks(2).map(|pair| pair.iter().collect::<String>());
-        pairs.map(|pair| u8::from_str_radix(&pair, 16).expect("hexadecimal")).collect()
+        crate::audit::from_hex(hex).expect("hexadecimal")
     }
 
     /// Key, nonce, what it is bound to, plaintext, ciphertext with tag.
