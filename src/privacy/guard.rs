@@ -2,6 +2,7 @@
 
 use super::failure::PrivacyFailure;
 use super::keys::{self, Keys, OF_BOXES};
+use super::opening;
 use super::rules::{self, EventRules, Rules};
 use crate::backend::lookup::View;
 use crate::backend::session;
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tally_core::event::{EventRef, Properties};
 use tally_core::jsonb::{self, Change, JsonbError};
-use tally_core::privacy::{BoxPublic, Place, Secret, Treatment, Value};
+use tally_core::privacy::{BoxPublic, Place, Treatment, Value};
 
 type Found = Result<Rc<Keys>, PrivacyFailure>;
 
@@ -94,9 +95,7 @@ impl Guard {
         text: &str,
     ) -> Result<String, PrivacyFailure> {
         let closer = self.closer.as_ref().ok_or_else(|| PrivacyFailure::NoKeys(OF_BOXES.to_owned()))?;
-        let (batch_id, position) = (batch_id.to_string(), position.to_string());
-        let place = [tenant.as_bytes(), batch_id.as_bytes(), position.as_bytes()];
-        Ok(closer.close(text, &place, Secret::new(session::random_bytes())))
+        Ok(opening::close_body(closer, tenant, batch_id, position, text))
     }
 }
 

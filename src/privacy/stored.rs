@@ -3,14 +3,14 @@
 
 use super::guard::{sealed, value};
 use super::keys::{self, Keys, OF_BOXES};
+use super::opening;
 use super::rules::{self, EventRules};
 use crate::backend::lookup::View;
-use crate::backend::session;
 use pgrx::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::jsonb::{self, Bounds, Change, Encoder};
-use tally_core::privacy::{Place, Secret, Token, Treatment, Value, is_box, seal_epoch};
+use tally_core::privacy::{Place, Token, Treatment, Value, is_box, seal_epoch};
 
 /// What is to stand in the place of a stored value; keeps what is as it should be.
 fn renewed(keys: &Keys, treatment: Treatment, text: &str, is_string: bool, place: &Place) -> Change {
@@ -120,9 +120,7 @@ fn closed_body(tenant_id: &str, batch_id: i64, position: i32, body: &str) -> Opt
         return None;
     }
     let closer = keys::wrapped(OF_BOXES, View::Now)?.closer()?;
-    let (batch_id, position) = (batch_id.to_string(), position.to_string());
-    let place = [tenant_id.as_bytes(), batch_id.as_bytes(), position.as_bytes()];
-    Some(closer.close(body, &place, Secret::new(session::random_bytes())))
+    Some(opening::close_body(&closer, tenant_id, batch_id, position as u32, body))
 }
 
 /// The tokens that may stand for a value: of a property under every key that something may be stored under, and of a user id.
