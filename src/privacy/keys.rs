@@ -15,7 +15,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use tally_core::privacy::{
-    BoxPublic, IDENTITY, PrivacyError, SealKey, Secret, TenantKey, Token, TokenKey, Value, fingerprint,
+    BoxPublic, IDENTITY, KeyFile, PrivacyError, SealKey, Secret, TenantKey, Token, TokenKey, Value,
+    fingerprint,
 };
 
 pub const KEYS: Declared = Declared {
@@ -204,9 +205,9 @@ pub fn of_or_made(tenant: &str) -> Result<Rc<Keys>, PrivacyFailure> {
             return found.open(tenant);
         }
         let secrets = [IDENTITY, 1].map(|epoch| TenantKey::new(epoch, Secret::new(session::random_bytes())));
-        let row = wrap(tenant, &secrets, 1);
+        let row = wrap(&masters, tenant, &secrets, 1);
         let made = subtransaction::run(|| {
-            let made = insert(tenant, &row, masters.first().id());
+            let made = insert(tenant, &row);
             if made == Unique::Yes { Verdict::Keep(made) } else { Verdict::Undo(made) }
         });
         match made {
@@ -229,9 +230,8 @@ struct NewRow {
     wrapped_by: String,
 }
 
-/// Wraps a tenant's keys with the first master key that is at hand.
-fn wrap(tenant: &str, secrets: &[TenantKey], newest: u32) -> NewRow {
-    let masters = master::keys().expect("they were at hand a moment ago");
+/// Wraps a tenant's keys with the first of the master keys.
+fn wrap(masters: &KeyFile, tenant: &str, secrets: &[TenantKey], newest: u32) -> NewRow {
     let first = masters.first();
     let wrapped = secrets
         .iter()
@@ -241,7 +241,7 @@ fn wrap(tenant: &str, secrets: &[TenantKey], newest: u32) -> NewRow {
     NewRow { newest, wrapped, box_key, wrapped_by: first.id().to_owned() }
 }
 
-fn insert(tenant: &str, new: &NewRow, wrapped_by: &str) -> Unique {
+fn insert(tenant: &str, new: &NewRow) -> Unique {
     let mut arena = Arena::default();
     let mut table = match Appender::open(session::relation(c"privacy_key"), &KEYS) {
         Ok(table) => table,
@@ -254,7 +254,7 @@ fn insert(tenant: &str, new: &NewRow, wrapped_by: &str) -> Unique {
         ("newest", Some(Datum::from(new.newest as i32))),
         ("oldest", Some(Datum::from(1))),
         ("tenant_id", Some(arena.varlena(tenant.as_bytes()))),
-        ("wrapped_by", Some(arena.varlena(wrapped_by.as_bytes()))),
+        ("wrapped_by", Some(arena.varlena(new.wrapped_by.as_bytes()))),
         ("wrapped", Some(arena.long_varlena(&new.wrapped))),
         ("box_key", new.box_key.map(|key| arena.varlena(&key))),
     ]);
@@ -274,7 +274,7 @@ pub fn rotate(tenant: &str) -> Result<u32, PrivacyFailure> {
     }
     let mut secrets = keys.secrets().to_vec();
     secrets.push(TenantKey::new(newest, Secret::new(session::random_bytes())));
-    replace(tenant, &found, &wrap(tenant, &secrets, newest))?;
+    replace(tenant, &found, &wrap(&*master::keys()?, tenant, &secrets, newest))?;
     Ok(newest)
 }
 
@@ -282,10 +282,11 @@ pub fn rotate(tenant: &str) -> Result<u32, PrivacyFailure> {
 pub fn rewrap(tenant: &str) -> Result<bool, PrivacyFailure> {
     let Some(found) = wrapped(tenant, View::Now) else { return Ok(false) };
     let keys = found.open(tenant)?;
-    if found.wrapped_by == master::keys()?.first().id() {
+    let masters = master::keys()?;
+    if found.wrapped_by == masters.first().id() {
         return Ok(false);
     }
-    replace(tenant, &found, &wrap(tenant, keys.secrets(), found.newest))?;
+    replace(tenant, &found, &wrap(&masters, tenant, keys.secrets(), found.newest))?;
     Ok(true)
 }
 
