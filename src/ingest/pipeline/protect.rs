@@ -49,7 +49,7 @@ impl Batch<'_> {
     pub(super) fn protect(&mut self) {
         let Some(guard) = &self.guard else { return };
         for index in 0..self.items.len() {
-            if self.outcomes[index].is_rejected() || self.known.contains(&index) {
+            if !self.is_valid(index) {
                 continue;
             }
             match guard.protected(event_at(&self.items, index)) {
