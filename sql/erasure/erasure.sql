@@ -404,18 +404,18 @@ GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
   tally_internal.registered(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(int8) TO tally_admin;
 
-CREATE FUNCTION tally_internal.sensitive_erasure(OUT act text, OUT description text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.sensitive_erasure(OUT act text, OUT description text, OUT held_by name) RETURNS SETOF record
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT v.* FROM (VALUES
-      ('erase_subject', 'erasing a person, or asking for that'),
-      ('subject_report', 'reading everything that is kept of a person')
-    ) AS v (act, description);
+      ('erase_subject', 'erasing a person, or asking for that', 'tally_admin'::name),
+      ('subject_report', 'reading everything that is kept of a person', 'tally_admin')
+    ) AS v (act, description, held_by);
   END;
 COMMENT ON FUNCTION tally_internal.sensitive_erasure() IS 'acts that may need a second factor: of erasures';
 REVOKE ALL ON FUNCTION tally_internal.sensitive_erasure() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.sensitive_erasure() TO tally_security;
+GRANT EXECUTE ON FUNCTION tally_internal.sensitive_erasure() TO tally_owner, tally_security;
 
 CREATE FUNCTION tally_internal.task_erasure() RETURNS TABLE (place int4, subject text)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT

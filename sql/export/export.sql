@@ -462,11 +462,11 @@ COMMENT ON COLUMN tally.exports.reason IS 'why it was rejected, withdrawn, void 
 REVOKE ALL ON tally.exports FROM PUBLIC;
 GRANT SELECT ON tally.exports TO tally_reader, tally_auditor, tally_admin;
 
-CREATE FUNCTION tally_internal.sensitive_export(OUT act text, OUT description text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.sensitive_export(OUT act text, OUT description text, OUT held_by name) RETURNS SETOF record
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT 'approve_export'::text, 'approving an export'::text;
+    SELECT 'approve_export'::text, 'approving an export'::text, NULL::name; -- the policy says whose it is
   END;
 COMMENT ON FUNCTION tally_internal.sensitive_export() IS 'acts that may need a second factor: of exports';
 
@@ -479,6 +479,6 @@ REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.export_basis
   tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.export_basis(oid[], oid[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
   tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_security;
+GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),
   tally.reject_export(uuid, text), tally.withdraw_export(uuid, text) TO tally_reader, tally_auditor, tally_admin;

@@ -5,9 +5,10 @@
 --   health_NAME()                 components of tally.health(): (place int4, component, status, value, "limit", advice)
 --   lint_NAME()                   findings of tally.lint(): (rule, type, schema, object, detail, fix)
 --   rules_NAME()                  the rules that these are of: (name, level, title, description)
---   sensitive_NAME()              acts that ask for a step-up by tally_internal.require_step_up(act): (act, description)
+--   sensitive_NAME()              acts that ask for a step-up by tally_internal.require_step_up(act): (act, description,
+--                                 held_by), the last a group of which the login itself must be a member, or null
 --   forget_NAME(tenant_id, subjects)  removes what the noun keeps of erased users besides events and rollups: how many rows (int8)
--- They run with the caller's rights, and tally_admin (lint: tally_auditor, too; sensitive acts: tally_security alone) must be granted
+-- They run with the caller's rights, and tally_admin (lint: tally_auditor, too; sensitive acts: tally_owner and tally_security alone) must be granted
 -- them; what forgets runs with those of tally_owner, in the global scope, ingest locked out. Only members of the extension
 -- are called: in tally_internal nobody may create anything, and what a superuser puts there is reported by tally.lint().
 

@@ -309,14 +309,14 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.protect_marked(text, jsonb) IS 'part of tally.register_event(): protects what a schema marks as personal, for all tenants';
 
-CREATE FUNCTION tally_internal.sensitive_privacy(OUT act text, OUT description text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.sensitive_privacy(OUT act text, OUT description text, OUT held_by name) RETURNS SETOF record
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT v.* FROM (VALUES
-      ('unprotect', 'taking the protection of properties or user ids back'),
-      ('reveal', 'revealing a sealed value or a quarantined event')
-    ) AS v (act, description);
+      ('unprotect', 'taking the protection of properties or user ids back', 'tally_admin'::name),
+      ('reveal', 'revealing a sealed value or a quarantined event', 'tally_custodian')
+    ) AS v (act, description, held_by);
   END;
 COMMENT ON FUNCTION tally_internal.sensitive_privacy() IS 'acts that may need a second factor: of personal data';
 

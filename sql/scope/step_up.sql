@@ -38,17 +38,32 @@ CREATE FUNCTION tally_internal.needs_step_up_by_default(act text) RETURNS boolea
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_needs_step_up_by_default';
 COMMENT ON FUNCTION tally_internal.needs_step_up_by_default(text) IS 'whether an act needs a second factor where no policy says';
 
-CREATE FUNCTION tally_internal.sensitive_scope(OUT act text, OUT description text) RETURNS SETOF record
+CREATE FUNCTION tally_internal.sensitive_scope(OUT act text, OUT description text, OUT held_by name) RETURNS SETOF record
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT v.* FROM (VALUES
-      ('binding', 'binding, trusting, pooling and unbinding a role'),
-      ('key', 'registering and revoking a key that tokens are verified with'),
-      ('policy', 'saying what is recorded, and which acts need a second factor')
-    ) AS v (act, description);
+      ('binding', 'binding, trusting, pooling and unbinding a role', 'tally_admin'::name),
+      ('key', 'registering and revoking a key that tokens are verified with', 'tally_admin'),
+      ('policy', 'saying what is recorded, and which acts need a second factor', 'tally_admin')
+    ) AS v (act, description, held_by);
   END;
 COMMENT ON FUNCTION tally_internal.sensitive_scope() IS 'acts that may need a second factor: of bindings, keys and policies';
+
+CREATE FUNCTION tally_internal.holders_of_act(act text) RETURNS name
+  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  found name;
+BEGIN
+  EXECUTE pg_catalog.format('SELECT a.held_by FROM (%s) AS a WHERE a.act OPERATOR(pg_catalog.=) $1',
+                            tally_internal.every('sensitive_', 'r.act, r.held_by')) INTO found USING holders_of_act.act;
+  RETURN found;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.holders_of_act(text) IS
+  'the group whose members a sensitive act is for; null where it is for no group, or no act of that name is registered';
 
 CREATE FUNCTION tally.step_up_acts(OUT act text, OUT is_required boolean, OUT max_age interval, OUT amr text[], OUT acr text[],
     OUT description text) RETURNS SETOF record
@@ -116,9 +131,11 @@ COMMENT ON FUNCTION tally.set_step_up_policy(text, boolean, interval, text[], te
 ALTER FUNCTION tally.step_up_acts() OWNER TO tally_security;
 ALTER FUNCTION tally.set_step_up_policy(text, boolean, interval, text[], text[]) OWNER TO tally_security;
 REVOKE ALL ON FUNCTION tally.step_up(text), tally_internal.require_step_up(text), tally_internal.needs_step_up_by_default(text), tally_internal.sensitive_scope(),
-  tally.step_up_acts(), tally.set_step_up_policy(text, boolean, interval, text[], text[]) FROM PUBLIC;
+  tally_internal.holders_of_act(text), tally.step_up_acts(), tally.set_step_up_policy(text, boolean, interval, text[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.needs_step_up_by_default(text), tally_internal.sensitive_scope(), tally_internal.registered(text),
   tally_internal.every(text, text) TO tally_security;
+GRANT EXECUTE ON FUNCTION tally_internal.holders_of_act(text), tally_internal.sensitive_scope(), tally_internal.registered(text),
+  tally_internal.every(text, text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.step_up(text), tally_internal.require_step_up(text), tally.step_up_acts()
   TO tally_owner, tally_security, tally_reader, tally_writer, tally_admin, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.challenge(), tally.token_audience() TO tally_auditor;

@@ -17,10 +17,10 @@ use crate::backend::call::sql_function;
 use crate::backend::heap::Declared;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::report::Report;
-use crate::backend::session;
-use core::ffi::CStr;
+use crate::backend::{session, sql};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::time::Instant;
 use tally_core::step_up::{Authentication, Demand, Shortfall};
 use tally_core::token::{Claims, TokenError};
@@ -29,17 +29,6 @@ use tally_core::token::{Claims, TokenError};
 const MAX_AGE: i32 = 300;
 /// Acts that need no step-up unless a policy says so: there must be a key before anybody can step up.
 const NOT_BY_DEFAULT: [&str; 3] = ["binding", "key", "policy"];
-/// Whose act it is: the login itself must have that group's rights, not only the owner of a function that it calls, else somebody who
-/// has no second factor could have another person's session do it.
-const OF_GROUPS: [(&str, &CStr); 7] = [
-    ("binding", c"tally_admin"),
-    ("erase_subject", c"tally_admin"),
-    ("key", c"tally_admin"),
-    ("policy", c"tally_admin"),
-    ("reveal", c"tally_custodian"),
-    ("subject_report", c"tally_admin"),
-    ("unprotect", c"tally_admin"),
-];
 /// Bytes of an act's name.
 const ACT_BYTES: usize = 63;
 
@@ -158,6 +147,15 @@ fn policy_of(act: &str) -> Policy {
     found.unwrap_or_else(by_default)
 }
 
+/// Whether an act is for the login itself: it must be a member of the group that the register names, where that names one. The rights of
+/// the owner of a function that it calls don't suffice, else somebody who has no second factor could have another person's session do it.
+fn holds(act: &str) -> bool {
+    let holders = "SELECT tally_internal.holders_of_act($1)::text";
+    let found = session::as_owner(|| sql::rows(holders, &[act.into()], |row| row.get::<String>(1)));
+    let group = found.into_iter().flatten().next();
+    group.is_none_or(|group| CString::new(group).is_ok_and(|group| session::session_is_member_of(&group)))
+}
+
 /// An error, 42T20, unless the session has stepped up as the act's policy demands. The attempt is recorded, also where its transaction
 /// is undone. Holds for everybody, superusers, too. Functions in pgrx's form raise 42000 in its place: those in the C form
 /// (`sql_function`) and in SQL have the right code.
@@ -174,8 +172,7 @@ pub fn require_step_up(act: &str) -> Result<(), ScopeError> {
     }
     let refused =
         |problem: String| ScopeError::StepUp { act: act.to_owned(), max_age: policy.max_age, problem };
-    let group = OF_GROUPS.iter().find(|(of, _)| *of == act).map(|(_, group)| *group);
-    if group.is_some_and(|group| !session::session_is_superuser() && !session::session_is_member_of(group)) {
+    if !session::session_is_superuser() && !holds(act) {
         return Err(refused(
             "the login itself may not do this, only the owner of a function that it calls".to_owned(),
         ));
