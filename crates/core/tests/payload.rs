@@ -368,6 +368,11 @@ fn what_nobody_can_read_is_an_error_of_the_call() {
     assert!(all("segment", &many, "{}", HOME).unwrap_err().starts_with("54000"));
     let wrong = json!({"batch": 5}).to_string();
     assert_eq!(fault("segment", &wrong, json!({})).1, "/batch");
+    // What can't be told apart is kept as it came, with what was to come after it.
+    let text = json!({"batch": 5, "properties": {"lot": 7}}).to_string();
+    let mapping = Mapping::parse("{}").unwrap();
+    let kept = translate(Format::of("segment").unwrap(), &text, ("m", &mapping), HOME, &limits()).unwrap();
+    assert_eq!(kept[0].body(&mut 0).unwrap(), text);
     // An event of an array isn't a batch, nor when it is read again.
     for own in [json!(5), json!([{}, {}])] {
         let event = json!([{"batch": own, "type": "group", "groupId": "g", "messageId": "m", "timestamp": "2026-03-02T09:15:00Z"}]);

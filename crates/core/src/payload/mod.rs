@@ -103,10 +103,10 @@ impl Translated<'_> {
     /// The event as the payload has it, with format and mapping: what quarantine keeps of it, and [`Waiting`] reads. Counts the bytes
     /// that were made so far of a payload's events, and refuses to go on above a limit.
     pub fn body(&self, made: &mut usize) -> Result<String, BatchError> {
-        // A line that can't be read stays as it came.
-        if let Err(Fault { line: Some(line), .. }) = &self.event.own {
-            count(made, line.len())?;
-            return Ok(line.clone());
+        // What can't be read stays as it came.
+        if let Err(Fault { text: Some(text), .. }) = &self.event.own {
+            count(made, text.len())?;
+            return Ok(text.clone());
         }
         let mut body = String::from("{\"format\":");
         quote(self.format, &mut body);
@@ -181,9 +181,11 @@ pub fn translate<'a>(
     }
     let mut out = Vec::new();
     let mut made = 0;
-    for document in documents(format, text)? {
+    for (text, document) in documents(format, text)? {
         let mut events = Vec::new();
-        if let Err(fault) = document.and_then(|document| format.vendor.events(document, &mut events)) {
+        if let Err(mut fault) = document.and_then(|document| format.vendor.events(document, &mut events)) {
+            // What can't be told apart is kept as it came.
+            fault.text = Some(text.to_owned());
             events.push(Event { own: Err(fault), shared: None });
         }
         if out.len() + events.len() > limits.batch_events {
@@ -199,8 +201,11 @@ pub fn translate<'a>(
     Ok(out)
 }
 
-/// The values of a payload: one, or one a line. A line that isn't one costs no other.
-fn documents(format: Format, text: &str) -> Result<Vec<Result<Value<'_>, Fault>>, BatchError> {
+/// A value of a payload: its text, and what it is.
+type Document<'a> = (&'a str, Result<Value<'a>, Fault>);
+
+/// The values of a payload, each with its text: one, or one a line. A line that isn't one costs no other.
+fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError> {
     let unreadable = |error: NotJson| BatchError {
         reason: format!("payload is not JSON: {}", error.reason),
         sqlstate: error.sqlstate,
@@ -217,10 +222,10 @@ fn documents(format: Format, text: &str) -> Result<Vec<Result<Value<'_>, Fault>>
     };
     let mut reader = Reader::new(text);
     if format.vendor.is_table(text) {
-        return Ok(lines().map(|(from, to)| format.vendor.row(&text[from..to])).collect());
+        return Ok(lines().map(|(from, to)| (&text[from..to], format.vendor.row(&text[from..to]))).collect());
     }
     let error = match reader.whole(0, text.len()) {
-        Ok(value) => return Ok(vec![Ok(value)]),
+        Ok(value) => return Ok(vec![(text, Ok(value))]),
         Err(error) if error.sqlstate == "22032" => error,
         Err(error) => return Err(unreadable(error)),
     };
@@ -228,18 +233,17 @@ fn documents(format: Format, text: &str) -> Result<Vec<Result<Value<'_>, Fault>>
     let mut any = false;
     let mut reader = Reader::new(text);
     for (from, to) in lines() {
-        documents.push(match reader.whole(from, to) {
+        let document = match reader.whole(from, to) {
             Ok(value) => {
                 any |= matches!(value, Value::Object(_) | Value::Array(_));
                 Ok(value)
             }
             Err(error) if error.sqlstate == "22032" => {
-                let mut fault = Fault::new("", "22P02", format!("is not JSON: {}", error.reason));
-                fault.line = Some(text[from..to].to_owned());
-                Err(fault)
+                Err(Fault::new("", "22P02", format!("is not JSON: {}", error.reason)))
             }
             Err(error) => return Err(unreadable(error)),
-        });
+        };
+        documents.push((&text[from..to], document));
     }
     if any && documents.len() > 1 { Ok(documents) } else { Err(unreadable(error)) }
 }
@@ -250,14 +254,14 @@ struct Fault {
     path: String,
     sqlstate: &'static str,
     reason: String,
-    /// The line at fault, where it is no JSON.
-    line: Option<String>,
+    /// The text at fault, where no event can be made of it.
+    text: Option<String>,
 }
 
 impl Fault {
     #[cold]
     fn new(path: impl Into<String>, sqlstate: &'static str, reason: impl Into<String>) -> Self {
-        Self { path: path.into(), sqlstate, reason: reason.into(), line: None }
+        Self { path: path.into(), sqlstate, reason: reason.into(), text: None }
     }
 
     #[cold]

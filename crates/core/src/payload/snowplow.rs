@@ -43,10 +43,8 @@ impl Vendor for Snowplow {
     fn row<'a>(&self, line: &'a str) -> Result<Value<'a>, Fault> {
         let count = line.split('\t').count();
         if count != COUNT {
-            let mut fault =
-                Fault::new("", "22P02", format!("has {count} columns, an enriched event has {COUNT}"));
-            fault.line = Some(line.to_owned());
-            return Err(fault);
+            let reason = format!("has {count} columns, an enriched event has {COUNT}");
+            return Err(Fault::new("", "22P02", reason));
         }
         let mut members: Vec<(Cow<str>, Value)> = Vec::new();
         for (name, column) in COLUMNS.split_ascii_whitespace().zip(line.split('\t')) {
@@ -57,10 +55,7 @@ impl Vendor for Snowplow {
                 "contexts" | "derived_contexts" | "unstruct_event" => {
                     let document = Reader::new(column).whole(0, column.len());
                     let document = document.map_err(|error| {
-                        let reason = format!("is not JSON: {}", error.reason);
-                        let mut fault = Fault::new(format!("/{name}"), "22P02", reason);
-                        fault.line = Some(line.to_owned());
-                        fault
+                        Fault::new(format!("/{name}"), "22P02", format!("is not JSON: {}", error.reason))
                     })?;
                     described(name, document, &mut members);
                 }
