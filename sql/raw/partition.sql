@@ -112,7 +112,9 @@ AS $$
          -- Of one that spans many years, the first ten.
          generate_series(date_trunc('month', part.first), least(part.next, part.first + interval '10 years') - interval '1 microsecond',
                          interval '1 month') AS month (start)
+   -- Months that it has whole: of a piece nobody can say afterwards what went with it.
    WHERE i.inhparent = 'tally.events'::regclass AND isfinite(part.first)
+     AND month.start >= part.first AND month.start + interval '1 month' <= part.next
   ON CONFLICT DO NOTHING
 $$;
 COMMENT ON FUNCTION tally_internal.note_months() IS

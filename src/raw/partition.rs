@@ -116,8 +116,11 @@ fn make_partitions(months: i32) -> Result<i64, ErrorReport> {
     for start in starts.unwrap_or_default() {
         create(start, Instant::now())?;
     }
-    // A database that isn't updated yet has no such table.
-    if session::find_relation(c"raw_month").is_some() {
+    // A database that isn't updated yet has no such table. While months are taken out, another round notes those that are there.
+    let events = [(session::relation(c"events"), pg_sys::AccessShareLock)];
+    if session::find_relation(c"raw_month").is_some()
+        && lock::relations("months can't be noted", &events, Attempts::One).is_ok()
+    {
         session::as_owner(|| sql::run("SELECT tally_internal.note_months()", &[]));
     }
     Ok(there() - before)

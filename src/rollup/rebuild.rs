@@ -16,6 +16,7 @@ use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use tally_core::grain::Grain;
 
 /// Microseconds from 2000 beyond which no event can be: about the year 5168, and as far before 2000.
 const FAR: i64 = 100_000_000_000_000_000;
@@ -50,27 +51,26 @@ fn months_without_events(condition: &str) -> Vec<String> {
     {
         return Vec::new();
     }
-    let months = ["usage_day_base", "usage_pending"].map(|table| {
-        format!(
-            "SELECT date_trunc('month', bucket, 'UTC') AS month FROM tally.{table} AS kept WHERE {condition}"
-        )
+    let days = ["usage_day_base", "usage_pending"].map(|table| {
+        format!("SELECT date_trunc('day', bucket, 'UTC') AS day FROM tally.{table} AS kept WHERE {condition}")
     });
     let query = format!(
-        "SELECT {}, to_char(m.month, 'YYYY-MM') FROM ({}) AS m ORDER BY 1",
-        sql::micros("m.month"),
-        months.join(" UNION ")
+        "SELECT {}, to_char(d.day, 'YYYY-MM') FROM ({}) AS d ORDER BY 1",
+        sql::micros("d.day"),
+        days.join(" UNION ")
     );
-    let months = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
-    let lost = lost_months::all();
+    let days = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+    let lost: Vec<i64> = lost_months::all().iter().map(|month| month.start).collect();
     let routing = Routing::open(session::relation(c"events"));
-    let missing = months.into_iter().filter_map(|row| {
-        let [Some(start), Some(month)] = &row[..] else { unreachable!("bucket is NOT NULL") };
-        let start = start.parse().expect("a bigint");
-        // One that a late event made anew has that event alone.
-        let is_lost = lost.iter().any(|lost| lost.start == start);
-        (is_lost || !routing.covers(start)).then(|| month.clone())
+    // One that a late event made anew has that event alone. A partition that somebody made may have a piece of a day.
+    let missing = days.into_iter().filter_map(|row| {
+        let [Some(day), Some(month)] = &row[..] else { unreachable!("bucket is NOT NULL") };
+        let day = day.parse().expect("a bigint");
+        let is_there = routing.covers(day) || routing.covers(Grain::Day.ceiling(day + 1) - 1);
+        (lost.contains(&Grain::Month.floor(day)) || !is_there).then(|| month.clone())
     });
-    let missing = missing.collect();
+    let mut missing: Vec<String> = missing.collect();
+    missing.dedup();
     routing.close();
     missing
 }

@@ -345,6 +345,28 @@ fn a_partition_attached_by_hand_is_missed_when_it_goes_by_hand() {
     assert_eq!(admin.query_one(recorded, &[]).unwrap().get::<_, String>(0), "2026-02");
 }
 
+/// Made under another time zone: it begins two hours before a month of ours.
+#[test]
+fn a_partition_that_has_a_piece_of_a_month_makes_no_month_a_lost_one() {
+    let (mut database, mut readers) = shop_of_three("hand_piece");
+    let mut superuser = database.superuser();
+    let role = database.role("admin", &["tally_admin"]);
+    superuser
+        .batch_execute(
+            "SET timezone = 'Europe/Berlin'; SELECT tally_internal.create_leaf('july');
+             ALTER TABLE tally.events ATTACH PARTITION tally.july FOR VALUES FROM ('2026-07-01') TO ('2026-08-01'); RESET timezone",
+        )
+        .unwrap();
+    let early = event("2026-06").replace("2026-06-15T09:15:00Z", "2026-06-30T22:30:00Z");
+    assert_eq!(ingest(&mut superuser, &early).unwrap().accepted, 1);
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally_internal.lost_months()"), 0);
+    assert_eq!(funnel(&mut readers.all, "'2026-06-01Z', '2026-08-01Z'"), Ok(1));
+    let mut admin = database.connect(&role);
+    admin.batch_execute("SELECT tally.rebuild_rollup('usage')").unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.record_lost_months()"), 0);
+}
+
 /// The partition is there again then, with nothing but that event.
 #[test]
 fn a_late_event_does_not_make_a_lost_month_whole() {
