@@ -35,11 +35,12 @@ fn certificate(request: &Request, hashes: &[Uuid]) -> Option<JsonB> {
 
 fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     let tenant = request.tenant;
-    let users = Stored::of(tenant, &request.subjects);
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
-    let mut places = removal::find(tenant, &users.ids, &everything);
+    let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects).ids, &everything);
     gate::close(&[], Attempts::Several)?;
+    // As they are stored now: the tenant may have got keys meanwhile.
+    let users = Stored::of(tenant, &request.subjects);
     places.extend(match removal::find_by_activity(tenant, &users.ids) {
         Some(places) => places,
         None => removal::find(tenant, &users.ids, &everything),

@@ -12,6 +12,7 @@ use crate::backend::sql::{self, Moment};
 use crate::backend::{session, statistics};
 use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
+use core::ops::Range;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -100,7 +101,11 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
     let Some(forgotten) = &run.forgotten else {
         return match removal::months_from(run.next_month).first() {
             Some(&month) => remove_month(tenant, &subjects, month, max_rows),
-            None => forget(tenant, &subjects, taken.len()),
+            // Partitions that an administrator made have other names, or more than a month.
+            None => match remove_some(tenant, &subjects, &(i64::MIN..i64::MAX), max_rows)?.0 {
+                0 => forget(tenant, &subjects, taken.len()),
+                done => Ok(done),
+            },
         };
     };
     let some: Vec<Uuid> = taken.iter().take(CERTIFICATES as usize).map(|&(_, hash)| hash).collect();
@@ -116,7 +121,24 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
 
 /// Removes their events of a month, of as many accounts as a step may read.
 fn remove_month(tenant: &str, subjects: &Stored, month: i64, max_rows: i64) -> Result<i64, ErasureError> {
-    let places = removal::find(tenant, &subjects.ids, &removal::time_of(month));
+    let (done, left) = remove_some(tenant, subjects, &removal::time_of(month), max_rows)?;
+    if left == 0 {
+        let next = Moment(removal::time_of(month).end);
+        let note = "UPDATE tally.erasure_run SET next_month = $2 WHERE tenant_id = $1";
+        session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
+    }
+    Ok(done.max(1))
+}
+
+/// Removes their events in a range of time, of as many accounts and months as a step may read; returns how many events were removed or
+/// read, and how many accounts and months are left.
+fn remove_some(
+    tenant: &str,
+    subjects: &Stored,
+    range: &Range<i64>,
+    max_rows: i64,
+) -> Result<(i64, usize), ErasureError> {
+    let places = removal::find(tenant, &subjects.ids, range);
     let mut done = 0;
     let mut left = places.len();
     if left > 0 {
@@ -129,12 +151,7 @@ fn remove_month(tenant: &str, subjects: &Stored, month: i64, max_rows: i64) -> R
             left -= 1;
         }
     }
-    if left == 0 {
-        let next = Moment(removal::time_of(month).end);
-        let note = "UPDATE tally.erasure_run SET next_month = $2 WHERE tenant_id = $1";
-        session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
-    }
-    Ok(done.max(1))
+    Ok((done, left))
 }
 
 /// Removes what else is kept of them.

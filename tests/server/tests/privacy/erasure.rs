@@ -329,6 +329,37 @@ fn later_events_are_refused_and_retries_stay_duplicates() {
     assert_eq!(number(&mut superuser, &kept), 0);
 }
 
+/// One of a year, with a name of its own: erasures in steps go by month first.
+#[test]
+fn partitions_that_an_administrator_made_are_searched_too() {
+    let bench = Bench::new("of_a_year");
+    let mut superuser = bench.database.superuser();
+    superuser
+        .batch_execute(
+            "SELECT tally_internal.create_leaf('of_2024');
+             ALTER TABLE tally.events ATTACH PARTITION tally.of_2024 FOR VALUES FROM ('2024-01-01Z') TO ('2025-01-01Z')",
+        )
+        .unwrap();
+    let event = |n: u32, user: &str, occurred_at: &str| {
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": occurred_at, "user_id": user})
+    };
+    let sent = [
+        event(1, SUBJECT, "2024-05-10T10:00:00Z"),
+        event(2, "u", "2024-05-10T10:00:00Z"),
+        event(3, SUBJECT, "2026-03-01T10:00:00Z"),
+    ];
+    assert_eq!(bench.send(&sent).accepted, 3);
+    let mut admin = bench.admin();
+    admin.execute("SELECT tally.erase_subjects('t', ARRAY[$1], 'ticket')", &[&SUBJECT]).unwrap();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let kept = format!("SELECT count(*) FROM tally.events WHERE user_id = '{SUBJECT}'");
+    assert_eq!(number(&mut superuser, &kept), 0);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 1);
+    let certified = "SELECT count(*) FROM tally.erasure WHERE finished_at IS NOT NULL AND events = 2";
+    assert_eq!(number(&mut superuser, certified), 1);
+}
+
 #[test]
 fn what_raw_events_are_gone_for_is_named() {
     let bench = Bench::new("frozen");
