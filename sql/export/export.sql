@@ -180,6 +180,11 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OU
              (SELECT format('function %s, which reads what is named by a text or a setting', min(f.oid::regprocedure::text)) FROM function AS f
                WHERE f.oid < 12000 AND (f.proname ~ '^(table|schema|database|query|cursor)_to_xml' OR f.proname IN ('current_setting', 'ts_stat', 'ts_rewrite'))
               HAVING count(*) > 0),
+             -- Rows are handed out as JSON, and Postgres makes it by such a cast.
+             (SELECT format('type %s, for which somebody has made a cast to json', min(k.castsource::regtype::text)) FROM pg_cast AS k
+               WHERE k.casttarget = 'json'::regtype AND k.castfunc <> 0 AND k.oid >= 16384
+                 AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'e')
+              HAVING count(*) > 0),
              (SELECT format('function %s, which has its owner''s rights', min(f.oid::regprocedure::text))
                 FROM function AS f WHERE f.prosecdef AND f.extname IS DISTINCT FROM 'pg_tally' HAVING count(*) > 0),
              (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0)),

@@ -92,7 +92,7 @@ thread_local! {
     static HAS_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Watches functions, in place of those before: running queries look them up when they call them.
+/// Watches functions, in place of those before, and all casts: running queries look them up when they call them.
 pub fn watch(functions: &[Oid]) {
     let cache = SysCacheIdentifier::PROCOID as i32;
     let nothing = Datum::from(0);
@@ -104,6 +104,8 @@ pub fn watch(functions: &[Oid]) {
         let hashes = functions.iter().map(hash).collect();
         if WATCHED.replace(Some(hashes)).is_none() {
             pg_sys::CacheRegisterSyscacheCallback(cache, Some(changed), nothing);
+            let casts = SysCacheIdentifier::CASTSOURCETARGET as i32;
+            pg_sys::CacheRegisterSyscacheCallback(casts, Some(cast_changed), nothing);
         }
     }
     HAS_CHANGED.set(false);
@@ -113,6 +115,11 @@ pub fn watch(functions: &[Oid]) {
 pub fn has_changed() -> bool {
     super::session::accept_invalidations();
     HAS_CHANGED.get()
+}
+
+/// Which types a query has isn't known here.
+extern "C-unwind" fn cast_changed(_: Datum, _: core::ffi::c_int, _: u32) {
+    HAS_CHANGED.set(true);
 }
 
 extern "C-unwind" fn changed(_: Datum, _: core::ffi::c_int, hash: u32) {

@@ -540,6 +540,17 @@ fn what_cannot_be_bound_or_only_read_is_refused() {
     ] {
         assert_eq!(code(request(&mut client, query, 10)), outcome, "{query}");
     }
+    // What is handed out is JSON, which Postgres makes of such a type by somebody's function.
+    client
+        .batch_execute(
+            "CREATE TYPE pg_temp.e AS ENUM ('x');
+             CREATE FUNCTION pg_temp.f(pg_temp.e) RETURNS json LANGUAGE sql AS $$ SELECT json_agg(v) FROM tally.events AS v $$;
+             CREATE CAST (pg_temp.e AS json) WITH FUNCTION pg_temp.f(pg_temp.e)",
+        )
+        .unwrap();
+    assert_eq!(code(request(&mut client, "SELECT 'x'::pg_temp.e AS total", 10)), "0A000");
+    client.batch_execute("DROP TYPE pg_temp.e CASCADE").unwrap();
+    assert_eq!(code(request(&mut client, "VALUES (1)", 10)), TAKEN);
     for arguments in [
         "NULL, 'x', 1",
         "'SELECT 1 AS a', NULL, 1",
