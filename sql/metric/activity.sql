@@ -105,7 +105,7 @@ BEGIN
       MESSAGE = format('n must be 1 or more, not %s', coalesce(did_at_least.n::text, 'null')),
       HINT = 'units without the event are not listed: nothing says that there is such a unit';
   END IF;
-  lost := tally_internal.times_lost_until(did_at_least.event, did_at_least."from", did_at_least."to", did_at_least.unit);
+  lost := tally_internal.times_lost_until(did_at_least.event, did_at_least."from", did_at_least."to", did_at_least.unit, did_at_least.account);
   PERFORM tally_internal.refuse_incomplete(lost);
   IF did_at_least.unit = 'account' AND lost IS NULL THEN
     RETURN QUERY
@@ -196,7 +196,7 @@ $$;
 COMMENT ON FUNCTION tally.account_health(text, timestamptz, text) IS
   'one row on one account in scope: seen first and last (local time of a zone), events, users and active days of the 30 days up to as_of and of the 30 before, and a status';
 
-CREATE FUNCTION tally.accounts_health(as_of timestamptz DEFAULT now(), zone text DEFAULT 'UTC',
+CREATE FUNCTION tally.accounts_health(as_of timestamptz DEFAULT now(), zone text DEFAULT 'UTC', account text DEFAULT NULL,
     OUT tenant_id text, OUT account_id text, OUT status text, OUT first_seen timestamp, OUT last_seen timestamp, OUT days_since int4,
     OUT events_30d int8, OUT events_before int8, OUT trend float8, OUT users_30d int8, OUT users_before int8,
     OUT active_days_30d int8, OUT exact boolean, OUT whole_from timestamptz)
@@ -214,13 +214,14 @@ BEGIN
       MESSAGE = 'as_of must not be null or infinite', HINT = 'name a moment, such as now()';
   END IF;
   PERFORM tally_internal.warn_unconfined();
-  lost := tally_internal.lost_until(NULL, half - interval '720 hours', accounts_health.as_of);
+  lost := tally_internal.lost_until(NULL, half - interval '720 hours', accounts_health.as_of, accounts_health.account);
   PERFORM tally_internal.refuse_incomplete(lost);
   RETURN QUERY
     WITH known AS (
       SELECT u.tenant_id, u.account_id, min(u.first_at) FILTER (WHERE u.first_at < accounts_health.as_of) AS began,
              max(u.last_at) FILTER (WHERE u.last_at < accounts_health.as_of) AS seen
-        FROM tally_internal.usage_day_part AS u GROUP BY 1, 2
+        FROM tally_internal.usage_day_part AS u
+       WHERE accounts_health.account IS NULL OR u.account_id = accounts_health.account GROUP BY 1, 2
     ), recent AS (
       SELECT e.tenant_id, e.account_id, max(e.occurred_at) AS seen,
              count(*) FILTER (WHERE e.occurred_at >= half) AS events_now, count(*) FILTER (WHERE e.occurred_at < half) AS events_then,
@@ -228,7 +229,8 @@ BEGIN
              count(DISTINCT e.user_id) FILTER (WHERE e.occurred_at < half) AS users_then,
              count(DISTINCT (e.occurred_at AT TIME ZONE 'UTC')::date) FILTER (WHERE e.occurred_at >= half) AS days_now
         FROM tally.events AS e
-       WHERE e.occurred_at >= half - interval '720 hours' AND e.occurred_at < accounts_health.as_of GROUP BY 1, 2
+       WHERE e.occurred_at >= half - interval '720 hours' AND e.occurred_at < accounts_health.as_of
+         AND (accounts_health.account IS NULL OR e.account_id = accounts_health.account) GROUP BY 1, 2
     ), joined AS (
       SELECT k.tenant_id, k.account_id, k.began, greatest(k.seen, r.seen) AS seen, coalesce(r.events_now, 0) AS events_now,
              coalesce(r.events_then, 0) AS events_then, coalesce(r.users_now, 0) AS users_now, coalesce(r.users_then, 0) AS users_then,
@@ -244,8 +246,8 @@ BEGIN
       FROM joined AS j ORDER BY 1, 2;
 END
 $$;
-COMMENT ON FUNCTION tally.accounts_health(timestamptz, text) IS
-  'tally.account_health for every account in scope that had an event before as_of, a row each';
+COMMENT ON FUNCTION tally.accounts_health(timestamptz, text, text) IS
+  'tally.account_health for every account in scope that had an event before as_of, a row each; of one account where that is given';
 
 REVOKE ALL ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text, text),
   tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text, text),
@@ -253,11 +255,11 @@ REVOKE ALL ON FUNCTION tally.retention(text, text, text, timestamptz, timestampt
   tally.activation(text, text, interval, timestamptz, timestamptz, text, text, text),
   tally.revenue(timestamptz, timestamptz, text, text, text, text, text), tally.active_users(daterange, text, text),
   tally.did_at_least(text, int8, timestamptz, timestamptz, text, text),
-  tally.account_health(text, timestamptz, text), tally.accounts_health(timestamptz, text) FROM PUBLIC;
+  tally.account_health(text, timestamptz, text), tally.accounts_health(timestamptz, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.retention(text, text, text, timestamptz, timestamptz, text, text, int4[], text, text),
   tally.retention_curve(text, text, text, timestamptz, timestamptz, text, text, int4[], text, text),
   tally.session_metrics(timestamptz, timestamptz, text, text),
   tally.activation(text, text, interval, timestamptz, timestamptz, text, text, text),
   tally.revenue(timestamptz, timestamptz, text, text, text, text, text), tally.active_users(daterange, text, text),
   tally.did_at_least(text, int8, timestamptz, timestamptz, text, text),
-  tally.account_health(text, timestamptz, text), tally.accounts_health(timestamptz, text) TO tally_reader;
+  tally.account_health(text, timestamptz, text), tally.accounts_health(timestamptz, text, text) TO tally_reader;

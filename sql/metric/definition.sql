@@ -202,7 +202,7 @@ END
 $$;
 COMMENT ON FUNCTION tally.describe_metric(text) IS 'the rule of a declared metric in words';
 
-CREATE FUNCTION tally.metric_value(name text, "from" timestamptz, "to" timestamptz, OUT metric_name text, OUT version int4,
+CREATE FUNCTION tally.metric_value(name text, "from" timestamptz, "to" timestamptz, account text DEFAULT NULL, OUT metric_name text, OUT version int4,
     OUT value numeric, OUT exact boolean, OUT stderror float8, OUT as_of timestamptz, OUT definition_hash text,
     OUT whole_from timestamptz)
   RETURNS record
@@ -235,22 +235,24 @@ BEGIN
     SELECT coalesce(sum(t.users), 0), coalesce(sqrt(sum((t.users * t.error) ^ 2)), 0) INTO value, stderror
       FROM (SELECT tally.distinct_count(tally.rollup(u.users)) AS users, tally.stderror(tally.rollup(u.users)) AS error
               FROM tally.usage_day_state AS u WHERE u.bucket >= metric_value."from" AND u.bucket < metric_value."to"
-               AND (d ->> 'event' IS NULL OR u.name = d ->> 'event') GROUP BY u.tenant_id) AS t;
+               AND (d ->> 'event' IS NULL OR u.name = d ->> 'event')
+               AND (metric_value.account IS NULL OR u.account_id = metric_value.account) GROUP BY u.tenant_id) AS t;
     exact := stderror = 0;
     RETURN;
   END IF;
   IF d ->> 'kind' IN ('events', 'units', 'sum', 'mean') THEN
-    whole_from := tally_internal.lost_until(CASE WHEN d ? 'event' THEN ARRAY[d ->> 'event'] END, metric_value."from", metric_value."to");
+    whole_from := tally_internal.lost_until(CASE WHEN d ? 'event' THEN ARRAY[d ->> 'event'] END, metric_value."from", metric_value."to",
+      metric_value.account);
   END IF;
   IF whole_from IS NOT NULL AND d ->> 'kind' = 'units' THEN
-    SELECT u.* INTO kept FROM tally_internal.kept_units(d ->> 'event', metric_value."from", metric_value."to", unit) AS u;
+    SELECT u.* INTO kept FROM tally_internal.kept_units(d ->> 'event', metric_value."from", metric_value."to", unit, metric_value.account) AS u;
     IF NOT kept.split THEN
       value := kept.units;
       whole_from := NULL;
       RETURN;
     END IF;
   ELSIF whole_from IS NOT NULL AND NOT d ? 'outliers' THEN
-    SELECT t.* INTO kept FROM tally_internal.kept_totals(d ->> 'event', metric_value."from", metric_value."to") AS t;
+    SELECT t.* INTO kept FROM tally_internal.kept_totals(d ->> 'event', metric_value."from", metric_value."to", metric_value.account) AS t;
     -- How many values are numbers is kept of amounts alone.
     value := CASE WHEN d ->> 'kind' = 'events' AND NOT kept.events_split THEN kept.events
       WHEN d ->> 'kind' = 'sum' AND d ->> 'property' = 'value' AND NOT kept.events_split THEN coalesce(kept.value_sum, 0)
@@ -280,7 +282,8 @@ BEGIN
                                       CASE d ->> 'missing' WHEN 'zero' THEN 0 END) AS number
                         FROM tally.events AS e
                        WHERE e.occurred_at >= metric_value."from" AND e.occurred_at < metric_value."to"
-                         AND (d ->> 'event' IS NULL OR e.name = d ->> 'event')) AS n
+                         AND (d ->> 'event' IS NULL OR e.name = d ->> 'event')
+                         AND (metric_value.account IS NULL OR e.account_id = metric_value.account)) AS n
                WHERE d -> 'outliers' ->> 'treat' IS DISTINCT FROM 'drop'
                   OR NOT coalesce(n.number < least_number, false) AND NOT coalesce(n.number > greatest_number, false)) AS t;
     WHEN 'units' THEN
@@ -288,24 +291,28 @@ BEGIN
         FROM (SELECT FROM tally.events AS e
                WHERE e.occurred_at >= metric_value."from" AND e.occurred_at < metric_value."to"
                  AND (d ->> 'event' IS NULL OR e.name = d ->> 'event') AND (unit = 'account' OR e.user_id IS NOT NULL)
+                 AND (metric_value.account IS NULL OR e.account_id = metric_value.account)
                GROUP BY e.tenant_id, CASE unit WHEN 'user' THEN e.user_id ELSE e.account_id END) AS u;
     WHEN 'funnel' THEN
       SELECT f.from_first, f.exact, f.whole_from INTO value, exact, whole_from
         FROM tally.funnel(d -> 'steps', (d ->> 'window')::interval, metric_value."from", metric_value."to", unit, coalesce((d -> 'strict')::boolean, false), d ->> 'hold', NULL,
-               ARRAY(SELECT jsonb_array_elements_text(d -> 'exclude')), coalesce((d -> 'any_order')::boolean, false)) AS f ORDER BY f.step DESC LIMIT 1;
+               ARRAY(SELECT jsonb_array_elements_text(d -> 'exclude')), coalesce((d -> 'any_order')::boolean, false),
+               account => metric_value.account) AS f ORDER BY f.step DESC LIMIT 1;
     WHEN 'activation' THEN
       SELECT sum(a.activated) / nullif(sum(a.cohort_size), 0)::float8 INTO value
-        FROM tally.activation(d ->> 'start', d ->> 'activation', (d ->> 'window')::interval, metric_value."from", metric_value."to", unit) AS a;
+        FROM tally.activation(d ->> 'start', d ->> 'activation', (d ->> 'window')::interval, metric_value."from", metric_value."to", unit,
+               account => metric_value.account) AS a;
     WHEN 'retention' THEN
       SELECT sum(r.retained) / nullif(sum(r.cohort_size), 0)::float8 INTO value
         FROM tally.retention(d ->> 'start', d ->> 'return', d ->> 'grain', metric_value."from", metric_value."to", unit,
-               CASE WHEN (d -> 'rolling')::boolean THEN 'rolling' ELSE 'first_time' END) AS r WHERE r.period = (d ->> 'period')::int4;
+               CASE WHEN (d -> 'rolling')::boolean THEN 'rolling' ELSE 'first_time' END, account => metric_value.account) AS r WHERE r.period = (d ->> 'period')::int4;
   END CASE;
 END
 $$;
-COMMENT ON FUNCTION tally.metric_value(text, timestamptz, timestamptz) IS 'a declared metric over a range in the present scope, with what tells how it came about; stderror is in units of the value';
+COMMENT ON FUNCTION tally.metric_value(text, timestamptz, timestamptz, text) IS
+  'a declared metric over a range in the present scope, with what tells how it came about; stderror is in units of the value; of one account where that is given';
 
-CREATE FUNCTION tally.metric_series(name text, "from" timestamptz, "to" timestamptz, grain text DEFAULT 'day',
+CREATE FUNCTION tally.metric_series(name text, "from" timestamptz, "to" timestamptz, grain text DEFAULT 'day', account text DEFAULT NULL,
     OUT period timestamptz, OUT value numeric, OUT exact boolean, OUT stderror float8, OUT as_of timestamptz,
     OUT definition_hash text, OUT complete boolean, OUT whole_from timestamptz)
   RETURNS SETOF record
@@ -327,12 +334,13 @@ BEGIN
     SELECT p.start, v.value, v.exact, v.stderror, v.as_of, v.definition_hash,
            p.start >= metric_series."from" AND p.start + step <= least(metric_series."to", statement_timestamp()), v.whole_from
       FROM generate_series(date_trunc(metric_series.grain, metric_series."from"), metric_series."to" - interval '1 microsecond', step) AS p (start)
-     CROSS JOIN LATERAL tally.metric_value(metric_series.name, greatest(p.start, metric_series."from"), least(p.start + step, metric_series."to")) AS v
+     CROSS JOIN LATERAL tally.metric_value(metric_series.name, greatest(p.start, metric_series."from"), least(p.start + step, metric_series."to"),
+             metric_series.account) AS v
      ORDER BY p.start;
 END
 $$;
-COMMENT ON FUNCTION tally.metric_series(text, timestamptz, timestamptz, text) IS
-  'a declared metric of each day, week or month (UTC) of a range, in the present scope; the first and last as far as the range reaches';
+COMMENT ON FUNCTION tally.metric_series(text, timestamptz, timestamptz, text, text) IS
+  'a declared metric of each day, week or month (UTC) of a range, in the present scope; the first and last as far as the range reaches; of one account where that is given';
 
 CREATE FUNCTION tally.cohort_members(name text, "from" timestamptz, "to" timestamptz, account text DEFAULT NULL, OUT tenant_id text, OUT unit_id text,
     OUT times int8, OUT first_at timestamptz, OUT last_at timestamptz, OUT as_of timestamptz, OUT definition_hash text,
@@ -356,15 +364,15 @@ END
 $$;
 COMMENT ON FUNCTION tally.cohort_members(text, timestamptz, timestamptz, text) IS 'the units in scope that belong to a declared cohort over a range; of one account where that is given';
 
-CREATE FUNCTION tally_internal.cohort_lost_until(name text, "from" timestamptz, "to" timestamptz) RETURNS timestamptz
+CREATE FUNCTION tally_internal.cohort_lost_until(name text, "from" timestamptz, "to" timestamptz, account text) RETURNS timestamptz
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT tally_internal.times_lost_until(c.definition ->> 'event', "from", "to", coalesce(c.definition ->> 'unit', 'user'))
+  SELECT tally_internal.times_lost_until(c.definition ->> 'event', "from", "to", coalesce(c.definition ->> 'unit', 'user'), account)
     FROM tally.cohort AS c WHERE c.cohort_name = name ORDER BY c.version DESC LIMIT 1
 $$;
-COMMENT ON FUNCTION tally_internal.cohort_lost_until(text, timestamptz, timestamptz) IS
-  'as tally_internal.lost_until(), of the events that decide who belongs to a declared cohort over a range';
+COMMENT ON FUNCTION tally_internal.cohort_lost_until(text, timestamptz, timestamptz, text) IS
+  'as tally_internal.lost_until(), of the events that decide who belongs to a declared cohort over a range, in an account (null for all)';
 
 CREATE FUNCTION tally_internal.cohort_units(name text, "from" timestamptz, "to" timestamptz, unit text, account text, OUT tenant_id text, OUT unit_id text)
   RETURNS SETOF record
@@ -388,11 +396,11 @@ COMMENT ON FUNCTION tally_internal.cohort_units(text, timestamptz, timestamptz, 
 ALTER FUNCTION tally.define_metric(text, jsonb) OWNER TO tally_owner;
 ALTER FUNCTION tally.define_cohort(text, jsonb) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.check_definition(text, jsonb), tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb),
-  tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz, text),
-  tally_internal.cohort_units(text, timestamptz, timestamptz, text, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) FROM PUBLIC;
+  tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz, text),
+  tally.metric_series(text, timestamptz, timestamptz, text, text), tally.cohort_members(text, timestamptz, timestamptz, text),
+  tally_internal.cohort_units(text, timestamptz, timestamptz, text, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.check_definition(text, jsonb), tally_internal.funnel_steps(jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_metric(text, jsonb), tally.define_cohort(text, jsonb) TO tally_admin;
-GRANT EXECUTE ON FUNCTION tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz),
-  tally.metric_series(text, timestamptz, timestamptz, text), tally.cohort_members(text, timestamptz, timestamptz, text),
-  tally_internal.cohort_units(text, timestamptz, timestamptz, text, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz) TO tally_reader;
+GRANT EXECUTE ON FUNCTION tally_internal.metric_definition(text), tally.describe_metric(text), tally.metric_value(text, timestamptz, timestamptz, text),
+  tally.metric_series(text, timestamptz, timestamptz, text, text), tally.cohort_members(text, timestamptz, timestamptz, text),
+  tally_internal.cohort_units(text, timestamptz, timestamptz, text, text), tally_internal.cohort_lost_until(text, timestamptz, timestamptz, text) TO tally_reader;

@@ -39,7 +39,7 @@ BEGIN
       HINT = 'each number begins a bracket that the next one ends, such as ARRAY[0, 1, 7, 30]';
   END IF;
   IF retention.of_cohort IS NOT NULL THEN
-    lost := tally_internal.cohort_lost_until(retention.of_cohort, retention."from", retention."to");
+    lost := tally_internal.cohort_lost_until(retention.of_cohort, retention."from", retention."to", retention.account);
     PERFORM tally_internal.refuse_incomplete(lost);
   END IF;
   roles := CASE WHEN retention.start_event IS NULL THEN '1' ELSE format('CASE a.name WHEN %L THEN 1 ELSE 0 END', retention.start_event) END

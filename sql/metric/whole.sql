@@ -118,21 +118,22 @@ $$;
 COMMENT ON FUNCTION tally_internal.lost_until(text[], timestamptz, timestamptz, text) IS
   'the moment from which on all raw events in scope of these names (null for any) and this account (null for all) from "from" to "to" are there; null where none is gone';
 
-CREATE FUNCTION tally_internal.times_lost_until(event text, "from" timestamptz, "to" timestamptz, unit text) RETURNS timestamptz
+CREATE FUNCTION tally_internal.times_lost_until(event text, "from" timestamptz, "to" timestamptz, unit text, account text)
+  RETURNS timestamptz
   LANGUAGE sql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
   -- How often an account did something is kept by hour; of a user only on which days.
-  SELECT l.lost FROM (SELECT tally_internal.lost_until(CASE WHEN event IS NOT NULL THEN ARRAY[event] END, "from", "to") AS lost) AS l
+  SELECT l.lost FROM (SELECT tally_internal.lost_until(CASE WHEN event IS NOT NULL THEN ARRAY[event] END, "from", "to", account) AS lost) AS l
    WHERE l.lost IS NOT NULL
      AND (unit <> 'account'
           OR EXISTS (SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
                       WHERE u.bucket < h.whole_from AND u.bucket >= date_trunc('hour', "from", 'UTC') AND u.bucket < "to"
                         AND u.last_at >= "from" AND u.first_at < "to" AND (u.first_at < "from" OR u.last_at >= "to")
-                        AND (event IS NULL OR u.name = event)))
+                        AND (event IS NULL OR u.name = event) AND (account IS NULL OR u.account_id = account)))
 $$;
-COMMENT ON FUNCTION tally_internal.times_lost_until(text, timestamptz, timestamptz, text) IS
-  'as tally_internal.lost_until(), for how often units had events of a name (null for any): null, too, where the rollup usage tells it';
+COMMENT ON FUNCTION tally_internal.times_lost_until(text, timestamptz, timestamptz, text, text) IS
+  'as tally_internal.lost_until(), for how often units had events of a name (null for any) in this account (null for all): null, too, where the rollup usage tells it';
 
 CREATE FUNCTION tally_internal.refuse_incomplete(whole_from timestamptz) RETURNS void
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
@@ -153,7 +154,7 @@ $$;
 COMMENT ON FUNCTION tally_internal.refuse_incomplete(timestamptz) IS
   'says that raw events from before a moment are gone: as an error, or as a warning where tally.incomplete is mark; nothing for null';
 
-CREATE FUNCTION tally_internal.kept_totals(event text, "from" timestamptz, "to" timestamptz, OUT events int8, OUT value_sum numeric,
+CREATE FUNCTION tally_internal.kept_totals(event text, "from" timestamptz, "to" timestamptz, account text, OUT events int8, OUT value_sum numeric,
     OUT payments int8, OUT amount numeric, OUT events_split boolean, OUT payments_split boolean)
   RETURNS record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -171,7 +172,7 @@ BEGIN
                  sum(tally.property_number(e.properties, 'amount')) AS amount, false AS events_split, false AS payments_split
             FROM tally.events AS e LEFT JOIN horizon AS h ON h.tenant_id COLLATE "C" = e.tenant_id
            WHERE e.occurred_at >= "from" AND e.occurred_at < "to" AND (event IS NULL OR e.name = event)
-             AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
+             AND (account IS NULL OR e.account_id = account) AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
           UNION ALL
           SELECT sum(u.events) FILTER (WHERE u.first_at >= "from" AND u.last_at < "to"),
                  sum(u.value_sum) FILTER (WHERE u.first_at >= "from" AND u.last_at < "to"), 0, NULL,
@@ -179,23 +180,26 @@ BEGIN
             FROM horizon AS h JOIN tally_internal.usage_hour_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
            WHERE u.bucket < h.whole_from AND u.bucket >= date_trunc('hour', "from", 'UTC') AND u.bucket < "to"
              AND u.last_at >= "from" AND u.first_at < "to" AND (event IS NULL OR u.name = event)
+             AND (account IS NULL OR u.account_id = account)
           UNION ALL
           SELECT 0, NULL, sum(p.payments) FILTER (WHERE p.first_at >= "from" AND p.last_at < "to"),
                  sum(p.amount) FILTER (WHERE p.first_at >= "from" AND p.last_at < "to"), false,
                  bool_or(p.first_at < "from" OR p.last_at >= "to")
             FROM horizon AS h JOIN tally_internal.payment_part AS p ON p.tenant_id = h.tenant_id COLLATE "C"
            WHERE p.bucket < h.whole_from AND p.bucket >= date_trunc('day', "from", 'UTC') AND p.bucket < "to"
-             AND p.last_at >= "from" AND p.first_at < "to" AND (event IS NULL OR p.name = event)) AS n;
+             AND p.last_at >= "from" AND p.first_at < "to" AND (event IS NULL OR p.name = event)
+             AND (account IS NULL OR p.account_id = account)) AS n;
   -- Where the rollup was declared after a loss, it doesn't know what was lost.
   payments_split := payments_split OR EXISTS (
     SELECT FROM tally_internal.raw_horizons() AS h JOIN tally_internal.usage_day_part AS u ON u.tenant_id = h.tenant_id COLLATE "C"
-     WHERE u.bucket < h.payments_from AND u.last_at >= "from" AND u.first_at < "to" AND (event IS NULL OR u.name = event));
+     WHERE u.bucket < h.payments_from AND u.last_at >= "from" AND u.first_at < "to" AND (event IS NULL OR u.name = event)
+       AND (account IS NULL OR u.account_id = account));
 END
 $$;
-COMMENT ON FUNCTION tally_internal.kept_totals(text, timestamptz, timestamptz) IS
-  'numbers of a range in scope, from raw events and, where these are gone, from the rollups usage and payment: events of a name (null for any), sum of value; events with an amount, sum of amount; split where a bucket at an end of the range can''t be divided, or isn''t known';
+COMMENT ON FUNCTION tally_internal.kept_totals(text, timestamptz, timestamptz, text) IS
+  'numbers of a range in scope, of an account (null for all), from raw events and, where these are gone, from the rollups usage and payment: events of a name (null for any), sum of value; events with an amount, sum of amount; split where a bucket at an end of the range can''t be divided, or isn''t known';
 
-CREATE FUNCTION tally_internal.kept_units(event text, "from" timestamptz, "to" timestamptz, unit text, OUT units int8, OUT split boolean)
+CREATE FUNCTION tally_internal.kept_units(event text, "from" timestamptz, "to" timestamptz, unit text, account text, OUT units int8, OUT split boolean)
   RETURNS record
   LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -213,7 +217,7 @@ BEGIN
             FROM (SELECT e.tenant_id, CASE unit WHEN 'user' THEN e.user_id ELSE e.account_id END AS unit_id, true AS seen
                     FROM tally.events AS e LEFT JOIN tally_internal.raw_horizons() AS h ON h.tenant_id COLLATE "C" = e.tenant_id
                    WHERE e.occurred_at >= "from" AND e.occurred_at < "to" AND (event IS NULL OR e.name = event)
-                     AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
+                     AND (account IS NULL OR e.account_id = account) AND (h.whole_from IS NULL OR e.occurred_at >= h.whole_from)
                   UNION ALL
                   SELECT a.tenant_id, CASE unit WHEN 'user' THEN a.user_id ELSE a.account_id END,
                          d.seen OR (a.first_at >= "from" AND a.first_at < "to") OR (a.last_at >= "from" AND a.last_at < "to")
@@ -222,16 +226,16 @@ BEGIN
                      SELECT bool_or(day BETWEEN inner_first AND inner_last) AS seen FROM unnest(tally.day_list(a.days)) AS day
                       WHERE day BETWEEN outer_first AND outer_last AND day < h.whole_from::date) AS d
                    WHERE a.first_at < least("to", h.whole_from) AND a.last_at >= "from" AND (event IS NULL OR a.name = event)
-                     AND d.seen IS NOT NULL) AS n
+                     AND (account IS NULL OR a.account_id = account) AND d.seen IS NOT NULL) AS n
            WHERE n.unit_id IS NOT NULL GROUP BY 1, 2) AS u;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.kept_units(text, timestamptz, timestamptz, text) IS
-  'distinct units in scope with an event of a name (null for any) in a range, from raw events and, where these are gone, from the enriched layer; split where a unit may have had its events on a day of which the range has a part';
+COMMENT ON FUNCTION tally_internal.kept_units(text, timestamptz, timestamptz, text, text) IS
+  'distinct units in scope with an event of a name (null for any) in a range, in an account (null for all), from raw events and, where these are gone, from the enriched layer; split where a unit may have had its events on a day of which the range has a part';
 
 REVOKE ALL ON FUNCTION tally_internal.raw_horizons(), tally_internal.warn_unconfined(), tally_internal.lost_until(text[], timestamptz, timestamptz, text),
-  tally_internal.times_lost_until(text, timestamptz, timestamptz, text), tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz),
-  tally_internal.kept_units(text, timestamptz, timestamptz, text) FROM PUBLIC;
+  tally_internal.times_lost_until(text, timestamptz, timestamptz, text, text), tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz, text),
+  tally_internal.kept_units(text, timestamptz, timestamptz, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.raw_horizons(), tally_internal.warn_unconfined(), tally_internal.lost_until(text[], timestamptz, timestamptz, text),
-  tally_internal.times_lost_until(text, timestamptz, timestamptz, text), tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz),
-  tally_internal.kept_units(text, timestamptz, timestamptz, text) TO tally_reader;
+  tally_internal.times_lost_until(text, timestamptz, timestamptz, text, text), tally_internal.refuse_incomplete(timestamptz), tally_internal.kept_totals(text, timestamptz, timestamptz, text),
+  tally_internal.kept_units(text, timestamptz, timestamptz, text, text) TO tally_reader;

@@ -352,3 +352,95 @@ fn every_metric_needs_a_scope_and_stays_in_it() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE)
     );
 }
+
+#[test]
+fn every_metric_function_takes_an_account() {
+    let (mut database, [admin, reader, _]) = shop("account");
+    let mut superuser = database.superuser();
+    let part = database.role("part", &["tally_reader"]);
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a', 'acc1')", &[&part]).unwrap();
+    let mut admin = database.connect(&admin);
+    let declared = [
+        ("events", json!({"kind": "events", "event": "paid"})),
+        ("users", json!({"kind": "units"})),
+        ("estimate", json!({"kind": "units", "approximate": true})),
+        ("revenue", json!({"kind": "sum", "event": "paid", "property": "amount"})),
+        (
+            "mean",
+            json!({"kind": "mean", "property": "amount", "outliers": {"treat": "drop", "greatest": 90}}),
+        ),
+        ("conversion", json!({"kind": "funnel", "steps": ["signed_up", "paid"], "window": "2 days"})),
+        (
+            "activated",
+            json!({"kind": "activation", "start": "signed_up", "activation": "paid", "window": "2 days"}),
+        ),
+        ("back", json!({"kind": "retention", "grain": "day", "period": 1})),
+    ];
+    for (name, definition) in &declared {
+        text(&mut admin, &format!("SELECT tally.define_metric('{name}', '{definition}')::text"));
+    }
+    text(&mut admin, "SELECT tally.define_cohort('payers', '{\"event\": \"paid\", \"at_least\": 1}')::text");
+    let range = RANGE;
+    let mut calls: Vec<(&str, String)> = vec![
+        ("funnel", format!("ARRAY['signed_up', 'paid'], '2 days', {range}")),
+        ("funnel", format!("'[\"signed_up\", \"paid\"]'::text, '2 days', {range}")),
+        ("funnel", format!("'[\"signed_up\", \"paid\"]'::json, '2 days', {range}")),
+        ("funnel", format!("'[\"signed_up\", \"paid\"]'::jsonb, '2 days', {range}")),
+        ("retention", format!("NULL, NULL, 'day', {range}")),
+        ("retention", format!("NULL, NULL, 'day', {range}, of_cohort => 'payers'")),
+        ("retention_curve", format!("NULL, NULL, 'day', {range}")),
+        ("session_metrics", range.to_owned()),
+        ("activation", format!("'signed_up', 'paid', '2 days', {range}")),
+        ("revenue", range.to_owned()),
+        ("active_users", "'[2026-01-01,2026-01-05)'".to_owned()),
+        ("did_at_least", format!("'paid', 1, {range}")),
+        ("cohort_members", format!("'payers', {range}")),
+        ("account_health", "as_of => '2026-02-01Z'".to_owned()),
+        ("accounts_health", "'2026-02-01Z'".to_owned()),
+    ];
+    for (name, _) in &declared {
+        calls.push(("metric_value", format!("'{name}', {range}")));
+        calls.push(("metric_series", format!("'{name}', {range}, 'month'")));
+    }
+    // Whatever a reader may call that has a range of time and returns rows.
+    let there: Vec<(String, bool)> = superuser
+        .query(
+            "SELECT p.proname::text, 'account' = ANY (p.proargnames[1:p.pronargs]) FROM pg_proc AS p
+              WHERE p.pronamespace = 'tally'::regnamespace AND p.prorettype = 'record'::regtype
+                AND has_function_privilege('tally_reader', p.oid, 'EXECUTE')
+                AND p.proargtypes::oid[] && ARRAY['timestamptz'::regtype, 'daterange'::regtype]::oid[]",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    assert!(
+        there.len() >= calls.iter().map(|(name, _)| name).collect::<std::collections::HashSet<_>>().len()
+    );
+    for (name, takes) in &there {
+        assert!(takes, "tally.{name}() has no argument named account");
+        assert!(calls.iter().any(|(called, _)| called == name), "tally.{name}() is not called here");
+    }
+    let (mut tenant, mut part) = (database.connect(&reader), database.connect(&part));
+    for (name, arguments) in calls {
+        let answer = |client: &mut Client, more: &str| {
+            text(
+                client,
+                &format!(
+                    "SELECT coalesce(json_agg(to_jsonb(r) - 'as_of'), '[]')::text FROM tally.{name}({arguments}{more}) AS r"
+                ),
+            )
+        };
+        let of_tenant = answer(&mut tenant, ", account => 'acc1'");
+        let own = answer(&mut part, ", account => 'acc1'");
+        let of_another = answer(&mut part, ", account => 'acc2'");
+        assert_eq!(of_tenant, own, "{name}({arguments}) of a tenant's account, and as its login");
+        assert_eq!(of_another.replace("acc2", "nobody"), answer(&mut tenant, ", account => 'nobody'"));
+        assert_ne!(own, of_another, "{name}({arguments})");
+        if name != "account_health" {
+            assert_eq!(own, answer(&mut part, ""), "{name}({arguments})");
+            assert_eq!(answer(&mut tenant, ""), answer(&mut tenant, ", account => NULL"));
+        }
+    }
+}

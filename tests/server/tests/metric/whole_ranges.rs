@@ -259,6 +259,12 @@ fn questions(from: &str, to: &str, random: &mut Random) -> Vec<(&'static str, Va
         questions
             .push(("metric_value", json!({"name": name, "definition": definition, "from": from, "to": to})));
     }
+    // Some of one account alone.
+    for (function, arguments) in &mut questions {
+        if *function != "account_health" && random.below(3) == 0 {
+            arguments["account"] = json!(["a0", "a1"][random.below(2)]);
+        }
+    }
     questions
 }
 
