@@ -45,6 +45,10 @@ case $driver in
     java --list-modules 2>/dev/null | grep -q '^jdk.compiler' || unavailable "a Java that compiles (default-jdk-headless) isn't installed"
     [ -f "$jar" ] || unavailable "pgJDBC (libpostgresql-jdbc-java) isn't installed"
     java -cp "$jar" "$file" "jdbc:postgresql://$PGHOST:$PGPORT/$PGDATABASE?user=$PGUSER" ;;
+  pgx)
+    command -v go >/dev/null || unavailable "Go (golang-go) isn't installed"
+    [ -d /usr/share/gocode/src/github.com/jackc/pgx/v4 ] || unavailable "pgx (golang-github-jackc-pgx-v4-dev) isn't installed"
+    GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$place/go" GOFLAGS= go run "$file" ;;
   pdo)
     php -m 2>/dev/null | grep -qx pdo_pgsql || unavailable "PHP with pdo_pgsql (php-cli, php-pgsql) isn't installed"
     php "$file" ;;

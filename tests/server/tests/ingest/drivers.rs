@@ -107,6 +107,11 @@ fn jdbc() {
 }
 
 #[test]
+fn pgx() {
+    runs("pgx", "example.go");
+}
+
+#[test]
 fn pdo() {
     runs("pdo", "example.php");
 }
