@@ -31,6 +31,7 @@ install -D -m 644 -t "$documents/docs/images" docs/images/*
 extras=$tree/usr/share/$name
 install -D -m 644 -t "$extras/monitoring" monitoring/*
 install -D -m 644 -t "$extras/dashboards" dashboards/grafana.json
+install -D -m 644 -t "$extras/integrations/bi" integrations/bi/*
 install -D -m 644 -t "$extras/packaging" packaging/tally-doctor.sql
 size=$(du -sk "$tree/usr" | cut -f1)
 # The C library that this machine has is the oldest that the library was tried with.

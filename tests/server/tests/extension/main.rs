@@ -2,6 +2,7 @@
 
 mod administrator;
 mod ambient;
+mod bi_views;
 mod capture;
 mod dbt;
 mod doctor;

@@ -61,6 +61,7 @@ fn the_package_unpacks_into_an_empty_root_and_works() {
         "doc/NAME/docs/runbooks/restore.md",
         "NAME/monitoring/prometheus_alerts.yaml",
         "NAME/dashboards/grafana.json",
+        "NAME/integrations/bi/views.sql",
         "NAME/packaging/tally-doctor.sql",
     ] {
         let file = file.replace("NAME", &format!("postgresql-{major}-pg-tally"));
