@@ -67,7 +67,7 @@ CREATE TABLE tally.erasure_trace (
 COMMENT ON TABLE tally.erasure_trace IS 'tables from which something was erased and whose files and statistics may still have it';
 COMMENT ON COLUMN tally.erasure_trace.changed_at IS 'when it was erased; the files have it until a vacuum after that';
 COMMENT ON COLUMN tally.erasure_trace.analyzed_at IS 'when the statistics were made anew';
-COMMENT ON COLUMN tally.erasure_trace.table_name IS 'the table, in schema tally';
+COMMENT ON COLUMN tally.erasure_trace.table_name IS 'the table: in schema tally, or with the schema that it is in';
 
 ALTER TABLE tally.erasure_key OWNER TO tally_owner;
 ALTER TABLE tally.erasure OWNER TO tally_owner;
@@ -153,12 +153,14 @@ DECLARE
   began       timestamptz;
   ended       timestamptz;
   anonymous   int8;
+  parts       oid[];
+  anonymous_parts oid[];
 BEGIN
   WITH gone AS (
     DELETE FROM tally.events AS e
      WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id
        AND e.occurred_at >= "from" AND e.occurred_at < until AND e.user_id = ANY (subjects)
-    RETURNING e.user_id, e.session_id, e.occurred_at
+    RETURNING e.user_id, e.session_id, e.occurred_at, e.tableoid AS part
   ), counted AS (
     UPDATE tally.erasure AS x
        SET events = x.events + g.events, first_at = least(x.first_at, g.first_at), last_at = greatest(x.last_at, g.last_at)
@@ -169,15 +171,10 @@ BEGIN
   SELECT array_agg(DISTINCT g.user_id), array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*),
          array_agg(DISTINCT g.session_id) FILTER (WHERE g.session_id IS NOT NULL),
          min(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) - interval '1 day',
-         max(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) + interval '1 day'
-    INTO users, moments, removed, session_ids, began, ended
+         max(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) + interval '1 day', array_agg(DISTINCT g.part)
+    INTO users, moments, removed, session_ids, began, ended, parts
     FROM gone AS g;
-  IF removed > 0 THEN
-    PERFORM tally_internal.note_trace(ARRAY(
-      SELECT DISTINCT c.relname::text FROM (SELECT DISTINCT to_char(m.at, 'YYYY_MM') FROM unnest(moments) AS m (at)) AS m (name)
-       CROSS JOIN LATERAL pg_partition_tree(to_regclass('tally.events_p' || m.name)) AS p JOIN pg_class AS c ON c.oid = p.relid
-       WHERE p.isleaf) || 'events'::text);
-  END IF;
+  PERFORM tally_internal.note_removed(parts);
   IF session_ids IS NULL THEN
     RETURN;
   END IF;
@@ -190,9 +187,11 @@ BEGIN
     DELETE FROM tally.events AS e
      WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id AND e.occurred_at >= began AND e.occurred_at <= ended
        AND e.session_id = ANY (session_ids) AND e.user_id IS NULL AND e.session_id NOT IN (SELECT s.session_id FROM shared AS s)
-    RETURNING e.occurred_at
+    RETURNING e.occurred_at, e.tableoid AS part
   )
-  SELECT array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*) INTO anonymous_moments, anonymous FROM gone AS g;
+  SELECT array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*), coalesce(array_agg(DISTINCT g.part), '{}')
+    INTO anonymous_moments, anonymous, anonymous_parts FROM gone AS g;
+  PERFORM tally_internal.note_removed(anonymous_parts);
   IF anonymous > 0 THEN
     UPDATE tally.erasure AS x SET anonymous_events = x.anonymous_events + anonymous
      WHERE x.tenant_id = erase_events.tenant_id
@@ -257,6 +256,17 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
 
+CREATE FUNCTION tally_internal.detached_months() RETURNS SETOF name
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT c.relname FROM pg_class AS c
+   WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname ~ '^(detached_events_|events_p)[0-9]{4,}_[0-9]{2}'
+     AND c.relowner = 'tally_owner'::regrole AND pg_partition_root(c.oid) IS DISTINCT FROM 'tally.events'::regclass
+   ORDER BY 1
+$$;
+COMMENT ON FUNCTION tally_internal.detached_months() IS 'months that were detached and are still there';
+
 CREATE FUNCTION tally_internal.forget_detached(tenant_id text, subjects text[]) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -266,11 +276,7 @@ DECLARE
   here  int8;
   gone  int8 := 0;
 BEGIN
-  FOR month IN
-    SELECT c.relname FROM pg_class AS c
-     WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname ~ '^(detached_events_|events_p)[0-9]{4,}_[0-9]{2}'
-       AND c.relowner = 'tally_owner'::regrole AND pg_partition_root(c.oid) IS DISTINCT FROM 'tally.events'::regclass
-     ORDER BY 1
+  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
   LOOP
     EXECUTE format('DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month) USING forget_detached.tenant_id, subjects;
     GET DIAGNOSTICS here = ROW_COUNT;
@@ -315,6 +321,15 @@ CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
   END;
 COMMENT ON FUNCTION tally_internal.note_trace(text[]) IS 'notes tables whose files and statistics may still have what was erased';
 
+CREATE FUNCTION tally_internal.note_removed(parts oid[]) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT tally_internal.note_trace(array_agg(CASE WHEN c.relnamespace = 'tally'::regnamespace THEN c.relname::text ELSE c.oid::regclass::text END) || 'events'::text)
+    FROM pg_class AS c WHERE c.oid = ANY (note_removed.parts) HAVING count(*) > 0
+$$;
+COMMENT ON FUNCTION tally_internal.note_removed(oid[]) IS 'notes partitions of tally.events whose files and statistics may still have what was erased, whoever made them';
+
 CREATE FUNCTION tally_internal.know_activity(tenant_id text, subjects text[], sent text[]) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -355,10 +370,25 @@ $$;
 COMMENT ON FUNCTION tally_internal.certify_erasures(text, uuid[], jsonb[]) IS
   'part of an erasure: writes certificates and removes the ids; the hash of each certificate goes into the audit log';
 
-CREATE FUNCTION tally_internal.erasure_step(max_rows int8) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'erasure_step_wrapper';
-COMMENT ON FUNCTION tally_internal.erasure_step(int8) IS
-  'one step of what tally.erase_subjects() asked for, or of making statistics anew that may still have what was erased; returns how much it did, 0 where nothing is left';
+CREATE FUNCTION tally_internal.erasure_step(tenant_id text, max_rows int8) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tally_erasure_step';
+COMMENT ON FUNCTION tally_internal.erasure_step(text, int8) IS
+  'one step of what tally.erase_subjects() asked for of a tenant, or with an empty one of making statistics anew that may still have what was erased; returns how much it did, 0 where nothing is left';
+
+CREATE FUNCTION tally_internal.erasing_tenants() RETURNS SETOF text
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'erasing_tenants_wrapper';
+COMMENT ON FUNCTION tally_internal.erasing_tenants() IS 'tenants of which subjects wait to be erased, or whose last step failed';
+
+-- By the catalogue: to_regclass() needs the right to use the schema.
+CREATE FUNCTION tally_internal.traced_table(table_name text) RETURNS regclass
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT coalesce((SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace AND c.relname = traced_table.table_name),
+                    (SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                      WHERE format('%I.%I', n.nspname, c.relname) = traced_table.table_name))::regclass;
+  END;
+COMMENT ON FUNCTION tally_internal.traced_table(text) IS 'the table that a row of tally.erasure_trace names; null where it is gone';
 
 CREATE FUNCTION tally_internal.stale_statistics() RETURNS oid
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -367,11 +397,11 @@ AS $$
 BEGIN
   -- What was vacuumed since, or is gone, has nothing left; a partitioned table has no file.
   DELETE FROM tally.erasure_trace AS t
-   WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass(format('tally.%I', t.table_name))
+   WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = tally_internal.traced_table(t.table_name)
                         AND (c.relkind = 'r' OR t.analyzed_at IS NULL))
-      OR EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = to_regclass(format('tally.%I', t.table_name))
+      OR EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = tally_internal.traced_table(t.table_name)
                     AND t.analyzed_at IS NOT NULL AND greatest(s.last_vacuum, s.last_autovacuum) > t.changed_at);
-  RETURN (SELECT to_regclass(format('tally.%I', t.table_name))::oid FROM tally.erasure_trace AS t
+  RETURN (SELECT tally_internal.traced_table(t.table_name)::oid FROM tally.erasure_trace AS t
            WHERE t.analyzed_at IS NULL ORDER BY t.table_name LIMIT 1);
 END
 $$;
@@ -382,27 +412,30 @@ CREATE FUNCTION tally_internal.renew_statistics(target oid) RETURNS void
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  EXECUTE format('ANALYZE %s', target::regclass);
-  UPDATE tally.erasure_trace AS t SET analyzed_at = clock_timestamp() WHERE t.table_name = (SELECT c.relname FROM pg_class AS c WHERE c.oid = target);
+  -- Of a partition that somebody made, the statistics were removed, and whoever owns it makes them anew.
+  IF (SELECT c.relowner = 'tally_owner'::regrole FROM pg_class AS c WHERE c.oid = target) THEN
+    EXECUTE format('ANALYZE %s', target::regclass);
+  END IF;
+  UPDATE tally.erasure_trace AS t SET analyzed_at = clock_timestamp() WHERE tally_internal.traced_table(t.table_name) = target;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.renew_statistics(oid) IS 'makes the statistics of a table anew, and notes that';
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.named_in(text, text),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
-  tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
-  tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(int8),
-  tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
+  tally_internal.detached_months(), tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
+  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
-  tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.detached_months(), tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
-  tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
+  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
   tally_internal.registered(text) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(int8) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants() TO tally_admin;
 
 CREATE FUNCTION tally_internal.sensitive_erasure(OUT act text, OUT description text, OUT held_by name) RETURNS SETOF record
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
@@ -418,19 +451,20 @@ REVOKE ALL ON FUNCTION tally_internal.sensitive_erasure() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_erasure() TO tally_owner, tally_security;
 
 CREATE FUNCTION tally_internal.task_erasure() RETURNS TABLE (place int4, subject text)
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT 3, ''::text;
+    -- Of the statistics after what they may have is erased.
+    SELECT 3, e.tenant_id FROM tally_internal.erasing_tenants() AS e (tenant_id) UNION ALL SELECT 4, ''::text;
   END;
-COMMENT ON FUNCTION tally_internal.task_erasure() IS 'task of maintain(): erases the subjects that tally.erase_subjects() named';
+COMMENT ON FUNCTION tally_internal.task_erasure() IS 'task of maintain(): erases the subjects that tally.erase_subjects() named, each tenant''s on its own';
 
 CREATE FUNCTION tally_internal.step_erasure(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  done := tally_internal.erasure_step(max_rows);
+  done := tally_internal.erasure_step(subject, max_rows);
   is_over := done = 0;
 END
 $$;
@@ -445,8 +479,8 @@ CREATE FUNCTION tally_internal.erasure_state(OUT waiting int8, OUT since timesta
 AS $$
 BEGIN
   SELECT count(*), min(x.requested_at) INTO waiting, since FROM tally.erasure AS x WHERE x.finished_at IS NULL;
-  unvacuumed := (SELECT string_agg(format('tally.%I', t.table_name), ', ' ORDER BY t.table_name) FROM tally.erasure_trace AS t
-                   LEFT JOIN pg_stat_all_tables AS s ON s.relid = to_regclass(format('tally.%I', t.table_name))
+  unvacuumed := (SELECT string_agg(coalesce(tally_internal.traced_table(t.table_name)::text, t.table_name), ', ' ORDER BY t.table_name) FROM tally.erasure_trace AS t
+                   LEFT JOIN pg_stat_all_tables AS s ON s.relid = tally_internal.traced_table(t.table_name)
                   WHERE t.changed_at < clock_timestamp() - interval '1 day'
                     AND s.n_dead_tup > 0 AND coalesce(greatest(s.last_vacuum, s.last_autovacuum), '-infinity') < t.changed_at);
 END
@@ -475,4 +509,4 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.health_erasure() IS 'part of tally.health(): how long erasures wait, and files that still have what was erased';
 REVOKE ALL ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure() TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally_internal.erasure_state(), tally_internal.health_erasure(), tally_internal.traced_table(text) TO tally_admin;

@@ -11,8 +11,6 @@ CREATE FUNCTION tally.find_personal_data(sample int4 DEFAULT 10000)
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  months text[] := ARRAY(SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-                          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' ORDER BY c.relname DESC LIMIT 24);
   query  text;
 BEGIN
   IF find_personal_data.sample < 1 THEN
@@ -21,11 +19,11 @@ BEGIN
   END IF;
   -- Without a scope an error, also where there are no events.
   PERFORM tally.current_tenant();
-  -- As many of each of the latest 24 months; by tally.events, since months of their own are granted to nobody.
-  query := (SELECT string_agg(format('(SELECT e.name, e.tenant_id, e.account_id, e.user_id, e.session_id, e.properties FROM tally.events AS e WHERE e.occurred_at >= %L AND e.occurred_at < %L LIMIT %s)',
-                     to_date(substr(m.name, 9), 'YYYY_MM')::text || 'Z', (to_date(substr(m.name, 9), 'YYYY_MM') + interval '1 month')::date::text || 'Z',
-                     greatest(find_personal_data.sample / cardinality(months), 1)), ' UNION ALL ')
-              FROM unnest(months) AS m (name));
+  -- As many of each of the latest 24 partitions; by tally.events, since partitions are granted to nobody.
+  query := (SELECT string_agg(format('(SELECT e.name, e.tenant_id, e.account_id, e.user_id, e.session_id, e.properties FROM tally.events AS e WHERE e.occurred_at >= %L AND e.occurred_at < %L AND e.tableoid = ANY (%L) LIMIT %s)',
+                     p.first, p.next, ARRAY(SELECT t.relid::oid FROM pg_partition_tree(p.part) AS t),
+                     greatest(find_personal_data.sample / p.parts::int4, 1)), ' UNION ALL ')
+              FROM (SELECT l.*, count(*) OVER () AS parts FROM (SELECT * FROM tally_internal.event_parts() ORDER BY first DESC LIMIT 24) AS l) AS p);
   IF query IS NULL THEN
     RETURN;
   END IF;

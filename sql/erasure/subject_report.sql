@@ -6,7 +6,10 @@ CREATE FUNCTION tally.subject_report(tenant_id text, subject text) RETURNS SETOF
 AS $$
 DECLARE
   own      text := tally.current_tenant();
+  -- Under all of these the subject may be stored.
+  ids      text[];
   kept     record;
+  month    name;
   is_known boolean := false;
 BEGIN
   PERFORM tally_internal.check_id('tenant_id', coalesce(subject_report.tenant_id, '')), tally_internal.check_id('subject', coalesce(subject_report.subject, ''));
@@ -15,27 +18,41 @@ BEGIN
       HINT = 'enter the tenant''s scope, or the global one';
   END IF;
   PERFORM tally_internal.require_step_up('subject_report');
+  ids := tally_internal.stored_user_ids(subject_report.tenant_id, subject_report.subject);
   RETURN QUERY
     SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
-     WHERE e.tenant_id = subject_report.tenant_id AND e.user_id = subject_report.subject ORDER BY e.occurred_at, e.event_id;
+     WHERE e.tenant_id = subject_report.tenant_id AND e.user_id = ANY (ids) ORDER BY e.occurred_at, e.event_id;
   is_known := is_known OR FOUND;
   -- What erase_subject() takes for the subject's: of sessions that are its alone.
   RETURN QUERY
     WITH session AS (
       SELECT e.account_id, e.session_id FROM tally.events AS e
        WHERE e.tenant_id = subject_report.tenant_id AND e.session_id IN
-               (SELECT o.session_id FROM tally.events AS o WHERE o.tenant_id = subject_report.tenant_id AND o.user_id = subject_report.subject)
+               (SELECT o.session_id FROM tally.events AS o WHERE o.tenant_id = subject_report.tenant_id AND o.user_id = ANY (ids))
        GROUP BY e.account_id, e.session_id
-      HAVING bool_or(e.user_id = subject_report.subject) AND bool_and(coalesce(e.user_id, subject_report.subject) = subject_report.subject)
+      HAVING bool_or(e.user_id = ANY (ids)) AND bool_and(coalesce(e.user_id, ids[1]) = ANY (ids))
     )
     SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
       JOIN session AS s ON s.account_id = e.account_id AND s.session_id = e.session_id
      WHERE e.tenant_id = subject_report.tenant_id AND e.user_id IS NULL ORDER BY e.occurred_at, e.event_id;
   is_known := is_known OR FOUND;
+  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month) LOOP
+    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(e)) FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2) ORDER BY e.occurred_at, e.event_id',
+      month, month) USING subject_report.tenant_id, ids;
+    is_known := is_known OR FOUND;
+  END LOOP;
+  -- Those of no tenant that name this one are seen in the global scope alone.
   RETURN QUERY
     SELECT jsonb_build_object('from', 'quarantine', 'row', to_jsonb(q)) FROM tally.quarantine AS q
-     WHERE q.tenant_id = subject_report.tenant_id AND subject_report.subject = ANY (tally_internal.named_in(q.body, 'user_id'))
-     ORDER BY q.quarantined_at, q."position";
+     CROSS JOIN LATERAL (SELECT CASE WHEN q.tenant_id IN (subject_report.tenant_id, '')
+                                     THEN tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body) END) AS r (body)
+     WHERE (q.tenant_id = subject_report.tenant_id OR subject_report.tenant_id = ANY (tally_internal.named_in(r.body, 'tenant_id')))
+       AND tally_internal.named_in(r.body, 'user_id') && ids
+     ORDER BY q.quarantined_at, q.batch_id, q."position";
+  is_known := is_known OR FOUND;
+  RETURN QUERY
+    SELECT jsonb_build_object('from', 'batches', 'row', to_jsonb(b)) FROM tally.ingest_batch AS b
+     WHERE b.tenant_id = subject_report.tenant_id AND (b.source = ANY (ids) OR b.client = ANY (ids)) ORDER BY b.batch_id;
   is_known := is_known OR FOUND;
   -- Rollups by user.
   FOR kept IN
@@ -43,14 +60,16 @@ BEGIN
       JOIN tally.rollup_column AS c ON c.rollup_name = r.rollup_name AND c.kind = 'dimension' AND c.expression ~* '^\s*user_id(\s+as\s+\S+)?\s*$'
      CROSS JOIN LATERAL unnest(r.grains) AS g (grain) ORDER BY 1, 2
   LOOP
-    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND v.%I = $2 ORDER BY v.bucket',
-      kept.rollup_name || ' by ' || kept.grain, kept.rollup_name || '_' || kept.grain, kept.column_name) USING subject_report.tenant_id, subject_report.subject;
+    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND v.%I = ANY ($2) ORDER BY v.bucket',
+      kept.rollup_name || ' by ' || kept.grain, kept.rollup_name || '_' || kept.grain, kept.column_name) USING subject_report.tenant_id, ids;
     is_known := is_known OR FOUND;
   END LOOP;
   RETURN QUERY
     SELECT jsonb_build_object('from', 'audit', 'row', jsonb_build_object('at', a.at, 'act', a.act, 'object', a.object, 'personal', p.content::jsonb))
       FROM tally.audit_personal AS p JOIN tally.audit_entry AS a ON a.tenant_id = p.tenant_id AND a.entry_id = p.entry_id
-     WHERE p.tenant_id = subject_report.tenant_id AND p.content::jsonb ->> 'subject' = subject_report.subject ORDER BY a.at;
+     WHERE p.tenant_id = subject_report.tenant_id
+       AND EXISTS (SELECT FROM jsonb_path_query(p.content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (ids))
+     ORDER BY a.at;
   is_known := is_known OR FOUND;
   -- Whom it was about is kept only of one that is known: one who was erased is not named again.
   PERFORM tally_internal.record_act('subject_reported', NULL, NULL, subject_report.tenant_id, NULL,
@@ -58,7 +77,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.subject_report(text, text) IS
-  'everything that is kept of a user of a tenant, as lines of JSON: from where, and the row; events, with those without a user of sessions that are its alone, quarantined events, rollups by user, audit entries of what was done in its name. In the scope of the whole tenant or the global one; needs a second factor, and is recorded';
+  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, with those without a user of sessions that are its alone, also in detached months, quarantined events, batches that it is the source or client of, rollups by user, personal parts of audit entries that name it. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
 ALTER FUNCTION tally.subject_report(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.subject_report(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.subject_report(text, text) TO tally_admin;

@@ -83,6 +83,11 @@ CREATE FUNCTION tally_internal.tokens_of(tenant_id text, value text) RETURNS tex
 COMMENT ON FUNCTION tally_internal.tokens_of(text, text) IS
   'the tokens that may stand for a value: of a property, the newest first, under every key that something may be stored under; last, that of a user id';
 
+CREATE FUNCTION tally_internal.stored_user_ids(tenant_id text, user_id text) RETURNS text[]
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tally_stored_user_ids';
+COMMENT ON FUNCTION tally_internal.stored_user_ids(text, text) IS
+  'the ids under which a user may be stored, of one that was sent: as it is, and its token where the tenant has keys; an error where those are not at hand';
+
 CREATE FUNCTION tally.rotate_keys(tenant_id text) RETURNS int4
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -164,10 +169,10 @@ ALTER FUNCTION tally.rotate_keys(text) OWNER TO tally_owner;
 ALTER FUNCTION tally.rewrap_keys() OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.replace_privacy_key(text, bytea, int4, text, bytea, bytea), tally_internal.retire_privacy_keys(text, int4),
   tally_internal.rotate_tenant_key(text), tally_internal.rewrap_tenant_keys(text), tally_internal.key_problem(text), tally_internal.master_key_id(),
-  tally_internal.tokens_of(text, text), tally_internal.key_holders(), tally.rotate_keys(text), tally.rewrap_keys(),
+  tally_internal.tokens_of(text, text), tally_internal.stored_user_ids(text, text), tally_internal.key_holders(), tally.rotate_keys(text), tally.rewrap_keys(),
   tally_internal.health_privacy() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.replace_privacy_key(text, bytea, int4, text, bytea, bytea), tally_internal.retire_privacy_keys(text, int4),
   tally_internal.rotate_tenant_key(text), tally_internal.rewrap_tenant_keys(text), tally_internal.master_key_id(),
-  tally_internal.tokens_of(text, text), tally_internal.key_holders() TO tally_owner;
+  tally_internal.tokens_of(text, text), tally_internal.stored_user_ids(text, text), tally_internal.key_holders() TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.key_problem(text), tally_internal.master_key_id(), tally_internal.health_privacy() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.rotate_keys(text), tally.rewrap_keys() TO tally_admin;

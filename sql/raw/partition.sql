@@ -99,22 +99,34 @@ $$;
 COMMENT ON FUNCTION tally_internal.split_month(name, text, name) IS
   'gives a tenant a partition of its own in a month, with the events that it has there; a month that is not yet partitioned by tenant becomes so, and must not be attached';
 
+CREATE FUNCTION tally_internal.event_parts() RETURNS TABLE (part oid, first timestamptz, next timestamptz, is_month boolean)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+  SET datestyle = 'ISO'
+AS $$
+  SELECT p.part, p.first, p.next, isfinite(p.first) AND p.first = date_trunc('month', p.first) AND p.next = p.first + interval '1 month'
+    FROM (SELECT c.oid, coalesce(substring(b.text FROM 'FROM \(''(.*?)''\)')::timestamptz, '-infinity'),
+                 coalesce(substring(b.text FROM 'TO \(''(.*?)''\)')::timestamptz, 'infinity')
+            FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b (text)
+           WHERE i.inhparent = 'tally.events'::regclass) AS p (part, first, next)
+$$;
+COMMENT ON FUNCTION tally_internal.event_parts() IS
+  'the partitions of tally.events, whoever made them and whatever their names, by their bounds, and whether each is one month (UTC); what is not bounded has infinity, that of no other''s rows on both sides';
+
 CREATE FUNCTION tally_internal.note_months() RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
 AS $$
   INSERT INTO tally.raw_month (month)
+  -- Of a partition that spans many years, the first ten.
   SELECT DISTINCT month.start
-    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid,
-         regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(.*)''\) TO \(''(.*)''\)') AS bound,
-         LATERAL (SELECT bound[1]::timestamptz AS first, bound[2]::timestamptz AS next) AS part,
-         -- Of one that spans many years, the first ten.
-         generate_series(date_trunc('month', part.first), least(part.next, part.first + interval '10 years') - interval '1 microsecond',
-                         interval '1 month') AS month (start)
+    FROM tally_internal.event_parts() AS p
+   CROSS JOIN LATERAL generate_series(date_trunc('month', p.first), least(p.next, p.first + interval '10 years') - interval '1 microsecond',
+                                      interval '1 month') AS month (start)
    -- Months that it has whole: of a piece nobody can say afterwards what went with it.
-   WHERE i.inhparent = 'tally.events'::regclass AND isfinite(part.first)
-     AND month.start >= part.first AND month.start + interval '1 month' <= part.next
+   WHERE isfinite(p.first) AND month.start >= p.first AND month.start + interval '1 month' <= p.next
   ON CONFLICT DO NOTHING
 $$;
 COMMENT ON FUNCTION tally_internal.note_months() IS
@@ -218,10 +230,11 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.note_months(), tally_internal.lost_months(),
+REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.note_months(), tally_internal.lost_months(),
   tally_internal.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.note_months(),
+GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.note_months(),
   tally_internal.split_months(text, timestamptz) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.event_parts() TO tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.lost_months() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.open_months(timestamptz, text), tally.isolate_tenant(text, timestamptz),
   tally.unisolate_tenant(text) TO tally_admin;

@@ -37,10 +37,10 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     let tenant = request.tenant;
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
-    let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects).ids, &everything);
+    let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects)?.ids, &everything);
     gate::close(&[], Attempts::Several)?;
     // As they are stored now: the tenant may have got keys meanwhile.
-    let users = Stored::of(tenant, &request.subjects);
+    let users = Stored::of(tenant, &request.subjects)?;
     places.extend(match removal::find_by_activity(tenant, &users.ids) {
         Some(places) => places,
         None => removal::find(tenant, &users.ids, &everything),

@@ -2,6 +2,7 @@
 
 use crate::backend::lock::Busy;
 use crate::backend::report::{Report, raised_by_pgrx};
+use crate::privacy::PrivacyFailure;
 use crate::raw::RawError;
 use crate::rollup::RollupError;
 use crate::scope::ScopeError;
@@ -15,10 +16,18 @@ pub enum ErasureError {
     Named,
     /// The session is confined to another tenant.
     Elsewhere,
+    /// The tenant's keys, under which events of the subject may be stored, are not at hand.
+    Privacy(PrivacyFailure),
     Raw(RawError),
     Rollup(RollupError),
     Scope(ScopeError),
     Busy(Busy),
+}
+
+impl From<PrivacyFailure> for ErasureError {
+    fn from(failure: PrivacyFailure) -> Self {
+        Self::Privacy(failure)
+    }
 }
 
 impl From<RawError> for ErasureError {
@@ -55,6 +64,7 @@ impl From<ErasureError> for Report {
                 .hint("reasons are kept: refer to the request, by the number of a ticket for instance"),
             ErasureError::Elsewhere => Report::new("42501", "this session acts for another tenant")
                 .hint("erase a subject in its own tenant's scope, or in none"),
+            ErasureError::Privacy(failure) => failure.into(),
             ErasureError::Raw(error) => error.into(),
             ErasureError::Rollup(error) => error.into(),
             ErasureError::Scope(error) => error.into(),

@@ -42,15 +42,26 @@ fn places(query: &str, tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
     session::as_owner(|| sql::changed_rows(query, &values, read)).into_iter().collect()
 }
 
-/// Starts of the months that have a partition, from `from` on, in order.
+/// Starts of the months that are a partition each, from `from` on, in order.
 pub fn months_from(from: i64) -> Vec<i64> {
     let query = format!(
-        "SELECT {} FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
-          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{{4,}}_[0-9]{{2}}$' ORDER BY 1",
-        sql::micros("to_timestamp(substr(c.relname, 9), 'YYYY_MM')")
+        "SELECT {} FROM tally_internal.event_parts() AS p WHERE p.is_month ORDER BY 1",
+        sql::micros("p.first")
     );
     let months = session::as_owner(|| sql::rows(&query, &[], |row| row.need::<i64>(1)));
     months.into_iter().filter(|&month| month >= from).collect()
+}
+
+/// Where subjects have raw events in partitions that are not one month each: somebody made those.
+pub fn find_in_others(tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
+    let query = format!(
+        "SELECT {}, {} FROM tally_internal.event_parts() AS p WHERE NOT p.is_month",
+        sql::micros("nullif(p.first, '-infinity')"),
+        sql::micros("nullif(p.next, 'infinity')")
+    );
+    let read = |row: sql::Row| row.get(1).unwrap_or(i64::MIN)..row.get(2).unwrap_or(i64::MAX);
+    let times: Vec<Range<i64>> = session::as_owner(|| sql::rows(&query, &[], read));
+    times.iter().flat_map(|time| find(tenant, subjects, time)).collect()
 }
 
 /// The time of a month.

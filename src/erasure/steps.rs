@@ -6,18 +6,18 @@
 
 use super::elsewhere;
 use super::failure::ErasureError;
-use super::removal;
+use super::removal::{self, Place};
+use crate::backend::call::sql_function;
 use crate::backend::lock::{self, Attempts};
 use crate::backend::sql::{self, Moment};
 use crate::backend::{session, statistics};
 use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
-use core::ops::Range;
-use pgrx::pg_sys::Oid;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Subjects that go together at most, and certificates in a step.
 const SUBJECTS: i64 = 10_000;
@@ -30,8 +30,15 @@ struct Run {
     forgotten: Option<Value>,
 }
 
-#[pg_extern(sql = false)]
-fn erasure_step(max_rows: i64) -> Result<i64, ErrorReport> {
+sql_function! {
+    /// `erasure_step(tenant_id, max_rows)`: one step of a tenant's erasures, or for the empty one of making statistics anew.
+    fn tally_erasure_step / pg_finfo_tally_erasure_step(call) {
+        let (tenant, max_rows) = (call.text(0).unwrap_or_default(), call.long(1).unwrap_or(1).max(1));
+        Ok(Some(Datum::from(step(tenant, max_rows)?)))
+    }
+}
+
+fn step(tenant: &str, max_rows: i64) -> Result<i64, ErasureError> {
     session::require_writable(c"tally.maintain()");
     if session::has_fixed_snapshot() {
         return Err(RawError::FixedSnapshot.into());
@@ -41,13 +48,23 @@ fn erasure_step(max_rows: i64) -> Result<i64, ErrorReport> {
     if !session::lock(table.to_u32(), lock::ERASING, false) {
         return Ok(0);
     }
-    if let Some(run) = current() {
-        return Ok(go_on(&run, max_rows.max(1))?);
+    if tenant.is_empty() {
+        return Ok(clear_statistics());
     }
-    if begin()? {
-        return Ok(1);
+    match current(tenant) {
+        Some(run) => go_on(&run, max_rows),
+        None => begin(tenant),
     }
-    Ok(clear_statistics())
+}
+
+/// Tenants that wait for a step, each on its own: what keeps one from being erased keeps nobody else's. With them those of which the
+/// last step failed, so that it is noted when nothing is left to be done.
+#[pg_extern(sql = false)]
+fn erasing_tenants() -> SetOfIterator<'static, String> {
+    let waiting = "SELECT r.tenant_id FROM tally.erasure_run AS r \
+             UNION SELECT x.tenant_id FROM tally.erasure AS x WHERE x.finished_at IS NULL \
+             UNION SELECT m.subject FROM tally.maintenance AS m WHERE m.task = 'erasure' AND m.subject <> '' AND m.failed_at IS NOT NULL";
+    SetOfIterator::new(session::as_owner(|| sql::rows(waiting, &[], |row| row.need::<String>(1))))
 }
 
 /// Makes the statistics of one table anew that may still have what was erased; returns 1 if there was one.
@@ -61,34 +78,37 @@ fn clear_statistics() -> i64 {
     })
 }
 
-/// The run that has come furthest; `None` where there is none.
-fn current() -> Option<Run> {
+/// The tenant's run; `None` where there is none.
+fn current(tenant: &str) -> Option<Run> {
     let query = format!(
-        "SELECT r.tenant_id, {}, r.forgotten FROM tally.erasure_run AS r ORDER BY r.started_at, r.tenant_id LIMIT 1",
+        "SELECT {}, r.forgotten FROM tally.erasure_run AS r WHERE r.tenant_id = $1",
         sql::micros("greatest(r.next_month, timestamptz '4000-01-01 BC')")
     );
     let read = |row: sql::Row| Run {
-        tenant: row.need(1),
-        next_month: row.need(2),
-        forgotten: row.get::<JsonB>(3).map(|told| told.0),
+        tenant: tenant.to_owned(),
+        next_month: row.need(1),
+        forgotten: row.get::<JsonB>(2).map(|told| told.0),
     };
-    session::as_owner(|| sql::changed_rows(&query, &[], read)).into_iter().next()
+    session::as_owner(|| sql::changed_rows(&query, &[tenant.into()], read)).into_iter().next()
 }
 
-/// Begins a run with what the tenant that has waited longest asked for; says whether there was anything.
-fn begin() -> Result<bool, ErasureError> {
-    let waiting = "SELECT x.tenant_id FROM tally.erasure AS x WHERE x.finished_at IS NULL ORDER BY x.requested_at, x.tenant_id LIMIT 1";
-    let Some(tenant) = session::as_owner(|| sql::one::<String>(waiting, &[])) else { return Ok(false) };
+/// Begins a run with what the tenant asked for; returns 0 where there is nothing.
+fn begin(tenant: &str) -> Result<i64, ErasureError> {
+    let waits =
+        "SELECT EXISTS (SELECT FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.finished_at IS NULL)";
+    if session::as_owner(|| sql::one(waits, &[tenant.into()])) != Some(true) {
+        return Ok(0);
+    }
     gate::close(&[], Attempts::One)?;
     let take = "UPDATE tally.erasure AS x SET is_taken = true \
                  WHERE x.tenant_id = $1 AND x.subject_hash = ANY (ARRAY(\
                    SELECT w.subject_hash FROM tally.erasure AS w WHERE w.tenant_id = $1 AND w.finished_at IS NULL \
                     ORDER BY w.requested_at, w.subject_hash LIMIT $2))";
     session::as_owner(|| {
-        sql::run(take, &[tenant.as_str().into(), SUBJECTS.into()]);
-        sql::run("INSERT INTO tally.erasure_run (tenant_id) VALUES ($1)", &[tenant.as_str().into()]);
+        sql::run(take, &[tenant.into(), SUBJECTS.into()]);
+        sql::run("INSERT INTO tally.erasure_run (tenant_id) VALUES ($1)", &[tenant.into()]);
     });
-    Ok(true)
+    Ok(1)
 }
 
 fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
@@ -97,15 +117,32 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
                   WHERE x.tenant_id = $1 AND x.is_taken AND x.finished_at IS NULL ORDER BY x.subject_hash";
     let read = |row: sql::Row| (row.need::<String>(1), row.need::<Uuid>(2));
     let taken = session::as_owner(|| sql::changed_rows(taken, &[tenant.into()], read));
-    let subjects = Stored::of(tenant, taken.iter().map(|(subject, _)| subject));
+    let stored = || Stored::of(tenant, taken.iter().map(|(subject, _)| subject));
+    let subjects = stored()?;
     let Some(forgotten) = &run.forgotten else {
-        return match removal::months_from(run.next_month).first() {
-            Some(&month) => remove_month(tenant, &subjects, month, max_rows),
-            // Partitions that an administrator made have other names, or more than a month.
-            None => match remove_some(tenant, &subjects, &(i64::MIN..i64::MAX), max_rows)?.0 {
-                0 => forget(tenant, &subjects, taken.len()),
-                done => Ok(done),
-            },
+        let month = removal::months_from(run.next_month).first().copied();
+        let places = match month {
+            Some(month) => removal::find(tenant, &subjects.ids, &removal::time_of(month)),
+            None => removal::find_in_others(tenant, &subjects.ids),
+        };
+        if month.is_none() || !places.is_empty() {
+            gate::close(&[], Attempts::One)?;
+        }
+        // The tenant may have got keys meanwhile: another step looks for them by those, too.
+        if stored()? != subjects {
+            return Ok(1);
+        }
+        let (done, is_over) = remove_some(tenant, &subjects, &places, max_rows)?;
+        return match month {
+            _ if !is_over => Ok(done),
+            Some(month) => {
+                let next = Moment(removal::time_of(month).end);
+                let note = "UPDATE tally.erasure_run SET next_month = $2 WHERE tenant_id = $1";
+                session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
+                Ok(done)
+            }
+            None if places.is_empty() => forget(tenant, &subjects, taken.len()),
+            None => Ok(done),
         };
     };
     let some: Vec<Uuid> = taken.iter().take(CERTIFICATES as usize).map(|&(_, hash)| hash).collect();
@@ -119,44 +156,25 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
     Ok(some.len() as i64)
 }
 
-/// Removes their events of a month, of as many accounts as a step may read.
-fn remove_month(tenant: &str, subjects: &Stored, month: i64, max_rows: i64) -> Result<i64, ErasureError> {
-    let (done, left) = remove_some(tenant, subjects, &removal::time_of(month), max_rows)?;
-    if left == 0 {
-        let next = Moment(removal::time_of(month).end);
-        let note = "UPDATE tally.erasure_run SET next_month = $2 WHERE tenant_id = $1";
-        session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
-    }
-    Ok(done.max(1))
-}
-
-/// Removes their events in a range of time, of as many accounts and months as a step may read; returns how many events were removed or
-/// read, and how many accounts and months are left.
+/// Removes their events of as many places as a step may read; how many events that were, and whether of all places.
 fn remove_some(
     tenant: &str,
     subjects: &Stored,
-    range: &Range<i64>,
+    places: &BTreeSet<Place>,
     max_rows: i64,
-) -> Result<(i64, usize), ErasureError> {
-    let places = removal::find(tenant, &subjects.ids, range);
+) -> Result<(i64, bool), ErasureError> {
     let mut done = 0;
-    let mut left = places.len();
-    if left > 0 {
-        gate::close(&[], Attempts::One)?;
-        for place in &places {
-            if done >= max_rows {
-                break;
-            }
-            done += removal::remove(tenant, subjects, place)?;
-            left -= 1;
+    for (number, place) in places.iter().enumerate() {
+        if number > 0 && done >= max_rows {
+            return Ok((done, false));
         }
+        done += removal::remove(tenant, subjects, place)?;
     }
-    Ok((done, left))
+    Ok((done.max(1), true))
 }
 
-/// Removes what else is kept of them.
+/// Removes what else is kept of them. The caller has locked ingest out.
 fn forget(tenant: &str, subjects: &Stored, persons: usize) -> Result<i64, ErasureError> {
-    gate::close(&[], Attempts::One)?;
     let mut forgotten = elsewhere::forget(tenant, subjects)?;
     forgotten["subjects"] = persons.into();
     let note = "UPDATE tally.erasure_run SET forgotten = $2 WHERE tenant_id = $1";

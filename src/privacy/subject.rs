@@ -3,11 +3,12 @@
 //! Of who was erased, `tally.erasure` has a hash under a secret of the tenant's (`tally.erasure_key`): whoever reads the table learns
 //! no id. What is looked up is as of now, whatever the transaction's snapshot.
 
+use super::failure::PrivacyFailure;
 use super::keys;
 use crate::backend::arena::Arena;
 use crate::backend::cache::Cache;
+use crate::backend::call::sql_function;
 use crate::backend::lookup::{Key, Lookup, View};
-use crate::backend::report::Report;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
 use pgrx::Uuid;
@@ -20,18 +21,13 @@ use tally_core::subject;
 
 /// Ids under which a user may be stored, of one that was sent: as it is, and its token where the tenant has keys. An error where
 /// those are not at hand, since nobody could say then that nothing is left.
-pub fn stored_user_ids(tenant: &str, sent: &str) -> Vec<String> {
-    let mut ids = vec![sent.to_owned()];
-    match keys::of(tenant) {
-        None => {}
-        Some(Ok(keys)) => ids.push(keys.user(sent).text()),
-        Some(Err(failure)) => Report::from(failure).raise(),
-    }
-    ids
+fn stored_user_ids(tenant: &str, sent: &str) -> Result<Vec<String>, PrivacyFailure> {
+    let token = keys::of(tenant).transpose()?.map(|keys| keys.user(sent).text());
+    Ok(std::iter::once(sent.to_owned()).chain(token).collect())
 }
 
 /// The ids under which some users may be stored, and of each at the same place the id as sent.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Stored {
     pub ids: Vec<String>,
     pub sent: Vec<String>,
@@ -39,14 +35,14 @@ pub struct Stored {
 
 impl Stored {
     /// Of users of a tenant.
-    pub fn of<'a>(tenant: &str, sent: impl IntoIterator<Item = &'a String>) -> Self {
+    pub fn of<'a>(tenant: &str, sent: impl IntoIterator<Item = &'a String>) -> Result<Self, PrivacyFailure> {
         let mut all = Self::default();
         for user in sent {
-            let ids = stored_user_ids(tenant, user);
+            let ids = stored_user_ids(tenant, user)?;
             all.sent.extend(ids.iter().map(|_| user.clone()));
             all.ids.extend(ids);
         }
-        all
+        Ok(all)
     }
 }
 
@@ -137,6 +133,14 @@ impl Erased {
         let found = found.collect();
         erasures.close();
         found
+    }
+}
+
+sql_function! {
+    /// `stored_user_ids(tenant_id, user_id)`
+    fn tally_stored_user_ids / pg_finfo_tally_stored_user_ids(call) {
+        let [tenant, user] = [0, 1].map(|place| call.text(place).unwrap_or_default());
+        Ok(stored_user_ids(tenant, user)?.into_datum())
     }
 }
 

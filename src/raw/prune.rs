@@ -2,7 +2,8 @@
 
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
-use crate::backend::sql::{self, Moment, quote};
+use crate::backend::sql::{self, Moment, within};
+use pgrx::pg_sys::Oid;
 use tally_core::batch;
 
 /// A tenant whose events from before its horizon are still there, or were the last time that somebody looked.
@@ -36,24 +37,32 @@ pub fn tenant(due: &Due, max_rows: i64) -> i64 {
     let (horizon, pruned) = (Moment(*horizon), Moment(*pruned));
     let tenant = tenant.as_str();
     let mut removed = 0;
-    let partitions = "SELECT leaf.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid \
-          CROSS JOIN pg_partition_tree(c.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid AND part.isleaf \
-          WHERE i.inhparent = 'tally.events'::regclass AND c.relname ~ '^events_p[0-9]{4,}_[0-9]{2}$' \
-            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') < $1 \
-            AND to_timestamp(substr(c.relname, 9), 'YYYY_MM') + interval '1 month' > $2 ORDER BY 1";
-    let partitions: Vec<String> =
-        sql::changed_rows(partitions, &[horizon.into(), pruned.into()], |row| row.need(1));
-    for partition in partitions {
-        let partition = quote(&partition);
+    // Whoever made it and whatever it is called: by its bounds, through the table, so that whose it is makes no difference.
+    let parts = format!(
+        "SELECT leaf.relid::oid, {}, {} FROM tally_internal.event_parts() AS p \
+          CROSS JOIN pg_partition_tree(p.part) AS leaf \
+          WHERE leaf.isleaf AND p.first < $1 AND p.next > $2 ORDER BY p.first, leaf.relid",
+        sql::micros("nullif(p.first, '-infinity')"),
+        sql::micros("nullif(p.next, 'infinity')")
+    );
+    let read = |row: sql::Row| {
+        let time = row.get(2).unwrap_or(i64::MIN)..row.get(3).unwrap_or(i64::MAX);
+        (row.need::<Oid>(1), time)
+    };
+    for (leaf, time) in sql::changed_rows(&parts, &[horizon.into(), pruned.into()], read) {
+        let own = format!(
+            "tenant_id = $1 AND occurred_at < $2 AND tableoid = $4 AND {}",
+            within("occurred_at", &time)
+        );
         let remove = format!(
-            "WITH gone AS (DELETE FROM tally.{partition} WHERE ctid = ANY (ARRAY(\
-               SELECT ctid FROM tally.{partition} WHERE tenant_id = $1 AND occurred_at < $2 LIMIT $3)) \
+            "WITH gone AS (DELETE FROM tally.events WHERE {own} AND ctid = ANY (ARRAY(\
+               SELECT ctid FROM tally.events WHERE {own} LIMIT $3)) \
                RETURNING event_id), \
              forgotten AS (DELETE FROM tally.event_key AS k USING gone \
                WHERE k.tenant_id = $1 AND k.event_id = gone.event_id) \
              SELECT count(*) FROM gone"
         );
-        let values = [tenant.into(), horizon.into(), (max_rows - removed).into()];
+        let values = [tenant.into(), horizon.into(), (max_rows - removed).into(), leaf.into()];
         removed += sql::one::<i64>(&remove, &values).unwrap_or(0);
         if removed >= max_rows {
             return removed;

@@ -5,6 +5,7 @@ mod erasure;
 mod keyed;
 mod model;
 mod nowhere;
+mod parts;
 mod protection;
 mod reports;
 mod reveal;

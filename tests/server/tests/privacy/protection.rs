@@ -387,3 +387,33 @@ fn a_tokenised_user_is_erased_and_its_certificate_counts() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), 1);
     assert_eq!(send(&mut client, 20..21, "ann") + send(&mut client, 21..22, "bob"), 0);
 }
+
+/// Without the tenant's keys nobody can say under which token its users are stored.
+#[test]
+fn a_tenant_that_can_not_be_erased_from_now_keeps_no_other_waiting() {
+    let mut keyed = Keyed::new("token_waits");
+    let mut client = keyed.database.superuser();
+    client.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false), tally.protect_user_ids('token', 'first')").unwrap();
+    let role = keyed.database.role("admin", &["tally_admin"]);
+    let mut admin = keyed.database.connect(&role);
+    for tenant in ["first", "second"] {
+        let events = [event(tenant, 1, "ann", json!({})), event(tenant, 2, "bob", json!({}))];
+        assert_eq!(ingest(&mut client, &array(events)).unwrap().accepted, 2);
+        // Both at once wait, the first for longer.
+        admin.execute("SELECT tally.erase_subjects($1, '{ann}', 'r')", &[&tenant]).unwrap();
+    }
+    keyed.remove();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let waiting = "SELECT string_agg(tenant_id, ' ') FROM tally.erasure WHERE finished_at IS NULL";
+    assert_eq!(client.query_one(waiting, &[]).unwrap().get::<_, String>(0), "first");
+    let told =
+        "SELECT advice FROM tally.observe_health() WHERE component = 'maintenance' AND status = 'failing'";
+    let advice: String = admin.query_one(told, &[]).unwrap().get(0);
+    assert!(advice.contains("erasure first failed") && advice.contains("55T80"), "{advice}");
+    assert_eq!(code(admin.query("SELECT tally.erase_subject('first', 'bob', 'r')", &[])), "55T80");
+    keyed.write(crate::keyed::KEY, "600");
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.erasure WHERE finished_at IS NOT NULL"), 2);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), 2);
+    assert!(admin.query(told, &[]).unwrap().is_empty());
+}

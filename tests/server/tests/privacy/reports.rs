@@ -1,8 +1,9 @@
 //! What is told of personal data: everything of a subject to its tenant, where personal data seems to be, and how it is dealt with.
 
 use crate::erasure::Bench;
+use crate::keyed::{self, Keyed, maintain};
 use serde_json::{Value, json};
-use tally_server_tests::code;
+use tally_server_tests::{code, ingest, number};
 
 fn event(n: u32, user: Value, properties: Value) -> Value {
     json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
@@ -84,6 +85,85 @@ fn a_subject_is_told_everything_and_nothing_of_others() {
         .batch_execute("SELECT tally.set_step_up_policy('subject_report', false)")
         .unwrap();
     assert_eq!(lines(&mut bench.admin(), "SELECT tally.enter('t')", query), Vec::<String>::new());
+}
+
+/// By the id as it is sent, whatever it is stored under.
+#[test]
+fn a_subject_whose_id_is_protected_is_told_everything() {
+    let mut keyed = Keyed::new("told_protected");
+    let mut superuser = keyed.database.superuser();
+    superuser
+        .batch_execute(
+            "SELECT tally.set_step_up_policy('subject_report', false), tally.set_step_up_policy('erase_subject', false)",
+        )
+        .unwrap();
+    let role = keyed.database.role("admin", &["tally_admin"]);
+    let mut admin = keyed.database.connect(&role);
+    let in_session = |mut event: Value, session: &str| {
+        event["session_id"] = json!(session);
+        event
+    };
+    let mut send = |tenant: &str, from: u32| {
+        let mut nobody = in_session(keyed::event(tenant, from, "", json!({"seen": "before"})), "s1");
+        nobody["user_id"] = Value::Null;
+        let mut wrong = keyed::event(tenant, from + 1, "ann", json!({}));
+        wrong["phone"] = json!(1);
+        let events = [
+            nobody,
+            in_session(keyed::event(tenant, from + 2, "ann", json!({"plan": "pro"})), "s1"),
+            in_session(keyed::event(tenant, from + 3, "bob", json!({"secret": "of-bob"})), "s2"),
+            wrong,
+        ];
+        let summary = ingest(&mut superuser, &keyed::array(events)).unwrap();
+        assert_eq!((summary.accepted, summary.rejected), (3, 1));
+    };
+    let mut told = |tenant: &str| {
+        let query = format!("SELECT r::text FROM tally.subject_report('{tenant}', 'ann') AS r");
+        let told = lines(&mut admin, &format!("SELECT tally.enter('{tenant}')"), &query);
+        let text = told.join("\n");
+        assert!(!text.contains("of-bob") && !text.contains("\"bob\""), "{tenant}: {text}");
+        let of =
+            |from: &str| told.iter().filter(|line| line.contains(&format!("\"from\": \"{from}"))).count();
+        (of("events"), of("quarantine"), of("user_activity by year"))
+    };
+    let mut admin_of_declarations = keyed.database.connect(&role);
+    for (tenant, from) in [("token", 100), ("drop", 200)] {
+        send(tenant, from);
+        assert_eq!(told(tenant), (2, 1, 1), "{tenant}, as it was sent");
+        let declare = format!("SELECT tally.protect_user_ids('{tenant}', '{tenant}')");
+        admin_of_declarations.batch_execute(&declare).unwrap();
+        send(tenant, from + 10);
+    }
+    assert_eq!(
+        code(admin_of_declarations.query("SELECT tally.protect_user_ids('seal', 'token')", &[])),
+        "22023"
+    );
+    // Of both declarations; under a token and under the id, until the earlier ones have followed.
+    assert_eq!(told("token"), (4, 2, 2));
+    // What was dropped since is of a session that was its alone.
+    assert_eq!(told("drop"), (4, 2, 1));
+    let mut housekeeper = keyed.database.superuser();
+    maintain(&mut housekeeper);
+    let plain = "SELECT count(*) FROM tally.events WHERE user_id = 'ann' OR EXISTS (SELECT FROM tally.quarantine WHERE body LIKE '%ann%')";
+    assert_eq!(number(&mut housekeeper, plain), 0);
+    for round in 0..2 {
+        assert_eq!(told("token"), (4, 2, 1), "round {round}");
+        assert_eq!(told("drop"), (0, 2, 0), "round {round}");
+        admin_of_declarations
+            .batch_execute("SELECT tally.rotate_keys('token'), tally.rotate_keys('drop')")
+            .unwrap();
+        maintain(&mut housekeeper);
+    }
+    // Without keys nobody can say that this is all.
+    keyed.remove();
+    let mut transaction = admin_of_declarations.transaction().unwrap();
+    transaction.batch_execute("SELECT tally.enter('token')").unwrap();
+    let refused = transaction.query("SELECT tally.subject_report('token', 'ann')", &[]).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "55T80", "{refused:?}");
+    drop(transaction);
+    keyed.write(keyed::KEY, "600");
+    admin_of_declarations.query("SELECT tally.erase_subject('token', 'ann', 'r')", &[]).unwrap();
+    assert_eq!(told("token"), (0, 0, 0));
 }
 
 #[test]
