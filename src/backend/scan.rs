@@ -3,6 +3,7 @@
 use super::schema::as_installed;
 use super::value::varlena_in_place;
 use super::version::attribute;
+use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::{CStr, CString};
 
@@ -14,6 +15,16 @@ const FETCHED_ROWS: i64 = 10_000;
 pub fn for_each_chunk<E>(
     query: &str,
     snapshot: Snapshot,
+    take: impl FnMut(&mut dyn Iterator<Item = (Vec<Datum>, Vec<bool>)>) -> Result<(), E>,
+) -> Result<(), E> {
+    for_each_chunk_of(query, &[], snapshot, take)
+}
+
+/// The same of a query that names some texts, as `$1`: what is part of a statement's text is shown in errors.
+pub fn for_each_chunk_of<E>(
+    query: &str,
+    texts: &[String],
+    snapshot: Snapshot,
     mut take: impl FnMut(&mut dyn Iterator<Item = (Vec<Datum>, Vec<bool>)>) -> Result<(), E>,
 ) -> Result<(), E> {
     let query = CString::new(query).expect("our own SQL contains no NUL");
@@ -21,14 +32,16 @@ pub fn for_each_chunk<E>(
     // Postgres releases them with the (sub)transaction.
     unsafe {
         pg_sys::SPI_connect();
-        let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, core::ptr::null_mut());
+        let (mut types, mut values) = ([pg_sys::TEXTARRAYOID], [Datum::from(0)]);
+        values[0] = texts.to_vec().into_datum().expect("an array");
+        let plan = pg_sys::SPI_prepare(query.as_ptr(), 1, types.as_mut_ptr());
         assert!(!plan.is_null(), "our own SQL can be prepared");
         // What is read-only uses the calling statement's snapshot.
         let read_only = snapshot == Snapshot::Calling;
         let portal = pg_sys::SPI_cursor_open(
             core::ptr::null(),
             plan,
-            core::ptr::null_mut(),
+            values.as_mut_ptr(),
             core::ptr::null(),
             read_only,
         );

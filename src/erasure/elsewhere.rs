@@ -6,6 +6,7 @@ use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use crate::privacy::Stored;
 use crate::rollup::{self, Kept};
+use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
@@ -30,45 +31,49 @@ pub fn forget(tenant: &str, subjects: &Stored) -> Result<Value, ErasureError> {
 
 /// Rows and values of the subjects in buckets that aren't made anew.
 fn forget_in_rollup(kept: &Kept, tenant: &str, subjects: &[String]) -> i64 {
-    let frozen = || Moment(kept.renewed_from.max(LEAST));
     let mut changed = 0;
-    let count = |statement: String| -> i64 {
+    let mut count = |statement: String| {
         let counted = format!("WITH gone AS ({statement} RETURNING 1) SELECT count(*) FROM gone");
-        let values = [tenant.into(), subjects.to_vec().into(), frozen().into()];
-        sql::one(&counted, &values).unwrap_or(0)
+        changed += sql::one::<i64>(&counted, &[tenant.into(), subjects.to_vec().into()]).unwrap_or(0);
+    };
+    let is_one = |column: &str, folds_case: bool| {
+        let column = quote(column);
+        match folds_case {
+            false => format!("c.{column} = ANY ($2)"),
+            true => format!("lower(c.{column}) = ANY (ARRAY(SELECT lower(s) FROM unnest($2) AS s))"),
+        }
     };
     for table in &kept.tables {
         let table = quote(table);
         for column in &kept.user_columns {
-            let column = quote(column);
-            changed += count(format!(
-                "DELETE FROM tally.{table} WHERE tenant_id = $1 AND {column} = ANY ($2) AND $3 IS NOT NULL"
-            ));
-        }
-        for column in &kept.named_dimensions {
-            let column = quote(column);
-            changed += count(format!(
-                "DELETE FROM tally.{table} WHERE tenant_id = $1 AND {column} = ANY ($2) AND bucket < $3"
-            ));
+            let is_one = is_one(column, false);
+            count(format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND {is_one}"));
         }
     }
-    for measure in &kept.named_measures {
-        let column = quote(&measure.column);
-        for (table, set) in &measure.without {
-            let table = quote(table);
-            changed += count(format!(
-                "UPDATE tally.{table} AS c SET {set} \
-                  WHERE c.tenant_id = $1 AND c.{column} = ANY ($2) AND c.bucket < $3"
-            ));
+    let frozen: Vec<String> =
+        kept.frozen.iter().map(|range| format!("({})", sql::within("c.bucket", range))).collect();
+    if !frozen.is_empty() {
+        let frozen = format!("({})", frozen.join(" OR "));
+        for (table, dimension) in
+            kept.tables.iter().flat_map(|table| kept.named_dimensions.iter().map(move |named| (table, named)))
+        {
+            let (table, is_one) = (quote(table), is_one(&dimension.column, dimension.folds_case));
+            count(format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND {is_one} AND {frozen}"));
+        }
+        for measure in &kept.named_measures {
+            let is_one = is_one(&measure.column, measure.folds_case);
+            for (table, set) in &measure.without {
+                let table = quote(table);
+                count(format!(
+                    "UPDATE tally.{table} AS c SET {set} WHERE c.tenant_id = $1 AND {is_one} AND {frozen}"
+                ));
+            }
         }
     }
     let note = "SELECT tally_internal.note_trace($1)";
     sql::run(note, &[kept.tables.clone().into()]);
     changed
 }
-
-/// Microseconds since 2000 of a moment before any event's, which Postgres can hold.
-const LEAST: i64 = -200_000_000_000_000_000;
 
 /// A subject whose erasure ends.
 struct Ending {
@@ -124,27 +129,33 @@ pub fn certify(tenant: &str, hashes: &[Uuid], together: i64, forgotten: &Value) 
     Ok(())
 }
 
-/// The rollups in whose frozen buckets a subject's events are merged with others'. Rollups are kept for ever, so there is no date on
-/// which they go by themselves.
+/// The rollups in whose frozen buckets a subject's events are counted or merged with others'. Rollups are kept for ever, so there is
+/// no date on which they go by themselves.
 fn left(rollups: &[Kept], subject: &Ending) -> Vec<Value> {
     let (Some(first), Some(last)) = (subject.first_at, subject.last_at) else { return Vec::new() };
+    let own = i64::from(first)..i64::from(last) + 1;
     let text = |moment: i64| {
         let text = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
         session::as_owner(|| sql::one::<String>(text, &[Moment(moment).into()]))
     };
-    rollups
-        .iter()
-        .filter(|kept| i64::from(first) < kept.renewed_from && !kept.merged_columns.is_empty())
-        .map(|kept| {
-            json!({
-                "rollup": kept.rollup,
-                "grains": kept.grains,
-                "columns": kept.merged_columns,
-                "from": text(i64::from(first)),
-                "before": text(kept.renewed_from.min(i64::from(last) + 1)),
-                "why": "raw events of these buckets are gone, so they can't be made anew",
-                "goes": Value::Null,
-            })
+    let told = |kept: &Kept, frozen: &Range<i64>| {
+        json!({
+            "rollup": kept.rollup,
+            "grains": kept.grains,
+            "columns": kept.merged_columns,
+            "numbers": kept.counted_columns,
+            "by": kept.telling_dimensions,
+            "from": text(own.start.max(frozen.start)),
+            "before": text(own.end.min(frozen.end)),
+            "why": "raw events of these buckets are gone, so they can't be made anew: in \"columns\" its values are merged with \
+                    others', in \"numbers\" its events are counted still, by \"by\" too, except where that is its id",
+            "goes": Value::Null,
         })
-        .collect()
+    };
+    let has_others = |kept: &&Kept| !kept.merged_columns.is_empty() || !kept.counted_columns.is_empty();
+    let of_one = |kept: &Kept| -> Vec<Value> {
+        let meets = |frozen: &&Range<i64>| frozen.start < own.end && own.start < frozen.end;
+        kept.frozen.iter().filter(meets).map(|frozen| told(kept, frozen)).collect()
+    };
+    rollups.iter().filter(has_others).flat_map(of_one).collect()
 }

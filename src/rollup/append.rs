@@ -35,12 +35,17 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
 /// Appends the events that are there and meet `condition`, SQL over an event, to one rollup, as if they had been ingested
 /// now; returns how many.
 pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
+    fill_of(name, condition, &[])
+}
+
+/// The same, of a condition that names users, as `$1`.
+pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, RollupError> {
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, name)?;
     let query = format!("SELECT {} FROM tally.events WHERE {condition}", event_column_names());
     let mut filled = 0;
     session::as_owner(|| {
-        scan::for_each_chunk(&query, Snapshot::Fresh, |rows| {
+        scan::for_each_chunk_of(&query, users, Snapshot::Fresh, |rows| {
             let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
             filled += rows.len() as i64;
             memory::in_temporary(c"pg_tally filled rows", || {

@@ -40,12 +40,12 @@ pub fn range(
 pub fn require_months(condition: &str) -> Result<(), RollupError> {
     match months_without_events(condition).into_iter().next() {
         None => Ok(()),
-        Some(month) => Err(RollupError::NoMonth(month)),
+        Some((_, month)) => Err(RollupError::NoMonth(month)),
     }
 }
 
-/// Such months, as text.
-fn months_without_events(condition: &str) -> Vec<String> {
+/// Such months: their beginning in microseconds since 2000, and as text.
+pub fn months_without_events(condition: &str) -> Vec<(i64, String)> {
     if session::find_relation(c"usage_day_base").is_none()
         || session::find_relation(c"usage_pending").is_none()
     {
@@ -55,22 +55,26 @@ fn months_without_events(condition: &str) -> Vec<String> {
         format!("SELECT date_trunc('day', bucket, 'UTC') AS day FROM tally.{table} AS kept WHERE {condition}")
     });
     let query = format!(
-        "SELECT {}, to_char(d.day, 'YYYY-MM') FROM ({}) AS d ORDER BY 1",
+        "SELECT {}, {}, to_char(d.day, 'YYYY-MM') FROM ({}) AS d ORDER BY 2, 1",
         sql::micros("d.day"),
+        sql::micros("date_trunc('month', d.day, 'UTC')"),
         days.join(" UNION ")
     );
     let days = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
-    let lost: Vec<i64> = lost_months::all().iter().map(|month| month.start).collect();
+    let lost = lost_months::all();
     let routing = Routing::open(session::relation(c"events"));
-    // One that a late event made anew has that event alone. A partition that somebody made may have a piece of a day.
-    let missing = days.into_iter().filter_map(|row| {
-        let [Some(day), Some(month)] = &row[..] else { unreachable!("bucket is NOT NULL") };
-        let day = day.parse().expect("a bigint");
+    let mut missing: Vec<(i64, String)> = Vec::new();
+    for row in &days {
+        let [Some(day), Some(start), Some(month)] = &row[..] else { unreachable!("bucket is NOT NULL") };
+        let number = |text: &str| text.parse::<i64>().expect("a bigint");
+        let (day, start) = (number(day), number(start));
+        // One that a late event made anew has that event alone. A partition that somebody made may begin within a day.
+        let is_lost = lost.iter().any(|lost| lost.start == start);
         let is_there = routing.covers(day) || routing.covers(Grain::Day.ceiling(day + 1) - 1);
-        (lost.contains(&Grain::Month.floor(day)) || !is_there).then(|| month.clone())
-    });
-    let mut missing: Vec<String> = missing.collect();
-    missing.dedup();
+        if (is_lost || !is_there) && missing.last().is_none_or(|(last, _)| *last != start) {
+            missing.push((start, month.clone()));
+        }
+    }
     routing.close();
     missing
 }
@@ -82,7 +86,7 @@ fn missing_months() -> SetOfIterator<'static, String> {
            AND NOT EXISTS (SELECT FROM tally.tenant_horizon AS h WHERE h.tenant_id = kept.tenant_id AND bucket < h.raw_from)";
     // Where the tables can't be read, as with a policy's function that somebody altered, the lint has other rules that say so.
     match subtransaction::run(|| Verdict::Undo(months_without_events(unaccounted))) {
-        Ok(months) => SetOfIterator::new(months),
+        Ok(months) => SetOfIterator::new(months.into_iter().map(|(_, month)| month).collect::<Vec<_>>()),
         Err(caught) if caught.may_be_of_an_expression() => SetOfIterator::new(Vec::new()),
         Err(caught) => caught.rethrow(),
     }

@@ -1,12 +1,12 @@
 //! Renewing: makes anew the groups of an account in which events counted that are gone, from the events that are left, as one change.
-//! Where others' raw events of a bucket are gone, too, it stays as it is.
+//! Where others' raw events of a bucket are gone, too, it stays as it is: also where somebody took a month out by hand.
 
 use super::RollupError;
 use super::append;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, await_folding};
 use super::frozen::Frozen;
-use super::rebuild::require_months;
+use super::rebuild::months_without_events;
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within};
 use crate::raw::horizon;
@@ -26,7 +26,8 @@ pub struct Gone<'a> {
     pub anonymous_moments: &'a [i64],
 }
 
-/// Some groups of a rollup, and the events that count in them, as SQL.
+/// Some groups of a rollup, and the events that count in them, as SQL, in which `$1` are the users: their ids must not be part of a
+/// statement's text, which errors and logs show.
 struct Part {
     groups: String,
     events: String,
@@ -41,7 +42,7 @@ pub fn renew(gone: &Gone) -> Result<i64, RollupError> {
     for definition in definition::all()?.iter() {
         let from = renewed_from(definition, gone.tenant);
         for part in parts(definition, gone) {
-            read += renew_part(definition, from, &own, &part)?;
+            read += renew_part(definition, from, &own, gone.users, &part)?;
         }
     }
     Ok(read)
@@ -56,8 +57,7 @@ fn parts(definition: &Definition, gone: &Gone) -> Vec<Part> {
             moments: [gone.moments, gone.anonymous_moments].concat(),
         }],
         Some(column) => {
-            let users: Vec<String> = gone.users.iter().map(|user| sql::literal(user)).collect();
-            let is_one = format!("= ANY (ARRAY[{}]::text[])", users.join(", "));
+            let is_one = "= ANY ($1)";
             let column = quote(&column.name);
             vec![
                 Part {
@@ -75,35 +75,56 @@ fn parts(definition: &Definition, gone: &Gone) -> Vec<Part> {
     }
 }
 
-fn renew_part(definition: &Definition, from: i64, own: &str, part: &Part) -> Result<i64, RollupError> {
-    let ranges = ranges(definition, from, &part.moments);
-    let Some(span) = ranges.first().zip(ranges.last()).map(|(first, last)| first.start..last.end) else {
+fn renew_part(
+    definition: &Definition,
+    from: i64,
+    own: &str,
+    users: &[String],
+    part: &Part,
+) -> Result<i64, RollupError> {
+    let mut buckets = buckets(definition, from, &part.moments);
+    let Some(all) = any_of("bucket", &joined(&buckets)) else { return Ok(0) };
+    // Made anew, what is of a month that is gone would lose what it has of others.
+    for (month, _) in months_without_events(&format!("{own} AND {all}")) {
+        let end = Grain::Month.ceiling(month + 1);
+        buckets.retain(|&(start, next)| next <= month || start >= end);
+    }
+    let ranges = joined(&buckets);
+    let (Some(buckets), Some(times)) = (any_of("bucket", &ranges), any_of("occurred_at", &ranges)) else {
         return Ok(0);
     };
-    let any_of = |column: &str| {
-        let ranges: Vec<String> = ranges.iter().map(|range| format!("({})", within(column, range))).collect();
-        format!("{own} AND {} AND ({})", within(column, &span), ranges.join(" OR "))
-    };
-    require_months(&any_of("bucket"))?;
     await_folding(definition)?;
     session::as_owner(|| {
         for table in tables(definition) {
-            let condition = format!("{} AND {}", any_of("bucket"), part.groups);
-            sql::run(&format!("DELETE FROM tally.{} WHERE {condition}", quote(&table)), &[]);
+            let condition = format!("{own} AND {buckets} AND {}", part.groups);
+            let delete = format!("DELETE FROM tally.{} WHERE {condition}", quote(&table));
+            // An argument that a statement doesn't use needs no type of its own.
+            sql::run(&delete, &[users.to_vec().into()]);
         }
     });
-    append::fill(&definition.name, &format!("{} AND {}", any_of("occurred_at"), part.events))
+    append::fill_of(&definition.name, &format!("{own} AND {times} AND {}", part.events), users)
 }
 
-/// Buckets of every grain that some moments lie in, those that begin before `from` left out, joined where they meet.
-fn ranges(definition: &Definition, from: i64, moments: &[i64]) -> Vec<Range<i64>> {
-    let buckets: BTreeSet<(i64, i64)> = moments
+/// SQL that is true where `column` lies in one of some ranges of time; `None` where there is none.
+fn any_of(column: &str, ranges: &[Range<i64>]) -> Option<String> {
+    let span = ranges.first()?.start..ranges.last()?.end;
+    let ranges: Vec<String> = ranges.iter().map(|range| format!("({})", within(column, range))).collect();
+    Some(format!("{} AND ({})", within(column, &span), ranges.join(" OR ")))
+}
+
+/// Buckets of every grain that some moments lie in, those that begin before `from` left out.
+fn buckets(definition: &Definition, from: i64, moments: &[i64]) -> BTreeSet<(i64, i64)> {
+    moments
         .iter()
         .map(|&moment| (definition.floor(moment), definition.ceiling(moment + 1)))
         .filter(|&(start, _)| start >= from)
-        .collect();
+        .collect()
+}
+
+/// Ranges of time in order, joined where they meet.
+fn joined(ranges: &BTreeSet<(i64, i64)>) -> Vec<Range<i64>> {
     let mut joined: Vec<Range<i64>> = Vec::new();
-    for (start, end) in buckets {
+    for &(start, end) in ranges {
         match joined.last_mut() {
             Some(last) if last.end >= start => last.end = last.end.max(end),
             _ => joined.push(start..end),
@@ -116,6 +137,17 @@ fn ranges(definition: &Definition, from: i64, moments: &[i64]) -> Vec<Range<i64>
 fn renewed_from(definition: &Definition, tenant: &str) -> i64 {
     let of_all = horizon::of_all().map_or(i64::MIN, |(moment, _)| definition.ceiling(moment));
     Frozen::read(definition).of(tenant).unwrap_or(i64::MIN).max(of_all)
+}
+
+/// The times of which a tenant's buckets are not made anew, in order: those from before its horizon, and those of months that somebody
+/// took out by hand.
+fn frozen(definition: &Definition, tenant: &str, lost: &[(i64, String)]) -> Vec<Range<i64>> {
+    let from = renewed_from(definition, tenant);
+    let lost = lost
+        .iter()
+        .map(|&(month, _)| (definition.floor(month), definition.ceiling(Grain::Month.ceiling(month + 1))));
+    let before = (i64::MIN, from);
+    joined(&lost.chain([before]).filter(|&(start, end)| end > start).collect())
 }
 
 /// The tables that have its rows.
@@ -136,29 +168,57 @@ fn is_user(column: &Column) -> bool {
 
 /// Whether a column is made from the user.
 fn is_of_user(column: &Column) -> bool {
+    words(column).any(|word| word.eq_ignore_ascii_case("user_id"))
+}
+
+/// Whether a dimension's values may be one user's alone: made from its id, its session or from what the application sends.
+fn is_telling(column: &Column) -> bool {
+    let telling = ["user_id", "session_id", "properties", "event_id"];
+    words(column).any(|word| telling.iter().any(|name| word.eq_ignore_ascii_case(name)))
+}
+
+/// Whether a column's values are in capitals, or in small letters.
+fn folds_case(column: &Column) -> bool {
+    words(column).any(|word| ["lower", "upper"].iter().any(|name| word.eq_ignore_ascii_case(name)))
+}
+
+fn words(column: &Column) -> impl Iterator<Item = &str> {
     let text = column.text.as_deref().unwrap_or_default();
-    text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word.eq_ignore_ascii_case("user_id"))
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
 }
 
 /// What a rollup may know of a tenant's users where it isn't made anew.
 pub struct Kept {
     pub rollup: String,
-    /// Buckets from before it, in microseconds since 2000, are not made anew; the least number where all are.
-    pub renewed_from: i64,
+    /// Buckets of these times are not made anew: in microseconds since 2000, in order, open to the past where it is the least number.
+    pub frozen: Vec<Range<i64>>,
     pub grains: Vec<String>,
     pub tables: Vec<String>,
     /// Dimensions that are the user: rows of a user are its own.
     pub user_columns: Vec<String>,
     /// Texts that are made from the user: other dimensions, extremes, first and last values.
-    pub named_dimensions: Vec<String>,
+    pub named_dimensions: Vec<NamedDimension>,
     pub named_measures: Vec<NamedMeasure>,
     /// Sketches, extremes and values in which one user's events can't be told from others' afterwards.
     pub merged_columns: Vec<String>,
+    /// Counts and sums in which they are counted with others'.
+    pub counted_columns: Vec<String>,
+    /// Dimensions whose values may be one user's alone, by something else than its id.
+    pub telling_dimensions: Vec<String>,
+}
+
+/// A dimension whose value may be a user's id.
+pub struct NamedDimension {
+    pub column: String,
+    /// Whether it is made in capitals, or in small letters.
+    pub folds_case: bool,
 }
 
 /// A measure whose value may be a user's id.
 pub struct NamedMeasure {
     pub column: String,
+    /// Whether it is made in capitals, or in small letters.
+    pub folds_case: bool,
     /// For each table, that of the finest grain first: SQL that sets what a row `c` has without the value.
     pub without: Vec<(String, String)>,
 }
@@ -197,7 +257,11 @@ impl NamedMeasure {
             definition.grains.iter().partition(|&&grain| grain == finest);
         let bases = finest_first.into_iter().chain(coarser).map(|grain| (base(grain), without(grain)));
         let pending = (definition.table("pending"), unknown.clone());
-        Self { column: column.name.clone(), without: bases.chain([pending]).collect() }
+        Self {
+            column: column.name.clone(),
+            folds_case: folds_case(column),
+            without: bases.chain([pending]).collect(),
+        }
     }
 }
 
@@ -205,6 +269,7 @@ impl NamedMeasure {
 /// has locked ingest out.
 pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
     let definitions = definition::all()?;
+    let lost = months_without_events(&format!("tenant_id = {}", sql::literal(tenant)));
     let names = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<String> {
         columns.map(|column| column.name.clone()).collect()
     };
@@ -220,16 +285,16 @@ pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
         let has_user = definition.dimensions().any(is_user);
         Ok(Kept {
             rollup: definition.name.clone(),
-            renewed_from: renewed_from(definition, tenant),
+            frozen: frozen(definition, tenant, &lost),
             grains: definition.grains.iter().map(|grain| grain.to_string()).collect(),
             tables: tables(definition),
             user_columns: names(&mut definition.dimensions().filter(|column| is_user(column))),
-            named_dimensions: names(
-                &mut definition
-                    .dimensions()
-                    .filter(|column| !is_user(column) && is_of_user(column))
-                    .filter(is_text),
-            ),
+            named_dimensions: definition
+                .dimensions()
+                .filter(|column| !is_user(column) && is_of_user(column))
+                .filter(is_text)
+                .map(|column| NamedDimension { column: column.name.clone(), folds_case: folds_case(column) })
+                .collect(),
             named_measures: definition
                 .measures()
                 .filter(is_value)
@@ -239,6 +304,12 @@ pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
                 .collect(),
             // Of a rollup by user nothing of another user's group is a user's.
             merged_columns: names(&mut definition.measures().filter(is_merged).filter(|_| !has_user)),
+            counted_columns: names(
+                &mut definition.measures().filter(|column| !is_merged(column)).filter(|_| !has_user),
+            ),
+            telling_dimensions: names(
+                &mut definition.dimensions().filter(|column| !is_user(column) && is_telling(column)),
+            ),
         })
     };
     definitions.iter().map(describe).collect()

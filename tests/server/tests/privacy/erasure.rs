@@ -399,6 +399,105 @@ fn what_raw_events_are_gone_for_is_named() {
     assert_eq!(number(&mut superuser, "SELECT sum(events)::int8 FROM tally.usage_day_base"), 7);
 }
 
+/// What is made from an id in other letters goes with it; counts and sums in which it counts with others' are told, and by what.
+#[test]
+fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
+    const MIXED: &str = "Planted-4B77E0";
+    let bench = Bench::new("letters");
+    bench
+        .admin()
+        .batch_execute(
+            "SELECT tally.create_rollup('folded', '{day}', dimensions => ARRAY['lower(user_id) AS who'], measures => ARRAY['count(*) AS n']);
+             SELECT tally.create_rollup('plans', '{day}', dimensions => ARRAY['properties->>''plan'' AS plan', 'name'],
+               measures => ARRAY['count(*) AS n', 'sum((properties->>''value'')::numeric) AS value', 'max(upper(user_id)) AS loudest'])",
+        )
+        .unwrap();
+    let event = |n: u32, month: u32, user: &str| {
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": format!("2026-{month:02}-10T10:00:00Z"), "user_id": user, "properties": {"value": n, "plan": "pro"}})
+    };
+    let events: Vec<Value> =
+        (1..=2).flat_map(|month| [event(month, month, MIXED), event(month + 10, month, "Other")]).collect();
+    assert_eq!(bench.send(&events).accepted, 4);
+    bench.fold();
+    bench.admin().batch_execute("SELECT tally.drop_raw('2026-02-01')").unwrap();
+    let certificate = bench.erase("t", MIXED);
+    let left = certificate["left_in_rollups"].as_array().unwrap();
+    let of = |rollup: &str| left.iter().find(|left| left["rollup"] == json!(rollup)).unwrap();
+    assert_eq!(
+        (&of("folded")["numbers"], &of("folded")["columns"], &of("folded")["by"]),
+        (&json!(["n"]), &json!([]), &json!(["who"])),
+        "{certificate}"
+    );
+    assert_eq!(
+        (&of("plans")["numbers"], &of("plans")["columns"], &of("plans")["by"]),
+        (&json!(["n", "value"]), &json!(["loudest"]), &json!(["plan"])),
+        "{certificate}"
+    );
+    bench.admin().batch_execute("CALL tally.maintain()").unwrap();
+    let mut superuser = bench.database.superuser();
+    for letters in [MIXED.to_owned(), MIXED.to_lowercase(), MIXED.to_uppercase()] {
+        assert_eq!(traces(&mut superuser, &letters), Vec::<String>::new());
+    }
+    let others = "SELECT (SELECT sum(n) FROM tally.folded_day WHERE who = 'other')::int8 * 10 + (SELECT count(*) FROM tally.folded_day)";
+    assert_eq!(number(&mut superuser, others), 22);
+    // Counted still in January, with others'.
+    assert_eq!(number(&mut superuser, "SELECT sum(n)::int8 FROM tally.plans_day"), 3);
+}
+
+/// As where it was dropped by hand: buckets that need it stay, and keep nobody from being erased.
+#[test]
+fn a_month_taken_out_by_hand_is_in_nobodys_way() {
+    for in_steps in [false, true] {
+        let bench = Bench::new(if in_steps { "lost_steps" } else { "lost_once" });
+        let event = |n: u32, month: u32, user: &str| {
+            json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+                   "occurred_at": format!("2026-{month:02}-10T10:00:00Z"), "user_id": user, "session_id": format!("s-{user}"), "properties": {"value": n}})
+        };
+        let events: Vec<Value> =
+            (1..=4).flat_map(|month| [event(month, month, SUBJECT), event(month + 10, month, "u")]).collect();
+        assert_eq!(bench.send(&events).accepted, 8);
+        bench.fold();
+        let mut superuser = bench.database.superuser();
+        superuser.batch_execute("DROP TABLE tally.events_p2026_02").unwrap();
+        let certificate = if in_steps {
+            let mut admin = bench.admin();
+            admin.execute("SELECT tally.erase_subjects('t', ARRAY[$1], 'ticket 4')", &[&SUBJECT]).unwrap();
+            admin.batch_execute("CALL tally.maintain()").unwrap();
+            bench.erase("t", SUBJECT)
+        } else {
+            bench.erase("t", SUBJECT)
+        };
+        assert_eq!(certificate["events_removed"], json!(3), "{certificate}");
+        // February of what is kept by months; the weeks that are in it of what is kept by days and weeks.
+        let left: Vec<(&str, &str, &str)> = certificate["left_in_rollups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|left| ["rollup", "from", "before"].map(|part| left[part].as_str().unwrap()).into())
+            .collect();
+        let february = ("2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z");
+        for (rollup, from, before) in [
+            ("latest", february.0, february.1),
+            ("names", "2026-01-26T00:00:00Z", "2026-03-02T00:00:00Z"),
+            ("usage", february.0, february.1),
+        ] {
+            assert!(left.contains(&(rollup, from, before)), "{rollup}: {certificate}");
+        }
+        bench.admin().batch_execute("CALL tally.maintain()").unwrap();
+        superuser.batch_execute("ANALYZE").unwrap();
+        assert_eq!(traces(&mut superuser, SUBJECT), Vec::<String>::new(), "in steps: {in_steps}");
+        // Everything of the other, and the subject's one event that nobody can tell from it.
+        assert_eq!(number(&mut superuser, "SELECT sum(events)::int8 FROM tally.usage_day_base"), 5);
+        let of_other = "SELECT sum(events)::int8 FROM tally.user_activity_year_base WHERE user_id = 'u'";
+        assert_eq!(number(&mut superuser, of_other), 4);
+        assert_eq!(
+            number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"),
+            0
+        );
+    }
+}
+
 #[test]
 fn many_are_erased_in_steps_while_ingest_goes_on() {
     let subjects: u64 = std::env::var("TALLY_ERASURES").map_or(400, |text| text.parse().expect("a number"));
