@@ -75,7 +75,11 @@ fn the_log_of_an_erasure_that_is_broken_off_names_nobody() {
     }
     let log = server.log();
     assert_eq!(log.matches("canceling statement due to user request").count(), 2 * held.len());
-    let statements = ["SQL statement \"WITH gone AS", "SQL statement \"DELETE FROM tally.user_activity_year_base", "UPDATE tally.ingest_batch"];
+    let statements = [
+        "SQL statement \"WITH gone AS",
+        "SQL statement \"DELETE FROM tally.user_activity_year_base",
+        "UPDATE tally.ingest_batch",
+    ];
     for shown in statements {
         assert!(log.contains(shown), "what could name it is logged: {shown}");
     }
