@@ -79,21 +79,24 @@ SELECT pg_catalog.pg_extension_config_dump('tally.export', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.export_approval', '');
 
 -- What was requested and approved stays as it is: only what became of it changes, and only by our functions. An erasure takes away
--- its words, which voids what was not run.
+-- words that name a person; without its query, what was not run is void.
 CREATE FUNCTION tally_internal.keep_export() RETURNS trigger
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   fate  text[] := '{decided_at,started_at,ended_at,rows,run_token,state,content_hash,reason}';
-  words text[] := '{query,purpose,params,reason}';
+  words text[] := '{query,params,columns,purpose}';
 BEGIN
-  IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'export' AND current_user = 'tally_owner' AND to_jsonb(OLD) - words = to_jsonb(NEW) - words
-     AND to_jsonb(NEW) @> '{"query": "", "purpose": "", "params": [], "reason": "erased"}' THEN
-    RETURN NEW;
-  END IF;
-  IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'export' AND to_jsonb(OLD) - fate = to_jsonb(NEW) - fate THEN
-    RETURN NEW;
+  IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'export' THEN
+    IF to_jsonb(OLD) - fate = to_jsonb(NEW) - fate THEN
+      RETURN NEW;
+    END IF;
+    IF current_user = 'tally_owner' AND to_jsonb(OLD) - words - fate = to_jsonb(NEW) - words - fate AND NEW.purpose IN (OLD.purpose, '')
+       AND (to_jsonb(NEW) @> '{"query": "", "params": [], "columns": []}' AND NEW.state NOT IN ('requested', 'approved')
+            OR (NEW.query, NEW.params, NEW.columns) = (OLD.query, OLD.params, OLD.columns)) THEN
+      RETURN NEW;
+    END IF;
   END IF;
   RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
     MESSAGE = format('what was requested and approved is not to be changed: %s of tally.%I is refused', TG_OP, TG_TABLE_NAME),
@@ -108,19 +111,50 @@ CREATE TRIGGER export_approval_not_emptied BEFORE TRUNCATE ON tally.export_appro
 ALTER TABLE tally.export ENABLE ALWAYS TRIGGER export_kept, ENABLE ALWAYS TRIGGER export_not_emptied;
 ALTER TABLE tally.export_approval ENABLE ALWAYS TRIGGER export_approval_kept, ENABLE ALWAYS TRIGGER export_approval_not_emptied;
 
--- All that a query's answer hangs on beside rows: functions and relations, and what those stand on in turn.
-CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OUT basis text, OUT classification text, OUT unbound text,
-    OUT called oid[])
+-- Functions of Postgres' own that aren't IMMUTABLE, but give what their arguments, fixed settings and the time make of them. Whatever isn't named
+-- here reads what whoever runs an export can change at that moment: settings, its session, the catalogue, counters, files, a text's query.
+CREATE FUNCTION tally_internal.bound_functions() RETURNS name[]
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT '{age,anytextcat,array_to_json,array_to_string,clock_timestamp,concat,concat_ws,convert,convert_from,convert_to,current_database,date,
+      date_add,date_cmp_timestamptz,date_eq_timestamptz,date_ge_timestamptz,date_gt_timestamptz,date_le_timestamptz,date_lt_timestamptz,
+      date_ne_timestamptz,date_part,date_subtract,date_trunc,extract,format,gen_random_uuid,generate_series,in_range,interval_pl_timestamptz,
+      json_agg,json_agg_strict,json_build_array,json_build_object,json_object_agg,json_object_agg_strict,json_object_agg_unique,
+      json_object_agg_unique_strict,json_populate_record,json_populate_recordset,json_to_record,json_to_recordset,jsonb_agg,jsonb_agg_strict,
+      jsonb_build_array,jsonb_build_object,jsonb_object_agg,jsonb_object_agg_strict,jsonb_object_agg_unique,jsonb_object_agg_unique_strict,
+      jsonb_path_exists_tz,jsonb_path_match_tz,jsonb_path_query_array_tz,jsonb_path_query_first_tz,jsonb_path_query_tz,jsonb_populate_record,
+      jsonb_populate_recordset,jsonb_to_record,jsonb_to_recordset,length,make_timestamptz,money,now,numeric,overlaps,pg_typeof,quote_literal,
+      quote_nullable,row_to_json,session_user,statement_timestamp,textanycat,time,timestamp,timestamp_cmp_timestamptz,timestamp_eq_timestamptz,
+      timestamp_ge_timestamptz,timestamp_gt_timestamptz,timestamp_le_timestamptz,timestamp_lt_timestamptz,timestamp_ne_timestamptz,timestamptz,
+      timestamptz_cmp_date,timestamptz_cmp_timestamp,timestamptz_eq_date,timestamptz_eq_timestamp,timestamptz_ge_date,timestamptz_ge_timestamp,
+      timestamptz_gt_date,timestamptz_gt_timestamp,timestamptz_le_date,timestamptz_le_timestamp,timestamptz_lt_date,timestamptz_lt_timestamp,
+      timestamptz_mi_interval,timestamptz_ne_date,timestamptz_ne_timestamp,timestamptz_pl_interval,timetz,timezone,to_char,to_date,to_json,to_jsonb,
+      to_number,to_timestamp,transaction_timestamp,uuidv4,uuidv7}'::name[];
+  END;
+COMMENT ON FUNCTION tally_internal.bound_functions() IS
+  'functions of Postgres'' own that an export may call though they aren''t IMMUTABLE';
+
+-- All that a query's answer hangs on beside rows: functions, relations and types, and what those stand on in turn.
+CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], types oid[], OUT basis text, OUT classification text, OUT unbound text,
+    OUT called oid[], OUT named oid[])
   RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  SET jit = off -- takes seconds, as the planner expects many rows
   BEGIN ATOMIC
-    WITH RECURSIVE item (class, id) AS (
-      SELECT 'pg_proc'::regclass::oid, f.id FROM unnest(functions) AS f (id)
+    -- What our own functions call is ours: bound, but not asked about.
+    WITH RECURSIVE own (id) AS (
+      SELECT d.objid FROM pg_extension AS e JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+       WHERE e.extname = 'pg_tally' AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+    ), item (class, id, is_inner) AS (
+      SELECT 'pg_proc'::regclass::oid, f.id, false FROM unnest(functions) AS f (id)
       UNION
-      SELECT 'pg_class'::regclass::oid, r.id FROM unnest(relations) AS r (id)
+      SELECT 'pg_class'::regclass::oid, r.id, false FROM unnest(relations) AS r (id)
       UNION
-      SELECT n.class, n.id
+      SELECT 'pg_type'::regclass::oid, t.id, false FROM unnest(types) AS t (id)
+      UNION
+      SELECT n.class, n.id, i.is_inner OR (i.class = 'pg_proc'::regclass AND i.id IN (SELECT o.id FROM own AS o))
         FROM item AS i
         CROSS JOIN LATERAL (
           SELECT d.refclassid, d.refobjid FROM pg_depend AS d
@@ -132,26 +166,47 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OU
           SELECT d.refclassid, d.refobjid FROM pg_policy AS p JOIN pg_depend AS d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
            WHERE i.class = 'pg_class'::regclass AND p.polrelid = i.id
           UNION ALL
+          SELECT d.refclassid, d.refobjid FROM pg_constraint AS c JOIN pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+           WHERE i.class = 'pg_type'::regclass AND c.contypid = i.id
+          UNION ALL
+          -- A domain's type, an array's, a range's, a row's.
+          SELECT 'pg_type'::regclass::oid, p.id
+            FROM pg_type AS t
+            CROSS JOIN LATERAL (SELECT t.typbasetype UNION ALL SELECT t.typelem
+              UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
+              UNION ALL SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS p (id)
+           WHERE i.class = 'pg_type'::regclass AND t.oid = i.id AND p.id <> 0
+          UNION ALL
           -- What Postgres has itself is in no pg_depend.
           SELECT 'pg_proc'::regclass::oid, m.match[1]::oid
             FROM (SELECT p.prosqlbody::text FROM pg_proc AS p WHERE i.class = 'pg_proc'::regclass AND p.oid = i.id
                   UNION ALL SELECT w.ev_action::text FROM pg_rewrite AS w WHERE i.class = 'pg_class'::regclass AND w.ev_class = i.id
                   UNION ALL SELECT concat(p.polqual::text, p.polwithcheck::text) FROM pg_policy AS p WHERE i.class = 'pg_class'::regclass AND p.polrelid = i.id
+                  UNION ALL SELECT c.conbin::text FROM pg_constraint AS c WHERE i.class = 'pg_type'::regclass AND c.contypid = i.id
                  ) AS t (tree),
                  regexp_matches(t.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([1-9][0-9]*)', 'g') AS m (match)
           UNION ALL
+          SELECT 'pg_proc'::regclass::oid, f.id FROM pg_aggregate AS a,
+                 unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) AS f (id)
+           WHERE i.class = 'pg_proc'::regclass AND i.id >= 12000 AND a.aggfnoid = i.id AND f.id <> 0
+          UNION ALL
           SELECT 'pg_proc'::regclass::oid, o.oprcode::oid FROM pg_operator AS o WHERE i.class = 'pg_operator'::regclass AND o.oid = i.id
         ) AS n (class, id)
-       WHERE n.class IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_operator'::regclass)
+       WHERE n.class IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
     ), function AS (
-      SELECT p.*, p.xmin AS version, l.lanname, e.extname, e.extversion, n.nspname
-        FROM item AS i JOIN pg_proc AS p ON p.oid = i.id JOIN pg_language AS l ON l.oid = p.prolang JOIN pg_namespace AS n ON n.oid = p.pronamespace
+      SELECT p.*, p.xmin AS version, l.lanname, e.extname, e.extversion, n.nspname, i.is_inner
+        FROM (SELECT i.id, bool_and(i.is_inner) FROM item AS i WHERE i.class = 'pg_proc'::regclass GROUP BY i.id) AS i (id, is_inner)
+        JOIN pg_proc AS p ON p.oid = i.id JOIN pg_language AS l ON l.oid = p.prolang JOIN pg_namespace AS n ON n.oid = p.pronamespace
         LEFT JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
         LEFT JOIN pg_extension AS e ON e.oid = d.refobjid
-       WHERE i.class = 'pg_proc'::regclass
+    ), asked AS (
+      SELECT * FROM function AS f WHERE NOT f.is_inner AND f.extname IS DISTINCT FROM 'pg_tally'
     ), relation AS (
-      SELECT c.*, n.nspname FROM item AS i JOIN pg_class AS c ON c.oid = i.id JOIN pg_namespace AS n ON n.oid = c.relnamespace
-       WHERE i.class = 'pg_class'::regclass
+      SELECT c.*, n.nspname FROM (SELECT DISTINCT i.id FROM item AS i WHERE i.class = 'pg_class'::regclass) AS i
+        JOIN pg_class AS c ON c.oid = i.id JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    ), type AS (
+      SELECT t.* FROM (SELECT DISTINCT i.id FROM item AS i WHERE i.class = 'pg_type'::regclass) AS i JOIN pg_type AS t ON t.oid = i.id
+       WHERE t.oid >= 16384
     ), line (text) AS (
       -- With who wrote the row last: what is changed and changed back is not what was looked at.
       SELECT concat_ws(' ', 'function', f.oid, f.version, f.proname, f.proowner, f.lanname, f.prosecdef, f.provolatile, f.prorettype, f.proargtypes, f.proconfig, f.extversion,
@@ -165,33 +220,45 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], OU
                (SELECT string_agg(md5(concat_ws(' ', p.xmin, p.polcmd, p.polpermissive, p.polroles, p.polqual, p.polwithcheck)), ',' ORDER BY p.polname)
                   FROM pg_policy AS p WHERE p.polrelid = r.oid))
         FROM relation AS r
+      UNION ALL
+      SELECT concat_ws(' ', 'type', t.oid, t.typname, t.typtype, t.typbasetype, t.typtypmod, t.typnotnull,
+               (SELECT string_agg(concat(c.xmin, ' ', md5(c.conbin::text)), ',' ORDER BY c.conname) FROM pg_constraint AS c WHERE c.contypid = t.oid),
+               (SELECT md5(string_agg(v.enumlabel, ',' ORDER BY v.enumsortorder)) FROM pg_enum AS v WHERE v.enumtypid = t.oid))
+        FROM type AS t
     )
     SELECT (SELECT string_agg(l.text, E'\n' ORDER BY l.text) FROM line AS l),
-           CASE WHEN EXISTS (SELECT FROM relation AS r WHERE r.relkind NOT IN ('v', 'c') AND r.nspname NOT IN ('pg_catalog', 'information_schema')
-                                AND NOT (r.nspname = 'tally' AND r.relname !~ '^(events|detached_events|quarantine|audit|find_event)'))
+           -- Aggregate is what reads rollups alone: of the catalogue's texts anybody can be an author.
+           CASE WHEN EXISTS (SELECT FROM relation AS r WHERE r.relkind NOT IN ('v', 'c')
+                                AND NOT (r.nspname = 'tally' AND EXISTS (SELECT FROM tally.rollup AS u
+                                  WHERE r.relname = u.rollup_name || '_pending' OR r.relname IN (SELECT u.rollup_name || '_' || g.grain || '_base' FROM unnest(u.grains) AS g (grain)))))
                   -- What our own functions read inside isn't known here.
-                  OR EXISTS (SELECT FROM function AS f WHERE f.nspname = 'tally' AND f.lanname = 'plpgsql')
+                  OR EXISTS (SELECT FROM function AS f WHERE f.nspname IN ('tally', 'tally_internal') AND f.lanname = 'plpgsql')
                 THEN 'raw' ELSE 'aggregate' END,
            coalesce(
              (SELECT format('function %s, whose body names its functions and tables by text alone', min(f.oid::regprocedure::text))
-                FROM function AS f WHERE f.oid >= 12000 AND f.extname IS NULL AND f.lanname NOT IN ('c', 'internal') AND f.prosqlbody IS NULL AND f.prokind <> 'a' HAVING count(*) > 0),
+                FROM asked AS f WHERE f.oid >= 12000 AND f.lanname NOT IN ('c', 'internal') AND f.prosqlbody IS NULL AND f.prokind <> 'a' HAVING count(*) > 0),
              (SELECT format('function %s, which is VOLATILE', min(f.oid::regprocedure::text)) FROM function AS f
-               WHERE f.provolatile = 'v' AND NOT (f.oid < 12000 AND f.proname IN ('random', 'gen_random_uuid', 'clock_timestamp')) HAVING count(*) > 0),
-             (SELECT format('function %s, which reads what is named by a text or a setting', min(f.oid::regprocedure::text)) FROM function AS f
-               WHERE f.oid < 12000 AND (f.proname ~ '^(table|schema|database|query|cursor)_to_xml' OR f.proname IN ('current_setting', 'ts_stat', 'ts_rewrite'))
+               WHERE f.provolatile = 'v' AND NOT f.is_inner AND NOT (f.oid < 12000 AND f.proname = ANY (tally_internal.bound_functions())) HAVING count(*) > 0),
+             (SELECT format('function %s, which reads what a text or a setting names, or what the session has', min(f.oid::regprocedure::text)) FROM asked AS f
+               WHERE f.oid < 12000 AND (f.provolatile <> 'i' AND NOT f.proname = ANY (tally_internal.bound_functions())
+                                        OR f.proargtypes::oid[] && ARRAY['regconfig'::regtype, 'regdictionary'::regtype]::oid[] OR f.proname = 'pg_partition_root')
               HAVING count(*) > 0),
+             -- What tablefunc and xml2 are told to run is a text; what others compare goes by settings.
+             (SELECT format('function %s, which is not IMMUTABLE and may read what a text or a setting names', min(f.oid::regprocedure::text)) FROM asked AS f
+               WHERE f.oid >= 12000 AND f.lanname IN ('c', 'internal') AND f.provolatile <> 'i' HAVING count(*) > 0),
              -- Rows are handed out as JSON, and Postgres makes it by such a cast.
              (SELECT format('type %s, for which somebody has made a cast to json', min(k.castsource::regtype::text)) FROM pg_cast AS k
                WHERE k.casttarget = 'json'::regtype AND k.castfunc <> 0 AND k.oid >= 16384
                  AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'e')
               HAVING count(*) > 0),
              (SELECT format('function %s, which has its owner''s rights', min(f.oid::regprocedure::text))
-                FROM function AS f WHERE f.prosecdef AND f.extname IS DISTINCT FROM 'pg_tally' HAVING count(*) > 0),
+                FROM asked AS f WHERE f.prosecdef HAVING count(*) > 0),
              (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0)),
-           (SELECT array_agg(f.oid) FROM function AS f WHERE f.oid >= 12000);
+           (SELECT array_agg(f.oid) FROM function AS f WHERE f.oid >= 12000),
+           (SELECT array_agg(t.oid) FROM type AS t);
   END;
-COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[]) IS
-  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; what of it can''t be bound to an approval, if anything; and the functions called that Postgres doesn''t have itself';
+COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[], oid[]) IS
+  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; what of it can''t be bound to an approval, if anything; and the functions called and types named that Postgres doesn''t have itself';
 
 CREATE FUNCTION tally_internal.record_export(request jsonb) RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -240,6 +307,19 @@ CREATE FUNCTION tally_internal.client_approves() RETURNS boolean
 COMMENT ON FUNCTION tally_internal.client_approves() IS
   'whether the client''s own statement does nothing but call tally.approve_export(), by its text and by its plan';
 
+-- A crash must not bring back what was withdrawn or handed out.
+CREATE FUNCTION tally_internal.commit_for_good() RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.commit_for_good() IS 'has the transaction''s commit wait until it is on disk';
+
 -- The checks that approving and rejecting share; locks the export.
 CREATE FUNCTION tally_internal.judge_export(id uuid, act text) RETURNS tally.export
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -251,6 +331,12 @@ DECLARE
   confined text := tally_internal.confined_to();
   problem  text;
 BEGIN
+  -- What an older snapshot shows of persons and policies may hold no more.
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE EXCEPTION USING ERRCODE = 'active_sql_transaction', MESSAGE = 'exports are approved and rejected at isolation level read committed',
+      HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  PERFORM tally_internal.commit_for_good();
   SELECT e.* INTO export FROM tally.export AS e
    WHERE e.id = judge_export.id AND (confined IS NULL OR e.tenant_id = confined) FOR UPDATE;
   IF NOT FOUND THEN
@@ -343,13 +429,13 @@ CREATE FUNCTION tally.withdraw_export(id uuid, reason text DEFAULT NULL) RETURNS
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  own    text[] := tally_internal.acting_identities();
   export tally.export;
 BEGIN
+  PERFORM tally_internal.commit_for_good();
   -- Whoever requested it, and any approver, as long as it isn't started.
   SELECT e.* INTO export FROM tally.export AS e
    WHERE e.id = withdraw_export.id
-     AND (own && e.identities OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false))
+     AND (tally_internal.is_requester(e.identities) OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false))
      AND (tally_internal.confined_to() IS NULL OR e.tenant_id = tally_internal.confined_to())
      FOR UPDATE;
   IF NOT FOUND THEN
@@ -374,6 +460,7 @@ AS $$
 DECLARE
   export tally.export;
 BEGIN
+  PERFORM tally_internal.commit_for_good();
   UPDATE tally.export AS e SET state = 'running', started_at = clock_timestamp(), run_token = start_export.token
    WHERE e.id = start_export.id AND e.state = 'approved' AND e.requester = session_user AND e.expires_at > clock_timestamp()
      AND (SELECT count(*) FROM tally.export_approval AS a WHERE a.export_id = e.id AND a.request_hash = e.request_hash) >= e.approvals
@@ -393,6 +480,7 @@ CREATE FUNCTION tally_internal.end_export(id uuid, state text, handed_out int8, 
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM tally_internal.commit_for_good();
   IF end_export.state = 'void' THEN
     UPDATE tally.export AS e SET state = 'void', decided_at = clock_timestamp(), reason = 'what it reads has changed since it was requested'
      WHERE e.id = end_export.id AND e.state IN ('requested', 'approved') AND e.requester = session_user;
@@ -400,31 +488,84 @@ BEGIN
     UPDATE tally.export AS e SET state = CASE end_export.state WHEN 'done' THEN 'done' ELSE 'failed' END, ended_at = clock_timestamp(), rows = handed_out,
       content_hash = decode(end_export.content_hash, 'hex'),
       reason = CASE end_export.state WHEN 'failed' THEN 'it has more rows than were approved'
-                                     WHEN 'changed' THEN 'a function that it calls was changed while it ran' END
+                                     WHEN 'changed' THEN 'a function or type that it uses was changed while it ran' ELSE e.reason END
      WHERE e.id = end_export.id AND e.state = 'running' AND e.requester = session_user;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.end_export(uuid, text, int8, text) IS 'part of tally.run_export(): keeps how an export ended';
 
+-- An id of fewer than four characters, as "1", stands in a text by chance: it counts only where it is all of a value.
+CREATE FUNCTION tally_internal.is_word_of(text text, subject text) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT coalesce(length(subject) >= 4
+      AND text ~ concat('(?<![[:alnum:]_])', regexp_replace(subject, '([^[:alnum:]_])', '\\\1', 'g'), '(?![[:alnum:]_])'), false);
+  END;
+COMMENT ON FUNCTION tally_internal.is_word_of(text, text) IS 'whether a text names a subject, as a word or words of its own';
+
+CREATE FUNCTION tally_internal.is_in_query(query text, params jsonb, subject text) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    -- Strings, quoted names, comments and numbers: a query's other words are SQL's.
+    SELECT EXISTS (
+      SELECT FROM regexp_matches(query,
+          $r$'((?:[^']|'')*)'|(\$[[:alpha:]_]*\$)(.*?)\2|"([^"]*)"|--([^\n]*)|/\*(.*?)\*/|(?<![[:alnum:]_$.])([0-9]+)(?![[:alnum:]_.])$r$, 'g') AS m (match),
+          LATERAL (SELECT coalesce(replace(m.match[1], $r$''$r$, $r$'$r$), m.match[3], m.match[4], m.match[5], m.match[6], m.match[7])) AS v (value)
+       WHERE v.value = subject AND m.match[7] IS NULL OR tally_internal.is_word_of(v.value, subject)
+      UNION ALL
+      SELECT FROM jsonb_array_elements(params) AS p (value)
+       WHERE p.value = to_jsonb(subject) OR tally_internal.is_word_of(p.value #>> '{}', subject));
+  END;
+COMMENT ON FUNCTION tally_internal.is_in_query(text, jsonb, text) IS 'whether a query or its parameters name a subject';
+
 CREATE FUNCTION tally_internal.forget_exports(tenant_id text, subjects text[]) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  gone int8;
+  named record;
+  gone  int8 := 0;
 BEGIN
-  UPDATE tally.export AS e SET query = '', purpose = '', params = '[]', reason = 'erased'
-   WHERE e.tenant_id = forget_exports.tenant_id AND e.query <> ''
-     AND EXISTS (SELECT FROM unnest(subjects) AS u (subject)
-                  WHERE strpos(e.query, u.subject) > 0 OR strpos(e.purpose, u.subject) > 0 OR e.params ? u.subject
-                     OR strpos(coalesce(e.reason, ''), u.subject) > 0);
-  GET DIAGNOSTICS gone = ROW_COUNT;
+  -- Exports of all tenants, too; by a short id alone nobody knows whose user that is.
+  FOR named IN
+    SELECT e.id, e.tenant_id, e.account_id, bool_or(w.in_query) AS in_query, bool_or(w.in_purpose) AS in_purpose, bool_or(w.in_reason) AS in_reason
+      FROM tally.export AS e
+      CROSS JOIN unnest(subjects) AS u (subject)
+      CROSS JOIN LATERAL (SELECT tally_internal.is_in_query(e.query, e.params, u.subject) AS in_query,
+                                 tally_internal.is_word_of(e.purpose, u.subject) AS in_purpose, tally_internal.is_word_of(e.reason, u.subject) AS in_reason) AS w
+     WHERE (w.in_query OR w.in_purpose OR w.in_reason)
+       AND (e.tenant_id = forget_exports.tenant_id
+            OR e.tenant_id = '' AND (length(u.subject) >= 4 OR tally_internal.is_in_query(e.query, e.params, forget_exports.tenant_id)))
+     GROUP BY e.id
+  LOOP
+    UPDATE tally.export AS e
+       SET query = CASE WHEN named.in_query THEN '' ELSE e.query END,
+           params = CASE WHEN named.in_query THEN '[]' ELSE e.params END,
+           columns = CASE WHEN named.in_query THEN '[]' ELSE e.columns END,
+           purpose = CASE WHEN named.in_purpose THEN '' ELSE e.purpose END,
+           decided_at = CASE WHEN named.in_query AND e.state IN ('requested', 'approved') THEN clock_timestamp() ELSE e.decided_at END,
+           state = CASE WHEN named.in_query AND e.state IN ('requested', 'approved') THEN 'void' ELSE e.state END,
+           reason = CASE WHEN named.in_query THEN 'its query named a person who was erased' WHEN named.in_reason THEN 'erased' ELSE e.reason END
+     WHERE e.id = named.id;
+    PERFORM tally_internal.record_act('export_erased', named.id::text,
+      jsonb_build_object('query', named.in_query, 'purpose', named.in_purpose, 'reason', named.in_reason), named.tenant_id, named.account_id);
+    gone := gone + 1;
+  END LOOP;
+  -- What the audit log keeps of purposes and reasons.
+  PERFORM tally_internal.erase_audit_personal(p.tenant_id, array_agg(p.entry_id))
+     FROM tally.audit_personal AS p
+    WHERE p.tenant_id IN (forget_exports.tenant_id, '')
+      AND EXISTS (SELECT FROM unnest(subjects) AS u (subject)
+                   WHERE tally_internal.is_word_of(p.content::jsonb ->> 'purpose', u.subject) OR tally_internal.is_word_of(p.content::jsonb ->> 'reason', u.subject))
+    GROUP BY p.tenant_id;
   RETURN gone;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.forget_exports(text, text[]) IS
-  'part of an erasure: takes query, purpose, parameters and reason from exports that name one of the subjects; their hashes stay';
+  'part of an erasure: takes query, parameters, purpose and reason from exports where they name one of the subjects; hashes, counts and who it was stay';
 
 CREATE VIEW tally.exports WITH (security_barrier = true) AS
   SELECT e.id, CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END AS state,
@@ -434,12 +575,15 @@ CREATE VIEW tally.exports WITH (security_barrier = true) AS
          encode(e.request_hash, 'hex') AS request_hash, encode(e.content_hash, 'hex') AS content_hash, e.reason
     FROM tally.export AS e
    WHERE CASE WHEN (SELECT tally_internal.confined_to()) IS NULL
-              THEN e.requester OPERATOR(pg_catalog.=) session_user
+              THEN tally_internal.is_requester(e.identities)
                 OR pg_has_role(session_user, 'tally_auditor', 'USAGE')
                 OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false)
-              ELSE tally.in_scope(e.tenant_id, coalesce(e.account_id, ''), (SELECT tally.scope_key())) END;
+              ELSE tally.in_scope(e.tenant_id, coalesce(e.account_id, ''), (SELECT tally.scope_key()))
+               AND (e.requester OPERATOR(pg_catalog.<>) session_user OR tally_internal.is_requester(e.identities)
+                    OR pg_has_role(session_user, 'tally_auditor', 'USAGE')
+                    OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false)) END;
 ALTER VIEW tally.exports OWNER TO tally_owner;
-COMMENT ON VIEW tally.exports IS 'exports: for auditors all, for approvers those that they may approve, for others their own; in a tenant''s scope the tenant''s, in an account''s scope the account''s';
+COMMENT ON VIEW tally.exports IS 'exports: for auditors all, for approvers those that they may approve, for others their own; in a tenant''s scope the tenant''s, in an account''s scope the account''s, but of a login that people share those of the same person';
 COMMENT ON COLUMN tally.exports.id IS 'the export';
 COMMENT ON COLUMN tally.exports.state IS 'requested, approved, expired, rejected, withdrawn, void, running, done or failed; one that was broken off stays running';
 COMMENT ON COLUMN tally.exports.tenant_id IS 'the tenant in whose scope it was requested; empty in the global scope';
@@ -466,6 +610,7 @@ COMMENT ON COLUMN tally.exports.content_hash IS 'SHA-256 of the lines that were 
 COMMENT ON COLUMN tally.exports.reason IS 'why it was rejected, withdrawn, void or failed';
 REVOKE ALL ON tally.exports FROM PUBLIC;
 GRANT SELECT ON tally.exports TO tally_reader, tally_auditor, tally_admin;
+GRANT EXECUTE ON FUNCTION tally.in_scope(text, text, text), tally.scope_key() TO tally_auditor, tally_admin; -- a view asks as who reads it
 
 CREATE FUNCTION tally_internal.sensitive_export(OUT act text, OUT description text, OUT held_by name) RETURNS SETOF record
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
@@ -478,11 +623,13 @@ COMMENT ON FUNCTION tally_internal.sensitive_export() IS 'acts that may need a s
 ALTER FUNCTION tally.approve_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.reject_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.withdraw_export(uuid, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.export_basis(oid[], oid[]), tally_internal.record_export(jsonb),
+REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.bound_functions(), tally_internal.export_basis(oid[], oid[], oid[]), tally_internal.commit_for_good(),
+  tally_internal.is_word_of(text, text), tally_internal.is_in_query(text, jsonb, text), tally_internal.record_export(jsonb),
   tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text),
   tally.approve_export(uuid, text), tally.reject_export(uuid, text), tally.withdraw_export(uuid, text), tally_internal.start_export(uuid, int8),
   tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.export_basis(oid[], oid[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
+GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.export_basis(oid[], oid[], oid[]), tally_internal.commit_for_good(),
+  tally_internal.is_word_of(text, text), tally_internal.is_in_query(text, jsonb, text), tally_internal.record_export(jsonb), tally_internal.client_approves(),
   tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),

@@ -22,6 +22,11 @@ CREATE FUNCTION tally_internal.acting_identities() RETURNS text[]
 COMMENT ON FUNCTION tally_internal.acting_identities() IS
   'who acts: the role that logged in, by name and number, and the subject that it stepped up with; of a pool role the subject of the token alone, none where that says none';
 
+CREATE FUNCTION tally_internal.is_requester(identities text[]) RETURNS boolean
+  LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'is_requester_wrapper';
+COMMENT ON FUNCTION tally_internal.is_requester(text[]) IS
+  'whether who acts is who these identities are of: of a login that people share, the same subject, where they name one';
+
 CREATE FUNCTION tally_internal.with_persons(identities text[]) RETURNS text[]
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -57,6 +62,7 @@ $$;
 COMMENT ON FUNCTION tally.map_person(text, regrole, text) IS
   'says that a login, or the subject of tokens, is a person''s: whoever requests an export under one of a person''s can''t approve it under another; person null takes it back';
 ALTER FUNCTION tally.map_person(text, regrole, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.with_persons(text[]), tally_internal.require_step_up(text) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally_internal.require_step_up(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.map_person(text, regrole, text) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally_internal.is_requester(text[]) TO tally_reader, tally_auditor, tally_admin; -- a view asks as who reads it

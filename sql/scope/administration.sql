@@ -10,7 +10,10 @@ CREATE FUNCTION tally_internal.administration_tables(OUT id regclass, OUT condit
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT c.oid::regclass, CASE WHEN v.is_by_tenant THEN pg_catalog.concat(
+    -- Requests of the global scope are no tenant's.
+    SELECT c.oid::regclass, CASE WHEN v.name = 'export' THEN
+               '((( SELECT tally_internal.confined_to() AS confined_to) IS NULL) OR (tenant_id = ( SELECT tally_internal.confined_to() AS confined_to)))'
+             WHEN v.is_by_tenant THEN pg_catalog.concat(
                '((( SELECT tally_internal.confined_to() AS confined_to) IS NULL) OR (tenant_id = ANY (ARRAY[( SELECT tally_internal.confined_to() AS confined_to), ', pg_catalog.quote_literal(''), '::text])))')
              ELSE '(( SELECT tally_internal.confined_to() AS confined_to) IS NULL)' END
       FROM (VALUES ('retention', true), ('tenant_horizon', true), ('slo_target', true), ('tenant_limit', true), ('export', true), ('export_policy', true), ('export_approval', false),

@@ -16,6 +16,7 @@ pub struct BoundQuery {
     pub relations: Vec<Oid>,
     /// All that it calls, also Postgres' own, by name or as operators and aggregates.
     pub functions: Vec<Oid>,
+    pub types: Vec<Oid>,
 }
 
 /// Reads a query whose parameters are texts. What it is where it is no query that only reads.
@@ -67,6 +68,7 @@ unsafe fn read(plan: pg_sys::SPIPlanPtr) -> Result<BoundQuery, &'static str> {
             CStr::from_ptr(pg_sys::nodeToString((*source).query_list.cast())).to_string_lossy().into_owned();
         Ok(BoundQuery {
             functions: functions_in(&tree),
+            types: types_in(&tree),
             tree,
             columns: columns.collect(),
             relations: PgList::<Oid>::from_pg((*source).relationOids).iter_oid().collect(),
@@ -76,34 +78,58 @@ unsafe fn read(plan: pg_sys::SPIPlanPtr) -> Result<BoundQuery, &'static str> {
 
 /// The functions that the text of a tree names.
 fn functions_in(tree: &str) -> Vec<Oid> {
+    numbers_after(tree, &[":funcid ", ":opfuncid ", ":aggfnoid ", ":winfnoid "])
+}
+
+/// The types that it names: of constants, columns, parameters, results and casts, and in the lists of functions' columns.
+fn types_in(tree: &str) -> Vec<Oid> {
+    let of_columns = tree.split("types (o").skip(1).filter_map(|rest| rest.split(')').next());
+    let columns: Vec<Oid> = of_columns
+        .flat_map(str::split_whitespace)
+        .filter_map(|number| number.parse().ok())
+        .map(oid)
+        .collect();
+    let mut found = numbers_after(tree, &["type ", "typeid ", "typeId "]);
+    found.extend(columns);
+    found
+}
+
+fn oid(number: u32) -> Oid {
+    Oid::from(number)
+}
+
+/// The numbers that follow one of the fields, but for zero.
+fn numbers_after(tree: &str, fields: &[&str]) -> Vec<Oid> {
     let mut found = HashSet::new();
-    for field in [":funcid ", ":opfuncid ", ":aggfnoid ", ":winfnoid "] {
+    for field in fields {
         let numbers = tree.split(field).skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
         found.extend(
             numbers.flatten().filter_map(|number| number.parse::<u32>().ok()).filter(|number| *number > 0),
         );
     }
-    found.into_iter().map(Oid::from).collect()
+    found.into_iter().map(oid).collect()
 }
 
 thread_local! {
-    /// The watched functions, by the hashes that changes are told with; `None` before any was.
-    static WATCHED: RefCell<Option<HashSet<u32>>> = const { RefCell::new(None) };
+    /// What is watched, by the caches of Postgres' own and the hashes that changes are told with; `None` before anything was.
+    static WATCHED: RefCell<Option<HashSet<(i32, u32)>>> = const { RefCell::new(None) };
     static HAS_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Watches functions, in place of those before, and all casts: running queries look them up when they call them.
-pub fn watch(functions: &[Oid]) {
-    let cache = SysCacheIdentifier::PROCOID as i32;
+/// Watches functions and types, in place of those before, and all casts: running queries look them up when they use them.
+pub fn watch(functions: &[Oid], types: &[Oid]) {
+    let (of_functions, of_types) = (SysCacheIdentifier::PROCOID as i32, SysCacheIdentifier::TYPEOID as i32);
     let nothing = Datum::from(0);
-    // SAFETY: the hash of a key; the callback is a plain function that touches thread-local cells only, registered once a backend.
+    // SAFETY: the hash of a key; the callbacks are plain functions that touch thread-local cells only, registered once a backend.
     unsafe {
-        let hash = |function: &Oid| {
-            pg_sys::GetSysCacheHashValue(cache, Datum::from(*function), nothing, nothing, nothing)
+        let hash = |cache: i32, object: &Oid| {
+            (cache, pg_sys::GetSysCacheHashValue(cache, Datum::from(*object), nothing, nothing, nothing))
         };
-        let hashes = functions.iter().map(hash).collect();
-        if WATCHED.replace(Some(hashes)).is_none() {
-            pg_sys::CacheRegisterSyscacheCallback(cache, Some(changed), nothing);
+        let functions = functions.iter().map(|function| hash(of_functions, function));
+        let types = types.iter().map(|named| hash(of_types, named));
+        if WATCHED.replace(Some(functions.chain(types).collect())).is_none() {
+            pg_sys::CacheRegisterSyscacheCallback(of_functions, Some(changed), nothing);
+            pg_sys::CacheRegisterSyscacheCallback(of_types, Some(changed), nothing);
             let casts = SysCacheIdentifier::CASTSOURCETARGET as i32;
             pg_sys::CacheRegisterSyscacheCallback(casts, Some(cast_changed), nothing);
         }
@@ -122,10 +148,11 @@ extern "C-unwind" fn cast_changed(_: Datum, _: core::ffi::c_int, _: u32) {
     HAS_CHANGED.set(true);
 }
 
-extern "C-unwind" fn changed(_: Datum, _: core::ffi::c_int, hash: u32) {
+extern "C-unwind" fn changed(_: Datum, cache: core::ffi::c_int, hash: u32) {
     // Zero stands for all.
-    let is_watched =
-        |watched: &Option<HashSet<u32>>| watched.as_ref().is_some_and(|watched| watched.contains(&hash));
+    let is_watched = |watched: &Option<HashSet<(i32, u32)>>| {
+        watched.as_ref().is_some_and(|watched| watched.contains(&(cache, hash)))
+    };
     if hash == 0 || WATCHED.with_borrow(is_watched) {
         HAS_CHANGED.set(true);
     }

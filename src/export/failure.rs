@@ -23,8 +23,8 @@ pub enum ExportError {
     Nobody,
     /// There is none of this id that the session requested, in its scope.
     NotYours(String),
-    /// It is in this state.
-    State { id: String, state: String },
+    /// It is in this state, for this reason.
+    State { id: String, state: String, reason: Option<String> },
     /// What it reads has changed since it was requested.
     Void(String),
     /// What it reads was changed while it ran.
@@ -57,12 +57,13 @@ impl From<ExportError> for Report {
                 .hint("whoever requests an export through a pool role must be named by the token's sub"),
             ExportError::NotYours(id) => Report::new("42704", format!("there is no export {id} of yours in this scope"))
                 .hint("it is run by who requested it, in the scope in which that was; tally.exports lists them"),
-            ExportError::State { id, state } => Report::new(not_so, format!("export {id} is {state}"))
+            ExportError::State { id, state, reason } => Report::new(not_so, format!("export {id} is {state}"))
+                .detail(reason.unwrap_or_default())
                 .hint("it runs once, when it is approved and before it expires; request another one"),
             ExportError::Void(id) => Report::new(not_so, format!("export {id} is void"))
                 .detail("What it reads has changed since it was requested: a view, a function, a policy, a table's columns, or a role's rights.")
                 .hint("request it again"),
-            ExportError::Changed(id) => Report::new(not_so, format!("export {id} ends here: a function that it calls was changed"))
+            ExportError::Changed(id) => Report::new(not_so, format!("export {id} ends here: a function or a type that it uses was changed"))
                 .hint("what was handed out before is not the whole: request it again"),
             ExportError::NoProcess => Report::new("53000", "Postgres has no process to note with that the export runs")
                 .hint("raise max_worker_processes, or try again"),

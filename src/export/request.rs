@@ -37,6 +37,7 @@ pub struct Bound {
     pub hash: [u8; 32],
     /// Those that somebody made or an extension brought.
     pub functions: Vec<Oid>,
+    pub types: Vec<Oid>,
 }
 
 impl Request {
@@ -66,7 +67,7 @@ impl Request {
         }
         let values = self.values()?;
         let read = || bound_query::analyse(&self.query, values.len());
-        let query = session::with_fixed_settings(read).map_err(ExportError::NoQuery)?;
+        let query = session::with_settings_of_exports(read).map_err(ExportError::NoQuery)?;
         let mut names: Vec<&str> = query.columns.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -100,7 +101,7 @@ impl Request {
             .text(&query.tree)
             .text(&basis.text)
             .finish();
-        Ok(Bound { columns, classification, hash, functions: basis.functions })
+        Ok(Bound { columns, classification, hash, functions: basis.functions, types: basis.types })
     }
 }
 
@@ -125,6 +126,7 @@ pub fn check_role() -> Result<(), ExportError> {
 
 struct Basis {
     functions: Vec<Oid>,
+    types: Vec<Oid>,
     text: String,
     classification: String,
     unbound: Option<String>,
@@ -132,11 +134,14 @@ struct Basis {
 
 fn basis(query: &BoundQuery) -> Basis {
     session::as_owner(|| {
-        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called FROM tally_internal.export_basis($1, $2) AS b";
-        let values = [query.functions.clone().into(), query.relations.clone().into()];
+        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named \
+             FROM tally_internal.export_basis($1, $2, $3) AS b";
+        let values =
+            [query.functions.clone().into(), query.relations.clone().into(), query.types.clone().into()];
         // With a snapshot of now: a cursor's is that of its beginning.
         let found = sql::changed_rows(read, &values, |row| Basis {
             functions: row.get(4).unwrap_or_default(),
+            types: row.get(5).unwrap_or_default(),
             text: row.need(1),
             classification: row.need(2),
             unbound: row.get(3),

@@ -28,26 +28,28 @@ struct Stored {
     request: Request,
     hash: String,
     state: String,
+    reason: Option<String>,
 }
 
 /// The export of this id that the session requested, in the present scope.
 fn stored(id: &str, scope: Scope) -> Result<Stored, ExportError> {
     let (tenant, account) = parts(&scope);
     let query = "SELECT e.query, e.params::text, e.max_rows, encode(e.request_hash, 'hex'), \
-           CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END \
+           CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END, e.reason \
       FROM tally.export AS e \
-     WHERE e.id = $1::uuid AND e.tenant_id = $2 AND e.account_id IS NOT DISTINCT FROM $3 AND e.requester = session_user AND e.identities && $4";
-    let values = [id.into(), tenant.into(), account.into(), scope::identities().into()];
+     WHERE e.id = $1::uuid AND e.tenant_id = $2 AND e.account_id IS NOT DISTINCT FROM $3 AND e.requester = session_user AND tally_internal.is_requester(e.identities)";
+    let values = [id.into(), tenant.into(), account.into()];
     let found = session::as_owner(|| {
         sql::rows(query, &values, |row| {
             let params = serde_json::from_str(&row.need::<String>(2)).unwrap_or(Value::Null);
-            (row.need::<String>(1), params, row.need::<i64>(3), row.need::<String>(4), row.need::<String>(5))
+            let state = (row.need::<String>(5), row.get::<String>(6));
+            (row.need::<String>(1), params, row.need::<i64>(3), row.need::<String>(4), state)
         })
     });
-    let Some((query, params, max_rows, hash, state)) = found.into_iter().next() else {
+    let Some((query, params, max_rows, hash, (state, reason))) = found.into_iter().next() else {
         return Err(ExportError::NotYours(id.to_owned()));
     };
-    Ok(Stored { request: Request { id: id.to_owned(), query, params, max_rows, scope }, hash, state })
+    Ok(Stored { request: Request { id: id.to_owned(), query, params, max_rows, scope }, hash, state, reason })
 }
 
 fn act<'a>(name: &'a str, request: &'a Request, detail: Value) -> Act<'a> {
@@ -60,14 +62,14 @@ fn act<'a>(name: &'a str, request: &'a Request, detail: Value) -> Act<'a> {
 /// Checks that it is approved, and still what was approved, and starts it.
 fn begin(id: Uuid) -> Result<Lines, Report> {
     let run = Run { id: *id.as_bytes(), token: i64::from_be_bytes(session::random_bytes()) };
-    let Stored { request, hash: approved, state } = stored(&format_uuid(&run.id), scope::current()?)?;
+    let Stored { request, hash: approved, state, reason } = stored(&format_uuid(&run.id), scope::current()?)?;
     let refused = |state: String| {
         audit::attempt(&act(
             "export_denied",
             &request,
             json!({"act": "run", "reason": format!("it is {state}")}),
         ));
-        ExportError::State { id: request.id.clone(), state }
+        ExportError::State { id: request.id.clone(), state, reason: reason.clone() }
     };
     if state != "approved" {
         return Err(refused(state).into());
@@ -76,8 +78,9 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
     // First: what it locks stays as it is from here on. What can't be read any more isn't what was approved either; but its own error
     // says more.
     let values = request.values()?;
-    let cursor = session::with_fixed_settings(|| Cursor::open(&request.query, &values));
-    bound_query::watch(&request.bind()?.functions);
+    let cursor = session::with_settings_of_exports(|| Cursor::open(&request.query, &values));
+    let bound = request.bind()?;
+    bound_query::watch(&bound.functions, &bound.types);
     if hex(&request.bind()?.hash) != approved {
         audit::attempt(&act("export_void", &request, json!({"request_hash": approved})));
         fate::end(run, "void", 0, None);
@@ -126,7 +129,7 @@ impl Lines {
         let average = (self.bytes / self.rows.max(1)).max(1);
         let rows = if self.rows == 0 { FIRST_ROWS } else { (BATCH_BYTES / average).clamp(1, MOST_ROWS) };
         let waiting = &mut self.waiting;
-        let found = session::with_fixed_settings(|| {
+        let found = session::with_settings_of_exports(|| {
             scope::without_row_limit(|| cursor.fetch(rows, |line| waiting.push_back(line.to_owned())))
         });
         // After they were fetched, before one leaves.

@@ -19,6 +19,23 @@ pub fn identities() -> Vec<String> {
     login.into_iter().chain(subject(step_up::stepped_up_subject())).collect()
 }
 
+/// Whether who acts is who those identities are of: of a login that an application's users share, the same subject, where they name one.
+pub fn is_same(others: &[String]) -> bool {
+    let own = identities();
+    let subjects = |of: &[String]| -> Vec<String> {
+        of.iter().filter(|identity| identity.starts_with("subject ")).cloned().collect()
+    };
+    let meet = |left: &[String], right: &[String]| left.iter().any(|identity| right.contains(identity));
+    let theirs = subjects(others);
+    let is_shared = matches!(*binding(), Binding::Trusted);
+    meet(&own, others) && (!is_shared || theirs.is_empty() || meet(&subjects(&own), &theirs))
+}
+
+#[pg_extern(sql = false)]
+fn is_requester(identities: Vec<String>) -> bool {
+    is_same(&identities)
+}
+
 #[pg_extern(sql = false)]
 fn acting_identities() -> Vec<String> {
     identities()

@@ -55,6 +55,18 @@ pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
     with_settings(&settings, work)
 }
 
+/// Runs `work` with the same settings, and those by which Postgres writes amounts and words.
+pub fn with_settings_of_exports<T>(work: impl FnOnce() -> T) -> T {
+    let settings = [
+        (c"lc_monetary", c"C"),
+        (c"lc_numeric", c"C"),
+        (c"lc_time", c"C"),
+        (c"quote_all_identifiers", c"off"),
+        (c"xmlbinary", c"base64"),
+    ];
+    with_fixed_settings(|| with_settings(&settings, work))
+}
+
 /// Runs `work` as a session that has entered the scope of this key; of none where it is empty.
 pub fn in_scope<T>(key: &str, work: impl FnOnce() -> T) -> T {
     let key = CString::new(key).expect("ids contain no NUL");

@@ -12,7 +12,7 @@ mod sleep;
 mod transaction;
 
 pub use crate::backend::version::transaction_number;
-pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights};
+pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights, with_settings_of_exports};
 pub use clock::{Statement, clock, statement, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
 pub use lock::{lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock};
