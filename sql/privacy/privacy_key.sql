@@ -19,7 +19,7 @@ COMMENT ON TABLE tally.privacy_key IS 'the keys of protected data, one row a ten
 COMMENT ON COLUMN tally.privacy_key.made_at IS 'when the first of them were made';
 COMMENT ON COLUMN tally.privacy_key.rotated_at IS 'when the newest was made, if by a rotation';
 COMMENT ON COLUMN tally.privacy_key.retired_at IS 'when the last of the earlier ones had nothing left under it';
-COMMENT ON COLUMN tally.privacy_key.newest IS 'epoch of the key that new values are protected with';
+COMMENT ON COLUMN tally.privacy_key.newest IS 'epoch of the key that new values of properties are protected with; that of user ids, 0, is never rotated';
 COMMENT ON COLUMN tally.privacy_key.oldest IS 'epoch of the first key that something may still be stored under';
 COMMENT ON COLUMN tally.privacy_key.tenant_id IS 'the tenant; empty for the keys of boxes, in which quarantined events are closed up';
 COMMENT ON COLUMN tally.privacy_key.wrapped_by IS 'id of the key-encrypting key';
@@ -99,12 +99,16 @@ BEGIN
   -- First, as the steps do that lock both.
   PERFORM tally_internal.start_renewal(rotate_keys.tenant_id);
   epoch := tally_internal.rotate_tenant_key(rotate_keys.tenant_id);
+  IF EXISTS (SELECT FROM tally.protection AS p WHERE p.tenant_id IN (rotate_keys.tenant_id, '') AND p.path = '' AND p.treatment = 'token') THEN
+    RAISE NOTICE USING MESSAGE = 'tokens of user ids stay as they are: the key that they are made with is not rotated',
+      HINT = 'docs/PRIVACY.md says why, and what rotating does';
+  END IF;
   PERFORM tally_internal.record_act('privacy_keys_rotated', NULL, jsonb_build_object('epoch', epoch), rotate_keys.tenant_id);
   RETURN epoch;
 END
 $$;
 COMMENT ON FUNCTION tally.rotate_keys(text) IS
-  'gives a tenant a new key, which tokens and sealed values of properties are made with from now on, and returns its epoch; what is stored is carried over in steps of tally.maintain(), while ingest goes on';
+  'gives a tenant a new key, which tokens and sealed values of properties are made with from now on, and returns its epoch; what is stored, also in rollups, is carried over in steps of tally.maintain(), while ingest goes on. User ids keep their tokens: the identity key is not rotated';
 
 CREATE FUNCTION tally.rewrap_keys() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER

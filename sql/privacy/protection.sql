@@ -29,6 +29,8 @@ CREATE TABLE tally.privacy_renewal (
   stage        int4 NOT NULL DEFAULT 0,
   users_from   timestamptz,
   users_to     timestamptz,
+  values_from  timestamptz,
+  values_to    timestamptz,
   tenant_id    text COLLATE "C" NOT NULL CONSTRAINT privacy_renewal_pkey PRIMARY KEY,
   months_done  text COLLATE "C" NOT NULL DEFAULT '',
   month        text COLLATE "C",
@@ -44,15 +46,17 @@ COMMENT ON COLUMN tally.privacy_renewal.finished_at IS 'when nothing was left; n
 COMMENT ON COLUMN tally.privacy_renewal.after_time IS 'of the month in hand, up to which event of the account it is done';
 COMMENT ON COLUMN tally.privacy_renewal.rows_read IS 'events and quarantined events that the steps looked at';
 COMMENT ON COLUMN tally.privacy_renewal.rows_changed IS 'those that they wrote anew';
-COMMENT ON COLUMN tally.privacy_renewal.stage IS '0 waiting for running ingest to end, 1 raw events, 2 rollups that have user ids, 3 quarantine, 4 finished';
+COMMENT ON COLUMN tally.privacy_renewal.stage IS '0 waiting for running ingest to end, 1 raw events, 2 rollups that have user ids or tokens, 3 quarantine, 4 finished';
 COMMENT ON COLUMN tally.privacy_renewal.users_from IS 'the first event whose user id was changed; null for none';
 COMMENT ON COLUMN tally.privacy_renewal.users_to IS 'the last one';
+COMMENT ON COLUMN tally.privacy_renewal.values_from IS 'the first event of which properties were changed; null for none';
+COMMENT ON COLUMN tally.privacy_renewal.values_to IS 'the last one';
 COMMENT ON COLUMN tally.privacy_renewal.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.privacy_renewal.months_done IS 'the last table of events that is done; they are gone through by name';
 COMMENT ON COLUMN tally.privacy_renewal.month IS 'the table in hand';
 COMMENT ON COLUMN tally.privacy_renewal.after_account IS 'of it, up to which account it is done';
-COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids as they were sent, since raw events of their coarsest buckets are gone';
-COMMENT ON COLUMN tally.privacy_renewal.rollup_done IS 'the last rollup that was made anew for other user ids; they are gone through by name';
+COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids or tokens as they were before in buckets of which raw events are gone';
+COMMENT ON COLUMN tally.privacy_renewal.rollup_done IS 'the last rollup that was made anew for other user ids or tokens; they are gone through by name';
 
 ALTER TABLE tally.protection OWNER TO tally_owner;
 ALTER TABLE tally.privacy_renewal OWNER TO tally_owner;
@@ -88,7 +92,7 @@ AS $$
    ORDER BY 1
   ON CONFLICT ON CONSTRAINT privacy_renewal_pkey
   DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
-    users_from = NULL, users_to = NULL, months_done = '', month = NULL, after_account = NULL, rollup_done = '', left_in = '{}';
+    users_from = NULL, users_to = NULL, values_from = NULL, values_to = NULL, months_done = '', month = NULL, after_account = NULL, rollup_done = '', left_in = '{}';
 $$;
 COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
 

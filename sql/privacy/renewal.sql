@@ -19,48 +19,59 @@ COMMENT ON FUNCTION tally_internal.closed_body(text, int8, int4, text) IS
 CREATE FUNCTION tally_internal.renew_events(tenant text, max_rows int8) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+  SET datestyle = 'ISO'
 AS $$
 DECLARE
   renewal tally.privacy_renewal;
+  place   record;
   seen    record;
 BEGIN
   SELECT r.* INTO STRICT renewal FROM tally.privacy_renewal AS r WHERE r.tenant_id = tenant FOR UPDATE;
-  IF renewal.month IS NULL OR to_regclass(format('tally.%I', renewal.month)) IS NULL THEN
-    renewal.month := (SELECT min(leaf.relname::text COLLATE "C") FROM pg_partition_tree('tally.events') AS t JOIN pg_class AS leaf ON leaf.oid = t.relid
-                       WHERE t.isleaf AND leaf.relname COLLATE "C" > renewal.months_done);
+  -- The one in hand, or the next: by name, with the schema where that is another.
+  SELECT leaf.relid::oid AS id, leaf.relid::text COLLATE "C" AS name, p.first, p.next INTO place
+    FROM tally_internal.event_parts() AS p CROSS JOIN LATERAL pg_partition_tree(p.part) AS leaf
+   WHERE leaf.isleaf AND (leaf.relid::text COLLATE "C" = renewal.month OR leaf.relid::text COLLATE "C" > renewal.months_done)
+   ORDER BY (leaf.relid::text COLLATE "C" = renewal.month) IS NOT TRUE, name LIMIT 1;
+  IF NOT FOUND THEN
+    UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
+    RETURN 1;
+  END IF;
+  IF place.name IS DISTINCT FROM renewal.month THEN
     renewal.after_account := NULL;
     renewal.after_time := NULL;
-    IF renewal.month IS NULL THEN
-      UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
-      RETURN 1;
-    END IF;
   END IF;
-  -- In the order of the table's index. Those that stand at the same moment as the last one belong to the step, too.
+  -- In the order of the table's index, through the table, since a partition may be anybody's. Those that stand at the same moment as the
+  -- last one belong to the step, too.
   EXECUTE format($query$
     WITH piece AS MATERIALIZED (
       SELECT e.ctid AS place, e.account_id, e.occurred_at, e.user_id,
              tally_internal.renewed_event_properties(e.tenant_id, e.name, e.event_id, e.properties::text) AS properties,
              CASE WHEN e.user_id IS NOT NULL THEN tally_internal.renewed_user_id(e.tenant_id, e.name, e.user_id) END AS new_user
-        FROM (SELECT e.ctid, e.* FROM tally.%I AS e
+        FROM (SELECT e.ctid, e.* FROM tally.events AS e
                WHERE e.tenant_id = $1 AND ($2::text IS NULL OR (e.account_id, e.occurred_at) > ($2, $3))
+                 AND e.tableoid = %1$s AND e.occurred_at >= %2$L AND e.occurred_at < %3$L
                ORDER BY e.account_id, e.occurred_at FETCH FIRST $4 ROWS WITH TIES) AS e
     ), changed AS (
-      UPDATE tally.%1$I AS e SET properties = coalesce(p.properties::jsonb, e.properties), user_id = p.new_user
+      UPDATE tally.events AS e SET properties = coalesce(p.properties::jsonb, e.properties), user_id = p.new_user
         FROM piece AS p
        WHERE e.ctid = p.place AND (p.properties IS NOT NULL OR p.new_user IS DISTINCT FROM p.user_id)
-      RETURNING e.occurred_at, p.new_user IS DISTINCT FROM p.user_id AS is_of_user
+         AND e.tenant_id = $1 AND e.tableoid = %1$s AND e.occurred_at >= %2$L AND e.occurred_at < %3$L
+      RETURNING e.occurred_at, p.properties IS NOT NULL AS is_of_value, p.new_user IS DISTINCT FROM p.user_id AS is_of_user
     )
-    SELECT (SELECT count(*) FROM piece) AS read, (SELECT count(*) FROM changed) AS written,
-           (SELECT min(c.occurred_at) FROM changed AS c WHERE c.is_of_user) AS users_from,
-           (SELECT max(c.occurred_at) FROM changed AS c WHERE c.is_of_user) AS users_to,
+    SELECT (SELECT count(*) FROM piece) AS read, c.*,
            (SELECT p.account_id FROM piece AS p ORDER BY p.account_id DESC, p.occurred_at DESC LIMIT 1) AS account,
            (SELECT p.occurred_at FROM piece AS p ORDER BY p.account_id DESC, p.occurred_at DESC LIMIT 1) AS moment
-    $query$, renewal.month) INTO seen USING tenant, renewal.after_account, renewal.after_time, max_rows;
+      FROM (SELECT count(*) AS written, min(c.occurred_at) FILTER (WHERE c.is_of_user) AS users_from, max(c.occurred_at) FILTER (WHERE c.is_of_user) AS users_to,
+                   min(c.occurred_at) FILTER (WHERE c.is_of_value) AS values_from, max(c.occurred_at) FILTER (WHERE c.is_of_value) AS values_to
+              FROM changed AS c) AS c
+    $query$, place.id, place.first, place.next) INTO seen USING tenant, renewal.after_account, renewal.after_time, max_rows;
   UPDATE tally.privacy_renewal AS r
      SET rows_read = r.rows_read + seen.read, rows_changed = r.rows_changed + seen.written, updated_at = clock_timestamp(),
          users_from = least(r.users_from, seen.users_from), users_to = greatest(r.users_to, seen.users_to),
-         month = CASE WHEN seen.read >= max_rows THEN renewal.month END,
-         months_done = CASE WHEN seen.read >= max_rows THEN r.months_done ELSE renewal.month END,
+         values_from = least(r.values_from, seen.values_from), values_to = greatest(r.values_to, seen.values_to),
+         month = CASE WHEN seen.read >= max_rows THEN place.name END,
+         months_done = CASE WHEN seen.read >= max_rows THEN r.months_done ELSE place.name END,
          after_account = CASE WHEN seen.read >= max_rows THEN seen.account END,
          after_time = CASE WHEN seen.read >= max_rows THEN seen.moment END
    WHERE r.tenant_id = tenant;
@@ -137,12 +148,41 @@ $$;
 COMMENT ON FUNCTION tally_internal.note_rollup_left(text, text) IS 'part of a step: a rollup that can''t be made anew';
 
 CREATE FUNCTION tally_internal.task_privacy() RETURNS TABLE (place int4, subject text)
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    SELECT 6, r.tenant_id FROM tally.privacy_renewal AS r WHERE r.finished_at IS NULL;
-  END;
+AS $$
+BEGIN
+  -- With those of which the last step failed, so that it is noted when nothing is left to be done.
+  RETURN QUERY
+    SELECT 6, r.tenant_id FROM tally.privacy_renewal AS r
+     WHERE r.finished_at IS NULL
+        OR EXISTS (SELECT FROM tally.maintenance AS m WHERE m.task = 'privacy' AND m.subject = r.tenant_id AND m.failed_at IS NOT NULL);
+END
+$$;
 COMMENT ON FUNCTION tally_internal.task_privacy() IS 'task of maintain(): does to what is stored what declarations and keys of now say';
+
+CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT rollup_name text, OUT "from" timestamptz, OUT "to" timestamptz) RETURNS record
+  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- Of what is protected now: a rollup that was declared since may count by tokens.
+  of_values text[] := ARRAY(SELECT unnest(tally_internal.rollups_using(p.path)) FROM tally.protection AS p
+                             WHERE p.path <> '' AND p.tenant_id IN (renewal.tenant_id, '') AND renewal.values_from IS NOT NULL);
+  of_users text[] := ARRAY(SELECT r.rollup_name FROM tally.rollup AS r
+                            WHERE renewal.users_from IS NOT NULL
+                              AND (position('user_id' IN r.filter) > 0
+                                   OR EXISTS (SELECT FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name AND position('user_id' IN c.expression) > 0)));
+BEGIN
+  rollup_name := (SELECT min(r.rollup_name) FROM tally.rollup AS r
+                   WHERE r.rollup_name > renewal.rollup_done AND r.rollup_name = ANY (of_values || of_users));
+  "from" := least(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_from END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_from END);
+  "to" := greatest(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_to END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_to END)
+          + interval '1 microsecond';
+END
+$$;
+COMMENT ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal) IS
+  'part of a step: the next rollup that has user ids, or tokens of properties, which were changed, and the time in which they were';
 
 CREATE FUNCTION tally_internal.step_privacy(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -150,23 +190,26 @@ CREATE FUNCTION tally_internal.step_privacy(subject text, max_rows int8, OUT don
 AS $$
 DECLARE
   renewal     tally.privacy_renewal := (SELECT r FROM tally.privacy_renewal AS r WHERE r.tenant_id = subject);
-  next_rollup text;
+  next_rollup record;
 BEGIN
   IF renewal.stage = 2 THEN
-    next_rollup := (SELECT min(r.rollup_name) FROM tally.rollup AS r
-                     WHERE r.rollup_name > renewal.rollup_done AND renewal.users_from IS NOT NULL
-                       AND (position('user_id' IN r.filter) > 0
-                            OR EXISTS (SELECT FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name AND position('user_id' IN c.expression) > 0)));
-    IF next_rollup IS NOT NULL THEN
+    SELECT n.* INTO next_rollup FROM tally_internal.next_renewed(renewal) AS n;
+    IF next_rollup.rollup_name IS NOT NULL THEN
       BEGIN
-        done := tally.rebuild_rollup(next_rollup, renewal.users_from, renewal.users_to + interval '1 microsecond', subject);
+        done := tally.rebuild_rollup(next_rollup.rollup_name, next_rollup."from", next_rollup."to", subject);
       EXCEPTION WHEN object_not_in_prerequisite_state THEN
-        -- Raw events of its coarsest buckets are gone: it can't be made anew, and nothing else may wait for that for ever.
-        RAISE WARNING USING MESSAGE = format('rollup %I keeps user ids of tenant "%s" as they were sent: %s', next_rollup, subject, SQLERRM);
-        PERFORM tally_internal.note_rollup_left(subject, next_rollup);
+        -- Raw events of some of its buckets are gone: those can't be made anew, and nothing else may wait for that for ever.
+        RAISE WARNING USING MESSAGE = format('rollup %I keeps user ids or tokens of tenant "%s" as they were before: %s', next_rollup.rollup_name, subject, SQLERRM);
+        PERFORM tally_internal.note_rollup_left(subject, next_rollup.rollup_name);
+        BEGIN
+          -- Those that can.
+          done := tally.rebuild_rollup(next_rollup.rollup_name, NULL, next_rollup."to", subject);
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN
+          NULL;
+        END;
       END;
     END IF;
-    PERFORM tally_internal.note_rollup_renewed(subject, next_rollup);
+    PERFORM tally_internal.note_rollup_renewed(subject, next_rollup.rollup_name);
     done := greatest(done, 1);
   ELSE
     done := tally_internal.renew_stored(subject, least(max_rows, 20000));
@@ -180,7 +223,8 @@ ALTER FUNCTION tally_internal.note_rollup_renewed(text, text) OWNER TO tally_own
 ALTER FUNCTION tally_internal.note_rollup_left(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),
-  tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.step_privacy(text, int8) FROM PUBLIC;
+  tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.step_privacy(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.step_privacy(text, int8) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text),
+  tally_internal.step_privacy(text, int8) TO tally_admin;

@@ -30,6 +30,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "tally.audit_policy",
         "INSERT INTO tally.audit_seal VALUES ('0', '1', now() - interval '8 days', 1, 1, 0, 0, 0, '2026-01-01', '', '', '', '', '', NULL); SELECT tally.audit_anchor()",
     ),
+    (
+        "privacy_left_behind",
+        "usage",
+        "INSERT INTO tally.privacy_renewal (tenant_id, stage, finished_at, left_in) VALUES ('a', 4, now(), '{usage}')",
+    ),
     ("audit_reads_off", "tally.audit_policy", "SELECT tally.set_audit_policy('none', 'a')"),
     (
         "audit_not_sealed",

@@ -83,6 +83,56 @@ fn what_was_stored_before_is_protected_in_steps_and_numbers_stay() {
     assert_eq!(client.query_one(found, &[&token]).unwrap().get::<_, i64>(0), 1);
 }
 
+/// A rollup that counts by a token, declared after the property was protected.
+#[test]
+fn rollups_by_tokens_are_carried_over_and_what_is_not_is_told() {
+    let mut keyed = Keyed::new("by_tokens");
+    let role = keyed.database.role("admin", &["tally_admin"]);
+    let mut client = keyed.database.superuser();
+    client
+        .batch_execute(
+            "SELECT tally.protect_property(NULL, 'email', 'token', 'a'), tally.protect_user_ids('token', 'a');
+             SELECT tally.create_rollup('mails', '{day}', dimensions => ARRAY['properties->>''email'' AS mail'], measures => ARRAY['count(*) AS n'])",
+        )
+        .unwrap();
+    let send = |numbers: std::ops::Range<u32>, month: u32| {
+        let events = numbers.map(|n| {
+            let mut event = event("a", n, "u", json!({"email": mail(i64::from(n) % 3)}));
+            event["occurred_at"] = json!(format!("2026-{month:02}-02T09:15:00Z"));
+            event
+        });
+        let events = array(events.chain([json!({"tenant_id": "b", "account_id": "n", "name": "signup", "event_id": "00000000-0000-4000-8000-999999999999",
+            "occurred_at": "2026-03-02T09:15:00Z", "properties": {"email": "plain"}})]));
+        ingest(&mut keyed.database.superuser(), &events).unwrap();
+    };
+    send(0..30, 2);
+    send(30..60, 3);
+    let mut admin = keyed.database.connect(&role);
+    admin.batch_execute("SELECT tally.rotate_keys('a')").unwrap();
+    send(60..90, 3);
+    maintain(&mut client);
+    // By day and token, each once, under the newest key.
+    let counted = "SELECT count(*) * 1000 + sum(n)::int8 FROM tally.mails_day WHERE tenant_id = 'a' AND mail LIKE 'tok.2.%'";
+    assert_eq!(number(&mut client, counted), 6_090);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.mails_day"), 7);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.mails_day WHERE mail = 'plain' AND n = 1"), 1);
+    assert!(verify(&mut client, "mails").is_empty());
+    let told =
+        "SELECT count(*) FROM tally.lint() WHERE name = 'privacy_left_behind' AND detail LIKE '%mails%a%'";
+    assert_eq!(number(&mut client, told), 0);
+    // Without the raw events of February, those of March are carried over, and where a bucket has both, that is told.
+    let by_year = "SELECT tally.create_rollup('yearly', '{year}', dimensions => ARRAY['properties->>''email'' AS mail'], measures => ARRAY['count(*) AS n'])";
+    admin.batch_execute(by_year).unwrap();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    admin.batch_execute("SELECT tally.drop_raw('2026-03-01'); SELECT tally.rotate_keys('a')").unwrap();
+    maintain(&mut client);
+    assert_eq!(number(&mut client, &counted.replace("tok.2", "tok.3")), 3_060);
+    assert_eq!(number(&mut client, counted), 3_030);
+    assert_eq!(number(&mut client, told), 0, "what is gone was nobody's to carry over");
+    assert_eq!(number(&mut client, &told.replace("mails", "yearly")), 1);
+    assert_eq!(number(&mut client, "SELECT sum(n)::int8 FROM tally.yearly_year WHERE tenant_id = 'a'"), 90);
+}
+
 fn connect(server: &PrivateServer) -> Client {
     server.connect("postgres", "rotation")
 }
