@@ -9,12 +9,13 @@ use crate::backend::arena::{self, Arena};
 use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::reads::{self, Column, Reads};
+use crate::backend::schema::is_of_postgres;
 use crate::backend::{session, transaction_end};
 use crate::scope::{self, Scope};
 use crate::settings;
 use pgrx::pg_sys::Oid;
 use serde_json::{Value, json};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, LazyCell, RefCell};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use tally_core::audit::Record;
@@ -56,6 +57,8 @@ thread_local! {
     static RUNNING: Cell<Option<(usize, i32)>> = const { Cell::new(None) };
     static HOLDS: RefCell<HashMap<Oid, Holds>> = RefCell::new(HashMap::new());
     static POLICY: Known<String, Option<Recorded>> = const { Known::new() };
+    /// Whether there is a policy at all.
+    static IS_DECLARED: Known<(), bool> = const { Known::new() };
 }
 
 /// Relations that a session remembers.
@@ -105,6 +108,18 @@ fn policy_of(tenant: &str) -> Recorded {
     })
 }
 
+/// Whether reads of anybody's may be recorded: where no policy was ever declared, a statement has nothing more looked up.
+fn may_be_recorded() -> bool {
+    let Some(table) = session::find_relation(c"audit_policy") else { return false };
+    let has_rows = |(): &()| {
+        let mut policies = Lookup::open(table, &[], View::Now);
+        let found = policies.find(&[], [1]).is_some();
+        policies.close();
+        found
+    };
+    IS_DECLARED.with(|known| known.get_or_look_up(table, (), has_rows).value)
+}
+
 fn look_up(table: Oid, tenant: &str) -> Option<Recorded> {
     /// The column.
     const READS: i32 = 1;
@@ -130,10 +145,13 @@ pub fn statement_starts(id: usize, statement: &Reads) {
     // The tables first: who reads others has nothing looked up.
     let mut what = Holds::Other;
     let mut relations = Vec::new();
+    let may_be_recorded = LazyCell::new(may_be_recorded);
     statement.relations(|relation, columns| {
         let mut holds = holds(relation);
         if holds < Holds::Raw
             && let Some(is_personal) = IS_PERSONAL.get()
+            && !is_of_postgres(relation)
+            && *may_be_recorded
             && columns().into_iter().any(|column| is_personal(relation, column))
         {
             holds = Holds::Raw;
@@ -143,7 +161,7 @@ pub fn statement_starts(id: usize, statement: &Reads) {
         }
         what = what.max(holds);
     });
-    if what == Holds::Other || !session::is_installed() {
+    if what == Holds::Other || !*may_be_recorded || !session::is_installed() {
         return;
     }
     let scope = scope::current();
