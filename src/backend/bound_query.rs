@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ffi::CString;
+use std::ptr;
 
 /// A query that was analysed and rewritten, with the views and policies that it reads through.
 pub struct BoundQuery {
@@ -110,24 +111,52 @@ fn numbers_after(tree: &str, fields: &[&str]) -> Vec<Oid> {
     found.into_iter().map(oid).collect()
 }
 
+/// What is watched: a function or a type.
+struct Watched {
+    /// The cache of Postgres' own that it is in.
+    cache: i32,
+    object: Oid,
+    /// What changes of it are told with.
+    hash: u32,
+    /// Which row of the catalogue it was; nothing where there was none.
+    row: Option<Row>,
+}
+
+/// The number of the table of casts, the same in every release.
+const PG_CAST: u32 = 2605;
+
+/// Who wrote a row, and where it lies.
+type Row = (u32, (u16, u16, u16));
+
 thread_local! {
-    /// What is watched, by the caches of Postgres' own and the hashes that changes are told with; `None` before anything was.
-    static WATCHED: RefCell<Option<HashSet<(i32, u32)>>> = const { RefCell::new(None) };
+    /// `None` before anything was watched.
+    static WATCHED: RefCell<Option<Vec<Watched>>> = const { RefCell::new(None) };
+    /// All casts, as they were.
+    static CASTS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
     static HAS_CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// Whether there were changes that this backend wasn't told one by one.
+    static HAS_MISSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Watches functions and types, in place of those before, and all casts: running queries look them up when they use them.
 pub fn watch(functions: &[Oid], types: &[Oid]) {
     let (of_functions, of_types) = (SysCacheIdentifier::PROCOID as i32, SysCacheIdentifier::TYPEOID as i32);
     let nothing = Datum::from(0);
-    // SAFETY: the hash of a key; the callbacks are plain functions that touch thread-local cells only, registered once a backend.
-    unsafe {
-        let hash = |cache: i32, object: &Oid| {
-            (cache, pg_sys::GetSysCacheHashValue(cache, Datum::from(*object), nothing, nothing, nothing))
-        };
-        let functions = functions.iter().map(|function| hash(of_functions, function));
-        let types = types.iter().map(|named| hash(of_types, named));
-        if WATCHED.replace(Some(functions.chain(types).collect())).is_none() {
+    let watched = |cache: i32, object: Oid| Watched {
+        cache,
+        object,
+        // SAFETY: the hash of a key.
+        hash: unsafe {
+            pg_sys::GetSysCacheHashValue(cache, Datum::from(object), nothing, nothing, nothing)
+        },
+        row: row_of(cache, object),
+    };
+    let functions = functions.iter().map(|function| watched(of_functions, *function));
+    let all = functions.chain(types.iter().map(|named| watched(of_types, *named))).collect();
+    CASTS.set(casts());
+    if WATCHED.replace(Some(all)).is_none() {
+        // SAFETY: the callbacks are plain functions that touch thread-local cells only, registered once a backend.
+        unsafe {
             pg_sys::CacheRegisterSyscacheCallback(of_functions, Some(changed), nothing);
             pg_sys::CacheRegisterSyscacheCallback(of_types, Some(changed), nothing);
             let casts = SysCacheIdentifier::CASTSOURCETARGET as i32;
@@ -135,25 +164,82 @@ pub fn watch(functions: &[Oid], types: &[Oid]) {
         }
     }
     HAS_CHANGED.set(false);
+    HAS_MISSED.set(false);
 }
 
-/// Whether a watched one has changed, in this transaction or by one that has committed, or it isn't known whether one has.
+/// Whether a watched one has changed, in this transaction or by one that has committed.
 pub fn has_changed() -> bool {
     super::session::accept_invalidations();
+    // Where it isn't known, one looks.
+    if HAS_MISSED.take() {
+        let is_another = |watched: &Watched| row_of(watched.cache, watched.object) != watched.row;
+        let is_so = WATCHED.with_borrow(|watched| watched.iter().flatten().any(is_another));
+        let now = casts();
+        if is_so || CASTS.with_borrow(|before| *before != now) {
+            HAS_CHANGED.set(true);
+        }
+    }
     HAS_CHANGED.get()
 }
 
+/// The row of what is watched, as of now.
+fn row_of(cache: i32, object: Oid) -> Option<Row> {
+    // SAFETY: inside a transaction; the row is read before it is given back.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(cache, Datum::from(object));
+        if tuple.is_null() {
+            return None;
+        }
+        let row = row(tuple);
+        pg_sys::ReleaseSysCache(tuple);
+        Some(row)
+    }
+}
+
+/// The rows of all casts, as of now.
+fn casts() -> Vec<Row> {
+    // SAFETY: inside a transaction; each row is read while the scan stands on it.
+    unsafe {
+        let table = pg_sys::table_open(Oid::from(PG_CAST), pg_sys::AccessShareLock as i32);
+        let scan =
+            pg_sys::systable_beginscan(table, Oid::INVALID, false, ptr::null_mut(), 0, ptr::null_mut());
+        let found = std::iter::from_fn(|| {
+            let tuple = pg_sys::systable_getnext(scan);
+            (!tuple.is_null()).then(|| row(tuple))
+        });
+        let found = found.collect();
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+        found
+    }
+}
+
+/// # Safety
+/// The tuple is a row of a table.
+unsafe fn row(tuple: pg_sys::HeapTuple) -> Row {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let place = (*tuple).t_self;
+        let writer = u32::from((*(*tuple).t_data).t_choice.t_heap.t_xmin);
+        (writer, (place.ip_blkid.bi_hi, place.ip_blkid.bi_lo, place.ip_posid))
+    }
+}
+
 /// Which types a query has isn't known here.
-extern "C-unwind" fn cast_changed(_: Datum, _: core::ffi::c_int, _: u32) {
-    HAS_CHANGED.set(true);
+extern "C-unwind" fn cast_changed(_: Datum, _: core::ffi::c_int, hash: u32) {
+    if hash == 0 { HAS_MISSED.set(true) } else { HAS_CHANGED.set(true) }
 }
 
 extern "C-unwind" fn changed(_: Datum, cache: core::ffi::c_int, hash: u32) {
-    // Zero stands for all.
-    let is_watched = |watched: &Option<HashSet<(i32, u32)>>| {
-        watched.as_ref().is_some_and(|watched| watched.contains(&(cache, hash)))
+    // Zero stands for all: a backend that has read no messages for long, as on a busy server, is told nothing more.
+    if hash == 0 {
+        HAS_MISSED.set(true);
+        return;
+    }
+    let is_watched = |watched: &Option<Vec<Watched>>| {
+        watched.iter().flatten().any(|each| each.cache == cache && each.hash == hash)
     };
-    if hash == 0 || WATCHED.with_borrow(is_watched) {
+    if WATCHED.with_borrow(is_watched) {
         HAS_CHANGED.set(true);
     }
 }

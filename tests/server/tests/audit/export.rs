@@ -5,10 +5,11 @@ use postgres::{Client, GenericClient};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
-use tally_server_tests::{Database, TokenSigner, code, ingest, number};
+use tally_server_tests::{Database, TokenSigner, code, ingest, number, succeed};
 
 const TAKEN: &str = "no error";
 const DENIED: &str = "42501";
@@ -484,6 +485,45 @@ fn any_change_of_what_was_approved_voids_it() {
     ] {
         assert_eq!(code(admin.batch_execute(statement)), NOT_SO, "{statement}");
         assert_eq!(code(client.batch_execute(statement)), DENIED, "{statement}");
+    }
+}
+
+/// A process that hangs behind on a busy server is no longer told what was changed, only that something may have been: it looks, and
+/// ends an export only where what is called was changed.
+#[test]
+fn who_missed_what_was_changed_looks_at_what_is_called() {
+    let scene = Scene::new("export_missed");
+    let mut admin = scene.database.superuser();
+    admin.batch_execute("CREATE TABLE shop.another (n int)").unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let signal = |name: &str| succeed(Command::new("kill").args([name, &pid.to_string()]));
+    for (change, outcome) in [
+        ("SELECT 1", TAKEN),
+        (
+            "CREATE OR REPLACE FUNCTION shop.inner_part(n int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT n + 3; END",
+            NOT_SO,
+        ),
+    ] {
+        let id = scene.approved(&mut client, "SELECT shop.part(n) AS part FROM shop.note", 5000);
+        client
+            .batch_execute(&format!(
+                "BEGIN; DECLARE c CURSOR FOR SELECT tally.run_export('{id}'); FETCH 16 FROM c"
+            ))
+            .unwrap();
+        signal("-STOP");
+        // Some ten thousand messages, where the server keeps the last 4,096 for who is late.
+        let changed = admin
+            .batch_execute(
+                "DO $$ BEGIN FOR n IN 1 .. 3000 LOOP
+                   EXECUTE pg_catalog.format('ALTER TABLE shop.another SET (fillfactor = %s)', 50 + n % 2);
+                 END LOOP; END $$",
+            )
+            .and_then(|()| admin.batch_execute(change));
+        signal("-CONT");
+        changed.unwrap();
+        assert_eq!(code(client.batch_execute("FETCH ALL FROM c")), outcome, "{change}");
+        client.batch_execute("ROLLBACK").unwrap();
     }
 }
 
