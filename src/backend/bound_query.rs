@@ -146,9 +146,7 @@ pub fn watch(functions: &[Oid], types: &[Oid]) {
         cache,
         object,
         // SAFETY: the hash of a key.
-        hash: unsafe {
-            pg_sys::GetSysCacheHashValue(cache, Datum::from(object), nothing, nothing, nothing)
-        },
+        hash: unsafe { pg_sys::GetSysCacheHashValue(cache, Datum::from(object), nothing, nothing, nothing) },
         row: row_of(cache, object),
     };
     let functions = functions.iter().map(|function| watched(of_functions, *function));
