@@ -135,7 +135,7 @@ impl PrivateServer {
         let mut text = std::fs::read_to_string(&path).expect("reading postgresql.conf");
         text.push_str(&format!(
             "\nlisten_addresses = ''\nunix_socket_directories = '{}'\nport = {}\nfsync = off\ntimezone = 'UTC'\n\
-             log_timezone = 'UTC'\nshared_buffers = 64MB\n{settings}\n",
+             log_timezone = 'UTC'\njit = off\nshared_buffers = 64MB\n{settings}\n",
             self.sockets.display(),
             self.port
         ));
