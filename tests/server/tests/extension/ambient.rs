@@ -9,8 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use tally_server_tests::{
     Database, PrivateServer, Summary, assert_same, bin_and_sockets, contents, describe, ingest, number,
-    of_this_major,
+    of_this_major, seeded,
 };
+
+/// How many of these are set in one database, those of one test together; each alone with TALLY_SETTINGS=1.
+fn together() -> usize {
+    std::env::var("TALLY_SETTINGS").map_or(6, |text| text.parse().expect("a number of settings"))
+}
 
 /// What a database may have set. Statements that are sent under it must answer as they do without.
 const SETTINGS: [&str; 61] = [
@@ -48,8 +53,8 @@ const SETTINGS: [&str; 61] = [
     "quote_all_identifiers = on",
     "createrole_self_grant = 'set, inherit'",
     "session_replication_role = 'local'",
-    "lock_timeout = '30s'",
-    "idle_in_transaction_session_timeout = '20s'",
+    "lock_timeout = '600s'",
+    "idle_in_transaction_session_timeout = '600s'",
     "plpgsql.variable_conflict = 'use_column'",
     "plpgsql.variable_conflict = 'use_variable'",
     "plpgsql.extra_errors = 'all'",
@@ -63,7 +68,7 @@ const SETTINGS: [&str; 61] = [
     "enable_hashagg = off",
     "enable_partitionwise_aggregate = on",
     "force_parallel_mode = on",
-    "jit_above_cost = 0",
+    "jit_above_cost = 0", // with jit = on
     "work_mem = '64kB'",
     "maintenance_work_mem = '1MB'",
     "constraint_exclusion = on",
@@ -74,7 +79,7 @@ const SETTINGS: [&str; 61] = [
     "stats_fetch_consistency = 'none'",
     "event_triggers = off",
     "vacuum_freeze_min_age = 0",
-    "statement_timeout = '60s'",
+    "statement_timeout = '600s'",
 ];
 
 /// Events of this month, the next and the one before it, so that partitions are made; of two tenants.
@@ -163,7 +168,7 @@ fn work(database: &Database, what: &str) -> Vec<String> {
     let lint = "SELECT string_agg(name || ' ' || detail, '; ') FROM tally.lint() WHERE level = 'ERROR' AND name <> 'role_setting'";
     let found: Option<String> =
         writer.query_one(lint, &[]).unwrap_or_else(|error| fail("lint", error)).get(0);
-    if !what.starts_with("quote_all") {
+    if !what.contains("quote_all") {
         assert_eq!(found, None, "{what}: lint");
     }
     numbers(&mut plain)
@@ -240,14 +245,37 @@ fn dump_and_restore(database: &Database, setting: &str) {
 }
 
 /// Gives a database a setting and what the setting needs.
-fn prepare(database: &Database, setting: &str) {
+fn prepare(database: &Database, settings: &str) {
     let mut superuser = database.superuser();
     superuser.batch_execute("LOAD 'plpgsql'").unwrap();
-    if setting.contains("heap2") {
+    if settings.contains("heap2") {
         let method = "CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler";
         superuser.batch_execute(method).unwrap();
     }
-    superuser.batch_execute(&format!("ALTER DATABASE {} SET {setting}", database.name())).unwrap();
+    if settings.contains("jit_above_cost") {
+        superuser.batch_execute(&format!("ALTER DATABASE {} SET jit = on", database.name())).unwrap();
+    }
+    for setting in settings.split("; ") {
+        superuser.batch_execute(&format!("ALTER DATABASE {} SET {setting}", database.name())).unwrap();
+    }
+}
+
+/// Settings by the database that gets them, drawn anew each time; none is there twice with two values.
+fn groups(mut settings: Vec<String>) -> Vec<Vec<String>> {
+    seeded().shuffle(&mut settings);
+    let name = |setting: &str| setting.split(' ').next().map(str::to_owned);
+    let most = together();
+    let mut groups: Vec<Vec<String>> = Vec::new();
+    for setting in settings {
+        let fits = |group: &&mut Vec<String>| {
+            group.len() < most && group.iter().all(|other| name(other) != name(&setting))
+        };
+        match groups.iter_mut().find(fits) {
+            Some(group) => group.push(setting),
+            None => groups.push(vec![setting]),
+        }
+    }
+    groups
 }
 
 /// Whether this release has the setting that a line names.
@@ -273,24 +301,32 @@ fn settings_of_the_database_change_no_number_and_stop_nothing() {
     };
     let expected = try_one("application_name = 'plain'");
     assert!(expected.len() >= 10, "{expected:?}");
+    let is_right = |settings: &str| {
+        let found = catch_unwind(AssertUnwindSafe(|| try_one(settings)));
+        if let Ok(found) = &found
+            && *found != expected
+        {
+            eprintln!("{settings}: {found:?} instead of {expected:?}");
+        }
+        found.is_ok_and(|found| found == expected)
+    };
+    let groups = groups(settings);
     // Each of them is to be told, not the first alone.
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while let Some(setting) = settings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = catch_unwind(AssertUnwindSafe(|| try_one(setting)));
-                    if found.as_ref().is_ok_and(|found| *found == expected) {
-                        continue;
+                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if !is_right(&group.join("; ")) {
+                        let alone: Vec<_> =
+                            group.iter().filter(|setting| !is_right(setting)).cloned().collect();
+                        failed.lock().unwrap().push((group, alone));
                     }
-                    if let Ok(found) = found {
-                        eprintln!("{setting}: {found:?} instead of {expected:?}");
-                    }
-                    failed.lock().unwrap().push(setting);
                 }
             });
         }
     });
+    // What fails together, and which of these alone.
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{failed:?}");
 }
