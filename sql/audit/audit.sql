@@ -479,7 +479,8 @@ BEGIN
     -- A month that has entries in the rest already is left there.
     done := done + (to_regclass('tally.audit_p' || to_char(first, 'YYYY_MM')) IS NOT NULL)::int;
   END LOOP;
-  until := (SELECT date_trunc('month', now() - r.keep) FROM tally.audit_retention AS r);
+  -- The rest itself keeps what is younger than 30 days, and a month may have 28.
+  until := (SELECT date_trunc('month', least(now() - r.keep, now() - interval '30 days')) FROM tally.audit_retention AS r);
   IF until IS NULL THEN
     RETURN done;
   END IF;

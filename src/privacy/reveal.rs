@@ -25,16 +25,15 @@ fn actor() -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// How often an actor has had something revealed in this hour, as of now.
-fn count(actor: &str) -> i64 {
+/// How often an actor has had something revealed in the last hour in which that happened, and that hour.
+fn counted(actor: &str) -> Option<(i64, String)> {
     let query = format!(
-        "SELECT c.revealed FROM tally.reveal_count AS c WHERE c.actor = {} AND c.hour = date_trunc('hour', clock_timestamp(), 'UTC')",
+        "SELECT c.revealed, c.hour AT TIME ZONE 'UTC' FROM tally.reveal_count AS c WHERE c.actor = {}",
         sql::literal(actor)
     );
-    let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
-    let number =
-        |row: Vec<Option<String>>| row.into_iter().next().flatten().and_then(|text| text.parse().ok());
-    rows.into_iter().next().and_then(number).unwrap_or(0)
+    let row = session::as_owner(|| scan::texts(&query, Snapshot::Fresh)).into_iter().next()?;
+    let [Some(revealed), Some(hour)] = &row[..] else { return None };
+    Some((revealed.parse().ok()?, hour.clone()))
 }
 
 process_main! {
@@ -55,11 +54,9 @@ sql_function! {
         let limit = "SELECT l.per_hour::int8 FROM tally.reveal_limit AS l";
         let limit = session::as_owner(|| sql::one::<i64>(limit, &[])).unwrap_or(PER_HOUR);
         let actor = actor();
-        let before = count(&actor);
+        let before = counted(&actor);
         let is_run = own_transaction::run("tally_reveal_main", &actor);
-        let after = count(&actor);
-        // A new hour begins with 1.
-        let is_counted = is_run && after > 0 && (after > before || before > 1);
+        let after = counted(&actor);
         let act = |name| Act {
             act: name,
             tenant: text(0),
@@ -67,12 +64,12 @@ sql_function! {
             detail: json!({"purpose": text(2)}),
             ..Act::default()
         };
-        if !is_counted {
+        let Some((revealed, _)) = after.as_ref().filter(|_| is_run && after != before) else {
             audit::attempt(&act("reveal_denied"));
             return Err(Report::new("53400", "the reveal can't be counted, so nothing is revealed")
                 .hint("Postgres had no background process to spare: try again, or raise max_worker_processes"));
-        }
-        if after > limit {
+        };
+        if *revealed > limit {
             audit::attempt(&act("reveal_denied"));
             return Err(Report::new("53400", format!("{limit} values were revealed to you in this hour, as many as may be"))
                 .hint("wait for the next hour, or have an administrator call tally.set_reveal_limit()"));

@@ -22,7 +22,7 @@ mod turn;
 mod wire;
 
 pub use bouncer::Bouncer;
-pub use calendar::away_from_midnight;
+pub use calendar::{away_from_midnight, away_from_the_hours_end};
 pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, bin_and_sockets, connect_superuser, major, number, of_this_major};
 pub use confined::{Confined, code};

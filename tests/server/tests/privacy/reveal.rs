@@ -4,7 +4,7 @@ use crate::keyed::{Keyed, array, event, id};
 use postgres::{Client, Transaction};
 use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tally_server_tests::{TokenSigner, code, ingest, number};
+use tally_server_tests::{TokenSigner, away_from_the_hours_end, code, ingest, number};
 
 /// Shows a second factor to the running transaction, of a role that an application may share among people.
 fn step_up(signer: &TokenSigner, transaction: &mut Transaction) {
@@ -72,6 +72,8 @@ fn custodians_have_values_revealed_with_a_second_factor_for_a_purpose_and_so_oft
     ];
     assert_eq!(ingest(&mut superuser, &array(sent)).unwrap().accepted, 2);
 
+    // A new hour counts anew.
+    away_from_the_hours_end();
     let [mut custodian, mut other, mut reader] = roles.each_ref().map(|role| keyed.database.connect(role));
     assert_eq!(reveal(&mut reader, None, "a", 1, "card"), "42501");
     assert_eq!(reveal(&mut keyed.database.connect(&admin), None, "a", 1, "card"), "42501");
