@@ -46,7 +46,8 @@ fn labelled_months_in_the_audit_log_raise_the_right_alerts() {
     for actor in &actors {
         record(&mut superuser, actor);
     }
-    let monday = "date_trunc('week', now() - interval '119 days')";
+    let monday = "SELECT date_trunc('week', now() - interval '119 days', 'UTC')::text";
+    let monday = format!("timestamptz '{}'", superuser.query_one(monday, &[]).unwrap().get::<_, String>(0));
     superuser
         .batch_execute(&format!(
             "SET timezone = 'UTC';

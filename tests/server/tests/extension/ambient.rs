@@ -92,7 +92,7 @@ fn events(client: &mut Client, from: usize) -> String {
     });
     let query = "SELECT json_agg(json_build_object('tenant_id', 't' || n % 2, 'account_id', 'a' || n % 3, 'name', 'n', 'user_id', 'u' || n,
                    'event_id', ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0')),
-                   'occurred_at', to_char(($2::text::timestamptz - make_interval(months => n % 4)) AT TIME ZONE 'UTC' - interval '1 minute', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                   'occurred_at', to_char($2::text::timestamptz AT TIME ZONE 'UTC' - make_interval(months => n % 4, mins => 1), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
                    'properties', json_build_object('value', n * 1.25, 'note', 'it''s \\ here')))::text
                    FROM generate_series($1::int, $1::int + 59) AS n";
     client.query_one(query, &[&(from as i32), month]).unwrap().get(0)

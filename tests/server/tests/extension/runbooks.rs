@@ -4,7 +4,7 @@
 use postgres::SimpleQueryMessage;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tally_server_tests::{PrivateServer, ingest, json_array};
+use tally_server_tests::{PrivateServer, away_from_midnight, ingest, json_array};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
 
@@ -154,6 +154,7 @@ fn every_command_runs_in(zone: &str) {
 #[test]
 fn prometheus_queries_have_the_columns_that_they_declare() {
     let server = PrivateServer::create("prometheus", "");
+    away_from_midnight();
     server.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
     for (head, text) in blocks(&Path::new(DOCS).join("runbooks/install.md")) {
         run(&server, "install.md", &head, &text, server.data());

@@ -56,8 +56,8 @@ const DEFINITIONS: [(&str, &str); 9] = [
 
 impl Model {
     fn new(topic: &str) -> Self {
-        away_from_midnight();
         let mut database = Database::new(topic);
+        away_from_midnight();
         let admin = database.role("admin", &["tally_admin"]);
         let mut admin = database.connect(&admin);
         admin

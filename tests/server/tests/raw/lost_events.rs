@@ -123,8 +123,8 @@ struct Shop {
 
 impl Shop {
     fn new(topic: &str) -> Self {
-        away_from_midnight();
         let mut database = Database::new(topic);
+        away_from_midnight();
         let admin = database.role("admin", &["tally_admin"]);
         let mut admin = database.connect(&admin);
         for (name, definition) in METRICS {

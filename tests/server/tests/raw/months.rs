@@ -11,8 +11,8 @@ struct Shop {
 
 impl Shop {
     fn new(topic: &str) -> Self {
-        away_from_midnight();
         let mut database = Database::new(topic);
+        away_from_midnight();
         let writer = database.role("writer", &["tally_writer", "tally_reader"]);
         let admin = database.role("admin", &["tally_admin"]);
         let mut superuser = database.superuser();

@@ -281,7 +281,6 @@ fn an_administrator_says_that_a_month_will_not_come_back() {
 
 #[test]
 fn a_month_without_events_goes_without_a_trace() {
-    away_from_midnight();
     for (number_of_case, by_hand) in [
         // Not come yet, and one that only ever was empty.
         "SELECT tally.make_partitions(3); \
@@ -292,6 +291,7 @@ fn a_month_without_events_goes_without_a_trace() {
     .enumerate()
     {
         let (mut database, mut readers) = shop_of_three(&format!("hand_empty_{number_of_case}"));
+        away_from_midnight();
         let mut superuser = database.superuser();
         let role = database.role("admin", &["tally_admin"]);
         let mut admin = database.connect(&role);

@@ -19,8 +19,8 @@ struct Bench {
 
 impl Bench {
     fn new(topic: &str) -> Self {
-        away_from_midnight();
         let mut database = Database::new(topic);
+        away_from_midnight();
         let admin = database.role("admin", &["tally_admin"]);
         let loader = database.role("loader", &["tally_writer"]);
         let mut superuser = database.superuser();
