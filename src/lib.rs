@@ -62,7 +62,8 @@ extension_sql_file!("../sql/registry/registry.sql", name = "registry", requires 
 extension_sql_file!("../sql/quota/quota.sql", name = "quota", requires = ["registry"]);
 extension_sql_file!("../sql/rollup/rollup.sql", name = "rollup", requires = ["quota"]);
 extension_sql_file!("../sql/activity/active_state.sql", name = "active_state", requires = ["rollup"]);
-extension_sql_file!("../sql/rollup/usage.sql", name = "usage", requires = ["active_state"]);
+extension_sql_file!("../sql/rollup/state_view.sql", name = "state_view", requires = ["active_state"]);
+extension_sql_file!("../sql/rollup/usage.sql", name = "usage", requires = ["state_view"]);
 extension_sql_file!("../sql/rollup/enriched.sql", name = "enriched", requires = ["usage"]);
 extension_sql_file!("../sql/rollup/payment.sql", name = "payment", requires = ["enriched"]);
 extension_sql_file!("../sql/metric/whole.sql", name = "whole", requires = ["payment"]);

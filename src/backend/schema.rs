@@ -9,11 +9,16 @@ const INTERNAL: &CStr = c"tally_internal";
 
 /// A statement of ours as this installation understands it: before an update from 0.1.0, everything is in `tally`.
 pub fn as_installed(statement: &str) -> Cow<'_, str> {
-    if statement.contains("tally_internal.") && internal_oid().is_none() {
+    if statement.contains("tally_internal.") && !is_updated() {
         statement.replace("tally_internal.", "tally.").into()
     } else {
         statement.into()
     }
+}
+
+/// Whether the installation was made or updated since 0.1.0.
+pub fn is_updated() -> bool {
+    internal_oid().is_some()
 }
 
 /// Whether a schema is one of the extension's.

@@ -4,6 +4,7 @@ use super::definition::{Column, Definition, Kind};
 use super::dependents::Dependents;
 use super::fold::{aggregate, bucket};
 use crate::backend::expression::type_name;
+use crate::backend::schema;
 use crate::backend::sql::{literal, quote};
 use pgrx::pg_sys::Oid;
 use tally_core::grain::Grain;
@@ -169,7 +170,7 @@ pub fn create(definition: &Definition) -> Vec<String> {
         definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
     let merged: String = definition
         .measures()
-        .map(|column| format!(", {} AS {}", aggregate(column), quote(&column.name)))
+        .map(|column| format!(", {} AS {}", merged_in_view(column), quote(&column.name)))
         .collect();
     let places = (1..=3 + definition.dimensions().count())
         .map(|place| place.to_string())
@@ -240,6 +241,20 @@ pub fn create(definition: &Definition) -> Vec<String> {
         }
     }
     statements
+}
+
+/// SQL that merges a measure's states in a view, where a group has few rows: as [`aggregate`], by aggregates that workers don't begin.
+fn merged_in_view(column: &Column) -> String {
+    let name = quote(&column.name);
+    match column.kind {
+        // Its update makes the views anew.
+        _ if !schema::is_updated() => aggregate(column),
+        Kind::Count => format!("tally_internal.total({name})"),
+        Kind::Distinct | Kind::Percentiles => format!("tally_internal.rollup_few({name})"),
+        Kind::Days => format!("tally_internal.union_few_days({name})"),
+        Kind::SessionWindows => format!("tally_internal.union_few_session_windows({name})"),
+        _ => aggregate(column),
+    }
 }
 
 /// A statement that revokes what default privileges have given on a relation of ours; of a table, `tally_internal.secure_table` does.

@@ -35,7 +35,22 @@ GRANT INSERT ON tally.inbox TO tally_writer;
 DO $upgrade$
 DECLARE
   existing record;
+  borrowed pg_catalog.regclass[] := '{}';
 BEGIN
+  -- A script may replace views of its extension alone: those of declared rollups are its own meanwhile.
+  FOR existing IN
+    SELECT v.id
+      FROM tally.rollup AS r
+      CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
+      CROSS JOIN LATERAL pg_catalog.unnest('{"",_state}'::pg_catalog.text[]) AS s (suffix)
+      CROSS JOIN LATERAL (SELECT pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain, s.suffix))::pg_catalog.regclass) AS v (id)
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                          AND d.objid OPERATOR(pg_catalog.=) v.id::pg_catalog.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
+     ORDER BY v.id::pg_catalog.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER EXTENSION pg_tally ADD VIEW %s', existing.id);
+    borrowed := pg_catalog.array_append(borrowed, existing.id);
+  END LOOP;
   FOR existing IN
     SELECT c.oid::pg_catalog.regclass AS id FROM pg_catalog.pg_class AS c
      WHERE c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p') AND c.relreplident OPERATOR(pg_catalog.=) 'd'
@@ -58,6 +73,29 @@ BEGIN
         pg_catalog.format(E',\n    (bucket AT TIME ZONE ''UTC'')::date AS %I\n   FROM ', existing.grain)));
     EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', existing.id, existing.grain,
       'the bucket as a date, of its first day (UTC), the same in every time zone');
+  END LOOP;
+  -- Views of states group by aggregates for few rows: as src/rollup/layout.rs has it.
+  FOR existing IN
+    SELECT v.id, pg_catalog.pg_get_viewdef(v.id) AS definition
+      FROM tally.rollup AS r
+      CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
+      CROSS JOIN LATERAL (SELECT pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain, '_state'))::pg_catalog.regclass) AS v (id)
+     ORDER BY r.rollup_name, g.grain
+  LOOP
+    EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id,
+      (SELECT pg_catalog.string_agg(
+                pg_catalog.regexp_replace(
+                  pg_catalog.regexp_replace(
+                    pg_catalog.regexp_replace(
+                      pg_catalog.regexp_replace(l.line, '^( +)\(sum\((rows\..*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS '),
+                      '^( +)tally\.rollup\((rows\.)', '\1tally_internal.rollup_few(\2'),
+                    '^( +)tally\.union_days\((rows\.)', '\1tally_internal.union_few_days(\2'),
+                  '^( +)tally\.union_session_windows\((rows\.)', '\1tally_internal.union_few_session_windows(\2'),
+                E'\n' ORDER BY l.place)
+         FROM pg_catalog.string_to_table(existing.definition, E'\n') WITH ORDINALITY AS l (line, place)));
+  END LOOP;
+  FOR existing IN SELECT b.id FROM pg_catalog.unnest(borrowed) AS b (id) LOOP
+    EXECUTE pg_catalog.format('ALTER EXTENSION pg_tally DROP VIEW %s', existing.id);
   END LOOP;
 END
 $upgrade$;

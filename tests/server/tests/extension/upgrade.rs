@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use tally_server_tests::{
-    Database, assert_same, bin_and_sockets, contents, describe, ingest, json_array, major, skip, succeed,
+    Database, assert_same, bin_and_sockets, contents, describe, ingest, json_array, major, number, skip,
+    succeed,
 };
 
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
@@ -167,6 +168,21 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
                      INSERT INTO shop.orders SELECT t, a FROM unnest('{{t0,t1}}'::text[]) AS t, unnest('{{a,b}}'::text[]) AS a"
                 ))
                 .unwrap();
+            // A view that the release's own library made: without the bucket as a date.
+            client
+                .batch_execute(
+                    "DO $do$
+                     DECLARE made text := pg_get_viewdef('tally.plans_week');
+                     BEGIN
+                       DROP VIEW tally.plans_week;
+                       EXECUTE 'CREATE VIEW tally.plans_week WITH (security_invoker = true) AS ' || regexp_replace(made, ',\\s+[^,]* AS week\\M', '');
+                       ALTER VIEW tally.plans_week OWNER TO tally_owner;
+                       GRANT SELECT ON tally.plans_week TO tally_reader;
+                     END $do$",
+                )
+                .unwrap();
+            let week = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'tally.plans_week'::regclass AND attname = 'week'";
+            assert_eq!(number(&mut client, week), 0);
             let seen = |database: &Database| -> Vec<i64> {
                 let mut reader = database.connect(&reader);
                 let query = "SELECT (SELECT count(*) FROM tally.events), (SELECT sum(n)::int8 FROM tally.plans_week),
@@ -201,6 +217,10 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
                 assert_eq!(now.get(table), Some(digest), "the rows of {table} from version {version}");
             }
             assert_eq!(seen(&database), before);
+            assert_eq!(number(&mut client, week), 1);
+            // It is no more the extension's own than before: a dump has it.
+            let members = "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND objid::regclass::text ~ '^tally\\.plans_'";
+            assert_eq!(number(&mut client, members), 0);
             client.batch_execute("DROP FUNCTION tally.check_id(date)").unwrap();
             let undone = "SELECT name, detail FROM tally.lint() WHERE name ~ 'policy|guard|altered'";
             let undone: Vec<(String, String)> =

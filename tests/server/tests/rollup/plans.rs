@@ -117,6 +117,14 @@ fn views_read_what_is_in_scope_once() {
     let reader = &mut bench.reader;
     let whole = explain(&mut bench.analyst, "SELECT tally.enter_global()", "SELECT * FROM tally.usage_day");
     assert!(work(&whole) <= 8.0 * day_rows, "{} rows handled of {day_rows}: {whole}", work(&whole));
+    // Where workers cost nothing they don't aggregate what has to be aggregated again.
+    let parallel = "SELECT tally.enter_global(); SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0";
+    let gathered = explain(&mut bench.analyst, parallel, "SELECT bucket FROM tally.usage_day_base");
+    assert!(gathered.to_string().contains("Gather"), "workers would be used: {gathered}");
+    for view in ["usage_day", "usage_day_state", "session_month", "user_activity_year_state"] {
+        let plan = explain(&mut bench.analyst, parallel, &format!("SELECT * FROM tally.{view}"));
+        assert!(!plan.to_string().contains("\"Partial\""), "{view}: {plan}");
+    }
     for (view, own) in [("accounts", activity_rows), ("users", activity_rows), ("sessions", session_rows)] {
         let plan = explain(reader, of_tenant, &format!("SELECT * FROM tally.{view}"));
         assert!(work(&plan) <= 12.0 * own, "{view}: {} rows handled of {own}: {plan}", work(&plan));
