@@ -13,11 +13,13 @@ pub enum Guarded {
     Tells,
     /// Stays in the session, makes an object, or reaches into the sessions of the same role.
     Stays,
+    /// The same, and carries a text to whoever listens.
+    Carries,
     /// Sets a setting; guarded only where no statement runs, so that nothing would look at it afterwards.
     Sets,
 }
 
-const GUARDED: [(Guarded, &[&CStr]); 3] = [
+const GUARDED: [(Guarded, &[&CStr]); 4] = [
     (
         Guarded::Tells,
         &[
@@ -59,7 +61,6 @@ const GUARDED: [(Guarded, &[&CStr]); 3] = [
             c"pg_advisory_lock_shared_int4",
             c"pg_advisory_lock_shared_int8",
             c"pg_cancel_backend",
-            c"pg_notify",
             c"pg_terminate_backend",
             c"pg_try_advisory_lock_int4",
             c"pg_try_advisory_lock_int8",
@@ -67,6 +68,7 @@ const GUARDED: [(Guarded, &[&CStr]); 3] = [
             c"pg_try_advisory_lock_shared_int8",
         ],
     ),
+    (Guarded::Carries, &[c"pg_notify"]),
     (Guarded::Sets, &[c"set_config_by_name"]),
 ];
 

@@ -12,6 +12,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 /// What to ask; an error is raised in place of the statement.
@@ -32,10 +33,16 @@ pub struct Hooks {
     /// A function of schema tally that bounds its rows itself: a statement that does nothing but call it is not limited.
     pub bounds_itself: &'static CStr,
     pub before_function: fn(Guarded, Oid) -> Result<(), ErrorReport>,
+    /// A function that the protocol calls, without a statement whose rows could be counted.
+    pub before_call: fn() -> Result<(), ErrorReport>,
+    /// Looks up what `max_rows` says, before a command that isn't asked about otherwise.
+    pub before_showing: fn() -> Result<(), ErrorReport>,
     /// Before DISCARD ALL, which leaves the session as it was when it began.
     pub before_discarding: fn(),
     /// Whether the client must not see messages below INFO; called at any time, also within an error.
     pub hushes: fn() -> bool,
+    /// How many bytes of a message of so many the client may see; `None` for all. Called as `hushes` is.
+    pub bytes_to_tell: fn(u64) -> Option<u64>,
 }
 
 /// The hooks, and those that other libraries had set before.
@@ -230,6 +237,43 @@ unsafe extern "C-unwind" fn ask_before_function(object: Oid) {
     }
 }
 
+/// Whether the protocol itself calls a function. Neither is there a statement or a portal then; but nor is there while deferred triggers run.
+unsafe fn is_call_by_protocol() -> bool {
+    // SAFETY: reads backend state.
+    unsafe {
+        let Some(entry) = pg_sys::MyBEEntry.as_ref() else { return false };
+        pg_sys::debug_query_string.is_null()
+            && pg_sys::ActivePortal.is_null()
+            && (entry.st_state == pg_sys::BackendState::STATE_FASTPATH
+                // Where activities aren't tracked, nobody can say.
+                || entry.st_state == pg_sys::BackendState::STATE_DISABLED && !pg_sys::IsBackgroundWorker)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ask_before_call() {
+    // SAFETY: called by a hook.
+    unsafe { ask(installed().hooks.before_call) }
+}
+
+/// The receiver of a SHOW: one that counts, where rows are limited.
+#[pg_guard]
+unsafe extern "C-unwind" fn receiver_of_show(
+    destination: *mut pg_sys::DestReceiver,
+) -> *mut pg_sys::DestReceiver {
+    let hooks = installed().hooks;
+    // SAFETY: called by a hook, with the command's receiver.
+    unsafe {
+        ask(hooks.before_showing);
+        match (hooks.max_rows)() {
+            Some(most) if !destination.is_null() => {
+                row_count::counting(destination, most, hooks.too_many_rows)
+            }
+            _ => destination,
+        }
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn tell_before_running() {
     (installed().hooks.before_running)();
@@ -334,6 +378,10 @@ unsafe extern "C-unwind" fn utility(
             return;
         }
         let next = installed().utility.unwrap_or(unguarded::standard_ProcessUtility);
+        let destination = match (*(*statement).utilityStmt).type_ {
+            pg_sys::NodeTag::T_VariableShowStmt => receiver_of_show(destination),
+            _ => destination,
+        };
         next(statement, text, read_only, context, parameters, environment, destination, completion);
         tell_after();
     }
@@ -348,6 +396,9 @@ unsafe extern "C-unwind" fn access(
 ) {
     // SAFETY: the arguments are passed on as they came.
     unsafe {
+        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && is_call_by_protocol() {
+            ask_before_call();
+        }
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
             && object.to_u32() < pg_sys::FirstNormalObjectId
         {
@@ -359,16 +410,100 @@ unsafe extern "C-unwind" fn access(
     }
 }
 
+thread_local! {
+    /// The transaction in which `hear_messages` was called, and log_min_messages before.
+    static LOGGED_FROM: Cell<(u32, c_int)> = const { Cell::new((0, 0)) };
+}
+
+/// Has the hook below hear every message that a client is told, until the transaction ends: Postgres asks it about those alone that go to the
+/// server's log. There they still go by what log_min_messages was.
+pub fn hear_messages() {
+    // SAFETY: reads a setting.
+    let logged_from = unsafe { pg_sys::log_min_messages };
+    if logged_from > PgLogLevel::INFO as c_int {
+        LOGGED_FROM.set((version::transaction_number(), logged_from));
+        super::session::set_local(c"log_min_messages", c"info");
+    }
+}
+
+/// Whether a message was to go to the server's log before `hear_messages`.
+fn is_to_log(level: c_int) -> bool {
+    let (transaction, logged_from) = LOGGED_FROM.get();
+    let error = PgLogLevel::ERROR as c_int;
+    if transaction != version::transaction_number() || level < PgLogLevel::LOG as c_int {
+        return true;
+    }
+    // Levels of the log itself come before errors there.
+    if level < PgLogLevel::INFO as c_int { logged_from <= error } else { level >= logged_from }
+}
+
+/// The texts of a message that a client is sent.
+unsafe fn texts(message: *mut pg_sys::ErrorData) -> [*mut *mut c_char; 10] {
+    // SAFETY: addresses of fields of a struct that is there.
+    unsafe {
+        [
+            &raw mut (*message).message,
+            &raw mut (*message).detail,
+            &raw mut (*message).hint,
+            &raw mut (*message).context,
+            &raw mut (*message).internalquery,
+            &raw mut (*message).schema_name,
+            &raw mut (*message).table_name,
+            &raw mut (*message).column_name,
+            &raw mut (*message).datatype_name,
+            &raw mut (*message).constraint_name,
+        ]
+    }
+}
+
+/// Bytes of these.
+unsafe fn bytes_of(message: *mut pg_sys::ErrorData) -> u64 {
+    // SAFETY: each is a C string or null.
+    unsafe {
+        let bytes = texts(message)
+            .map(|text| if (*text).is_null() { 0 } else { CStr::from_ptr(*text).count_bytes() });
+        bytes.iter().sum::<usize>() as u64
+    }
+}
+
+/// Leaves so many bytes of a message's first text, and of the others nothing.
+unsafe fn shorten(message: *mut pg_sys::ErrorData, bytes: u64) {
+    // SAFETY: the message is Postgres' to change while it is reported, and its text a C string; clipping looks nothing up.
+    unsafe {
+        for text in texts(message).into_iter().skip(1) {
+            *text = core::ptr::null_mut();
+        }
+        let text = (*message).message;
+        if !text.is_null() {
+            let length = CStr::from_ptr(text).count_bytes();
+            let kept = pg_sys::pg_mbcliplen(text, length as c_int, length.min(bytes as usize) as c_int);
+            *text.add(kept as usize) = 0;
+        }
+    }
+}
+
 /// Runs while a message is being reported: it must not raise an error, nor look anything up.
 unsafe extern "C-unwind" fn log(message: *mut pg_sys::ErrorData) {
     let Some(installed) = INSTALLED.get() else { return };
     // SAFETY: Postgres hands the message over to be changed.
     unsafe {
+        if !is_to_log((*message).elevel) {
+            (*message).output_to_server = false;
+        }
         if (*message).output_to_client
             && (*message).elevel < pg_sys::INFO as c_int
             && (installed.hooks.hushes)()
         {
             (*message).output_to_client = false;
+        }
+        if (*message).output_to_client
+            && let Some(most) = (installed.hooks.bytes_to_tell)(bytes_of(message))
+        {
+            if (*message).elevel < PgLogLevel::ERROR as c_int {
+                (*message).output_to_client = false;
+            } else {
+                shorten(message, most);
+            }
         }
         if let Some(next) = installed.log {
             next(message);

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 
 /// Bytes of a row that count as one: a longer one counts once for each that it begins, or many rows would be put together in one.
-const ROW_BYTES: u64 = 4096;
+pub const ROW_BYTES: u64 = 4096;
 
 /// A receiver that counts and hands on to the statement's own.
 #[repr(C)]
@@ -64,6 +64,26 @@ pub unsafe fn put_between(query: *mut pg_sys::QueryDesc, most: u64, refuse: fn(u
             counting.most = most;
             core::ptr::from_mut(counting).cast::<DestReceiver>()
         });
+    }
+}
+
+/// A receiver that counts what a command hands out that no statement does, as SHOW. It lives as long as the command.
+///
+/// # Safety
+/// The receiver is the command's.
+pub unsafe fn counting(inner: *mut DestReceiver, most: u64, refuse: fn(u64) -> Report) -> *mut DestReceiver {
+    // SAFETY: the memory is the command's, and written before it is used.
+    unsafe {
+        let receiver = DestReceiver {
+            receiveSlot: Some(receive),
+            rStartup: Some(start),
+            rShutdown: Some(shut_down),
+            rDestroy: Some(destroy),
+            mydest: (*inner).mydest,
+        };
+        let counting = pg_sys::palloc(size_of::<Counting>()).cast::<Counting>();
+        counting.write(Counting { receiver, inner, rows: 0, most, refuse, statement: 0, transaction: 0 });
+        counting.cast()
     }
 }
 

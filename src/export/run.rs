@@ -7,6 +7,7 @@ use crate::audit::{self, Act};
 use crate::backend::bound_query;
 use crate::backend::cursor::Cursor;
 use crate::backend::report::Report;
+use crate::backend::row_count::ROW_BYTES;
 use crate::backend::{session, sql};
 use crate::scope::{self, Scope};
 use pgrx::datum::Uuid;
@@ -103,6 +104,7 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
         content: Content::default(),
         rows: 0,
         bytes: 0,
+        counted: 0,
     })
 }
 
@@ -117,6 +119,8 @@ struct Lines {
     /// Handed out.
     rows: i64,
     bytes: i64,
+    /// What they count as.
+    counted: i64,
 }
 
 impl Lines {
@@ -163,7 +167,9 @@ impl Iterator for Lines {
             self.fill();
         }
         let line = self.waiting.pop_front()?;
-        if self.rows == self.max_rows {
+        // As the limit of a statement's rows: many would be put together in one.
+        self.counted += 1 + line.len() as i64 / ROW_BYTES as i64;
+        if self.counted > self.max_rows {
             self.end("failed");
             Report::from(ExportError::TooManyRows(self.max_rows)).raise();
         }

@@ -51,12 +51,11 @@ fn before_command(command: Command) -> Result<(), ErrorReport> {
         Kind::Object | Kind::Administration => {}
     }
     before_execution()?;
-    if command.copies_out.is_some()
-        && let Some(most) = limit::max_rows()
-    {
-        return Err(ScopeError::CopiesTable(most).into());
+    match limit::max_rows() {
+        Some(most) if command.copies_out.is_some() => Err(ScopeError::CopiesTable(most).into()),
+        Some(_) if command.name == "NOTIFY" => Err(ScopeError::Uncounted("NOTIFY").into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Before a statement is planned, or goes on in another function: what it would print, and what it may take.
@@ -74,11 +73,27 @@ fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
     let refused = match guarded {
         Guarded::Tells | Guarded::Sets => class != Class::Free,
         Guarded::Stays => class == Class::Pool,
+        Guarded::Carries if class != Class::Pool => {
+            return match limit::max_rows() {
+                Some(_) if !is_owners_deed() => Err(ScopeError::Uncounted("pg_notify()").into()),
+                _ => Ok(()),
+            };
+        }
+        Guarded::Carries => true,
     };
     if refused && !is_owners_deed() {
         return Err(ScopeError::Confined(format!("{}()", hook::function_name(function))).into());
     }
     Ok(())
+}
+
+/// What the protocol calls without a statement, as libpq does for large objects, returns what nobody counts.
+fn before_call() -> Result<(), ErrorReport> {
+    limit::enforce()?;
+    match limit::max_rows() {
+        Some(_) => Err(ScopeError::Uncounted("a function called by the protocol itself").into()),
+        None => Ok(()),
+    }
 }
 
 /// Whether the client of the session must see no messages of the log. A parallel worker's go to its leader, which knows better.
@@ -94,12 +109,15 @@ pub fn install() {
         before_reading: policy::require_scope,
         before_command,
         before_running: limit::bound_statement,
-        after_statement: limit::keep_idle_limit,
+        after_statement: limit::after_statement,
         max_rows: limit::max_rows,
         too_many_rows: limit::too_many_rows,
         bounds_itself: c"run_export",
         before_function,
+        before_call,
+        before_showing: limit::enforce,
         before_discarding: step_up::end,
         hushes,
+        bytes_to_tell: limit::bytes_to_tell,
     });
 }

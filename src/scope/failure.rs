@@ -31,6 +31,8 @@ pub enum ScopeError {
     TooManyRows(u64),
     /// COPY of a table, whose rows nobody would count.
     CopiesTable(u64),
+    /// What carries texts out past the count of rows.
+    Uncounted(&'static str),
     /// The role enters a scope by token alone.
     NeedsToken(String),
     /// The role was bound under another name.
@@ -109,6 +111,11 @@ impl From<ScopeError> for Report {
                 format!("COPY of a whole table is not for a session whose statements may hand out {most} rows"),
             )
             .hint("COPY (SELECT * FROM the table) TO, which counts them; for more rows, request an export: tally.request_export()"),
+            ScopeError::Uncounted(what) => Report::new(
+                "53400",
+                format!("{what} is not for a session whose statements may hand out so many rows only"),
+            )
+            .hint("nobody would count what it carries; SELECT counts, and lo_get() reads large objects; for more rows, request an export: tally.request_export()"),
             ScopeError::NeedsToken(role) => {
                 Report::new(denied, format!("role \"{role}\" enters a scope by token alone"))
                     .hint("call tally.challenge(), have the application sign a token that answers it, and call tally.enter(token)")
@@ -183,6 +190,7 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         }
         ScopeError::Confined(what) => denial("confined", what.clone()),
         ScopeError::Lasting(command) => denial("confined", (*command).to_owned()),
+        ScopeError::Uncounted(what) => denial("rows", (*what).to_owned()),
         ScopeError::NeedsToken(_) => denial("enter", "the role enters a scope by token alone".to_owned()),
         ScopeError::Renamed(_) => denial("no_scope", "the role was bound under another name".to_owned()),
         ScopeError::Ambiguous(_) => {

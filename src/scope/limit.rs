@@ -1,17 +1,19 @@
 //! What a tenant's transactions are limited to, from when they enter its scope.
 
 use super::binding::{Binding, binding};
-use super::class::{Class, class};
+use super::class::{Class, class, was_confined};
 use super::current::entered;
 use super::failure::ScopeError;
 use super::kind::Scope;
 use crate::backend::arena::Arena;
 use crate::backend::changes::{self, Heard};
 use crate::backend::heap::Declared;
+use crate::backend::hook;
 use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::report::Report;
+use crate::backend::row_count::ROW_BYTES;
 use crate::backend::{reads, session};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -21,6 +23,9 @@ use std::sync::Mutex;
 /// What the columns that limit settings limit.
 const LIMITS: [Limit; 4] =
     [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers, Limit::IdleInTransaction];
+
+/// Bytes of an error that are told in any case.
+const ERROR_BYTES: u64 = 1000;
 
 /// A row of tally.tenant_limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +98,10 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
             known.slot = Some(free.ok_or_else(|| ScopeError::Busy(tenant.to_owned(), most))?);
         }
     }
+    if known.limits.rows.is_some() && class() != Class::Free {
+        hook::hear_messages();
+    }
+    TOLD.set(Told { transaction, most: known.limits.rows.map(|rows| rows as u64), ..TOLD.get() });
     *IN_FORCE.lock().expect("one thread") = Some(known);
     Ok(())
 }
@@ -133,8 +142,19 @@ pub fn bound_statement() {
     }
 }
 
+/// After a statement, or a part of one.
+pub fn after_statement() {
+    keep_idle_limit();
+    // From 18 on Postgres reports it to the client.
+    if let Some(most) = max_rows()
+        && session::search_path_bytes() / ROW_BYTES >= most
+    {
+        too_many_rows(most).raise();
+    }
+}
+
 /// Sees to it that no statement leaves the transaction to idle longer than it may.
-pub fn keep_idle_limit() {
+fn keep_idle_limit() {
     if let Some(most) = in_force(Limit::IdleInTransaction) {
         limit::lower(Limit::IdleInTransaction, most);
     }
@@ -156,6 +176,34 @@ pub fn max_rows() -> Option<u64> {
         || reads::are_our_own()
         || class() == Class::Free;
     (!is_exempt).then_some(most as u64)
+}
+
+/// What the client was told beside rows, by one statement of its own.
+#[derive(Clone, Copy)]
+struct Told {
+    transaction: u32,
+    /// Rows that a statement of the transaction may hand out.
+    most: Option<u64>,
+    statement: Option<session::Statement>,
+    /// What was said so far, in rows.
+    said: u64,
+}
+
+thread_local! {
+    static TOLD: Cell<Told> = const { Cell::new(Told { transaction: 0, most: None, statement: None, said: 0 }) };
+}
+
+/// How many bytes of a message of so many the client may be told, where that isn't all: messages count as rows do, by the client's
+/// statement. Looks nothing up.
+pub fn bytes_to_tell(bytes: u64) -> Option<u64> {
+    let told = TOLD.get();
+    let most = told.most.filter(|_| was_confined() && told.transaction == session::transaction_number())?;
+    let statement = Some(session::statement());
+    let said = if told.statement == statement { told.said } else { 0 };
+    let (left, counted) = (most.saturating_sub(said), 1 + bytes / ROW_BYTES);
+    TOLD.set(Told { statement, said: said + counted.min(left), ..told });
+    // An error is one, and must say what it is.
+    (counted > left).then_some((left * ROW_BYTES).max(ERROR_BYTES))
 }
 
 /// What is told who hands out more.

@@ -23,8 +23,8 @@ pub use role::{
     session_is_member_of, session_is_superuser, session_role, session_role_name,
 };
 pub use setting::{
-    application_name, can_set, client_statement, is_known, reserve_prefix, set_for_session, set_local,
-    set_scope, telling_setting, with_settings,
+    application_name, can_set, client_statement, is_known, reserve_prefix, search_path_bytes,
+    set_for_session, set_local, set_scope, telling_setting, with_settings,
 };
 pub use sleep::pause;
 pub use transaction::{

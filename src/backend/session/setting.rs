@@ -25,6 +25,15 @@ pub fn application_name() -> Option<String> {
     }
 }
 
+/// Bytes of search_path as it is set.
+pub fn search_path_bytes() -> u64 {
+    // SAFETY: a C string of the setting's own, or null.
+    unsafe {
+        let path = pg_sys::namespace_search_path;
+        if path.is_null() { 0 } else { CStr::from_ptr(path).count_bytes() as u64 }
+    }
+}
+
 /// The text of what the client has sent; `None` where it calls a function without one.
 pub fn client_statement() -> Option<String> {
     // SAFETY: a C string of the running statement's, or null.

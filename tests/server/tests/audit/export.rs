@@ -208,6 +208,11 @@ fn an_export_is_handed_out_once_to_who_requested_it() {
     assert!(copied.is_err());
     assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 100);
     assert_eq!(scene.state(&id), "failed");
+    // A row counts once for each 4 kB: many are not to be put together in one.
+    for (bytes, outcome) in [(40_000, TAKEN), (41_000, "53400")] {
+        let id = scene.approved(&mut client, &format!("SELECT repeat('x', {bytes}) AS text"), 10);
+        assert_eq!(code(run(&mut client, &id)), outcome, "{bytes}");
+    }
 }
 
 #[test]

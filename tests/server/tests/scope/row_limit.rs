@@ -2,7 +2,8 @@
 
 use postgres::{Client, GenericClient};
 use std::io::Read;
-use tally_server_tests::{Confined, Database, code, of_this_major};
+use std::sync::{Arc, Mutex};
+use tally_server_tests::{Confined, Database, Wire, code, of_this_major};
 
 const LIMIT: i64 = 1000;
 const OVER: &str = "53400";
@@ -167,4 +168,116 @@ fn no_way_of_asking_gets_around_the_limit() {
     assert_eq!(rows_copied(&mut client, "COPY public.kept TO STDOUT"), (5000, true));
     let over = confined.database.superuser().batch_execute("SELECT tally.limit_tenant('a', max_rows => -1)");
     assert_eq!(code(over), "23514");
+}
+
+/// A client, and the messages that it is told.
+fn listening(database: &Database, role: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut config = database.config(role);
+    let kept = Arc::clone(&told);
+    config.notice_callback(move |notice| {
+        let texts = [Some(notice.message()), notice.detail(), notice.hint(), notice.where_(), notice.table()];
+        kept.lock().unwrap().push(texts.into_iter().flatten().collect::<String>());
+    });
+    (config.connect(postgres::NoTls).unwrap(), told)
+}
+
+/// Messages, and bytes of them, since the last time.
+fn taken(told: &Mutex<Vec<String>>) -> (i64, i64) {
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    (told.len() as i64, told.iter().map(String::len).sum::<usize>() as i64)
+}
+
+fn bytes_of(error: &postgres::Error) -> i64 {
+    let error = error.as_db_error().unwrap();
+    let texts =
+        [Some(error.message()), error.detail(), error.hint(), error.where_(), error.table(), error.column()];
+    texts.into_iter().flatten().map(str::len).sum::<usize>() as i64
+}
+
+#[test]
+fn what_is_told_beside_rows_is_limited_too() {
+    let confined = Confined::new("row_limit_told");
+    let [bound, ..] = &confined.roles;
+    let database = &confined.database;
+    furnish(database, bound);
+    let most_bytes = LIMIT * 4096;
+    let (mut client, told) = listening(database, bound);
+    client.batch_execute("DO $$ BEGIN RAISE NOTICE 'so it is'; RAISE WARNING 'and so'; END $$").unwrap();
+    assert_eq!(taken(&told).0, 2);
+    // Notices of one statement, together.
+    client
+        .batch_execute("DO $$ BEGIN FOR i IN 1 .. 5000 LOOP RAISE NOTICE '%', i; END LOOP; END $$")
+        .unwrap();
+    assert_eq!(taken(&told).0, LIMIT);
+    for level in ["INFO", "NOTICE", "WARNING"] {
+        client
+            .batch_execute(&format!(
+                "DO $$ BEGIN FOR i IN 1 .. 100 LOOP RAISE {level} '%', i USING DETAIL = repeat('x', 50000), TABLE = repeat('y', 50000); END LOOP; END $$"
+            ))
+            .unwrap();
+        let (messages, bytes) = taken(&told);
+        assert!(messages > 0 && bytes <= most_bytes, "{level}: {messages}, {bytes}");
+        client
+            .batch_execute(&format!("DO $$ BEGIN RAISE {level} '%', repeat('x', 5000000); END $$"))
+            .unwrap();
+        assert_eq!(taken(&told), (0, 0), "{level}");
+    }
+    // An error is as long as that, with what was told before; a short one always says what it is.
+    for (statement, most) in [
+        ("DO $$ BEGIN RAISE '%', repeat('x', 9000000); END $$", most_bytes),
+        ("DO $$ BEGIN RAISE 'it' USING DETAIL = repeat('x', 9000000); END $$", most_bytes),
+        ("DO $$ BEGIN RAISE 'it' USING COLUMN = repeat('x', 9000000); END $$", most_bytes),
+        ("SELECT (repeat('é', 4500000) || sum(n))::int FROM public.note", most_bytes),
+        (
+            "DO $$ BEGIN FOR i IN 1 .. 1000 LOOP RAISE NOTICE '%', i; END LOOP; RAISE '%', repeat('x', 9000); END $$",
+            1000,
+        ),
+    ] {
+        let error = client.batch_execute(statement).unwrap_err();
+        let bytes = bytes_of(&error);
+        assert!((2..=most).contains(&bytes), "{statement}: {bytes}");
+    }
+    let error = client.batch_execute("DO $$ BEGIN RAISE 'it' USING DETAIL = 'so', HINT = 'else'; END $$");
+    assert_eq!(error.unwrap_err().as_db_error().unwrap().hint(), Some("else"));
+    let functions = "CREATE FUNCTION public.much() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN repeat('x', 5000000); END $$;
+        CREATE FUNCTION public.set(setting text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('SET %s = %L', setting, repeat('x', 5000000)); END $$;
+        CREATE FUNCTION public.notify() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('NOTIFY c, %L', 'text'); END $$";
+    client.batch_execute(functions).unwrap();
+    let oid = |name: &str| -> u32 {
+        database.superuser().query_one("SELECT $1::text::regproc::oid", &[&name]).unwrap().get(0)
+    };
+    let statements = |client: &mut Client, outcome: &str| {
+        for statement in [
+            "SELECT pg_notify('c', 'text')",
+            "NOTIFY c, 'text'",
+            "SELECT public.notify()",
+            "SELECT public.set('app.text'); SHOW app.text",
+            "SELECT lo_from_bytea(47, convert_to(repeat('x', 5000000), 'UTF8')); SELECT lo_get(47)",
+        ] {
+            assert_eq!(run(client, statement), outcome, "{statement}");
+            client.batch_execute("RESET ALL").unwrap();
+        }
+    };
+    statements(&mut client, OVER);
+    assert_eq!(run(&mut client, "SELECT public.set('search_path')"), OVER);
+    for statement in ["SHOW work_mem", "SHOW ALL", "SET search_path = public; SHOW search_path", "LISTEN c"] {
+        assert_eq!(run(&mut client, statement), WITHIN, "{statement}");
+    }
+    // The protocol's own call; libpq's functions for large objects are such.
+    for name in ["public.much", "pg_catalog.now"] {
+        assert_eq!(Wire::connect(database, bound).call(oid(name)), OVER, "{name}");
+    }
+    taken(&told);
+    // Also after a savepoint that was undone, in which the limit was first looked up.
+    client.batch_execute("BEGIN; SAVEPOINT s; DO $$ BEGIN RAISE NOTICE 'it'; END $$; ROLLBACK TO s").unwrap();
+    let loud = "DO $$ BEGIN RAISE NOTICE '%', repeat('x', 5000000); END $$";
+    client.batch_execute(loud).unwrap();
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(taken(&told).0, 1);
+    confined.database.superuser().batch_execute("SELECT tally.limit_tenant('a')").unwrap();
+    statements(&mut client, WITHIN);
+    assert_eq!(Wire::connect(database, bound).call(oid("public.much")), "V");
+    client.batch_execute("DO $$ BEGIN RAISE NOTICE '%', repeat('x', 5000000); END $$").unwrap();
+    assert_eq!(taken(&told).0, 1);
 }
