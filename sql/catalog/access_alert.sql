@@ -40,7 +40,7 @@ CREATE UNIQUE INDEX access_alert_one_a_cause ON tally.access_alert (actor, kind)
 COMMENT ON TABLE tally.access_alert IS 'logins that read otherwise than they used to, one alert a login and kind until it is closed';
 COMMENT ON COLUMN tally.access_alert.raised_at IS 'when it was found';
 COMMENT ON COLUMN tally.access_alert.state_at IS 'when its state was set';
-COMMENT ON COLUMN tally.access_alert.value IS 'what was seen on the last day: rows, entries in strange hours, new tenants or denials; of slow, in the last 14 days';
+COMMENT ON COLUMN tally.access_alert.value IS 'what was seen on the last day: rows, entries in strange hours, new tenants or denials; of slow, in the last 14 days, or on a usual day of theirs';
 COMMENT ON COLUMN tally.access_alert.usual IS 'what was usual before';
 COMMENT ON COLUMN tally.access_alert.alert_id IS 'the alert';
 COMMENT ON COLUMN tally.access_alert.first_day IS 'the first day that differs';
@@ -60,9 +60,10 @@ SELECT pg_catalog.pg_extension_config_dump('tally.access_day', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.access_alert', '');
 SELECT tally_internal.record_changes_of('tally.access_alert', 'access_alert', 'actor');
 
-CREATE FUNCTION tally_internal.judge_access(days jsonb, from_day int4) RETURNS TABLE (day int4, kind text, value float8, usual float8)
+CREATE FUNCTION tally_internal.judge_access(days jsonb, from_day int4, peers jsonb) RETURNS TABLE (day int4, kind text, value float8, usual float8)
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'judge_access_wrapper';
-COMMENT ON FUNCTION tally_internal.judge_access(jsonb, int4) IS 'what differs, from a day on, in an actor''s days; days are numbered from a Monday';
+COMMENT ON FUNCTION tally_internal.judge_access(jsonb, int4, jsonb) IS
+  'what differs, from a day on, in an actor''s days, against its own past or, where it has none, its colleagues'' great days; days are numbered from a Monday';
 
 CREATE FUNCTION tally_internal.sum_access(since timestamptz) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -107,6 +108,7 @@ CREATE FUNCTION tally.find_access_alerts(since timestamptz DEFAULT now() - inter
 AS $$
 DECLARE
   monday constant date := '2000-01-03';
+  peers  jsonb;
   found  record;
   alert  tally.access_alert;
 BEGIN
@@ -114,11 +116,17 @@ BEGIN
   -- One at a time.
   LOCK TABLE tally.access_alert IN SHARE ROW EXCLUSIVE MODE;
   PERFORM tally_internal.sum_access(since);
+  -- What most who have a past stay below on most days: one that reads everything each night is no measure for others.
+  SELECT CASE WHEN count(*) >= 5
+              THEN jsonb_build_object('rows', percentile_disc(0.95) WITHIN GROUP (ORDER BY p.rows), 'tenants', percentile_disc(0.95) WITHIN GROUP (ORDER BY p.tenants))
+              ELSE '{}' END INTO peers
+    FROM (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY a.rows) AS rows, percentile_disc(0.95) WITHIN GROUP (ORDER BY cardinality(a.tenants)) AS tenants
+            FROM tally.access_day AS a WHERE a.day >= since::date - 90 GROUP BY a.actor HAVING count(*) >= 20) AS p;
   FOR found IN
     SELECT d.actor, j.* , monday + j.day AS date
       FROM (SELECT a.actor, jsonb_agg(jsonb_build_object('day', a.day - monday, 'rows', a.rows, 'denials', a.denials, 'hours', a.hours, 'tenants', a.tenants)) AS days
               FROM tally.access_day AS a GROUP BY a.actor HAVING max(a.day) >= since::date) AS d
-      CROSS JOIN LATERAL tally_internal.judge_access(d.days, since::date - monday) AS j
+      CROSS JOIN LATERAL tally_internal.judge_access(d.days, since::date - monday, peers) AS j
      ORDER BY j.day, d.actor, j.kind
   LOOP
     SELECT a.* INTO alert FROM tally.access_alert AS a WHERE a.actor = found.actor AND a.kind = found.kind ORDER BY a.state <> 'closed' DESC, a.last_day DESC LIMIT 1;
@@ -193,8 +201,8 @@ COMMENT ON FUNCTION tally_internal.step_access(text, int8) IS 'one step of it; s
 ALTER FUNCTION tally.find_access_alerts(timestamptz) OWNER TO tally_owner;
 ALTER FUNCTION tally.set_alert_state(uuid, text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally_internal.access_was_judged() OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.judge_access(jsonb, int4), tally_internal.sum_access(timestamptz), tally.find_access_alerts(timestamptz),
+REVOKE ALL ON FUNCTION tally_internal.judge_access(jsonb, int4, jsonb), tally_internal.sum_access(timestamptz), tally.find_access_alerts(timestamptz),
   tally.set_alert_state(uuid, text, text), tally_internal.access_was_judged(), tally_internal.task_access(), tally_internal.step_access(text, int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.judge_access(jsonb, int4), tally_internal.sum_access(timestamptz) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.judge_access(jsonb, int4, jsonb), tally_internal.sum_access(timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.access_was_judged(), tally_internal.task_access(), tally_internal.step_access(text, int8) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally.find_access_alerts(timestamptz), tally.set_alert_state(uuid, text, text) TO tally_auditor;

@@ -5,7 +5,7 @@ use crate::backend::report::Report;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde_json::Value;
-use tally_core::access::{self, Day};
+use tally_core::access::{self, Day, Peers};
 
 /// A day as tally_internal.judge_access() hands it over.
 fn read(day: &Value) -> Option<Day> {
@@ -28,6 +28,7 @@ fn read(day: &Value) -> Option<Day> {
 fn judge_access(
     days: Document,
     from_day: i32,
+    peers: Document,
 ) -> Result<
     TableIterator<'static, (name!(day, i32), name!(kind, String), name!(value, f64), name!(usual, f64))>,
     ErrorReport,
@@ -39,7 +40,9 @@ fn judge_access(
             .into());
     };
     days.sort_by_key(|day| day.day);
-    let found = access::judge(&days, from_day);
+    let peers = peers.0["rows"].as_f64().zip(peers.0["tenants"].as_f64());
+    let peers = peers.map(|(rows, tenants)| Peers { rows, tenants });
+    let found = access::judge(&days, from_day, peers);
     Ok(TableIterator::new(
         found.into_iter().map(|found| (found.day, found.kind.name().to_owned(), found.value, found.usual)),
     ))

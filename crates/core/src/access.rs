@@ -40,6 +40,21 @@ const SLOW_TIMES: f64 = 1.7;
 const SLOW_DAY: f64 = 2.5;
 /// New tenants in `SLOW_DAYS`.
 const SLOW_TENANTS: usize = 8;
+/// A ramp: the last working days against those of so many days ago and more, by their medians, and what must lie between. Teams that grow by half in a
+/// quarter stay below.
+const RAMP_RECENT: usize = 14;
+const RAMP_APART: i32 = 120;
+const RAMP_BEFORE: usize = 30;
+const RAMP_TIMES: f64 = 4.0;
+const RAMP_BETWEEN: f64 = 1.5;
+const RAMP_DEVIATIONS: f64 = 2.0;
+/// An actor without a past of its own: times what colleagues do on a great day, in rows and tenants.
+const STRANGER_TIMES: f64 = 3.0;
+const STRANGER_TENANTS: f64 = 10.0;
+/// One that has been there on a few days only, in whatever time: so many of them, and times its greatest.
+const SELDOM_DAYS: usize = 2;
+const SELDOM_TIMES: f64 = 5.0;
+const SELDOM_TENANTS: usize = 8;
 
 /// What an actor did in a day, in UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,8 +106,15 @@ pub struct Finding {
     pub usual: f64,
 }
 
+/// What colleagues with a past do on a great day, each day of most of them being below.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peers {
+    pub rows: f64,
+    pub tenants: f64,
+}
+
 /// Judges an actor's days from a day on. The days are in order, one a day, and have those before it.
-pub fn judge(days: &[Day], from: i32) -> Vec<Finding> {
+pub fn judge(days: &[Day], from: i32, peers: Option<Peers>) -> Vec<Finding> {
     let mut found = Vec::new();
     let seen = first_seen(days);
     for (place, day) in days.iter().enumerate().filter(|(_, day)| day.day >= from) {
@@ -104,6 +126,13 @@ pub fn judge(days: &[Day], from: i32) -> Vec<Finding> {
             tell(Kind::Denials, told);
         }
         if past.len() < PAST_DAYS {
+            let all = &days[..place];
+            if let Some(told) = strange_volume(day, all, peers) {
+                tell(Kind::Volume, told);
+            }
+            if let Some(told) = strange_tenants(day, all, &seen, peers) {
+                tell(Kind::Tenants, told);
+            }
             continue;
         }
         if let Some(told) = volume(day, past) {
@@ -115,7 +144,8 @@ pub fn judge(days: &[Day], from: i32) -> Vec<Finding> {
         if let Some(told) = tenants(day, past, &seen) {
             tell(Kind::Tenants, told);
         }
-        if let Some(told) = slow_rows(day, past).or_else(|| slow_tenants(day, past, &seen)) {
+        let slow = slow_rows(day, past).or_else(|| slow_tenants(day, past, &seen));
+        if let Some(told) = slow.or_else(|| ramp(day, &days[..place])) {
             tell(Kind::Slow, told);
         }
     }
@@ -240,4 +270,61 @@ fn slow_tenants(day: &Day, past: &[Day], seen: &HashMap<&str, i32>) -> Option<(f
     let usual =
         ((first + 2 * SLOW_DAYS).max(day.day - 3 * SLOW_DAYS)..=day.day - SLOW_DAYS).map(within).max()?;
     (recent >= SLOW_TENANTS && 2 * recent > 3 * usual + 6).then_some((recent as f64, usual as f64))
+}
+
+/// Rows that rise so slowly that the last weeks are like those before: against the level of months ago.
+fn ramp(day: &Day, all: &[Day]) -> Option<(f64, f64)> {
+    if is_weekend(day.day) {
+        return None;
+    }
+    let working = |from: i32, to: i32| -> Vec<&Day> {
+        let (start, end) =
+            (all.partition_point(|past| past.day < from), all.partition_point(|past| past.day <= to));
+        all[start..end.max(start)].iter().filter(|past| !is_weekend(past.day)).collect()
+    };
+    let before = working(i32::MIN, day.day - RAMP_APART);
+    let between = working(day.day - RAMP_APART + 1, day.day - RAMP_APART / 3);
+    let mut recent = working(day.day - RAMP_APART / 3 + 1, day.day);
+    recent.push(day);
+    if before.len() < RAMP_BEFORE || between.len() < RAMP_RECENT || recent.len() < RAMP_RECENT {
+        return None;
+    }
+    let (usual, deviation) = spread(&before);
+    let (middle, _) = spread(&between);
+    let (now, _) = spread(&recent[recent.len() - RAMP_RECENT..]);
+    let (rows, usual_rows) = (now.exp_m1(), usual.exp_m1());
+    (rows >= FEW_ROWS
+        && rows > RAMP_TIMES * usual_rows
+        && now > usual + RAMP_DEVIATIONS * deviation
+        && middle.exp_m1() > RAMP_BETWEEN * usual_rows
+        && now > middle)
+        .then_some((rows, usual_rows))
+}
+
+/// Rows of an actor that is new, against its colleagues; of one that comes seldom, against its own days, however long ago.
+fn strange_volume(day: &Day, all: &[Day], peers: Option<Peers>) -> Option<(f64, f64)> {
+    let rows = day.rows as f64;
+    let greatest = all.iter().map(|past| past.rows).max().unwrap_or(0) as f64;
+    let is_seldom = all.len() >= SELDOM_DAYS && rows > SELDOM_TIMES * greatest;
+    let is_stranger = peers.is_some_and(|peers| rows > STRANGER_TIMES * peers.rows) && rows > greatest;
+    (rows >= FEW_ROWS && (is_seldom || is_stranger))
+        .then(|| (rows, greatest.max(peers.map_or(0.0, |peers| peers.rows))))
+}
+
+/// The same of tenants.
+fn strange_tenants(
+    day: &Day,
+    all: &[Day],
+    seen: &HashMap<&str, i32>,
+    peers: Option<Peers>,
+) -> Option<(f64, f64)> {
+    let new = new_tenants(day, seen);
+    let most = all.iter().map(|past| past.tenants.len()).max().unwrap_or(0);
+    let is_seldom = all.len() >= SELDOM_DAYS && new >= SELDOM_TENANTS && new > 2 * most;
+    let touched = day.tenants.len() as f64;
+    let is_stranger = peers
+        .is_some_and(|peers| touched > (STRANGER_TIMES * peers.tenants).max(STRANGER_TENANTS))
+        && day.tenants.len() > most;
+    (is_seldom || is_stranger)
+        .then(|| (touched, peers.map_or(most as f64, |peers| peers.tenants.max(most as f64))))
 }

@@ -3,9 +3,9 @@
 
 mod months;
 
-use months::{Actor, actors};
+use months::{Actor, actors, peers};
 use std::collections::HashMap;
-use tally_core::access::{Finding, Kind, judge};
+use tally_core::access::{Finding, Kind, Peers, judge};
 
 /// What was found, and what not.
 #[derive(Default)]
@@ -28,8 +28,14 @@ fn alarms(findings: &[Finding]) -> Vec<(Kind, i32)> {
     alarms
 }
 
-fn score(actor: &Actor, score: &mut Score, missed: &mut Vec<String>, wrong: &mut Vec<String>) {
-    let findings = judge(&actor.days, i32::MIN);
+fn score(
+    actor: &Actor,
+    peers: Option<Peers>,
+    score: &mut Score,
+    missed: &mut Vec<String>,
+    wrong: &mut Vec<String>,
+) {
+    let findings = judge(&actor.days, i32::MIN, peers);
     score.days += actor.days.len();
     if let Some(attack) = &actor.attack {
         score.attacks += 1;
@@ -57,8 +63,10 @@ fn labelled_months_are_told_apart() {
     for seed in 1..=seeds {
         let mut this = Score::default();
         let (mut missed, mut wrong) = (Vec::new(), Vec::new());
-        for actor in actors(seed, 120, 120) {
-            score(&actor, &mut this, &mut missed, &mut wrong);
+        let actors = actors(seed, 150, 120);
+        let peers = peers(&actors);
+        for actor in &actors {
+            score(actor, peers, &mut this, &mut missed, &mut wrong);
         }
         let recall = this.found as f64 / this.attacks as f64;
         let alarms = 1000.0 * this.alarms as f64 / this.days as f64;
@@ -84,6 +92,6 @@ fn labelled_months_are_told_apart() {
 fn nobody_is_judged_without_a_past() {
     let mut days = actors(3, 4, 60).remove(0).days;
     days.truncate(8);
-    assert_eq!(judge(&days, i32::MIN), []);
-    assert_eq!(judge(&[], 0), []);
+    assert_eq!(judge(&days, i32::MIN, None), []);
+    assert_eq!(judge(&[], 0, None), []);
 }

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
 use std::ops::Range;
-use tally_core::access::Day;
+use tally_core::access::{Day, Peers};
 
 /// What an actor does that isn't its work, and on which days.
 #[derive(Clone, Debug)]
@@ -182,14 +182,98 @@ fn misbehave(habit: &Habit, attack: &Attack, made: &mut Day, random: &mut Random
             hours(made, at, 8 + random.below(30) as u64);
         }
         "denials" => made.denials += 40 + random.below(300) as u64,
+        // A little more each day, until it is many times what it was.
+        "ramp" => {
+            let daily = random.within(1.009..1.012);
+            made.rows = (made.rows.max(800) as f64 * f64::powi(daily, made.day - attack.from)) as u64;
+        }
+        "everything" => {
+            made.rows = (random.within(12.0..14.0).exp() * 5.0) as u64;
+            made.tenants = (0..150 + random.below(100)).map(|n| format!("t{n}")).collect();
+        }
+        "seldom rows" => made.rows = (habit.rows.max(1000.0) * random.within(15.0..40.0)) as u64,
+        "seldom tenants" => {
+            let far = 40 + 2 * habit.daily + random.below(60);
+            made.tenants.extend((0..far).map(|n| format!("far{n}")));
+        }
         // Each day within what the actor has had before.
         "slow rows" => made.rows = (habit.rows.max(1000.0) * random.within(2.0..3.0)) as u64,
         _ => made.tenants.extend((0..1 + random.below(2)).map(|n| format!("slow{}x{n}", made.day))),
     }
 }
 
-/// So many actors, of whom half misbehave once, in so many days.
+/// So many actors, of whom half misbehave once, in so many days; a fifth of them without a long past, or raising what they read day by day.
 pub fn actors(seed: u64, count: usize, days: i32) -> Vec<Actor> {
+    let mut all = accustomed(seed, count - count / 5, days);
+    all.extend(others(seed, count / 5, days));
+    all
+}
+
+/// Ramps, new actors, and those that are there three days a month.
+fn others(seed: u64, count: usize, days: i32) -> Vec<Actor> {
+    let mut random = Random(seed.wrapping_mul(0x0FED_CBA9_8765_4321) ^ 7);
+    (0..count)
+        .map(|number| {
+            let mut habit = habit(&mut random);
+            habit.working = habit.working.max(0.8);
+            habit.deviation = habit.deviation.min(0.6);
+            let kinds = ["ramp", "everything", "seldom rows", "ramp", "everything", "seldom tenants"];
+            // A ramp takes months, of which a short run has none.
+            let what = match kinds[number / 2 % kinds.len()] {
+                "ramp" if days < 120 => "everything",
+                what => what,
+            };
+            let begins = match what {
+                "ramp" => days - 260,
+                "everything" => days - 25 + random.below(15) as i32,
+                _ => 0,
+            };
+            let from = match what {
+                "ramp" => days - 200,
+                "everything" => begins + 1 + random.below(5) as i32,
+                _ => 90,
+            };
+            let to = if what == "ramp" { days - 1 } else { from + 2 };
+            // Who is not to be taken for it: a team that grows, a new colleague, a monthly report.
+            let attack = (number % 2 == 1).then_some(Attack { what, from, to });
+            habit.growth = if what == "ramp" && attack.is_none() { random.within(0.0..0.004) } else { 0.0 };
+            let mut made = Vec::new();
+            for day in begins..days {
+                let is_attacked =
+                    attack.as_ref().is_some_and(|attack| (attack.from..=attack.to).contains(&day));
+                let is_weekend = day.rem_euclid(7) >= 5;
+                let is_there = random.unit() < if is_weekend { habit.weekend } else { habit.working };
+                let mut today = ordinary(&habit, day, &mut random);
+                let is_due = if what.starts_with("seldom") { day % 30 < 3 } else { is_there };
+                if !(is_due || is_attacked && what != "ramp") {
+                    continue;
+                }
+                if let Some(attack) = attack.as_ref().filter(|_| is_attacked) {
+                    misbehave(&habit, attack, &mut today, &mut random);
+                }
+                made.push(today);
+            }
+            Actor { name: format!("other_{seed}_{number}"), days: made, attack }
+        })
+        .collect()
+}
+
+/// What most colleagues with a past stay below on most days, as tally.find_access_alerts() reckons it.
+pub fn peers(actors: &[Actor]) -> Option<Peers> {
+    let at = |mut values: Vec<f64>, part: f64| {
+        values.sort_by(f64::total_cmp);
+        values[((values.len() as f64 * part).ceil() as usize).clamp(1, values.len()) - 1]
+    };
+    let known: Vec<&Actor> = actors.iter().filter(|actor| actor.days.len() >= 20).collect();
+    let of = |number: fn(&Day) -> f64| {
+        at(known.iter().map(|actor| at(actor.days.iter().map(number).collect(), 0.95)).collect(), 0.95)
+    };
+    (known.len() >= 5)
+        .then(|| Peers { rows: of(|day| day.rows as f64), tenants: of(|day| day.tenants.len() as f64) })
+}
+
+/// So many with a past.
+fn accustomed(seed: u64, count: usize, days: i32) -> Vec<Actor> {
     let mut random = Random(seed.wrapping_mul(0x0123_4567_89AB_CDEF));
     (0..count)
         .map(|number| {
