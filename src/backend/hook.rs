@@ -430,7 +430,8 @@ pub fn hear_messages() {
 fn is_to_log(level: c_int) -> bool {
     let (transaction, logged_from) = LOGGED_FROM.get();
     let error = PgLogLevel::ERROR as c_int;
-    if transaction != version::transaction_number() || level < PgLogLevel::LOG as c_int {
+    // Before it was called: the postmaster has no transactions either.
+    if logged_from == 0 || transaction != version::transaction_number() || level < PgLogLevel::LOG as c_int {
         return true;
     }
     // Levels of the log itself come before errors there.
