@@ -169,14 +169,16 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.find_asset(text) IS 'the asset of a name; an error where there is none';
 
--- A column is the one of that name, or, where none has it any longer, the one of that number: it was renamed.
+-- A column is the one of that name, or, where none has it any longer, the one of that number: it was renamed. Where a table was put in
+-- another one's place, what was said of that one holds for it too, as far as it protects, until somebody says something of its own.
 CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as text, classification text, reason text, covers text[],
-    lowers text, owner text, purpose text, retention text, set_at timestamptz, set_by name)
+    lowers text, owner text, purpose text, retention text, set_at timestamptz, set_by name, is_by_name boolean)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT CASE WHEN n.relation IS NULL THEN n.asset WHEN n.column_name IS NULL THEN r.name ELSE r.name || '.' || pg_catalog.quote_ident(a.attname) END,
-           n.asset, n.classification, n.reason, n.covers, n.lowers, n.owner, n.purpose, n.retention, n.set_at, n.set_by
+    WITH here AS MATERIALIZED (
+    SELECT CASE WHEN n.relation IS NULL THEN n.asset WHEN n.column_name IS NULL THEN r.name ELSE r.name || '.' || pg_catalog.quote_ident(a.attname) END AS asset,
+           n.asset AS noted_as, n.classification, n.reason, n.covers, n.lowers, n.owner, n.purpose, n.retention, n.set_at, n.set_by
       FROM tally.asset AS n
       LEFT JOIN tally_internal.catalog_relations() AS r ON r.relation = n.relation
       LEFT JOIN LATERAL (
@@ -184,9 +186,20 @@ CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as
          WHERE c.attrelid = n.relation AND c.attnum > 0 AND NOT c.attisdropped AND (c.attname = n.column_name OR c.attnum = n.column_number)
          ORDER BY c.attname = n.column_name DESC LIMIT 1
       ) AS a ON true
-     WHERE n.relation IS NULL OR (r.relation IS NOT NULL AND (n.column_name IS NULL OR a.attname IS NOT NULL));
+     WHERE n.relation IS NULL OR (r.relation IS NOT NULL AND (n.column_name IS NULL OR a.attname IS NOT NULL))
+    ), moved AS MATERIALIZED (
+      SELECT n.* FROM tally.asset AS n WHERE n.relation IS NOT NULL AND NOT EXISTS (SELECT FROM here AS h WHERE h.asset = n.asset)
+    )
+    SELECT h.*, false FROM here AS h
+    UNION ALL
+    SELECT m.asset, m.asset, CASE WHEN m.lowers IS NULL AND tally_internal.class_level(m.classification) >= 3 THEN m.classification END, m.reason, NULL, NULL,
+           m.owner, m.purpose, m.retention, m.set_at, m.set_by, true
+      FROM moved AS m
+     WHERE EXISTS (SELECT FROM tally_internal.catalog_relations() AS r WHERE m.column_name IS NULL AND r.name = m.asset)
+        OR EXISTS (SELECT FROM tally_internal.catalog_columns() AS c WHERE m.column_name IS NOT NULL AND c.asset = m.asset);
   END;
-COMMENT ON FUNCTION tally_internal.asset_notes() IS 'tally.asset by the names that the assets have now, without those that are gone';
+COMMENT ON FUNCTION tally_internal.asset_notes() IS
+  'tally.asset by the names that the assets have now, without those that are gone; is_by_name where another table of that name is meant';
 
 REVOKE ALL ON FUNCTION tally_internal.class_level(text), tally_internal.class_name(int4), tally_internal.catalog_relations(), tally_internal.catalog_columns(),
   tally_internal.catalog_functions(), tally_internal.find_asset(text), tally_internal.asset_notes() FROM PUBLIC;

@@ -74,16 +74,28 @@ CREATE FUNCTION tally_internal.note_asset(asset text) RETURNS text
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  found record;
-  noted text;
+  found  record;
+  noted  text;
+  before tally.asset;
+  moved  text;
 BEGIN
   SELECT f.* INTO found FROM tally_internal.find_asset(note_asset.asset) AS f;
   LOCK TABLE tally.asset IN SHARE ROW EXCLUSIVE MODE;
-  noted := (SELECT n.noted_as FROM tally_internal.asset_notes() AS n WHERE n.asset = found.name);
+  noted := (SELECT n.noted_as FROM tally_internal.asset_notes() AS n WHERE n.asset = found.name AND NOT n.is_by_name);
   IF noted IS NULL THEN
-    -- Of an asset of that name that is gone.
+    -- Of an asset that had that name: it keeps what was said by the name that it has now, if it is there.
+    SELECT n.* INTO before FROM tally.asset AS n WHERE n.asset = found.name;
+    moved := (SELECT n.asset FROM tally_internal.asset_notes() AS n WHERE n.noted_as = found.name AND NOT n.is_by_name);
+    UPDATE tally.asset AS n SET asset = moved WHERE n.asset = found.name AND moved IS NOT NULL;
     DELETE FROM tally.asset AS n WHERE n.asset = found.name;
     INSERT INTO tally.asset AS n (asset, relation, column_number, column_name) VALUES (found.name, found.relation, found.number, found.column_name);
+    -- What held for the one that came into its place is said of that from now on.
+    IF before.relation IS NOT NULL AND before.relation <> found.relation THEN
+      UPDATE tally.asset AS n SET owner = before.owner, purpose = before.purpose, retention = before.retention WHERE n.asset = found.name;
+      IF before.lowers IS NULL AND tally_internal.class_level(before.classification) >= 3 THEN
+        UPDATE tally.asset AS n SET classification = before.classification, reason = before.reason WHERE n.asset = found.name;
+      END IF;
+    END IF;
   ELSE
     UPDATE tally.asset AS n SET asset = found.name, column_number = found.number, column_name = found.column_name, set_at = now(), set_by = session_user
      WHERE n.asset = noted;
@@ -188,6 +200,7 @@ BEGIN
     relation AS MATERIALIZED (SELECT r.* FROM tally_internal.catalog_relations() AS r),
     field AS MATERIALIZED (SELECT f.* FROM tally_internal.catalog_columns() AS f),
     note AS MATERIALIZED (SELECT n.* FROM tally_internal.asset_notes() AS n),
+    hidden AS MATERIALIZED (SELECT h.target FROM tally_internal.hidden_sources() AS h),
     login AS MATERIALIZED (SELECT r.oid, r.rolname FROM pg_roles AS r WHERE r.rolcanlogin AND r.rolname !~ '^pg_'),
     reader AS MATERIALIZED (
       SELECT r.relation, l.rolname, r.is_readable, r.columns FROM tally_internal.reads() AS r JOIN login AS l ON l.oid = r.role_id WHERE r.columns <> '{}'
@@ -240,7 +253,8 @@ BEGIN
     )
     SELECT p.asset, p.kind, p.meaning,
            CASE WHEN p.kind = 'function' THEN NULL ELSE tally_internal.class_name(coalesce(greatest(p.level, c.level), 2)) END,
-           CASE WHEN p.kind = 'function' THEN NULL WHEN coalesce(c.level, 0) >= coalesce(p.level, 0) AND c.level IS NOT NULL THEN c.origin WHEN p.level IS NOT NULL THEN 'derived' ELSE 'default' END,
+           CASE WHEN p.kind = 'function' THEN NULL WHEN coalesce(c.level, 0) >= coalesce(p.level, 0) AND c.level IS NOT NULL THEN c.origin WHEN p.level IS NOT NULL THEN 'derived'
+                WHEN p.kind = 'column' AND p.asset IN (SELECT u.target FROM hidden AS u) THEN 'unknown' ELSE 'default' END,
            CASE WHEN coalesce(c.level, 0) >= coalesce(p.level, 0) THEN c.reason END,
            n.owner, p.belongs_to, n.purpose, coalesce(n.retention, p.retention), p.freshness, p.readers
       FROM part AS p LEFT JOIN class AS c ON c.asset = p.asset LEFT JOIN note AS n ON n.asset = p.asset;
@@ -256,7 +270,7 @@ COMMENT ON COLUMN tally.catalog.asset IS 'its name: schema.table, schema.table.c
 COMMENT ON COLUMN tally.catalog.kind IS 'table, view, materialized view, foreign table, column, function, rollup, metric, cohort, event or property';
 COMMENT ON COLUMN tally.catalog.meaning IS 'what it means: its comment, its definition or its schema''s description';
 COMMENT ON COLUMN tally.catalog.classification IS 'public, internal, confidential, personal or sensitive; of a table, a view and a rollup the highest of its columns';
-COMMENT ON COLUMN tally.catalog.origin IS 'declared with tally.classify(), built in, derived from what it is made of, or default';
+COMMENT ON COLUMN tally.catalog.origin IS 'declared with tally.classify(), built in, derived from what it is made of, or default; unknown where it comes from a function whose body nobody can read';
 COMMENT ON COLUMN tally.catalog.reason IS 'why it is classified so, where somebody said';
 COMMENT ON COLUMN tally.catalog.owner IS 'who answers for it, where somebody said';
 COMMENT ON COLUMN tally.catalog.belongs_to IS 'the role that owns or declared it';

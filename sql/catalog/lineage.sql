@@ -11,8 +11,45 @@ CREATE FUNCTION tally_internal.expression_sources(expression text, OUT column_nu
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'expression_sources_wrapper';
 COMMENT ON FUNCTION tally_internal.expression_sources(text) IS 'the same of an expression over an event, as rollups declare them';
 
+-- The functions that views call, and those that these call in turn.
+CREATE FUNCTION tally_internal.called_functions() RETURNS TABLE (relation oid, column_number int2, function oid)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET jit = off
+  BEGIN ATOMIC
+    WITH RECURSIVE called (relation, column_number, function) AS (
+      SELECT r.relation, s.column_number, s.called FROM tally_internal.catalog_relations() AS r CROSS JOIN LATERAL tally_internal.view_sources(r.relation) AS s
+       WHERE r.relkind IN ('v', 'm') AND s.called IS NOT NULL
+      UNION
+      SELECT c.relation, c.column_number, d.refobjid FROM called AS c
+        JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = c.function
+         AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'n'
+    )
+    SELECT c.relation, c.column_number, c.function FROM called AS c;
+  END;
+COMMENT ON FUNCTION tally_internal.called_functions() IS 'the functions that a view''s columns come from; column 0 is what its rows are chosen by';
+
+-- A body that is a text may read anything.
+CREATE FUNCTION tally_internal.hidden_sources() RETURNS TABLE (source text, target text, through text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET jit = off
+  BEGIN ATOMIC
+    SELECT f.name, coalesce(o.asset, r.name), r.kind
+      FROM tally_internal.called_functions() AS c
+      JOIN pg_catalog.pg_proc AS p ON p.oid = c.function AND p.prosqlbody IS NULL AND p.prokind = 'f'
+      JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
+      JOIN tally_internal.catalog_functions() AS f ON f.function = c.function
+      JOIN tally_internal.catalog_relations() AS r ON r.relation = c.relation
+      LEFT JOIN tally_internal.catalog_columns() AS o ON o.relation = c.relation AND o.number = c.column_number
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                        WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+       AND (c.column_number = 0 OR o.asset IS NOT NULL);
+  END;
+COMMENT ON FUNCTION tally_internal.hidden_sources() IS 'views and their columns that come from a function whose body is a text: what that reads is unknown';
+
 -- kind: value, what a value is made of; condition, what decides on rows, or how they are counted; definition, what declares it;
--- part, what is one of many in it.
+-- part, what is one of many in it; unknown, a function whose body is a text.
 CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, target text, kind text, through text)
   LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -28,7 +65,8 @@ CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, targe
       SELECT s.relation, s.name, s.kind, s.column_number, s.source, s.source_column, s.property FROM seen AS s WHERE s.called IS NULL
       UNION
       SELECT s.relation, s.name, s.kind, s.column_number, d.refobjid, d.refobjsubid::int2, NULL
-        FROM seen AS s JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = s.called
+        FROM seen AS s JOIN tally_internal.called_functions() AS c ON c.relation = s.relation AND c.column_number = s.column_number
+        JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = c.function
          AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjsubid > 0
     ), measured AS MATERIALIZED (
       SELECT c.rollup_name, c.column_name, c.kind, c.position, e.source_column, e.property
@@ -106,6 +144,8 @@ CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, targe
       SELECT n.asset FROM tally.asset AS n WHERE n.asset LIKE 'property:%'
     )
     SELECT e.source, e.target, e.kind, e.through FROM edge AS e WHERE e.source <> e.target
+    UNION
+    SELECT h.source, h.target, 'unknown', h.through FROM tally_internal.hidden_sources() AS h
     UNION
     SELECT p.asset, 'tally.events.properties', 'part', 'event' FROM property AS p;
   END;
@@ -249,7 +289,7 @@ COMMENT ON VIEW tally.lineage IS 'what comes from what: properties of events, co
 COMMENT ON COLUMN tally.lineage.source IS 'the asset that it comes from';
 COMMENT ON COLUMN tally.lineage.target IS 'the asset that is made of it';
 COMMENT ON COLUMN tally.lineage.kind IS
-  'value: its value is made of it; condition: its rows are chosen, grouped or counted by it; definition: it is declared by it; part: it is one of many things in it';
+  'value: its value is made of it; condition: its rows are chosen, grouped or counted by it; definition: it is declared by it; part: it is one of many things in it; unknown: it comes from a function whose body is a text, which may read anything';
 COMMENT ON COLUMN tally.lineage.through IS 'by what: a view, a rollup, its fold, a partition, a definition, a schema, an event';
 
 CREATE FUNCTION tally.impact(asset text) RETURNS TABLE (affected text, distance int4, kind text, by text[])
@@ -287,9 +327,9 @@ COMMENT ON FUNCTION tally.impact(text) IS
 ALTER VIEW tally.lineage OWNER TO tally_owner;
 REVOKE ALL ON tally.lineage FROM PUBLIC;
 GRANT SELECT ON tally.lineage TO tally_admin, tally_analyst, tally_auditor;
-REVOKE ALL ON FUNCTION tally_internal.view_sources(oid), tally_internal.expression_sources(text), tally_internal.lineage_edges(), tally_internal.classed_built_in(),
+REVOKE ALL ON FUNCTION tally_internal.view_sources(oid), tally_internal.called_functions(), tally_internal.hidden_sources(), tally_internal.expression_sources(text), tally_internal.lineage_edges(), tally_internal.classed_built_in(),
   tally_internal.classed_schema(), tally_internal.classes(), tally_internal.refuse_confined(), tally_internal.all_lineage(), tally.impact(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.view_sources(oid), tally_internal.expression_sources(text), tally_internal.lineage_edges(), tally_internal.classed_built_in(),
+GRANT EXECUTE ON FUNCTION tally_internal.view_sources(oid), tally_internal.called_functions(), tally_internal.hidden_sources(), tally_internal.expression_sources(text), tally_internal.lineage_edges(), tally_internal.classed_built_in(),
   tally_internal.classed_schema(), tally_internal.classes(), tally_internal.refuse_confined() TO tally_owner, tally_analyst, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally_internal.all_lineage(), tally.impact(text) TO tally_analyst, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally_internal.registered(text), tally_internal.every(text, text) TO tally_owner, tally_analyst;

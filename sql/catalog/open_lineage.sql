@@ -99,6 +99,17 @@ CREATE FUNCTION tally_internal.review_assets() RETURNS TABLE (section text, asse
            'see whether the reason still holds; SELECT tally.classify(...) says it anew'
       FROM note AS n LEFT JOIN class AS c ON c.asset = n.asset WHERE n.lowers IS NOT NULL
     UNION ALL
+    SELECT 'exceptions', n.asset,
+           pg_catalog.concat_ws(', ', 'another table has this name since this was said of it', CASE WHEN n.classification IS NOT NULL THEN n.classification || ' holds for both' END),
+           pg_catalog.format('see what it is; SELECT tally.classify(%L, ''...'', ''...''); says it of the one that is there', n.asset)
+      FROM note AS n WHERE n.is_by_name
+    UNION ALL
+    SELECT 'lineage', h.target, pg_catalog.format('comes from %s, whose body is a text: what it reads, and how that is classified, is unknown', h.source),
+           pg_catalog.format('SELECT tally.classify(%L, ''...'', ''...''); or write the function with BEGIN ATOMIC', h.target)
+      FROM tally_internal.hidden_sources() AS h
+     WHERE EXISTS (SELECT FROM asset AS a WHERE a.asset = h.target AND a.kind = 'column')
+       AND NOT EXISTS (SELECT FROM note AS n WHERE n.asset = h.target AND n.classification IS NOT NULL)
+    UNION ALL
     SELECT 'exceptions', n.asset, 'this was said of a table, view or column that is gone', pg_catalog.format('DELETE FROM tally.asset WHERE asset = %L;', n.asset)
       FROM tally.asset AS n WHERE NOT EXISTS (SELECT FROM note AS o WHERE o.noted_as = n.asset);
   END;
@@ -112,6 +123,15 @@ CREATE FUNCTION tally_internal.last_seen(OUT actor text, OUT at timestamptz) RET
   END;
 COMMENT ON FUNCTION tally_internal.last_seen() IS 'when each login was last seen in the audit log';
 
+CREATE FUNCTION tally_internal.reads_are_recorded() RETURNS boolean
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT coalesce((SELECT p.reads = 'all' FROM tally.audit_policy AS p WHERE p.tenant_id = ''), false)
+       AND NOT EXISTS (SELECT FROM tally.audit_policy AS p WHERE p.reads <> 'all');
+  END;
+COMMENT ON FUNCTION tally_internal.reads_are_recorded() IS 'whether every read of every tenant is in the audit log';
+
 CREATE FUNCTION tally_internal.review_roles() RETURNS TABLE (section text, asset text, finding text, advice text)
   LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -120,9 +140,13 @@ CREATE FUNCTION tally_internal.review_roles() RETURNS TABLE (section text, asset
     since AS (SELECT min(s.sealed_at) AS at FROM tally.audit_seal AS s)
     SELECT 'roles', r.rolname::text,
            pg_catalog.concat('login with rights on pg_tally, last seen ', coalesce(s.at::date::text, 'never'), ' (audit log since ', coalesce(i.at::date::text, 'today'), ')'),
-           pg_catalog.format('ALTER ROLE %I NOLOGIN; or REVOKE its groups', r.rolname)
+           -- The log knows acts, and reads as policy says: ingest is neither, nor is what a bound login reads where nothing is recorded.
+           CASE WHEN pg_catalog.pg_has_role(r.oid, 'tally_writer', 'MEMBER') OR NOT tally_internal.reads_are_recorded()
+                THEN 'it may be at work all the same: ingest is not in the audit log, nor reads without a policy; log_connections and pg_stat_activity tell. Ask whose it is'
+                ELSE pg_catalog.format('ALTER ROLE %I NOLOGIN; or REVOKE its groups', r.rolname) END
       FROM pg_catalog.pg_roles AS r CROSS JOIN since AS i LEFT JOIN seen AS s ON s.actor = r.rolname::text
-     WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname !~ '^pg_'
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.usesysid = r.oid)
+       AND r.rolcanlogin AND NOT r.rolsuper AND r.rolname !~ '^pg_'
        AND EXISTS (SELECT FROM pg_catalog.unnest('{tally_reader,tally_writer,tally_auditor}'::name[]) AS g (name) WHERE pg_catalog.pg_has_role(r.oid, g.name, 'MEMBER'))
        AND coalesce(s.at < pg_catalog.now() - interval '90 days', true)
     UNION ALL
@@ -171,7 +195,7 @@ COMMENT ON FUNCTION tally.governance_review() IS
   'what a quarterly meeting looks at: assets without owner or purpose, classifications that were lowered, logins that nobody uses, old keys, open alerts; other parts add theirs';
 
 ALTER FUNCTION tally_internal.last_seen() OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.open_lineage(text), tally_internal.review_assets(), tally_internal.last_seen(), tally_internal.review_roles(), tally_internal.review_keys(),
+REVOKE ALL ON FUNCTION tally.open_lineage(text), tally_internal.review_assets(), tally_internal.last_seen(), tally_internal.reads_are_recorded(), tally_internal.review_roles(), tally_internal.review_keys(),
   tally_internal.review_alerts(), tally.governance_review() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.open_lineage(text), tally_internal.review_assets(), tally_internal.last_seen(), tally_internal.review_roles(), tally_internal.review_keys(),
+GRANT EXECUTE ON FUNCTION tally.open_lineage(text), tally_internal.review_assets(), tally_internal.last_seen(), tally_internal.reads_are_recorded(), tally_internal.review_roles(), tally_internal.review_keys(),
   tally_internal.review_alerts(), tally.governance_review() TO tally_admin, tally_auditor;

@@ -79,8 +79,16 @@ fn hand_over(record: &Record, kind: Kind) -> bool {
     let taken = !transaction_end::in_recovery() && ring::put(&record.encode(), kind != Kind::Read);
     if !taken && kind == Kind::Read {
         line::write("audit", record);
+        give_up(1);
     }
     taken
+}
+
+/// So many entries stay in the log alone. An act that waits for another chance isn't one of them yet.
+fn give_up(entries: usize) {
+    if entries > 0 && !transaction_end::in_recovery() {
+        ring::count_refused(entries as u64);
+    }
 }
 
 /// Hands over everything that isn't stored. What the worker doesn't take stays, where it is an act, until the session writes.
@@ -92,6 +100,7 @@ fn hand_over_waiting() {
     });
     let waiting = pending.iter().filter(|entry| !entry.is_stored).count();
     let mut surplus = waiting.saturating_sub(KEPT);
+    give_up(surplus);
     pending.retain(|entry| {
         let goes = !entry.is_stored && surplus > 0;
         surplus -= usize::from(goes);
@@ -163,10 +172,22 @@ fn undo(entry: &mut Pending) {
     }
 }
 
-/// Hands an entry over at the end of a session, after its last transaction.
+/// Hands an entry over outside of a transaction, as at the end of a session.
 pub fn at_exit(record: &Record) {
     line::write("audit", record);
-    hand_over(record, Kind::Happened);
+    if !hand_over(record, Kind::Happened) {
+        give_up(1);
+    }
+}
+
+/// The session ends: what still waits has its last chance.
+pub fn leave() {
+    let pending = PENDING.take();
+    let refused = pending
+        .iter()
+        .filter(|entry| !entry.is_stored && entry.kind != Kind::Read)
+        .filter(|entry| !hand_over(&entry.record, entry.kind));
+    give_up(refused.count());
 }
 
 /// Now, for entries that are made outside a transaction.

@@ -74,6 +74,7 @@ fn tell(all: &mut HashMap<u64, Seen>) {
 /// Tells the counts that are left, when the session ends.
 fn flush() {
     SEEN.with_borrow_mut(tell);
+    pending::leave();
 }
 
 /// Notes in an entry's detail how often its act happened.

@@ -1,6 +1,6 @@
 //! Messages from sessions to the background worker of their database, through shared memory: one ring of bytes for each
 //! database that `tally.worker_databases` listed when the server started. A writer never waits for the reader: what doesn't fit
-//! is refused, and counted.
+//! is refused; what never comes again is counted.
 
 use super::worker;
 use core::ffi::CStr;
@@ -38,7 +38,7 @@ struct Ring {
     /// Bytes ever written, and ever taken away.
     head: u64,
     tail: u64,
-    /// Messages that didn't fit.
+    /// Messages that didn't fit, and won't come again.
     refused: u64,
     /// The latch of the worker, null while there is none.
     latch: *mut pg_sys::Latch,
@@ -195,7 +195,6 @@ pub fn put(message: &[u8], should_fit: bool) -> bool {
             let used = (ring.head - ring.tail) as usize;
             let room = if should_fit { capacity } else { capacity - capacity / 4 };
             if used + needed > room {
-                ring.refused += 1;
                 return (false, ring.latch);
             }
             copy_in(data, capacity, ring.head, &(message.len() as u32).to_ne_bytes());
@@ -209,6 +208,13 @@ pub fn put(message: &[u8], should_fit: bool) -> bool {
         unsafe { pg_sys::SetLatch(latch) };
     }
     fits
+}
+
+/// Counts messages that didn't fit and that nobody will hand over again.
+pub fn count_refused(messages: u64) {
+    let Some(ring) = own(false) else { return };
+    // SAFETY: a number is set.
+    unsafe { locked(ring, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring, _, _| ring.refused += messages) };
 }
 
 /// Messages that wait.

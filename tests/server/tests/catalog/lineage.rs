@@ -189,6 +189,102 @@ fn what_derives_from_personal_is_personal() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally_internal.classes() WHERE asset ~ '^app'"), 0);
 }
 
+#[test]
+fn what_takes_a_tables_place_is_protected_like_it_and_what_hides_is_said_to() {
+    let mut database = Database::new("catalog_swap");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let mut client = database.connect(&admin);
+    superuser
+        .batch_execute(
+            "CREATE SCHEMA app; CREATE TABLE app.people (id int8, mail text, likes text); CREATE TABLE app.orders (id int8); CREATE TABLE app.notes (body text)",
+        )
+        .unwrap();
+    for (asset, class) in
+        [("app.people.mail", "personal"), ("app.people.likes", "public"), ("app.notes", "confidential")]
+    {
+        classify(&mut client, asset, class).unwrap();
+    }
+    client.batch_execute("SELECT tally.describe_asset('app.people.mail', purpose => 'letters')").unwrap();
+    // As one changes a large table: a copy takes its place. And a table that is made again.
+    superuser
+        .batch_execute(
+            "CREATE TABLE app.people_new (id int8, mail text, likes text);
+             ALTER TABLE app.people RENAME TO people_old; ALTER TABLE app.people_new RENAME TO people;
+             DROP TABLE app.notes; CREATE TABLE app.notes (body text);
+             CREATE VIEW app.mails AS SELECT mail FROM app.people",
+        )
+        .unwrap();
+    let known = classes(&mut client);
+    for (asset, class) in [
+        ("app.people.mail", "personal"),
+        ("app.people_old.mail", "personal"),
+        ("app.mails.mail", "personal"),
+        ("app.notes.body", "confidential"),
+        ("app.people_old.likes", "public"),
+        // What made it lower was said of the other one.
+        ("app.people.likes", "internal"),
+        ("app.orders.id", "internal"),
+    ] {
+        assert_eq!(known[asset], class, "{asset}");
+    }
+    let mut review = |wanted: &str| -> i64 {
+        let query = "SELECT count(*) FROM tally.governance_review() WHERE format('%s %s: %s', section, asset, finding) LIKE $1";
+        client.query_one(query, &[&format!("%{wanted}%")]).unwrap().get(0)
+    };
+    assert_eq!(
+        review(
+            "exceptions app.people.mail: another table has this name since this was said of it, personal holds for both"
+        ),
+        1
+    );
+    // What was said of it is its own from now on; the other one keeps its.
+    let mut client = database.connect(&admin);
+    client.batch_execute("SELECT tally.describe_asset('app.people.mail', owner => 'Sales')").unwrap();
+    let known = classes(&mut client);
+    assert_eq!((&*known["app.people.mail"], &*known["app.people_old.mail"]), ("personal", "personal"));
+    let kept = "SELECT count(*) FROM tally.catalog WHERE asset IN ('app.people.mail', 'app.people_old.mail') AND purpose = 'letters'";
+    assert_eq!(number(&mut client, kept), 2);
+    classify(&mut client, "app.people.mail", "sensitive").unwrap();
+    let known = classes(&mut client);
+    assert_eq!((&*known["app.people.mail"], &*known["app.people_old.mail"]), ("sensitive", "personal"));
+
+    // A body that is a text may read anything; one that Postgres has read is followed, also into the functions that it calls.
+    superuser
+        .batch_execute(
+            "CREATE FUNCTION app.first() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT min(mail) FROM app.people; END;
+             CREATE FUNCTION app.outer() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT upper(app.first()); END;
+             CREATE FUNCTION app.hidden() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN (SELECT min(mail) FROM app.people); END';
+             CREATE FUNCTION app.around() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT app.hidden(); END;
+             CREATE VIEW app.shown AS SELECT o.id, app.outer() AS followed, app.hidden() AS h, app.around() AS a FROM app.orders AS o;
+             CREATE VIEW app.kept AS SELECT o.id FROM app.orders AS o WHERE app.hidden() = 'x'",
+        )
+        .unwrap();
+    let known = classes(&mut client);
+    assert_eq!(known["app.shown.followed"], "sensitive");
+    let unknown: Vec<String> = client
+        .query(
+            "SELECT format('%s < %s', target, source) FROM tally.lineage WHERE kind = 'unknown' ORDER BY 1",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let function = "function:app.hidden()";
+    assert_eq!(
+        unknown,
+        ["app.kept", "app.shown.a", "app.shown.h"].map(|target| format!("{target} < {function}"))
+    );
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.catalog WHERE origin = 'unknown'"), 2);
+    let wanted = format!("SELECT count(*) FROM tally.impact('{function}') WHERE affected = 'app.shown.h'");
+    assert_eq!(number(&mut client, &wanted), 1);
+    let hidden = "SELECT count(*) FROM tally.governance_review() WHERE section = 'lineage'";
+    assert_eq!(number(&mut client, hidden), 2);
+    classify(&mut client, "app.shown.h", "sensitive").unwrap();
+    assert_eq!(number(&mut client, hidden), 1);
+}
+
 /// Reads of personal columns are recorded, and each change of a definition is an entry that says who, why, from what, to what, and
 /// that is sealed.
 #[test]

@@ -68,6 +68,7 @@ fn the_review_names_what_is_to_be_looked_at() {
     let mut database = Database::new("catalog_review");
     let admin = database.role("admin", &["tally_admin"]);
     let idle = database.role("idle", &["tally_reader"]);
+    let writer = database.role("writer", &["tally_writer"]);
     let mut superuser = database.superuser();
     superuser
         .batch_execute(&format!(
@@ -98,6 +99,19 @@ fn the_review_names_what_is_to_be_looked_at() {
     ] {
         assert!(found.iter().any(|line| line.starts_with(wanted)), "{wanted}: {found:#?}");
     }
+    // What isn't in the log may be at work: only where everything is recorded is it advised to lock a login out.
+    let advice = |client: &mut Client, login: &str| -> Option<String> {
+        let query = "SELECT advice FROM tally.governance_review() WHERE section = 'roles' AND asset = $1";
+        client.query_opt(query, &[&login]).unwrap().map(|row| row.get(0))
+    };
+    let locks_out = |advice: Option<String>| advice.map(|advice| advice.contains("NOLOGIN"));
+    assert_eq!(locks_out(advice(&mut client, &idle)), Some(false));
+    client.batch_execute("SELECT tally.set_audit_policy('all')").unwrap();
+    assert_eq!(locks_out(advice(&mut client, &idle)), Some(true));
+    assert_eq!(locks_out(advice(&mut client, &writer)), Some(false));
+    let at_work = database.connect(&writer);
+    assert_eq!(advice(&mut client, &writer), None, "it is connected");
+    drop(at_work);
     client
         .batch_execute("SELECT tally.describe_asset('app.people', owner => 'Sales', purpose => 'letters')")
         .unwrap();
