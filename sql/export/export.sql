@@ -137,7 +137,7 @@ COMMENT ON FUNCTION tally_internal.bound_functions() IS
 
 -- All that a query's answer hangs on beside rows: functions, relations and types, and what those stand on in turn.
 CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], types oid[], OUT basis text, OUT classification text, OUT unbound text,
-    OUT called oid[], OUT named oid[])
+    OUT called oid[], OUT named oid[], OUT labels oid[])
   RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -241,7 +241,12 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
                WHERE f.provolatile = 'v' AND NOT f.is_inner AND NOT (f.oid < 12000 AND f.proname = ANY (tally_internal.bound_functions())) HAVING count(*) > 0),
              (SELECT format('function %s, which reads what a text or a setting names, or what the session has', min(f.oid::regprocedure::text)) FROM asked AS f
                WHERE f.oid < 12000 AND (f.provolatile <> 'i' AND NOT f.proname = ANY (tally_internal.bound_functions())
-                                        OR f.proargtypes::oid[] && ARRAY['regconfig'::regtype, 'regdictionary'::regtype]::oid[] OR f.proname = 'pg_partition_root')
+                                        OR f.proargtypes::oid[] && ARRAY['regconfig'::regtype, 'regdictionary'::regtype]::oid[] OR f.proname = 'pg_partition_root' OR f.oid = 'age(xid)'::regprocedure)
+              HAVING count(*) > 0),
+             -- A number becomes the name that an object has at that moment.
+             (SELECT format('type %s, whose values are names of what is in the catalogue', min(i.id::regtype::text)) FROM item AS i
+               WHERE i.class = 'pg_type'::regclass AND NOT i.is_inner
+                 AND i.id = ANY ('{regclass,regproc,regprocedure,regoper,regoperator,regtype,regrole,regnamespace,regcollation,regconfig,regdictionary,aclitem}'::regtype[]::oid[])
               HAVING count(*) > 0),
              -- What tablefunc and xml2 are told to run is a text; what others compare goes by settings.
              (SELECT format('function %s, which is not IMMUTABLE and may read what a text or a setting names', min(f.oid::regprocedure::text)) FROM asked AS f
@@ -255,10 +260,11 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
                 FROM asked AS f WHERE f.prosecdef HAVING count(*) > 0),
              (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0)),
            (SELECT array_agg(f.oid) FROM function AS f WHERE f.oid >= 12000),
-           (SELECT array_agg(t.oid) FROM type AS t);
+           (SELECT array_agg(t.oid) FROM type AS t),
+           (SELECT array_agg(v.oid) FROM type AS t JOIN pg_enum AS v ON v.enumtypid = t.oid);
   END;
 COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[], oid[]) IS
-  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; what of it can''t be bound to an approval, if anything; and the functions called and types named that Postgres doesn''t have itself';
+  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; what of it can''t be bound to an approval, if anything; and the functions called, types named and their labels that Postgres doesn''t have itself';
 
 CREATE FUNCTION tally_internal.record_export(request jsonb) RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use pgrx::PgList;
 use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::ptr;
@@ -111,7 +111,8 @@ fn numbers_after(tree: &str, fields: &[&str]) -> Vec<Oid> {
     found.into_iter().map(oid).collect()
 }
 
-/// What is watched: a function or a type.
+/// What is watched: a function, a type or a label.
+#[derive(Clone)]
 struct Watched {
     /// The cache of Postgres' own that it is in.
     cache: i32,
@@ -128,19 +129,26 @@ const PG_CAST: u32 = 2605;
 /// Who wrote a row, and where it lies.
 type Row = (u32, (u16, u16, u16));
 
-thread_local! {
-    /// `None` before anything was watched.
-    static WATCHED: RefCell<Option<Vec<Watched>>> = const { RefCell::new(None) };
+/// What a run of a query goes by.
+struct Run {
+    run: i64,
+    transaction: u32,
+    watched: Vec<Watched>,
     /// All casts, as they were.
-    static CASTS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
-    static HAS_CHANGED: Cell<bool> = const { Cell::new(false) };
+    casts: Vec<Row>,
+    has_changed: bool,
     /// Whether there were changes that this backend wasn't told one by one.
-    static HAS_MISSED: Cell<bool> = const { Cell::new(false) };
+    has_missed: bool,
 }
 
-/// Watches functions and types, in place of those before, and all casts: running queries look them up when they use them.
-pub fn watch(functions: &[Oid], types: &[Oid]) {
-    let (of_functions, of_types) = (SysCacheIdentifier::PROCOID as i32, SysCacheIdentifier::TYPEOID as i32);
+thread_local! {
+    /// Of the runs of this transaction, and perhaps of earlier ones; `None` before anything was watched.
+    static RUNS: RefCell<Option<Vec<Run>>> = const { RefCell::new(None) };
+}
+
+/// Watches functions, types and labels of enumerations for a run, beside what other runs go by, and all casts: running queries look
+/// them up when they use them.
+pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
     let nothing = Datum::from(0);
     let watched = |cache: i32, object: Oid| Watched {
         cache,
@@ -149,35 +157,68 @@ pub fn watch(functions: &[Oid], types: &[Oid]) {
         hash: unsafe { pg_sys::GetSysCacheHashValue(cache, Datum::from(object), nothing, nothing, nothing) },
         row: row_of(cache, object),
     };
-    let functions = functions.iter().map(|function| watched(of_functions, *function));
-    let all = functions.chain(types.iter().map(|named| watched(of_types, *named))).collect();
-    CASTS.set(casts());
-    if WATCHED.replace(Some(all)).is_none() {
+    let caches = [SysCacheIdentifier::PROCOID, SysCacheIdentifier::TYPEOID, SysCacheIdentifier::ENUMOID];
+    let objects = [functions, types, labels];
+    let watched = caches
+        .into_iter()
+        .zip(objects)
+        .flat_map(|(cache, objects)| objects.iter().map(move |object| (cache as i32, *object)))
+        .map(|(cache, object)| watched(cache, object))
+        .collect();
+    let transaction = super::version::transaction_number();
+    let new = Run { run, transaction, watched, casts: casts(), has_changed: false, has_missed: false };
+    let is_first = RUNS.with_borrow_mut(|runs| {
+        let is_first = runs.is_none();
+        let runs = runs.get_or_insert_default();
+        // They end with their transaction at the latest.
+        runs.retain(|other| other.transaction == transaction && other.run != run);
+        runs.push(new);
+        is_first
+    });
+    if is_first {
         // SAFETY: the callbacks are plain functions that touch thread-local cells only, registered once a backend.
         unsafe {
-            pg_sys::CacheRegisterSyscacheCallback(of_functions, Some(changed), nothing);
-            pg_sys::CacheRegisterSyscacheCallback(of_types, Some(changed), nothing);
+            for cache in caches {
+                pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(changed), nothing);
+            }
             let casts = SysCacheIdentifier::CASTSOURCETARGET as i32;
             pg_sys::CacheRegisterSyscacheCallback(casts, Some(cast_changed), nothing);
         }
     }
-    HAS_CHANGED.set(false);
-    HAS_MISSED.set(false);
 }
 
-/// Whether a watched one has changed, in this transaction or by one that has committed.
-pub fn has_changed() -> bool {
+/// Whether what is watched for a run has changed, in this transaction or by one that has committed.
+pub fn has_changed(run: i64) -> bool {
     super::session::accept_invalidations();
-    // Where it isn't known, one looks.
-    if HAS_MISSED.take() {
-        let is_another = |watched: &Watched| row_of(watched.cache, watched.object) != watched.row;
-        let is_so = WATCHED.with_borrow(|watched| watched.iter().flatten().any(is_another));
-        let now = casts();
-        if is_so || CASTS.with_borrow(|before| *before != now) {
-            HAS_CHANGED.set(true);
+    let found = |runs: &mut Option<Vec<Run>>| {
+        let run = runs.iter_mut().flatten().find(|watched| watched.run == run)?;
+        let missed = std::mem::take(&mut run.has_missed).then(|| (run.watched.clone(), run.casts.clone()));
+        Some((run.has_changed, missed))
+    };
+    match RUNS.with_borrow_mut(found) {
+        None => true,
+        Some((has_changed, None)) => has_changed,
+        // Where it isn't known, one looks: not while they are borrowed, since looking may bring news.
+        Some((has_changed, Some((watched, before)))) => {
+            let is_another = |one: &Watched| row_of(one.cache, one.object) != one.row;
+            let has_changed = has_changed || watched.iter().any(is_another) || before != casts();
+            RUNS.with_borrow_mut(|runs| {
+                for watched in runs.iter_mut().flatten().filter(|watched| watched.run == run) {
+                    watched.has_changed |= has_changed;
+                }
+            });
+            has_changed
         }
     }
-    HAS_CHANGED.get()
+}
+
+/// Watches nothing for a run any longer.
+pub fn unwatch(run: i64) {
+    RUNS.with_borrow_mut(|runs| {
+        if let Some(runs) = runs {
+            runs.retain(|other| other.run != run);
+        }
+    });
 }
 
 /// The row of what is watched, as of now.
@@ -225,19 +266,19 @@ unsafe fn row(tuple: pg_sys::HeapTuple) -> Row {
 
 /// Which types a query has isn't known here.
 extern "C-unwind" fn cast_changed(_: Datum, _: core::ffi::c_int, hash: u32) {
-    if hash == 0 { HAS_MISSED.set(true) } else { HAS_CHANGED.set(true) }
+    RUNS.with_borrow_mut(|runs| {
+        for run in runs.iter_mut().flatten() {
+            if hash == 0 { run.has_missed = true } else { run.has_changed = true }
+        }
+    });
 }
 
 extern "C-unwind" fn changed(_: Datum, cache: core::ffi::c_int, hash: u32) {
-    // Zero stands for all: a backend that has read no messages for long, as on a busy server, is told nothing more.
-    if hash == 0 {
-        HAS_MISSED.set(true);
-        return;
-    }
-    let is_watched = |watched: &Option<Vec<Watched>>| {
-        watched.iter().flatten().any(|each| each.cache == cache && each.hash == hash)
-    };
-    if WATCHED.with_borrow(is_watched) {
-        HAS_CHANGED.set(true);
-    }
+    RUNS.with_borrow_mut(|runs| {
+        for run in runs.iter_mut().flatten() {
+            // Zero stands for all: a backend that has read no messages for long, as on a busy server, is told nothing more.
+            run.has_missed |= hash == 0;
+            run.has_changed |= run.watched.iter().any(|each| each.cache == cache && each.hash == hash);
+        }
+    });
 }

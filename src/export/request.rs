@@ -38,6 +38,8 @@ pub struct Bound {
     /// Those that somebody made or an extension brought.
     pub functions: Vec<Oid>,
     pub types: Vec<Oid>,
+    /// Of enumerations among them.
+    pub labels: Vec<Oid>,
 }
 
 impl Request {
@@ -101,7 +103,14 @@ impl Request {
             .text(&query.tree)
             .text(&basis.text)
             .finish();
-        Ok(Bound { columns, classification, hash, functions: basis.functions, types: basis.types })
+        Ok(Bound {
+            columns,
+            classification,
+            hash,
+            functions: basis.functions,
+            types: basis.types,
+            labels: basis.labels,
+        })
     }
 }
 
@@ -127,6 +136,7 @@ pub fn check_role() -> Result<(), ExportError> {
 struct Basis {
     functions: Vec<Oid>,
     types: Vec<Oid>,
+    labels: Vec<Oid>,
     text: String,
     classification: String,
     unbound: Option<String>,
@@ -134,7 +144,7 @@ struct Basis {
 
 fn basis(query: &BoundQuery) -> Basis {
     session::as_owner(|| {
-        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named \
+        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named, b.labels \
              FROM tally_internal.export_basis($1, $2, $3) AS b";
         let values =
             [query.functions.clone().into(), query.relations.clone().into(), query.types.clone().into()];
@@ -142,6 +152,7 @@ fn basis(query: &BoundQuery) -> Basis {
         let found = sql::changed_rows(read, &values, |row| Basis {
             functions: row.get(4).unwrap_or_default(),
             types: row.get(5).unwrap_or_default(),
+            labels: row.get(6).unwrap_or_default(),
             text: row.need(1),
             classification: row.need(2),
             unbound: row.get(3),

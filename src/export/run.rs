@@ -81,7 +81,7 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
     let values = request.values()?;
     let cursor = session::with_settings_of_exports(|| Cursor::open(&request.query, &values));
     let bound = request.bind()?;
-    bound_query::watch(&bound.functions, &bound.types);
+    bound_query::watch(run.token, &bound.functions, &bound.types, &bound.labels);
     if hex(&request.bind()?.hash) != approved {
         audit::attempt(&act("export_void", &request, json!({"request_hash": approved})));
         fate::end(run, "void", 0, None);
@@ -137,7 +137,7 @@ impl Lines {
             scope::without_row_limit(|| cursor.fetch(rows, |line| waiting.push_back(line.to_owned())))
         });
         // After they were fetched, before one leaves.
-        if bound_query::has_changed() {
+        if bound_query::has_changed(self.run.token) {
             self.end("changed");
             self.waiting.clear();
             Report::from(ExportError::Changed(format_uuid(&self.run.id))).raise();
@@ -151,6 +151,7 @@ impl Lines {
         if let Some(cursor) = self.cursor.take() {
             cursor.close();
         }
+        bound_query::unwatch(self.run.token);
         let content = std::mem::take(&mut self.content).finish();
         audit::note_running(self.running, "content_hash", json!(hex(&content)));
         audit::note_running(self.running, "state", json!(state));
