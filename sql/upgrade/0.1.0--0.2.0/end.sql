@@ -87,10 +87,10 @@ BEGIN
                 pg_catalog.regexp_replace(
                   pg_catalog.regexp_replace(
                     pg_catalog.regexp_replace(
-                      pg_catalog.regexp_replace(l.line, '^( +)\(sum\((rows\..*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS '),
-                      '^( +)tally\.rollup\((rows\.)', '\1tally_internal.rollup_few(\2'),
-                    '^( +)tally\.union_days\((rows\.)', '\1tally_internal.union_few_days(\2'),
-                  '^( +)tally\.union_session_windows\((rows\.)', '\1tally_internal.union_few_session_windows(\2'),
+                      pg_catalog.regexp_replace(l.line, '^( +)\(sum\((.*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS '),
+                      '^( +)tally\.rollup\(', '\1tally_internal.rollup_few('),
+                    '^( +)tally\.union_days\(', '\1tally_internal.union_few_days('),
+                  '^( +)tally\.union_session_windows\(', '\1tally_internal.union_few_session_windows('),
                 E'\n' ORDER BY l.place)
          FROM pg_catalog.string_to_table(existing.definition, E'\n') WITH ORDINALITY AS l (line, place)));
   END LOOP;
