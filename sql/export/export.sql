@@ -252,7 +252,7 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
              (SELECT format('function %s, which is not IMMUTABLE and may read what a text or a setting names', min(f.oid::regprocedure::text)) FROM asked AS f
                WHERE f.oid >= 12000 AND f.lanname IN ('c', 'internal') AND f.provolatile <> 'i' HAVING count(*) > 0),
              -- Rows are handed out as JSON, and Postgres makes it by such a cast.
-             (SELECT format('type %s, for which somebody has made a cast to json', min(k.castsource::regtype::text)) FROM pg_cast AS k
+             (SELECT format('type %s, for which somebody has made a cast to json', min(k.castsource::regtype::text)) FROM pg_cast AS k JOIN type AS t ON t.oid = k.castsource
                WHERE k.casttarget = 'json'::regtype AND k.castfunc <> 0 AND k.oid >= 16384
                  AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'e')
               HAVING count(*) > 0),
@@ -501,31 +501,15 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.end_export(uuid, text, int8, text) IS 'part of tally.run_export(): keeps how an export ended';
 
--- An id of fewer than four characters, as "1", stands in a text by chance: it counts only where it is all of a value.
-CREATE FUNCTION tally_internal.is_word_of(text text, subject text) RETURNS boolean
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    SELECT coalesce(length(subject) >= 4
-      AND text ~ concat('(?<![[:alnum:]_])', regexp_replace(subject, '([^[:alnum:]_])', '\\\1', 'g'), '(?![[:alnum:]_])'), false);
-  END;
-COMMENT ON FUNCTION tally_internal.is_word_of(text, text) IS 'whether a text names a subject, as a word or words of its own';
+CREATE FUNCTION tally_internal.is_text_naming(text text, subjects text[]) RETURNS boolean
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_is_text_naming';
+COMMENT ON FUNCTION tally_internal.is_text_naming(text, text[]) IS
+  'whether a text names one of the subjects, as a word or words of its own; an id of fewer than four characters stands there by chance';
 
-CREATE FUNCTION tally_internal.is_in_query(query text, params jsonb, subject text) RETURNS boolean
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    -- Strings, quoted names, comments and numbers: a query's other words are SQL's.
-    SELECT EXISTS (
-      SELECT FROM regexp_matches(query,
-          $r$'((?:[^']|'')*)'|(\$[[:alpha:]_]*\$)(.*?)\2|"([^"]*)"|--([^\n]*)|/\*(.*?)\*/|(?<![[:alnum:]_$.])([0-9]+)(?![[:alnum:]_.])$r$, 'g') AS m (match),
-          LATERAL (SELECT coalesce(replace(m.match[1], $r$''$r$, $r$'$r$), m.match[3], m.match[4], m.match[5], m.match[6], m.match[7])) AS v (value)
-       WHERE v.value = subject AND m.match[7] IS NULL OR tally_internal.is_word_of(v.value, subject)
-      UNION ALL
-      SELECT FROM jsonb_array_elements(params) AS p (value)
-       WHERE p.value = to_jsonb(subject) OR tally_internal.is_word_of(p.value #>> '{}', subject));
-  END;
-COMMENT ON FUNCTION tally_internal.is_in_query(text, jsonb, text) IS 'whether a query or its parameters name a subject';
+CREATE FUNCTION tally_internal.is_query_naming(query text, params text, subjects text[]) RETURNS boolean
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'tally_is_query_naming';
+COMMENT ON FUNCTION tally_internal.is_query_naming(text, text, text[]) IS
+  'whether strings, quoted names, comments or numbers of a query, or its parameters, a JSON array, name one of the subjects; ids of fewer than four characters only as all of a value';
 
 CREATE FUNCTION tally_internal.forget_exports(tenant_id text, subjects text[]) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -535,17 +519,17 @@ DECLARE
   named record;
   gone  int8 := 0;
 BEGIN
-  -- Exports of all tenants, too; by a short id alone nobody knows whose user that is.
+  -- Exports of all tenants, too, where they name the tenant: whose user an id is, nobody knows otherwise.
   FOR named IN
-    SELECT e.id, e.tenant_id, e.account_id, bool_or(w.in_query) AS in_query, bool_or(w.in_purpose) AS in_purpose, bool_or(w.in_reason) AS in_reason
+    SELECT e.id, e.tenant_id, e.account_id, w.in_query, w.in_purpose, w.in_reason
       FROM tally.export AS e
-      CROSS JOIN unnest(subjects) AS u (subject)
-      CROSS JOIN LATERAL (SELECT tally_internal.is_in_query(e.query, e.params, u.subject) AS in_query,
-                                 tally_internal.is_word_of(e.purpose, u.subject) AS in_purpose, tally_internal.is_word_of(e.reason, u.subject) AS in_reason) AS w
+      CROSS JOIN LATERAL (SELECT tally_internal.is_query_naming(e.query, e.params::text, subjects) AS in_query,
+                                 tally_internal.is_text_naming(e.purpose, subjects) AS in_purpose,
+                                 coalesce(tally_internal.is_text_naming(e.reason, subjects), false) AS in_reason) AS w
      WHERE (w.in_query OR w.in_purpose OR w.in_reason)
        AND (e.tenant_id = forget_exports.tenant_id
-            OR e.tenant_id = '' AND (length(u.subject) >= 4 OR tally_internal.is_in_query(e.query, e.params, forget_exports.tenant_id)))
-     GROUP BY e.id
+            OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[forget_exports.tenant_id])
+                                     OR tally_internal.is_text_naming(e.purpose, ARRAY[forget_exports.tenant_id])))
   LOOP
     UPDATE tally.export AS e
        SET query = CASE WHEN named.in_query THEN '' ELSE e.query END,
@@ -554,18 +538,19 @@ BEGIN
            purpose = CASE WHEN named.in_purpose THEN '' ELSE e.purpose END,
            decided_at = CASE WHEN named.in_query AND e.state IN ('requested', 'approved') THEN clock_timestamp() ELSE e.decided_at END,
            state = CASE WHEN named.in_query AND e.state IN ('requested', 'approved') THEN 'void' ELSE e.state END,
-           reason = CASE WHEN named.in_query THEN 'its query named a person who was erased' WHEN named.in_reason THEN 'erased' ELSE e.reason END
+           reason = CASE WHEN named.in_query AND e.state IN ('requested', 'approved') THEN 'its query named a person who was erased'
+                         WHEN named.in_reason THEN 'erased' ELSE e.reason END
      WHERE e.id = named.id;
     PERFORM tally_internal.record_act('export_erased', named.id::text,
       jsonb_build_object('query', named.in_query, 'purpose', named.in_purpose, 'reason', named.in_reason), named.tenant_id, named.account_id);
     gone := gone + 1;
   END LOOP;
-  -- What the audit log keeps of purposes and reasons.
+  -- What the audit log keeps of the tenant's purposes and reasons.
   PERFORM tally_internal.erase_audit_personal(p.tenant_id, array_agg(p.entry_id))
      FROM tally.audit_personal AS p
-    WHERE p.tenant_id IN (forget_exports.tenant_id, '')
-      AND EXISTS (SELECT FROM unnest(subjects) AS u (subject)
-                   WHERE tally_internal.is_word_of(p.content::jsonb ->> 'purpose', u.subject) OR tally_internal.is_word_of(p.content::jsonb ->> 'reason', u.subject))
+    WHERE p.tenant_id = forget_exports.tenant_id AND p.content ~ '"(purpose|reason)"'
+      AND (coalesce(tally_internal.is_text_naming(p.content::jsonb ->> 'purpose', subjects), false)
+           OR coalesce(tally_internal.is_text_naming(p.content::jsonb ->> 'reason', subjects), false))
     GROUP BY p.tenant_id;
   RETURN gone;
 END
@@ -630,12 +615,12 @@ ALTER FUNCTION tally.approve_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.reject_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.withdraw_export(uuid, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.bound_functions(), tally_internal.export_basis(oid[], oid[], oid[]), tally_internal.commit_for_good(),
-  tally_internal.is_word_of(text, text), tally_internal.is_in_query(text, jsonb, text), tally_internal.record_export(jsonb),
+  tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb),
   tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text),
   tally.approve_export(uuid, text), tally.reject_export(uuid, text), tally.withdraw_export(uuid, text), tally_internal.start_export(uuid, int8),
   tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.export_basis(oid[], oid[], oid[]), tally_internal.commit_for_good(),
-  tally_internal.is_word_of(text, text), tally_internal.is_in_query(text, jsonb, text), tally_internal.record_export(jsonb), tally_internal.client_approves(),
+  tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
   tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),

@@ -7,6 +7,7 @@
 
 mod failure;
 mod fate;
+mod naming;
 mod request;
 mod run;
 

@@ -1,0 +1,276 @@
+//! Whether texts name one of many people: what somebody has written in words, and queries, of which strings, quoted names, comments
+//! and numbers count, since their other words are SQL's. Linear in the text, whatever it has and however many people there are.
+
+use std::collections::{BTreeSet, HashSet};
+
+/// A name of fewer characters stands in a text by chance: it counts only where it is all of a value.
+const TELLING: usize = 4;
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Names to look for.
+#[derive(Default)]
+struct Set {
+    names: HashSet<String>,
+    lengths: BTreeSet<usize>,
+}
+
+impl Set {
+    fn insert(&mut self, name: String) {
+        self.lengths.insert(name.len());
+        self.names.insert(name);
+    }
+
+    /// Whether a text has one of the names, as a word or words of its own.
+    fn is_in(&self, text: &str) -> bool {
+        let mut before = None;
+        text.char_indices().any(|(start, c)| {
+            let begins = !before.is_some_and(is_of_word);
+            before = Some(c);
+            begins
+                && self.lengths.iter().any(|length| {
+                    text.get(start..start + length).is_some_and(|part| self.names.contains(part))
+                        && !text[start + length..].chars().next().is_some_and(is_of_word)
+                })
+        })
+    }
+}
+
+/// People to look for, by their ids.
+#[derive(Default)]
+pub struct Names {
+    all: HashSet<String>,
+    telling: Set,
+    /// Those that are no word of SQL's, as an address is none.
+    marked: Set,
+}
+
+impl Names {
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let mut found = Self::default();
+        for name in names {
+            if name.chars().nth(TELLING - 1).is_some() {
+                if !name.chars().all(is_of_word) {
+                    found.marked.insert(name.clone());
+                }
+                found.telling.insert(name.clone());
+            }
+            found.all.insert(name);
+        }
+        found
+    }
+
+    /// Whether a text in somebody's words has one of them.
+    pub fn are_in_text(&self, text: &str) -> bool {
+        self.telling.is_in(text)
+    }
+
+    fn are_in_value(&self, value: &str) -> bool {
+        self.all.contains(value) || self.telling.is_in(value)
+    }
+
+    /// Whether a query has one of them.
+    pub fn are_in_query(&self, query: &str) -> bool {
+        self.marked.is_in(query)
+            || Literals { query, place: 0 }.any(|literal| match literal {
+                Literal::Text(value) => self.are_in_value(&value),
+                Literal::Number(digits) => self.telling.is_in(digits),
+            })
+    }
+
+    /// Whether a JSON document has one of them, as a string, a number or within a string.
+    pub fn are_in_json(&self, document: &serde_json::Value) -> bool {
+        use serde_json::Value;
+        match document {
+            Value::String(text) => self.are_in_value(text),
+            Value::Number(number) => self.are_in_value(&number.to_string()),
+            Value::Array(values) => values.iter().any(|value| self.are_in_json(value)),
+            Value::Object(members) => {
+                members.iter().any(|(key, value)| self.are_in_value(key) || self.are_in_json(value))
+            }
+            Value::Null | Value::Bool(_) => false,
+        }
+    }
+}
+
+enum Literal<'a> {
+    /// A string as it is meant, a quoted name, or a comment.
+    Text(String),
+    Number(&'a str),
+}
+
+/// The literals of a query that Postgres has taken; of another one, what ends nowhere ends with it.
+struct Literals<'a> {
+    query: &'a str,
+    place: usize,
+}
+
+/// What escapes mean in a string.
+#[derive(Clone, Copy)]
+enum Escapes {
+    None,
+    /// Of `E'…'`.
+    Backslash,
+    /// Of `U&'…'`.
+    Unicode,
+}
+
+impl<'a> Iterator for Literals<'a> {
+    type Item = Literal<'a>;
+
+    fn next(&mut self) -> Option<Literal<'a>> {
+        loop {
+            let rest = &self.query[self.place..];
+            let first = rest.chars().next()?;
+            match first {
+                '\'' | '"' => return Some(Literal::Text(self.quoted(first, Escapes::None))),
+                '-' if rest.starts_with("--") => {
+                    let end = rest.find('\n').unwrap_or(rest.len());
+                    self.place += end;
+                    return Some(Literal::Text(rest[2..end].trim().to_owned()));
+                }
+                '/' if rest.starts_with("/*") => {
+                    return Some(Literal::Text(self.comment().trim().to_owned()));
+                }
+                '$' => match tag(rest) {
+                    Some(tag) => {
+                        let body = &rest[tag.len()..];
+                        let end = body.find(tag).unwrap_or(body.len());
+                        self.place += (end + 2 * tag.len()).min(rest.len());
+                        return Some(Literal::Text(body[..end].to_owned()));
+                    }
+                    None => self.place += 1,
+                },
+                '0'..='9' => {
+                    let end = rest.find(|c: char| !is_of_word(c) && c != '.').unwrap_or(rest.len());
+                    self.place += end;
+                    return Some(Literal::Number(&rest[..end]));
+                }
+                _ if is_of_word(first) => {
+                    let end = rest.find(|c: char| !is_of_word(c) && c != '$').unwrap_or(rest.len());
+                    self.place += end;
+                    let (word, after) = rest.split_at(end);
+                    if word.eq_ignore_ascii_case("e") && after.starts_with('\'') {
+                        return Some(Literal::Text(self.quoted('\'', Escapes::Backslash)));
+                    }
+                    if word.eq_ignore_ascii_case("u") && (after.starts_with("&'") || after.starts_with("&\""))
+                    {
+                        self.place += 1;
+                        let quote = if after.starts_with("&'") { '\'' } else { '"' };
+                        return Some(Literal::Text(self.quoted(quote, Escapes::Unicode)));
+                    }
+                }
+                _ => self.place += first.len_utf8(),
+            }
+        }
+    }
+}
+
+impl Literals<'_> {
+    /// What stands between quotes; a quote within is doubled.
+    fn quoted(&mut self, quote: char, escapes: Escapes) -> String {
+        let mut found = Vec::new();
+        let mut chars = self.query[self.place + 1..].chars().peekable();
+        let mut taken = 1;
+        while let Some(c) = chars.next() {
+            taken += c.len_utf8();
+            if c == quote {
+                if chars.next_if_eq(&quote).is_none() {
+                    break;
+                }
+                taken += 1;
+            } else if c == '\\' && !matches!(escapes, Escapes::None) {
+                let mut digits = |most: usize, radix: u32| -> Option<u32> {
+                    let mut number = None;
+                    for _ in 0..most {
+                        let Some(digit) = chars.next_if(|c| c.is_digit(radix)) else { break };
+                        taken += 1;
+                        number = Some(number.unwrap_or(0) * radix + digit.to_digit(radix).unwrap_or(0));
+                    }
+                    number
+                };
+                let number = match escapes {
+                    Escapes::Unicode => digits(4, 16),
+                    _ => digits(3, 8),
+                };
+                if let Some(number) = number {
+                    match escapes {
+                        Escapes::Unicode => push(&mut found, char::from_u32(number).unwrap_or('\u{fffd}')),
+                        _ => found.push(number as u8),
+                    }
+                    continue;
+                }
+                let Some(marker) = chars.next() else { break };
+                taken += marker.len_utf8();
+                let (most, is_byte) = match marker {
+                    'x' => (2, true),
+                    'u' => (4, false),
+                    'U' => (8, false),
+                    '+' => (6, false),
+                    _ => (0, false),
+                };
+                let mut number: Option<u32> = None;
+                for _ in 0..most {
+                    let Some(digit) = chars.next_if(char::is_ascii_hexdigit) else { break };
+                    taken += 1;
+                    number = Some((number.unwrap_or(0) << 4) | digit.to_digit(16).unwrap_or(0));
+                }
+                match number {
+                    Some(byte) if is_byte => found.push(byte as u8),
+                    Some(number) => push(&mut found, char::from_u32(number).unwrap_or('\u{fffd}')),
+                    None => push(
+                        &mut found,
+                        match marker {
+                            'n' => '\n',
+                            't' => '\t',
+                            'r' => '\r',
+                            'b' => '\u{8}',
+                            'f' => '\u{c}',
+                            other => other,
+                        },
+                    ),
+                }
+                continue;
+            }
+            push(&mut found, c);
+        }
+        self.place += taken;
+        String::from_utf8_lossy(&found).into_owned()
+    }
+
+    /// A comment, which may have others in it.
+    fn comment(&mut self) -> String {
+        let rest = &self.query[self.place..];
+        let (mut depth, mut end) = (0_usize, 0);
+        while end < rest.len() {
+            let left = &rest.as_bytes()[end..];
+            if left.starts_with(b"/*") {
+                depth += 1;
+                end += 2;
+            } else if left.starts_with(b"*/") {
+                depth -= 1;
+                end += 2;
+                if depth == 0 {
+                    break;
+                }
+            } else {
+                end += 1;
+            }
+        }
+        self.place += end;
+        rest[..end].trim_matches(['/', '*']).to_owned()
+    }
+}
+
+fn push(bytes: &mut Vec<u8>, c: char) {
+    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+/// The tag that a dollar-quoted string begins with.
+fn tag(rest: &str) -> Option<&str> {
+    let end = 1 + rest[1..].find('$')?;
+    let name = &rest[1..end];
+    (name.chars().all(is_of_word) && !name.starts_with(|c: char| c.is_ascii_digit())).then(|| &rest[..=end])
+}
