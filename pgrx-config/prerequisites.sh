@@ -9,8 +9,9 @@ packages+=" pkg-config libssl-dev"
 if [ "${1:-}" = tests ]; then
   # hll, tdigest: peers in the benchmarks; pgtap: catalogue assertions; cron: housekeeping from it; pgbouncer: pooled sessions;
   # sqlsmith: random queries; pandas: the metrics computed a second time; cryptography: tokens
-  # signed in Python; venv: packages from PyPI; php, ruby, jdbc, go, pgx: the drivers of docs/drivers.md, and of docs/bi.md.
-  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap postgresql-$PG_MAJOR-cron pgbouncer sqlsmith python3-pandas python3-cryptography python3-venv php-cli php-pgsql ruby-pg ruby-activerecord libpostgresql-jdbc-java golang-go golang-github-jackc-pgx-v4-dev"
+  # signed in Python; venv: packages from PyPI; php, ruby, jdbc, go, pgx: the drivers of docs/drivers.md, and of docs/bi.md;
+  # logrotate, redis (whose tools hold the server): logs and streams that are read while they grow.
+  packages+=" postgresql-$PG_MAJOR-hll postgresql-$PG_MAJOR-tdigest postgresql-$PG_MAJOR-pgtap postgresql-$PG_MAJOR-cron pgbouncer sqlsmith python3-pandas python3-cryptography python3-venv php-cli php-pgsql ruby-pg ruby-activerecord libpostgresql-jdbc-java golang-go golang-github-jackc-pgx-v4-dev logrotate redis-tools"
 fi
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs an example of docs/drivers.md or docs/bi.md with its driver or framework, which is installed beside the private server first.
-# usage: driver.sh DRIVER FILE    PGHOST, PGPORT, PGUSER, PGDATABASE say where
+# Runs an example of docs/drivers.md, docs/bi.md or integrations/ with its driver or framework, which is installed beside the private server first.
+# usage: driver.sh DRIVER FILE [ARGUMENT...]    PGHOST, PGPORT, PGUSER, PGDATABASE say where
 # Ends with 77 where the driver can't be had.
 driver=$1 file=$2
 export PGHOST PGPORT PGUSER PGDATABASE
@@ -19,6 +19,7 @@ once() {
 }
 npm_packages() { npm install --prefix "$1" --no-audit --no-fund --silent pg@8.23.1 postgres@3.4.9; }
 python_packages() { python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'psycopg[binary]==3.3.9' 'asyncpg==0.32.0'; }
+redis_packages() { python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'psycopg[binary]==3.3.9' 'redis==8.1.0'; }
 framework_packages() {
   python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'Django==5.2.19' 'SQLAlchemy==2.1.9' 'psycopg[binary]==3.3.9'
 }
@@ -37,6 +38,9 @@ case $driver in
     trap 'rm -f "$example"' EXIT
     cp "$file" "$example"
     node "$example" ;;
+  redis)
+    once redis-8.1.0 redis_packages
+    exec "$place/redis-8.1.0/bin/python" "$file" "${@:3}" ;;
   psycopg | asyncpg)
     once python python_packages
     "$place/python/bin/python" "$file" ;;

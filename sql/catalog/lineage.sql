@@ -164,6 +164,7 @@ CREATE FUNCTION tally_internal.classed_built_in() RETURNS TABLE (asset text, cla
       ('tally.audit_personal.content', 'personal', 'whom a token was made for'),
       ('tally.audit.personal', 'personal', 'whom a token was made for'),
       ('tally.tenant.sketch_key', 'confidential', 'a secret key'),
+      ('tally.stream_key.secret', 'confidential', 'a secret number'),
       ('tally.accounts.users', 'internal', 'a number of people, and none of them'),
       ('property:value', 'internal', 'the measured value that the built-in rollups sum up'),
       ('property:amount', 'internal', 'the amount that the built-in rollups sum up'),

@@ -38,6 +38,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'name, format and mapping must be given',
       HINT = 'a mapping that leaves everything to the format is {}';
   END IF;
+  IF tally_internal.confined_to() IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'a session that is confined to a tenant can''t declare a mapping',
+      HINT = 'a mapping says for every tenant where events belong: an administrator without a tenant''s scope declares it';
+  END IF;
   PERFORM tally_internal.check_id('name', define_mapping.name),
           tally_internal.check_mapping(define_mapping.format, define_mapping.mapping::text);
   -- One version after another.

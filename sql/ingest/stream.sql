@@ -30,6 +30,39 @@ SELECT pg_catalog.pg_extension_config_dump('tally.stream', '');
 REVOKE ALL ON tally.stream FROM PUBLIC;
 GRANT SELECT ON tally.stream TO tally_writer, tally_reader, tally_auditor;
 
+CREATE TABLE tally.stream_key (
+  secret     uuid NOT NULL DEFAULT gen_random_uuid(),
+  tenant_id  text COLLATE "C" NOT NULL,
+  account_id text COLLATE "C" NOT NULL,
+  CONSTRAINT stream_key_pkey PRIMARY KEY (tenant_id, account_id)
+);
+COMMENT ON TABLE tally.stream_key IS 'what ids are made from of events that have only their place in a stream';
+COMMENT ON COLUMN tally.stream_key.secret IS 'secret number: who doesn''t know it can''t send events of his own under ids that a stream will come to';
+COMMENT ON COLUMN tally.stream_key.tenant_id IS 'the tenant in whose scope streams are sent; empty for what a trusted role sends in none';
+COMMENT ON COLUMN tally.stream_key.account_id IS 'the account in whose scope they are sent; empty where that is the whole tenant';
+ALTER TABLE tally.stream_key OWNER TO tally_owner;
+SELECT tally_internal.secure_table('tally.stream_key');
+SELECT pg_catalog.pg_extension_config_dump('tally.stream_key', '');
+REVOKE ALL ON tally.stream_key FROM PUBLIC;
+
+CREATE FUNCTION tally_internal.stream_secret(tenant text, account text) RETURNS text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  found_one uuid;
+BEGIN
+  -- It outlives its streams: one that is forgotten and sent again has the ids that it had.
+  LOOP
+    SELECT k.secret INTO found_one FROM tally.stream_key AS k WHERE k.tenant_id = tenant AND k.account_id = account;
+    EXIT WHEN FOUND;
+    INSERT INTO tally.stream_key (tenant_id, account_id) VALUES (tenant, account) ON CONFLICT DO NOTHING;
+  END LOOP;
+  RETURN found_one;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.stream_secret(text, text) IS 'part of ingest: the secret of a scope''s streams, made if there is none';
+
 CREATE FUNCTION tally_internal.hold_stream(tenant text, account text, named text)
   RETURNS TABLE ("position" int8, owned_by name, is_own boolean)
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -92,8 +125,8 @@ CREATE FUNCTION tally.reset_stream(stream text, "position" int8) RETURNS int8
 COMMENT ON FUNCTION tally.reset_stream(text, int8) IS
   'puts a stream of the caller''s scope to a position, as where a broker counts anew, or forgets it where that is null; returns where it was. Events that come again are told by their ids';
 
-REVOKE ALL ON FUNCTION tally_internal.hold_stream(text, text, text), tally_internal.move_stream(text, text, text, int8, int8, int8),
+REVOKE ALL ON FUNCTION tally_internal.stream_secret(text, text), tally_internal.hold_stream(text, text, text), tally_internal.move_stream(text, text, text, int8, int8, int8),
   tally_internal.put_stream(text, text, text, int8), tally.stream_position(text), tally.reset_stream(text, int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.hold_stream(text, text, text), tally_internal.move_stream(text, text, text, int8, int8, int8),
+GRANT EXECUTE ON FUNCTION tally_internal.stream_secret(text, text), tally_internal.hold_stream(text, text, text), tally_internal.move_stream(text, text, text, int8, int8, int8),
   tally_internal.put_stream(text, text, text, int8) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.stream_position(text), tally.reset_stream(text, int8) TO tally_writer;

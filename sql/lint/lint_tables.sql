@@ -150,8 +150,9 @@ CREATE FUNCTION tally_internal.lint_tables(OUT rule text, OUT type text, OUT sch
                       WHEN g.privilege_type = 'INSERT' AND g.id = 'tally.inbox'::regclass AND g.who = 'tally_writer' THEN NULL
                       WHEN g.privilege_type <> 'SELECT' AND g.is_own THEN 'write_granted'
                       WHEN g.privilege_type = 'SELECT' AND g.is_own AND g.grantee = 0 THEN 'read_granted_to_public'
-                      WHEN g.privilege_type = 'SELECT' AND g.id = 'tally.tenant'::regclass
-                       AND g.who <> 'tally_owner' AND coalesce(g.column_name = 'sketch_key', true) THEN 'secret_readable' END
+                      WHEN g.privilege_type = 'SELECT' AND g.who <> 'tally_owner'
+                       AND (g.id = 'tally.tenant'::regclass AND coalesce(g.column_name = 'sketch_key', true)
+                            OR g.id = 'tally.stream_key'::regclass AND coalesce(g.column_name = 'secret', true)) THEN 'secret_readable' END
         ) AS v (rule) ON v.rule IS NOT NULL
       UNION ALL
       SELECT CASE WHEN x.indisunique THEN 'unique_key_without_tenant'
@@ -311,8 +312,8 @@ CREATE FUNCTION tally_internal.rules_tables(OUT name text, OUT level text, OUT t
        'Events are immutable, and numbers, bindings and limits are only written by pg_tally''s functions.'),
       ('read_granted_to_public', 'WARN', 'PUBLIC may read a relation of pg_tally',
        'Reading is for members of pg_tally''s group roles.'),
-      ('secret_readable', 'ERROR', 'The tenants'' sketch keys may be read',
-       'Who knows a tenant''s key can choose ids that bend its distinct counts.'),
+      ('secret_readable', 'ERROR', 'Secrets of tenants may be read: keys of their sketches or streams',
+       'Who knows a tenant''s key can choose ids that bend its distinct counts, or that its streams will come to.'),
       ('unique_key_without_tenant', 'WARN', 'A unique key does not begin with the tenant',
        'Uniqueness isn''t subject to row security: a refused insert tells that another tenant has the key.'),
       ('index_without_tenant', 'WARN', 'An index does not begin with the tenant',

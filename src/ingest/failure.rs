@@ -31,6 +31,8 @@ pub enum IngestError {
     BadMapping(String),
     /// The stream is not at the position that the batch begins at.
     OutOfOrder(String),
+    /// Events have no places in their stream, or others than the call says.
+    Places(String),
     /// The stream belongs to another role.
     Stream {
         stream: String,
@@ -161,6 +163,9 @@ impl From<IngestError> for Report {
             ),
             IngestError::OutOfOrder(problem) => Report::new("55T21", problem)
                 .hint("begin with the position after tally.stream_position(stream); nothing of this batch was stored"),
+            IngestError::Places(problem) => Report::new("22023", problem).hint(
+                "send an event for each position from first to position, or list the events' positions, such as [4700, [4702, 4711]], or give each event an event_id; nothing of this batch was stored",
+            ),
             IngestError::Stream { stream, owner } => {
                 Report::new("42501", format!("stream \"{stream}\" belongs to role \"{owner}\""))
                     .hint("its own login, or a member of it, sends it; or choose another name")
@@ -168,7 +173,7 @@ impl From<IngestError> for Report {
             IngestError::NoBatch => Report::new("22004", "the events must not be null")
                 .hint("send an empty array where there are none; a null may be a parameter that was never set"),
             IngestError::Options(problem) => Report::new("22023", problem).hint(
-                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent, and of a stream stream, position, first and on_gap (report, refuse)",
+                "options are a JSON object with the keys all_or_nothing (true, false), on_conflict (quarantine, ignore, error), source, client and traceparent, and of a stream stream, position, first, positions and on_gap (report, refuse)",
             ),
             IngestError::Privacy(error) => error.into(),
             IngestError::Quota(error) => error.into(),

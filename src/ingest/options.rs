@@ -56,6 +56,14 @@ impl Position {
     }
 }
 
+/// Positions of one event, or of as many as there are from one to another.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Run {
+    One(Position),
+    Many(Position, Position),
+}
+
 /// The stream that a batch is a piece of.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -63,6 +71,8 @@ pub struct Stream {
     /// Positions of the first and of the last thing in the batch.
     pub first: i64,
     pub position: i64,
+    /// The position of each event, where the call lists them.
+    pub positions: Option<Vec<i64>>,
     pub on_gap: OnGap,
 }
 
@@ -78,33 +88,70 @@ struct Given {
     stream: Option<String>,
     first: Option<Position>,
     position: Option<Position>,
+    positions: Option<Vec<Run>>,
     on_gap: Option<OnGap>,
+}
+
+/// The positions that runs stand for, in order.
+fn listed(runs: Vec<Run>) -> Result<Vec<i64>, IngestError> {
+    let most = settings::batch_max_events();
+    let wrong = |problem: String| IngestError::Options(problem);
+    let mut positions: Vec<i64> = Vec::new();
+    for run in runs {
+        let (from, to) = match run {
+            Run::One(position) => {
+                let position = position.read("positions")?;
+                (position, position)
+            }
+            Run::Many(from, to) => (from.read("positions")?, to.read("positions")?),
+        };
+        if from > to || positions.last().is_some_and(|last| *last > from) {
+            return Err(wrong("positions are not in order".into()));
+        }
+        if usize::try_from(to - from).map_or(true, |further| further >= most - positions.len()) {
+            return Err(wrong(format!("positions are more than {most}, the most events of a batch")));
+        }
+        positions.extend(from..=to);
+    }
+    Ok(positions)
 }
 
 impl Given {
     fn names_a_stream(&self) -> bool {
-        self.stream.is_some() || self.first.is_some() || self.position.is_some() || self.on_gap.is_some()
+        self.stream.is_some()
+            || self.first.is_some()
+            || self.position.is_some()
+            || self.positions.is_some()
+            || self.on_gap.is_some()
     }
 
     fn stream(&mut self) -> Result<Option<Stream>, IngestError> {
         let wrong = |problem: &str| Err(IngestError::Options(problem.into()));
-        let (first, position) = (self.first.take(), self.position.take());
-        match (self.stream.take(), position) {
-            (Some(name), Some(position)) => {
-                if let Err(error) = id::check(&name) {
-                    return wrong(&format!("stream {}", error.problem()));
-                }
-                let position = position.read("position")?;
-                let first = first.map_or(Ok(position), |first| first.read("first"))?;
-                if first > position {
-                    return wrong("first is greater than position");
-                }
-                Ok(Some(Stream { name, first, position, on_gap: self.on_gap.unwrap_or_default() }))
+        let named = self.names_a_stream();
+        let Some(name) = self.stream.take() else {
+            if named {
+                return wrong("first, position, positions and on_gap are of a stream, which isn't named");
             }
-            (Some(_), None) => wrong("a stream needs a position"),
-            (None, None) if first.is_none() && self.on_gap.is_none() => Ok(None),
-            (None, _) => wrong("first, position and on_gap are of a stream, which isn't named"),
+            return Ok(None);
+        };
+        if let Err(error) = id::check(&name) {
+            return wrong(&format!("stream {}", error.problem()));
         }
+        let read = |field: &str, given: Option<Position>| given.map(|given| given.read(field)).transpose();
+        let (first, position) = (read("first", self.first.take())?, read("position", self.position.take())?);
+        let positions = self.positions.take().map(listed).transpose()?;
+        let ends = positions.as_deref().and_then(|all| Some((*all.first()?, *all.last()?)));
+        let Some(position) = position.or(ends.map(|(_, last)| last)) else {
+            return wrong("a stream needs a position");
+        };
+        let first = first.or(ends.map(|(first, _)| first)).unwrap_or(position);
+        if first > position {
+            return wrong("first is greater than position");
+        }
+        if ends.is_some_and(|(least, greatest)| least < first || greatest > position) {
+            return wrong("positions go beyond first and position");
+        }
+        Ok(Some(Stream { name, first, position, positions, on_gap: self.on_gap.unwrap_or_default() }))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::backend::{session, sql};
 use crate::raw::outcome::Counts;
 use crate::scope::{self, Scope};
 use pgrx::pg_sys::Datum;
+use tally_core::event::{Keys, Places};
 
 /// Where a batch stands in its stream.
 pub enum Place {
@@ -36,10 +37,40 @@ fn home(scope: &Scope) -> (&str, &str) {
     }
 }
 
-/// What the key of an event that has no id of its own begins with. Neither ids nor names of streams contain line feeds.
-pub fn keys(scope: &Scope, stream: &Stream) -> String {
+/// What the ids of events that have none are made from: a secret of the scope, so that nobody can take them first, and each one's place in
+/// the stream. Names of streams contain no line feeds.
+pub fn keys(scope: &Scope, stream: &Stream) -> Keys {
     let (tenant, account) = home(scope);
-    format!("stream\n{tenant}\n{account}\n{}\n{}\n", stream.name, stream.position)
+    let statement = "SELECT tally_internal.stream_secret($1, $2)";
+    let found = session::as_owner(|| {
+        sql::changed_rows(statement, &[tenant.into(), account.into()], |row| row.need::<String>(1))
+    });
+    let secret = found.into_iter().next().expect("a function returns a value");
+    let places = match &stream.positions {
+        Some(positions) => Places::Listed(positions.clone()),
+        None if stream.first == stream.position => Places::One(stream.position),
+        None => Places::From(stream.first),
+    };
+    Keys { prefix: format!("stream\n{secret}\n{}\n", stream.name), places }
+}
+
+/// Whether each event of a batch has a place in the stream; an error where one has no other id, or where the places are listed and don't
+/// fit.
+pub fn check_places(stream: &Stream, events: usize, ids_are_made: bool) -> Result<bool, IngestError> {
+    let span = i128::from(stream.position) - i128::from(stream.first) + 1;
+    let fits = match &stream.positions {
+        Some(positions) if positions.len() == events => true,
+        Some(positions) => {
+            let problem = format!("positions are {}, and events {events}", positions.len());
+            return Err(IngestError::Places(problem));
+        }
+        None => span == 1 || span == events as i128,
+    };
+    if !fits && ids_are_made {
+        let problem = format!("{events} events without ids for {span} positions: which has which isn't said");
+        return Err(IngestError::Places(problem));
+    }
+    Ok(fits)
 }
 
 /// Locks the stream until the transaction ends, and says where the batch stands in it.

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tally_core::event::{
-    EventView, FieldsParser, Limits, Rejection, encode, event_id_from_key, format_uuid, to_json_text,
+    EventView, FieldsParser, Keys, Limits, Places, Rejection, encode, event_id_from_key, format_uuid,
+    to_json_text,
 };
 use tally_core::payload::{Format, Home, Mapping, Waiting, translate};
 
@@ -18,7 +19,7 @@ fn all(format: &str, text: &str, mapping: &str, home: Home) -> Result<Vec<Result
     let mapping = Mapping::parse(mapping)?;
     let format = Format::of(format).unwrap();
     let limits = limits();
-    let translated = translate(format, text, ("m", &mapping), home, &limits);
+    let translated = translate(format, text, ("m", &mapping), home, &limits, &mut || {});
     let translated = translated.map_err(|error| format!("{} {}", error.sqlstate, error.reason))?;
     let mut parser = FieldsParser::new(&limits);
     let mut made = 0;
@@ -112,6 +113,14 @@ fn segment() {
     );
     assert_eq!(events[1]["event_id"], "018f6b1e-7c00-7000-8000-000000000001");
     assert_eq!(events[4]["properties"], json!({"seats": 5}));
+    // Without a mapping, too: a call that puts somebody into a group names it, whatever group other calls are made in.
+    let mut groups = batch.clone();
+    groups["batch"][4]["context"]["groupId"] = json!("east");
+    let events_of = good("segment", &groups.to_string(), json!({}));
+    assert_eq!(pick(&events_of[4], &["name", "account_id"]), json!(["group", "south"]));
+    groups["batch"][0]["groupId"] = json!("south");
+    let events_of = good("segment", &groups.to_string(), json!({}));
+    assert_eq!(pick(&events_of[0], &["name", "account_id"]), json!(["Order Completed", "north"]));
     // A later delivery of the same batch is the same.
     let mut later = batch.clone();
     later["sentAt"] = json!("2026-03-02T10:00:00Z");
@@ -185,6 +194,108 @@ fn amplitude() {
                "properties": {"revenue": 9.99, "productId": "p", "plan": "pro"}})
     );
     assert_eq!(pick(&events[1], &["user_id", "session_id"]), json!(["d", null]));
+    // An insert id is one of its device, or of its user where there is no device.
+    let of = |who: Value| {
+        let mut event = json!({"event_type": "buy", "time": 1772442900123i64, "insert_id": "i"});
+        event.as_object_mut().unwrap().extend(who.as_object().unwrap().clone());
+        good("amplitude", &event.to_string(), json!({"account": {"value": "n"}}))[0]["event_id"].clone()
+    };
+    let ids = [
+        of(json!({"user_id": "ann"})),
+        of(json!({"user_id": "bob"})),
+        of(json!({"user_id": "ann", "device_id": "ann"})),
+        of(json!({"device_id": "d"})),
+    ];
+    assert!(ids.iter().enumerate().all(|(n, id)| !ids[..n].contains(id)), "{ids:?}");
+    assert_eq!(of(json!({"user_id": "ann", "device_id": "d"})), ids[3]);
+}
+
+#[test]
+fn events_that_say_the_same_are_told_apart_by_their_number() {
+    let one = json!({"event": "opened", "distinct_id": "ann", "timestamp": "2026-03-02T09:15:00Z", "properties": {"a": 1}});
+    let other = json!({"event": "closed", "distinct_id": "ann", "timestamp": "2026-03-02T09:15:00Z"});
+    let keyed =
+        json!({"event": "opened", "distinct_id": "ann", "timestamp": "2026-03-02T09:15:00Z", "uuid": "u-1"});
+    let mapping = json!({"account": {"value": "n"}});
+    let ids = |events: &[&Value]| -> Vec<Value> {
+        let events = good("posthog", &json!(events).to_string(), mapping.clone());
+        events.into_iter().map(|event| event["event_id"].clone()).collect()
+    };
+    let found = ids(&[&one, &other, &one, &keyed, &one, &keyed]);
+    assert_eq!(found[3], found[5], "a key of its own holds");
+    let own = [&found[0], &found[1], &found[2], &found[3], &found[4]];
+    assert!(own.iter().enumerate().all(|(n, id)| !own[..n].contains(id)), "{own:?}");
+    // Whatever comes between them, and cut otherwise: no more ids than there are events.
+    assert_eq!(ids(&[&one, &one, &one]), [found[0].clone(), found[2].clone(), found[4].clone()]);
+    assert_eq!(ids(&[&other, &one]), [found[1].clone(), found[0].clone()]);
+    // One document a line, and a batch.
+    let lines = format!("{one}\n{one}\n");
+    let lines = good("posthog", &lines, mapping.clone());
+    assert_eq!([&lines[0]["event_id"], &lines[1]["event_id"]], [&found[0], &found[2]]);
+    // What waits keeps its number, for a mapping that finds its account.
+    let none = Mapping::parse(r#"{"account": "/properties/company"}"#).unwrap();
+    let text = json!([one, one]).to_string();
+    let posthog = Format::of("posthog").unwrap();
+    let waiting = translate(posthog, &text, ("m", &none), HOME, &limits(), &mut || {}).unwrap();
+    let again: Vec<String> = waiting
+        .iter()
+        .map(|one| {
+            let body = one.body(&mut 0).unwrap();
+            let translated = Waiting::read(&body).unwrap().translate(
+                posthog,
+                &Mapping::parse(&mapping.to_string()).unwrap(),
+                HOME,
+            );
+            let limits = limits();
+            let id = translated.event(&mut FieldsParser::new(&limits)).unwrap().event_id;
+            format_uuid(&id)
+        })
+        .collect();
+    assert_eq!(json!(again), json!([found[0], found[2]]));
+}
+
+#[test]
+fn events_of_a_stream_have_its_ids() {
+    let one = json!({"event": "a", "properties": {"distinct_id": "u", "time": 1772442900}});
+    let mut keyed = one.clone();
+    keyed["properties"]["$insert_id"] = json!("i");
+    let mapping = Mapping::parse(r#"{"account": {"value": "n"}}"#).unwrap();
+    let keys = Keys { prefix: "p\n".into(), places: Places::From(7) };
+    let limits = Limits { keys: Some(keys.clone()), ..limits() };
+    let text = format!("{one}\n{keyed}\n{one}\n");
+    let mixpanel = Format::of("mixpanel").unwrap();
+    let found = translate(mixpanel, &text, ("", &mapping), HOME, &limits, &mut || {}).unwrap();
+    let mut parser = FieldsParser::new(&limits);
+    let ids: Vec<_> = found.iter().map(|one| one.event(&mut parser).unwrap().event_id).collect();
+    assert_eq!([Some(ids[0]), Some(ids[2])], [keys.id(0), keys.id(2)]);
+    assert_eq!(ids[1], event_id_from_key(r#"mixpanel:["a","u",1772442900,"i"]"#));
+    let made: Vec<bool> = found.iter().map(|one| one.has_made_id()).collect();
+    assert_eq!(made, [true, false, true]);
+}
+
+#[test]
+fn what_many_events_share_is_searched_once() {
+    // Half a million members in the head, and a hundred thousand events beside it; then as many scopes of one resource.
+    let mut head: serde_json::Map<String, Value> =
+        (0..500_000).map(|n| (format!("k{n}"), json!(0))).collect();
+    let event = |n: usize| json!({"event": "a", "uuid": n.to_string(), "distinct_id": "u", "timestamp": "2026-03-02T09:15:00Z"});
+    let batch: Vec<Value> = (0..100_000).map(event).collect();
+    head.insert("batch".into(), json!(batch));
+    let mapping = json!({"account": "/company"}).to_string();
+    let mapping = Mapping::parse(&mapping).unwrap();
+    let text = Value::Object(head).to_string();
+    let mut pauses = 0;
+    let posthog = Format::of("posthog").unwrap();
+    let found = translate(posthog, &text, ("", &mapping), HOME, &limits(), &mut || pauses += 1).unwrap();
+    assert_eq!((found.len(), pauses), (100_000, 100_000));
+    let attributes: Vec<Value> = (0..200_000).map(|n| json!({"key": format!("k{n}")})).collect();
+    let scopes = vec![json!({"logRecords": [{"timeUnixNano": "1772442900123456789"}]}); 90_000];
+    let body =
+        json!({"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": scopes}]}).to_string();
+    let mapping = Mapping::parse(r#"{"account": {"value": "n"}, "event_id": "/attributes/id"}"#).unwrap();
+    let logs = Format::of("opentelemetry").unwrap();
+    let found = translate(logs, &body, ("", &mapping), HOME, &limits(), &mut || {}).unwrap();
+    assert_eq!(found.len(), 90_000);
 }
 
 fn snowplow_line(columns: &[(usize, &str)]) -> String {
@@ -371,7 +482,8 @@ fn what_nobody_can_read_is_an_error_of_the_call() {
     // What can't be told apart is kept as it came, with what was to come after it.
     let text = json!({"batch": 5, "properties": {"lot": 7}}).to_string();
     let mapping = Mapping::parse("{}").unwrap();
-    let kept = translate(Format::of("segment").unwrap(), &text, ("m", &mapping), HOME, &limits()).unwrap();
+    let kept = translate(Format::of("segment").unwrap(), &text, ("m", &mapping), HOME, &limits(), &mut || {})
+        .unwrap();
     assert_eq!(kept[0].body(&mut 0).unwrap(), text);
     // An event of an array isn't a batch, nor when it is read again.
     for own in [json!(5), json!([{}, {}])] {

@@ -26,7 +26,7 @@ pub use setting::{
     application_name, can_set, client_statement, is_known, reserve_prefix, search_path_bytes,
     set_for_session, set_local, set_scope, telling_setting, with_settings,
 };
-pub use sleep::pause;
+pub use sleep::{check_for_interrupts, pause};
 pub use transaction::{
     accept_invalidations, advance_command, has_fixed_snapshot, in_subtransaction, in_transaction_block,
     is_creating_extension, is_parallel_worker, require_writable,

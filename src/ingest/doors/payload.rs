@@ -8,12 +8,13 @@ use crate::backend::{session, sql};
 use crate::ingest::failure::IngestError;
 use crate::ingest::options::Options;
 use crate::ingest::pipeline::{self, Home};
+use crate::ingest::stream;
 use crate::ingest::summary::Summary;
 use crate::scope::Scope;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
 use std::rc::Rc;
-use tally_core::event::{EventRef, FieldsParser, Item, Rejection};
+use tally_core::event::{EventRef, FieldsParser, Item, Limits, Rejection};
 use tally_core::payload::{self, Format, Mapping, Translated, Waiting};
 
 door! {
@@ -71,10 +72,15 @@ fn run(call: &Call, mut options: Options) -> Result<Summary, Report> {
         Scope::Global => (None, None),
         Scope::Tenant { tenant, account } => (Some(tenant.as_str()), account.as_deref()),
     };
-    let limits = pipeline::limits();
+    let keys = options.stream.as_ref().map(|stream| stream::keys(&scope, stream));
+    let limits = Limits { keys, ..pipeline::limits() };
     let home = payload::Home { tenant, account };
     let translated =
-        payload::translate(format, text, (name, &mapping), home, &limits).map_err(IngestError::Payload)?;
+        payload::translate(format, text, (name, &mapping), home, &limits, &mut session::check_for_interrupts)
+            .map_err(IngestError::Payload)?;
+    if let Some(stream) = &options.stream {
+        stream::check_places(stream, translated.len(), translated.iter().any(Translated::has_made_id))?;
+    }
     let mut parser = FieldsParser::new(&limits);
     let mut made = 0;
     let judged: Vec<(String, Result<EventRef, Rejection>)> = translated

@@ -109,11 +109,17 @@ fn run_with_ids(
     scope: Scope,
     options: Options,
 ) -> Result<Summary, Report> {
+    let made = items.iter().any(|item| item.event.is_ok() && item.raw.is_empty());
+    let fits = match &options.stream {
+        Some(stream) => stream::check_places(stream, items.len(), made)?,
+        None => false,
+    };
+    let id_at = |position| limits.keys.as_ref().filter(|_| fits).and_then(|keys| keys.id(position));
     let texts: Vec<Option<String>> = items
         .iter()
         .map(|item| match &item.event {
             Err(rejection) if rejection.event_id.is_none() => {
-                event::with_id(item.raw, &event::id_at(limits, item.position)?)
+                event::with_id(item.raw, &id_at(item.position)?)
             }
             _ => None,
         })
@@ -123,7 +129,7 @@ fn run_with_ids(
         .zip(&texts)
         .map(|(item, text)| match (text, item.event) {
             (Some(text), Err(mut rejection)) => {
-                rejection.event_id = event::id_at(limits, item.position);
+                rejection.event_id = id_at(item.position);
                 Item { position: item.position, raw: text, event: Err(rejection) }
             }
             (_, event) => Item { event, ..item },
@@ -137,6 +143,7 @@ pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Sum
     let Some(stream) = options.stream.clone() else {
         return Ok(Batch::new(items, scope, None, options).work()?.0);
     };
+    stream::check_places(&stream, items.len(), false)?;
     // Before anything that others may wait for: two consumers of a stream wait for each other here.
     match stream::hold(&scope, &stream)? {
         Place::Past(stored) => {

@@ -3,7 +3,7 @@
 use super::parse::{Fault, Parser, value_kind};
 use super::split::{balanced_end, element_end};
 use super::wrapped::disguise;
-use super::{EventRef, Limits, event_id_from_key, format_uuid, id_fault, parse_uuid};
+use super::{EventRef, Limits, format_uuid, id_fault, parse_uuid};
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::{skip_space, string_end, unescape};
 use std::fmt;
@@ -197,11 +197,6 @@ fn element<'a>(
         return Err(unsplittable(start, "nothing between two commas or brackets"));
     }
     Ok(Item { position, raw, event: Err(reject(raw, fault)) })
-}
-
-/// The id that an event gets from its place in the batch, where the limits say so.
-pub fn id_at(limits: &Limits, position: usize) -> Option<[u8; 16]> {
-    limits.keys.as_ref().map(|keys| event_id_from_key(&format!("{keys}{position}")))
 }
 
 /// The text of an element with an id added, if it is an object that has none.

@@ -5,6 +5,7 @@ mod codec;
 mod fields;
 mod fingerprint;
 mod id;
+mod keys;
 mod parse;
 mod split;
 mod time;
@@ -14,11 +15,12 @@ use crate::id::{self as id_rules, IdError};
 use crate::jsonb::{self, Bounds, JsonbError};
 use std::borrow::Cow;
 
-pub use batch::{Batch, BatchError, Item, Rejection, id_at, parse_batch, parse_event, with_id};
+pub use batch::{Batch, BatchError, Item, Rejection, parse_batch, parse_event, with_id};
 pub use codec::{CodecError, EventView, encode, encode_into, to_json_text};
 pub use fields::{FIELD_NAMES, Fields, FieldsParser, fields_to_json};
 pub use fingerprint::fingerprint;
 pub use id::{KEY_NAMESPACE, event_id_from_key, format_uuid, parse_uuid};
+pub use keys::{Keys, Places};
 pub use time::{format_timestamp, parse_timestamp};
 
 /// Holds one event; text without JSON escapes is borrowed from the input.
@@ -100,9 +102,8 @@ pub struct Limits {
     pub earliest: i64,
     /// The last accepted `occurred_at`, in microseconds since 2000-01-01 00:00 UTC.
     pub latest: i64,
-    /// What the key of an event in a batch begins with that has no id; its place in the batch follows. Without it, an event must have
-    /// one.
-    pub keys: Option<String>,
+    /// What the id of an event that has none is made from. Without it, an event must have one.
+    pub keys: Option<Keys>,
 }
 
 impl Default for Limits {

@@ -117,7 +117,8 @@ impl<'l> Parser<'l> {
 
     fn finish<'a>(&mut self, mut draft: Draft<'a>) -> Result<EventRef<'a>, Fault> {
         self.made_id = draft.event_id.is_none() && self.limits.keys.is_some();
-        draft.event_id = draft.event_id.or_else(|| super::id_at(self.limits, self.position));
+        let keys = self.limits.keys.as_ref();
+        draft.event_id = draft.event_id.or_else(|| keys.and_then(|keys| keys.id(self.position)));
         draft.finish()
     }
 

@@ -18,7 +18,7 @@ impl Vendor for Amplitude {
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let events = batch(&mut document, "events")?;
-        one_or_many(events.map_or(document, Value::Array), None, out);
+        one_or_many(events.map_or(document, Value::Array), &[], out);
         Ok(())
     }
 
@@ -27,9 +27,13 @@ impl Vendor for Amplitude {
         Ok(event.text(&["/session_id"])?.filter(|session| session != "-1"))
     }
 
-    /// Its own rule: events are the same whose device and insert id are.
+    /// Its own rule: events are the same whose device and insert id are. Without a device, Amplitude makes one of the user.
     fn key(&self, event: &Event) -> Result<Option<String>, Fault> {
-        Ok(event.find("/insert_id").map(|_| compound(event, &["/device_id", "/insert_id"])))
+        let parts: &[&str] = match event.find("/device_id") {
+            Some(_) => &["/device_id", "/insert_id"],
+            None => &["/device_id", "/insert_id", "/user_id"],
+        };
+        Ok(event.find("/insert_id").map(|_| compound(event, parts)))
     }
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {

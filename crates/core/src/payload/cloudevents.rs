@@ -11,7 +11,7 @@ impl Vendor for CloudEvents {
     }
 
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
-        one_or_many(document, None, out);
+        one_or_many(document, &[], out);
         Ok(())
     }
 

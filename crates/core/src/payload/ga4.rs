@@ -32,7 +32,7 @@ impl Vendor for Ga4 {
                     members.push((format!("\"{lists}\"").into(), object(list)));
                 }
             }
-            out.push(Event::new(row, None));
+            out.push(Event::new(row, &[]));
         }
         Ok(())
     }

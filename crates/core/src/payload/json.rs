@@ -155,7 +155,18 @@ impl<'a> Reader<'a> {
 /// Whether a written key means this name.
 pub(super) fn is_named(written: &str, name: &str) -> bool {
     let inner = &written[1..written.len() - 1];
-    inner == name || (inner.contains('\\') && meaning(written).is_ok_and(|meaning| meaning == name))
+    if inner == name {
+        return true;
+    }
+    // What comes before the first escape tells most keys apart, and a key that is far too long for the name the others.
+    match inner.find('\\') {
+        Some(at) => {
+            name.as_bytes().get(..at) == Some(&inner.as_bytes()[..at])
+                && inner.len() <= 6 * name.len()
+                && meaning(written).is_ok_and(|meaning| meaning == name)
+        }
+        None => false,
+    }
 }
 
 /// What a written string means; else the SQLSTATE and what is wrong.
@@ -205,16 +216,6 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A member of an object, the last of this name.
-    pub(super) fn get(&self, name: &str) -> Option<&Value<'a>> {
-        match self {
-            Value::Object(members) => {
-                members.iter().rev().find(|(key, _)| is_named(key, name)).map(|(_, value)| value)
-            }
-            _ => None,
-        }
-    }
-
     /// Takes a member out of an object.
     pub(super) fn take(&mut self, name: &str) -> Option<Value<'a>> {
         match self {
@@ -226,17 +227,33 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A member of an object, or an element of an array by its number.
-    fn step(&self, token: &str) -> Option<&Value<'a>> {
-        match self {
-            Value::Array(elements) => elements.get(token.parse::<usize>().ok()?),
-            _ => self.get(token),
+    /// The places, one in the other, of what a path leads to, its steps given one by one.
+    pub(super) fn route(&self, steps: impl Iterator<Item = String>) -> Option<Vec<usize>> {
+        let mut route = Vec::new();
+        let mut value = self;
+        for step in steps {
+            let place = match value {
+                Value::Array(_) => step.parse().ok()?,
+                Value::Object(members) => members.iter().rposition(|(key, _)| is_named(key, &step))?,
+                _ => return None,
+            };
+            value = value.part(place)?;
+            route.push(place);
         }
+        Some(route)
     }
 
-    /// What a path leads to, its steps given one by one.
-    pub(super) fn at<'s>(&self, steps: impl Iterator<Item = &'s str>) -> Option<&Value<'a>> {
-        steps.into_iter().try_fold(self, |value, step| value.step(step))
+    /// What is at the end of a route.
+    pub(super) fn follow(&self, route: &[usize]) -> Option<&Value<'a>> {
+        route.iter().try_fold(self, |value, place| value.part(*place))
+    }
+
+    fn part(&self, place: usize) -> Option<&Value<'a>> {
+        match self {
+            Value::Array(elements) => elements.get(place),
+            Value::Object(members) => members.get(place).map(|(_, value)| value),
+            _ => None,
+        }
     }
 
     /// The text of a string, number or boolean; else the SQLSTATE and what is wrong.
@@ -277,12 +294,19 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Appends an object with what another has beside it: members that both have as objects are merged likewise, else the own one goes
-    /// before.
-    pub(super) fn print_over(&self, other: &Value, out: &mut String) {
-        let (Value::Object(own), Value::Object(others)) = (self, other) else { return self.print(out) };
-        let by_key: HashMap<&str, &Value> = others.iter().map(|(key, value)| (&**key, value)).collect();
-        let own_keys: HashSet<&str> = own.iter().map(|(key, _)| &**key).collect();
+    /// Appends an object with what others have beside it: members that it has as objects, too, are merged likewise, else the own one
+    /// goes before, and of the others the first.
+    pub(super) fn print_over(&self, others: &[&Value], out: &mut String) {
+        let members = |value: &Value| matches!(value, Value::Object(_));
+        if others.is_empty() || !members(self) || !others.iter().all(|other| members(other)) {
+            return self.print(out);
+        }
+        let beside: HashMap<&str, &Value> = others
+            .iter()
+            .rev()
+            .flat_map(|other| other.members())
+            .map(|(key, value)| (&**key, value))
+            .collect();
         out.push('{');
         let begin = out.len();
         let member = |key: &str, out: &mut String| {
@@ -292,18 +316,30 @@ impl<'a> Value<'a> {
             out.push_str(key);
             out.push(':');
         };
-        for (key, value) in own {
+        let mut printed: HashSet<&str> = HashSet::new();
+        for (key, value) in self.members() {
             member(key, out);
-            match by_key.get(&**key) {
-                Some(other) => value.print_over(other, out),
+            match beside.get(&**key) {
+                Some(other) => value.print_over(&[other], out),
                 None => value.print(out),
             }
+            printed.insert(key);
         }
-        for (key, value) in others.iter().filter(|(key, _)| !own_keys.contains(&**key)) {
-            member(key, out);
-            value.print(out);
+        for other in others {
+            for (key, value) in other.members().iter().filter(|(key, _)| !printed.contains(&**key)) {
+                member(key, out);
+                value.print(out);
+            }
+            printed.extend(other.members().iter().map(|(key, _)| &**key));
         }
         out.push('}');
+    }
+
+    fn members(&self) -> &[(Cow<'a, str>, Value<'a>)] {
+        match self {
+            Value::Object(members) => members,
+            _ => &[],
+        }
     }
 
     /// The same with the members of objects in the order of their keys: one text for every order that they are sent in.
@@ -335,6 +371,10 @@ mod tests {
         Reader::new(text).whole(0, text.len())
     }
 
+    fn at<'v, 'a>(value: &'v Value<'a>, path: &str) -> Option<&'v Value<'a>> {
+        value.follow(&value.route(crate::payload::mapping::steps(path))?)
+    }
+
     #[test]
     fn what_is_inside_is_kept_as_it_is_written() {
         let text = r#" {"a" : [1.50, "\u00e9\ud800", {"b\/c": null}], "a": NaN} "#;
@@ -342,11 +382,11 @@ mod tests {
         let mut out = String::new();
         value.print(&mut out);
         assert_eq!(out, r#"{"a":[1.50,"\u00e9\ud800",{"b\/c":null}],"a":NaN}"#);
-        assert_eq!(value.get("a"), Some(&Value::Token("NaN".into())), "the last one counts");
+        assert_eq!(at(&value, "/a"), Some(&Value::Token("NaN".into())), "the last one counts");
         let value = read(r#"{"x": [7, {"b\/c": "\u00e9"}]}"#).unwrap();
-        assert_eq!(value.at(["x", "1", "b/c"].into_iter()).unwrap().text().unwrap(), "é");
-        assert_eq!(value.at(["x", "0"].into_iter()).unwrap().text().unwrap(), "7");
-        assert_eq!(value.at(["x", "2"].into_iter()), None);
+        assert_eq!(at(&value, "/x/1/b~1c").unwrap().text().unwrap(), "é");
+        assert_eq!(at(&value, "/x/0").unwrap().text().unwrap(), "7");
+        assert_eq!(at(&value, "/x/2"), None);
         assert_eq!(read(r#""\ud800""#).unwrap().text().unwrap_err().0, "22P05");
     }
 
@@ -385,7 +425,7 @@ mod tests {
         fn reads_what_serde_writes(number: i64, text in "\\PC{0,20}") {
             let json = serde_json::json!({"n": number, "t": text, "a": [text, number]}).to_string();
             let value = read(&json).unwrap();
-            prop_assert_eq!(value.get("t").unwrap().text().unwrap(), text.as_str());
+            prop_assert_eq!(at(&value, "/t").unwrap().text().unwrap(), text.as_str());
             let mut out = String::new();
             value.print(&mut out);
             prop_assert_eq!(out, json);

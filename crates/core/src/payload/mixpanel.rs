@@ -19,13 +19,16 @@ impl Vendor for Mixpanel {
     }
 
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
-        one_or_many(document, None, out);
+        one_or_many(document, &[], out);
         Ok(())
     }
 
-    /// Its own rule: events are the same whose name, time, user and insert id are.
+    /// Its own rule: events are the same whose name, time, user and insert id are. Without distinct_id, Mixpanel makes one of the
+    /// user or device.
     fn key(&self, event: &Event) -> Result<Option<String>, Fault> {
-        let parts = ["/event", "/properties/distinct_id", "/properties/time", "/properties/$insert_id"];
+        let who = ["/properties/distinct_id", "/properties/$user_id", "/properties/$device_id"];
+        let who = who.into_iter().find(|path| event.find(path).is_some()).unwrap_or(who[0]);
+        let parts = ["/event", who, "/properties/time", "/properties/$insert_id"];
         Ok(event.find("/properties/$insert_id").map(|_| compound(event, &parts)))
     }
 

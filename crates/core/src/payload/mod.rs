@@ -6,8 +6,10 @@
 
 mod amplitude;
 mod cloudevents;
+mod event;
 mod ga4;
 mod json;
+mod key;
 mod mapping;
 mod mixpanel;
 mod moment;
@@ -20,13 +22,14 @@ mod tally;
 pub use mapping::Mapping;
 
 use crate::event::{
-    BatchError, EventRef, FIELD_NAMES, Fields, FieldsParser, Limits, Rejection, event_id_from_key,
-    format_timestamp, format_uuid, parse_uuid,
+    BatchError, EventRef, FIELD_NAMES, Fields, FieldsParser, Limits, Rejection, format_timestamp, parse_uuid,
 };
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::quote;
+use event::{Common, Event};
 use json::{NotJson, Reader, Value};
-use mapping::{Place, steps};
+use key::Known;
+use mapping::Place;
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -88,9 +91,16 @@ pub struct Translated<'a> {
     /// Whose event it is, as far as is known: an erasure looks for that in quarantine.
     tenant: Option<String>,
     user: Option<String>,
+    /// The id that was made for it, where the event alone doesn't lead to it.
+    id: Option<String>,
 }
 
 impl Translated<'_> {
+    /// Whether its id was made from its place, in the payload or in a stream.
+    pub fn has_made_id(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// The event, by the rules of every event.
     pub fn event(&self, parser: &mut FieldsParser) -> Result<EventRef<'_>, Rejection> {
         let mut fields: Fields = [None; FIELD_NAMES.len()];
@@ -112,7 +122,7 @@ impl Translated<'_> {
         quote(self.format, &mut body);
         body.push_str(",\"mapping\":");
         quote(&self.mapping, &mut body);
-        for (name, id) in [("tenant_id", &self.tenant), ("user_id", &self.user)] {
+        for (name, id) in [("tenant_id", &self.tenant), ("user_id", &self.user), ("event_id", &self.id)] {
             if let Some(id) = id {
                 body.push_str(&format!(",\"{name}\":"));
                 quote(id, &mut body);
@@ -142,6 +152,7 @@ pub struct Waiting<'a> {
     pub format: String,
     /// The name of the mapping; empty for none.
     pub mapping: String,
+    id: Option<String>,
     payload: Value<'a>,
 }
 
@@ -154,7 +165,9 @@ impl<'a> Waiting<'a> {
         let mut value = Reader::new(body).whole(0, body.len()).ok()?;
         let (format, mapping) = (value.take("format")?, value.take("mapping")?);
         let payload = value.take("payload")?;
+        let id = value.take("event_id").and_then(|id| Some(id.text().ok()?.into_owned()));
         Some(Self {
+            id,
             format: format.text().ok()?.into_owned(),
             mapping: mapping.text().ok()?.into_owned(),
             payload,
@@ -163,17 +176,25 @@ impl<'a> Waiting<'a> {
 
     /// Translates it again: what waits is one event, whatever it has that would make several of a payload.
     pub fn translate(self, format: Format, mapping: &Mapping, home: Home) -> Translated<'a> {
-        translated(format, &self.mapping, mapping, home, Event::new(self.payload, None))
+        translated(
+            format,
+            &self.mapping,
+            mapping,
+            home,
+            Event::new(self.payload, &[]),
+            Known::Before(self.id),
+        )
     }
 }
 
-/// Translates a payload. `named` is the mapping's name; empty for none.
+/// Translates a payload. `named` is the mapping's name; empty for none. `pause` is called between two events: it may end all of it.
 pub fn translate<'a>(
     format: Format,
     text: &'a str,
     (named, mapping): (&str, &Mapping),
     home: Home,
     limits: &Limits,
+    pause: &mut dyn FnMut(),
 ) -> Result<Vec<Translated<'a>>, BatchError> {
     if text.len() > limits.batch_bytes {
         let reason = format!("payload has {} bytes, at most {} are allowed", text.len(), limits.batch_bytes);
@@ -181,19 +202,26 @@ pub fn translate<'a>(
     }
     let mut out = Vec::new();
     let mut made = 0;
+    let (mut seen, mut said) = (key::Seen::default(), 0);
     for (text, document) in documents(format, text)? {
         let mut events = Vec::new();
         if let Err(mut fault) = document.and_then(|document| format.vendor.events(document, &mut events)) {
             // What can't be told apart is kept as it came.
             fault.text = Some(text.to_owned());
-            events.push(Event { own: Err(fault), shared: None });
+            events.push(Event::fault(fault));
         }
         if out.len() + events.len() > limits.batch_events {
             let reason = format!("payload has more than {} events", limits.batch_events);
             return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
         }
         for event in events {
-            let event = translated(format, named, mapping, home, event);
+            pause();
+            let known = match &limits.keys {
+                Some(keys) => Known::Placed(keys.id(out.len())),
+                None => Known::Seen(&mut seen, &mut said),
+            };
+            let event = translated(format, named, mapping, home, event, known);
+            count(&mut said, 0)?;
             count(&mut made, event.fields.iter().flatten().flatten().map(String::len).sum())?;
             out.push(event);
         }
@@ -274,55 +302,6 @@ impl Fault {
     }
 }
 
-/// An event as its format made it.
-struct Event<'a> {
-    own: Result<Value<'a>, Fault>,
-    /// What holds for several events; an object whose members those of the event's own go before.
-    shared: Option<Rc<Value<'a>>>,
-}
-
-impl<'a> Event<'a> {
-    fn new(own: Value<'a>, shared: Option<&Rc<Value<'a>>>) -> Self {
-        Self { own: Ok(own), shared: shared.cloned() }
-    }
-
-    /// What a path leads to, unless that is null or an empty string.
-    fn find(&self, path: &str) -> Option<&Value<'a>> {
-        let found = |value: &'_ Value<'a>| -> bool { !value.is_empty() };
-        let steps: Vec<String> = steps(path).collect();
-        let at = || steps.iter().map(String::as_str);
-        let own = self.own.as_ref().ok().and_then(|own| own.at(at())).filter(|value| found(value));
-        own.or_else(|| self.shared.as_deref().and_then(|shared| shared.at(at())).filter(|value| found(value)))
-    }
-
-    /// The text at the first of these paths that leads to one.
-    fn text(&self, paths: &[&str]) -> Result<Option<String>, Fault> {
-        for path in paths {
-            if let Some(value) = self.find(path) {
-                return text(path, value).map(Some);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The members of the object at a path, in their written form.
-    fn members(&self, path: &str) -> &[(Cow<'a, str>, Value<'a>)] {
-        match self.find(path) {
-            Some(Value::Object(members)) => members,
-            _ => &[],
-        }
-    }
-
-    /// As one object.
-    fn print(&self, out: &mut String) {
-        match (&self.own, self.shared.as_deref()) {
-            (Err(_), _) => out.push_str("null"),
-            (Ok(own), Some(shared)) => own.print_over(shared, out),
-            (Ok(own), None) => own.print(out),
-        }
-    }
-}
-
 fn text(path: &str, value: &Value) -> Result<String, Fault> {
     value.text().map(Cow::into_owned).map_err(|(sqlstate, reason)| Fault::new(path, sqlstate, reason))
 }
@@ -364,6 +343,11 @@ trait Vendor: Sync {
     /// Adds the properties.
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>);
 
+    /// The account, where another path goes before.
+    fn account(&self, _: &Event) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
     /// The name, where it isn't at a path.
     fn name(&self, _: &Event) -> Result<Option<String>, Fault> {
         Ok(None)
@@ -374,7 +358,12 @@ trait Vendor: Sync {
         Ok(None)
     }
 
-    /// What tells the event from every other, where that isn't at a path; `None` where the whole event must do.
+    /// Whether what an event says tells it from every other, where it has no key.
+    fn is_told_by_content(&self) -> bool {
+        true
+    }
+
+    /// What tells the event from every other, where that isn't at a path.
     fn key(&self, _: &Event) -> Result<Option<String>, Fault> {
         Ok(None)
     }
@@ -396,16 +385,22 @@ fn translated<'a>(
     mapping: &Mapping,
     home: Home,
     event: Event<'a>,
+    known: Known,
 ) -> Translated<'a> {
     let mut tenant = None;
-    let fields = fields(format, mapping, home, &event, &mut tenant);
+    // First, so that a fault elsewhere leaves the event the id that it has.
+    let key = key::event_id(format, mapping, &event, known);
+    let event_id = key.as_ref().ok().and_then(|key| parse_uuid(&key.id));
+    let id = key.as_ref().ok().and_then(|key| key.made.then(|| key.id.clone()));
+    let fields = fields(format, mapping, home, &event, key, &mut tenant);
     let tenant = tenant.filter(|tenant| crate::id::check(tenant).is_ok());
     let user = field(&event, mapping, "user", format.vendor.paths().user, || Ok(None)).ok().flatten();
     Translated {
-        fields: fields.map_err(|fault| fault.rejection(tenant.clone())),
+        fields: fields.map_err(|fault| Rejection { event_id, ..fault.rejection(tenant.clone()) }),
         event,
         tenant,
         user,
+        id,
         format: format.name,
         mapping: named.to_owned(),
     }
@@ -470,6 +465,7 @@ fn fields(
     mapping: &Mapping,
     home: Home,
     event: &Event,
+    key: Result<key::Key, Fault>,
     seen_tenant: &mut Option<String>,
 ) -> Result<[Option<String>; FIELD_NAMES.len()], Fault> {
     let (vendor, paths) = (format.vendor, format.vendor.paths());
@@ -491,7 +487,8 @@ fn fields(
     let tenant = field(event, mapping, "tenant", paths.tenant, none)?.or(home.tenant.map(str::to_owned));
     seen_tenant.clone_from(&tenant);
     let tenant = tenant.ok_or_else(|| missing(mapping, "tenant", "tenant_id", paths.tenant))?;
-    let account = field(event, mapping, "account", paths.account, none)?.or(home.account.map(str::to_owned));
+    let account = field(event, mapping, "account", paths.account, || vendor.account(event))?
+        .or(home.account.map(str::to_owned));
     let account = account.ok_or_else(|| missing(mapping, "account", "account_id", paths.account))?;
     let name = field(event, mapping, "name", paths.name, || vendor.name(event))?;
     let name = name.ok_or_else(|| missing(mapping, "name", "name", paths.name))?;
@@ -503,7 +500,7 @@ fn fields(
         Some(account),
         Some(name),
         Some(occurred_at(mapping, event, paths.time)?),
-        Some(event_id(format, mapping, event)?),
+        Some(key?.id),
         user,
         session,
         Some(properties(vendor, mapping, event)),
@@ -529,31 +526,6 @@ fn occurred_at(mapping: &Mapping, event: &Event, paths: &[&str]) -> Result<Strin
         }
     }
     Err(missing(mapping, "time", "occurred_at", paths))
-}
-
-/// The key that the event has, as a uuid: a uuid itself, else one made from it.
-fn event_id(format: Format, mapping: &Mapping, event: &Event) -> Result<String, Fault> {
-    let vendor = format.vendor;
-    let key = match field(event, mapping, "event_id", vendor.paths().key, || vendor.key(event))? {
-        Some(key) => key,
-        None if mapping.places("event_id").is_some() => {
-            return Err(missing(mapping, "event_id", "event_id", &[]));
-        }
-        // Nothing tells it from others but what it says.
-        None => {
-            let mut whole = String::new();
-            event.print(&mut whole);
-            let sorted = Reader::new(&whole).whole(0, whole.len()).map(|value| value.sorted());
-            sorted.unwrap_or(whole)
-        }
-    };
-    let made = || match format.name {
-        // As tally.event_id() makes it of the same key.
-        "tally" => event_id_from_key(&key),
-        name => event_id_from_key(&format!("{name}:{key}")),
-    };
-    let id = parse_uuid(&key).unwrap_or_else(made);
-    Ok(format_uuid(&id))
 }
 
 /// The properties as the text of a JSON object. A name that comes twice counts as the last.
@@ -587,7 +559,7 @@ fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event) -> String {
 }
 
 /// Makes an event of each object of an array, or of the one that there is.
-fn one_or_many<'a>(document: Value<'a>, shared: Option<&Rc<Value<'a>>>, out: &mut Vec<Event<'a>>) {
+fn one_or_many<'a>(document: Value<'a>, shared: &[Rc<Common<'a>>], out: &mut Vec<Event<'a>>) {
     match document {
         Value::Array(elements) => out.extend(elements.into_iter().map(|element| Event::new(element, shared))),
         other => out.push(Event::new(other, shared)),

@@ -3,7 +3,7 @@
 
 use super::ga4::is_integer;
 use super::json::Value;
-use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch};
+use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch};
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -25,17 +25,16 @@ impl Vendor for OpenTelemetry {
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let Some(resources) = batch(&mut document, "resourceLogs")? else {
             // A record alone.
-            out.push(Event::new(document, None));
+            out.push(Event::new(document, &[]));
             return Ok(());
         };
         for mut of_resource in resources {
-            let resource = flat(of_resource.take("resource").unwrap_or(Value::Object(vec![])));
+            let resource = common("resource", of_resource.take("resource"));
             for mut of_scope in batch(&mut of_resource, "scopeLogs")?.unwrap_or_default() {
-                let scope = flat(of_scope.take("scope").unwrap_or(Value::Object(vec![])));
+                let scope = common("scope", of_scope.take("scope"));
                 let records = batch(&mut of_scope, "logRecords")?.unwrap_or_default();
-                let shared = vec![("\"resource\"".into(), resource.clone()), ("\"scope\"".into(), scope)];
-                let shared = Rc::new(Value::Object(shared));
-                out.extend(records.into_iter().map(|record| Event::new(flat(record), Some(&shared))));
+                let shared = [resource.clone(), scope];
+                out.extend(records.into_iter().map(|record| Event::new(flat(record), &shared)));
             }
         }
         Ok(())
@@ -52,6 +51,12 @@ impl Vendor for OpenTelemetry {
         add(event, "/body", "body", out);
         add_members(event.members("/attributes"), &["event.name", "log.record.uid"], out);
     }
+}
+
+/// What stands beside records, under its name.
+fn common<'a>(name: &str, value: Option<Value<'a>>) -> Rc<Common<'a>> {
+    let value = flat(value.unwrap_or(Value::Object(vec![])));
+    Common::new(Value::Object(vec![(format!("\"{name}\"").into(), value)]))
 }
 
 /// A resource, scope or record with its attributes as an object and its body as what it says.

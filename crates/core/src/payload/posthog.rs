@@ -1,8 +1,7 @@
 //! PostHog: the capture and batch endpoints.
 
 use super::json::Value;
-use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, batch, one_or_many};
-use std::rc::Rc;
+use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, batch, one_or_many};
 
 pub(super) struct PostHog;
 
@@ -23,13 +22,13 @@ impl Vendor for PostHog {
         let Some(events) = batch(&mut document, "batch")? else {
             // The key of the project says nothing about the event.
             document.take("api_key");
-            one_or_many(document, None, out);
+            one_or_many(document, &[], out);
             return Ok(());
         };
         for fleeting in ["api_key", "sent_at", "historical_migration"] {
             document.take(fleeting);
         }
-        one_or_many(Value::Array(events), Some(&Rc::new(document)), out);
+        one_or_many(Value::Array(events), &[Common::new(document)], out);
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! Segment: the Track, Page, Screen, Identify, Group and Alias calls of its HTTP API, alone, in an array or as a batch.
 
 use super::json::Value;
-use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch, one_or_many};
-use std::rc::Rc;
+use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch, one_or_many};
 
 pub(super) struct Segment;
 
@@ -26,14 +25,22 @@ impl Vendor for Segment {
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let Some(messages) = batch(&mut document, "batch")? else {
-            one_or_many(document, None, out);
+            one_or_many(document, &[], out);
             return Ok(());
         };
         for fleeting in ["writeKey", "sentAt"] {
             document.take(fleeting);
         }
-        one_or_many(Value::Array(messages), Some(&Rc::new(document)), out);
+        one_or_many(Value::Array(messages), &[Common::new(document)], out);
         Ok(())
+    }
+
+    /// A call that puts its user into a group names that one; the context, the group that other calls are made in.
+    fn account(&self, event: &Event) -> Result<Option<String>, Fault> {
+        match call(event).as_deref() {
+            Ok("group") => event.text(&["/groupId"]),
+            _ => Ok(None),
+        }
     }
 
     fn name(&self, event: &Event) -> Result<Option<String>, Fault> {

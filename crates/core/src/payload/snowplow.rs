@@ -66,7 +66,7 @@ impl Vendor for Snowplow {
     }
 
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
-        one_or_many(document, None, out);
+        one_or_many(document, &[], out);
         Ok(())
     }
 

@@ -20,15 +20,12 @@ impl Vendor for Tally {
     }
 
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
-        one_or_many(document, None, out);
+        one_or_many(document, &[], out);
         Ok(())
     }
 
-    fn key(&self, event: &Event) -> Result<Option<String>, Fault> {
-        match event.find("/event_id") {
-            Some(_) => Ok(None),
-            None => Err(Fault::new("/event_id", "23502", "is missing")),
-        }
+    fn is_told_by_content(&self) -> bool {
+        false
     }
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {

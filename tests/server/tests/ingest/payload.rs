@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use tally_server_tests::{Database, bin_and_sockets, code, number};
+use tally_server_tests::{Database, bin_and_sockets, code, number, skip};
 
 /// accepted, duplicates, conflicts, rejected; and the details.
 type Answer = ([i64; 4], Value);
@@ -226,7 +226,8 @@ fn files_are_sent_plain_and_compressed_once_whatever_happens() {
         send_file(&database, &role, &arguments).1,
         "12 accepted, 0 duplicates, 0 conflicts, 0 rejected\n"
     );
-    assert_eq!(number(&mut client, "SELECT tally.stream_position('log')"), 12);
+    let sent = "SELECT sum(\"position\")::int8 FROM tally.stream WHERE stream LIKE 'log:%'";
+    assert_eq!(number(&mut client, sent), 12);
     std::fs::write(&log, lines.concat()).unwrap();
     // Two at once share or skip, and nothing counts twice.
     std::thread::scope(|scope| {
@@ -237,7 +238,7 @@ fn files_are_sent_plain_and_compressed_once_whatever_happens() {
         }
     });
     assert_eq!(send_file(&database, &role, &arguments).0, 0);
-    assert_eq!(number(&mut client, "SELECT tally.stream_position('log')"), 30);
+    assert_eq!(number(&mut client, sent), 30);
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), 60);
     // What is rejected is said.
     std::fs::write(&log, "{\"name\": 5}\nnonsense\n").unwrap();
@@ -245,4 +246,107 @@ fn files_are_sent_plain_and_compressed_once_whatever_happens() {
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("is missing") && said.contains("2 rejected"), "{said}");
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Rotates a log as logrotate does with these lines of its configuration; false where it isn't installed.
+fn rotate(directory: &Path, how: &str) -> bool {
+    let configuration = directory.join("logrotate.conf");
+    let text = format!("{} {{\n  rotate 4\n{how}\n}}\n", directory.join("app.log").display());
+    std::fs::write(&configuration, text).unwrap();
+    std::fs::set_permissions(&configuration, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let mut command = Command::new("/usr/sbin/logrotate");
+    match command.args(["-f", "-s"]).arg(directory.join("state")).arg(&configuration).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            true
+        }
+        Err(_) => {
+            skip("logrotate isn't installed");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_rotated_is_sent_whole_and_once() {
+    for (topic, how) in [
+        ("rotate_rename", "  create 0644\n  compress\n  delaycompress"),
+        ("rotate_copy", "  copytruncate\n  compress\n  delaycompress"),
+    ] {
+        let mut database = Database::new(topic);
+        let role = writer(&mut database, "acme");
+        let directory = std::env::temp_dir().join(format!("tally_{}", database.name()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let log = directory.join("app.log");
+        let mut written = 0;
+        // No ids: positions alone keep lines from counting twice. An empty line in between.
+        let mut write = |count: i64| {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+            for _ in 0..count {
+                written += 1;
+                let line = json!({"account_id": "north", "name": "a", "occurred_at": "2026-03-02T09:15:00Z", "properties": {"n": written}});
+                writeln!(file, "{line}{}", if written % 4 == 0 { "\n" } else { "" }).unwrap();
+            }
+            written
+        };
+        let mut client = database.connect(&role);
+        let names = ["app.log.3.gz", "app.log.2.gz", "app.log.1", "app.log"]
+            .map(|name| directory.join(name).to_str().unwrap().to_owned());
+        let arguments: Vec<&str> =
+            ["--stream", "app"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        let mut sent = |wanted: i64| {
+            let (status, said) = send_file(&database, &role, &arguments);
+            assert_eq!(status, 0, "{said}");
+            let distinct = "SELECT count(DISTINCT properties ->> 'n') * 1000 + count(*) FROM tally.events";
+            assert_eq!(number(&mut client, distinct), wanted * 1001, "{topic}: {said}");
+        };
+        sent(write(5));
+        write(6);
+        // The last lines before a rotation weren't sent yet.
+        if !rotate(&directory, how) {
+            continue;
+        }
+        sent(write(7));
+        assert!(rotate(&directory, how));
+        write(3);
+        assert!(rotate(&directory, how));
+        sent(write(9));
+        sent(write(0));
+        // What can't be the file that was sent before is no reason to skip lines.
+        let text = std::fs::read_to_string(&log).unwrap();
+        std::fs::write(&log, text.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+        let (status, said) = send_file(&database, &role, &arguments);
+        assert!(status == 2 && said.contains("is another file"), "{said}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+#[test]
+fn a_mapping_is_declared_by_nobody_who_is_confined_to_a_tenant() {
+    let mut database = Database::new("payload_confined");
+    let role = database.role("own", &["tally_admin", "tally_writer", "tally_reader"]);
+    let bind = "SELECT tally.bind_role($1::text::regrole, 'acme')";
+    database.superuser().execute(bind, &[&role]).unwrap();
+    let mut client = database.connect(&role);
+    let define = "SELECT tally.define_mapping('m', 'segment', '{}')";
+    assert_eq!(code(client.execute(define, &[])), "42501");
+    let free = database.role("free", &["tally_admin"]);
+    database.connect(&free).execute(define, &[]).unwrap();
+    assert_eq!(number(&mut database.superuser(), "SELECT count(*) FROM tally.payload_mapping"), 1);
+}
+
+#[test]
+fn a_payload_can_be_cancelled() {
+    let mut database = Database::new("payload_cancel");
+    let role = writer(&mut database, "acme");
+    let mut client = database.connect(&role);
+    // One event too many, which is noticed at the end: it is told before, where the statement may run for a millisecond.
+    let event = json!({"event": "a", "distinct_id": "u", "timestamp": "2026-03-02T09:15:00Z"}).to_string();
+    let payload = vec![event; 100_001].join("\n");
+    let query = "SELECT accepted FROM tally.ingest_from('posthog', $1)";
+    assert_eq!(code(client.query(query, &[&payload])), "54000");
+    client.batch_execute("SET statement_timeout = '1ms'").unwrap();
+    let statement = client.query(query, &[&payload]);
+    assert_eq!(code(statement), "57014");
 }

@@ -150,6 +150,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("read_granted_to_public", "tally.usage_day", "GRANT SELECT ON tally.usage_day TO PUBLIC"),
     ("secret_readable", "tally.tenant", "GRANT SELECT (sketch_key) ON tally.tenant TO tally_reader"),
     ("secret_readable", "tally.tenant", "GRANT SELECT ON tally.tenant TO tally_analyst"),
+    ("secret_readable", "tally.stream_key", "GRANT SELECT (secret) ON tally.stream_key TO tally_reader"),
     ("unique_key_without_tenant", "shop.orders", "ALTER TABLE shop.orders ADD UNIQUE (id)"),
     (
         "unique_key_without_tenant",
