@@ -16,7 +16,7 @@ TIERS := unit pgspot build regress isolation server server-log
 SERVER_TIERS := build regress isolation server server-log
 
 .DEFAULT_GOAL := help
-.PHONY: all help setup setup-tests build install demo dashboard psql stop lint test test-server check package release bench accept reference clean
+.PHONY: all help setup setup-tests build install demo dashboard psql stop lint test test-server check package test-package release bench accept reference clean
 .NOTPARALLEL:
 
 # What PGXN's client calls before `make install`, which builds.
@@ -67,6 +67,9 @@ check: setup-tests ## what CI runs: lint, then every tier, fastest first
 
 package: build ## make a Debian package in target/package
 	@$(RUN) ./packaging/deb.sh
+
+test-package: build ## install that package into a fresh root of its Debian release, use and remove it (needs root)
+	@./tests/stages.sh package
 
 release: build ## freeze the install script of the version in Cargo.toml (docs/runbooks/release.md)
 	@$(RUN) ./packaging/release.sh
