@@ -70,11 +70,17 @@ fn the_log_of_an_erasure_that_is_broken_off_names_nobody() {
         });
         watcher.execute(&format!("SELECT {stop}($1)"), &[&pid]).unwrap();
         let error = working.join().unwrap().expect("it was broken off");
-        assert_eq!(error.code().map(|code| code.code()), Some(*sqlstate), "{held}: {error:?}");
+        // Whose session is ended may find it closed before it has read why.
+        let is_closed = *sqlstate == "57P01" && error.is_closed();
+        assert!(is_closed || error.code().map(|code| code.code()) == Some(sqlstate), "{held}: {error:?}");
         transaction.rollback().unwrap();
     }
     let log = server.log();
-    assert_eq!(log.matches("canceling statement due to user request").count(), 2 * held.len());
+    for told in
+        ["canceling statement due to user request", "terminating connection due to administrator command"]
+    {
+        assert_eq!(log.matches(told).count(), 2 * held.len(), "{told}");
+    }
     let statements = [
         "SQL statement \"WITH gone AS",
         "SQL statement \"DELETE FROM tally.user_activity_year_base",
