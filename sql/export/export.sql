@@ -36,7 +36,7 @@ COMMENT ON COLUMN tally.export.expires_at IS 'until when it can be approved and 
 COMMENT ON COLUMN tally.export.decided_at IS 'when it was approved, rejected, withdrawn or found void';
 COMMENT ON COLUMN tally.export.started_at IS 'when it was started, which happens once';
 COMMENT ON COLUMN tally.export.ended_at IS 'when it ended; null also where it was broken off';
-COMMENT ON COLUMN tally.export.max_rows IS 'rows that it may have';
+COMMENT ON COLUMN tally.export.max_rows IS 'rows that it may have; one counts once for each 4 kB that it begins';
 COMMENT ON COLUMN tally.export.rows IS 'rows that were handed out';
 COMMENT ON COLUMN tally.export.run_token IS 'random number of the one who started it';
 COMMENT ON COLUMN tally.export.approvals IS 'people who must approve';
@@ -301,7 +301,7 @@ COMMENT ON FUNCTION tally_internal.record_export(jsonb) IS 'part of tally.reques
 CREATE FUNCTION tally.request_export(query text, purpose text, max_rows int8, params jsonb DEFAULT '[]') RETURNS uuid
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'request_export_wrapper';
 COMMENT ON FUNCTION tally.request_export(text, text, int8, jsonb) IS
-  'requests an export of what a query returns in the present scope, of so many rows at most; params are the values of $1, $2, …, each a text. Returns its id; when others have approved it, tally.run_export() hands it out once. LISTEN tally_export tells approvers that there is something to approve';
+  'requests an export of what a query returns in the present scope, of so many rows at most, of which each counts once for each 4 kB that it begins; params are the values of $1, $2, …, each a text. Returns its id; when others have approved it, tally.run_export() hands it out once. LISTEN tally_export tells approvers that there is something to approve';
 
 CREATE FUNCTION tally.run_export(id uuid) RETURNS SETOF text
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT ROWS 100000 AS 'MODULE_PATHNAME', 'run_export_wrapper';
@@ -585,7 +585,7 @@ COMMENT ON COLUMN tally.exports.classification IS 'what it reads: aggregate, raw
 COMMENT ON COLUMN tally.exports.query IS 'the query';
 COMMENT ON COLUMN tally.exports.params IS 'values of its parameters, in order';
 COMMENT ON COLUMN tally.exports.columns IS 'names and types of what it returns, in order';
-COMMENT ON COLUMN tally.exports.max_rows IS 'rows that it may have';
+COMMENT ON COLUMN tally.exports.max_rows IS 'rows that it may have; one counts once for each 4 kB that it begins';
 COMMENT ON COLUMN tally.exports.approvals IS 'people who must approve';
 COMMENT ON COLUMN tally.exports.approvers IS 'the group role whose members may approve it';
 COMMENT ON COLUMN tally.exports.approved_by IS 'people who have approved';

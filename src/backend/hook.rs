@@ -41,8 +41,8 @@ pub struct Hooks {
     pub before_discarding: fn(),
     /// Whether the client must not see messages below INFO; called at any time, also within an error.
     pub hushes: fn() -> bool,
-    /// How many bytes of a message of so many the client may see; `None` for all. Called as `hushes` is.
-    pub bytes_to_tell: fn(u64) -> Option<u64>,
+    /// How many bytes of a message of so many the client may see, and whether it is an error; `None` for all. Called as `hushes` is.
+    pub bytes_to_tell: fn(u64, bool) -> Option<u64>,
 }
 
 /// The hooks, and those that other libraries had set before.
@@ -256,9 +256,9 @@ unsafe extern "C-unwind" fn ask_before_call() {
     unsafe { ask(installed().hooks.before_call) }
 }
 
-/// The receiver of a SHOW: one that counts, where rows are limited.
+/// The receiver of a SHOW or CALL: one that counts, where rows are limited.
 #[pg_guard]
-unsafe extern "C-unwind" fn receiver_of_show(
+unsafe extern "C-unwind" fn receiver_of_command(
     destination: *mut pg_sys::DestReceiver,
 ) -> *mut pg_sys::DestReceiver {
     let hooks = installed().hooks;
@@ -379,7 +379,10 @@ unsafe extern "C-unwind" fn utility(
         }
         let next = installed().utility.unwrap_or(unguarded::standard_ProcessUtility);
         let destination = match (*(*statement).utilityStmt).type_ {
-            pg_sys::NodeTag::T_VariableShowStmt => receiver_of_show(destination),
+            // What these hand out no executor runs.
+            pg_sys::NodeTag::T_VariableShowStmt | pg_sys::NodeTag::T_CallStmt => {
+                receiver_of_command(destination)
+            }
             _ => destination,
         };
         next(statement, text, read_only, context, parameters, environment, destination, completion);
@@ -411,31 +414,48 @@ unsafe extern "C-unwind" fn access(
 }
 
 thread_local! {
-    /// The transaction in which `hear_messages` was called, and log_min_messages before.
-    static LOGGED_FROM: Cell<(u32, c_int)> = const { Cell::new((0, 0)) };
+    /// What log_min_messages was before `hear_messages`.
+    static LOGGED_FROM: Cell<Option<c_int>> = const { Cell::new(None) };
 }
 
-/// Has the hook below hear every message that a client is told, until the transaction ends: Postgres asks it about those alone that go to the
-/// server's log. There they still go by what log_min_messages was.
+/// Has the hook below hear every message that a client may be told, whatever becomes of the transaction: Postgres asks it about those alone that
+/// go to the server's log. There they still go by what log_min_messages says.
 pub fn hear_messages() {
-    // SAFETY: reads a setting.
-    let logged_from = unsafe { pg_sys::log_min_messages };
-    if logged_from > PgLogLevel::INFO as c_int {
-        LOGGED_FROM.set((version::transaction_number(), logged_from));
-        super::session::set_local(c"log_min_messages", c"info");
+    // SAFETY: a setting of this process, of which Postgres wants no more than that it is one of its levels. Set by its own means it would end with a
+    // transaction of a procedure's, which goes on.
+    unsafe {
+        if pg_sys::log_min_messages != PgLogLevel::DEBUG5 as c_int {
+            LOGGED_FROM.set(Some(pg_sys::log_min_messages));
+            pg_sys::log_min_messages = PgLogLevel::DEBUG5 as c_int;
+        }
     }
 }
 
-/// Whether a message was to go to the server's log before `hear_messages`.
-fn is_to_log(level: c_int) -> bool {
-    let (transaction, logged_from) = LOGGED_FROM.get();
-    let error = PgLogLevel::ERROR as c_int;
-    // Before it was called: the postmaster has no transactions either.
-    if logged_from == 0 || transaction != version::transaction_number() || level < PgLogLevel::LOG as c_int {
-        return true;
+/// Has Postgres ask about those again that go to the server's log.
+pub fn hear_log_alone() {
+    // SAFETY: as above.
+    unsafe {
+        if let Some(logged_from) = LOGGED_FROM.take()
+            && pg_sys::log_min_messages == PgLogLevel::DEBUG5 as c_int
+        {
+            pg_sys::log_min_messages = logged_from;
+        }
     }
-    // Levels of the log itself come before errors there.
-    if level < PgLogLevel::INFO as c_int { logged_from <= error } else { level >= logged_from }
+}
+
+/// Whether a message was to go to the server's log before `hear_messages`, as Postgres decides.
+fn is_to_log(level: c_int) -> bool {
+    let Some(logged_from) = LOGGED_FROM.get() else { return true };
+    let (log, error, fatal) =
+        (PgLogLevel::LOG as c_int, PgLogLevel::ERROR as c_int, PgLogLevel::FATAL as c_int);
+    // The level LOG stands above errors there; the next one is that of messages for the log alone.
+    if level == log || level == log + 1 {
+        logged_from == log || logged_from <= error
+    } else if logged_from == log {
+        level >= fatal
+    } else {
+        level >= logged_from
+    }
 }
 
 /// The texts of a message that a client is sent.
@@ -467,18 +487,22 @@ unsafe fn bytes_of(message: *mut pg_sys::ErrorData) -> u64 {
     }
 }
 
-/// Leaves so many bytes of a message's first text, and of the others nothing.
+/// Leaves so many bytes of a message's texts, in their order.
 unsafe fn shorten(message: *mut pg_sys::ErrorData, bytes: u64) {
-    // SAFETY: the message is Postgres' to change while it is reported, and its text a C string; clipping looks nothing up.
+    let mut left = bytes as usize;
+    // SAFETY: the message is Postgres' to change while it is reported, and its first text a C string of its own; clipping looks nothing up.
     unsafe {
-        for text in texts(message).into_iter().skip(1) {
-            *text = core::ptr::null_mut();
-        }
-        let text = (*message).message;
-        if !text.is_null() {
-            let length = CStr::from_ptr(text).count_bytes();
-            let kept = pg_sys::pg_mbcliplen(text, length as c_int, length.min(bytes as usize) as c_int);
-            *text.add(kept as usize) = 0;
+        for (place, text) in texts(message).into_iter().enumerate().filter(|(_, text)| !(**text).is_null()) {
+            let length = CStr::from_ptr(*text).count_bytes();
+            if length <= left {
+                left -= length;
+            } else if place == 0 {
+                let kept = pg_sys::pg_mbcliplen(*text, length as c_int, left as c_int);
+                *(*text).add(kept as usize) = 0;
+                left = 0;
+            } else {
+                *text = core::ptr::null_mut();
+            }
         }
     }
 }
@@ -498,9 +522,12 @@ unsafe extern "C-unwind" fn log(message: *mut pg_sys::ErrorData) {
             (*message).output_to_client = false;
         }
         if (*message).output_to_client
-            && let Some(most) = (installed.hooks.bytes_to_tell)(bytes_of(message))
+            && let Some(most) = (installed.hooks.bytes_to_tell)(
+                bytes_of(message),
+                (*message).elevel >= PgLogLevel::ERROR as c_int,
+            )
         {
-            if (*message).elevel < PgLogLevel::ERROR as c_int {
+            if most == 0 {
                 (*message).output_to_client = false;
             } else {
                 shorten(message, most);

@@ -67,7 +67,7 @@ pub unsafe fn put_between(query: *mut pg_sys::QueryDesc, most: u64, refuse: fn(u
     }
 }
 
-/// A receiver that counts what a command hands out that no statement does, as SHOW. It lives as long as the command.
+/// A receiver that counts what a command hands out that no statement does, as SHOW. It lives as long as the command, whose transaction may end.
 ///
 /// # Safety
 /// The receiver is the command's.
@@ -81,7 +81,12 @@ pub unsafe fn counting(inner: *mut DestReceiver, most: u64, refuse: fn(u64) -> R
             rDestroy: Some(destroy),
             mydest: (*inner).mydest,
         };
-        let counting = pg_sys::palloc(size_of::<Counting>()).cast::<Counting>();
+        let memory = if pg_sys::PortalContext.is_null() {
+            pg_sys::CurrentMemoryContext
+        } else {
+            pg_sys::PortalContext
+        };
+        let counting = pg_sys::MemoryContextAlloc(memory, size_of::<Counting>()).cast::<Counting>();
         counting.write(Counting { receiver, inner, rows: 0, most, refuse, statement: 0, transaction: 0 });
         counting.cast()
     }

@@ -24,9 +24,6 @@ use std::sync::Mutex;
 const LIMITS: [Limit; 4] =
     [Limit::StatementTimeout, Limit::WorkMem, Limit::ParallelWorkers, Limit::IdleInTransaction];
 
-/// Bytes of an error that are told in any case.
-const ERROR_BYTES: u64 = 1000;
-
 /// A row of tally.tenant_limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
@@ -98,10 +95,13 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
             known.slot = Some(free.ok_or_else(|| ScopeError::Busy(tenant.to_owned(), most))?);
         }
     }
-    if known.limits.rows.is_some() && class() != Class::Free {
-        hook::hear_messages();
+    let most = known.limits.rows.filter(|_| class() != Class::Free).map(|rows| rows as u64);
+    if most.is_some() {
+        hook::hear_messages()
+    } else {
+        hook::hear_log_alone()
     }
-    TOLD.set(Told { transaction, most: known.limits.rows.map(|rows| rows as u64), ..TOLD.get() });
+    TOLD.set(Told { most, ..TOLD.get() });
     *IN_FORCE.lock().expect("one thread") = Some(known);
     Ok(())
 }
@@ -145,9 +145,8 @@ pub fn bound_statement() {
 /// After a statement, or a part of one.
 pub fn after_statement() {
     keep_idle_limit();
-    // From 18 on Postgres reports it to the client.
     if let Some(most) = max_rows()
-        && session::search_path_bytes() / ROW_BYTES >= most
+        && session::reported_path_bytes() > most.max(1) * ROW_BYTES
     {
         too_many_rows(most).raise();
     }
@@ -181,29 +180,32 @@ pub fn max_rows() -> Option<u64> {
 /// What the client was told beside rows, by one statement of its own.
 #[derive(Clone, Copy)]
 struct Told {
-    transaction: u32,
-    /// Rows that a statement of the transaction may hand out.
+    /// Rows that a statement may hand out, as it was looked up last: a procedure may tell something in a transaction in which nobody has asked yet.
     most: Option<u64>,
-    statement: Option<session::Statement>,
+    /// When the client sent the statement.
+    statement: i64,
     /// What was said so far, in rows.
     said: u64,
 }
 
 thread_local! {
-    static TOLD: Cell<Told> = const { Cell::new(Told { transaction: 0, most: None, statement: None, said: 0 }) };
+    static TOLD: Cell<Told> = const { Cell::new(Told { most: None, statement: 0, said: 0 }) };
 }
 
 /// How many bytes of a message of so many the client may be told, where that isn't all: messages count as rows do, by the client's
-/// statement. Looks nothing up.
-pub fn bytes_to_tell(bytes: u64) -> Option<u64> {
+/// statement; of an error as much is told as of them all. Looks nothing up.
+pub fn bytes_to_tell(bytes: u64, is_error: bool) -> Option<u64> {
     let told = TOLD.get();
-    let most = told.most.filter(|_| was_confined() && told.transaction == session::transaction_number())?;
-    let statement = Some(session::statement());
+    let most = told.most.filter(|_| was_confined())?;
+    if is_error {
+        let most = (most * ROW_BYTES).max(ROW_BYTES);
+        return (bytes > most).then_some(most);
+    }
+    let statement = session::statement_start();
     let said = if told.statement == statement { told.said } else { 0 };
     let (left, counted) = (most.saturating_sub(said), 1 + bytes / ROW_BYTES);
     TOLD.set(Told { statement, said: said + counted.min(left), ..told });
-    // An error is one, and must say what it is.
-    (counted > left).then_some((left * ROW_BYTES).max(ERROR_BYTES))
+    (counted > left).then_some(0)
 }
 
 /// What is told who hands out more.

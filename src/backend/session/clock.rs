@@ -26,6 +26,12 @@ pub fn statement() -> Statement {
     }
 }
 
+/// When the client sent its statement, microseconds since 2000-01-01 UTC.
+pub fn statement_start() -> i64 {
+    // SAFETY: reads backend state.
+    unsafe { unguarded::GetCurrentStatementStartTimestamp() }
+}
+
 /// Start of the running transaction, microseconds since 2000-01-01 UTC.
 pub fn transaction_start() -> i64 {
     // SAFETY: reads backend state.

@@ -13,7 +13,7 @@ mod transaction;
 
 pub use crate::backend::version::transaction_number;
 pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights, with_settings_of_exports};
-pub use clock::{Statement, clock, statement, transaction_start};
+pub use clock::{Statement, clock, statement, statement_start, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
 pub use lock::{lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock};
 pub use log::log;
@@ -23,7 +23,7 @@ pub use role::{
     session_is_member_of, session_is_superuser, session_role, session_role_name,
 };
 pub use setting::{
-    application_name, can_set, client_statement, is_known, reserve_prefix, search_path_bytes,
+    application_name, can_set, client_statement, is_known, reported_path_bytes, reserve_prefix,
     set_for_session, set_local, set_scope, telling_setting, with_settings,
 };
 pub use sleep::{check_for_interrupts, pause};

@@ -25,8 +25,11 @@ pub fn application_name() -> Option<String> {
     }
 }
 
-/// Bytes of search_path as it is set.
-pub fn search_path_bytes() -> u64 {
+/// Bytes of search_path as it is set, where Postgres reports it to the client.
+pub fn reported_path_bytes() -> u64 {
+    if !crate::backend::version::REPORTS_SEARCH_PATH {
+        return 0;
+    }
     // SAFETY: a C string of the setting's own, or null.
     unsafe {
         let path = pg_sys::namespace_search_path;
