@@ -116,9 +116,11 @@ BEGIN
   -- One at a time.
   LOCK TABLE tally.access_alert IN SHARE ROW EXCLUSIVE MODE;
   PERFORM tally_internal.sum_access(since);
-  -- What most who have a past stay below on most days: one that reads everything each night is no measure for others.
+  -- What most who have a past stay below on most days. The greatest is left out, of however few: one that reads everything each night is
+  -- no measure for others.
   SELECT CASE WHEN count(*) >= 5
-              THEN jsonb_build_object('rows', percentile_disc(0.95) WITHIN GROUP (ORDER BY p.rows), 'tenants', percentile_disc(0.95) WITHIN GROUP (ORDER BY p.tenants))
+              THEN jsonb_build_object('rows', (array_agg(p.rows ORDER BY p.rows))[least(ceil(0.95 * count(*)), count(*) - 1)::int4],
+                                      'tenants', (array_agg(p.tenants ORDER BY p.tenants))[least(ceil(0.95 * count(*)), count(*) - 1)::int4])
               ELSE '{}' END INTO peers
     FROM (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY a.rows) AS rows, percentile_disc(0.95) WITHIN GROUP (ORDER BY cardinality(a.tenants)) AS tenants
             FROM tally.access_day AS a WHERE a.day >= since::date - 90 GROUP BY a.actor HAVING count(*) >= 20) AS p;

@@ -305,7 +305,9 @@ fn ramp(day: &Day, all: &[Day]) -> Option<(f64, f64)> {
 fn strange_volume(day: &Day, all: &[Day], peers: Option<Peers>) -> Option<(f64, f64)> {
     let rows = day.rows as f64;
     let greatest = all.iter().map(|past| past.rows).max().unwrap_or(0) as f64;
-    let is_seldom = all.len() >= SELDOM_DAYS && rows > SELDOM_TIMES * greatest;
+    // Days on which no reads were recorded tell nothing.
+    let told = all.iter().filter(|past| past.rows > 0).count();
+    let is_seldom = told >= SELDOM_DAYS && rows > SELDOM_TIMES * greatest;
     let is_stranger = peers.is_some_and(|peers| rows > STRANGER_TIMES * peers.rows) && rows > greatest;
     (rows >= FEW_ROWS && (is_seldom || is_stranger))
         .then(|| (rows, greatest.max(peers.map_or(0.0, |peers| peers.rows))))

@@ -5,7 +5,7 @@ mod months;
 
 use months::{Actor, actors, peers};
 use std::collections::HashMap;
-use tally_core::access::{Finding, Kind, Peers, judge};
+use tally_core::access::{Day, Finding, Kind, Peers, judge};
 
 /// What was found, and what not.
 #[derive(Default)]
@@ -86,6 +86,17 @@ fn labelled_months_are_told_apart() {
         "{} attacks, {} found; {} false alarms in {} actor-days",
         all.attacks, all.found, all.alarms, all.days
     );
+}
+
+#[test]
+fn days_without_recorded_reads_tell_nothing_of_rows() {
+    let mut days: Vec<Day> = (0..4).map(|day| Day { day, ..Day::default() }).collect();
+    days.push(Day { day: 4, rows: 50_000, ..Day::default() });
+    assert_eq!(judge(&days, i32::MIN, None), [], "reads are recorded from today on");
+    for day in &mut days[..4] {
+        day.rows = 100;
+    }
+    assert_eq!(judge(&days, i32::MIN, None).len(), 1);
 }
 
 #[test]

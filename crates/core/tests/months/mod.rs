@@ -260,13 +260,16 @@ fn others(seed: u64, count: usize, days: i32) -> Vec<Actor> {
 
 /// What most colleagues with a past stay below on most days, as tally.find_access_alerts() reckons it.
 pub fn peers(actors: &[Actor]) -> Option<Peers> {
-    let at = |mut values: Vec<f64>, part: f64| {
+    let at = |mut values: Vec<f64>, part: f64, most: usize| {
         values.sort_by(f64::total_cmp);
-        values[((values.len() as f64 * part).ceil() as usize).clamp(1, values.len()) - 1]
+        values[((values.len() as f64 * part).ceil() as usize).clamp(1, most) - 1]
     };
     let known: Vec<&Actor> = actors.iter().filter(|actor| actor.days.len() >= 20).collect();
+    let great_day = |actor: &Actor, number: fn(&Day) -> f64| {
+        at(actor.days.iter().map(number).collect(), 0.95, actor.days.len())
+    };
     let of = |number: fn(&Day) -> f64| {
-        at(known.iter().map(|actor| at(actor.days.iter().map(number).collect(), 0.95)).collect(), 0.95)
+        at(known.iter().map(|actor| great_day(actor, number)).collect(), 0.95, known.len().max(2) - 1)
     };
     (known.len() >= 5)
         .then(|| Peers { rows: of(|day| day.rows as f64), tenants: of(|day| day.tenants.len() as f64) })

@@ -115,6 +115,27 @@ fn labelled_months_in_the_audit_log_raise_the_right_alerts() {
     assert_eq!(number(&mut client, recorded), 2);
     assert_eq!(code(client.execute(&format!("SELECT tally.set_alert_state('{id}', 'gone')"), &[])), "22023");
     assert_eq!(code(client.execute("SELECT tally.set_alert_state(gen_random_uuid(), 'open')", &[])), "P0002");
+    // A new login among few colleagues, of whom one reads everything each night.
+    superuser
+        .batch_execute(
+            "DELETE FROM tally.access_alert; DELETE FROM tally.access_day;
+             INSERT INTO tally.access_day (rows, denials, day, actor, hours, tenants)
+             SELECT CASE a WHEN 'all' THEN 9000000 ELSE 1000 + 10 * d END, 0, now()::date - d, a, array_fill(0::int8, '{24}'), '{t}'
+               FROM generate_series(1, 30) AS d, unnest('{b,c,d,e,f,g,all}'::text[]) AS a;
+             INSERT INTO tally.access_day (rows, denials, day, actor, hours, tenants)
+             SELECT v.rows, 0, now()::date, v.actor, array_fill(0::int8, '{24}'), '{t}' FROM (VALUES ('newcomer', 200000), ('modest', 1500)) AS v (actor, rows)",
+        )
+        .unwrap();
+    let found: Vec<(String, String)> = client
+        .query(
+            "SELECT actor, kind FROM tally.find_access_alerts(now()) WHERE actor IN ('newcomer', 'modest')",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    assert_eq!(found, [("newcomer".to_owned(), "volume".to_owned())]);
     // Nobody else's, and not a tenant's.
     let bound = database.role("bound", &["tally_auditor", "tally_reader"]);
     let analyst = database.role("analyst", &["tally_analyst"]);
