@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# What protecting costs ingest, by the processor time of the session that ingests: rounds of 100,000 events in batches of 2,000, rollups as
+# installed, each side in turn. Two properties tokenised against nothing declared; and, where another build of the library is given,
+# this one against that, nothing declared. Uses what is installed on the private cluster "bench".
+# usage: privacy.sh [PAIRS [OTHER_LIBRARY]]
+. "$(dirname "$0")/../pgrx-config/paths.sh"
+pairs=${1:-5} other=${2:-}
+cluster=$ROOT/pgrx-config/cluster.sh
+library=$("$SERVER/bin/pg_config" --pkglibdir)/pg_tally.so
+"$cluster" start bench
+own=$(mktemp -d)
+cp "$library" "$own/present.so"
+use() { cp "$1" "$library.new" && mv "$library.new" "$library"; }
+trap 'use "$own/present.so"; rm -rf "$own"; "$cluster" stop bench' EXIT
+sql() { "$cluster" psql bench -q -X -At -v ON_ERROR_STOP=1 "$@"; }
+
+make_database() {
+  sql -d postgres -c "SET client_min_messages = warning" -c "DROP DATABASE IF EXISTS $1 WITH (FORCE)" -c "CREATE DATABASE $1"
+  sql -d postgres -c "COPY (SELECT repeat('ab', 32)) TO PROGRAM 'umask 077; cat > /tmp/tally_bench.key'" 
+  sql -d postgres -c "ALTER DATABASE $1 SET tally.key_file = '/tmp/tally_bench.key'"
+  sql -d "$1" <<'S'
+CREATE EXTENSION pg_tally;
+SELECT tally.open_months('2026-03-01') \g /dev/null
+CREATE UNLOGGED TABLE batch AS
+  SELECT b AS number, (SELECT jsonb_agg(jsonb_build_object('tenant_id', 't' || n % 5, 'account_id', 'a' || n % 50, 'name', 'n' || n % 20,
+           'event_id', 'RRRRRRRR-0000-4000-8000-' || lpad((b * 2000 + n)::text, 12, '0'), 'user_id', 'u' || (b * 2000 + n) * 7 % 9001, 'session_id', 's' || (b * 2000 + n) / 3,
+           'occurred_at', timestamptz '2026-03-01Z' + (b * 2000 + n) * interval '20 seconds',
+           'properties', jsonb_build_object('email', 'user' || (b * 2000 + n) * 7 % 9001 || '@mail.example', 'name', 'Name Of ' || md5(n::text), 'plan', 'p' || n % 3, 'value', n)))
+         FROM generate_series(0, 1999) AS n)::text AS events
+    FROM generate_series(0, 49) AS b;
+VACUUM ANALYZE batch;
+S
+}
+
+# Milliseconds of processor time, and a check that every event was accepted.
+round() {
+  sql -d "$1" <<S
+CREATE TEMP TABLE took AS SELECT 0::bigint AS ticks;
+CREATE FUNCTION pg_temp.ticks() RETURNS bigint LANGUAGE sql AS \$\$ SELECT split_part(s, ' ', 14)::bigint + split_part(s, ' ', 15)::bigint FROM pg_read_file('/proc/self/stat') AS s \$\$;
+SELECT accepted FROM tally.ingest('[]') \g /dev/null
+UPDATE took SET ticks = pg_temp.ticks();
+DO \$\$ DECLARE b record; got bigint; BEGIN
+  FOR b IN SELECT replace(events, 'RRRRRRRR', lpad('$2', 8, '0')) AS events FROM batch ORDER BY number LOOP
+    SELECT accepted INTO STRICT got FROM tally.ingest(b.events);
+    ASSERT got = 2000, got;
+    COMMIT;
+  END LOOP;
+END \$\$;
+SELECT (pg_temp.ticks() - ticks) * 10 FROM took;
+S
+}
+
+report() { # label; lines "FIRST SECOND"
+  lines=$(cat)
+  median=$(awk '{ print $2 / $1 }' <<<"$lines" | sort -n | awk '{ r[NR] = $1 } END { print NR % 2 ? r[(NR + 1) / 2] : (r[NR / 2] + r[NR / 2 + 1]) / 2 }')
+  awk -v label="$1" -v median="$median" '{ a += $1; b += $2; pairs = pairs sprintf(" %.3f", $2 / $1) }
+    END { printf "%s: %d and %d ms of processor time, ratio %.3f, median of the pairs %.3f (%s )\n", label, a, b, b / a, median, pairs }' <<<"$lines"
+}
+
+make_database tally_plain
+make_database tally_protected
+sql -d tally_protected -c "SELECT tally.protect_property(NULL, 'email', 'token'), tally.protect_property(NULL, 'name', 'token')" -c 'CALL tally.maintain()' >/dev/null
+round tally_plain 1 >/dev/null
+round tally_protected 1 >/dev/null
+for pair in $(seq "$pairs"); do
+  if ((pair % 2)); then a=$(round tally_plain $((pair + 1))) b=$(round tally_protected $((pair + 1))); else b=$(round tally_protected $((pair + 1))) a=$(round tally_plain $((pair + 1))); fi
+  echo "$a $b"
+done | tee /dev/stderr | report 'nothing declared, and two properties tokenised'
+[ -n "$other" ] || exit 0
+for pair in $(seq "$pairs"); do
+  numbers=$((1000 + 2 * pair))
+  if ((pair % 2)); then order="$other $own/present.so"; else order="$own/present.so $other"; fi
+  for build in $order; do
+    use "$build"
+    took=$(round tally_plain $((numbers++)))
+    if [ "$build" = "$other" ]; then a=$took; else b=$took; fi
+  done
+  echo "$a $b"
+done | tee /dev/stderr | report 'the other library, and this one, nothing declared'
