@@ -7,7 +7,7 @@ use super::request::Request;
 use crate::backend::call::sql_function;
 use crate::backend::lock::Attempts;
 use crate::backend::{session, sql};
-use crate::privacy::Stored;
+use crate::privacy::{self, Stored};
 use crate::raw::gate;
 use pgrx::{IntoDatum, JsonB, Uuid};
 
@@ -35,6 +35,7 @@ fn certificate(request: &Request, hashes: &[Uuid]) -> Option<JsonB> {
 
 fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     let tenant = request.tenant;
+    privacy::fetch_keys();
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
     let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects)?.ids, &everything);

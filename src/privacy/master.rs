@@ -2,6 +2,7 @@
 //! backend's memory, never stored.
 
 use super::failure::PrivacyFailure;
+use super::rules;
 use crate::backend::key_source;
 use crate::settings;
 use std::cell::RefCell;
@@ -67,6 +68,15 @@ pub fn keys() -> Result<Rc<KeyFile>, PrivacyFailure> {
     let keys = Rc::new(keys);
     KNOWN.set(Some((source, keys.clone())));
     Ok(keys)
+}
+
+/// Has the command run where it will be needed for the first time: called before anything is locked that others wait for, since it may
+/// take its time. What goes wrong is told where the keys are needed.
+pub fn fetch() {
+    let is_command = settings::key_file().is_none() && settings::key_command().is_some();
+    if is_command && rules::current().is_some() {
+        let _ = keys();
+    }
 }
 
 fn source() -> Result<Source, PrivacyFailure> {

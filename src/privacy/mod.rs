@@ -21,5 +21,6 @@ pub mod subject;
 
 pub use failure::{KEYS_MISSING, PrivacyFailure};
 pub use guard::{Guard, hidden, quiet};
+pub use master::fetch as fetch_keys;
 pub use opening::{Body, open_body};
 pub use subject::Stored;

@@ -207,6 +207,7 @@ impl<'a> Batch<'a> {
     }
 
     fn judge_and_store(&mut self) -> Result<Summary, IngestError> {
+        privacy::fetch_keys();
         self.judge();
         self.charge()?;
         self.refuse_by_rule()?;

@@ -417,3 +417,35 @@ fn a_tenant_that_can_not_be_erased_from_now_keeps_no_other_waiting() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events"), 2);
     assert!(admin.query(told, &[]).unwrap().is_empty());
 }
+
+/// It may take half a minute, in which declarations and other steps that lock ingest out go on.
+#[test]
+fn a_command_that_prints_the_keys_keeps_nobody_waiting() {
+    let keyed = Keyed::new("key_command");
+    let mut client = keyed.database.superuser();
+    client.batch_execute("SELECT tally.protect_user_ids()").unwrap();
+    assert_eq!(ingest(&mut client, &array([event("a", 1, "u", json!({}))])).unwrap().accepted, 1);
+    let mark = format!("/tmp/{}.command", keyed.database.name());
+    let file = |client: &mut Client, command: &str| {
+        client.batch_execute(&format!("COPY (SELECT) TO PROGRAM 'cat > /dev/null; {command}'")).unwrap();
+    };
+    file(&mut client, &format!("touch {mark}.hold"));
+    let command = format!(
+        "touch {mark}.runs; while [ -e {mark}.hold ]; do sleep 0.05; done; echo {}",
+        crate::keyed::KEY
+    );
+    let mut loader = keyed.database.superuser();
+    loader.batch_execute(&format!("SET tally.key_file = ''; SET tally.key_command = '{command}'")).unwrap();
+    let loading =
+        std::thread::spawn(move || ingest(&mut loader, &array([event("a", 2, "u", json!({}))])).unwrap());
+    let runs =
+        format!("SELECT count(*) FROM pg_stat_file('{mark}.runs', true) AS f WHERE f.size IS NOT NULL");
+    tally_server_tests::wait_for("the command runs", || (number(&mut client, &runs) == 1).then_some(()));
+    // What a declaration locks ingest out with.
+    let locked =
+        client.batch_execute("BEGIN; LOCK TABLE tally.rollup IN SHARE ROW EXCLUSIVE MODE NOWAIT; ROLLBACK");
+    client.batch_execute("ROLLBACK").unwrap();
+    file(&mut client, &format!("rm -f {mark}.hold {mark}.runs"));
+    assert_eq!(loading.join().unwrap().accepted, 1);
+    locked.unwrap();
+}
