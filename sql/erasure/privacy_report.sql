@@ -50,6 +50,21 @@ BEGIN
     ('measures', 'isolation', 'row security, forced, on every table of tenants; tally.lint() looks for ways around it'),
     ('measures', 'reads that are recorded', coalesce(reads, 'none')),
     ('measures', 'second factor for erasures', (SELECT CASE WHEN a.is_required THEN 'needed' ELSE 'not needed' END FROM tally.step_up_acts() AS a WHERE a.act = 'erase_subject'));
+  RETURN QUERY
+    SELECT 'measures', 'protected before it is stored',
+           format('%s of %s: %s', CASE WHEN p.path = '' THEN 'user ids' ELSE p.path END, CASE WHEN p.event_name = '' THEN 'every event' ELSE p.event_name END,
+                  CASE p.treatment WHEN 'drop' THEN 'dropped' WHEN 'token' THEN 'tokenised' ELSE 'sealed' END)
+      FROM (SELECT DISTINCT ON (d.event_name, d.path) d.* FROM tally.protection AS d WHERE d.tenant_id IN (privacy_report.tenant_id, '')
+             ORDER BY d.event_name, d.path, d.tenant_id DESC) AS p ORDER BY p.event_name, p.path;
+  RETURN QUERY
+    SELECT 'measures', 'keys', format('of its own, made %s, %s times rotated, last %s', k.made_at, k.newest - 1, coalesce(k.rotated_at::text, 'never'))
+      FROM tally.privacy_key AS k WHERE k.tenant_id = privacy_report.tenant_id;
+  IF EXISTS (SELECT FROM tally.privacy_renewal AS r WHERE r.tenant_id = privacy_report.tenant_id AND r.finished_at IS NULL) THEN
+    RETURN QUERY VALUES ('risks', 'protection', 'what was stored before has not been carried over yet: tally.privacy_renewal says how far it is');
+  END IF;
+  RETURN QUERY
+    SELECT 'risks', 'protection', format('rollup %s keeps user ids or tokens as they were before', l.rollup_name)
+      FROM tally.privacy_renewal AS r CROSS JOIN LATERAL unnest(r.left_in) AS l (rollup_name) WHERE r.tenant_id = privacy_report.tenant_id ORDER BY 3;
   IF kept IS NULL THEN
     RETURN QUERY VALUES ('risks', 'retention', 'raw events are kept for ever: tally.set_retention()');
   END IF;

@@ -154,6 +154,15 @@ fn a_subject_whose_id_is_protected_is_told_everything() {
             .unwrap();
         maintain(&mut housekeeper);
     }
+    // What is done about it is in the record of processing.
+    let query = "SELECT concat_ws('|', section, item, detail) FROM tally.privacy_report('token')";
+    let processing = lines(&mut admin_of_declarations, "SELECT tally.enter('token')", query);
+    for expected in [
+        "measures|protected before it is stored|user ids of every event: tokenised",
+        "measures|keys|of its own",
+    ] {
+        assert!(processing.iter().any(|line| line.starts_with(expected)), "{expected}: {processing:#?}");
+    }
     // Without keys nobody can say that this is all.
     keyed.remove();
     let mut transaction = admin_of_declarations.transaction().unwrap();
