@@ -23,7 +23,10 @@ BEGIN
   query := (SELECT string_agg(format('(SELECT e.name, e.tenant_id, e.account_id, e.user_id, e.session_id, e.properties FROM tally.events AS e WHERE e.occurred_at >= %L AND e.occurred_at < %L AND e.tableoid = ANY (%L) LIMIT %s)',
                      p.first, p.next, ARRAY(SELECT t.relid::oid FROM pg_partition_tree(p.part) AS t),
                      greatest(find_personal_data.sample / p.parts::int4, 1)), ' UNION ALL ')
-              FROM (SELECT l.*, count(*) OVER () AS parts FROM (SELECT * FROM tally_internal.event_parts() ORDER BY first DESC LIMIT 24) AS l) AS p);
+              FROM (SELECT l.*, count(*) OVER () AS parts FROM (SELECT e.* FROM tally_internal.event_parts() AS e
+                             -- What has no bounds is looked for in all of them: not where it seems to be empty.
+                             WHERE isfinite(e.first) OR isfinite(e.next) OR EXISTS (SELECT FROM pg_partition_tree(e.part) AS t JOIN pg_class AS c ON c.oid = t.relid AND c.reltuples > 0)
+                             ORDER BY e.first DESC LIMIT 24) AS l) AS p);
   IF query IS NULL THEN
     RETURN;
   END IF;

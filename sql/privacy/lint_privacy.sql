@@ -6,8 +6,8 @@ CREATE FUNCTION tally_internal.lint_privacy(OUT rule text, OUT type text, OUT sc
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT 'privacy_left_behind', 'rollup', 'tally', l.rollup_name,
-           pg_catalog.format('rollup %I keeps user ids or tokens as they were before something was protected, or keys rotated, in buckets of which raw events are gone, of tenants: %s',
-             l.rollup_name, pg_catalog.string_agg(r.tenant_id, ', ' ORDER BY r.tenant_id)),
+           pg_catalog.format('rollup %I keeps user ids or tokens as they were before something was protected, or keys rotated, in buckets of which raw events are gone, of %s tenants: %s',
+             l.rollup_name, pg_catalog.count(*), pg_catalog.array_to_string((pg_catalog.array_agg(r.tenant_id ORDER BY r.tenant_id))[:10], ', ') || CASE WHEN pg_catalog.count(*) > 10 THEN ', …' ELSE '' END),
            'declare it without them, with tally.alter_rollup(), or accept it: users and values of then count apart from those of now'
       FROM tally.privacy_renewal AS r CROSS JOIN LATERAL pg_catalog.unnest(r.left_in) AS l (rollup_name)
      WHERE EXISTS (SELECT FROM tally.rollup AS o WHERE o.rollup_name = l.rollup_name)

@@ -108,7 +108,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.rotate_keys(text) IS
-  'gives a tenant a new key, which tokens and sealed values of properties are made with from now on, and returns its epoch; what is stored, also in rollups, is carried over in steps of tally.maintain(), while ingest goes on. User ids keep their tokens: the identity key is not rotated';
+  'gives a tenant a new key, which tokens and sealed values of properties are made with from now on, and returns its epoch; what is stored is carried over in steps of tally.maintain(), while ingest goes on, but for the time in which a month or a year of a rollup by tokens is made anew. User ids keep their tokens: the identity key is not rotated';
 
 CREATE FUNCTION tally.rewrap_keys() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER

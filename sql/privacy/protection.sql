@@ -31,11 +31,13 @@ CREATE TABLE tally.privacy_renewal (
   users_to     timestamptz,
   values_from  timestamptz,
   values_to    timestamptz,
+  rollup_from  timestamptz,
   tenant_id    text COLLATE "C" NOT NULL CONSTRAINT privacy_renewal_pkey PRIMARY KEY,
   months_done  text COLLATE "C" NOT NULL DEFAULT '',
   month        text COLLATE "C",
   after_account text COLLATE "C",
   rollup_done  text COLLATE "C" NOT NULL DEFAULT '',
+  rollup_in_hand text COLLATE "C",
   left_in      text[] NOT NULL DEFAULT '{}',
   CONSTRAINT privacy_renewal_stage_known CHECK (stage BETWEEN 0 AND 4)
 );
@@ -55,6 +57,8 @@ COMMENT ON COLUMN tally.privacy_renewal.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.privacy_renewal.months_done IS 'the last table of events that is done; they are gone through by name';
 COMMENT ON COLUMN tally.privacy_renewal.month IS 'the table in hand';
 COMMENT ON COLUMN tally.privacy_renewal.after_account IS 'of it, up to which account it is done';
+COMMENT ON COLUMN tally.privacy_renewal.rollup_in_hand IS 'the rollup that is being made anew, a month or a year at a time';
+COMMENT ON COLUMN tally.privacy_renewal.rollup_from IS 'of it, up to when it is done';
 COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids or tokens as they were before in buckets of which raw events are gone';
 COMMENT ON COLUMN tally.privacy_renewal.rollup_done IS 'the last rollup that was made anew for other user ids or tokens; they are gone through by name';
 
@@ -92,7 +96,7 @@ AS $$
    ORDER BY 1
   ON CONFLICT ON CONSTRAINT privacy_renewal_pkey
   DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
-    users_from = NULL, users_to = NULL, values_from = NULL, values_to = NULL, months_done = '', month = NULL, after_account = NULL, rollup_done = '', left_in = '{}';
+    users_from = NULL, users_to = NULL, values_from = NULL, values_to = NULL, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}';
 $$;
 COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
 

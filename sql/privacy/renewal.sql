@@ -29,10 +29,9 @@ DECLARE
 BEGIN
   SELECT r.* INTO STRICT renewal FROM tally.privacy_renewal AS r WHERE r.tenant_id = tenant FOR UPDATE;
   -- The one in hand, or the next: by name, with the schema where that is another.
-  SELECT leaf.relid::oid AS id, leaf.relid::text COLLATE "C" AS name, p.first, p.next INTO place
-    FROM tally_internal.event_parts() AS p CROSS JOIN LATERAL pg_partition_tree(p.part) AS leaf
-   WHERE leaf.isleaf AND (leaf.relid::text COLLATE "C" = renewal.month OR leaf.relid::text COLLATE "C" > renewal.months_done)
-   ORDER BY (leaf.relid::text COLLATE "C" = renewal.month) IS NOT TRUE, name LIMIT 1;
+  SELECT l.* INTO place FROM tally_internal.event_leaves() AS l
+   WHERE l.name COLLATE "C" = renewal.month OR l.name COLLATE "C" > renewal.months_done
+   ORDER BY (l.name COLLATE "C" = renewal.month) IS NOT TRUE, l.name COLLATE "C" LIMIT 1;
   IF NOT FOUND THEN
     UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
     RETURN 1;
@@ -41,19 +40,18 @@ BEGIN
     renewal.after_account := NULL;
     renewal.after_time := NULL;
   END IF;
-  -- In the order of the table's index, through the table, since a partition may be anybody's. Those that stand at the same moment as the
-  -- last one belong to the step, too.
+  -- In the order of the table's index. Those that stand at the same moment as the last one belong to the step, too.
   EXECUTE format($query$
     WITH piece AS MATERIALIZED (
       SELECT e.ctid AS place, e.account_id, e.occurred_at, e.user_id,
              tally_internal.renewed_event_properties(e.tenant_id, e.name, e.event_id, e.properties::text) AS properties,
              CASE WHEN e.user_id IS NOT NULL THEN tally_internal.renewed_user_id(e.tenant_id, e.name, e.user_id) END AS new_user
-        FROM (SELECT e.ctid, e.* FROM tally.events AS e
+        FROM (SELECT e.ctid, e.* FROM %4$s AS e
                WHERE e.tenant_id = $1 AND ($2::text IS NULL OR (e.account_id, e.occurred_at) > ($2, $3))
                  AND e.tableoid = %1$s AND e.occurred_at >= %2$L AND e.occurred_at < %3$L
                ORDER BY e.account_id, e.occurred_at FETCH FIRST $4 ROWS WITH TIES) AS e
     ), changed AS (
-      UPDATE tally.events AS e SET properties = coalesce(p.properties::jsonb, e.properties), user_id = p.new_user
+      UPDATE %4$s AS e SET properties = coalesce(p.properties::jsonb, e.properties), user_id = p.new_user
         FROM piece AS p
        WHERE e.ctid = p.place AND (p.properties IS NOT NULL OR p.new_user IS DISTINCT FROM p.user_id)
          AND e.tenant_id = $1 AND e.tableoid = %1$s AND e.occurred_at >= %2$L AND e.occurred_at < %3$L
@@ -65,7 +63,7 @@ BEGIN
       FROM (SELECT count(*) AS written, min(c.occurred_at) FILTER (WHERE c.is_of_user) AS users_from, max(c.occurred_at) FILTER (WHERE c.is_of_user) AS users_to,
                    min(c.occurred_at) FILTER (WHERE c.is_of_value) AS values_from, max(c.occurred_at) FILTER (WHERE c.is_of_value) AS values_to
               FROM changed AS c) AS c
-    $query$, place.id, place.first, place.next) INTO seen USING tenant, renewal.after_account, renewal.after_time, max_rows;
+    $query$, place.leaf, place.first, place.next, place.source) INTO seen USING tenant, renewal.after_account, renewal.after_time, max_rows;
   UPDATE tally.privacy_renewal AS r
      SET rows_read = r.rows_read + seen.read, rows_changed = r.rows_changed + seen.written, updated_at = clock_timestamp(),
          users_from = least(r.users_from, seen.users_from), users_to = greatest(r.users_to, seen.users_to),
@@ -137,6 +135,16 @@ $$;
 COMMENT ON FUNCTION tally_internal.note_rollup_renewed(text, text) IS
   'part of a step: a rollup was made anew from a tenant''s changed user ids; null where there was none left';
 
+CREATE FUNCTION tally_internal.note_rollup_piece(tenant_id text, rollup_name text, until timestamptz) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  UPDATE tally.privacy_renewal AS r
+     SET rollup_in_hand = note_rollup_piece.rollup_name, rollup_from = note_rollup_piece.until, updated_at = clock_timestamp()
+   WHERE r.tenant_id = note_rollup_piece.tenant_id AND r.stage = 2;
+$$;
+COMMENT ON FUNCTION tally_internal.note_rollup_piece(text, text, timestamptz) IS 'part of a step: up to when a rollup was made anew';
+
 CREATE FUNCTION tally_internal.note_rollup_left(tenant_id text, rollup_name text) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -176,7 +184,11 @@ DECLARE
 BEGIN
   rollup_name := (SELECT min(r.rollup_name) FROM tally.rollup AS r
                    WHERE r.rollup_name > renewal.rollup_done AND r.rollup_name = ANY (of_values || of_users));
-  "from" := least(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_from END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_from END);
+  -- Up to which it is made anew already.
+  IF next_renewed.rollup_name = renewal.rollup_in_hand THEN
+    "from" := renewal.rollup_from;
+  END IF;
+  "from" := greatest("from", least(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_from END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_from END));
   "to" := greatest(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_to END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_to END)
           + interval '1 microsecond';
 END
@@ -191,23 +203,30 @@ AS $$
 DECLARE
   renewal     tally.privacy_renewal := (SELECT r FROM tally.privacy_renewal AS r WHERE r.tenant_id = subject);
   next_rollup record;
+  piece       text;
+  until       timestamptz;
 BEGIN
   IF renewal.stage = 2 THEN
     SELECT n.* INTO next_rollup FROM tally_internal.next_renewed(renewal) AS n;
     IF next_rollup.rollup_name IS NOT NULL THEN
+      -- A month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
+      piece := (SELECT CASE WHEN r.grains && '{quarter,year}' OR r.grains @> '{week,month}' THEN 'year' ELSE 'month' END
+                  FROM tally.rollup AS r WHERE r.rollup_name = next_rollup.rollup_name);
+      until := least(date_trunc(piece, next_rollup."from", 'UTC') + ('1 ' || piece)::interval, next_rollup."to");
       BEGIN
-        done := tally.rebuild_rollup(next_rollup.rollup_name, next_rollup."from", next_rollup."to", subject);
+        done := tally.rebuild_rollup(next_rollup.rollup_name, next_rollup."from", until, subject);
       EXCEPTION WHEN object_not_in_prerequisite_state THEN
         -- Raw events of some of its buckets are gone: those can't be made anew, and nothing else may wait for that for ever.
-        RAISE WARNING USING MESSAGE = format('rollup %I keeps user ids or tokens of tenant "%s" as they were before: %s', next_rollup.rollup_name, subject, SQLERRM);
+        RAISE WARNING USING MESSAGE = format('rollup %I keeps user ids or tokens of tenant "%s" as they were before, from %s to %s: %s', next_rollup.rollup_name, subject,
+                                             next_rollup."from", until, SQLERRM);
         PERFORM tally_internal.note_rollup_left(subject, next_rollup.rollup_name);
-        BEGIN
-          -- Those that can.
-          done := tally.rebuild_rollup(next_rollup.rollup_name, NULL, next_rollup."to", subject);
-        EXCEPTION WHEN object_not_in_prerequisite_state THEN
-          NULL;
-        END;
       END;
+      IF until < next_rollup."to" THEN
+        PERFORM tally_internal.note_rollup_piece(subject, next_rollup.rollup_name, until);
+        done := greatest(done, 1);
+        is_over := false;
+        RETURN;
+      END IF;
     END IF;
     PERFORM tally_internal.note_rollup_renewed(subject, next_rollup.rollup_name);
     done := greatest(done, 1);
@@ -221,10 +240,11 @@ COMMENT ON FUNCTION tally_internal.step_privacy(text, int8) IS 'one step of it';
 
 ALTER FUNCTION tally_internal.note_rollup_renewed(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally_internal.note_rollup_left(text, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
+ALTER FUNCTION tally_internal.note_rollup_piece(text, text, timestamptz) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.note_rollup_piece(text, text, timestamptz), tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),
   tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.step_privacy(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text),
+GRANT EXECUTE ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.note_rollup_piece(text, text, timestamptz), tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text),
   tally_internal.step_privacy(text, int8) TO tally_admin;

@@ -114,6 +114,19 @@ $$;
 COMMENT ON FUNCTION tally_internal.event_parts() IS
   'the partitions of tally.events, whoever made them and whatever their names, by their bounds, and whether each is one month (UTC); what is not bounded has infinity, that of no other''s rows on both sides';
 
+CREATE FUNCTION tally_internal.event_leaves() RETURNS TABLE (leaf oid, name text, source text, first timestamptz, next timestamptz, is_month boolean)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT t.relid::oid, t.relid::text COLLATE "C",
+         CASE WHEN c.relowner = 'tally_owner'::regrole AND has_schema_privilege('tally_owner', c.relnamespace, 'USAGE') THEN t.relid::text ELSE 'tally.events' END,
+         p.first, p.next, p.is_month
+    FROM tally_internal.event_parts() AS p CROSS JOIN LATERAL pg_partition_tree(p.part) AS t JOIN pg_class AS c ON c.oid = t.relid
+   WHERE t.isleaf
+$$;
+COMMENT ON FUNCTION tally_internal.event_leaves() IS
+  'the tables that hold the rows of tally.events, with the bounds of the partition that each is in, and by what tally_owner reads and changes them: by themselves, or where they are somebody else''s through tally.events, by their tableoid';
+
 CREATE FUNCTION tally_internal.note_months() RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -230,9 +243,9 @@ CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 
-REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.note_months(), tally_internal.lost_months(),
+REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.event_leaves(), tally_internal.note_months(), tally_internal.lost_months(),
   tally_internal.split_months(text, timestamptz), tally.isolate_tenant(text, timestamptz), tally.unisolate_tenant(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.note_months(),
+GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.event_leaves(), tally_internal.note_months(),
   tally_internal.split_months(text, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.event_parts() TO tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.lost_months() TO tally_admin;

@@ -9,6 +9,7 @@ use crate::backend::lock::Attempts;
 use crate::backend::{session, sql};
 use crate::privacy::{self, Stored};
 use crate::raw::gate;
+use crate::rollup;
 use pgrx::{IntoDatum, JsonB, Uuid};
 
 sql_function! {
@@ -39,6 +40,7 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
     let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects)?.ids, &everything);
+    let lost = rollup::lost_of(tenant);
     gate::close(&[], Attempts::Several)?;
     // As they are stored now: the tenant may have got keys meanwhile.
     let users = Stored::of(tenant, &request.subjects)?;
@@ -54,6 +56,6 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     for place in &places {
         removal::remove(tenant, &users, place)?;
     }
-    let forgotten = elsewhere::forget(tenant, &users)?;
-    elsewhere::certify(tenant, hashes, 1, &forgotten)
+    let forgotten = elsewhere::forget(tenant, &users, &lost)?;
+    elsewhere::certify(tenant, hashes, 1, &forgotten, &lost)
 }

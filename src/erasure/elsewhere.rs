@@ -12,12 +12,12 @@ use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
 
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
-/// out, and removed their raw events.
-pub fn forget(tenant: &str, subjects: &Stored) -> Result<Value, ErasureError> {
+/// out, and removed their raw events; `lost` are the months that `rollup::lost_of` told, which takes its time, before that.
+pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, ErasureError> {
     let values = || [tenant.into(), subjects.ids.clone().into()];
     let active = [tenant.into(), subjects.ids.clone().into(), subjects.sent.clone().into()];
     session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2, $3)", &active));
-    let rollups = rollup::kept(tenant)?;
+    let rollups = rollup::kept(tenant, lost)?;
     let mut rows = 0;
     for kept in &rollups {
         rows += session::as_owner(|| forget_in_rollup(kept, tenant, &subjects.ids));
@@ -40,7 +40,11 @@ fn forget_in_rollup(kept: &Kept, tenant: &str, subjects: &[String]) -> i64 {
         let column = quote(column);
         match folds_case {
             false => format!("c.{column} = ANY ($2)"),
-            true => format!("lower(c.{column}) = ANY (ARRAY(SELECT lower(s) FROM unnest($2) AS s))"),
+            // By every way of folding it: the rollup's expression may have had any collation.
+            true => format!(
+                "c.{column} = ANY (ARRAY(SELECT v.text FROM unnest($2) AS s (id), \
+                   LATERAL (VALUES (s.id), (lower(s.id)), (upper(s.id)), (lower(s.id COLLATE \"C\")), (upper(s.id COLLATE \"C\"))) AS v (text)))"
+            ),
         }
     };
     for table in &kept.tables {
@@ -88,8 +92,14 @@ struct Ending {
 
 /// Writes the certificates of some subjects; `forgotten` is what `forget` told of all that were erased together. The caller has locked
 /// ingest out, or nothing is left to be removed.
-pub fn certify(tenant: &str, hashes: &[Uuid], together: i64, forgotten: &Value) -> Result<(), ErasureError> {
-    let rollups = rollup::kept(tenant)?;
+pub fn certify(
+    tenant: &str,
+    hashes: &[Uuid],
+    together: i64,
+    forgotten: &Value,
+    lost: &[i64],
+) -> Result<(), ErasureError> {
+    let rollups = rollup::kept(tenant, lost)?;
     let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
                          x.first_at, x.last_at \
                     FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NULL";

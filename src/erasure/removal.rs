@@ -7,6 +7,7 @@ use crate::backend::sql::{self, Moment};
 use crate::privacy::Stored;
 use crate::rollup::{self, Gone};
 use core::ops::Range;
+use pgrx::pg_sys::Oid;
 use std::collections::BTreeSet;
 use tally_core::grain::Grain;
 
@@ -15,11 +16,15 @@ pub type Place = (i64, String);
 
 /// Where subjects have raw events, in a range of time.
 pub fn find(tenant: &str, subjects: &[String], range: &Range<i64>) -> BTreeSet<Place> {
+    find_where(tenant, subjects, "tally.events", &sql::within("e.occurred_at", range))
+}
+
+/// The same in a table, of events that meet a condition.
+fn find_where(tenant: &str, subjects: &[String], source: &str, condition: &str) -> BTreeSet<Place> {
     let query = format!(
-        "SELECT {}, e.account_id FROM tally.events AS e \
-          WHERE e.tenant_id = $1 AND e.user_id = ANY ($2) AND {} GROUP BY 1, 2",
-        sql::micros("date_trunc('month', e.occurred_at, 'UTC')"),
-        sql::within("e.occurred_at", range)
+        "SELECT {}, e.account_id FROM {source} AS e \
+          WHERE e.tenant_id = $1 AND e.user_id = ANY ($2) AND {condition} GROUP BY 1, 2",
+        sql::micros("date_trunc('month', e.occurred_at, 'UTC')")
     );
     places(&query, tenant, subjects)
 }
@@ -55,13 +60,17 @@ pub fn months_from(from: i64) -> Vec<i64> {
 /// Where subjects have raw events in partitions that are not one month each: somebody made those.
 pub fn find_in_others(tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
     let query = format!(
-        "SELECT {}, {} FROM tally_internal.event_parts() AS p WHERE NOT p.is_month",
-        sql::micros("nullif(p.first, '-infinity')"),
-        sql::micros("nullif(p.next, 'infinity')")
+        "SELECT l.leaf, l.source, {}, {} FROM tally_internal.event_leaves() AS l WHERE NOT l.is_month",
+        sql::micros("nullif(l.first, '-infinity')"),
+        sql::micros("nullif(l.next, 'infinity')")
     );
-    let read = |row: sql::Row| row.get(1).unwrap_or(i64::MIN)..row.get(2).unwrap_or(i64::MAX);
-    let times: Vec<Range<i64>> = session::as_owner(|| sql::rows(&query, &[], read));
-    times.iter().flat_map(|time| find(tenant, subjects, time)).collect()
+    let read = |row: sql::Row| {
+        let time = row.get(3).unwrap_or(i64::MIN)..row.get(4).unwrap_or(i64::MAX);
+        let leaf = format!("e.tableoid = {} AND {}", row.need::<Oid>(1), sql::within("e.occurred_at", &time));
+        (row.need::<String>(2), leaf)
+    };
+    let leaves = session::as_owner(|| sql::rows(&query, &[], read));
+    leaves.iter().flat_map(|(source, leaf)| find_where(tenant, subjects, source, leaf)).collect()
 }
 
 /// The time of a month.

@@ -13,6 +13,7 @@ use crate::backend::sql::{self, Moment};
 use crate::backend::{session, statistics};
 use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
+use crate::{rollup, scope};
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
@@ -51,6 +52,10 @@ fn step(tenant: &str, max_rows: i64) -> Result<i64, ErasureError> {
     if tenant.is_empty() {
         return Ok(clear_statistics());
     }
+    // An administrator of one tenant's has the others' done by others.
+    if scope::tenant_of_session().is_some_and(|own| own != tenant) {
+        return Err(ErasureError::Elsewhere);
+    }
     match current(tenant) {
         Some(run) => go_on(&run, max_rows),
         None => begin(tenant),
@@ -64,7 +69,11 @@ fn erasing_tenants() -> SetOfIterator<'static, String> {
     let waiting = "SELECT r.tenant_id FROM tally.erasure_run AS r \
              UNION SELECT x.tenant_id FROM tally.erasure AS x WHERE x.finished_at IS NULL \
              UNION SELECT m.subject FROM tally.maintenance AS m WHERE m.task = 'erasure' AND m.subject <> '' AND m.failed_at IS NOT NULL";
-    SetOfIterator::new(session::as_owner(|| sql::rows(waiting, &[], |row| row.need::<String>(1))))
+    let own = scope::tenant_of_session();
+    let mut tenants = session::as_owner(|| sql::rows(waiting, &[], |row| row.need::<String>(1)));
+    // Who else there is, no tenant learns.
+    tenants.retain(|tenant| own.as_ref().is_none_or(|own| own == tenant));
+    SetOfIterator::new(tenants)
 }
 
 /// Makes the statistics of one table anew that may still have what was erased; returns 1 if there was one.
@@ -125,7 +134,9 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
             Some(month) => removal::find(tenant, &subjects.ids, &removal::time_of(month)),
             None => removal::find_in_others(tenant, &subjects.ids),
         };
-        if month.is_none() || !places.is_empty() {
+        let is_last = month.is_none() && places.is_empty();
+        let lost = if is_last { rollup::lost_of(tenant) } else { Vec::new() };
+        if is_last || !places.is_empty() {
             gate::close(&[], Attempts::One)?;
         }
         // The tenant may have got keys meanwhile: another step looks for them by those, too.
@@ -141,7 +152,7 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
                 session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
                 Ok(done)
             }
-            None if places.is_empty() => forget(tenant, &subjects, taken.len()),
+            None if is_last => forget(tenant, &subjects, taken.len(), &lost),
             None => Ok(done),
         };
     };
@@ -152,7 +163,7 @@ fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         return Ok(1);
     }
     let together = forgotten["subjects"].as_i64().unwrap_or(taken.len() as i64);
-    elsewhere::certify(tenant, &some, together, forgotten)?;
+    elsewhere::certify(tenant, &some, together, forgotten, &rollup::lost_of(tenant))?;
     Ok(some.len() as i64)
 }
 
@@ -174,8 +185,8 @@ fn remove_some(
 }
 
 /// Removes what else is kept of them. The caller has locked ingest out.
-fn forget(tenant: &str, subjects: &Stored, persons: usize) -> Result<i64, ErasureError> {
-    let mut forgotten = elsewhere::forget(tenant, subjects)?;
+fn forget(tenant: &str, subjects: &Stored, persons: usize, lost: &[i64]) -> Result<i64, ErasureError> {
+    let mut forgotten = elsewhere::forget(tenant, subjects, lost)?;
     forgotten["subjects"] = persons.into();
     let note = "UPDATE tally.erasure_run SET forgotten = $2 WHERE tenant_id = $1";
     session::as_owner(|| sql::run(note, &[tenant.into(), JsonB(forgotten).into()]));

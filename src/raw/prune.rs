@@ -37,26 +37,25 @@ pub fn tenant(due: &Due, max_rows: i64) -> i64 {
     let (horizon, pruned) = (Moment(*horizon), Moment(*pruned));
     let tenant = tenant.as_str();
     let mut removed = 0;
-    // Whoever made it and whatever it is called: by its bounds, through the table, so that whose it is makes no difference.
-    let parts = format!(
-        "SELECT leaf.relid::oid, {}, {} FROM tally_internal.event_parts() AS p \
-          CROSS JOIN pg_partition_tree(p.part) AS leaf \
-          WHERE leaf.isleaf AND p.first < $1 AND p.next > $2 ORDER BY p.first, leaf.relid",
-        sql::micros("nullif(p.first, '-infinity')"),
-        sql::micros("nullif(p.next, 'infinity')")
+    // By its bounds, whoever made it and whatever it is called.
+    let leaves = format!(
+        "SELECT l.leaf, l.source, {}, {} FROM tally_internal.event_leaves() AS l \
+          WHERE l.first < $1 AND l.next > $2 ORDER BY l.first, l.leaf",
+        sql::micros("nullif(l.first, '-infinity')"),
+        sql::micros("nullif(l.next, 'infinity')")
     );
     let read = |row: sql::Row| {
-        let time = row.get(2).unwrap_or(i64::MIN)..row.get(3).unwrap_or(i64::MAX);
-        (row.need::<Oid>(1), time)
+        let time = row.get(3).unwrap_or(i64::MIN)..row.get(4).unwrap_or(i64::MAX);
+        (row.need::<Oid>(1), row.need::<String>(2), time)
     };
-    for (leaf, time) in sql::changed_rows(&parts, &[horizon.into(), pruned.into()], read) {
+    for (leaf, source, time) in sql::changed_rows(&leaves, &[horizon.into(), pruned.into()], read) {
         let own = format!(
             "tenant_id = $1 AND occurred_at < $2 AND tableoid = $4 AND {}",
             within("occurred_at", &time)
         );
         let remove = format!(
-            "WITH gone AS (DELETE FROM tally.events WHERE {own} AND ctid = ANY (ARRAY(\
-               SELECT ctid FROM tally.events WHERE {own} LIMIT $3)) \
+            "WITH gone AS (DELETE FROM {source} WHERE {own} AND ctid = ANY (ARRAY(\
+               SELECT ctid FROM {source} WHERE {own} LIMIT $3)) \
                RETURNING event_id), \
              forgotten AS (DELETE FROM tally.event_key AS k USING gone \
                WHERE k.tenant_id = $1 AND k.event_id = gone.event_id) \

@@ -141,11 +141,11 @@ fn renewed_from(definition: &Definition, tenant: &str) -> i64 {
 
 /// The times of which a tenant's buckets are not made anew, in order: those from before its horizon, and those of months that somebody
 /// took out by hand.
-fn frozen(definition: &Definition, tenant: &str, lost: &[(i64, String)]) -> Vec<Range<i64>> {
+fn frozen(definition: &Definition, tenant: &str, lost: &[i64]) -> Vec<Range<i64>> {
     let from = renewed_from(definition, tenant);
     let lost = lost
         .iter()
-        .map(|&(month, _)| (definition.floor(month), definition.ceiling(Grain::Month.ceiling(month + 1))));
+        .map(|&month| (definition.floor(month), definition.ceiling(Grain::Month.ceiling(month + 1))));
     let before = (i64::MIN, from);
     joined(&lost.chain([before]).filter(|&(start, end)| end > start).collect())
 }
@@ -265,11 +265,18 @@ impl NamedMeasure {
     }
 }
 
-/// The rollups, as an erasure must know them; holds the locks that keep each from being folded until the transaction ends. The caller
+/// Months of which a tenant has numbers and whose events are gone, though nothing of ours took those out, by their beginnings. Reads all
+/// days of the tenant's numbers: to be called before ingest is locked out.
+pub fn lost_of(tenant: &str) -> Vec<i64> {
+    let from = horizon::of_all().map_or(i64::MIN, |(moment, _)| moment);
+    let own = format!("tenant_id = {} AND {}", sql::literal(tenant), within("bucket", &(from..i64::MAX)));
+    months_without_events(&own).into_iter().map(|(month, _)| month).collect()
+}
+
+/// The rollups, as an erasure must know them, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller
 /// has locked ingest out.
-pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
+pub fn kept(tenant: &str, lost: &[i64]) -> Result<Vec<Kept>, RollupError> {
     let definitions = definition::all()?;
-    let lost = months_without_events(&format!("tenant_id = {}", sql::literal(tenant)));
     let names = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<String> {
         columns.map(|column| column.name.clone()).collect()
     };
@@ -285,7 +292,7 @@ pub fn kept(tenant: &str) -> Result<Vec<Kept>, RollupError> {
         let has_user = definition.dimensions().any(is_user);
         Ok(Kept {
             rollup: definition.name.clone(),
-            frozen: frozen(definition, tenant, &lost),
+            frozen: frozen(definition, tenant, lost),
             grains: definition.grains.iter().map(|grain| grain.to_string()).collect(),
             tables: tables(definition),
             user_columns: names(&mut definition.dimensions().filter(|column| is_user(column))),

@@ -24,7 +24,7 @@ fn the_log_of_an_erasure_that_is_broken_off_names_nobody() {
     };
     let mut client = silent();
     client
-        .batch_execute("CREATE EXTENSION pg_tally; GRANT tally_admin TO dba; SELECT tally.set_step_up_policy('erase_subject', false)")
+        .batch_execute("CREATE EXTENSION pg_tally; GRANT tally_admin TO dba; SELECT tally.set_step_up_policy('erase_subject', false), tally.open_months('-infinity')")
         .unwrap();
     let events: Vec<Value> = (0..60)
         .map(|n| {

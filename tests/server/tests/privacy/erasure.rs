@@ -22,7 +22,11 @@ impl Bench {
         let loader = database.role("loader", &["tally_writer"]);
         let mut superuser = database.superuser();
         superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&loader]).unwrap();
-        superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+        superuser
+            .batch_execute(
+                "SELECT tally.set_step_up_policy('erase_subject', false), tally.open_months('-infinity')",
+            )
+            .unwrap();
         // The same keys of sketches everywhere, so that they can be compared.
         superuser
             .batch_execute(
@@ -441,8 +445,25 @@ fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
     }
     let others = "SELECT (SELECT sum(n) FROM tally.folded_day WHERE who = 'other')::int8 * 10 + (SELECT count(*) FROM tally.folded_day)";
     assert_eq!(number(&mut superuser, others), 22);
+    // A letter that one collation folds and another doesn't.
+    let subject = "Änn-4B77E0@x.de";
+    bench
+        .admin()
+        .batch_execute("SELECT tally.create_rollup('folded_so', '{day}', dimensions => ARRAY['lower(user_id COLLATE \"default\") AS who'], measures => ARRAY['count(*) AS n'])")
+        .unwrap();
+    assert_eq!(bench.send(&[event(30, 3, subject), event(31, 3, "Other")]).accepted, 2);
+    bench.fold();
+    bench.admin().batch_execute("SELECT tally.drop_raw('2026-04-01')").unwrap();
+    bench.erase("t", subject);
+    bench.admin().batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(traces(&mut superuser, "nn-4b77e0"), Vec::<String>::new());
+    assert_eq!(traces(&mut superuser, "NN-4B77E0"), Vec::<String>::new());
+    assert_eq!(number(&mut superuser, "SELECT sum(n)::int8 FROM tally.folded_so_day WHERE who = 'other'"), 1);
     // Counted still in January, with others'.
-    assert_eq!(number(&mut superuser, "SELECT sum(n)::int8 FROM tally.plans_day"), 3);
+    assert_eq!(
+        number(&mut superuser, "SELECT sum(n)::int8 FROM tally.plans_day WHERE bucket < '2026-03-01'"),
+        3
+    );
 }
 
 /// As where it was dropped by hand: buckets that need it stay, and keep nobody from being erased.
@@ -601,6 +622,19 @@ fn only_administrators_erase_and_errors_say_what_to_do() {
     assert_eq!(bench.send(&[json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": SUBJECT, "occurred_at": "2026-03-01T10:00:00Z",
         "event_id": "00000000-0000-4000-8000-000000000002"})]).accepted, 1);
     bench.verify();
+    // An administrator of one tenant's is told of no other's, and does nothing of theirs.
+    let confined = bench.database.role("confined", &["tally_admin"]);
+    bench
+        .database
+        .superuser()
+        .execute("SELECT tally.bind_role($1::text::regrole, 'other')", &[&confined])
+        .unwrap();
+    admin.query("SELECT tally.erase_subjects('t', '{somebody}', 'r')", &[]).unwrap();
+    let mut confined = bench.database.connect(&confined);
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally_internal.erasing_tenants()"), 1);
+    assert_eq!(number(&mut confined, "SELECT count(*) FROM tally_internal.erasing_tenants()"), 0);
+    assert_eq!(code(confined.query("SELECT tally_internal.erasure_step('t', 10)", &[])), "42501");
+    admin.batch_execute("CALL tally.maintain()").unwrap();
     // Nobody but the tables' owner reads keys or waiting ids; a tenant sees its own erasures.
     admin.query("SELECT tally.erase_subjects('t', ARRAY[$1::text], 'r')", &[&SUBJECT]).unwrap();
     for query in ["SELECT * FROM tally.erasure_key", "SELECT subject FROM tally.erasure"] {
@@ -608,7 +642,7 @@ fn only_administrators_erase_and_errors_say_what_to_do() {
     }
     bench.database.superuser().execute("SELECT tally.bind_role($1::text::regrole, 't')", &[&reader]).unwrap();
     let mut bound = bench.database.connect(&reader);
-    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 1);
+    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 2);
     admin.query("SELECT tally.erase_subjects('other', ARRAY[$1::text], 'r')", &[&SUBJECT]).unwrap();
-    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 1);
+    assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 2);
 }

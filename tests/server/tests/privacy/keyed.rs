@@ -21,6 +21,7 @@ impl Keyed {
         let keyed = Self { database, path };
         keyed.write(KEY, "600");
         keyed.database.set(&format!("tally.key_file = '{}'", keyed.path));
+        keyed.database.superuser().batch_execute("SELECT tally.open_months('-infinity')").unwrap();
         keyed
     }
 

@@ -132,7 +132,7 @@ fn a_run_goes_on_after_kills() {
     superuser
         .batch_execute(
             "CREATE EXTENSION pg_tally; GRANT tally_writer TO app; GRANT tally_admin TO dba; SELECT tally.trust_role('app');
-             SELECT tally.set_step_up_policy('erase_subject', false)",
+             SELECT tally.set_step_up_policy('erase_subject', false), tally.open_months('-infinity')",
         )
         .unwrap();
     let mut random = seeded();

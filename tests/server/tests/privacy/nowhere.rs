@@ -84,7 +84,7 @@ fn planted_values_are_nowhere_on_the_server() {
     client
         .batch_execute(
             "SELECT tally.protect_property(NULL, 'email', 'token'), tally.protect_property(NULL, '/who/name', 'seal'),
-                    tally.protect_property(NULL, 'cards', 'drop'), tally.protect_user_ids()",
+                    tally.protect_property(NULL, 'cards', 'drop'), tally.protect_user_ids(), tally.open_months('-infinity')",
         )
         .unwrap();
     let mut counts = (0, 0, 0);
