@@ -458,7 +458,7 @@ fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
     bench.admin().batch_execute("CALL tally.maintain()").unwrap();
     assert_eq!(traces(&mut superuser, "nn-4b77e0"), Vec::<String>::new());
     assert_eq!(traces(&mut superuser, "NN-4B77E0"), Vec::<String>::new());
-    assert_eq!(number(&mut superuser, "SELECT sum(n)::int8 FROM tally.folded_so_day WHERE who = 'other'"), 1);
+    assert_eq!(number(&mut superuser, "SELECT sum(n)::int8 FROM tally.folded_so_day WHERE who = 'other'"), 2);
     // Counted still in January, with others'.
     assert_eq!(
         number(&mut superuser, "SELECT sum(n)::int8 FROM tally.plans_day WHERE bucket < '2026-03-01'"),
