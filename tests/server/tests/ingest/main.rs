@@ -1,5 +1,6 @@
 //! The doors of ingest, and what becomes of an event.
 
+mod broker;
 mod drivers;
 mod exactly_once;
 mod find_event;
