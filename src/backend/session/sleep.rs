@@ -4,8 +4,7 @@ use pgrx::pg_sys;
 
 /// Ends the statement where it was cancelled.
 pub fn check_for_interrupts() {
-    // SAFETY: raises an error where one was asked for, else does nothing.
-    unsafe { pgrx::check_for_interrupts!() }
+    pgrx::check_for_interrupts!();
 }
 
 /// Sleeps, unless the statement is cancelled meanwhile.
