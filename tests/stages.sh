@@ -22,8 +22,8 @@ stage_regress() { ./tests/sql-tier.sh regress; }
 stage_isolation() { ./tests/sql-tier.sh isolation; }
 stage_server-tests() { cargo test --locked --no-run --profile harness -p tally-server-tests; }
 # Of the same, what depends on Postgres' own ways: hooks, commands, settings, catalogs, plans, replication, dumps and upgrades.
-by_major="administrator ambient bindings capture confined corruption differential expressions failover hostile_arguments installation
-  lint package pg_upgrade pgbouncer quota replicated restore worker"
+by_major="administrator ambient bindings capture confined corruption differential export expressions failover hostile_arguments installation
+  limits lineage lint package pg_upgrade pgbouncer quota readable replicated restore row_limit worker"
 stage_server-by-major() { server_tests -- $(printf '%s:: ' $by_major); }
 stage_server() { server_tests; }
 # These depend on many processes' timing. One or two that fail are run once more, alone: who passes then is told as unsteady, which asks
