@@ -1077,8 +1077,8 @@ fn many_rows_leave_in_bounded_memory_past_the_limit_of_rows_and_nothing_else_doe
     assert_eq!(copy(&mut client, &id), rows / 3000 * 3000);
     let grown = peak_kilobytes(pid) - before;
     println!("{rows} rows: {before} kB at most before, {grown} kB more during the export");
-    // All of it would be 450 bytes a row.
-    assert!(grown < 16_000, "{grown} kB more");
+    // All of it would be 450 bytes a row, 40 MB. Pages of shared memory count where this session first touches them: more of them in 18.
+    assert!(grown < 24_000, "{grown} kB more");
     // By cursor and by FROM, which are nothing but the export, too; not with anything beside it.
     for (statement, outcome) in [
         ("BEGIN; DECLARE c CURSOR FOR SELECT tally.run_export('$'); FETCH ALL FROM c; COMMIT", TAKEN),
