@@ -68,6 +68,28 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.step_catalog(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
 
+-- Takes a name from the row that has it: what that was said of gets the name that it has now, if it is there, which may be another row's in turn.
+CREATE FUNCTION tally_internal.free_asset_name(asset text) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  parked  constant text := 'moving ' || free_asset_name.asset;
+  present text := (SELECT n.asset FROM tally_internal.asset_notes() AS n WHERE n.noted_as = free_asset_name.asset AND NOT n.is_by_name);
+BEGIN
+  IF present = free_asset_name.asset THEN
+    RETURN;
+  END IF;
+  DELETE FROM tally.asset AS n WHERE n.asset = free_asset_name.asset AND present IS NULL;
+  UPDATE tally.asset AS n SET asset = parked WHERE n.asset = free_asset_name.asset;
+  IF FOUND THEN
+    PERFORM tally_internal.free_asset_name(present);
+    UPDATE tally.asset AS n SET asset = present WHERE n.asset = parked;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.free_asset_name(text) IS 'part of tally_internal.note_asset(): gives what was said of another asset, that had this name, its present name';
+
 -- The row of an asset, made where there is none, by the name that it has now.
 CREATE FUNCTION tally_internal.note_asset(asset text) RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -77,17 +99,13 @@ DECLARE
   found  record;
   noted  text;
   before tally.asset;
-  moved  text;
 BEGIN
   SELECT f.* INTO found FROM tally_internal.find_asset(note_asset.asset) AS f;
   LOCK TABLE tally.asset IN SHARE ROW EXCLUSIVE MODE;
+  SELECT n.* INTO before FROM tally.asset AS n WHERE n.asset = found.name;
+  PERFORM tally_internal.free_asset_name(found.name);
   noted := (SELECT n.noted_as FROM tally_internal.asset_notes() AS n WHERE n.asset = found.name AND NOT n.is_by_name);
   IF noted IS NULL THEN
-    -- Of an asset that had that name: it keeps what was said by the name that it has now, if it is there.
-    SELECT n.* INTO before FROM tally.asset AS n WHERE n.asset = found.name;
-    moved := (SELECT n.asset FROM tally_internal.asset_notes() AS n WHERE n.noted_as = found.name AND NOT n.is_by_name);
-    UPDATE tally.asset AS n SET asset = moved WHERE n.asset = found.name AND moved IS NOT NULL;
-    DELETE FROM tally.asset AS n WHERE n.asset = found.name;
     INSERT INTO tally.asset AS n (asset, relation, column_number, column_name) VALUES (found.name, found.relation, found.number, found.column_name);
     -- What held for the one that came into its place is said of that from now on.
     IF before.relation IS NOT NULL AND before.relation <> found.relation THEN
@@ -286,9 +304,9 @@ GRANT SELECT ON tally.catalog TO tally_admin, tally_auditor;
 ALTER FUNCTION tally_internal.note_personal_columns() OWNER TO tally_owner;
 ALTER FUNCTION tally.classify(text, text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.describe_asset(text, text, text, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8), tally_internal.note_asset(text),
+REVOKE ALL ON FUNCTION tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8), tally_internal.note_asset(text), tally_internal.free_asset_name(text),
   tally.classify(text, text, text), tally.describe_asset(text, text, text, text), tally_internal.raw_retention(), tally_internal.all_assets() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.note_asset(text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.note_asset(text), tally_internal.free_asset_name(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8),
   tally.classify(text, text, text), tally.describe_asset(text, text, text, text) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.raw_retention(), tally_internal.all_assets() TO tally_admin, tally_auditor;

@@ -43,6 +43,7 @@ pub fn has_worker() -> bool {
 }
 
 fn push(record: Record, kind: Kind, is_stored: bool) {
+    transaction_end::at_session_end(super::repeats::flush);
     let nesting = transaction_end::nesting().max(1);
     PENDING.with_borrow_mut(|pending| pending.push(Pending { nesting, record, kind, is_stored }));
 }

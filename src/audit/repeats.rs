@@ -71,8 +71,8 @@ fn tell(all: &mut HashMap<u64, Seen>) {
     all.clear();
 }
 
-/// Tells the counts that are left, when the session ends.
-fn flush() {
+/// Tells the counts that are left, and hands over what waits, when the session ends.
+pub fn flush() {
     SEEN.with_borrow_mut(tell);
     pending::leave();
 }

@@ -6,7 +6,6 @@ use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CString;
-use std::ptr;
 
 /// A query that was analysed and rewritten, with the views and policies that it reads through.
 pub struct BoundQuery {
@@ -111,20 +110,21 @@ fn numbers_after(tree: &str, fields: &[&str]) -> Vec<Oid> {
     found.into_iter().map(oid).collect()
 }
 
-/// What is watched: a function, a type or a label.
+/// What is watched: a function, a type, a label, or a cast that may come to be.
 #[derive(Clone)]
 struct Watched {
     /// The cache of Postgres' own that it is in.
     cache: i32,
     object: Oid,
+    /// Of a cast, what it leads to.
+    target: Oid,
     /// What changes of it are told with.
     hash: u32,
     /// Which row of the catalogue it was; nothing where there was none.
     row: Option<Row>,
 }
 
-/// The number of the table of casts, the same in every release.
-const PG_CAST: u32 = 2605;
+const CASTS: i32 = SysCacheIdentifier::CASTSOURCETARGET as i32;
 
 /// Who wrote a row, and where it lies.
 type Row = (u32, (u16, u16, u16));
@@ -134,8 +134,6 @@ struct Run {
     run: i64,
     transaction: u32,
     watched: Vec<Watched>,
-    /// All casts, as they were.
-    casts: Vec<Row>,
     has_changed: bool,
     /// Whether there were changes that this backend wasn't told one by one.
     has_missed: bool,
@@ -146,19 +144,24 @@ thread_local! {
     static RUNS: RefCell<Option<Vec<Run>>> = const { RefCell::new(None) };
 }
 
-/// Watches functions, types and labels of enumerations for a run, beside what other runs go by, and all casts: running queries look
-/// them up when they use them.
+/// Watches functions, types, labels of enumerations and the types' casts to json for a run, beside what other runs go by: running
+/// queries look them up when they use them.
 pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
     let nothing = Datum::from(0);
-    let watched = |cache: i32, object: Oid| Watched {
-        cache,
-        object,
+    let watched = |cache: i32, object: Oid| {
+        let target = if cache == CASTS { pg_sys::JSONOID } else { Oid::INVALID };
+        let keys = (Datum::from(object), Datum::from(target));
         // SAFETY: the hash of a key.
-        hash: unsafe { pg_sys::GetSysCacheHashValue(cache, Datum::from(object), nothing, nothing, nothing) },
-        row: row_of(cache, object),
+        let hash = unsafe { pg_sys::GetSysCacheHashValue(cache, keys.0, keys.1, nothing, nothing) };
+        Watched { cache, object, target, hash, row: row_of(cache, object, target) }
     };
-    let caches = [SysCacheIdentifier::PROCOID, SysCacheIdentifier::TYPEOID, SysCacheIdentifier::ENUMOID];
-    let objects = [functions, types, labels];
+    let caches = [
+        SysCacheIdentifier::PROCOID,
+        SysCacheIdentifier::TYPEOID,
+        SysCacheIdentifier::ENUMOID,
+        SysCacheIdentifier::CASTSOURCETARGET,
+    ];
+    let objects = [functions, types, labels, types];
     let watched = caches
         .into_iter()
         .zip(objects)
@@ -166,7 +169,7 @@ pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
         .map(|(cache, object)| watched(cache, object))
         .collect();
     let transaction = super::version::transaction_number();
-    let new = Run { run, transaction, watched, casts: casts(), has_changed: false, has_missed: false };
+    let new = Run { run, transaction, watched, has_changed: false, has_missed: false };
     let is_first = RUNS.with_borrow_mut(|runs| {
         let is_first = runs.is_none();
         let runs = runs.get_or_insert_default();
@@ -181,8 +184,6 @@ pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
             for cache in caches {
                 pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(changed), nothing);
             }
-            let casts = SysCacheIdentifier::CASTSOURCETARGET as i32;
-            pg_sys::CacheRegisterSyscacheCallback(casts, Some(cast_changed), nothing);
         }
     }
 }
@@ -192,16 +193,16 @@ pub fn has_changed(run: i64) -> bool {
     super::session::accept_invalidations();
     let found = |runs: &mut Option<Vec<Run>>| {
         let run = runs.iter_mut().flatten().find(|watched| watched.run == run)?;
-        let missed = std::mem::take(&mut run.has_missed).then(|| (run.watched.clone(), run.casts.clone()));
+        let missed = std::mem::take(&mut run.has_missed).then(|| run.watched.clone());
         Some((run.has_changed, missed))
     };
     match RUNS.with_borrow_mut(found) {
         None => true,
         Some((has_changed, None)) => has_changed,
         // Where it isn't known, one looks: not while they are borrowed, since looking may bring news.
-        Some((has_changed, Some((watched, before)))) => {
-            let is_another = |one: &Watched| row_of(one.cache, one.object) != one.row;
-            let has_changed = has_changed || watched.iter().any(is_another) || before != casts();
+        Some((has_changed, Some(watched))) => {
+            let is_another = |one: &Watched| row_of(one.cache, one.object, one.target) != one.row;
+            let has_changed = has_changed || watched.iter().any(is_another);
             RUNS.with_borrow_mut(|runs| {
                 for watched in runs.iter_mut().flatten().filter(|watched| watched.run == run) {
                     watched.has_changed |= has_changed;
@@ -222,34 +223,21 @@ pub fn unwatch(run: i64) {
 }
 
 /// The row of what is watched, as of now.
-fn row_of(cache: i32, object: Oid) -> Option<Row> {
+fn row_of(cache: i32, object: Oid, target: Oid) -> Option<Row> {
     // SAFETY: inside a transaction; the row is read before it is given back.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(cache, Datum::from(object));
+        let (object, target) = (Datum::from(object), Datum::from(target));
+        let tuple = if cache == CASTS {
+            pg_sys::SearchSysCache2(cache, object, target)
+        } else {
+            pg_sys::SearchSysCache1(cache, object)
+        };
         if tuple.is_null() {
             return None;
         }
         let row = row(tuple);
         pg_sys::ReleaseSysCache(tuple);
         Some(row)
-    }
-}
-
-/// The rows of all casts, as of now.
-fn casts() -> Vec<Row> {
-    // SAFETY: inside a transaction; each row is read while the scan stands on it.
-    unsafe {
-        let table = pg_sys::table_open(Oid::from(PG_CAST), pg_sys::AccessShareLock as i32);
-        let scan =
-            pg_sys::systable_beginscan(table, Oid::INVALID, false, ptr::null_mut(), 0, ptr::null_mut());
-        let found = std::iter::from_fn(|| {
-            let tuple = pg_sys::systable_getnext(scan);
-            (!tuple.is_null()).then(|| row(tuple))
-        });
-        let found = found.collect();
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
-        found
     }
 }
 
@@ -262,15 +250,6 @@ unsafe fn row(tuple: pg_sys::HeapTuple) -> Row {
         let writer = u32::from((*(*tuple).t_data).t_choice.t_heap.t_xmin);
         (writer, (place.ip_blkid.bi_hi, place.ip_blkid.bi_lo, place.ip_posid))
     }
-}
-
-/// Which types a query has isn't known here.
-extern "C-unwind" fn cast_changed(_: Datum, _: core::ffi::c_int, hash: u32) {
-    RUNS.with_borrow_mut(|runs| {
-        for run in runs.iter_mut().flatten() {
-            if hash == 0 { run.has_missed = true } else { run.has_changed = true }
-        }
-    });
 }
 
 extern "C-unwind" fn changed(_: Datum, cache: core::ffi::c_int, hash: u32) {

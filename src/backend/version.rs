@@ -21,10 +21,13 @@ pub const RESOURCES: [group::Type; 2] = [group::RESOURCES_ASYNCHRONOUS, group::R
 pub const RESOURCES: [group::Type; 3] =
     [group::RESOURCES_IO, group::RESOURCES_WORKER_PROCESSES, group::VACUUM_COST_DELAY];
 
-/// Number of the running transaction, unlike any other of this backend.
+/// Number of the running transaction, unlike any other of this backend; 0 where the process has none yet, or none any more.
 pub fn transaction_number() -> u32 {
-    // SAFETY: every backend that runs a function has a PGPROC, and a transaction.
+    // SAFETY: a process that can have transactions has a PGPROC.
     unsafe {
+        if pg_sys::MyProc.is_null() {
+            return 0;
+        }
         #[cfg(any(feature = "pg15", feature = "pg16"))]
         return (*pg_sys::MyProc).lxid;
         // 17 put it together with the number of the process.

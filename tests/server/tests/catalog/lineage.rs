@@ -249,6 +249,26 @@ fn what_takes_a_tables_place_is_protected_like_it_and_what_hides_is_said_to() {
     let known = classes(&mut client);
     assert_eq!((&*known["app.people.mail"], &*known["app.people_old.mail"]), ("sensitive", "personal"));
 
+    // Swapped again, and two that exchange their names.
+    superuser
+        .batch_execute(
+            "DROP TABLE app.people_old; CREATE TABLE app.people_new (id int8, mail text, likes text);
+             DROP VIEW app.mails; ALTER TABLE app.people RENAME TO people_old; ALTER TABLE app.people_new RENAME TO people",
+        )
+        .unwrap();
+    for column in ["mail", "likes", "id"] {
+        classify(&mut client, &format!("app.people.{column}"), "personal").unwrap();
+    }
+    let known = classes(&mut client);
+    assert_eq!((&*known["app.people.mail"], &*known["app.people_old.mail"]), ("personal", "sensitive"));
+    superuser
+        .batch_execute("ALTER TABLE app.people RENAME TO p; ALTER TABLE app.people_old RENAME TO people; ALTER TABLE app.p RENAME TO people_old")
+        .unwrap();
+    client.batch_execute("SELECT tally.describe_asset('app.people.mail', owner => 'Support')").unwrap();
+    let known = classes(&mut client);
+    assert_eq!((&*known["app.people.mail"], &*known["app.people_old.mail"]), ("sensitive", "personal"));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.asset WHERE asset LIKE 'moving%'"), 0);
+
     // A body that is a text may read anything; one that Postgres has read is followed, also into the functions that it calls.
     superuser
         .batch_execute(

@@ -3,7 +3,7 @@
 use postgres::{Client, GenericClient};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
-use tally_server_tests::{Confined, Database, Wire, code, major, of_this_major};
+use tally_server_tests::{Confined, Database, PrivateServer, Wire, code, major, of_this_major, wait_for};
 
 const LIMIT: i64 = 1000;
 const OVER: &str = "53400";
@@ -315,4 +315,33 @@ fn what_is_told_beside_rows_is_limited_too() {
     assert_eq!(Wire::connect(database, bound).call(oid("public.much")), "V");
     client.batch_execute("DO $$ BEGIN RAISE NOTICE '%', repeat('x', 5000000); END $$").unwrap();
     assert_eq!(taken(&told).0, 1);
+}
+
+/// At its end a process has neither a transaction nor anything to look up with, and may yet have something to say.
+#[test]
+fn a_limited_login_leaves_a_server_that_logs_everything_as_it_was() {
+    let server = PrivateServer::create(
+        "row_limit_leaving",
+        "shared_preload_libraries = 'pg_tally'\nlog_connections = on\nlog_disconnections = on\nlog_min_messages = debug3",
+    );
+    let mut superuser = server.connect("postgres", "postgres");
+    superuser
+        .batch_execute(
+            "CREATE EXTENSION pg_tally; CREATE ROLE bi LOGIN; GRANT tally_reader TO bi;
+             SELECT tally.bind_role('bi', 'a'), tally.limit_tenant('a', max_rows => 10)",
+        )
+        .unwrap();
+    for end in ["SELECT count(*) FROM tally.usage_day", "SELECT generate_series(1, 11)", "BEGIN; SELECT 1"] {
+        let mut client = server.connect("bi", "postgres");
+        let _ = client.batch_execute(end);
+        let pid: i32 =
+            superuser.query_one("SELECT pid FROM pg_stat_activity WHERE usename = 'bi'", &[]).unwrap().get(0);
+        drop(client);
+        wait_for("its end", || {
+            let there = superuser.query("SELECT FROM pg_stat_activity WHERE pid = $1", &[&pid]).unwrap();
+            there.is_empty().then_some(())
+        });
+    }
+    assert!(!server.log().contains("terminated by signal"), "{}", server.log());
+    assert!(server.log().matches("disconnection: session time").count() >= 3);
 }
