@@ -212,7 +212,7 @@ BEGIN
       -- A month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
       piece := (SELECT CASE WHEN r.grains && '{quarter,year}' OR r.grains @> '{week,month}' THEN 'year' ELSE 'month' END
                   FROM tally.rollup AS r WHERE r.rollup_name = next_rollup.rollup_name);
-      until := least(date_trunc(piece, next_rollup."from", 'UTC') + ('1 ' || piece)::interval, next_rollup."to");
+      until := least((date_trunc(piece, next_rollup."from" AT TIME ZONE 'UTC') + ('1 ' || piece)::interval) AT TIME ZONE 'UTC', next_rollup."to");
       BEGIN
         done := tally.rebuild_rollup(next_rollup.rollup_name, next_rollup."from", until, subject);
       EXCEPTION WHEN object_not_in_prerequisite_state THEN
