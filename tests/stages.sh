@@ -23,7 +23,7 @@ stage_isolation() { ./tests/sql-tier.sh isolation; }
 stage_server-tests() { cargo test --locked --no-run --profile harness -p tally-server-tests; }
 # Of the same, what depends on Postgres' own ways: hooks, commands, settings, catalogs, plans, replication, dumps and upgrades.
 by_major="administrator ambient bindings capture confined corruption differential export expressions failover hostile_arguments installation
-  limits lineage lint package pg_upgrade pgbouncer quota readable replicated restore row_limit worker"
+  limits lineage lint package pg_upgrade pgbouncer quota readable replicated restore row_limit upgrade worker"
 stage_server-by-major() { server_tests -- $(printf '%s:: ' $by_major); }
 stage_server() { server_tests; }
 # These depend on many processes' timing. One or two that fail are run once more, alone: who passes then is told as unsteady, which asks
@@ -33,8 +33,12 @@ server_tests() {
   output=$(mktemp)
   if "${run[@]}" "$@" 2>&1 | tee "$output"; then rm "$output"; return 0; fi
   mapfile -t failed < <(awk '/^ +Running tests\// { split($2, path, "/"); program = path[2] } /^test .* FAILED$/ { print program, $2 }' "$output")
+  # A program that ends by a signal names no test.
+  local programs
+  programs=$(grep -c '^error: test failed, to rerun pass' "$output") || true
   rm "$output"
   [ ${#failed[@]} -gt 0 ] && [ ${#failed[@]} -le 2 ] || return 1
+  [ "$(printf '%s\n' "${failed[@]% *}" | sort -u | wc -l)" = "$programs" ] || return 1
   local code=0
   for test in "${failed[@]}"; do
     read -r program test <<<"$test"
@@ -101,7 +105,7 @@ for stage in "$@"; do
 done
 
 # What a test that failed said, once more: it stands far above.
-for stage in "$@"; do
+for stage in $failed_stages; do
   grep -hE -A 3 "^thread '.*panicked at" "$LOGS/stage-$stage.log" 2>/dev/null | head -60 || true
 done
 if [ -n "$failed_stages" ]; then echo "failed stages:$failed_stages (logs in $LOGS)"; fi
