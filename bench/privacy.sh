@@ -11,7 +11,7 @@ library=$("$SERVER/bin/pg_config" --pkglibdir)/pg_tally.so
 own=$(mktemp -d)
 cp "$library" "$own/present.so"
 use() { cp "$1" "$library.new" && mv "$library.new" "$library"; }
-trap 'use "$own/present.so"; rm -rf "$own"; "$cluster" stop bench' EXIT
+trap 'use "$own/present.so"; rm -rf "$own" /tmp/tally_bench.key; "$cluster" stop bench' EXIT
 sql() { "$cluster" psql bench -q -X -At -v ON_ERROR_STOP=1 "$@"; }
 
 make_database() {
