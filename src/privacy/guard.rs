@@ -2,6 +2,7 @@
 
 use super::failure::PrivacyFailure;
 use super::keys::{self, Keys, OF_BOXES};
+use super::master;
 use super::opening;
 use super::rules::{self, EventRules, Rules};
 use crate::backend::lookup::View;
@@ -14,6 +15,14 @@ use tally_core::jsonb::{self, Change, JsonbError};
 use tally_core::privacy::{BoxPublic, Place, Treatment, Value};
 
 type Found = Result<Rc<Keys>, PrivacyFailure>;
+
+/// Has the command that prints the keys run where it will be needed for the first time: called before anything is locked that others
+/// wait for, since it may take its time. What goes wrong is told where the keys are needed.
+pub fn fetch_keys() {
+    if master::is_command() && rules::current().is_some() {
+        let _ = master::keys();
+    }
+}
 
 /// Protects the events of one call.
 pub struct Guard {

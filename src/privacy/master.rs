@@ -2,7 +2,6 @@
 //! backend's memory, never stored.
 
 use super::failure::PrivacyFailure;
-use super::rules;
 use crate::backend::key_source;
 use crate::settings;
 use std::cell::RefCell;
@@ -70,13 +69,9 @@ pub fn keys() -> Result<Rc<KeyFile>, PrivacyFailure> {
     Ok(keys)
 }
 
-/// Has the command run where it will be needed for the first time: called before anything is locked that others wait for, since it may
-/// take its time. What goes wrong is told where the keys are needed.
-pub fn fetch() {
-    let is_command = settings::key_file().is_none() && settings::key_command().is_some();
-    if is_command && rules::current().is_some() {
-        let _ = keys();
-    }
+/// Whether a command prints the keys, which may take its time.
+pub fn is_command() -> bool {
+    settings::key_file().is_none() && settings::key_command().is_some()
 }
 
 fn source() -> Result<Source, PrivacyFailure> {

@@ -20,7 +20,6 @@ mod stored;
 pub mod subject;
 
 pub use failure::{KEYS_MISSING, PrivacyFailure};
-pub use guard::{Guard, hidden, quiet};
-pub use master::fetch as fetch_keys;
+pub use guard::{Guard, fetch_keys, hidden, quiet};
 pub use opening::{Body, open_body};
 pub use subject::Stored;
