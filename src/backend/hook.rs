@@ -246,7 +246,7 @@ unsafe fn is_call_by_protocol() -> bool {
             && pg_sys::ActivePortal.is_null()
             && (entry.st_state == pg_sys::BackendState::STATE_FASTPATH
                 // Where activities aren't tracked, nobody can say.
-                || entry.st_state == pg_sys::BackendState::STATE_DISABLED && !pg_sys::IsBackgroundWorker)
+                || entry.st_state == pg_sys::BackendState::STATE_DISABLED && pg_sys::MyBackendType != pg_sys::BackendType::B_BG_WORKER)
     }
 }
 
