@@ -5,7 +5,7 @@ use super::store;
 use crate::backend::report::Report;
 use crate::backend::{ring, session, transaction_end};
 use serde_json::{Map, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use tally_core::audit::Record;
 
 /// Acts that a session without a worker keeps for its next transaction that writes. Older ones are in the log alone.
@@ -35,6 +35,14 @@ struct Pending {
 
 thread_local! {
     static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+    /// What else is told when the session ends, by `at_exit`.
+    static TELLS_AT_EXIT: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// Has `tell` called when the session ends, before what waits is handed over. There is room for one.
+pub fn tell_at_exit(tell: fn()) {
+    TELLS_AT_EXIT.set(Some(tell));
+    transaction_end::at_session_end(leave);
 }
 
 /// Whether sessions of this database can hand entries over. Asked at first where things can be looked up.
@@ -43,7 +51,7 @@ pub fn has_worker() -> bool {
 }
 
 fn push(record: Record, kind: Kind, is_stored: bool) {
-    transaction_end::at_session_end(super::repeats::flush);
+    transaction_end::at_session_end(leave);
     let nesting = transaction_end::nesting().max(1);
     PENDING.with_borrow_mut(|pending| pending.push(Pending { nesting, record, kind, is_stored }));
 }
@@ -182,7 +190,10 @@ pub fn at_exit(record: &Record) {
 }
 
 /// The session ends: what still waits has its last chance.
-pub fn leave() {
+fn leave() {
+    if let Some(tell) = TELLS_AT_EXIT.get() {
+        tell();
+    }
     let pending = PENDING.take();
     let refused = pending
         .iter()

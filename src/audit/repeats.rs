@@ -2,7 +2,6 @@
 //! follows within the window is counted, and told of by the next entry or when the session ends.
 
 use super::pending;
-use crate::backend::transaction_end;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -48,7 +47,7 @@ pub fn count(key: &impl Hash, burst: u32, record: impl FnOnce() -> Record) -> Op
         if all.len() >= ACTS {
             tell(all);
         }
-        transaction_end::at_session_end(flush);
+        pending::tell_at_exit(flush);
         let record = record();
         all.insert(key, Seen { since: now, entries: 1, repeats: 0, record: record.clone() });
         Some((record, 1))
@@ -71,10 +70,9 @@ fn tell(all: &mut HashMap<u64, Seen>) {
     all.clear();
 }
 
-/// Tells the counts that are left, and hands over what waits, when the session ends.
-pub fn flush() {
+/// Tells the counts that are left, when the session ends.
+fn flush() {
     SEEN.with_borrow_mut(tell);
-    pending::leave();
 }
 
 /// Notes in an entry's detail how often its act happened.
