@@ -1,6 +1,7 @@
 //! Subjects, the persons that users are: how one that was erased is recognised without being named, and whom the text of an event
 //! names.
 
+use crate::payload::unread_text;
 use sha2::{Digest, Sha256};
 use std::iter::Peekable;
 use std::str::CharIndices;
@@ -30,9 +31,12 @@ fn hmac(key: &Key, message: &[u8]) -> [u8; 32] {
 }
 
 /// The values that a field has in the text of an event, at any depth, strings and numbers alike: what was sent may be rejected for
-/// having it in the wrong place or twice. Of a text that is no JSON every string and number, since nothing says what it stands for.
-pub fn named_in(text: &str, field: &str) -> Vec<String> {
-    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+/// having it in the wrong place or twice. Of a text that is no JSON, or that a payload's format couldn't read, every string and number,
+/// since nothing says what it stands for.
+pub fn named_in(body: &str, field: &str) -> Vec<String> {
+    let unread = unread_text(body);
+    let text = unread.as_deref().unwrap_or(body);
+    let is_json = unread.is_none() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     let mut found = Vec::new();
     let mut tokens = Tokens(text.char_indices().peekable(), text).peekable();
     let mut before: Option<String> = None;

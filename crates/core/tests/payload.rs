@@ -484,7 +484,24 @@ fn what_nobody_can_read_is_an_error_of_the_call() {
     let mapping = Mapping::parse("{}").unwrap();
     let kept = translate(Format::of("segment").unwrap(), &text, ("m", &mapping), HOME, &limits(), &mut || {})
         .unwrap();
-    assert_eq!(kept[0].body(&mut 0).unwrap(), text);
+    let body = kept[0].body(&mut 0).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&body).unwrap(),
+        json!({"format": "segment", "mapping": "m", "tenant_id": HOME.tenant, "text": text})
+    );
+    // Whatever it says it is, it waits as what it came as.
+    let posed =
+        json!({"format": "tally", "mapping": "", "payload": {"tenant_id": "globex"}, "batch": 5}).to_string();
+    let segment = Format::of("segment").unwrap();
+    let kept = translate(segment, &posed, ("m", &mapping), HOME, &limits(), &mut || {}).unwrap();
+    let body = kept[0].body(&mut 0).unwrap();
+    let waiting = Waiting::read(&body).unwrap();
+    assert_eq!((waiting.format.as_str(), waiting.mapping.as_str()), ("segment", "m"));
+    let again = waiting.translate(segment, &mapping, HOME);
+    assert_eq!(again.event(&mut FieldsParser::new(&limits())).unwrap_err().sqlstate, "22P02");
+    // Whom it may name, an erasure finds.
+    let named = tally_core::subject::named_in(&body, "user_id");
+    assert!(named.contains(&"globex".to_owned()) && named.contains(&"5".to_owned()), "{named:?}");
     // An event of an array isn't a batch, nor when it is read again.
     for own in [json!(5), json!([{}, {}])] {
         let event = json!([{"batch": own, "type": "group", "groupId": "g", "messageId": "m", "timestamp": "2026-03-02T09:15:00Z"}]);

@@ -113,11 +113,6 @@ impl Translated<'_> {
     /// The event as the payload has it, with format and mapping: what quarantine keeps of it, and [`Waiting`] reads. Counts the bytes
     /// that were made so far of a payload's events, and refuses to go on above a limit.
     pub fn body(&self, made: &mut usize) -> Result<String, BatchError> {
-        // What can't be read stays as it came.
-        if let Err(Fault { text: Some(text), .. }) = &self.event.own {
-            count(made, text.len())?;
-            return Ok(text.clone());
-        }
         let mut body = String::from("{\"format\":");
         quote(self.format, &mut body);
         body.push_str(",\"mapping\":");
@@ -128,8 +123,17 @@ impl Translated<'_> {
                 quote(id, &mut body);
             }
         }
-        body.push_str(",\"payload\":");
-        self.event.print(&mut body);
+        match &self.event.own {
+            // As a string: what it says of format and mapping is its sender's word.
+            Err(Fault { text: Some(text), .. }) => {
+                body.push_str(",\"text\":");
+                quote(text, &mut body);
+            }
+            _ => {
+                body.push_str(",\"payload\":");
+                self.event.print(&mut body);
+            }
+        }
         body.push('}');
         count(made, body.len())?;
         Ok(body)
@@ -153,7 +157,7 @@ pub struct Waiting<'a> {
     /// The name of the mapping; empty for none.
     pub mapping: String,
     id: Option<String>,
-    payload: Value<'a>,
+    payload: Result<Value<'a>, Fault>,
 }
 
 impl<'a> Waiting<'a> {
@@ -164,7 +168,10 @@ impl<'a> Waiting<'a> {
         }
         let mut value = Reader::new(body).whole(0, body.len()).ok()?;
         let (format, mapping) = (value.take("format")?, value.take("mapping")?);
-        let payload = value.take("payload")?;
+        let payload = match value.take("payload") {
+            Some(payload) => Ok(payload),
+            None => Err(unread(value.take("text")?.text().ok()?.into_owned())),
+        };
         let id = value.take("event_id").and_then(|id| Some(id.text().ok()?.into_owned()));
         Some(Self {
             id,
@@ -176,14 +183,23 @@ impl<'a> Waiting<'a> {
 
     /// Translates it again: what waits is one event, whatever it has that would make several of a payload.
     pub fn translate(self, format: Format, mapping: &Mapping, home: Home) -> Translated<'a> {
-        translated(
-            format,
-            &self.mapping,
-            mapping,
-            home,
-            Event::new(self.payload, &[]),
-            Known::Before(self.id),
-        )
+        let event = self.payload.map_or_else(Event::fault, |payload| Event::new(payload, &[]));
+        translated(format, &self.mapping, mapping, home, event, Known::Before(self.id))
+    }
+}
+
+/// Of a text that waits because its format couldn't read it.
+fn unread(text: String) -> Fault {
+    let reason =
+        "is a text that its format couldn't read: have it sent again as it should be, and discard this one";
+    Fault { text: Some(text), ..Fault::new("", "22P02", reason) }
+}
+
+/// The text that its format couldn't read, where a quarantined body is one.
+pub fn unread_text(body: &str) -> Option<String> {
+    match Waiting::read(body)?.payload {
+        Ok(_) => None,
+        Err(fault) => fault.text,
     }
 }
 
@@ -469,8 +485,13 @@ fn fields(
     seen_tenant: &mut Option<String>,
 ) -> Result<[Option<String>; FIELD_NAMES.len()], Fault> {
     let (vendor, paths) = (format.vendor, format.vendor.paths());
+    let none = || Ok(None);
     match &event.own {
-        Err(fault) => return Err(fault.clone()),
+        Err(fault) => {
+            // Where the mapping says whose all events are.
+            *seen_tenant = field(event, mapping, "tenant", &[], none)?.or(home.tenant.map(str::to_owned));
+            return Err(fault.clone());
+        }
         Ok(Value::Object(_)) => {}
         Ok(other) => return Err(Fault::new("", "22023", format!("is {}, not an object", other.kind()))),
     }
@@ -483,7 +504,6 @@ fn fields(
             }
         }
     }
-    let none = || Ok(None);
     let tenant = field(event, mapping, "tenant", paths.tenant, none)?.or(home.tenant.map(str::to_owned));
     seen_tenant.clone_from(&tenant);
     let tenant = tenant.ok_or_else(|| missing(mapping, "tenant", "tenant_id", paths.tenant))?;
