@@ -32,8 +32,8 @@ pub fn is_same(others: &[String]) -> bool {
 }
 
 #[pg_extern(sql = false)]
-fn is_requester(identities: Vec<String>) -> bool {
-    is_same(&identities)
+fn is_requester(identities: Vec<Option<String>>) -> bool {
+    is_same(&identities.into_iter().flatten().collect::<Vec<_>>())
 }
 
 #[pg_extern(sql = false)]
