@@ -107,15 +107,14 @@ struct Literals<'a> {
     place: usize,
 }
 
-/// What escapes mean in a string.
-#[derive(Clone, Copy)]
-enum Escapes {
-    None,
-    /// Of `E'…'`.
-    Backslash,
-    /// Of `U&'…'`.
-    Unicode,
-}
+/// Escapes with a number that a string may have: what follows the backslash, how many digits at most and their radix, and whether they
+/// are a byte or a character.
+type Escapes = &'static [(&'static str, usize, u32, bool)];
+const NONE: Escapes = &[];
+/// Of `E'…'`.
+const BACKSLASH: Escapes = &[("x", 2, 16, true), ("u", 4, 16, false), ("U", 8, 16, false), ("", 3, 8, true)];
+/// Of `U&'…'`.
+const UNICODE: Escapes = &[("+", 6, 16, false), ("", 4, 16, false)];
 
 impl<'a> Iterator for Literals<'a> {
     type Item = Literal<'a>;
@@ -125,7 +124,7 @@ impl<'a> Iterator for Literals<'a> {
             let rest = &self.query[self.place..];
             let first = rest.chars().next()?;
             match first {
-                '\'' | '"' => return Some(Literal::Text(self.quoted(first, Escapes::None))),
+                '\'' | '"' => return Some(Literal::Text(self.quoted(first, NONE))),
                 '-' if rest.starts_with("--") => {
                     let end = rest.find('\n').unwrap_or(rest.len());
                     self.place += end;
@@ -153,13 +152,13 @@ impl<'a> Iterator for Literals<'a> {
                     self.place += end;
                     let (word, after) = rest.split_at(end);
                     if word.eq_ignore_ascii_case("e") && after.starts_with('\'') {
-                        return Some(Literal::Text(self.quoted('\'', Escapes::Backslash)));
+                        return Some(Literal::Text(self.quoted('\'', BACKSLASH)));
                     }
                     if word.eq_ignore_ascii_case("u") && (after.starts_with("&'") || after.starts_with("&\""))
                     {
                         self.place += 1;
                         let quote = if after.starts_with("&'") { '\'' } else { '"' };
-                        return Some(Literal::Text(self.quoted(quote, Escapes::Unicode)));
+                        return Some(Literal::Text(self.quoted(quote, UNICODE)));
                     }
                 }
                 _ => self.place += first.len_utf8(),
@@ -172,71 +171,20 @@ impl Literals<'_> {
     /// What stands between quotes; a quote within is doubled.
     fn quoted(&mut self, quote: char, escapes: Escapes) -> String {
         let mut found = Vec::new();
-        let mut chars = self.query[self.place + 1..].chars().peekable();
-        let mut taken = 1;
-        while let Some(c) = chars.next() {
-            taken += c.len_utf8();
-            if c == quote {
-                if chars.next_if_eq(&quote).is_none() {
-                    break;
-                }
-                taken += 1;
-            } else if c == '\\' && !matches!(escapes, Escapes::None) {
-                let mut digits = |most: usize, radix: u32| -> Option<u32> {
-                    let mut number = None;
-                    for _ in 0..most {
-                        let Some(digit) = chars.next_if(|c| c.is_digit(radix)) else { break };
-                        taken += 1;
-                        number = Some(number.unwrap_or(0) * radix + digit.to_digit(radix).unwrap_or(0));
-                    }
-                    number
-                };
-                let number = match escapes {
-                    Escapes::Unicode => digits(4, 16),
-                    _ => digits(3, 8),
-                };
-                if let Some(number) = number {
-                    match escapes {
-                        Escapes::Unicode => push(&mut found, char::from_u32(number).unwrap_or('\u{fffd}')),
-                        _ => found.push(number as u8),
-                    }
-                    continue;
-                }
-                let Some(marker) = chars.next() else { break };
-                taken += marker.len_utf8();
-                let (most, is_byte) = match marker {
-                    'x' => (2, true),
-                    'u' => (4, false),
-                    'U' => (8, false),
-                    '+' => (6, false),
-                    _ => (0, false),
-                };
-                let mut number: Option<u32> = None;
-                for _ in 0..most {
-                    let Some(digit) = chars.next_if(char::is_ascii_hexdigit) else { break };
-                    taken += 1;
-                    number = Some((number.unwrap_or(0) << 4) | digit.to_digit(16).unwrap_or(0));
-                }
-                match number {
-                    Some(byte) if is_byte => found.push(byte as u8),
-                    Some(number) => push(&mut found, char::from_u32(number).unwrap_or('\u{fffd}')),
-                    None => push(
-                        &mut found,
-                        match marker {
-                            'n' => '\n',
-                            't' => '\t',
-                            'r' => '\r',
-                            'b' => '\u{8}',
-                            'f' => '\u{c}',
-                            other => other,
-                        },
-                    ),
-                }
+        let mut rest = &self.query[self.place + 1..];
+        while let Some(c) = rest.chars().next() {
+            rest = &rest[c.len_utf8()..];
+            if c == '\\' && !escapes.is_empty() {
+                rest = unescape(rest, escapes, &mut found);
                 continue;
+            }
+            if c == quote {
+                let Some(after) = rest.strip_prefix(quote) else { break };
+                rest = after;
             }
             push(&mut found, c);
         }
-        self.place += taken;
+        self.place = self.query.len() - rest.len();
         String::from_utf8_lossy(&found).into_owned()
     }
 
@@ -262,6 +210,34 @@ impl Literals<'_> {
         self.place += end;
         rest[..end].trim_matches(['/', '*']).to_owned()
     }
+}
+
+/// Reads what follows a backslash; what is left of the text.
+fn unescape<'a>(rest: &'a str, escapes: Escapes, found: &mut Vec<u8>) -> &'a str {
+    for &(marker, most, radix, is_byte) in escapes {
+        let Some(after) = rest.strip_prefix(marker) else { continue };
+        let digits = after.chars().take(most).take_while(|c| c.is_digit(radix)).count();
+        let Ok(number) = u32::from_str_radix(&after[..digits], radix) else { continue };
+        if is_byte {
+            found.push(number as u8);
+        } else {
+            push(found, char::from_u32(number).unwrap_or('\u{fffd}'));
+        }
+        return &after[digits..];
+    }
+    let Some(c) = rest.chars().next() else { return rest };
+    push(
+        found,
+        match c {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            other => other,
+        },
+    );
+    &rest[c.len_utf8()..]
 }
 
 fn push(bytes: &mut Vec<u8>, c: char) {
