@@ -8,7 +8,17 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 
 /// Bytes of a row that count as one: a longer one counts once for each that it begins, or many rows would be put together in one.
-pub const ROW_BYTES: u64 = 4096;
+const ROW_BYTES: u64 = 4096;
+
+/// What a row, or another text, of so many bytes counts as.
+pub fn rows_of(bytes: u64) -> u64 {
+    1 + bytes / ROW_BYTES
+}
+
+/// The bytes that so many rows stand for; of none those of one.
+pub fn bytes_of(rows: u64) -> u64 {
+    rows.max(1).saturating_mul(ROW_BYTES)
+}
 
 /// A receiver that counts and hands on to the statement's own.
 #[repr(C)]
@@ -43,13 +53,7 @@ pub unsafe fn put_between(query: *mut pg_sys::QueryDesc, most: u64, refuse: fn(u
             return;
         }
         let (statement, transaction) = (query as usize, super::version::transaction_number());
-        let receiver = DestReceiver {
-            receiveSlot: Some(receive),
-            rStartup: Some(start),
-            rShutdown: Some(shut_down),
-            rDestroy: Some(destroy),
-            mydest: (*inner).mydest,
-        };
+        let receiver = receiver(inner);
         (*query).dest = OPEN.with_borrow_mut(|open| {
             open.retain(|counting| counting.transaction == transaction);
             let place = open.iter().position(|counting| counting.statement == statement);
@@ -67,6 +71,21 @@ pub unsafe fn put_between(query: *mut pg_sys::QueryDesc, most: u64, refuse: fn(u
     }
 }
 
+/// What counts before another receiver.
+///
+/// # Safety
+/// That is one that is there.
+unsafe fn receiver(inner: *mut DestReceiver) -> DestReceiver {
+    DestReceiver {
+        receiveSlot: Some(receive),
+        rStartup: Some(start),
+        rShutdown: Some(shut_down),
+        rDestroy: Some(destroy),
+        // SAFETY: the caller's promise.
+        mydest: unsafe { (*inner).mydest },
+    }
+}
+
 /// A receiver that counts what a command hands out that no statement does, as SHOW. It lives as long as the command, whose transaction may end.
 ///
 /// # Safety
@@ -74,13 +93,7 @@ pub unsafe fn put_between(query: *mut pg_sys::QueryDesc, most: u64, refuse: fn(u
 pub unsafe fn counting(inner: *mut DestReceiver, most: u64, refuse: fn(u64) -> Report) -> *mut DestReceiver {
     // SAFETY: the memory is the command's, and written before it is used.
     unsafe {
-        let receiver = DestReceiver {
-            receiveSlot: Some(receive),
-            rStartup: Some(start),
-            rShutdown: Some(shut_down),
-            rDestroy: Some(destroy),
-            mydest: (*inner).mydest,
-        };
+        let receiver = receiver(inner);
         let memory = if pg_sys::PortalContext.is_null() {
             pg_sys::CurrentMemoryContext
         } else {
@@ -157,7 +170,7 @@ unsafe extern "C-unwind" fn destroy(_own: *mut DestReceiver) {}
 unsafe extern "C-unwind" fn count(slot: *mut pg_sys::TupleTableSlot, counting: *mut Counting) {
     // SAFETY: the slot holds a row; the counting receiver belongs to the running statement.
     unsafe {
-        (*counting).rows = (*counting).rows.saturating_add(1 + bytes(slot) / ROW_BYTES);
+        (*counting).rows = (*counting).rows.saturating_add(rows_of(bytes(slot)));
         if (*counting).rows > (*counting).most {
             ((*counting).refuse)((*counting).most).raise();
         }

@@ -7,7 +7,7 @@ use crate::audit::{self, Act};
 use crate::backend::bound_query;
 use crate::backend::cursor::Cursor;
 use crate::backend::report::Report;
-use crate::backend::row_count::ROW_BYTES;
+use crate::backend::row_count::rows_of;
 use crate::backend::{session, sql};
 use crate::scope::{self, Scope};
 use pgrx::datum::Uuid;
@@ -40,17 +40,20 @@ fn stored(id: &str, scope: Scope) -> Result<Stored, ExportError> {
       FROM tally.export AS e \
      WHERE e.id = $1::uuid AND e.tenant_id = $2 AND e.account_id IS NOT DISTINCT FROM $3 AND e.requester = session_user AND tally_internal.is_requester(e.identities)";
     let values = [id.into(), tenant.into(), account.into()];
-    let found = session::as_owner(|| {
-        sql::rows(query, &values, |row| {
-            let params = serde_json::from_str(&row.need::<String>(2)).unwrap_or(Value::Null);
-            let state = (row.need::<String>(5), row.get::<String>(6));
-            (row.need::<String>(1), params, row.need::<i64>(3), row.need::<String>(4), state)
-        })
-    });
-    let Some((query, params, max_rows, hash, (state, reason))) = found.into_iter().next() else {
-        return Err(ExportError::NotYours(id.to_owned()));
+    let read = |row: sql::Row| Stored {
+        request: Request {
+            id: id.to_owned(),
+            query: row.need(1),
+            params: serde_json::from_str(&row.need::<String>(2)).unwrap_or(Value::Null),
+            max_rows: row.need(3),
+            scope: scope.clone(),
+        },
+        hash: row.need(4),
+        state: row.need(5),
+        reason: row.get(6),
     };
-    Ok(Stored { request: Request { id: id.to_owned(), query, params, max_rows, scope }, hash, state, reason })
+    let found = session::as_owner(|| sql::rows(query, &values, read));
+    found.into_iter().next().ok_or_else(|| ExportError::NotYours(id.to_owned()))
 }
 
 fn act<'a>(name: &'a str, request: &'a Request, detail: Value) -> Act<'a> {
@@ -169,7 +172,7 @@ impl Iterator for Lines {
         }
         let line = self.waiting.pop_front()?;
         // As the limit of a statement's rows: many would be put together in one.
-        self.counted += 1 + line.len() as i64 / ROW_BYTES as i64;
+        self.counted += rows_of(line.len() as u64) as i64;
         if self.counted > self.max_rows {
             self.end("failed");
             Report::from(ExportError::TooManyRows(self.max_rows)).raise();

@@ -13,7 +13,7 @@ use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::report::Report;
-use crate::backend::row_count::ROW_BYTES;
+use crate::backend::row_count::{bytes_of, rows_of};
 use crate::backend::{reads, session};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -145,8 +145,10 @@ pub fn bound_statement() {
 /// After a statement, or a part of one.
 pub fn after_statement() {
     keep_idle_limit();
-    if let Some(most) = max_rows()
-        && session::reported_path_bytes() > most.max(1) * ROW_BYTES
+    let told = session::reported_path_bytes();
+    if told > bytes_of(1)
+        && let Some(most) = max_rows()
+        && told > bytes_of(most)
     {
         too_many_rows(most).raise();
     }
@@ -198,12 +200,12 @@ pub fn bytes_to_tell(bytes: u64, is_error: bool) -> Option<u64> {
     let told = TOLD.get();
     let most = told.most.filter(|_| was_confined())?;
     if is_error {
-        let most = (most * ROW_BYTES).max(ROW_BYTES);
+        let most = bytes_of(most);
         return (bytes > most).then_some(most);
     }
     let statement = session::statement_start();
     let said = if told.statement == statement { told.said } else { 0 };
-    let (left, counted) = (most.saturating_sub(said), 1 + bytes / ROW_BYTES);
+    let (left, counted) = (most.saturating_sub(said), rows_of(bytes));
     TOLD.set(Told { statement, said: said + counted.min(left), ..told });
     (counted > left).then_some(0)
 }
