@@ -59,10 +59,12 @@ struct Batch<'a> {
     now: i64,
 }
 
-/// The caller's scope, where it may write at all.
+/// The caller's scope, where it may write at all. Called before anything that others wait for.
 pub fn admit() -> Result<Scope, IngestError> {
     session::require_writable(c"tally.ingest()");
-    Ok(scope::for_writing()?)
+    let scope = scope::for_writing()?;
+    privacy::fetch_keys();
+    Ok(scope)
 }
 
 /// What events are held to now.
@@ -139,8 +141,8 @@ fn run_with_ids(
 }
 
 /// Ingests events that a door has judged by `limits`. An item whose event is valid may go without its text.
-pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Summary, Report> {
-    let Some(stream) = options.stream.clone() else {
+pub fn run_items(items: Vec<Item>, scope: Scope, mut options: Options) -> Result<Summary, Report> {
+    let Some(stream) = options.stream.take() else {
         return Ok(Batch::new(items, scope, None, options).work()?.0);
     };
     stream::check_places(&stream, items.len(), false)?;
@@ -207,7 +209,6 @@ impl<'a> Batch<'a> {
     }
 
     fn judge_and_store(&mut self) -> Result<Summary, IngestError> {
-        privacy::fetch_keys();
         self.judge();
         self.charge()?;
         self.refuse_by_rule()?;
