@@ -49,7 +49,7 @@ CREATE FUNCTION tally_internal.hidden_sources() RETURNS TABLE (source text, targ
 COMMENT ON FUNCTION tally_internal.hidden_sources() IS 'views and their columns that come from a function whose body is a text: what that reads is unknown';
 
 -- kind: value, what a value is made of; condition, what decides on rows, or how they are counted; definition, what declares it;
--- part, what is one of many in it; unknown, a function whose body is a text.
+-- part, what is one of many in it.
 CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, target text, kind text, through text)
   LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -64,8 +64,8 @@ CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, targe
       -- What a function with a body that Postgres has read takes from tables, its result is made of.
       SELECT s.relation, s.name, s.kind, s.column_number, s.source, s.source_column, s.property FROM seen AS s WHERE s.called IS NULL
       UNION
-      SELECT s.relation, s.name, s.kind, s.column_number, d.refobjid, d.refobjsubid::int2, NULL
-        FROM seen AS s JOIN tally_internal.called_functions() AS c ON c.relation = s.relation AND c.column_number = s.column_number
+      SELECT r.relation, r.name, r.kind, c.column_number, d.refobjid, d.refobjsubid::int2, NULL
+        FROM relation AS r JOIN tally_internal.called_functions() AS c ON c.relation = r.relation
         JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = c.function
          AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjsubid > 0
     ), measured AS MATERIALIZED (
@@ -145,8 +145,6 @@ CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, targe
     )
     SELECT e.source, e.target, e.kind, e.through FROM edge AS e WHERE e.source <> e.target
     UNION
-    SELECT h.source, h.target, 'unknown', h.through FROM tally_internal.hidden_sources() AS h
-    UNION
     SELECT p.asset, 'tally.events.properties', 'part', 'event' FROM property AS p;
   END;
 COMMENT ON FUNCTION tally_internal.lineage_edges() IS 'what the catalogue knows to come from what';
@@ -203,10 +201,9 @@ AS $$
 BEGIN
   RETURN QUERY EXECUTE format($query$
     WITH RECURSIVE edge AS MATERIALIZED (
-      SELECT e.source, e.target FROM tally_internal.lineage_edges() AS e WHERE e.kind = 'value'
-      UNION
       -- A property of which nothing is known is what all of them are.
-      SELECT e.target, e.source FROM tally_internal.lineage_edges() AS e WHERE e.kind = 'part'
+      SELECT DISTINCT CASE e.kind WHEN 'part' THEN e.target ELSE e.source END AS source, CASE e.kind WHEN 'part' THEN e.source ELSE e.target END AS target
+        FROM tally_internal.lineage_edges() AS e WHERE e.kind IN ('value', 'part')
     ), made_of AS MATERIALIZED (
       SELECT e.target AS asset, array_agg(e.source ORDER BY e.source) AS sources FROM edge AS e GROUP BY e.target
     ), known AS MATERIALIZED (
@@ -280,10 +277,13 @@ CREATE FUNCTION tally_internal.all_lineage() RETURNS TABLE (source text, target 
 AS $$
 BEGIN
   PERFORM tally_internal.refuse_confined();
-  RETURN QUERY SELECT e.source, e.target, e.kind, e.through FROM tally_internal.lineage_edges() AS e;
+  RETURN QUERY
+    SELECT e.source, e.target, e.kind, e.through FROM tally_internal.lineage_edges() AS e
+    UNION
+    SELECT h.source, h.target, 'unknown', h.through FROM tally_internal.hidden_sources() AS h;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.all_lineage() IS 'tally_internal.lineage_edges(), but not for tenants';
+COMMENT ON FUNCTION tally_internal.all_lineage() IS 'tally_internal.lineage_edges() and tally_internal.hidden_sources(), but not for tenants';
 
 CREATE VIEW tally.lineage AS SELECT l.source, l.target, l.kind, l.through FROM tally_internal.all_lineage() AS l;
 COMMENT ON VIEW tally.lineage IS 'what comes from what: properties of events, columns of rollups, of views and of the views that were made over them, metrics';
@@ -304,7 +304,7 @@ BEGIN
   name := (SELECT f.name FROM tally_internal.find_asset(impact.asset) AS f);
   RETURN QUERY
     WITH RECURSIVE edge AS MATERIALIZED (
-      SELECT e.source, e.target, e.kind FROM tally_internal.lineage_edges() AS e
+      SELECT e.source, e.target, e.kind FROM tally_internal.all_lineage() AS e
       UNION
       -- A table is what its columns are, and what chooses rows bears on all of them.
       SELECT r.name, c.asset, 'part' FROM tally_internal.catalog_relations() AS r JOIN tally_internal.catalog_columns() AS c ON c.relation = r.relation
