@@ -5,9 +5,9 @@ use super::failure::ErasureError;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment};
 use crate::privacy::Stored;
+use crate::raw::leaf::{Leaf, leaves};
 use crate::rollup::{self, Gone};
 use core::ops::Range;
-use pgrx::pg_sys::Oid;
 use std::collections::BTreeSet;
 use tally_core::grain::Grain;
 
@@ -59,18 +59,12 @@ pub fn months_from(from: i64) -> Vec<i64> {
 
 /// Where subjects have raw events in partitions that are not one month each: somebody made those.
 pub fn find_in_others(tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
-    let query = format!(
-        "SELECT l.leaf, l.source, {}, {} FROM tally_internal.event_leaves() AS l WHERE NOT l.is_month",
-        sql::micros("nullif(l.first, '-infinity')"),
-        sql::micros("nullif(l.next, 'infinity')")
-    );
-    let read = |row: sql::Row| {
-        let time = row.get(3).unwrap_or(i64::MIN)..row.get(4).unwrap_or(i64::MAX);
-        let leaf = format!("e.tableoid = {} AND {}", row.need::<Oid>(1), sql::within("e.occurred_at", &time));
-        (row.need::<String>(2), leaf)
+    let others = session::as_owner(|| leaves("NOT l.is_month", &[]));
+    let of = |leaf: &Leaf| {
+        let rows = format!("e.tableoid = {} AND {}", leaf.table, sql::within("e.occurred_at", &leaf.time));
+        find_where(tenant, subjects, &leaf.source, &rows)
     };
-    let leaves = session::as_owner(|| sql::rows(&query, &[], read));
-    leaves.iter().flat_map(|(source, leaf)| find_where(tenant, subjects, source, leaf)).collect()
+    others.iter().flat_map(of).collect()
 }
 
 /// The time of a month.

@@ -1,11 +1,12 @@
 //! Raw events: the ledger of their keys (`ledger`), the tables that they and their batches are written to (`store`), the months
-//! that hold them (`partition`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`; `lost_months` what went by hand) and
+//! that hold them (`partition`, `leaf`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`; `lost_months` what went by hand) and
 //! their tenants. `gate` is the lock that keeps ingest out while one of those changes.
 
 mod failure;
 pub mod gate;
 pub mod horizon;
 mod isolate;
+pub mod leaf;
 pub mod ledger;
 pub mod lost_months;
 pub mod months;

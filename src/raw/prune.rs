@@ -1,9 +1,9 @@
 //! Pruning: deletes a tenant's raw events from before its horizon, their keys, and the batches that carried nothing later.
 
+use super::leaf::{Leaf, leaves};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, within};
-use pgrx::pg_sys::Oid;
 use tally_core::batch;
 
 /// A tenant whose events from before its horizon are still there, or were the last time that somebody looked.
@@ -37,18 +37,8 @@ pub fn tenant(due: &Due, max_rows: i64) -> i64 {
     let (horizon, pruned) = (Moment(*horizon), Moment(*pruned));
     let tenant = tenant.as_str();
     let mut removed = 0;
-    // By its bounds, whoever made it and whatever it is called.
-    let leaves = format!(
-        "SELECT l.leaf, l.source, {}, {} FROM tally_internal.event_leaves() AS l \
-          WHERE l.first < $1 AND l.next > $2 ORDER BY l.first, l.leaf",
-        sql::micros("nullif(l.first, '-infinity')"),
-        sql::micros("nullif(l.next, 'infinity')")
-    );
-    let read = |row: sql::Row| {
-        let time = row.get(3).unwrap_or(i64::MIN)..row.get(4).unwrap_or(i64::MAX);
-        (row.need::<Oid>(1), row.need::<String>(2), time)
-    };
-    for (leaf, source, time) in sql::changed_rows(&leaves, &[horizon.into(), pruned.into()], read) {
+    let due = leaves("l.first < $1 AND l.next > $2", &[horizon.into(), pruned.into()]);
+    for Leaf { table, source, time } in due {
         let own = format!(
             "tenant_id = $1 AND occurred_at < $2 AND tableoid = $4 AND {}",
             within("occurred_at", &time)
@@ -61,7 +51,7 @@ pub fn tenant(due: &Due, max_rows: i64) -> i64 {
                WHERE k.tenant_id = $1 AND k.event_id = gone.event_id) \
              SELECT count(*) FROM gone"
         );
-        let values = [tenant.into(), horizon.into(), (max_rows - removed).into(), leaf.into()];
+        let values = [tenant.into(), horizon.into(), (max_rows - removed).into(), table.into()];
         removed += sql::one::<i64>(&remove, &values).unwrap_or(0);
         if removed >= max_rows {
             return removed;
