@@ -243,6 +243,14 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.forget_batches(text, text[]) IS 'part of an erasure: takes the name of a subject from batches that it is the source or client of';
 
+CREATE FUNCTION tally_internal.is_content_naming(content text, subjects text[]) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT EXISTS (SELECT FROM jsonb_path_query(content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (subjects));
+  END;
+COMMENT ON FUNCTION tally_internal.is_content_naming(text, text[]) IS 'whether the personal part of an audit entry names one of the subjects';
+
 CREATE FUNCTION tally_internal.forget_audit(tenant_id text, subjects text[]) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -250,8 +258,7 @@ AS $$
 BEGIN
   RETURN tally_internal.erase_audit_personal(forget_audit.tenant_id, ARRAY(
     SELECT p.entry_id FROM tally.audit_personal AS p
-     WHERE p.tenant_id = forget_audit.tenant_id
-       AND EXISTS (SELECT FROM jsonb_path_query(p.content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (subjects))));
+     WHERE p.tenant_id = forget_audit.tenant_id AND tally_internal.is_content_naming(p.content, subjects)));
 END
 $$;
 COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
@@ -423,14 +430,16 @@ COMMENT ON FUNCTION tally_internal.renew_statistics(oid) IS 'makes the statistic
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.named_in(text, text),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
+  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
+  tally_internal.forget_audit(text, text[]),
   tally_internal.detached_months(), tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.forget_audit(text, text[]),
+  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
+  tally_internal.forget_audit(text, text[]),
   tally_internal.detached_months(), tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),

@@ -67,8 +67,7 @@ BEGIN
   RETURN QUERY
     SELECT jsonb_build_object('from', 'audit', 'row', jsonb_build_object('at', a.at, 'act', a.act, 'object', a.object, 'personal', p.content::jsonb))
       FROM tally.audit_personal AS p JOIN tally.audit_entry AS a ON a.tenant_id = p.tenant_id AND a.entry_id = p.entry_id
-     WHERE p.tenant_id = subject_report.tenant_id
-       AND EXISTS (SELECT FROM jsonb_path_query(p.content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (ids))
+     WHERE p.tenant_id = subject_report.tenant_id AND tally_internal.is_content_naming(p.content, ids)
      ORDER BY a.at;
   is_known := is_known OR FOUND;
   -- Whom it was about is kept only of one that is known: one who was erased is not named again.

@@ -546,12 +546,10 @@ BEGIN
     gone := gone + 1;
   END LOOP;
   -- What the audit log keeps of the tenant's purposes and reasons.
-  PERFORM tally_internal.erase_audit_personal(p.tenant_id, array_agg(p.entry_id))
-     FROM tally.audit_personal AS p
-    WHERE p.tenant_id = forget_exports.tenant_id AND p.content ~ '"(purpose|reason)"'
-      AND (coalesce(tally_internal.is_text_naming(p.content::jsonb ->> 'purpose', subjects), false)
-           OR coalesce(tally_internal.is_text_naming(p.content::jsonb ->> 'reason', subjects), false))
-    GROUP BY p.tenant_id;
+  PERFORM tally_internal.erase_audit_personal(forget_exports.tenant_id, ARRAY(
+    SELECT p.entry_id FROM tally.audit_personal AS p
+     WHERE p.tenant_id = forget_exports.tenant_id AND p.content ~ '"(purpose|reason)"'
+       AND (tally_internal.is_text_naming(p.content::jsonb ->> 'purpose', subjects) OR tally_internal.is_text_naming(p.content::jsonb ->> 'reason', subjects))));
   RETURN gone;
 END
 $$;

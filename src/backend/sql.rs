@@ -101,3 +101,10 @@ pub fn within(column: &str, range: &Range<i64>) -> String {
     }
     text
 }
+
+/// SQL that is true where `column` lies in one of some ranges, which are in order; `None` where there is none.
+pub fn within_any(column: &str, ranges: &[Range<i64>]) -> Option<String> {
+    let span = ranges.first()?.start..ranges.last()?.end;
+    let ranges: Vec<String> = ranges.iter().map(|range| format!("({})", within(column, range))).collect();
+    Some(format!("{} AND ({})", within(column, &span), ranges.join(" OR ")))
+}

@@ -54,10 +54,7 @@ fn forget_in_rollup(kept: &Kept, tenant: &str, subjects: &[String]) -> i64 {
             count(format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND {is_one}"));
         }
     }
-    let frozen: Vec<String> =
-        kept.frozen.iter().map(|range| format!("({})", sql::within("c.bucket", range))).collect();
-    if !frozen.is_empty() {
-        let frozen = format!("({})", frozen.join(" OR "));
+    if let Some(frozen) = sql::within_any("c.bucket", &kept.frozen) {
         for (table, dimension) in
             kept.tables.iter().flat_map(|table| kept.named_dimensions.iter().map(move |named| (table, named)))
         {

@@ -8,7 +8,7 @@ use super::fold::{self, await_folding};
 use super::frozen::Frozen;
 use super::rebuild::months_without_events;
 use crate::backend::session;
-use crate::backend::sql::{self, quote, within};
+use crate::backend::sql::{self, quote, within, within_any};
 use crate::raw::horizon;
 use core::ops::Range;
 use std::collections::BTreeSet;
@@ -83,14 +83,15 @@ fn renew_part(
     part: &Part,
 ) -> Result<i64, RollupError> {
     let mut buckets = buckets(definition, from, &part.moments);
-    let Some(all) = any_of("bucket", &joined(&buckets)) else { return Ok(0) };
+    let Some(all) = within_any("bucket", &joined(&buckets)) else { return Ok(0) };
     // Made anew, what is of a month that is gone would lose what it has of others.
     for (month, _) in months_without_events(&format!("{own} AND {all}")) {
         let end = Grain::Month.ceiling(month + 1);
         buckets.retain(|&(start, next)| next <= month || start >= end);
     }
     let ranges = joined(&buckets);
-    let (Some(buckets), Some(times)) = (any_of("bucket", &ranges), any_of("occurred_at", &ranges)) else {
+    let (Some(buckets), Some(times)) = (within_any("bucket", &ranges), within_any("occurred_at", &ranges))
+    else {
         return Ok(0);
     };
     await_folding(definition)?;
@@ -103,13 +104,6 @@ fn renew_part(
         }
     });
     append::fill_of(&definition.name, &format!("{own} AND {times} AND {}", part.events), users)
-}
-
-/// SQL that is true where `column` lies in one of some ranges of time; `None` where there is none.
-fn any_of(column: &str, ranges: &[Range<i64>]) -> Option<String> {
-    let span = ranges.first()?.start..ranges.last()?.end;
-    let ranges: Vec<String> = ranges.iter().map(|range| format!("({})", within(column, range))).collect();
-    Some(format!("{} AND ({})", within(column, &span), ranges.join(" OR ")))
 }
 
 /// Buckets of every grain that some moments lie in, those that begin before `from` left out.
@@ -168,23 +162,24 @@ fn is_user(column: &Column) -> bool {
 
 /// Whether a column is made from the user.
 fn is_of_user(column: &Column) -> bool {
-    words(column).any(|word| word.eq_ignore_ascii_case("user_id"))
+    has_word(column, &["user_id"])
 }
 
 /// Whether a dimension's values may be one user's alone: made from its id, its session or from what the application sends.
 fn is_telling(column: &Column) -> bool {
-    let telling = ["user_id", "session_id", "properties", "event_id"];
-    words(column).any(|word| telling.iter().any(|name| word.eq_ignore_ascii_case(name)))
+    has_word(column, &["user_id", "session_id", "properties", "event_id"])
 }
 
 /// Whether a column's values are in capitals, or in small letters.
 fn folds_case(column: &Column) -> bool {
-    words(column).any(|word| ["lower", "upper"].iter().any(|name| word.eq_ignore_ascii_case(name)))
+    has_word(column, &["lower", "upper"])
 }
 
-fn words(column: &Column) -> impl Iterator<Item = &str> {
+/// Whether a column's expression has one of some words.
+fn has_word(column: &Column, of: &[&str]) -> bool {
     let text = column.text.as_deref().unwrap_or_default();
-    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+    let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.any(|word| of.iter().any(|name| word.eq_ignore_ascii_case(name)))
 }
 
 /// What a rollup may know of a tenant's users where it isn't made anew.
