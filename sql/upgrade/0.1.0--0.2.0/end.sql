@@ -83,16 +83,13 @@ BEGIN
      ORDER BY r.rollup_name, g.grain
   LOOP
     EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id,
-      (SELECT pg_catalog.string_agg(
-                pg_catalog.regexp_replace(
-                  pg_catalog.regexp_replace(
-                    pg_catalog.regexp_replace(
-                      pg_catalog.regexp_replace(l.line, '^( +)\(sum\((.*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS '),
-                      '^( +)tally\.rollup\(', '\1tally_internal.rollup_few('),
-                    '^( +)tally\.union_days\(', '\1tally_internal.union_few_days('),
-                  '^( +)tally\.union_session_windows\(', '\1tally_internal.union_few_session_windows('),
-                E'\n' ORDER BY l.place)
-         FROM pg_catalog.string_to_table(existing.definition, E'\n') WITH ORDINALITY AS l (line, place)));
+      pg_catalog.regexp_replace(
+        pg_catalog.regexp_replace(
+          pg_catalog.regexp_replace(
+            pg_catalog.regexp_replace(existing.definition, '^( +)\(sum\((.*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS ', 'gn'),
+            '^( +)tally\.rollup\(', '\1tally_internal.rollup_few(', 'gn'),
+          '^( +)tally\.union_days\(', '\1tally_internal.union_few_days(', 'gn'),
+        '^( +)tally\.union_session_windows\(', '\1tally_internal.union_few_session_windows(', 'gn'));
   END LOOP;
   FOR existing IN SELECT b.id FROM pg_catalog.unnest(borrowed) AS b (id) LOOP
     EXECUTE pg_catalog.format('ALTER EXTENSION pg_tally DROP VIEW %s', existing.id);
