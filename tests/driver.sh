@@ -18,15 +18,12 @@ once() {
   mv -T "$fresh" "$place/$1" 2>/dev/null || rm -rf "$fresh"
 }
 npm_packages() { npm install --prefix "$1" --no-audit --no-fund --silent pg@8.23.1 postgres@3.4.9; }
-python_packages() { python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'psycopg[binary]==3.3.9' 'asyncpg==0.32.0'; }
-redis_packages() { python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'psycopg[binary]==3.3.9' 'redis==8.1.0'; }
-framework_packages() {
-  python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check 'Django==5.2.19' 'SQLAlchemy==2.1.9' 'psycopg[binary]==3.3.9'
-}
+# The packages, and then where.
+python_packages() { python3 -m venv "${@: -1}" && "${@: -1}/bin/python" -m pip install --quiet --disable-pip-version-check "${@:1:$#-1}"; }
 
 case $driver in
   django | sqlalchemy)
-    once frameworks-5.2.19-2.1.9 framework_packages
+    once frameworks-5.2.19-2.1.9 python_packages 'Django==5.2.19' 'SQLAlchemy==2.1.9' 'psycopg[binary]==3.3.9'
     "$place/frameworks-5.2.19-2.1.9/bin/python" "$file" ;;
   activerecord)
     ruby -e 'require "active_record"; require "pg"' 2>/dev/null || unavailable "Ruby with ActiveRecord and pg (ruby-activerecord, ruby-pg) isn't installed"
@@ -39,10 +36,10 @@ case $driver in
     cp "$file" "$example"
     node "$example" ;;
   redis)
-    once redis-8.1.0 redis_packages
+    once redis-8.1.0 python_packages 'psycopg[binary]==3.3.9' 'redis==8.1.0'
     exec "$place/redis-8.1.0/bin/python" "$file" "${@:3}" ;;
   psycopg | asyncpg)
-    once python python_packages
+    once python python_packages 'psycopg[binary]==3.3.9' 'asyncpg==0.32.0'
     "$place/python/bin/python" "$file" ;;
   pgjdbc)
     jar=/usr/share/java/postgresql.jar

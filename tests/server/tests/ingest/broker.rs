@@ -1,16 +1,13 @@
 //! integrations/redis/consume.py between a real Redis and pg_tally: every event counts once, whatever is killed.
 
+use crate::drivers::{command, repository};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use tally_server_tests::{Database, bin_and_sockets, number, skip, wait_for};
+use tally_server_tests::{Database, number, skip, wait_for};
 
 const EVENTS: i64 = 3_000;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
 
 /// A Redis of its own, on a socket in a directory of its own, which loses nothing that it has answered.
 struct Redis {
@@ -98,12 +95,9 @@ fn kill(process: &mut Child) {
 }
 
 fn consumer(database: &Database, role: &str, redis: &Redis, count: i64) -> Consumer {
-    let port = number(&mut database.superuser(), "SELECT setting::int8 FROM pg_settings WHERE name = 'port'");
-    let mut command = Command::new(repository().join("tests/driver.sh"));
-    command.arg("redis").arg(repository().join("integrations/redis/consume.py"));
+    let mut command = command(database, role, "redis");
+    command.arg(repository().join("integrations/redis/consume.py"));
     command.args(["--redis", &format!("unix://{}", redis.socket()), "--count", &count.to_string(), "orders"]);
-    command.env("PGHOST", &bin_and_sockets().1).env("PGPORT", port.to_string());
-    command.env("PGUSER", role).env("PGDATABASE", database.name());
     Consumer(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("running driver.sh"))
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tally_server_tests::{Database, bin_and_sockets, ingest, number, skip};
 
-fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -32,6 +32,18 @@ fn shop() -> (Database, String) {
     (database, role)
 }
 
+fn port(database: &Database) -> i64 {
+    number(&mut database.superuser(), "SELECT setting::int8 FROM pg_settings WHERE name = 'port'")
+}
+
+/// The script that runs a file with a driver, as a login in a database.
+pub fn command(database: &Database, role: &str, driver: &str) -> Command {
+    let mut command = Command::new(repository().join("tests/driver.sh"));
+    command.arg(driver).env("PGHOST", &bin_and_sockets().1).env("PGPORT", port(database).to_string());
+    command.env("PGUSER", role).env("PGDATABASE", database.name());
+    command
+}
+
 /// Runs a driver's example from a file of this name, and sees that its events are there.
 fn runs(driver: &str, file: &str) {
     let (database, role) = shop();
@@ -39,14 +51,10 @@ fn runs(driver: &str, file: &str) {
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join(file);
     std::fs::write(&path, example(driver)).unwrap();
-    let port = number(&mut database.superuser(), "SELECT setting::int8 FROM pg_settings WHERE name = 'port'");
-    let sockets = bin_and_sockets().1.clone();
-    let mut command = Command::new(repository().join("tests/driver.sh"));
-    command.args([driver, path.to_str().unwrap()]);
-    command.env("PGHOST", &sockets).env("PGPORT", port.to_string());
-    command.env("PGUSER", &role).env("PGDATABASE", database.name());
+    let mut command = command(&database, &role, driver);
+    command.arg(&path);
     if driver == "pgjdbc" {
-        let tcp = forward(sockets.join(format!(".s.PGSQL.{port}")));
+        let tcp = forward(bin_and_sockets().1.join(format!(".s.PGSQL.{}", port(&database))));
         command.env("PGHOST", "127.0.0.1").env("PGPORT", tcp.to_string());
     }
     let output = command.output().expect("running driver.sh");

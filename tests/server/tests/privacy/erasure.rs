@@ -364,16 +364,19 @@ fn partitions_that_an_administrator_made_are_searched_too() {
     assert_eq!(number(&mut superuser, certified), 1);
 }
 
-#[test]
-fn what_raw_events_are_gone_for_is_named() {
-    let bench = Bench::new("frozen");
+/// Events of the subject and of another user in each of four months.
+fn two_users() -> Vec<Value> {
     let event = |n: u32, month: u32, user: &str| {
         json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
                "occurred_at": format!("2026-{month:02}-10T10:00:00Z"), "user_id": user, "session_id": format!("s-{user}"), "properties": {"value": n}})
     };
-    let events: Vec<Value> =
-        (1..=4).flat_map(|month| [event(month, month, SUBJECT), event(month + 10, month, "u")]).collect();
-    assert_eq!(bench.send(&events).accepted, 8);
+    (1..=4).flat_map(|month| [event(month, month, SUBJECT), event(month + 10, month, "u")]).collect()
+}
+
+#[test]
+fn what_raw_events_are_gone_for_is_named() {
+    let bench = Bench::new("frozen");
+    assert_eq!(bench.send(&two_users()).accepted, 8);
     bench.fold();
     let mut admin = bench.admin();
     admin
@@ -471,13 +474,7 @@ fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
 fn a_month_taken_out_by_hand_is_in_nobodys_way() {
     for in_steps in [false, true] {
         let bench = Bench::new(if in_steps { "lost_steps" } else { "lost_once" });
-        let event = |n: u32, month: u32, user: &str| {
-            json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
-                   "occurred_at": format!("2026-{month:02}-10T10:00:00Z"), "user_id": user, "session_id": format!("s-{user}"), "properties": {"value": n}})
-        };
-        let events: Vec<Value> =
-            (1..=4).flat_map(|month| [event(month, month, SUBJECT), event(month + 10, month, "u")]).collect();
-        assert_eq!(bench.send(&events).accepted, 8);
+        assert_eq!(bench.send(&two_users()).accepted, 8);
         bench.fold();
         let mut superuser = bench.database.superuser();
         superuser.batch_execute("DROP TABLE tally.events_p2026_02").unwrap();
