@@ -24,8 +24,8 @@ COMMENT ON COLUMN tally.maintenance.finished_at IS 'when the last step that succ
 COMMENT ON COLUMN tally.maintenance.failed_at IS 'when the task failed, where its last step did; otherwise null';
 COMMENT ON COLUMN tally.maintenance.done IS 'rows, events or partitions ever worked on';
 COMMENT ON COLUMN tally.maintenance.failures IS 'steps that ever failed';
-COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, erasure, fold, retention, statistics or audit';
-COMMENT ON COLUMN tally.maintenance.subject IS 'the rollup, where the task is about one; otherwise empty';
+COMMENT ON COLUMN tally.maintenance.task IS 'partitions, backfill, privacy, erasure, fold, retention, statistics, audit, catalog or access';
+COMMENT ON COLUMN tally.maintenance.subject IS 'the rollup or the tenant that the task is about; otherwise empty';
 COMMENT ON COLUMN tally.maintenance.caller IS 'the role that logged in and ran it';
 COMMENT ON COLUMN tally.maintenance.sqlstate IS 'error code, where the last step failed';
 COMMENT ON COLUMN tally.maintenance.problem IS 'error message, where the last step failed';
