@@ -86,16 +86,12 @@ fn types_in(tree: &str) -> Vec<Oid> {
     let of_columns = tree.split("types (o").skip(1).filter_map(|rest| rest.split(')').next());
     let columns: Vec<Oid> = of_columns
         .flat_map(str::split_whitespace)
-        .filter_map(|number| number.parse().ok())
-        .map(oid)
+        .filter_map(|number| number.parse::<u32>().ok())
+        .map(Oid::from)
         .collect();
     let mut found = numbers_after(tree, &["type ", "typeid ", "typeId "]);
     found.extend(columns);
     found
-}
-
-fn oid(number: u32) -> Oid {
-    Oid::from(number)
 }
 
 /// The numbers that follow one of the fields, but for zero.
@@ -107,7 +103,7 @@ fn numbers_after(tree: &str, fields: &[&str]) -> Vec<Oid> {
             numbers.flatten().filter_map(|number| number.parse::<u32>().ok()).filter(|number| *number > 0),
         );
     }
-    found.into_iter().map(oid).collect()
+    found.into_iter().map(Oid::from).collect()
 }
 
 /// What is watched: a function, a type, a label, or a cast that may come to be.
@@ -116,8 +112,6 @@ struct Watched {
     /// The cache of Postgres' own that it is in.
     cache: i32,
     object: Oid,
-    /// Of a cast, what it leads to.
-    target: Oid,
     /// What changes of it are told with.
     hash: u32,
     /// Which row of the catalogue it was; nothing where there was none.
@@ -125,6 +119,11 @@ struct Watched {
 }
 
 const CASTS: i32 = SysCacheIdentifier::CASTSOURCETARGET as i32;
+
+/// Of a cast, what it leads to.
+fn target(cache: i32) -> Oid {
+    if cache == CASTS { pg_sys::JSONOID } else { Oid::INVALID }
+}
 
 /// Who wrote a row, and where it lies.
 type Row = (u32, (u16, u16, u16));
@@ -149,11 +148,10 @@ thread_local! {
 pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
     let nothing = Datum::from(0);
     let watched = |cache: i32, object: Oid| {
-        let target = if cache == CASTS { pg_sys::JSONOID } else { Oid::INVALID };
-        let keys = (Datum::from(object), Datum::from(target));
+        let keys = (Datum::from(object), Datum::from(target(cache)));
         // SAFETY: the hash of a key.
         let hash = unsafe { pg_sys::GetSysCacheHashValue(cache, keys.0, keys.1, nothing, nothing) };
-        Watched { cache, object, target, hash, row: row_of(cache, object, target) }
+        Watched { cache, object, hash, row: row_of(cache, object) }
     };
     let caches = [
         SysCacheIdentifier::PROCOID,
@@ -201,7 +199,7 @@ pub fn has_changed(run: i64) -> bool {
         Some((has_changed, None)) => has_changed,
         // Where it isn't known, one looks: not while they are borrowed, since looking may bring news.
         Some((has_changed, Some(watched))) => {
-            let is_another = |one: &Watched| row_of(one.cache, one.object, one.target) != one.row;
+            let is_another = |one: &Watched| row_of(one.cache, one.object) != one.row;
             let has_changed = has_changed || watched.iter().any(is_another);
             RUNS.with_borrow_mut(|runs| {
                 for watched in runs.iter_mut().flatten().filter(|watched| watched.run == run) {
@@ -223,10 +221,10 @@ pub fn unwatch(run: i64) {
 }
 
 /// The row of what is watched, as of now.
-fn row_of(cache: i32, object: Oid, target: Oid) -> Option<Row> {
+fn row_of(cache: i32, object: Oid) -> Option<Row> {
     // SAFETY: inside a transaction; the row is read before it is given back.
     unsafe {
-        let (object, target) = (Datum::from(object), Datum::from(target));
+        let (object, target) = (Datum::from(object), Datum::from(target(cache)));
         let tuple = if cache == CASTS {
             pg_sys::SearchSysCache2(cache, object, target)
         } else {

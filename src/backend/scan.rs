@@ -10,18 +10,9 @@ use std::ffi::{CStr, CString};
 /// Rows fetched at a time: memory stays bounded whatever the query returns.
 const FETCHED_ROWS: i64 = 10_000;
 
-/// Runs a query and hands `take` chunks of its rows, each as values and nulls. The values are valid during that call.
-/// The caller is connected to SPI by this function alone.
+/// Runs a query and hands `take` chunks of its rows, each as values and nulls. The values are valid during that call. It may name some
+/// texts, as `$1`: what is part of a statement's text is shown in errors. The caller is connected to SPI by this function alone.
 pub fn for_each_chunk<E>(
-    query: &str,
-    snapshot: Snapshot,
-    take: impl FnMut(&mut dyn Iterator<Item = (Vec<Datum>, Vec<bool>)>) -> Result<(), E>,
-) -> Result<(), E> {
-    for_each_chunk_of(query, &[], snapshot, take)
-}
-
-/// The same of a query that names some texts, as `$1`: what is part of a statement's text is shown in errors.
-pub fn for_each_chunk_of<E>(
     query: &str,
     texts: &[String],
     snapshot: Snapshot,
@@ -32,8 +23,8 @@ pub fn for_each_chunk_of<E>(
     // Postgres releases them with the (sub)transaction.
     unsafe {
         pg_sys::SPI_connect();
-        let (mut types, mut values) = ([pg_sys::TEXTARRAYOID], [Datum::from(0)]);
-        values[0] = texts.to_vec().into_datum().expect("an array");
+        let mut types = [pg_sys::TEXTARRAYOID];
+        let mut values = [texts.to_vec().into_datum().expect("an array")];
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 1, types.as_mut_ptr());
         assert!(!plan.is_null(), "our own SQL can be prepared");
         // What is read-only uses the calling statement's snapshot.

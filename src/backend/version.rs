@@ -10,10 +10,10 @@ pub const USER_TIMEOUT: c_int = if cfg!(any(feature = "pg15", feature = "pg16"))
 /// Attribute number of the group in pg_auth_members: since 16 its rows have an oid, which comes first.
 pub const MEMBERS_GROUP: i16 = if cfg!(feature = "pg15") { 1 } else { 2 };
 
-/// Groups of settings about parallel work, reading ahead and vacuum.
 /// Whether clients are told of search_path when it changes.
 pub const REPORTS_SEARCH_PATH: bool = cfg!(feature = "pg18");
 
+/// Groups of settings about parallel work, reading ahead and vacuum.
 #[cfg(not(feature = "pg18"))]
 pub const RESOURCES: [group::Type; 2] = [group::RESOURCES_ASYNCHRONOUS, group::RESOURCES_VACUUM_DELAY];
 /// 18 groups them anew.

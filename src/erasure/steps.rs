@@ -26,7 +26,6 @@ const CERTIFICATES: i64 = 500;
 
 /// A tenant's subjects that are being erased.
 struct Run {
-    tenant: String,
     next_month: i64,
     forgotten: Option<Value>,
 }
@@ -57,7 +56,7 @@ fn step(tenant: &str, max_rows: i64) -> Result<i64, ErasureError> {
         return Err(ErasureError::Elsewhere);
     }
     match current(tenant) {
-        Some(run) => go_on(&run, max_rows),
+        Some(run) => go_on(tenant, &run, max_rows),
         None => begin(tenant),
     }
 }
@@ -93,11 +92,8 @@ fn current(tenant: &str) -> Option<Run> {
         "SELECT {}, r.forgotten FROM tally.erasure_run AS r WHERE r.tenant_id = $1",
         sql::micros("greatest(r.next_month, timestamptz '4000-01-01 BC')")
     );
-    let read = |row: sql::Row| Run {
-        tenant: tenant.to_owned(),
-        next_month: row.need(1),
-        forgotten: row.get::<JsonB>(2).map(|told| told.0),
-    };
+    let read =
+        |row: sql::Row| Run { next_month: row.need(1), forgotten: row.get::<JsonB>(2).map(|told| told.0) };
     session::as_owner(|| sql::changed_rows(&query, &[tenant.into()], read)).into_iter().next()
 }
 
@@ -120,8 +116,7 @@ fn begin(tenant: &str) -> Result<i64, ErasureError> {
     Ok(1)
 }
 
-fn go_on(run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
-    let tenant = run.tenant.as_str();
+fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
     let taken = "SELECT x.subject, x.subject_hash FROM tally.erasure AS x \
                   WHERE x.tenant_id = $1 AND x.is_taken AND x.finished_at IS NULL ORDER BY x.subject_hash";
     let read = |row: sql::Row| (row.need::<String>(1), row.need::<Uuid>(2));

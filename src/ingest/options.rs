@@ -95,7 +95,6 @@ struct Given {
 /// The positions that runs stand for, in order.
 fn listed(runs: Vec<Run>) -> Result<Vec<i64>, IngestError> {
     let most = settings::batch_max_events();
-    let wrong = |problem: String| IngestError::Options(problem);
     let mut positions: Vec<i64> = Vec::new();
     for run in runs {
         let (from, to) = match run {
@@ -106,10 +105,11 @@ fn listed(runs: Vec<Run>) -> Result<Vec<i64>, IngestError> {
             Run::Many(from, to) => (from.read("positions")?, to.read("positions")?),
         };
         if from > to || positions.last().is_some_and(|last| *last > from) {
-            return Err(wrong("positions are not in order".into()));
+            return Err(IngestError::Options("positions are not in order".into()));
         }
         if usize::try_from(to - from).map_or(true, |further| further >= most - positions.len()) {
-            return Err(wrong(format!("positions are more than {most}, the most events of a batch")));
+            let problem = format!("positions are more than {most}, the most events of a batch");
+            return Err(IngestError::Options(problem));
         }
         positions.extend(from..=to);
     }
@@ -127,9 +127,8 @@ impl Given {
 
     fn stream(&mut self) -> Result<Option<Stream>, IngestError> {
         let wrong = |problem: &str| Err(IngestError::Options(problem.into()));
-        let named = self.names_a_stream();
         let Some(name) = self.stream.take() else {
-            if named {
+            if self.names_a_stream() {
                 return wrong("first, position, positions and on_gap are of a stream, which isn't named");
             }
             return Ok(None);

@@ -42,10 +42,8 @@ fn home(scope: &Scope) -> (&str, &str) {
 pub fn keys(scope: &Scope, stream: &Stream) -> Keys {
     let (tenant, account) = home(scope);
     let statement = "SELECT tally_internal.stream_secret($1, $2)";
-    let found = session::as_owner(|| {
-        sql::changed_rows(statement, &[tenant.into(), account.into()], |row| row.need::<String>(1))
-    });
-    let secret = found.into_iter().next().expect("a function returns a value");
+    let secret = session::as_owner(|| sql::one::<String>(statement, &[tenant.into(), account.into()]));
+    let secret = secret.expect("a function returns a value");
     let places = match &stream.positions {
         Some(positions) => Places::Listed(positions.clone()),
         None if stream.first == stream.position => Places::One(stream.position),

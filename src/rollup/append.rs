@@ -45,7 +45,7 @@ pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, Rol
     let query = format!("SELECT {} FROM tally.events WHERE {condition}", event_column_names());
     let mut filled = 0;
     session::as_owner(|| {
-        scan::for_each_chunk_of(&query, users, Snapshot::Fresh, |rows| {
+        scan::for_each_chunk(&query, users, Snapshot::Fresh, |rows| {
             let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
             filled += rows.len() as i64;
             memory::in_temporary(c"pg_tally filled rows", || {

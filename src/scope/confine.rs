@@ -72,19 +72,18 @@ fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
     let class = class();
     let refused = match guarded {
         Guarded::Tells | Guarded::Sets => class != Class::Free,
-        Guarded::Stays => class == Class::Pool,
-        Guarded::Carries if class != Class::Pool => {
-            return match limit::max_rows() {
-                Some(_) if !is_owners_deed() => Err(ScopeError::Uncounted("pg_notify()").into()),
-                _ => Ok(()),
-            };
-        }
-        Guarded::Carries => true,
+        Guarded::Stays | Guarded::Carries => class == Class::Pool,
     };
-    if refused && !is_owners_deed() {
-        return Err(ScopeError::Confined(format!("{}()", hook::function_name(function))).into());
+    let is_uncounted = guarded == Guarded::Carries && limit::max_rows().is_some();
+    if !(refused || is_uncounted) || is_owners_deed() {
+        return Ok(());
     }
-    Ok(())
+    Err(if refused {
+        ScopeError::Confined(format!("{}()", hook::function_name(function)))
+    } else {
+        ScopeError::Uncounted("pg_notify()")
+    }
+    .into())
 }
 
 /// What the protocol calls without a statement, as libpq does for large objects, returns what nobody counts.

@@ -20,7 +20,7 @@ pub fn identities() -> Vec<String> {
 }
 
 /// Whether who acts is who those identities are of: of a login that an application's users share, the same subject, where they name one.
-pub fn is_same(others: &[String]) -> bool {
+fn is_same(others: &[String]) -> bool {
     let own = identities();
     let subjects = |of: &[String]| -> Vec<String> {
         of.iter().filter(|identity| identity.starts_with("subject ")).cloned().collect()

@@ -19,11 +19,7 @@ pub struct Statement {
 
 /// The statement that is running.
 pub fn statement() -> Statement {
-    // SAFETY: reads backend state.
-    unsafe {
-        let began = unguarded::GetCurrentStatementStartTimestamp();
-        Statement { began, transaction: transaction_number() }
-    }
+    Statement { began: statement_start(), transaction: transaction_number() }
 }
 
 /// When the client sent its statement, microseconds since 2000-01-01 UTC.

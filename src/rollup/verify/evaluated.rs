@@ -34,7 +34,7 @@ pub fn rows(definition: &Definition, condition: &str) -> Result<NamedRows, Rollu
     }));
     let mut found = NamedRows::new(ROWS, &columns);
     let query = format!("SELECT {} FROM tally.events WHERE {condition}", event_column_names());
-    scan::for_each_chunk(&query, Snapshot::Calling, |rows| {
+    scan::for_each_chunk(&query, &[], Snapshot::Calling, |rows| {
         let rows: Vec<EventRow> = rows.map(|(values, nulls)| EventRow::read(&values, &nulls)).collect();
         memory::in_temporary(c"pg_tally evaluated rows", || {
             definition.evaluate(|| -> Result<(), RollupError> {

@@ -67,10 +67,7 @@ impl<'a> Event<'a> {
 
     /// The members of the object at a path, in their written form.
     pub(super) fn members(&self, path: &str) -> &[(Cow<'a, str>, Value<'a>)] {
-        match self.find(path) {
-            Some(Value::Object(members)) => members,
-            _ => &[],
-        }
+        self.find(path).map_or(&[], Value::members)
     }
 
     /// As one object.

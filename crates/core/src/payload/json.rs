@@ -335,7 +335,7 @@ impl<'a> Value<'a> {
         out.push('}');
     }
 
-    fn members(&self) -> &[(Cow<'a, str>, Value<'a>)] {
+    pub(super) fn members(&self) -> &[(Cow<'a, str>, Value<'a>)] {
         match self {
             Value::Object(members) => members,
             _ => &[],
