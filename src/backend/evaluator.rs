@@ -5,12 +5,37 @@ use super::session;
 use super::subtransaction::{self, Verdict};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
+use std::cell::Cell;
 use tally_core::scope_key;
 
 /// The role that expressions are evaluated as. It owns nothing.
 const ROLE: &CStr = c"tally_evaluator";
 /// A number that no role has: it has what PUBLIC has, and stands in where the role is not there yet, or was dropped.
 const NO_ROLE: Oid = Oid::from_u32(1);
+
+thread_local! {
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether code of anybody's may be running here in somebody else's session.
+pub fn is_running() -> bool {
+    IS_RUNNING.get()
+}
+
+/// Puts back what was, also where an error ends the work.
+struct Running(bool);
+
+impl Running {
+    fn begin() -> Self {
+        Self(IS_RUNNING.replace(true))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        IS_RUNNING.set(self.0);
+    }
+}
 
 /// Runs `work` as nobody, confined. Enough for expressions of Postgres' own functions and ours, which read no setting.
 pub fn as_nobody<T>(work: impl FnOnce() -> T) -> T {
@@ -49,6 +74,7 @@ fn confined<T>(role: Oid, work: impl FnOnce() -> T) -> T {
         let (mut caller, mut security) = (Oid::INVALID, 0);
         pg_sys::GetUserIdAndSecContext(&raw mut caller, &raw mut security);
         let level = pg_sys::NewGUCNestLevel();
+        let _running = Running::begin();
         pg_sys::SetUserIdAndSecContext(role, security | confined as i32);
         let result = work();
         // As after an index's functions: settings that the code has changed are as they were.

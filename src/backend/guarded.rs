@@ -15,11 +15,13 @@ pub enum Guarded {
     Stays,
     /// The same, and carries a text to whoever listens.
     Carries,
+    /// Changes what the session, a sequence or the log keeps, which nothing undoes; guarded in declared expressions alone.
+    Outlasts,
     /// Sets a setting; guarded only where no statement runs, so that nothing would look at it afterwards.
     Sets,
 }
 
-const GUARDED: [(Guarded, &[&CStr]); 4] = [
+const GUARDED: [(Guarded, &[&CStr]); 5] = [
     (
         Guarded::Tells,
         &[
@@ -69,6 +71,22 @@ const GUARDED: [(Guarded, &[&CStr]); 4] = [
         ],
     ),
     (Guarded::Carries, &[c"pg_notify"]),
+    (
+        Guarded::Outlasts,
+        &[
+            c"nextval_oid",
+            c"pg_advisory_unlock_all",
+            c"pg_advisory_unlock_int4",
+            c"pg_advisory_unlock_int8",
+            c"pg_advisory_unlock_shared_int4",
+            c"pg_advisory_unlock_shared_int8",
+            c"pg_logical_emit_message_bytea",
+            c"pg_logical_emit_message_text",
+            c"setseed",
+            c"setval3_oid",
+            c"setval_oid",
+        ],
+    ),
     (Guarded::Sets, &[c"set_config_by_name"]),
 ];
 

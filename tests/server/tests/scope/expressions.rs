@@ -334,8 +334,66 @@ const DOES: &[(&str, &str)] = &[
         "SELECT count(*) FROM pg_cursors WHERE statement ~ 'escalate' AND statement !~ 'pg_cursors'",
     ),
     ("PERFORM pg_notify('app', x);", "SELECT 0::int8"),
-    ("PERFORM lo_create(0);", "SELECT count(*) FROM pg_largeobject_metadata"),
 ];
+
+/// What no rollback undoes.
+const OUTLASTS: &[&str] = &[
+    "PERFORM pg_advisory_lock(1);",
+    "PERFORM pg_advisory_lock_shared(1, 2);",
+    "IF pg_try_advisory_lock(1) THEN RETURN 'y'; END IF;",
+    "IF pg_try_advisory_lock_shared(2, 3) THEN RETURN 'y'; END IF;",
+    "PERFORM pg_advisory_unlock_all();",
+    "IF pg_advisory_unlock(77) THEN RETURN 'y'; END IF;",
+    "PERFORM pg_advisory_unlock_shared(77);",
+    "PERFORM setseed(0.5);",
+    "PERFORM nextval('app.numbers');",
+    "INSERT INTO app.numbered DEFAULT VALUES;",
+    "PERFORM setval('app.numbers', 1000);",
+    "PERFORM setval('app.numbers', 1000, false);",
+    "PERFORM pg_logical_emit_message(false, 'app', 'x');",
+    "PERFORM lo_create(0);",
+    "BEGIN PERFORM pg_advisory_lock(1); EXCEPTION WHEN OTHERS THEN RAISE 'no'; END;",
+    "EXECUTE 'DO $do$ BEGIN PERFORM pg_advisory_lock(1); END $do$';",
+    "BEGIN PERFORM lower(x) FROM generate_series(1, 2) AS i ORDER BY pg_try_advisory_lock(i); END;",
+    "PERFORM app.latch(1);",
+];
+
+/// It runs in the session of whoever ingests, which would keep it: a lock that others wait for, or none where the session relies on one.
+#[test]
+fn what_nothing_undoes_is_refused() {
+    let mut scene = Scene::new("expr_outlasts");
+    let mut adm = scene.declare(false);
+    adm.batch_execute(
+        "CREATE SEQUENCE app.numbers; GRANT ALL ON SEQUENCE app.numbers TO PUBLIC;
+         CREATE TABLE app.numbered (i int DEFAULT nextval('app.numbers')); GRANT ALL ON app.numbered TO PUBLIC;
+         CREATE FUNCTION app.step(s int, x int) RETURNS int LANGUAGE sql AS 'SELECT x FROM pg_advisory_lock(x)';
+         CREATE AGGREGATE app.latch(int) (SFUNC = app.step, STYPE = int)",
+    )
+    .unwrap();
+    let kept = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid < 3 AND pid = pg_backend_pid() AND granted) * 1000
+        + (SELECT last_value FROM app.numbers) * 10 + (SELECT is_called::int FROM app.numbers) + 100000 * (SELECT count(*) FROM pg_largeobject_metadata)";
+    let mut client = scene.database.superuser();
+    client.batch_execute("SELECT pg_advisory_lock(77), pg_advisory_lock_shared(77), setseed(0.25)").unwrap();
+    let before = number(&mut client, kept);
+    assert_eq!(before, 2010, "two locks, a sequence that nobody used");
+    for (place, body) in OUTLASTS.iter().enumerate() {
+        adm.batch_execute(&function(&format!("IF x = 'evil' THEN {body} END IF; RETURN x;"))).unwrap();
+        let first = place * 2;
+        let batch = json_array([event(first, "good"), event(first + 1, "evil")].iter().map(String::as_str));
+        let sent = ingest(&mut client, &batch).unwrap_or_else(|problem| panic!("{body}: {problem:?}"));
+        assert_eq!((sent.accepted, sent.rejected), (1, 1), "{body}");
+        assert_eq!(number(&mut client, kept), before, "{body}");
+    }
+    let refused = "SELECT count(*) FROM tally.quarantine WHERE sqlstate = '42501' AND reason ~ 'declared expression can.t call'";
+    // One of them raises an error of its own.
+    assert_eq!(number(&mut scene.admin, refused), OUTLASTS.len() as i64 - 1);
+    let drawn: f64 = client.query_one("SELECT random()", &[]).unwrap().get(0);
+    client.batch_execute("SELECT setseed(0.25)").unwrap();
+    assert_eq!(drawn, client.query_one("SELECT random()", &[]).unwrap().get::<_, f64>(0));
+    // The session itself, and what it calls by its own will, may still.
+    client.batch_execute("SELECT pg_advisory_unlock_all(), setseed(0.5), nextval('app.numbers')").unwrap();
+    assert_right(&mut scene.admin, "probed");
+}
 
 #[test]
 fn what_code_does_or_puts_off_is_undone() {
