@@ -6,6 +6,9 @@
 use postgres::Client;
 use postgres::error::SqlState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 use tally_server_tests::{Database, TokenSigner, seeded};
 use tally_workload::Random;
 
@@ -321,6 +324,17 @@ fn gained(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -
         .collect()
 }
 
+/// Ends sessions of these logins that wait for somebody for long, with whoever it is that they wait for: they may have set their timeouts off,
+/// and the test would wait with them.
+fn end_waiting(watch: &mut Client, roles: &[String]) -> Vec<String> {
+    let query = "
+        SELECT concat_ws(' ', a.usename, 'waits for', (SELECT string_agg(o.usename || ' (' || left(o.query, 100) || ')', ', ')
+                 FROM pg_stat_activity AS o WHERE o.pid = ANY (pg_blocking_pids(a.pid))), 'in', left(a.query, 300), pg_terminate_backend(a.pid))
+          FROM pg_stat_activity AS a
+         WHERE a.usename = ANY ($1) AND a.state = 'active' AND a.query_start < clock_timestamp() - interval '60 s'";
+    watch.query(query, &[&roles]).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
 /// Whether a statement had to wait for somebody: a second for one lock, or half a minute in all.
 fn waited(outcome: Result<u64, postgres::Error>) -> Option<String> {
     let error = outcome.err()?;
@@ -359,6 +373,15 @@ fn no_random_statement_gains_a_right_or_makes_another_tenant_wait() {
     let mut roles = vec![tenant, writer, pool.clone(), outside, owner.clone(), admin.clone()];
     let mut witness = database.connect(&other);
     let mut keeper = database.connect(&admin);
+    let (stop, stopped) = mpsc::channel::<()>();
+    let (mut watch, watched) = (database.superuser(), roles.clone());
+    let watchman = thread::spawn(move || {
+        let mut ended = Vec::new();
+        while stopped.recv_timeout(Duration::from_secs(5)) == Err(RecvTimeoutError::Timeout) {
+            ended.extend(end_waiting(&mut watch, &watched));
+        }
+        ended
+    });
     for session in [&mut witness, &mut keeper] {
         session.batch_execute("SET lock_timeout = '5s'; SET statement_timeout = '120s'").unwrap();
     }
@@ -450,6 +473,8 @@ fn no_random_statement_gains_a_right_or_makes_another_tenant_wait() {
         }
         superuser.batch_execute(norm).unwrap();
     }
+    drop(stop);
+    wrong.extend(watchman.join().unwrap());
     // Statements that say nothing would prove nothing.
     println!("{codes:?}");
     let total: usize = codes.values().sum();
