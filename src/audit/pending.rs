@@ -194,12 +194,11 @@ fn leave() {
     if let Some(tell) = TELLS_AT_EXIT.get() {
         tell();
     }
-    let pending = PENDING.take();
-    let refused = pending
-        .iter()
-        .filter(|entry| !entry.is_stored && entry.kind != Kind::Read)
-        .filter(|entry| !hand_over(&entry.record, entry.kind));
-    give_up(refused.count());
+    let mut pending = PENDING.take();
+    // A transaction that is open now is undone after this.
+    pending.iter_mut().for_each(undo);
+    let refused = pending.iter().filter(|entry| !hand_over(&entry.record, entry.kind));
+    give_up(refused.filter(|entry| entry.kind != Kind::Read).count());
 }
 
 /// Now, for entries that are made outside a transaction.

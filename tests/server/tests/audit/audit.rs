@@ -179,6 +179,49 @@ fn every_act_is_recorded_once_whatever_becomes_of_its_transaction() {
     assert_eq!(auditor.query("SELECT * FROM tally.verify_audit($1)", &[&anchor]).unwrap().len(), 1);
 }
 
+/// Its connection is lost, or it is ended, while a transaction is open: that is undone after the session's last word.
+#[test]
+fn a_session_that_ends_within_a_transaction_leaves_its_trace() {
+    let server = served("audit_leaving");
+    let mut admin = server.connect("admin", "shop");
+    admin
+        .batch_execute("SELECT tally.trust_role('app'), tally.bind_role('acme_bi', 'acme'), tally.set_audit_policy('raw')")
+        .unwrap();
+    assert_eq!(ingest(&mut server.connect("app", "shop"), &event("acme", 1)).unwrap().accepted, 1);
+    let mut superuser = server.connect("postgres", "shop");
+    for is_lost in [true, false] {
+        let mut bi = server.connect("acme_bi", "shop");
+        bi.batch_execute("BEGIN; SELECT * FROM tally.events").unwrap();
+        admin.batch_execute("BEGIN; SELECT tally.set_retention('acme', '400 days')").unwrap();
+        if is_lost {
+            admin = server.connect("admin", "shop");
+        } else {
+            let end =
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+            superuser.execute(end, &[]).unwrap();
+        }
+    }
+    let told =
+        "SELECT act || ' by ' || actor || coalesce(' undone ' || (detail->>'undone'), '') FROM tally.audit
+         WHERE actor IN ('acme_bi', 'admin') AND act IN ('read', 'retention_added')";
+    let mut seen = Vec::new();
+    for _ in 0..1800 {
+        seen = superuser.query(told, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)).collect();
+        seen.sort();
+        if seen.len() >= 4 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(
+        seen,
+        ["read by acme_bi"; 2]
+            .into_iter()
+            .chain(["retention_added by admin undone true"; 2])
+            .collect::<Vec<_>>()
+    );
+}
+
 #[test]
 fn reads_are_recorded_as_policy_says() {
     let server = served("audit_reads");
