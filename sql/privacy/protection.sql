@@ -96,7 +96,9 @@ AS $$
    ORDER BY 1
   ON CONFLICT ON CONSTRAINT privacy_renewal_pkey
   DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
-    users_from = NULL, users_to = NULL, values_from = NULL, values_to = NULL, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}';
+    -- What the one before has changed and not carried over to rollups, this one carries over.
+    users_from = CASE WHEN r.finished_at IS NULL THEN r.users_from END, users_to = CASE WHEN r.finished_at IS NULL THEN r.users_to END,
+    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}';
 $$;
 COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
 

@@ -208,7 +208,8 @@ DECLARE
 BEGIN
   IF renewal.stage = 2 THEN
     SELECT n.* INTO next_rollup FROM tally_internal.next_renewed(renewal) AS n;
-    IF next_rollup.rollup_name IS NOT NULL THEN
+    -- Less may be protected by now than when it was begun.
+    IF next_rollup."from" < next_rollup."to" THEN
       -- A month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
       piece := (SELECT CASE WHEN r.grains && '{quarter,year}' OR r.grains @> '{week,month}' THEN 'year' ELSE 'month' END
                   FROM tally.rollup AS r WHERE r.rollup_name = next_rollup.rollup_name);

@@ -83,6 +83,35 @@ fn what_was_stored_before_is_protected_in_steps_and_numbers_stay() {
     assert_eq!(client.query_one(found, &[&token]).unwrap().get::<_, i64>(0), 1);
 }
 
+/// Another declaration begins the work anew: what the first one has changed is carried over to rollups all the same.
+#[test]
+fn a_declaration_in_the_middle_of_another_leaves_nothing_behind() {
+    let keyed = Keyed::new("renewal_anew");
+    let mut client = keyed.database.superuser();
+    client
+        .batch_execute("SELECT tally.create_rollup('mine', '{day}', dimensions => ARRAY['user_id'], measures => ARRAY['count(*) AS n'])")
+        .unwrap();
+    let sent = (0..90).map(|n| {
+        let mut event = event("a", n, &format!("u{}", n % 7), json!({"card": n}));
+        event["occurred_at"] = json!(format!("2026-{:02}-02T09:15:00Z", 1 + n / 30));
+        event
+    });
+    assert_eq!(ingest(&mut client, &array(sent)).unwrap().accepted, 90);
+    maintain(&mut client);
+    client.batch_execute("SELECT tally.protect_user_ids('token', 'a')").unwrap();
+    let renewed = "SELECT count(*) FROM tally.events WHERE user_id LIKE 'tok.0.%'";
+    while number(&mut client, renewed) < 60 {
+        client.batch_execute("SELECT tally_internal.step_privacy('a', 100)").unwrap();
+    }
+    assert_eq!(number(&mut client, renewed), 60, "of three months two are done");
+    client.batch_execute("SELECT tally.protect_property('signup', 'card', 'seal', 'a')").unwrap();
+    maintain(&mut client);
+    assert_eq!(number(&mut client, renewed), 90);
+    let kept = "SELECT count(*) FILTER (WHERE user_id LIKE 'tok.0.%') * 1000 + count(*) FROM tally.mine_day";
+    assert_eq!(number(&mut client, kept), 21_021);
+    assert!(verify(&mut client, "mine").is_empty());
+}
+
 /// A rollup that counts by a token, declared after the property was protected.
 #[test]
 fn rollups_by_tokens_are_carried_over_and_what_is_not_is_told() {
