@@ -33,6 +33,19 @@ def entry_at(position):
     return f"{position >> BITS}-{position & (1 << BITS) - 1}"
 
 
+def no_json(constant):
+    raise ValueError(constant)
+
+
+def event_of(fields):
+    """The text of an entry's event; of what is no JSON object null, which is rejected at its place and stops no other."""
+    try:
+        text = fields[b"event"].decode()
+        return text if isinstance(json.loads(text, parse_constant=no_json), dict) else "null"
+    except (KeyError, ValueError, RecursionError):
+        return "null"
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--redis", default="redis://localhost:6379")
@@ -53,8 +66,8 @@ def main():
             positions = [position_of(entry) for entry, _ in entries]
             # Between two entries' positions there are others, which no entry has: the batch begins after what is stored.
             options = {"stream": given.stream, "first": stored + 1, "positions": positions, "on_gap": "refuse"}
-            events = b"[" + b",".join(fields[b"event"] for _, fields in entries) + b"]"
-            tally.execute("SELECT FROM tally.ingest(%s, %s)", [events.decode(), json.dumps(options)])
+            events = "[" + ",".join(event_of(fields) for _, fields in entries) + "]"
+            tally.execute("SELECT FROM tally.ingest(%s, %s)", [events, json.dumps(options)])
             stored = positions[-1]
 
 

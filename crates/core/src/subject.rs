@@ -34,17 +34,30 @@ fn hmac(key: &Key, message: &[u8]) -> [u8; 32] {
 /// having it in the wrong place or twice. Of a text that is no JSON, or that a payload's format couldn't read, every string and number,
 /// since nothing says what it stands for.
 pub fn named_in(body: &str, field: &str) -> Vec<String> {
-    let unread = unread_text(body);
-    let text = unread.as_deref().unwrap_or(body);
-    let is_json = unread.is_none() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     let mut found = Vec::new();
+    let is_json = is_json(body);
+    collect(body, is_json, is_json.then_some(field), &mut found);
+    if let Some(text) = unread_text(body) {
+        collect(&text, self::is_json(&text), None, &mut found);
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// Adds the values of a field, or without one all; of JSON a key is none.
+fn collect(text: &str, is_json: bool, field: Option<&str>, found: &mut Vec<String>) {
     let mut tokens = Tokens(text.char_indices().peekable(), text).peekable();
     let mut before: Option<String> = None;
     while let Some(token) = tokens.next() {
         match token {
             Token::Value(value) => {
                 let is_key = matches!(tokens.peek(), Some(Token::Colon));
-                if !is_json || (!is_key && before.as_deref() == Some(field)) {
+                if !(is_json && is_key) && field.is_none_or(|field| before.as_deref() == Some(field)) {
                     found.push(value.clone());
                 }
                 before = is_key.then_some(value);
@@ -53,9 +66,6 @@ pub fn named_in(body: &str, field: &str) -> Vec<String> {
             Token::Other => before = None,
         }
     }
-    found.sort_unstable();
-    found.dedup();
-    found
 }
 
 enum Token {

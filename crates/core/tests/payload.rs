@@ -502,6 +502,20 @@ fn what_nobody_can_read_is_an_error_of_the_call() {
     // Whom it may name, an erasure finds.
     let named = tally_core::subject::named_in(&body, "user_id");
     assert!(named.contains(&"globex".to_owned()) && named.contains(&"5".to_owned()), "{named:?}");
+    // Nor does a body that merely looks like one keep its own names to itself; a key is nobody.
+    let posed =
+        r#"{"format":"x","mapping":"y","text":"{\"userId\":\"bob\"}","tenant_id":"acme","user_id":"ann"}"#;
+    assert_eq!(tally_core::subject::named_in(posed, "user_id"), ["ann", "bob"]);
+    assert_eq!(tally_core::subject::named_in(posed, "tenant_id"), ["acme", "bob"]);
+    // What is no event has the tenant that the mapping says, and names whom it has.
+    let fixed = Mapping::parse(r#"{"tenant": {"value": "acme"}}"#).unwrap();
+    let text = r#"{"batch":["ann@example.org",["bob"],{"type":"track","userId":"eve","properties":"x"}]}"#;
+    let kept = translate(segment, text, ("m", &fixed), Home::default(), &limits(), &mut || {}).unwrap();
+    for (one, name) in kept.iter().zip(["ann@example.org", "bob", "eve"]) {
+        let body = one.body(&mut 0).unwrap();
+        assert!(tally_core::subject::named_in(&body, "user_id").contains(&name.to_owned()), "{body}");
+        assert_eq!(tally_core::subject::named_in(&body, "tenant_id")[..1], ["acme"], "{body}");
+    }
     // An event of an array isn't a batch, nor when it is read again.
     for own in [json!(5), json!([{}, {}])] {
         let event = json!([{"batch": own, "type": "group", "groupId": "g", "messageId": "m", "timestamp": "2026-03-02T09:15:00Z"}]);

@@ -195,10 +195,15 @@ fn unread(text: String) -> Fault {
     Fault { text: Some(text), ..Fault::new("", "22P02", reason) }
 }
 
-/// The text that its format couldn't read, where a quarantined body is one.
+/// The text that a format could make no event of, where a quarantined body has one.
 pub fn unread_text(body: &str) -> Option<String> {
     match Waiting::read(body)?.payload {
-        Ok(_) => None,
+        Ok(Value::Object(_)) => None,
+        Ok(other) => {
+            let mut text = String::new();
+            other.print(&mut text);
+            Some(text)
+        }
         Err(fault) => fault.text,
     }
 }
@@ -486,12 +491,12 @@ fn fields(
 ) -> Result<[Option<String>; FIELD_NAMES.len()], Fault> {
     let (vendor, paths) = (format.vendor, format.vendor.paths());
     let none = || Ok(None);
+    // Of one that is none, too: the mapping may say whose all events are.
+    let tenant = field(event, mapping, "tenant", paths.tenant, none)
+        .map(|tenant| tenant.or(home.tenant.map(str::to_owned)));
+    seen_tenant.clone_from(tenant.as_ref().unwrap_or(&None));
     match &event.own {
-        Err(fault) => {
-            // Where the mapping says whose all events are.
-            *seen_tenant = field(event, mapping, "tenant", &[], none)?.or(home.tenant.map(str::to_owned));
-            return Err(fault.clone());
-        }
+        Err(fault) => return Err(fault.clone()),
         Ok(Value::Object(_)) => {}
         Ok(other) => return Err(Fault::new("", "22023", format!("is {}, not an object", other.kind()))),
     }
@@ -504,9 +509,7 @@ fn fields(
             }
         }
     }
-    let tenant = field(event, mapping, "tenant", paths.tenant, none)?.or(home.tenant.map(str::to_owned));
-    seen_tenant.clone_from(&tenant);
-    let tenant = tenant.ok_or_else(|| missing(mapping, "tenant", "tenant_id", paths.tenant))?;
+    let tenant = tenant?.ok_or_else(|| missing(mapping, "tenant", "tenant_id", paths.tenant))?;
     let account = field(event, mapping, "account", paths.account, || vendor.account(event))?
         .or(home.account.map(str::to_owned));
     let account = account.ok_or_else(|| missing(mapping, "account", "account_id", paths.account))?;

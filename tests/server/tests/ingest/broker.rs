@@ -111,6 +111,8 @@ fn events_of_a_broker_count_once_through_kills() {
     let Some(mut redis) = Redis::start(directory.clone()) else {
         return skip("no Redis (redis-tools)");
     };
+    // Not everybody who writes to the broker writes events.
+    redis.command("XADD orders * other x\nXADD orders * event {\nXADD orders * event {},{}\n");
     let mut superuser = database.superuser();
     let counted = "SELECT count(*) FROM tally.events";
     for round in 0..6 {
@@ -153,6 +155,7 @@ fn events_of_a_broker_count_once_through_kills() {
     let distinct = "SELECT count(DISTINCT properties ->> 'n') FROM tally.events";
     assert_eq!((number(&mut superuser, counted), number(&mut superuser, distinct)), (EVENTS, EVENTS));
     assert_eq!(number(&mut superuser, "SELECT gaps::int8 FROM tally.stream"), 0);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 3);
 
     // From the beginning again, cut otherwise: it has all been counted.
     let mut client = database.connect(&role);
