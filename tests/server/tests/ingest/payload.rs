@@ -344,7 +344,7 @@ fn a_log_that_is_rotated_is_sent_whole_and_once() {
         for n in 1..3 {
             let line = json!({"account_id": "north", "name": "a", "occurred_at": "2026-03-02T09:15:00Z", "properties": {"n": written + n}});
             let alike = directory.join(format!("alike.{n}"));
-            std::fs::write(&alike, format!("\n\n{line}\n")).unwrap();
+            std::fs::write(&alike, format!("# log started\n\n{line}\n")).unwrap();
             let (status, said) = send_file(&database, &role, &["--stream", "app", alike.to_str().unwrap()]);
             assert_eq!((status, &*said), (0, "1 accepted, 0 duplicates, 0 conflicts, 0 rejected\n"));
         }
