@@ -25,7 +25,7 @@ BEGIN
                      greatest(find_personal_data.sample / p.parts::int4, 1)), ' UNION ALL ')
               FROM (SELECT l.*, count(*) OVER () AS parts FROM (SELECT e.* FROM tally_internal.event_parts() AS e
                              -- What has no bounds is looked for in all of them: not where it seems to be empty.
-                             WHERE isfinite(e.first) OR isfinite(e.next) OR EXISTS (SELECT FROM pg_partition_tree(e.part) AS t JOIN pg_class AS c ON c.oid = t.relid AND c.reltuples > 0)
+                             WHERE isfinite(e.first) OR isfinite(e.next) OR EXISTS (SELECT FROM pg_partition_tree(e.part) AS t JOIN pg_class AS c ON c.oid = t.relid AND c.reltuples <> 0)
                              ORDER BY e.first DESC LIMIT 24) AS l) AS p);
   IF query IS NULL THEN
     RETURN;
