@@ -310,6 +310,12 @@ fn what_is_told_beside_rows_is_limited_too() {
     assert_eq!(run(&mut client, "SELECT 1"), OVER);
     let error = client.batch_execute("SELECT nothing FROM public.own").unwrap_err();
     assert!(error.as_db_error().unwrap().message().contains("nothing"), "{error:?}");
+    // The greatest number there is, in bytes more than there are numbers for.
+    admin.batch_execute("SELECT tally.limit_tenant('a', max_rows => 9223372036854775807)").unwrap();
+    client.batch_execute(loud).unwrap();
+    taken(&told);
+    assert_eq!(run(&mut client, "SELECT public.much()"), WITHIN);
+    assert_eq!(code(client.batch_execute("SELECT nothing FROM public.own")), "42703");
     admin.batch_execute("SELECT tally.limit_tenant('a')").unwrap();
     statements(&mut client, WITHIN);
     assert_eq!(Wire::connect(database, bound).call(oid("public.much")), "V");
