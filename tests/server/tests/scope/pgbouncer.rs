@@ -4,7 +4,7 @@
 use postgres::{Client, SimpleQueryMessage};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tally_server_tests::{Bouncer, Database, TokenSigner, seeded};
+use tally_server_tests::{Bouncer, Database, TokenSigner, major, seeded};
 
 const CLIENTS: usize = 50;
 const CONNECTIONS: u32 = 5;
@@ -225,5 +225,21 @@ fn who_changed_nothing_keeps_the_connection() {
         assert_eq!(second.rows("SHOW search_path").unwrap()[0].0, "shop", "after {change}");
         second.client.batch_execute("COMMIT").unwrap();
         assert_eq!(first.rows("SHOW search_path").unwrap()[0].0, "shop", "after {change} and its end");
+    }
+    // A function leaves it in the session. More than once, since the pooler may have a new connection by then.
+    for number in 0..5 {
+        let mut first = party(&format!("first {number}"));
+        first.begin().unwrap();
+        first.rows("SELECT set_config('search_path', 'other', false)").unwrap();
+        first.client.batch_execute("COMMIT").unwrap();
+        if let Err(refused) = second.begin() {
+            let code = refused.code().map(|code| code.code());
+            assert!(major() < 18 && code == Some("42501"), "{refused:?}");
+            second.client.batch_execute("ROLLBACK").unwrap();
+            second.client.batch_execute("DISCARD ALL").unwrap();
+            second.begin().unwrap();
+        }
+        assert_eq!(second.rows("SHOW search_path").unwrap()[0].0, "shop");
+        second.client.batch_execute("COMMIT").unwrap();
     }
 }
