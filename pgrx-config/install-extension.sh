@@ -27,3 +27,9 @@ for released in tests/upgrade/pg_tally--*.sql; do
   place=$("$pg_config" --sharedir)/extension/${released##*/}
   [ -e "$place" ] || cp "$released" "$place"
 done
+# Another minor version of the private server (prerequisites.sh) runs the same files.
+older=$PRIVATE/older-$major
+if [ -z "${1:-}" ] && [ -d "$older/usr" ]; then
+  cp "$SERVER/lib/pg_tally.so" "$older$SYSTEM_PG/lib/"
+  cp "$PRIVATE/root/usr/share/postgresql/$major/extension/pg_tally"* "$older/usr/share/postgresql/$major/extension/"
+fi

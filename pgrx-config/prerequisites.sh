@@ -54,6 +54,21 @@ install_cargo_pgrx() {
   cargo install cargo-pgrx --version "$PGRX_VERSION" --locked "${place[@]}"
 }
 
+# Beside the newest minor version the oldest that apt has here: what the newest writes may be too new for a later major's minor version.
+# Unpacked, not installed, and no matter where it can't be had.
+fetch_older_minor() {
+  local name=postgresql-$PG_MAJOR place=$PRIVATE/older-$PG_MAJOR version
+  version=$(apt-cache madison "$name" 2>/dev/null | awk 'END { print $3 }')
+  [ -n "$version" ] && [ "$version" != "$(dpkg-query -W -f '${Version}' "$name")" ] && [ ! -f "$place/$version" ] || return 0
+  rm -rf "$place"
+  mkdir -p "$place"
+  (cd "$place" && timeout 120 apt-get download -q "$name=$version" "postgresql-client-$PG_MAJOR=$version") >/dev/null 2>&1 || return 0
+  for package in "$place"/*.deb; do dpkg-deb -x "$package" "$place"; done
+  rm "$place"/*.deb
+  touch "$place/$version"
+}
+
 install_packages
 install_cargo_pgrx
+[ "${1:-}" != tests ] || fetch_older_minor
 echo "prerequisites are there: PostgreSQL $("$SYSTEM_PG/bin/pg_config" --version | awk '{print $2}'), cargo-pgrx $PGRX_VERSION"

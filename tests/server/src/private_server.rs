@@ -264,6 +264,18 @@ impl Installation {
     /// PG_MAJOR=...`. It brings the libraries of its release along; those that this release has, too, stay its own.
     pub fn earlier(major: u32) -> Option<Self> {
         let home = bin_and_sockets().0.ancestors().nth(2)?.join(major.to_string());
+        Self::with_libraries(major, &home, &home.join("lib/of-its-release"))
+    }
+
+    /// The same of the oldest minor version that the earlier release still has, after `make setup-tests PG_MAJOR=...`, too.
+    pub fn earlier_minor(major: u32) -> Option<Self> {
+        let versions = bin_and_sockets().0.ancestors().nth(2)?;
+        // .pg/root/usr/lib/postgresql
+        let home = versions.ancestors().nth(4)?.join(format!("older-{major}/usr/lib/postgresql/{major}"));
+        Self::with_libraries(major, &home, &versions.join(format!("{major}/lib/of-its-release")))
+    }
+
+    fn with_libraries(major: u32, home: &Path, brought: &Path) -> Option<Self> {
         let bin = home.join("bin");
         if !bin.join("postgres").exists() || !home.join("lib/pg_tally.so").exists() {
             return None;
@@ -273,7 +285,6 @@ impl Installation {
         let libraries =
             std::env::temp_dir().join(format!("pg_tally_libraries_{major}_{}", std::process::id()));
         std::fs::create_dir_all(&libraries).expect("making a directory for libraries");
-        let brought = home.join("lib/of-its-release");
         let mut needs_more = true;
         // A library that is brought may need another one.
         let mut text = missing;
