@@ -49,7 +49,8 @@ extension_sql_file!("../sql/scope/scope.sql", name = "scope", requires = ["event
 extension_sql_file!("../sql/scope/administration.sql", name = "administration", requires = ["scope"]);
 extension_sql_file!("../sql/scope/token.sql", name = "token", requires = ["administration"]);
 extension_sql_file!("../sql/audit/audit.sql", name = "audit", requires = ["token"]);
-extension_sql_file!("../sql/scope/step_up.sql", name = "step_up", requires = ["audit"]);
+extension_sql_file!("../sql/audit/seal.sql", name = "seal", requires = ["audit"]);
+extension_sql_file!("../sql/scope/step_up.sql", name = "step_up", requires = ["seal"]);
 extension_sql_file!("../sql/raw/raw.sql", name = "raw", requires = ["step_up"]);
 extension_sql_file!("../sql/raw/partition.sql", name = "partition", requires = ["raw"]);
 extension_sql_file!("../sql/ingest/ingest.sql", name = "ingest", requires = ["partition"]);
@@ -104,10 +105,11 @@ extension_sql_file!("../sql/maintain/health.sql", name = "health", requires = ["
 extension_sql_file!("../sql/scope/limit.sql", name = "limit", requires = ["lint"]);
 extension_sql_file!("../sql/audit/audit_changes.sql", name = "audit_changes", requires = ["limit", "health"]);
 extension_sql_file!("../sql/erasure/erasure.sql", name = "erasure", requires = ["audit_changes"]);
+extension_sql_file!("../sql/erasure/forget.sql", name = "forget", requires = ["erasure"]);
 extension_sql_file!(
     "../sql/erasure/find_personal_data.sql",
     name = "find_personal_data",
-    requires = ["erasure"]
+    requires = ["forget"]
 );
 extension_sql_file!(
     "../sql/erasure/subject_report.sql",
@@ -127,7 +129,8 @@ extension_sql_file!("../sql/catalog/access_alert.sql", name = "access_alert", re
 extension_sql_file!("../sql/catalog/open_lineage.sql", name = "open_lineage", requires = ["access_alert"]);
 extension_sql_file!("../sql/export/person.sql", name = "person", requires = ["open_lineage"]);
 extension_sql_file!("../sql/export/export_policy.sql", name = "export_policy", requires = ["person"]);
-extension_sql_file!("../sql/export/export.sql", name = "export", requires = ["export_policy"]);
+extension_sql_file!("../sql/export/basis.sql", name = "export_basis", requires = ["export_policy"]);
+extension_sql_file!("../sql/export/export.sql", name = "export", requires = ["export_basis"]);
 extension_sql_file!("../sql/export/lint_export.sql", name = "lint_export", requires = ["export"]);
 extension_sql_file!("../sql/privacy/lint_privacy.sql", name = "lint_privacy", requires = ["lint_export"]);
 extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["lint_privacy"]);

@@ -112,10 +112,10 @@ COMMENT ON FUNCTION tally.erase_subjects(text, text[], text) IS
 
 -- What the library calls, as tally_owner in the global scope.
 
-CREATE FUNCTION tally_internal.named_in(body text, field text) RETURNS text[]
-  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'named_in_wrapper';
-COMMENT ON FUNCTION tally_internal.named_in(text, text) IS
-  'the values that a field has in the text of an event, at any depth; where that is no JSON, every string and number in it';
+CREATE FUNCTION tally_internal.names(body text, field text, ids text[]) RETURNS boolean
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'names_wrapper';
+COMMENT ON FUNCTION tally_internal.names(text, text, text[]) IS
+  'whether a field has one of these values in the text of an event, at any depth; where that is no JSON, whether any string or number in it is one';
 
 CREATE FUNCTION tally_internal.request_erasures(tenant_id text, subjects text[], hashes uuid[], reason text, requested_by text) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -202,100 +202,6 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]) IS
   'removes the raw events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, and those without a user of sessions that are theirs alone, up to a day before and after; tells whose there were, and the minutes of them';
-
--- What nouns keep of a subject besides events and rollups: each adds a function forget_NAME (sql/extension/register.sql).
-
-CREATE FUNCTION tally_internal.forget_quarantine(tenant_id text, subjects text[]) RETURNS int8
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  gone int8;
-BEGIN
-  DELETE FROM tally.quarantine AS q
-   WHERE (q.tenant_id = forget_quarantine.tenant_id
-          OR (q.tenant_id = '' AND forget_quarantine.tenant_id = ANY (tally_internal.named_in(tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body), 'tenant_id'))))
-     AND EXISTS (SELECT FROM unnest(tally_internal.named_in(tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body), 'user_id')) AS u (id) WHERE u.id = ANY (subjects));
-  GET DIAGNOSTICS gone = ROW_COUNT;
-  IF gone > 0 THEN
-    INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason)
-    VALUES (now(), gone, forget_quarantine.tenant_id, session_user, 'erasure');
-  END IF;
-  RETURN gone;
-END
-$$;
-COMMENT ON FUNCTION tally_internal.forget_quarantine(text, text[]) IS 'part of an erasure: removes quarantined events that name one of the subjects as their user';
-
-CREATE FUNCTION tally_internal.forget_batches(tenant_id text, subjects text[]) RETURNS int8
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  gone int8;
-BEGIN
-  UPDATE tally.ingest_batch AS b
-     SET source = CASE WHEN b.source = ANY (subjects) THEN NULL ELSE b.source END,
-         client = CASE WHEN b.client = ANY (subjects) THEN NULL ELSE b.client END
-   WHERE b.tenant_id = forget_batches.tenant_id AND (b.source = ANY (subjects) OR b.client = ANY (subjects));
-  GET DIAGNOSTICS gone = ROW_COUNT;
-  RETURN gone;
-END
-$$;
-COMMENT ON FUNCTION tally_internal.forget_batches(text, text[]) IS 'part of an erasure: takes the name of a subject from batches that it is the source or client of';
-
-CREATE FUNCTION tally_internal.is_content_naming(content text, subjects text[]) RETURNS boolean
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    SELECT EXISTS (SELECT FROM jsonb_path_query(content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (subjects));
-  END;
-COMMENT ON FUNCTION tally_internal.is_content_naming(text, text[]) IS 'whether the personal part of an audit entry names one of the subjects';
-
-CREATE FUNCTION tally_internal.forget_audit(tenant_id text, subjects text[]) RETURNS int8
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  RETURN tally_internal.erase_audit_personal(forget_audit.tenant_id, ARRAY(
-    SELECT p.entry_id FROM tally.audit_personal AS p
-     WHERE p.tenant_id = forget_audit.tenant_id AND tally_internal.is_content_naming(p.content, subjects)));
-END
-$$;
-COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
-
-CREATE FUNCTION tally_internal.detached_months() RETURNS SETOF name
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-  SELECT c.relname FROM pg_class AS c
-   WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname ~ '^(detached_events_|events_p)[0-9]{4,}_[0-9]{2}'
-     AND c.relowner = 'tally_owner'::regrole AND pg_partition_root(c.oid) IS DISTINCT FROM 'tally.events'::regclass
-   ORDER BY 1
-$$;
-COMMENT ON FUNCTION tally_internal.detached_months() IS 'months that were detached and are still there';
-
-CREATE FUNCTION tally_internal.forget_detached(tenant_id text, subjects text[]) RETURNS int8
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  month name;
-  here  int8;
-  gone  int8 := 0;
-BEGIN
-  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
-  LOOP
-    EXECUTE format('DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month) USING forget_detached.tenant_id, subjects;
-    GET DIAGNOSTICS here = ROW_COUNT;
-    gone := gone + here;
-    IF here > 0 THEN
-      PERFORM tally_internal.note_trace(ARRAY[month::text]);
-    END IF;
-  END LOOP;
-  RETURN gone;
-END
-$$;
-COMMENT ON FUNCTION tally_internal.forget_detached(text, text[]) IS 'part of an erasure: removes events from months that were detached and are still there';
 
 CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[]) RETURNS jsonb
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -428,19 +334,15 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.renew_statistics(oid) IS 'makes the statistics of a table anew, and notes that';
 
-REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.named_in(text, text),
+REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
-  tally_internal.forget_audit(text, text[]),
-  tally_internal.detached_months(), tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.named_in(text, text),
+GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
-  tally_internal.forget_audit(text, text[]),
-  tally_internal.detached_months(), tally_internal.forget_detached(text, text[]), tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
   tally_internal.registered(text) TO tally_owner;

@@ -46,8 +46,8 @@ BEGIN
     SELECT jsonb_build_object('from', 'quarantine', 'row', to_jsonb(q)) FROM tally.quarantine AS q
      CROSS JOIN LATERAL (SELECT CASE WHEN q.tenant_id IN (subject_report.tenant_id, '')
                                      THEN tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body) END) AS r (body)
-     WHERE (q.tenant_id = subject_report.tenant_id OR subject_report.tenant_id = ANY (tally_internal.named_in(r.body, 'tenant_id')))
-       AND tally_internal.named_in(r.body, 'user_id') && ids
+     WHERE (q.tenant_id = subject_report.tenant_id OR tally_internal.names(r.body, 'tenant_id', ARRAY[subject_report.tenant_id]))
+       AND tally_internal.names(r.body, 'user_id', ids)
      ORDER BY q.quarantined_at, q.batch_id, q."position";
   is_known := is_known OR FOUND;
   RETURN QUERY

@@ -14,10 +14,14 @@ use crate::backend::{session, sql};
 use pgrx::Uuid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use tally_core::audit::from_hex;
 use tally_core::subject;
+
+/// Values of a text that are looked at between two looks at whether the statement was cancelled.
+const SEEN_AT_ONCE: usize = 1000;
 
 /// Ids under which a user may be stored, of one that was sent: as it is, and its token where the tenant has keys. An error where
 /// those are not at hand, since nobody could say then that nothing is left.
@@ -113,6 +117,26 @@ impl Erased {
         self.0.contains_key(tenant)
     }
 
+    /// Whether the text of an event that isn't valid names such a user of a tenant. It may be large.
+    pub fn is_named_in(&self, body: &str, tenant: &str) -> bool {
+        let mut waiting = Vec::new();
+        let any = |waiting: &mut Vec<String>| {
+            session::check_for_interrupts();
+            let users: Vec<_> = waiting.iter().map(|user| (0, tenant, user.as_str())).collect();
+            let is_any = !self.find(&users).is_empty();
+            waiting.clear();
+            is_any
+        };
+        let found = subject::named_in(body, "user_id", |user| {
+            waiting.push(user);
+            if waiting.len() >= SEEN_AT_ONCE && any(&mut waiting) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        found.is_break() || any(&mut waiting)
+    }
+
     /// The places at which such a user of a tenant stands.
     pub fn find(&self, users: &[(usize, &str, &str)]) -> BTreeSet<usize> {
         if users.is_empty() {
@@ -144,8 +168,17 @@ sql_function! {
     }
 }
 
-/// The values that a field has in the text of an event.
+/// Whether a field has one of these values in the text of an event. Texts may be large, and are not held in pieces.
 #[pg_extern(sql = false)]
-fn named_in(body: &str, field: &str) -> Vec<String> {
-    subject::named_in(body, field)
+fn names(body: &str, field: &str, ids: Vec<Option<String>>) -> bool {
+    let ids: HashSet<String> = ids.into_iter().flatten().collect();
+    let mut seen = 0;
+    let find = |value| {
+        seen += 1;
+        if seen % SEEN_AT_ONCE == 0 {
+            session::check_for_interrupts();
+        }
+        if ids.contains(&value) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    subject::named_in(body, field, find).is_break()
 }

@@ -4,6 +4,7 @@
 use crate::payload::unread_text;
 use sha2::{Digest, Sha256};
 use std::iter::Peekable;
+use std::ops::ControlFlow;
 use std::str::CharIndices;
 
 /// A secret of a tenant's, under which its erased subjects are hashed.
@@ -30,42 +31,43 @@ fn hmac(key: &Key, message: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(padded(0x5C)).chain_update(inner).finalize().into()
 }
 
-/// The values that a field has in the text of an event, at any depth, strings and numbers alike: what was sent may be rejected for
-/// having it in the wrong place or twice. Of a text that is no JSON, or that a payload's format couldn't read, every string and number,
+/// Shows the values that a field has in the text of an event, at any depth, strings and numbers alike, until one breaks: what was sent may be
+/// rejected for having it in the wrong place or twice. Of a text that is no JSON, or that a payload's format couldn't read, every string and number,
 /// since nothing says what it stands for.
-pub fn named_in(body: &str, field: &str) -> Vec<String> {
-    let mut found = Vec::new();
+pub fn named_in(body: &str, field: &str, mut see: impl FnMut(String) -> ControlFlow<()>) -> ControlFlow<()> {
     let is_json = is_json(body);
-    collect(body, is_json, is_json.then_some(field), &mut found);
-    if let Some(text) = unread_text(body) {
-        collect(&text, self::is_json(&text), None, &mut found);
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
+    show(body, is_json, is_json.then_some(field), &mut see)?;
+    unread_text(body)
+        .map_or(ControlFlow::Continue(()), |text| show(&text, self::is_json(&text), None, &mut see))
 }
 
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-/// Adds the values of a field, or without one all; of JSON a key is none.
-fn collect(text: &str, is_json: bool, field: Option<&str>, found: &mut Vec<String>) {
+/// Shows the values of a field, or without one all; of JSON a key is none.
+fn show(
+    text: &str,
+    is_json: bool,
+    field: Option<&str>,
+    see: &mut impl FnMut(String) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let mut tokens = Tokens(text.char_indices().peekable(), text).peekable();
-    let mut before: Option<String> = None;
+    let mut is_fields = false;
     while let Some(token) = tokens.next() {
         match token {
             Token::Value(value) => {
                 let is_key = matches!(tokens.peek(), Some(Token::Colon));
-                if !(is_json && is_key) && field.is_none_or(|field| before.as_deref() == Some(field)) {
-                    found.push(value.clone());
+                let is_before = std::mem::replace(&mut is_fields, is_key && field == Some(value.as_str()));
+                if !(is_json && is_key) && (field.is_none() || is_before) {
+                    see(value)?;
                 }
-                before = is_key.then_some(value);
             }
             Token::Colon => {}
-            Token::Other => before = None,
+            Token::Other => is_fields = false,
         }
     }
+    ControlFlow::Continue(())
 }
 
 enum Token {
@@ -198,14 +200,20 @@ mod tests {
             (r#"{"user_id":"cut"#, &["cut", "user_id"]),
         ];
         for (text, expected) in cases {
-            assert_eq!(named_in(text, "user_id"), expected, "{text}");
+            let mut found = Vec::new();
+            let _ = named_in(text, "user_id", |value| {
+                found.push(value);
+                ControlFlow::Continue(())
+            });
+            found.sort();
+            assert_eq!(found, expected, "{text}");
         }
     }
 
     #[test]
     fn broken_texts_end() {
         for text in ["\\", "\"\\", "\"\\u", "\"\\ud800", "\"\\ud800\\u", "{\"a\":\"\\ud800\\udc", ":::", ""] {
-            named_in(text, "user_id");
+            let _ = named_in(text, "user_id", |_| ControlFlow::Continue(()));
         }
     }
 }

@@ -10,7 +10,6 @@ use crate::raw::outcome::Outcome;
 use crate::raw::{horizon, open_months};
 use crate::registry::{self, Verdict};
 use tally_core::event::EventRef;
-use tally_core::subject;
 
 /// SQLSTATE of an event that is older than its tenant's retention: its key may have left the ledger.
 const TOO_LATE: &str = "22T11";
@@ -66,16 +65,15 @@ impl Batch<'_> {
                     let user = event.user_id.as_deref().filter(|_| erased.has(tenant));
                     users.extend(user.map(|user| (index, tenant.to_owned(), user.to_owned())));
                 }
-                Err(_) if erased.has(home) => {
-                    let named = subject::named_in(item.raw, "user_id");
-                    users.extend(named.into_iter().map(|user| (index, home.to_owned(), user)));
+                Err(_) if erased.has(home) && erased.is_named_in(item.raw, home) => {
+                    self.erased.insert(index);
                 }
                 Err(_) => {}
             }
         }
         let users: Vec<_> =
             users.iter().map(|(index, tenant, user)| (*index, tenant.as_str(), user.as_str())).collect();
-        self.erased = erased.find(&users);
+        self.erased.extend(erased.find(&users));
         for &index in &self.erased {
             if self.outcomes[index] == Outcome::Accepted {
                 let reason = "user_id is that of a subject that was erased".to_owned();

@@ -1,0 +1,98 @@
+-- What nouns keep of a subject besides events and rollups: each adds a function forget_NAME (sql/extension/register.sql).
+
+CREATE FUNCTION tally_internal.forget_quarantine(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  gone int8;
+BEGIN
+  DELETE FROM tally.quarantine AS q
+   WHERE (q.tenant_id = forget_quarantine.tenant_id
+          OR (q.tenant_id = '' AND tally_internal.names(tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body), 'tenant_id', ARRAY[forget_quarantine.tenant_id])))
+     AND tally_internal.names(tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body), 'user_id', subjects);
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  IF gone > 0 THEN
+    INSERT INTO tally.quarantine_discard (discarded_at, events, tenant_id, role_name, reason)
+    VALUES (now(), gone, forget_quarantine.tenant_id, session_user, 'erasure');
+  END IF;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_quarantine(text, text[]) IS 'part of an erasure: removes quarantined events that name one of the subjects as their user';
+
+CREATE FUNCTION tally_internal.forget_batches(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  gone int8;
+BEGIN
+  UPDATE tally.ingest_batch AS b
+     SET source = CASE WHEN b.source = ANY (subjects) THEN NULL ELSE b.source END,
+         client = CASE WHEN b.client = ANY (subjects) THEN NULL ELSE b.client END
+   WHERE b.tenant_id = forget_batches.tenant_id AND (b.source = ANY (subjects) OR b.client = ANY (subjects));
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_batches(text, text[]) IS 'part of an erasure: takes the name of a subject from batches that it is the source or client of';
+
+CREATE FUNCTION tally_internal.is_content_naming(content text, subjects text[]) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT EXISTS (SELECT FROM jsonb_path_query(content::jsonb, '$.** ? (@.type() == "string")') AS v (text) WHERE v.text #>> '{}' = ANY (subjects));
+  END;
+COMMENT ON FUNCTION tally_internal.is_content_naming(text, text[]) IS 'whether the personal part of an audit entry names one of the subjects';
+
+CREATE FUNCTION tally_internal.forget_audit(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN tally_internal.erase_audit_personal(forget_audit.tenant_id, ARRAY(
+    SELECT p.entry_id FROM tally.audit_personal AS p
+     WHERE p.tenant_id = forget_audit.tenant_id AND tally_internal.is_content_naming(p.content, subjects)));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
+
+CREATE FUNCTION tally_internal.detached_months() RETURNS SETOF name
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT c.relname FROM pg_class AS c
+   WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname ~ '^(detached_events_|events_p)[0-9]{4,}_[0-9]{2}'
+     AND c.relowner = 'tally_owner'::regrole AND pg_partition_root(c.oid) IS DISTINCT FROM 'tally.events'::regclass
+   ORDER BY 1
+$$;
+COMMENT ON FUNCTION tally_internal.detached_months() IS 'months that were detached and are still there';
+
+CREATE FUNCTION tally_internal.forget_detached(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  month name;
+  here  int8;
+  gone  int8 := 0;
+BEGIN
+  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
+  LOOP
+    EXECUTE format('DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month) USING forget_detached.tenant_id, subjects;
+    GET DIAGNOSTICS here = ROW_COUNT;
+    gone := gone + here;
+    IF here > 0 THEN
+      PERFORM tally_internal.note_trace(ARRAY[month::text]);
+    END IF;
+  END LOOP;
+  RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_detached(text, text[]) IS 'part of an erasure: removes events from months that were detached and are still there';
+
+REVOKE ALL ON FUNCTION tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
+  tally_internal.forget_audit(text, text[]), tally_internal.detached_months(), tally_internal.forget_detached(text, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
+  tally_internal.forget_audit(text, text[]), tally_internal.detached_months(), tally_internal.forget_detached(text, text[]) TO tally_owner;
