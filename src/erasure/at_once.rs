@@ -40,7 +40,7 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
     let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects)?.ids, &everything);
-    let lost = rollup::lost_of(tenant);
+    let lost = rollup::Lost::of(tenant);
     gate::close(&[], Attempts::Several)?;
     // As they are stored now: the tenant may have got keys meanwhile.
     let users = Stored::of(tenant, &request.subjects)?;
@@ -56,6 +56,7 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     for place in &places {
         removal::remove(tenant, &users, place)?;
     }
+    let lost = lost.now(tenant);
     let forgotten = elsewhere::forget(tenant, &users, &lost)?;
     elsewhere::certify(tenant, hashes, 1, &forgotten, &lost)
 }

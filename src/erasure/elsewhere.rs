@@ -12,7 +12,7 @@ use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
 
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
-/// out, and removed their raw events; `lost` are the months that `rollup::lost_of` told, which takes its time, before that.
+/// out, and removed their raw events; `lost` are the months whose events are gone otherwise.
 pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, ErasureError> {
     let values = || [tenant.into(), subjects.ids.clone().into()];
     let active = [tenant.into(), subjects.ids.clone().into(), subjects.sent.clone().into()];

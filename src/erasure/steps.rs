@@ -130,7 +130,7 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
             None => removal::find_in_others(tenant, &subjects.ids),
         };
         let is_last = month.is_none() && places.is_empty();
-        let lost = if is_last { rollup::lost_of(tenant) } else { Vec::new() };
+        let lost = is_last.then(|| rollup::Lost::of(tenant));
         if is_last || !places.is_empty() {
             gate::close(&[], Attempts::One)?;
         }
@@ -147,8 +147,10 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
                 session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
                 Ok(done)
             }
-            None if is_last => forget(tenant, &subjects, taken.len(), &lost),
-            None => Ok(done),
+            None => match lost {
+                Some(lost) => forget(tenant, &subjects, taken.len(), &lost.now(tenant)),
+                None => Ok(done),
+            },
         };
     };
     let some: Vec<Uuid> = taken.iter().take(CERTIFICATES as usize).map(|&(_, hash)| hash).collect();
@@ -158,7 +160,7 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         return Ok(1);
     }
     let together = forgotten["subjects"].as_i64().unwrap_or(taken.len() as i64);
-    elsewhere::certify(tenant, &some, together, forgotten, &rollup::lost_of(tenant))?;
+    elsewhere::certify(tenant, &some, together, forgotten, &rollup::Lost::of(tenant).now(tenant))?;
     Ok(some.len() as i64)
 }
 

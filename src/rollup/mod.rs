@@ -30,4 +30,4 @@ pub use backfill::is_backfilling;
 pub use failure::RollupError;
 pub use pending::{Needed, needs_raw_before, pending_without_lock};
 pub use relief::{Added, begin_call, relieve};
-pub use renew::{Gone, Kept, kept, lost_of, renew};
+pub use renew::{Gone, Kept, Lost, kept, renew};

@@ -9,8 +9,9 @@ use super::frozen::Frozen;
 use super::rebuild::months_without_events;
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within, within_any};
-use crate::raw::horizon;
+use crate::raw::{horizon, leaf};
 use core::ops::Range;
+use pgrx::pg_sys::Oid;
 use std::collections::BTreeSet;
 use tally_core::grain::Grain;
 
@@ -260,12 +261,31 @@ impl NamedMeasure {
     }
 }
 
-/// Months of which a tenant has numbers and whose events are gone, though nothing of ours took those out, by their beginnings. Reads all
-/// days of the tenant's numbers: to be called before ingest is locked out.
-pub fn lost_of(tenant: &str) -> Vec<i64> {
-    let from = horizon::of_all().map_or(i64::MIN, |(moment, _)| moment);
-    let own = format!("tenant_id = {} AND {}", sql::literal(tenant), within("bucket", &(from..i64::MAX)));
-    months_without_events(&own).into_iter().map(|(month, _)| month).collect()
+/// Months of which a tenant has numbers and whose events are gone, though nothing of ours took those out.
+pub struct Lost {
+    /// The tables that events lay in then.
+    tables: Vec<Oid>,
+    /// Their beginnings.
+    months: Vec<i64>,
+}
+
+impl Lost {
+    /// Reads all days of the tenant's numbers: to be called before ingest is locked out.
+    pub fn of(tenant: &str) -> Self {
+        let tables = tables_of_events();
+        let from = horizon::of_all().map_or(i64::MIN, |(moment, _)| moment);
+        let own = format!("tenant_id = {} AND {}", sql::literal(tenant), within("bucket", &(from..i64::MAX)));
+        Self { tables, months: months_without_events(&own).into_iter().map(|(month, _)| month).collect() }
+    }
+
+    /// As of now, where ingest is locked out: read again only if a table came or went since.
+    pub fn now(self, tenant: &str) -> Vec<i64> {
+        if self.tables == tables_of_events() { self.months } else { Self::of(tenant).months }
+    }
+}
+
+fn tables_of_events() -> Vec<Oid> {
+    session::as_owner(|| leaf::leaves("true", &[])).into_iter().map(|leaf| leaf.table).collect()
 }
 
 /// The rollups, as an erasure must know them, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller
