@@ -29,34 +29,40 @@ pub fn count(key: &impl Hash, burst: u32, record: impl FnOnce() -> Record) -> Op
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     let (key, now) = (hasher.finish(), pending::now());
-    SEEN.with_borrow_mut(|all| {
-        if let Some(seen) = all.get_mut(&key) {
-            // A clock that was put back begins a window, too.
-            if (seen.since..seen.since + WINDOW).contains(&now) {
-                if seen.entries < burst {
-                    seen.entries += 1;
-                    return Some((record(), 1));
-                }
-                seen.repeats += 1;
-                return None;
+    let (times, is_full) = SEEN.with_borrow_mut(|all| {
+        let Some(seen) = all.get_mut(&key) else { return (Some(1), all.len() >= ACTS) };
+        // A clock that was put back begins a window, too.
+        if !(seen.since..seen.since + WINDOW).contains(&now) {
+            return (Some(seen.repeats + 1), false);
+        }
+        if seen.entries < burst {
+            seen.entries += 1;
+            return (None, false);
+        }
+        seen.repeats += 1;
+        (Some(0), false)
+    });
+    // What makes and tells entries may fail, or count acts itself: nothing is borrowed meanwhile.
+    match times {
+        Some(0) => None,
+        None => Some((record(), 1)),
+        Some(times) => {
+            if is_full {
+                flush();
             }
-            let times = seen.repeats + 1;
-            *seen = Seen { since: now, entries: 1, repeats: 0, record: record() };
-            return Some((seen.record.clone(), times));
+            pending::tell_at_exit(flush);
+            let record = record();
+            let seen = Seen { since: now, entries: 1, repeats: 0, record: record.clone() };
+            SEEN.with_borrow_mut(|all| all.insert(key, seen));
+            Some((record, times))
         }
-        if all.len() >= ACTS {
-            tell(all);
-        }
-        pending::tell_at_exit(flush);
-        let record = record();
-        all.insert(key, Seen { since: now, entries: 1, repeats: 0, record: record.clone() });
-        Some((record, 1))
-    })
+    }
 }
 
-fn tell(all: &mut HashMap<u64, Seen>) {
-    for seen in all.values_mut().filter(|seen| seen.repeats > 0) {
-        let mut record = std::mem::take(&mut seen.record);
+/// Tells the counts that are left: when there are many, and when the session ends.
+fn flush() {
+    for mut seen in SEEN.take().into_values().filter(|seen| seen.repeats > 0) {
+        let record = &mut seen.record;
         record.entry.at = pending::now();
         // Another one than the entry that it repeats.
         for (byte, other) in
@@ -64,15 +70,9 @@ fn tell(all: &mut HashMap<u64, Seen>) {
         {
             *byte ^= other;
         }
-        with_times(&mut record, seen.repeats);
-        pending::at_exit(&record);
+        with_times(record, seen.repeats);
+        pending::at_exit(record);
     }
-    all.clear();
-}
-
-/// Tells the counts that are left, when the session ends.
-fn flush() {
-    SEEN.with_borrow_mut(tell);
 }
 
 /// Notes in an entry's detail how often its act happened.
