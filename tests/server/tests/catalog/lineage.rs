@@ -319,7 +319,7 @@ fn the_audit_log_knows_what_is_personal_and_what_changed() {
     let mut superuser = server.connect("postgres", "shop");
     superuser
         .batch_execute(
-            "CREATE EXTENSION pg_tally; GRANT tally_admin TO worker, admin; GRANT tally_reader, tally_writer TO bi; GRANT tally_auditor TO auditor;
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); GRANT tally_admin TO worker, admin; GRANT tally_reader, tally_writer TO bi; GRANT tally_auditor TO auditor;
              CREATE SCHEMA app; CREATE TABLE app.orders (tenant_id text NOT NULL, mail text, price int8); INSERT INTO app.orders VALUES ('acme', 'a@example.com', 1);
              GRANT USAGE ON SCHEMA app TO bi, admin; GRANT CREATE ON SCHEMA app TO admin; ALTER TABLE app.orders OWNER TO admin; SET ROLE admin; SELECT tally.protect('app.orders'); GRANT SELECT ON app.orders TO bi;
              CREATE VIEW app.prices AS SELECT price FROM app.orders; GRANT SELECT ON app.prices TO bi; RESET ROLE",

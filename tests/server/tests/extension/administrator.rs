@@ -228,7 +228,11 @@ fn a_database_with_additions_is_restored() {
     let mut client = server.connect("postgres", "shop");
     let columns = "ALTER TABLE tally.events ADD COLUMN note text, ADD COLUMN plan text GENERATED ALWAYS AS (properties->>'plan') STORED;
                    ALTER TABLE tally.event_key ADD COLUMN note text DEFAULT 'none'";
-    client.batch_execute(&format!("CREATE EXTENSION pg_tally; {columns}")).unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION pg_tally; {columns}; SELECT tally.open_months('-infinity')"
+        ))
+        .unwrap();
     work(&mut client, 10).unwrap();
     client.batch_execute("CREATE INDEX own ON tally.events (tenant_id, user_id)").unwrap();
     work(&mut client, 20).unwrap();

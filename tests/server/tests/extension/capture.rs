@@ -78,7 +78,7 @@ fn traps_in_public_catch_neither_installation_nor_use() {
     admin.batch_execute("TRUNCATE public.trace").unwrap();
 
     admin.batch_execute(path).unwrap();
-    admin.batch_execute("CREATE EXTENSION pg_tally").unwrap();
+    admin.batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity')").unwrap();
     assert_eq!(sprung(&mut admin), [""; 0], "installing");
     admin.batch_execute("ALTER EXTENSION pg_tally UPDATE").unwrap();
     assert_eq!(sprung(&mut admin), [""; 0], "updating");

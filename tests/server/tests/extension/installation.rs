@@ -108,6 +108,7 @@ fn prepared_roles_stop_the_installation() {
     let mut another = server.connect("postgres", "another");
     assert_eq!(refusal(&mut another), None);
     let event = r#"{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"2026-11-20T00:00:00Z","event_id":"31111111-1111-4111-8111-111111111111"}"#;
+    another.batch_execute("SELECT tally.open_months('-infinity')").unwrap();
     assert_eq!(ingest(&mut another, event).unwrap().accepted, 1);
     // Installed, dropped and installed again in one database.
     another.batch_execute("SET tally.allow_drop = on; DROP EXTENSION pg_tally CASCADE").unwrap();
@@ -140,6 +141,7 @@ fn has(client: &mut Client, role: &str) -> Vec<String> {
 /// Uses the installation so that it makes objects: a month, a rollup, another grain, a heavy tenant's partitions.
 fn make_more(client: &mut Client) {
     let event = r#"{"tenant_id":"a","account_id":"x","name":"n","occurred_at":"2026-10-20T00:00:00Z","event_id":"31111111-1111-4111-8111-111111111112"}"#;
+    client.batch_execute("SELECT tally.open_months('-infinity')").unwrap();
     assert_eq!(ingest(client, event).unwrap().accepted, 1);
     client
         .batch_execute(

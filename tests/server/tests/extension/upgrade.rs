@@ -94,6 +94,7 @@ fn go_on(client: &mut Client) {
             n % 2
         )
     };
+    client.batch_execute("SELECT tally.open_months('-infinity')").unwrap();
     let events: Vec<String> = (200..400).map(event).collect();
     let summary = ingest(client, &json_array(events.iter().map(String::as_str))).unwrap();
     assert_eq!((summary.accepted, summary.duplicates), (100, 100));

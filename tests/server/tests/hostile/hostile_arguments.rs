@@ -197,7 +197,7 @@ fn nothing_ends_in_an_internal_error_on_a_standby() {
     primary.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
     let mut client = primary.connect("postgres", "shop");
     client
-        .batch_execute("CREATE EXTENSION pg_tally; CREATE ROLE dba LOGIN; GRANT tally_admin TO dba")
+        .batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); CREATE ROLE dba LOGIN; GRANT tally_admin TO dba")
         .unwrap();
     ingest(&mut client, EVENT).unwrap();
     let standby = primary.standby("hostile-standby", "");

@@ -267,7 +267,7 @@ fn logged(server: &PrivateServer, event: &str) -> Vec<String> {
 fn the_log_leads_from_a_trace_to_its_call() {
     let server = PrivateServer::create("trail", "");
     let mut client = server.connect("postgres", "postgres");
-    client.batch_execute("CREATE EXTENSION pg_tally; SET application_name = 'a \"b\" event=c'").unwrap();
+    client.batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); SET application_name = 'a \"b\" event=c'").unwrap();
     let call = |client: &mut Client, trace: char, events: &str| {
         let traceparent = format!("00-{}-00f067aa0ba902b7-01", trace.to_string().repeat(32));
         with_options(client, events, &json!({"traceparent": traceparent, "source": "web"}))

@@ -43,7 +43,10 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
     admin.batch_execute("CREATE ROLE keeper LOGIN").unwrap();
     for database in ["one", "two"] {
         admin.batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
-        server.connect("postgres", database).batch_execute("CREATE EXTENSION pg_tally").unwrap();
+        server
+            .connect("postgres", database)
+            .batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity')")
+            .unwrap();
     }
     let mut one = server.connect("postgres", "one");
     ingest(&mut one, &event(1)).unwrap();

@@ -131,7 +131,7 @@ fn a_run_goes_on_after_kills() {
     let mut superuser = server.connect("postgres", "shop");
     superuser
         .batch_execute(
-            "CREATE EXTENSION pg_tally; GRANT tally_writer TO app; GRANT tally_admin TO dba; SELECT tally.trust_role('app');
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); GRANT tally_writer TO app; GRANT tally_admin TO dba; SELECT tally.trust_role('app');
              SELECT tally.set_step_up_policy('erase_subject', false), tally.open_months('-infinity')",
         )
         .unwrap();

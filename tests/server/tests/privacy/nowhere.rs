@@ -57,7 +57,7 @@ fn installed(server: &PrivateServer) -> Client {
         .unwrap();
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION pg_tally; CREATE EXTENSION pg_stat_statements; ALTER DATABASE privacy SET tally.key_file = '{}'",
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); CREATE EXTENSION pg_stat_statements; ALTER DATABASE privacy SET tally.key_file = '{}'",
             key.display()
         ))
         .unwrap();

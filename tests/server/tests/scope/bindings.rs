@@ -70,7 +70,7 @@ fn a_binding_never_outlives_or_changes_its_role() {
         let shop = format!("shop{turn}");
         postgres.batch_execute(&format!("CREATE DATABASE {shop}")).unwrap();
         let mut admin = server.connect("postgres", &shop);
-        admin.batch_execute("CREATE EXTENSION pg_tally; SET allow_system_table_mods = on").unwrap();
+        admin.batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); SET allow_system_table_mods = on").unwrap();
         two_tenants(&mut admin);
         signer().register(&mut admin).unwrap();
         let role = |name: &str| format!("{name}_{turn}");
@@ -173,7 +173,7 @@ fn a_protected_table_that_was_dropped_is_not_dumped() {
     let mut admin = server.connect("postgres", "shop");
     admin
         .batch_execute(
-            "CREATE EXTENSION pg_tally; CREATE ROLE keeper; CREATE SCHEMA shop AUTHORIZATION keeper; SET ROLE keeper;
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); CREATE ROLE keeper; CREATE SCHEMA shop AUTHORIZATION keeper; SET ROLE keeper;
              CREATE TABLE shop.old (tenant_id text NOT NULL); CREATE TABLE shop.orders (tenant_id text NOT NULL); RESET ROLE;
              SELECT tally.protect('shop.old'), tally.protect('shop.orders');
              DROP TABLE shop.old; ALTER TABLE shop.orders RENAME TO purchases",

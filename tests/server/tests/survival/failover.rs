@@ -40,7 +40,7 @@ fn a_standby_reads_and_takes_over_without_losing_or_repeating_anything() {
     primary
         .connect("postgres", "shop")
         .batch_execute(
-            "CREATE EXTENSION pg_tally;
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity');
              CREATE ROLE app LOGIN; GRANT tally_writer, tally_reader TO app; SELECT tally.trust_role('app');
              CREATE ROLE bi LOGIN; GRANT tally_reader TO bi; SELECT tally.bind_role('bi', 't1');
              CREATE ROLE dba LOGIN; GRANT tally_admin TO dba;",

@@ -27,7 +27,7 @@ fn a_cluster_is_moved_to_another_release_by_pg_upgrade() {
         let mut superuser = old.connect("postgres", "postgres");
         superuser
             .batch_execute(
-                "CREATE EXTENSION pg_tally;
+                "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity');
                  CREATE ROLE app LOGIN IN ROLE tally_writer, tally_reader; SELECT tally.bind_role('app', 'acme');
                  SELECT tally.open_months('-infinity'); SELECT tally.limit_tenant('acme', statement_timeout_ms => 60000);
                  SELECT tally.create_rollup('mine', grains => '{day,week}', measures => ARRAY['distinct(user_id) AS users', 'count(*) AS events']);

@@ -101,7 +101,7 @@ fn a_subscriber_of_all_tables_ends_equal() {
     publisher.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
     let mut here = publisher.connect("postgres", "shop");
     here.batch_execute(
-        "CREATE EXTENSION pg_tally;
+        "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity');
          SELECT tally.create_rollup('plans', '{hour,week}', dimensions => ARRAY['name', $$properties->>'plan' AS plan$$],
            measures => ARRAY['count(*) AS n', 'distinct(user_id) AS users', $$percentiles(tally.property_float(properties, 'value')) AS value$$,
              'first(user_id) AS opener', 'sum((properties->>''value'')::numeric) AS total']);
@@ -286,7 +286,7 @@ fn a_subscriptions_trigger_feeds_the_inbox_exactly_once() {
         let mut there = subscriber.connect("postgres", "postgres");
         there
             .batch_execute(&format!(
-                "CREATE EXTENSION pg_tally; ALTER DATABASE postgres SET tally.pending_limit = '64kB';
+                "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); ALTER DATABASE postgres SET tally.pending_limit = '64kB';
                  CREATE ROLE feeder LOGIN IN ROLE tally_writer; SELECT tally.trust_role('feeder'); ALTER ROLE feeder SUPERUSER;
                  {TABLE}; {FEED}; ALTER TABLE public.page_view ENABLE {mode} TRIGGER feed; GRANT ALL ON public.page_view TO feeder"
             ))

@@ -26,7 +26,7 @@ fn furnish(server: &PrivateServer) {
     server
         .connect("postgres", "shop")
         .batch_execute(
-            "CREATE EXTENSION pg_tally;
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity');
              CREATE ROLE app LOGIN; GRANT tally_writer, tally_reader TO app; SELECT tally.trust_role('app');
              CREATE ROLE bi LOGIN; GRANT tally_reader TO bi; SELECT tally.bind_role('bi', 't1', 'a1');
              CREATE ROLE dba LOGIN; GRANT tally_admin TO dba;
