@@ -113,10 +113,12 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
       SELECT 'declared_code', 'rollup', 'tally', s.rollup_name,
              CASE s.problem WHEN 'unreadable' THEN pg_catalog.format('rollup %I can''t be evaluated, and ingest fails: %s', s.rollup_name, s.code)
                WHEN 'open' THEN pg_catalog.format('rollup %I calls %s, which has no fixed search_path', s.rollup_name, s.code)
-               ELSE pg_catalog.format('rollup %I calls %s, which runs with its owner''s rights', s.rollup_name, s.code) END,
+               WHEN 'elevated' THEN pg_catalog.format('rollup %I calls %s, which runs with its owner''s rights', s.rollup_name, s.code)
+               ELSE pg_catalog.format('rollup %I calls %s, which %s', s.rollup_name, s.code, s.problem) END,
              CASE s.problem WHEN 'unreadable' THEN 'make what it needs, with USAGE and EXECUTE for tally_evaluator, or drop it with tally.drop_rollup()'
                WHEN 'open' THEN pg_catalog.format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', s.code)
-               ELSE pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', s.code) END
+               WHEN 'elevated' THEN pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', s.code)
+               ELSE pg_catalog.format('ALTER FUNCTION %s RESET %s;', s.code, pg_catalog.substr(s.problem, 6)) END
         FROM tally_internal.strange_code() AS s
       UNION ALL
       -- What has no minimum of its own is cast to what has one, in a view that everybody reads. Declaring refuses it since 0.2.0.

@@ -15,8 +15,8 @@ pub enum Guarded {
     Stays,
     /// The same, and carries a text to whoever listens.
     Carries,
-    /// Changes what the session, a sequence or the log keeps, which nothing undoes; guarded in declared expressions alone.
-    Outlasts,
+    /// Tells what else the session does; guarded in declared expressions alone.
+    Shows,
     /// Sets a setting; guarded only where no statement runs, so that nothing would look at it afterwards.
     Sets,
 }
@@ -71,26 +71,47 @@ const GUARDED: [(Guarded, &[&CStr]); 5] = [
         ],
     ),
     (Guarded::Carries, &[c"pg_notify"]),
-    (
-        Guarded::Outlasts,
-        &[
-            c"nextval_oid",
-            c"pg_advisory_unlock_all",
-            c"pg_advisory_unlock_int4",
-            c"pg_advisory_unlock_int8",
-            c"pg_advisory_unlock_shared_int4",
-            c"pg_advisory_unlock_shared_int8",
-            c"pg_logical_emit_message_bytea",
-            c"pg_logical_emit_message_text",
-            c"setseed",
-            c"setval3_oid",
-            c"setval_oid",
-        ],
-    ),
+    (Guarded::Shows, &[c"current_query", c"pg_cursor", c"pg_prepared_statement"]),
     (Guarded::Sets, &[c"set_config_by_name"]),
 ];
 
+/// Functions that aren't the same each time they are called, and change nothing.
+const HARMLESS: [&CStr; 13] = [
+    c"array_sample",
+    c"array_shuffle",
+    c"clock_timestamp",
+    c"drandom",
+    c"drandom_normal",
+    c"gen_random_uuid",
+    c"int4random",
+    c"int8random",
+    c"numeric_random",
+    c"timeofday",
+    c"txid_current_if_assigned",
+    c"uuidv7",
+    c"uuidv7_interval",
+];
+
+/// Functions that take numbers from a sequence, and tell which one was taken.
+const OF_SEQUENCES: [&CStr; 3] = [c"currval_oid", c"lastval", c"nextval_oid"];
+
 static BY_NUMBER: OnceLock<Vec<(u32, Guarded)>> = OnceLock::new();
+
+/// The number of a function that is compiled in; a release that lacks it has none.
+fn number(name: &CStr) -> Oid {
+    // SAFETY: searches a table that is compiled in.
+    unsafe { pg_sys::fmgr_internal_function(name.as_ptr()) }
+}
+
+/// Whether calling a VOLATILE function changes nothing.
+pub fn is_harmless(function: Oid) -> bool {
+    HARMLESS.into_iter().any(|name| number(name) == function)
+}
+
+/// Whether a function is about a sequence.
+pub fn is_of_sequences(function: Oid) -> bool {
+    OF_SEQUENCES.into_iter().any(|name| number(name) == function)
+}
 
 fn by_number() -> &'static [(u32, Guarded)] {
     BY_NUMBER.get_or_init(|| {
@@ -98,8 +119,7 @@ fn by_number() -> &'static [(u32, Guarded)] {
             .into_iter()
             .flat_map(|(kind, names)| names.iter().map(move |name| (kind, *name)))
             .filter_map(|(kind, name)| {
-                // SAFETY: searches a table that is compiled in; a release that lacks the function has no number for it.
-                let number = unsafe { pg_sys::fmgr_internal_function(name.as_ptr()) };
+                let number = number(name);
                 (number != Oid::INVALID).then_some((number.to_u32(), kind))
             })
             .collect();

@@ -256,7 +256,7 @@ impl Additions {
                         }
                         continue;
                     }
-                    let default = evaluator::as_nobody(|| pg_sys::ExecPrepareExpr(default.cast(), estate));
+                    let default = evaluator::as_added(|| pg_sys::ExecPrepareExpr(default.cast(), estate));
                     additions.own.push(Own { place, default });
                 }
             }
@@ -282,7 +282,7 @@ impl Additions {
                 let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
                 let default = own.default;
                 // What it calls may be anybody's, and the caller a superuser.
-                let (value, is_null) = evaluator::as_nobody(|| {
+                let (value, is_null) = evaluator::as_added(|| {
                     pg_guard_ffi_boundary(move || {
                         let mut is_null = false;
                         let evaluate = (*default).evalfunc.unwrap_unchecked();
@@ -309,7 +309,7 @@ impl Additions {
     ) {
         // SAFETY: the caller's promise; the guard hands on an error of an expression's.
         unsafe {
-            evaluator::as_nobody(|| {
+            evaluator::as_added(|| {
                 if self.has_generated {
                     pg_guard_ffi_boundary(move || {
                         ExecComputeStoredGenerated(target, estate, slot, pg_sys::CmdType::CMD_INSERT);

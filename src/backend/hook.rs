@@ -3,6 +3,7 @@
 
 use super::binary_upgrade;
 use super::command::{self, Command};
+use super::evaluator;
 use super::guarded::{self, Guarded};
 use super::reads::Reads;
 use super::report::Report;
@@ -315,6 +316,9 @@ unsafe extern "C-unwind" fn plan(
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     // SAFETY: the arguments are passed on as they came.
     unsafe {
+        if evaluator::is_running() {
+            evaluator::refuse_writing((*query).plannedstmt);
+        }
         ask_before_execution();
         let next = installed().start.unwrap_or(unguarded::standard_ExecutorStart);
         next(query, flags);
@@ -370,6 +374,9 @@ unsafe extern "C-unwind" fn utility(
 ) {
     // SAFETY: a planned statement has a utility statement here; the arguments are passed on as they came.
     unsafe {
+        if evaluator::is_running() {
+            evaluator::refuse_command((*statement).utilityStmt);
+        }
         ask_before_command((*statement).utilityStmt);
         if command::discards_all((*statement).utilityStmt) {
             tell_before_discarding();
@@ -399,6 +406,9 @@ unsafe extern "C-unwind" fn access(
 ) {
     // SAFETY: the arguments are passed on as they came.
     unsafe {
+        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && evaluator::is_running() {
+            evaluator::refuse_function(object);
+        }
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && is_call_by_protocol() {
             ask_before_call();
         }

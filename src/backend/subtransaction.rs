@@ -42,7 +42,7 @@ impl Caught {
             "54", "P0",
         ];
         let class = sqlstate(self.code);
-        CLASSES.contains(&&class[..2]) || class == "XX000"
+        CLASSES.contains(&&class[..2]) || class == "XX000" || class == "55000"
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a rollup can't be declared, filled or folded.
 
+use super::strange_code::Problem;
 use crate::backend::expression::ExpressionError;
 use crate::backend::heap::TableError;
 use crate::backend::lock::Busy;
@@ -61,10 +62,10 @@ pub enum RollupError {
         column: String,
         problem: &'static str,
     },
-    /// A function of somebody's, called by an expression, that takes names from its caller's path or has its owner's rights.
+    /// A function of somebody's, called by an expression.
     StrangeCode {
         function: String,
-        is_elevated: bool,
+        problem: Problem,
     },
     Expression(ExpressionError),
     Append(TableError),
@@ -188,16 +189,21 @@ impl From<RollupError> for Report {
                 "22003",
                 format!("rollup \"{rollup}\": {column} {problem}"),
             ),
-            RollupError::StrangeCode { function, is_elevated: false } => Report::new(
+            RollupError::StrangeCode { function, problem: Problem::Open } => Report::new(
                 "42P13",
                 format!("function {function} in a declared expression has no fixed search_path"),
             )
             .hint(format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp")),
-            RollupError::StrangeCode { function, is_elevated: true } => Report::new(
+            RollupError::StrangeCode { function, problem: Problem::Elevated } => Report::new(
                 "42P13",
                 format!("function {function} in a declared expression runs with its owner's rights"),
             )
             .hint(format!("ALTER FUNCTION {function} SECURITY INVOKER; tally_evaluator must be able to execute what it calls")),
+            RollupError::StrangeCode { function, problem: Problem::Sets(setting) } => Report::new(
+                "42P13",
+                format!("function {function} in a declared expression sets {setting}"),
+            )
+            .hint(format!("ALTER FUNCTION {function} RESET {setting}; it would be set in the session of whoever ingests")),
             RollupError::Expression(error) => error.into(),
             RollupError::Append(error) => error.into(),
         }

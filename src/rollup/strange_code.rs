@@ -3,6 +3,7 @@
 
 use super::RollupError;
 use super::definition::{self, Kind};
+use crate::backend::evaluator;
 use crate::backend::expression_code::Code;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
@@ -38,30 +39,43 @@ const STRANGE: &str = "
          AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
         LEFT JOIN pg_operator AS o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
     )
-    SELECT p.oid::regprocedure::text, CASE WHEN p.prosecdef THEN 'elevated' ELSE 'open' END
+    SELECT p.oid::regprocedure::text, CASE WHEN p.prosecdef THEN 'elevated' WHEN k.setting IS NOT NULL THEN k.setting ELSE 'open' END
       FROM called AS c JOIN pg_proc AS p ON p.oid = c.id
       JOIN pg_language AS l ON l.oid = p.prolang
       JOIN pg_namespace AS n ON n.oid = p.pronamespace
+     CROSS JOIN LATERAL (SELECT 'SET ' || min(split_part(s.setting, '=', 1)) FROM unnest(p.proconfig) AS s (setting)
+                          WHERE lower(split_part(s.setting, '=', 1)) <> ALL ($settings)) AS k (setting)
      WHERE p.oid >= 16384 AND n.nspname <> 'pg_catalog'
        AND NOT EXISTS (SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
                         WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
                           AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'pg_tally')
-       AND (p.prosecdef
+       AND (p.prosecdef OR k.setting IS NOT NULL
          OR l.lanname NOT IN ('internal', 'c')
         AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS s (setting) WHERE s.setting LIKE 'search\\_path=%'))
      ORDER BY 2, 1";
 
-/// Refuses code that has no fixed search path, where names would mean what a caller's path says, or that has its owner's
-/// rights.
+/// What is wrong with a function.
+#[derive(Debug)]
+pub enum Problem {
+    /// It takes names from its caller's path.
+    Open,
+    /// It has its owner's rights.
+    Elevated,
+    /// It sets this, which reaches further than to how values are read.
+    Sets(String),
+}
+
+/// Refuses code that has no fixed search path, where names would mean what a caller's path says, that has its owner's rights, or
+/// settings that it may not have.
 pub fn refuse(code: &Code) -> Result<(), RollupError> {
     match strange(code).into_iter().next() {
         None => Ok(()),
-        Some((function, is_elevated)) => Err(RollupError::StrangeCode { function, is_elevated }),
+        Some((function, problem)) => Err(RollupError::StrangeCode { function, problem }),
     }
 }
 
-/// Such functions, by name, and whether each is elevated.
-fn strange(code: &Code) -> Vec<(String, bool)> {
+/// Such functions, by name.
+fn strange(code: &Code) -> Vec<(String, Problem)> {
     if code.is_built_in() {
         return Vec::new();
     }
@@ -69,17 +83,25 @@ fn strange(code: &Code) -> Vec<(String, bool)> {
         let ids: Vec<String> = ids.iter().map(|id| id.to_u32().to_string()).collect();
         format!("'{{{}}}'::oid[]", ids.join(","))
     };
-    let query = STRANGE.replace("$types", &list(&code.types)).replace("$functions", &list(&code.functions));
+    let query = STRANGE
+        .replace("$types", &list(&code.types))
+        .replace("$functions", &list(&code.functions))
+        .replace("$settings", &format!("'{{{}}}'", evaluator::SETTINGS.join(",")));
     let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
     let read = |row: Vec<Option<String>>| {
         let [Some(function), Some(kind)] = &row[..] else { unreachable!("neither is null") };
-        (function.clone(), kind == "elevated")
+        let problem = match kind.as_str() {
+            "open" => Problem::Open,
+            "elevated" => Problem::Elevated,
+            setting => Problem::Sets(setting.trim_start_matches("SET ").to_owned()),
+        };
+        (function.clone(), problem)
     };
     rows.into_iter().map(read).collect()
 }
 
-/// What is wrong with the code of each declared rollup: the function or the whole expression, and how: open, elevated or
-/// unreadable.
+/// What is wrong with the code of each declared rollup: the function or the whole expression, and how: open, elevated, unreadable, or
+/// what it sets.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
 fn strange_code() -> Result<
@@ -102,8 +124,13 @@ fn strange_code() -> Result<
         });
         match analysed {
             Ok(Ok(analysis)) => {
-                found.extend(strange(&analysis.code).into_iter().map(|(function, is_elevated)| {
-                    (rollup.clone(), function, if is_elevated { "elevated" } else { "open" }.to_owned())
+                found.extend(strange(&analysis.code).into_iter().map(|(function, problem)| {
+                    let problem = match problem {
+                        Problem::Open => "open".to_owned(),
+                        Problem::Elevated => "elevated".to_owned(),
+                        Problem::Sets(setting) => format!("sets {setting}"),
+                    };
+                    (rollup.clone(), function, problem)
                 }))
             }
             Ok(Err(_)) => found.push((rollup.clone(), text.clone(), "unreadable".to_owned())),

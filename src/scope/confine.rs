@@ -13,7 +13,6 @@ use super::class::{Class, class, was_confined};
 use super::failure::ScopeError;
 use super::{limit, policy, step_up};
 use crate::backend::command::{Command, Kind};
-use crate::backend::evaluator;
 use crate::backend::guarded::Guarded;
 use crate::backend::hook::{self, Hooks};
 use crate::backend::session;
@@ -70,15 +69,14 @@ fn before_execution() -> Result<(), ErrorReport> {
 }
 
 fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
-    // Whoever's session it is: the subtransaction around it undoes neither of these.
-    if evaluator::is_running() && matches!(guarded, Guarded::Stays | Guarded::Outlasts) {
-        return Err(ScopeError::Outlasting(hook::function_name(function)).into());
+    if guarded == Guarded::Shows {
+        return Ok(());
     }
     let class = class();
     let refused = match guarded {
         Guarded::Tells | Guarded::Sets => class != Class::Free,
         Guarded::Stays | Guarded::Carries => class == Class::Pool,
-        Guarded::Outlasts => false,
+        Guarded::Shows => false,
     };
     let is_uncounted = guarded == Guarded::Carries && limit::max_rows().is_some();
     if !(refused || is_uncounted) || is_owners_deed() {

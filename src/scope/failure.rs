@@ -23,8 +23,6 @@ pub enum ScopeError {
     BadId(String),
     /// A confined session used this.
     Confined(String),
-    /// A declared expression's code called this.
-    Outlasting(String),
     /// A confined session ran a command that lasts.
     Lasting(&'static str),
     /// The tenant has as many transactions as it may.
@@ -91,11 +89,6 @@ impl From<ScopeError> for Report {
             ScopeError::Confined(what) => {
                 Report::new(denied, format!("a session that acts for tenants can't use {what}")).hint(
                     "it would tell about other tenants' rows, or stay in the session for the next tenant; use a role of your own",
-                )
-            }
-            ScopeError::Outlasting(function) => {
-                Report::new(denied, format!("the code of a declared expression can't call {function}()")).hint(
-                    "it runs in the session of whoever ingests, and no rollback undoes what the function does there: return a value and change nothing",
                 )
             }
             ScopeError::Lasting(command) => {
@@ -209,8 +202,6 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         ScopeError::Token(TokenError::Key)
         | ScopeError::BadAct
         | ScopeError::BadId(_)
-        // Whose session it is did nothing.
-        | ScopeError::Outlasting(_)
         | ScopeError::Busy(..) => None,
         ScopeError::TooManyRows(most) | ScopeError::CopiesTable(most) => {
             denial("rows", format!("more than {most} rows of one statement"))
