@@ -39,6 +39,7 @@ CREATE TABLE tally.privacy_renewal (
   rollup_done  text COLLATE "C" NOT NULL DEFAULT '',
   rollup_in_hand text COLLATE "C",
   left_in      text[] NOT NULL DEFAULT '{}',
+  paths        text[] NOT NULL DEFAULT '{}',
   CONSTRAINT privacy_renewal_stage_known CHECK (stage BETWEEN 0 AND 4)
 );
 COMMENT ON TABLE tally.privacy_renewal IS 'how far what is stored has been gone through, for each tenant of which something was protected or whose keys were rotated';
@@ -60,6 +61,7 @@ COMMENT ON COLUMN tally.privacy_renewal.after_account IS 'of it, up to which acc
 COMMENT ON COLUMN tally.privacy_renewal.rollup_in_hand IS 'the rollup that is being made anew, a month or a year at a time';
 COMMENT ON COLUMN tally.privacy_renewal.rollup_from IS 'of it, up to when it is done';
 COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids or tokens as they were before in buckets of which raw events are gone';
+COMMENT ON COLUMN tally.privacy_renewal.paths IS 'properties that were protected when it was begun, as JSON Pointers';
 COMMENT ON COLUMN tally.privacy_renewal.rollup_done IS 'the last rollup that was made anew for other user ids or tokens; they are gone through by name';
 
 ALTER TABLE tally.protection OWNER TO tally_owner;
@@ -88,9 +90,9 @@ CREATE FUNCTION tally_internal.request_renewal(tenant_id text) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
-  INSERT INTO tally.privacy_renewal AS r (tenant_id)
+  INSERT INTO tally.privacy_renewal AS r (tenant_id, paths)
   -- The empty one, too: events in quarantine that name no tenant may be anybody's.
-  SELECT t.tenant_id FROM (SELECT request_renewal.tenant_id UNION SELECT ''
+  SELECT t.tenant_id, ARRAY(SELECT DISTINCT p.path FROM tally.protection AS p WHERE p.path <> '' AND p.tenant_id IN (t.tenant_id, '')) FROM (SELECT request_renewal.tenant_id UNION SELECT ''
                             UNION SELECT t.tenant_id FROM tally.tenant AS t WHERE request_renewal.tenant_id = ''
                             UNION SELECT q.tenant_id FROM tally.quarantine AS q WHERE request_renewal.tenant_id = '') AS t (tenant_id)
    ORDER BY 1
@@ -98,7 +100,8 @@ AS $$
   DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
     -- What the one before has changed and not carried over to rollups, this one carries over.
     users_from = CASE WHEN r.finished_at IS NULL THEN r.users_from END, users_to = CASE WHEN r.finished_at IS NULL THEN r.users_to END,
-    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}';
+    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}',
+    paths = excluded.paths || CASE WHEN r.finished_at IS NULL THEN r.paths ELSE '{}' END;
 $$;
 COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
 

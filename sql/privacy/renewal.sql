@@ -151,7 +151,7 @@ CREATE FUNCTION tally_internal.note_rollup_left(tenant_id text, rollup_name text
 AS $$
   UPDATE tally.privacy_renewal AS r
      SET left_in = array_append(r.left_in, note_rollup_left.rollup_name)
-   WHERE r.tenant_id = note_rollup_left.tenant_id AND note_rollup_left.rollup_name <> ALL (r.left_in);
+   WHERE r.tenant_id = note_rollup_left.tenant_id AND r.stage = 2 AND note_rollup_left.rollup_name <> ALL (r.left_in);
 $$;
 COMMENT ON FUNCTION tally_internal.note_rollup_left(text, text) IS 'part of a step: a rollup that can''t be made anew';
 
@@ -174,9 +174,11 @@ CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT r
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  -- Of what is protected now: a rollup that was declared since may count by tokens.
-  of_values text[] := ARRAY(SELECT unnest(tally_internal.rollups_using(p.path)) FROM tally.protection AS p
-                             WHERE p.path <> '' AND p.tenant_id IN (renewal.tenant_id, '') AND renewal.values_from IS NOT NULL);
+  -- Of what is protected now, too: a rollup that was declared since may count by tokens.
+  of_values text[] := ARRAY(SELECT unnest(tally_internal.rollups_using(p.path)) FROM (
+                              SELECT p.path FROM tally.protection AS p WHERE p.path <> '' AND p.tenant_id IN (renewal.tenant_id, '')
+                              UNION SELECT unnest(renewal.paths)) AS p (path)
+                             WHERE renewal.values_from IS NOT NULL);
   of_users text[] := ARRAY(SELECT r.rollup_name FROM tally.rollup AS r
                             WHERE renewal.users_from IS NOT NULL
                               AND (position('user_id' IN r.filter) > 0

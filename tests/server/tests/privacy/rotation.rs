@@ -112,6 +112,39 @@ fn a_declaration_in_the_middle_of_another_leaves_nothing_behind() {
     assert!(verify(&mut client, "mine").is_empty());
 }
 
+/// Declared while the property was being tokenised, when some of its values still were as sent; then the declaration is taken back.
+#[test]
+fn what_was_tokenised_is_carried_over_though_it_is_protected_no_longer() {
+    let keyed = Keyed::new("renewal_undeclared");
+    let mut client = keyed.database.superuser();
+    let sent = (0..90).map(|n| {
+        let mut event = event("a", n, "u", json!({"card": format!("c{}", n % 7)}));
+        event["occurred_at"] = json!(format!("2026-{:02}-02T09:15:00Z", 1 + n / 30));
+        event
+    });
+    assert_eq!(ingest(&mut client, &array(sent)).unwrap().accepted, 90);
+    client.batch_execute("SELECT tally.protect_property(NULL, 'card', 'token', 'a')").unwrap();
+    let renewed = "SELECT count(*) FROM tally.events WHERE properties->>'card' LIKE 'tok.0.%'";
+    let step =
+        |client: &mut Client| client.batch_execute("SELECT tally_internal.step_privacy('a', 100)").unwrap();
+    while number(&mut client, renewed) < 60 {
+        step(&mut client);
+    }
+    assert_eq!(number(&mut client, renewed), 60, "of three months two are done");
+    client
+        .batch_execute("SELECT tally.create_rollup('cards', '{day}', dimensions => ARRAY['properties->>''card'' AS card'], measures => ARRAY['count(*) AS n'])")
+        .unwrap();
+    while number(&mut client, "SELECT stage::int8 FROM tally.privacy_renewal WHERE tenant_id = 'a'") < 2 {
+        step(&mut client);
+    }
+    assert_eq!(number(&mut client, renewed), 90);
+    assert!(!verify(&mut client, "cards").is_empty(), "the last month's values are in it as sent");
+    client.batch_execute("SELECT tally.unprotect_property(NULL, 'card', 'a')").unwrap();
+    maintain(&mut client);
+    assert!(verify(&mut client, "cards").is_empty());
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.cards_day WHERE card NOT LIKE 'tok.0.%'"), 0);
+}
+
 /// A rollup that counts by a token, declared after the property was protected.
 #[test]
 fn rollups_by_tokens_are_carried_over_and_what_is_not_is_told() {
@@ -177,7 +210,7 @@ fn keys_rotate_under_load_over_kills_of_the_server() {
     let mut client = connect(&server);
     client
         .batch_execute(&format!(
-            "COPY (SELECT '{KEY}') TO PROGRAM 'umask 077; cat > {0}'; CREATE EXTENSION pg_tally; ALTER DATABASE rotation SET tally.key_file = '{0}'",
+            "COPY (SELECT '{KEY}') TO PROGRAM 'umask 077; cat > {0}'; CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity'); ALTER DATABASE rotation SET tally.key_file = '{0}'",
             key.display()
         ))
         .unwrap();
