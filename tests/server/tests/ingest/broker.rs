@@ -112,7 +112,7 @@ fn events_of_a_broker_count_once_through_kills() {
         return skip("no Redis (redis-tools)");
     };
     // Not everybody who writes to the broker writes events.
-    redis.command("XADD orders * other x\nXADD orders * event {\nXADD orders * event {},{}\n");
+    redis.command("XADD orders * other x\nXADD orders * event {no-JSON\nXADD orders * event {},{}\n");
     let mut superuser = database.superuser();
     let counted = "SELECT count(*) FROM tally.events";
     for round in 0..6 {
@@ -156,6 +156,8 @@ fn events_of_a_broker_count_once_through_kills() {
     assert_eq!((number(&mut superuser, counted), number(&mut superuser, distinct)), (EVENTS, EVENTS));
     assert_eq!(number(&mut superuser, "SELECT gaps::int8 FROM tally.stream"), 0);
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 3);
+    let kept = "SELECT count(*) FROM tally.quarantine WHERE body ~ 'no-JSON'";
+    assert_eq!(number(&mut superuser, kept), 1, "what it said is kept");
 
     // From the beginning again, cut otherwise: it has all been counted.
     let mut client = database.connect(&role);
