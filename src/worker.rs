@@ -144,8 +144,14 @@ fn round() -> bool {
         };
         sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read)
     });
+    // A rollup into which much comes is folded for as long as it comes.
+    let mut sealed_at = Instant::now();
     for (task, subject) in tasks {
         loop {
+            if sealed_at.elapsed() >= SEALING {
+                seal_audit();
+                sealed_at = Instant::now();
+            }
             let (task, subject) = (task.as_str(), subject.as_str());
             let done = backend::transaction(|| {
                 let step = "SELECT tally_internal.maintain_step($1, $2, $3)";
