@@ -1,9 +1,10 @@
 //! Whatever a superuser changes in the audit log is found with anchors that were kept elsewhere, and the first bad place is named;
 //! nothing is found in a log that nobody changed, crashes among what it records or not. `TALLY_CASES` sets the number of edits (60)
-//! and, by a tenth of it, that of crashes.
+//! and, by a tenth of it, that of crashes. `TALLY_VERIFY` names the program tally-verify, which then reads each crash's export, too.
 
 use postgres::{Client, Transaction};
 use std::collections::HashMap;
+use std::process::Command;
 use tally_core::audit::{Anchor, Entry};
 use tally_core::audit::{Frontier, Hash, Line, Seal, SealedEntry, Verifier, hex, leaf_hash};
 use tally_core::event::format_uuid;
@@ -296,6 +297,22 @@ fn every_edit_is_found_and_its_place_named() {
     assert_eq!(hex(&leaf_hash(b"")), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
 }
 
+/// Has the program check an export that nobody changed.
+fn verify_by(program: &str, anchors: &[String], lines: &[&str]) {
+    let file = |name: &str, lines: String| {
+        let path = std::env::temp_dir().join(format!("tally_{name}_{}", std::process::id()));
+        std::fs::write(&path, lines).unwrap();
+        path
+    };
+    let kept = file("anchors", anchors.join("\n"));
+    let export = file("audit", lines.join("\n"));
+    let answer = Command::new(program).arg("--anchors").arg(&kept).arg(&export).output().unwrap();
+    for path in [kept, export] {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert!(answer.status.success(), "{answer:?}");
+}
+
 /// What was answered is recorded, once, and verifies, however often the server is killed.
 #[test]
 fn crashes_leave_the_log_whole() {
@@ -354,10 +371,13 @@ fn crashes_leave_the_log_whole() {
         // Without a database nothing is found, either.
         let mut verifier =
             Verifier::new(anchors.iter().map(|anchor| Anchor::read(anchor).unwrap()).collect());
-        for row in superuser.query("SELECT tally.export_audit()", &[]).unwrap() {
-            verifier.read(row.get(0));
-        }
+        let rows = superuser.query("SELECT tally.export_audit()", &[]).unwrap();
+        let lines: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        lines.iter().for_each(|line| verifier.read(line));
         assert_eq!(verifier.finish().found, 0, "round {round}");
+        if let Ok(program) = std::env::var("TALLY_VERIFY") {
+            verify_by(&program, &anchors, &lines);
+        }
         let stored = number(
             &mut superuser,
             "SELECT count(*) FROM tally.audit WHERE act IN ('retention_added', 'retention_changed')",
