@@ -349,6 +349,12 @@ fn a_subscriptions_trigger_feeds_the_inbox_exactly_once() {
             (number(&mut here, &there) == 1).then_some(())
         });
         let mut there = subscriber.connect("postgres", "postgres");
+        let missing = format!(
+            "SELECT coalesce(string_agg(n::text, ' '), '') FROM generate_series(0, {expected} - 1) AS n
+              WHERE NOT EXISTS (SELECT FROM tally.events AS e WHERE (e.properties->>'value')::int8 = n)"
+        );
+        let missing: String = there.query_one(&missing, &[]).unwrap().get(0);
+        assert_eq!(missing, "", "{what} has no event of these rows\n{}", subscriber.log());
         let mut is =
             |query: &str, wanted: i64| assert_eq!(number(&mut there, query), wanted, "{what}: {query}");
         is("SELECT count(*) FROM tally.events", expected as i64);
