@@ -31,6 +31,7 @@ pub struct Appender {
     /// The descriptor that further slots get.
     descriptor: pg_sys::TupleDesc,
     used: usize,
+    /// Null until so much is written that filling pages of its own is worth it.
     bulk: pg_sys::BulkInsertState,
     /// Holds the buffered tuples; reset with each write.
     tuples: pg_sys::MemoryContext,
@@ -106,7 +107,7 @@ impl Appender {
                 slots: Vec::new(),
                 descriptor: (*relation).rd_att,
                 used: 0,
-                bulk: pg_sys::GetBulkInsertState(),
+                bulk: ptr::null_mut(),
                 tuples,
                 row: layout.row(),
                 layout,
@@ -153,7 +154,9 @@ impl Appender {
         let has_own_descriptor = self.slots.len() > FEW_SLOTS;
         // SAFETY: everything closed here was opened by `open` and is not used again.
         unsafe {
-            pg_sys::FreeBulkInsertState(self.bulk);
+            if !self.bulk.is_null() {
+                pg_sys::FreeBulkInsertState(self.bulk);
+            }
             for slot in self.slots {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
             }
@@ -175,6 +178,9 @@ impl Appender {
         let mut unique = Unique::Yes;
         // SAFETY: `used` slots hold tuples of this relation, in `tuples`, until the reset at the end.
         unsafe {
+            if self.bulk.is_null() && self.used > FEW_SLOTS {
+                self.bulk = pg_sys::GetBulkInsertState();
+            }
             pg_sys::heap_multi_insert(
                 self.relation,
                 self.slots.as_mut_ptr(),

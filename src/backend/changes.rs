@@ -1,5 +1,5 @@
-//! Counts what this backend has heard of changed tables, schemas, roles and memberships: what was derived from them under another
-//! number is out of date.
+//! Counts what this backend has heard of changed tables, schemas, functions, types, roles and memberships: what was derived from them
+//! under another number is out of date.
 
 use super::role;
 use super::session;
@@ -7,7 +7,7 @@ use core::cell::Cell;
 use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
 
 thread_local! {
-    /// Changes of tables and schemas.
+    /// Changes of tables, schemas, functions and types.
     static HEARD: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
@@ -15,7 +15,7 @@ thread_local! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     pub roles: u64,
-    tables: u64,
+    others: u64,
 }
 
 /// How many were heard of by now, with those of every transaction that has committed.
@@ -24,14 +24,21 @@ pub fn heard() -> Heard {
         // SAFETY: the callbacks are plain functions that touch a thread-local cell only; registered once a backend.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(table_changed), Datum::from(0));
-            let schemas = SysCacheIdentifier::NAMESPACEOID as core::ffi::c_int;
-            pg_sys::CacheRegisterSyscacheCallback(schemas, Some(schema_changed), Datum::from(0));
+            for cache in
+                [SysCacheIdentifier::NAMESPACEOID, SysCacheIdentifier::PROCOID, SysCacheIdentifier::TYPEOID]
+            {
+                pg_sys::CacheRegisterSyscacheCallback(
+                    cache as core::ffi::c_int,
+                    Some(entry_changed),
+                    Datum::from(0),
+                );
+            }
         }
         HEARD.set(Some(0));
     }
     role::changes();
     session::accept_invalidations();
-    Heard { roles: role::changes(), tables: HEARD.get().unwrap_or_default() }
+    Heard { roles: role::changes(), others: HEARD.get().unwrap_or_default() }
 }
 
 fn hear() {
@@ -42,6 +49,6 @@ extern "C-unwind" fn table_changed(_: Datum, _: Oid) {
     hear();
 }
 
-extern "C-unwind" fn schema_changed(_: Datum, _: core::ffi::c_int, _: u32) {
+extern "C-unwind" fn entry_changed(_: Datum, _: core::ffi::c_int, _: u32) {
     hear();
 }

@@ -56,13 +56,27 @@ impl From<ExpressionError> for Report {
 /// An analysed expression. The tree lives in the memory context that was current in `analyse`.
 #[derive(Clone, Copy)]
 pub struct Expression {
-    node: *mut pg_sys::Node,
+    pub(super) node: *mut pg_sys::Node,
     pub type_oid: Oid,
     pub collation: Oid,
     pub length: i16,
     pub by_value: bool,
     /// Whether it calls Postgres' own functions and ours alone, on types of Postgres' own.
     pub is_built_in: bool,
+}
+
+impl Expression {
+    /// Whether both have the same value for every event.
+    pub fn is_same(&self, other: &Expression) -> bool {
+        // SAFETY: both trees live; places in the text are not compared.
+        self.type_oid == other.type_oid && unsafe { pg_sys::equal(self.node.cast(), other.node.cast()) }
+    }
+
+    /// Whether it is a column of the event, so that its value lives as long as the event's.
+    pub fn is_column(&self) -> bool {
+        // SAFETY: the tree lives.
+        unsafe { (*self.node).type_ == pg_sys::NodeTag::T_Var }
+    }
 }
 
 /// An expression with what was found out about it.

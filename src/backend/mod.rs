@@ -40,6 +40,7 @@ pub mod named_rows;
 pub mod own_transaction;
 pub mod partition;
 pub mod planner;
+pub mod prepared;
 pub mod query_sources;
 pub mod reads;
 pub mod report;

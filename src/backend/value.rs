@@ -52,6 +52,22 @@ pub unsafe fn varlena_in_place<'a>(datum: Datum) -> Option<&'a [u8]> {
     }
 }
 
+/// A varlena that isn't null, such that whoever gets it can't change it in place: several may.
+///
+/// # Safety
+/// The datum is a non-null varlena.
+#[inline]
+pub unsafe fn read_only(datum: Datum) -> Datum {
+    // SAFETY: the caller's promise. Only what is out of line can be an object in memory, and its first byte is 1.
+    unsafe {
+        if *datum.cast_mut_ptr::<u8>() == 1 {
+            pg_sys::MakeExpandedObjectReadOnlyInternal(datum)
+        } else {
+            datum
+        }
+    }
+}
+
 /// Hands the bytes of a varlena that isn't null, detoasted, to `use_bytes`.
 #[inline]
 pub fn with_varlena<T>(datum: Datum, use_bytes: impl FnOnce(&[u8]) -> T) -> T {

@@ -2,15 +2,15 @@
 
 use super::RollupError;
 use super::cell::Cell;
-use super::definition::{Definition, Kind};
+use super::shape::{Dimension, Shape};
 use crate::backend::arena::Arena;
 use crate::backend::value;
-use crate::sketch::hash::Hashable;
 use core::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use core::ops::Range;
 use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
 use std::hash::RandomState;
+use std::rc::Rc;
 use tally_core::days;
 use tally_core::hll::ValueHasher;
 
@@ -56,24 +56,57 @@ impl Hasher for Hashed {
     }
 }
 
-/// The groups of one rollup that a batch adds to. What they consist of lies side by side, since a batch of scattered events
+/// The groups of a shape that a batch adds to. What they consist of lies side by side, since a batch of scattered events
 /// makes tens of thousands.
-pub struct Groups<'d> {
-    definition: &'d Definition,
+pub struct Groups<'s> {
+    shape: &'s Shape,
     /// Whether a summand of too many digits is refused: of events that are there, what they sum up to counts.
     of_new_events: bool,
-    hashables: Vec<Option<Hashable>>,
     groups: Vec<Group>,
     /// Of each group in turn: its dimensions, its measures.
     dimensions: Vec<Option<Datum>>,
     cells: Vec<Cell>,
-    measures: usize,
     keys: Vec<u8>,
     hashing: RandomState,
     by_hash: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
     /// The key that is looked for.
     key: Vec<u8>,
     arena: Arena,
+}
+
+/// What came of the groups: of each in turn its key and the state of each measure, in columns.
+pub struct Finished {
+    dimensions: usize,
+    measures: usize,
+    count: usize,
+    values: Vec<Datum>,
+    nulls: Vec<bool>,
+    /// What the values point to, beside the events themselves.
+    arena: Rc<Arena>,
+}
+
+impl Finished {
+    /// The pending rows of a rollup that keeps these of the measures.
+    pub fn rows(&self, measures: &[usize]) -> Rows {
+        let keys = 3 + self.dimensions;
+        let (all, columns) = (keys + self.measures, keys + measures.len());
+        let mut rows = Rows {
+            columns,
+            values: Vec::with_capacity(self.count * columns),
+            nulls: Vec::with_capacity(self.count * columns),
+            // As if each column took as much.
+            bytes: self.count * (ROW_HEADER + 8 * columns)
+                + self.arena.bytes() * (columns - 3) / (all - 3).max(1),
+            _arena: self.arena.clone(),
+        };
+        for (values, nulls) in self.values.chunks(all).zip(self.nulls.chunks(all)) {
+            rows.values.extend_from_slice(&values[..keys]);
+            rows.nulls.extend_from_slice(&nulls[..keys]);
+            rows.values.extend(measures.iter().map(|&measure| values[keys + measure]));
+            rows.nulls.extend(measures.iter().map(|&measure| nulls[keys + measure]));
+        }
+        rows
+    }
 }
 
 /// The pending rows that a batch adds to one rollup.
@@ -84,7 +117,7 @@ pub struct Rows {
     /// About how many bytes they take.
     pub bytes: usize,
     /// What the values point to, beside the events themselves.
-    _arena: Arena,
+    _arena: Rc<Arena>,
 }
 
 impl Rows {
@@ -110,83 +143,64 @@ pub struct Origin<'a> {
     pub hasher: &'a ValueHasher,
 }
 
-impl<'d> Groups<'d> {
-    pub fn new(definition: &'d Definition, of_new_events: bool) -> Result<Self, RollupError> {
-        let hashables = definition
-            .columns
-            .iter()
-            .map(|column| match (column.kind, &column.expression) {
-                (Kind::Distinct, Some(expression)) => Hashable::of(expression.type_oid).map(Some).ok_or_else(|| {
-                    RollupError::Type {
-                        column: column.name.clone(),
-                        found: crate::backend::expression::type_name(expression.type_oid),
-                        hint: "distinct counts text, uuid, integers, bytea, timestamptz and numeric; cast to text",
-                    }
-                }),
-                _ => Ok(None),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            definition,
+impl<'s> Groups<'s> {
+    pub fn new(shape: &'s Shape, of_new_events: bool) -> Self {
+        Self {
+            shape,
             of_new_events,
-            hashables,
             groups: Vec::new(),
             dimensions: Vec::new(),
             cells: Vec::new(),
-            measures: definition.measures().count(),
             keys: Vec::new(),
             hashing: RandomState::new(),
             by_hash: HashMap::default(),
             key: Vec::new(),
             arena: Arena::default(),
-        })
+        }
     }
 
-    /// Adds one event; `values` are its evaluated expressions, in the order of the columns that have one.
+    /// How many measures each has.
+    pub fn measures(&self) -> usize {
+        self.shape.measures.len()
+    }
+
+    /// Adds one event; `values` are evaluated expressions, at the places that the shape says.
     pub fn add(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<(), RollupError> {
+        let shape = self.shape;
         let group = self.group(origin, values, nulls)?;
-        let cells = &mut self.cells[group * self.measures..(group + 1) * self.measures];
-        let mut place = 0;
-        let mut cell = 0;
-        for (index, column) in self.definition.columns.iter().enumerate() {
-            let value = column.expression.as_ref().map(|expression| {
-                place += 1;
-                (expression, (!nulls[place - 1]).then(|| values[place - 1]))
-            });
-            if column.kind == Kind::Dimension {
-                continue;
-            }
-            cell += 1;
-            match (&mut cells[cell - 1], value) {
-                (Cell::Count(count), None | Some((_, Some(_)))) => *count += 1,
-                (_, None | Some((_, None))) => {}
-                (Cell::Sum(sum), Some((_, Some(value)))) => {
+        let measures = shape.measures.len();
+        let cells = &mut self.cells[group * measures..(group + 1) * measures];
+        for (measure, cell) in shape.measures.iter().zip(cells) {
+            let column = &measure.column;
+            let value = measure.place.map(|place| (!nulls[place]).then(|| values[place]));
+            match (cell, value) {
+                (Cell::Count(count), None | Some(Some(_))) => *count += 1,
+                (_, None | Some(None)) => {}
+                (Cell::Sum(sum), Some(Some(value))) => {
                     // Two of the greatest numbers would be a sum that nobody could fold.
                     let is_taken = !self.of_new_events || value::is_moderate(value);
                     if !is_taken || sum.add(value).is_err() {
-                        return Err(self.definition.refuse(&column.name, UNSUMMABLE));
+                        return Err(shape.refuse(column, UNSUMMABLE));
                     }
                 }
-                (Cell::Extreme(extreme), Some((_, Some(value)))) => extreme.add(value, &mut self.arena),
-                (cell @ Cell::AtExtreme { .. }, Some((_, Some(value)))) => {
+                (Cell::Extreme(extreme), Some(Some(value))) => extreme.add(value, &mut self.arena),
+                (cell @ Cell::AtExtreme { .. }, Some(Some(value))) => {
                     cell.add_at(column, origin.occurred_at, value, &mut self.arena);
                 }
-                (Cell::Distinct(hll), Some((_, Some(value)))) => {
-                    let hashable = self.hashables[index].as_ref().expect("made for every distinct measure");
+                (Cell::Distinct(hll), Some(Some(value))) => {
+                    let hashable = measure.hashable.as_ref().expect("every distinct measure has one");
                     if let Some(coupon) = hashable.coupon(origin.hasher, value) {
                         hll.add(coupon);
                     }
                 }
-                (Cell::Percentiles(digest), Some((_, Some(value)))) => {
+                (Cell::Percentiles(digest), Some(Some(value))) => {
                     let value = f64::from_bits(value.value() as u64);
-                    digest
-                        .add(value)
-                        .map_err(|_| self.definition.refuse(&column.name, "is not a finite number"))?;
+                    digest.add(value).map_err(|_| shape.refuse(column, "is not a finite number"))?;
                 }
-                (cell, Some((_, Some(value)))) => {
+                (cell, Some(Some(value))) => {
                     let time = value.value() as i64;
                     if matches!(time, i64::MIN | i64::MAX) {
-                        return Err(self.definition.refuse(&column.name, "is not a finite time"));
+                        return Err(shape.refuse(column, "is not a finite time"));
                     }
                     match cell {
                         Cell::Days(days) => days.add(days::day_of(time)),
@@ -199,14 +213,14 @@ impl<'d> Groups<'d> {
         Ok(())
     }
 
-    /// Finishes each group's pending row.
-    pub fn finish(mut self) -> Rows {
-        let columns = 3 + self.definition.columns.len();
+    /// Finishes each group.
+    pub fn finish(mut self) -> Finished {
+        let (dimensions, measures) = (self.shape.dimensions.len(), self.shape.measures.len());
         let count = self.groups.len();
+        let columns = 3 + dimensions + measures;
         let (mut values, mut nulls) =
             (Vec::with_capacity(count * columns), Vec::with_capacity(count * columns));
-        let dimensions_of_each = self.definition.dimensions().count();
-        let (mut dimensions, mut cells) = (self.dimensions.into_iter(), self.cells.into_iter());
+        let (mut kept, mut cells) = (self.dimensions.into_iter(), self.cells.into_iter());
         for group in self.groups {
             values.extend([group.tenant, group.account, Datum::from(group.bucket)]);
             nulls.extend([false; 3]);
@@ -214,45 +228,41 @@ impl<'d> Groups<'d> {
                 values.push(value.unwrap_or(Datum::from(0)));
                 nulls.push(value.is_none());
             };
-            dimensions.by_ref().take(dimensions_of_each).for_each(&mut push);
-            for cell in cells.by_ref().take(self.measures) {
+            kept.by_ref().take(dimensions).for_each(&mut push);
+            for cell in cells.by_ref().take(measures) {
                 push(cell.finish(&mut self.arena));
             }
         }
-        Rows {
-            columns,
-            bytes: count * (ROW_HEADER + 8 * columns) + self.arena.bytes(),
-            values,
-            nulls,
-            _arena: self.arena,
-        }
+        Finished { dimensions, measures, count, values, nulls, arena: Rc::new(self.arena) }
     }
 
     fn group(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<usize, RollupError> {
+        let shape = self.shape;
         self.key.clear();
         for id in [origin.tenant_id, origin.account_id] {
             self.key.push(id.len() as u8);
             self.key.extend_from_slice(id.as_bytes());
         }
         self.key.extend_from_slice(&origin.bucket.to_le_bytes());
-        for (place, column) in self.definition.dimensions().enumerate() {
+        for (number, Dimension { column, place }) in shape.dimensions.iter().enumerate() {
+            let (value, is_null) = (values[*place], nulls[*place]);
             let expression = column.expression.as_ref().expect("a dimension has an expression");
-            if nulls[place] {
+            if is_null {
                 self.key.push(0);
                 continue;
             }
             // With its length, or the end of a text could pass for the next dimension.
             self.key.extend_from_slice(&[1, 0, 0]);
             let before = self.key.len();
-            value::append_bytes(values[place], expression, &mut self.key);
+            value::append_bytes(value, expression, &mut self.key);
             let length = self.key.len() - before;
             if length > MAX_DIMENSION {
-                return Err(self.definition.refuse(&column.name, "is longer than 500 bytes"));
+                return Err(shape.refuse(column, "is longer than 500 bytes"));
             }
             self.key[before - 2..before].copy_from_slice(&(length as u16).to_be_bytes());
             // The base rows' key, which has no lengths of ours. A pending row has none, and could never be folded.
-            if self.key.len() - 2 * (place + 1) + KEY_OVERHEAD * (place + 3) > MAX_KEY {
-                return Err(self.definition.refuse(&column.name, "makes a key of more than 2600 bytes"));
+            if self.key.len() - 2 * (number + 1) + KEY_OVERHEAD * (number + 3) > MAX_KEY {
+                return Err(shape.refuse(column, "makes a key of more than 2600 bytes"));
             }
         }
         let hash = self.hashing.hash_one(&*self.key);
@@ -265,13 +275,13 @@ impl<'d> Groups<'d> {
             }
             next = group.next;
         }
-        for (place, column) in self.definition.dimensions().enumerate() {
+        for Dimension { column, place } in &shape.dimensions {
             let expression = column.expression.as_ref().expect("a dimension has an expression");
-            let value = (!nulls[place]).then(|| value::keep(values[place], expression, &mut self.arena));
+            let value = (!nulls[*place]).then(|| value::keep(values[*place], expression, &mut self.arena));
             self.dimensions.push(value);
         }
         let keying = origin.hasher.keying();
-        self.cells.extend(self.definition.measures().map(|column| Cell::empty(column, keying)));
+        self.cells.extend(shape.measures.iter().map(|measure| Cell::empty(&measure.column, keying)));
         let start = self.keys.len();
         self.keys.extend_from_slice(&self.key);
         self.groups.push(Group {
@@ -283,11 +293,5 @@ impl<'d> Groups<'d> {
         });
         self.by_hash.insert(hash, self.groups.len() - 1);
         Ok(self.groups.len() - 1)
-    }
-}
-
-impl Definition {
-    fn refuse(&self, column: &str, problem: &'static str) -> RollupError {
-        RollupError::Value { rollup: self.name.clone(), column: column.to_owned(), problem }
     }
 }

@@ -5,31 +5,50 @@ use super::RollupError;
 use super::accumulate::{Groups, Origin, Rows};
 use super::definition::{self, Definition};
 use super::relief::{self, Added};
+use super::shape::Shape;
+use super::shared::{self, Set};
 use crate::backend::appender::Appender;
+use crate::backend::evaluator;
 use crate::backend::expression::{Expression, Projector};
 use crate::backend::heap::Declared;
+use crate::backend::prepared::Values;
 use crate::backend::scan::Snapshot;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, scan, session};
 use crate::event::{EVENTS, EventRow, event_column_names};
 use crate::raw::tenant::{self, Hashers};
+use pgrx::pg_sys::Oid;
 use tally_core::hll::{HashKey, ValueHasher};
 
 /// Adds newly stored events to every declared rollup, once a command; says what now waits of each one, nothing
 /// where it was folded.
 pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>, RollupError> {
-    definition::all()?
-        .iter()
-        .map(|definition| {
-            let rows = group(definition, rows, hashers, true)?.finish();
-            let added = Added::draw(&rows);
-            if relief::fold_with(definition, &added, &rows)? {
-                return Ok(None);
+    let shared = shared::current()?;
+    let definitions = &shared.definitions;
+    let events = session::relation(c"events");
+    let values = evaluator::as_nobody(|| {
+        let rows = rows.iter().map(|row| (&row.values[..], &row.nulls[..]));
+        shared.expressions.evaluate(events, &EVENTS, rows)
+    })?;
+    let mut added: Vec<Option<Added>> = definitions.iter().map(|_| None).collect();
+    for set in &shared.sets {
+        let groups = if set.is_shared {
+            evaluator::as_nobody(|| group_shared(set, &values, rows, hashers))?
+        } else {
+            group(&definitions[set.members[0].definition], &set.shape, rows, hashers, true)?
+        };
+        let finished = groups.finish();
+        for member in &set.members {
+            let definition = &definitions[member.definition];
+            let rows = finished.rows(&member.measures);
+            let drawn = Added::draw(&rows);
+            if !relief::fold_with(definition, &drawn, &rows)? {
+                write(definition.pending, &member.pending, &member.stored_columns(), &rows)?;
+                added[member.definition] = Some(drawn);
             }
-            write(definition, &rows)?;
-            Ok(Some(added))
-        })
-        .collect()
+        }
+    }
+    Ok(added)
 }
 
 /// Appends the events that are there and meet `condition`, SQL over an event, to one rollup, as if they had been ingested
@@ -42,6 +61,7 @@ pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
 pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, RollupError> {
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, name)?;
+    let shape = Shape::of(definition)?;
     let query = format!("SELECT {} FROM tally.events WHERE {condition}", event_column_names());
     let mut filled = 0;
     session::as_owner(|| {
@@ -53,7 +73,9 @@ pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, Rol
                 let hashers = tenant::hashers(names, session::transaction_start())?;
                 let hashers =
                     hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
-                write(definition, &group(definition, &rows, &hashers, false)?.finish())
+                let groups = group(definition, &shape, &rows, &hashers, false)?;
+                let table = definition.table("pending");
+                write(definition.pending, &table, &definition.stored_columns(), &all(groups))
             })
         })
     })?;
@@ -63,12 +85,12 @@ pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, Rol
 /// Tries one event on every rollup and undoes it: error code and reason where one of them can't be evaluated for it.
 pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError> {
     let hasher = ValueHasher::Keyed { key: HashKey([0; 16]), epoch: 0 };
-    for definition in definition::all()?.iter() {
-        let mut groups = Groups::new(definition, true)?;
+    for definition in &shared::current()?.definitions {
+        let shape = Shape::of(definition)?;
+        let mut groups = Groups::new(&shape, true);
         let tried = subtransaction::run(|| {
             Verdict::Undo(
-                definition
-                    .evaluate(|| add(definition, &mut projector(definition)?, &mut groups, row, &hasher)),
+                definition.evaluate(|| add(&shape, &mut projector(definition)?, &mut groups, row, &hasher)),
             )
         });
         match tried {
@@ -87,34 +109,59 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
     Ok(None)
 }
 
-/// The groups that events add to.
-fn group<'d>(
-    definition: &'d Definition,
+/// The groups of a set of rollups that events add to, whose shared expressions were evaluated.
+fn group_shared<'s>(
+    set: &'s Set,
+    values: &Values,
+    rows: &[EventRow],
+    hashers: &Hashers,
+) -> Result<Groups<'s>, RollupError> {
+    let mut groups = Groups::new(&set.shape, true);
+    let mut waiting = Groups::new(&set.shape, true);
+    for (event, row) in rows.iter().enumerate() {
+        if set.condition.is_some_and(|condition| !values.is_met(event, condition)) {
+            continue;
+        }
+        let counted = row.occurred_at() >= set.shape.filled_from;
+        let groups = if counted { &mut groups } else { &mut waiting };
+        let (values, nulls) = values.of(event);
+        groups.add(&origin(&set.shape, row, &hashers[row.tenant_id()]), values, nulls)?;
+    }
+    Ok(groups)
+}
+
+/// The groups of one rollup that events add to.
+fn group<'s>(
+    definition: &Definition,
+    shape: &'s Shape,
     rows: &[EventRow],
     hashers: &Hashers,
     of_new_events: bool,
-) -> Result<Groups<'d>, RollupError> {
-    let mut groups = Groups::new(definition, of_new_events)?;
+) -> Result<Groups<'s>, RollupError> {
+    let mut groups = Groups::new(shape, of_new_events);
     // Earlier events are counted by the backfill. That they can be is found out now, while they can be rejected.
-    let mut waiting = Groups::new(definition, of_new_events)?;
+    let mut waiting = Groups::new(shape, of_new_events);
     definition.evaluate(|| -> Result<(), RollupError> {
         let mut projector = projector(definition)?;
         for row in rows {
-            let counted = row.occurred_at() >= definition.filled_from;
+            let counted = row.occurred_at() >= shape.filled_from;
             let groups = if counted { &mut groups } else { &mut waiting };
-            add(definition, &mut projector, groups, row, &hashers[row.tenant_id()])?;
+            add(shape, &mut projector, groups, row, &hashers[row.tenant_id()])?;
         }
         Ok(())
     })?;
     Ok(groups)
 }
 
+/// The rows of groups with every measure.
+fn all(groups: Groups) -> Rows {
+    let measures: Vec<usize> = (0..groups.measures()).collect();
+    groups.finish().rows(&measures)
+}
+
 /// Appends pending rows.
-fn write(definition: &Definition, rows: &Rows) -> Result<(), RollupError> {
-    let mut pending = Appender::open(
-        definition.pending,
-        &Declared { table: &definition.table("pending"), columns: &definition.stored_columns(), key: &[] },
-    )?;
+fn write(pending: Oid, table: &str, columns: &[(&str, Oid)], rows: &Rows) -> Result<(), RollupError> {
+    let mut pending = Appender::open(pending, &Declared { table, columns, key: &[] })?;
     for (values, nulls) in rows.iter() {
         // A pending table has no key that could clash.
         let _ = pending.push(values, nulls);
@@ -131,23 +178,26 @@ pub fn projector(definition: &Definition) -> Result<Projector, RollupError> {
 }
 
 fn add(
-    definition: &Definition,
+    shape: &Shape,
     projector: &mut Projector,
     groups: &mut Groups,
     row: &EventRow,
     hasher: &ValueHasher,
 ) -> Result<(), RollupError> {
-    let Some((values, nulls)) = projector.evaluate(&row.values, &row.nulls) else {
-        return Ok(());
-    };
-    let origin = Origin {
+    match projector.evaluate(&row.values, &row.nulls) {
+        Some((values, nulls)) => groups.add(&origin(shape, row, hasher), values, nulls),
+        None => Ok(()),
+    }
+}
+
+fn origin<'a>(shape: &Shape, row: &'a EventRow, hasher: &'a ValueHasher) -> Origin<'a> {
+    Origin {
         tenant_id: row.tenant_id(),
         account_id: row.account_id(),
         tenant: row.tenant(),
         account: row.account(),
         occurred_at: row.occurred_at(),
-        bucket: definition.pending_grain().floor(row.occurred_at()),
+        bucket: shape.grain.floor(row.occurred_at()),
         hasher,
-    };
-    groups.add(&origin, values, nulls)
+    }
 }

@@ -243,7 +243,8 @@ pub fn finest(grains: &[Grain]) -> Grain {
     Grain::common(grains).expect("a rollup has a grain")
 }
 
-fn load() -> Result<Vec<Definition>, RollupError> {
+/// Every declared rollup, read anew into the current memory context.
+pub fn load() -> Result<Vec<Definition>, RollupError> {
     let query = format!(
         "SELECT r.rollup_name, r.grains, r.filter, c.column_name, c.kind, c.expression, \
                 ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid, \

@@ -22,6 +22,8 @@ mod pending;
 mod rebuild;
 mod relief;
 mod renew;
+mod shape;
+mod shared;
 mod strange_code;
 mod verify;
 

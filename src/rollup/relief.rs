@@ -10,6 +10,7 @@ use super::accumulate::Rows;
 use super::definition::{self, Definition};
 use super::delta::Delta;
 use super::fold;
+use super::shared;
 use crate::backend::lock::{self, FOLDER_PROCESS, FOLDING};
 use crate::backend::report::Report;
 use crate::backend::subtransaction::{self, Verdict};
@@ -249,7 +250,7 @@ fn is_recent(moments: &'static Moments, definition: &Definition, span: i64) -> b
 /// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait;
 /// and where one transaction that can't fold brings more than others may be made to merge.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
-    for (definition, added) in definition::all()?.iter().zip(added) {
+    for (definition, added) in shared::current()?.definitions.iter().zip(added) {
         let Some(added) = added else { continue };
         let share = (CHECKS_PER_FOLD * added.chance()).min(1.0);
         if added.drawn >= share {

@@ -5,5 +5,6 @@ mod dependents;
 mod differential;
 mod layout;
 mod plans;
+mod shared;
 mod sums;
 mod upkeep;

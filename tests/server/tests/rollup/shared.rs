@@ -1,0 +1,142 @@
+//! Rollups that have groups, measures or expressions in common: each has what it would have alone, also where an expression is meant
+//! for the events of one of them; and what was prepared for one call is not kept past a change.
+
+use postgres::Client;
+use serde_json::{Value, json};
+use tally_server_tests::{Database, assert_right, fold_all, ingest, number};
+
+/// Rollups alike in all, in dimensions alone, in measures alone, in expressions alone, with filters and grains of their own, and one with
+/// somebody's function.
+const ROLLUPS: [(&str, &str); 8] = [
+    (
+        "r_first",
+        "'{day}', ARRAY['count(*) AS n', 'distinct(user_id) AS users'], ARRAY['name', 'properties->>''plan'' AS plan']",
+    ),
+    (
+        "r_again",
+        "'{day}', ARRAY['distinct(user_id) AS people', 'count(*) AS times'], ARRAY['name AS what', 'properties->>''plan'' AS tier']",
+    ),
+    (
+        "r_more",
+        "'{day}', ARRAY['max(occurred_at) AS latest', 'count(user_id) AS n', 'first(session_id) AS opened'], ARRAY['name', 'properties->>''plan'' AS plan']",
+    ),
+    ("r_turned", "'{day}', ARRAY['count(*) AS n'], ARRAY['properties->>''plan'' AS plan', 'name']"),
+    (
+        "r_hour",
+        "'{hour,day}', ARRAY['count(*) AS n', 'distinct(user_id) AS users'], ARRAY['name', 'properties->>''plan'' AS plan']",
+    ),
+    (
+        "r_some",
+        "'{day}', ARRAY['sum((properties->>''v'')::numeric) AS total', 'count(*) AS n'], ARRAY['name', 'properties->>''plan'' AS plan'], 'name = ''numbered'''",
+    ),
+    ("r_text", "'{day}', ARRAY['count(*) AS n', 'max(properties->>''v'') AS v'], ARRAY['name']"),
+    ("r_own", "'{day}', ARRAY['count(*) AS n'], ARRAY['app.f(name) AS f']"),
+];
+
+fn scene(topic: &str) -> (Database, Client, Client) {
+    let mut database = Database::new(topic);
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut superuser = database.superuser();
+    superuser.batch_execute(&format!("SELECT tally.trust_role('{writer}')")).unwrap();
+    let client = database.connect(&writer);
+    (database, superuser, client)
+}
+
+fn event(n: usize, name: &str, properties: &Value) -> Value {
+    json!({"tenant_id": format!("t{}", n % 3), "account_id": format!("a{}", n % 5), "name": name, "user_id": (!n.is_multiple_of(4)).then(|| format!("u{}", n % 17)),
+           "session_id": (!n.is_multiple_of(7)).then(|| format!("s{}", n % 40)), "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+           "occurred_at": format!("2026-10-0{}T{:02}:10:00Z", 1 + n % 4, n % 24), "properties": properties})
+}
+
+#[test]
+fn each_has_what_it_would_have_alone() {
+    let (_database, mut superuser, mut writer) = scene("shared");
+    superuser
+        .batch_execute(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC;
+             CREATE FUNCTION app.f(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$ BEGIN RETURN upper(x); END $f$",
+        )
+        .unwrap();
+    for (name, rest) in ROLLUPS {
+        superuser.batch_execute(&format!("SELECT tally.create_rollup('{name}', {rest})")).unwrap();
+    }
+    // More than are evaluated at a time, and values too long to lie in a row as they are.
+    let events: Vec<Value> = (0..300)
+        .map(|n: usize| {
+            let plan = (!n.is_multiple_of(5)).then(|| "p".repeat(1 + n % 3 * 120));
+            let value = if n.is_multiple_of(2) { json!(n) } else { json!("x".repeat(n)) };
+            event(
+                n,
+                if n.is_multiple_of(2) { "numbered" } else { "worded" },
+                &json!({"plan": plan, "v": value}),
+            )
+        })
+        .collect();
+    for batch in events.chunks(150) {
+        let got = ingest(&mut writer, &json!(batch).to_string()).unwrap();
+        assert_eq!((got.accepted, got.rejected), (150, 0), "{:?}", got.details);
+    }
+    // What only one of them can't hold is rejected, whatever the others make of it; and the next call is as before.
+    let bad = event(300, "numbered", &json!({"plan": "p", "v": "no number"}));
+    let good = event(301, "worded", &json!({"plan": "p", "v": "no number"}));
+    let got = ingest(&mut writer, &json!([bad, good]).to_string()).unwrap();
+    assert_eq!((got.accepted, got.rejected), (1, 1));
+    let details = got.details.unwrap().to_string();
+    assert!(details.contains("r_some") && details.contains("22P02"), "{details}");
+    let next = event(302, "numbered", &json!({"plan": "p", "v": 7}));
+    assert_eq!(ingest(&mut writer, &json!([next]).to_string()).unwrap().accepted, 1);
+
+    let built_in = ["usage", "user_activity", "session", "payment"];
+    for folded in [false, true] {
+        for name in ROLLUPS.iter().map(|(name, _)| *name).chain(built_in) {
+            if folded {
+                fold_all(&mut superuser, name);
+            }
+            assert_right(&mut superuser, name);
+        }
+    }
+    for (name, counted, events) in
+        [("r_first", "n", 302), ("r_again", "times", 302), ("r_own", "n", 302), ("r_some", "n", 151)]
+    {
+        let sum = format!("SELECT sum({counted})::bigint FROM tally.{name}_day_state");
+        superuser.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
+        assert_eq!(number(&mut superuser, &sum), events, "{name}");
+        superuser.batch_execute("COMMIT").unwrap();
+    }
+}
+
+/// What a session prepared for its last call holds no longer than what it was prepared from.
+#[test]
+fn a_call_sees_what_changed_since_the_last_one() {
+    let (_database, mut superuser, mut writer) = scene("shared_changes");
+    superuser
+        .batch_execute(
+            "SELECT tally.create_rollup('words', '{day}', ARRAY['count(*) AS n'], ARRAY['initcap(name) AS word'])",
+        )
+        .unwrap();
+    let mut number_of_calls = 1_000;
+    let mut send = || {
+        number_of_calls += 1;
+        ingest(&mut writer, &json!([event(number_of_calls, "seen", &json!({}))]).to_string()).unwrap()
+    };
+    assert_eq!(send().accepted, 1);
+    for _ in 0..2 {
+        superuser.batch_execute("REVOKE EXECUTE ON FUNCTION pg_catalog.initcap(text) FROM PUBLIC").unwrap();
+        let refused = send();
+        assert_eq!((refused.accepted, refused.rejected), (0, 1), "{refused:?}");
+        assert!(refused.details.unwrap().to_string().contains("permission denied"));
+        superuser.batch_execute("GRANT EXECUTE ON FUNCTION pg_catalog.initcap(text) TO PUBLIC").unwrap();
+        assert_eq!(send().accepted, 1);
+    }
+    // A column beside the events' own, and another rollup of the same groups.
+    superuser
+        .batch_execute(
+            "ALTER TABLE tally.events ADD COLUMN note text; ALTER TABLE tally.events DROP COLUMN note;
+             SELECT tally.create_rollup('words_too', '{day}', ARRAY['distinct(account_id) AS accounts'], ARRAY['initcap(name) AS word'])",
+        )
+        .unwrap();
+    assert_eq!(send().accepted, 1);
+    superuser.batch_execute("SELECT tally.drop_rollup('words')").unwrap();
+    assert_eq!(send().accepted, 1);
+    assert_right(&mut superuser, "words_too");
+}
