@@ -39,13 +39,16 @@ def no_json(constant):
 
 def event_of(fields):
     """The text of an entry's event; of what is no JSON object a string of it, which is rejected at its place, is kept and stops no other."""
-    text = fields.get(b"event", b"").decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    data = fields.get(b"event", b"")
     try:
+        text = data.decode()
         # Numbers of any length are the server's to read.
         is_event = isinstance(json.loads(text, parse_constant=no_json, parse_int=len, parse_float=len), dict)
     except (ValueError, RecursionError):
         is_event = False
-    return text if is_event else json.dumps(text)
+    if is_event:
+        return text
+    return json.dumps(data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
 def main():

@@ -101,7 +101,7 @@ AS $$
     -- What the one before has changed and not carried over to rollups, this one carries over.
     users_from = CASE WHEN r.finished_at IS NULL THEN r.users_from END, users_to = CASE WHEN r.finished_at IS NULL THEN r.users_to END,
     values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}',
-    paths = excluded.paths || CASE WHEN r.finished_at IS NULL THEN r.paths ELSE '{}' END;
+    paths = ARRAY(SELECT unnest(excluded.paths) UNION SELECT unnest(r.paths) WHERE r.finished_at IS NULL);
 $$;
 COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
 

@@ -1,7 +1,6 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
 use super::heap::{self, Additions, Declared, Layout, Row, TableError};
-use super::version;
 use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -211,7 +210,7 @@ impl Appender {
         let mut clash = false;
         // SAFETY: as for `write`; the executor state is this appender's own.
         unsafe {
-            version::insert_index_entries(self.target, slot, self.estate, Some(&mut clash), false);
+            heap::insert_index_entries(self.target, slot, self.estate, Some(&mut clash), false);
             let context = (*self.estate).es_per_tuple_exprcontext;
             if !context.is_null() {
                 pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);

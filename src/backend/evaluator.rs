@@ -1,9 +1,10 @@
 //! What surrounds the evaluation of expressions that users declare: whoever calls, their code has nobody's rights, and
 //! leaves nothing behind.
 
+use super::kept_portals::Kept;
 use super::report::Report;
 use super::subtransaction::{self, Verdict};
-use super::{array, guarded, hook, session};
+use super::{array, guarded, session, version};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
@@ -17,28 +18,39 @@ const NO_ROLE: Oid = Oid::from_u32(1);
 
 /// Settings that a function of somebody's may have of its own there: where names are looked up, how values are read and written,
 /// and how plans are made. Others reach further, and not all end with the function: `exit_on_error` ends the session, `seed` stays.
-pub const SETTINGS: [&str; 17] = [
+pub const SETTINGS: [&str; 27] = [
+    "array_nulls",
     "bytea_output",
+    "client_min_messages",
     "datestyle",
     "default_text_search_config",
+    "enable_bitmapscan",
     "enable_hashagg",
     "enable_hashjoin",
+    "enable_indexonlyscan",
+    "enable_indexscan",
+    "enable_mergejoin",
     "enable_nestloop",
+    "enable_seqscan",
     "enable_sort",
     "extra_float_digits",
     "intervalstyle",
     "jit",
+    "lc_monetary",
+    "lc_numeric",
     "lc_time",
     "plan_cache_mode",
     "search_path",
     "standard_conforming_strings",
     "timezone",
     "work_mem",
+    "xmlbinary",
     "xmloption",
 ];
 
 /// The languages internal and C, whose numbers are Postgres' own.
-const COMPILED: [Oid; 2] = [Oid::from_u32(12), Oid::from_u32(13)];
+const INTERNAL: Oid = Oid::from_u32(12);
+const C: Oid = Oid::from_u32(13);
 
 /// Whose code may be running in somebody else's session.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,47 +58,84 @@ enum Running {
     Nobodys,
     /// That of a declared expression.
     Declared,
-    /// That of columns and constraints which an administrator has added to a table of ours.
+    /// That of columns, constraints and indexes which an administrator has added to a table of ours.
     Added,
+    /// That of a table's owner, as a trial, whose changes are undone.
+    Tried,
 }
 
 thread_local! {
-    static RUNNING: Cell<Running> = const { Cell::new(Running::Nobodys) };
+    /// With the transaction's number: nothing of one reaches the next.
+    static RUNNING: Cell<(Running, u32)> = const { Cell::new((Running::Nobodys, 0)) };
 }
 
-/// Puts back what was, also where an error ends the work.
-struct Guard(Running);
+/// While it lives, code of somebody's is guarded. Puts back what was, also where an error ends the work.
+struct Guard {
+    before: (Running, u32),
+    /// What errors are told with: the session's statement among it, which the code could ask for.
+    context: *mut pg_sys::ErrorContextCallback,
+    _cursors: Kept,
+}
 
 impl Guard {
     fn begin(now: Running) -> Self {
-        Self(RUNNING.replace(now))
+        let before = RUNNING.replace((now, version::transaction_number()));
+        // SAFETY: a list on the stack, of which what lies below lives longer than this.
+        let context = unsafe { (&raw mut pg_sys::error_context_stack).replace(core::ptr::null_mut()) };
+        Self { before, context, _cursors: Kept::begin() }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        RUNNING.set(self.0);
+        RUNNING.set(self.before);
+        // SAFETY: see above.
+        unsafe { pg_sys::error_context_stack = self.context };
+    }
+}
+
+fn running() -> Running {
+    let (running, transaction) = RUNNING.get();
+    if running == Running::Nobodys || transaction != version::transaction_number() {
+        Running::Nobodys
+    } else {
+        running
     }
 }
 
 /// Whether code of somebody's may be running, which may read and compute, and nothing else: what it did otherwise would be done in the
 /// session of whoever ingests, and much of that no rollback undoes.
 pub fn is_running() -> bool {
-    RUNNING.get() != Running::Nobodys
+    running() != Running::Nobodys
 }
 
 fn refuse(what: &str) -> ! {
-    Report::new("42501", format!("the code of a declared expression can't {what}"))
-        .hint("it runs in the session of whoever ingests, and may read and compute alone; let it return a value and change nothing")
+    let (whose, hint) = match running() {
+        Running::Tried => {
+            // Not what a policy answers, which the trial is about.
+            Report::new("0A000", format!("a trial can't {what}"))
+                .hint("no rollback would undo it in the session that tries; try the table without what does it, as a trigger")
+                .raise()
+        }
+        Running::Added => ("what was added to a table of pg_tally", "columns, constraints and indexes"),
+        _ => ("the code of a declared expression", "it"),
+    };
+    Report::new("42501", format!("{whose} can't {what}"))
+        .hint(format!("{hint} may read and compute alone, in the session of whoever ingests; return a value and change nothing"))
         .raise()
 }
 
-/// Refuses any command.
+/// Refuses any command. A trial's code may run them, but for SET: some of what is set stays.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn refuse_command(node: *mut pg_sys::Node) {
     // SAFETY: the node is a utility statement; names of commands are constants of Postgres'.
-    let name = unsafe { CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node))) };
-    refuse(&format!("run {}", name.to_string_lossy()))
+    let (name, sets) = unsafe {
+        let name = CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node)));
+        (name, (*node).type_ == pg_sys::NodeTag::T_VariableSetStmt)
+    };
+    if sets || running() != Running::Tried {
+        refuse(&format!("run {}", name.to_string_lossy()));
+    }
 }
 
 /// Refuses statements that write or lock rows.
@@ -94,7 +143,9 @@ pub unsafe extern "C-unwind" fn refuse_command(node: *mut pg_sys::Node) {
 pub unsafe extern "C-unwind" fn refuse_writing(plan: *mut pg_sys::PlannedStmt) {
     // SAFETY: a statement that is about to start.
     let plan = unsafe { &*plan };
-    if plan.commandType != pg_sys::CmdType::CMD_SELECT || plan.hasModifyingCTE || !plan.rowMarks.is_null() {
+    let writes =
+        plan.commandType != pg_sys::CmdType::CMD_SELECT || plan.hasModifyingCTE || !plan.rowMarks.is_null();
+    if writes && running() != Running::Tried {
         refuse("write or lock rows");
     }
 }
@@ -102,9 +153,12 @@ pub unsafe extern "C-unwind" fn refuse_writing(plan: *mut pg_sys::PlannedStmt) {
 /// Refuses functions that do more than read and compute, as far as that is known of them: of those in SQL and PL/pgSQL by what they do.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
-    let harmless = |function| {
-        guarded::is_harmless(function)
-            || RUNNING.get() == Running::Added && guarded::is_of_sequences(function)
+    let running = running();
+    let is_harmless = |inside: &[u8]| {
+        guarded::is_harmless(inside)
+            || running != Running::Declared && guarded::is_of_sequences(inside)
+            // The trial undoes these.
+            || running == Running::Tried && (inside == b"pg_notify" || guarded::is_of_large_objects(inside))
     };
     // SAFETY: a look-up in the cache, whose row is read before it is released.
     let refused = unsafe {
@@ -114,24 +168,35 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
             return;
         }
         let form = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>();
-        let is_compiled = COMPILED.contains(&form.prolang);
+        let attribute = |number: u32| {
+            let mut is_null = false;
+            let value = pg_sys::SysCacheGetAttr(cache, row, number as i16, &raw mut is_null);
+            (!is_null).then_some(value)
+        };
+        let inside = attribute(pg_sys::Anum_pg_proc_prosrc)
+            .filter(|_| form.prolang == INTERNAL)
+            .and_then(|name| <&str>::from_polymorphic_datum(name, false, pg_sys::TEXTOID))
+            .unwrap_or_default();
+        // What an administrator adds and an owner tries may call what extensions have.
+        let is_compiled = form.prolang == INTERNAL || form.prolang == C && running == Running::Declared;
         let is_volatile = form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE;
-        let mut has_none = false;
-        let settings =
-            pg_sys::SysCacheGetAttr(cache, row, pg_sys::Anum_pg_proc_proconfig as i16, &raw mut has_none);
-        let refused = form.prosecdef
-            || is_compiled && is_volatile && !harmless(function)
-            || guarded::guarded(function).is_some()
-            || !has_none
-                && array::read_varlenas(settings)
-                    .into_iter()
-                    .flatten()
-                    .any(|setting| !is_of_reading(setting));
+        let is_free = running == Running::Tried;
+        let sets = || {
+            attribute(pg_sys::Anum_pg_proc_proconfig).is_some_and(|settings| {
+                let mut settings = array::read_varlenas(settings).into_iter().flatten();
+                settings.any(|setting| !is_of_reading(setting))
+            })
+        };
+        let refused = is_compiled && is_volatile && !is_harmless(inside.as_bytes())
+            || !is_free
+                && (form.prosecdef
+                    || guarded::guarded(function).is_some_and(|_| !is_harmless(inside.as_bytes()))
+                    || sets());
         pg_sys::ReleaseSysCache(row);
         refused
     };
     if refused {
-        refuse(&format!("call {}()", hook::function_name(function)));
+        refuse(&format!("call {}()", guarded::name_of(function)));
     }
 }
 
@@ -139,58 +204,6 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
 fn is_of_reading(setting: &[u8]) -> bool {
     let name = setting.split(|&byte| byte == b'=').next().unwrap_or_default();
     SETTINGS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
-}
-
-/// Cursors that are open, as not to be run, moved or closed.
-struct Kept(Vec<*mut pg_sys::PortalData>);
-
-impl Kept {
-    fn begin() -> Self {
-        // SAFETY: the portals' own memory, by whose names they are found; those that exist now are closed by nobody until this is dropped.
-        unsafe {
-            let kept: Vec<_> = portals()
-                .into_iter()
-                .filter(|&portal| (*portal).status == pg_sys::PortalStatus::PORTAL_READY)
-                .collect();
-            kept.iter().for_each(|&portal| (*portal).status = pg_sys::PortalStatus::PORTAL_ACTIVE);
-            Self(kept)
-        }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        // SAFETY: see above.
-        self.0.iter().for_each(|&portal| unsafe { (*portal).status = pg_sys::PortalStatus::PORTAL_READY });
-    }
-}
-
-/// All portals of the session. Postgres lists them for itself alone; each has a memory context that is called by its name.
-unsafe fn portals() -> Vec<*mut pg_sys::PortalData> {
-    // SAFETY: contexts are linked while they exist, and their names are C strings.
-    unsafe {
-        let named = |context: pg_sys::MemoryContext, name: &CStr| CStr::from_ptr((*context).name) == name;
-        let mut portals = Vec::new();
-        for all in children(pg_sys::TopMemoryContext).filter(|&child| named(child, c"TopPortalContext")) {
-            for one in
-                children(all).filter(|&child| named(child, c"PortalContext") && !(*child).ident.is_null())
-            {
-                let name =
-                    if CStr::from_ptr((*one).ident) == c"<unnamed>" { c"".as_ptr() } else { (*one).ident };
-                portals.push(pg_sys::GetPortalByName(name));
-            }
-        }
-        portals.retain(|portal| !portal.is_null());
-        portals
-    }
-}
-
-unsafe fn children(context: pg_sys::MemoryContext) -> impl Iterator<Item = pg_sys::MemoryContext> {
-    // SAFETY: a context that exists, and nothing is made or deleted while they are gone through.
-    unsafe {
-        let some = |context: pg_sys::MemoryContext| (!context.is_null()).then_some(context);
-        std::iter::successors(some((*context).firstchild), move |&child| some((*child).nextchild))
-    }
 }
 
 /// Runs `work` as nobody, confined. Enough for expressions of Postgres' own functions and ours, which read no setting.
@@ -206,7 +219,11 @@ pub fn as_owner_of<T>(table: Oid, tenant: Option<&str>, work: impl FnOnce() -> T
     // SAFETY: a catalogue look-up; of a table that is gone it gives no role.
     let owner = unsafe { owner(table) };
     let key = tenant.map_or_else(String::new, |tenant| scope_key::of(tenant, None));
-    let scoped = || session::in_scope(&key, || confined(owner, work));
+    let guarded = || {
+        let _guard = Guard::begin(Running::Tried);
+        confined(owner, work)
+    };
+    let scoped = || session::in_scope(&key, || alone(guarded));
     subtransaction::run(|| Verdict::Undo(scoped())).unwrap_or_else(|caught| caught.rethrow())
 }
 
@@ -241,8 +258,18 @@ fn confined<T>(role: Oid, work: impl FnOnce() -> T) -> T {
 
 /// Runs `work`, in which code that an administrator has added to a table of ours may run, as nobody, confined.
 pub fn as_added<T>(work: impl FnOnce() -> T) -> T {
-    let _guard = Guard::begin(Running::Added);
-    as_nobody(work)
+    alone(|| {
+        let _guard = Guard::begin(Running::Added);
+        as_nobody(work)
+    })
+}
+
+/// Without parallel workers, which don't know of a guard: plans that are made have none, and those that were made get none.
+fn alone<T>(work: impl FnOnce() -> T) -> T {
+    session::with_settings(
+        &[(c"max_parallel_workers_per_gather", c"0"), (c"max_parallel_workers", c"0")],
+        work,
+    )
 }
 
 /// Runs `work`, in which code of anybody's may run, as nobody, with fixed settings and without a scope, and undoes it: rows,
@@ -250,11 +277,9 @@ pub fn as_added<T>(work: impl FnOnce() -> T) -> T {
 /// the subtransaction's.
 pub fn apart<T>(work: impl FnOnce() -> T) -> T {
     let guarded = || {
-        let _guards = (Guard::begin(Running::Declared), Kept::begin());
+        let _guard = Guard::begin(Running::Declared);
         as_nobody(work)
     };
-    // Nor does a parallel worker know of the guards.
-    let alone = || session::with_settings(&[(c"max_parallel_workers_per_gather", c"0")], guarded);
-    let fixed = || session::with_fixed_settings(|| session::in_scope("", alone));
+    let fixed = || session::with_fixed_settings(|| session::in_scope("", || alone(guarded)));
     subtransaction::run(|| Verdict::Undo(fixed())).unwrap_or_else(|caught| caught.rethrow())
 }

@@ -71,29 +71,28 @@ const GUARDED: [(Guarded, &[&CStr]); 5] = [
         ],
     ),
     (Guarded::Carries, &[c"pg_notify"]),
-    (Guarded::Shows, &[c"current_query", c"pg_cursor", c"pg_prepared_statement"]),
+    (Guarded::Shows, &[c"current_query", c"pg_cursor", c"pg_listening_channels", c"pg_prepared_statement"]),
     (Guarded::Sets, &[c"set_config_by_name"]),
 ];
 
-/// Functions that aren't the same each time they are called, and change nothing.
-const HARMLESS: [&CStr; 13] = [
-    c"array_sample",
-    c"array_shuffle",
-    c"clock_timestamp",
-    c"drandom",
-    c"drandom_normal",
-    c"gen_random_uuid",
-    c"int4random",
-    c"int8random",
-    c"numeric_random",
-    c"timeofday",
-    c"txid_current_if_assigned",
-    c"uuidv7",
-    c"uuidv7_interval",
+/// VOLATILE functions that change nothing.
+const HARMLESS: [&[u8]; 12] = [
+    b"array_sample",
+    b"array_shuffle",
+    b"clock_timestamp",
+    b"drandom",
+    b"drandom_normal",
+    b"gen_random_uuid",
+    b"int4random",
+    b"int8random",
+    b"numeric_random",
+    b"timeofday",
+    b"uuidv7",
+    b"uuidv7_interval",
 ];
 
-/// Functions that take numbers from a sequence, and tell which one was taken.
-const OF_SEQUENCES: [&CStr; 3] = [c"currval_oid", c"lastval", c"nextval_oid"];
+/// Those that take numbers from a sequence, and tell which one was taken.
+const OF_SEQUENCES: [&[u8]; 3] = [b"currval_oid", b"lastval", b"nextval_oid"];
 
 static BY_NUMBER: OnceLock<Vec<(u32, Guarded)>> = OnceLock::new();
 
@@ -103,14 +102,19 @@ fn number(name: &CStr) -> Oid {
     unsafe { pg_sys::fmgr_internal_function(name.as_ptr()) }
 }
 
-/// Whether calling a VOLATILE function changes nothing.
-pub fn is_harmless(function: Oid) -> bool {
-    HARMLESS.into_iter().any(|name| number(name) == function)
+/// Whether calling a VOLATILE function changes nothing, by the name that it has inside, which several share.
+pub fn is_harmless(inside: &[u8]) -> bool {
+    HARMLESS.contains(&inside)
 }
 
 /// Whether a function is about a sequence.
-pub fn is_of_sequences(function: Oid) -> bool {
-    OF_SEQUENCES.into_iter().any(|name| number(name) == function)
+pub fn is_of_sequences(inside: &[u8]) -> bool {
+    OF_SEQUENCES.contains(&inside)
+}
+
+/// Whether a function is about large objects.
+pub fn is_of_large_objects(inside: &[u8]) -> bool {
+    inside.starts_with(b"be_lo")
 }
 
 fn by_number() -> &'static [(u32, Guarded)] {
@@ -136,4 +140,13 @@ pub fn guarded(function: Oid) -> Option<Guarded> {
     let numbers = by_number();
     let place = numbers.binary_search_by_key(&function.to_u32(), |(number, _)| *number).ok()?;
     Some(numbers[place].1)
+}
+
+/// Name of a function.
+pub fn name_of(function: Oid) -> String {
+    // SAFETY: a syscache look-up; the result is a palloc'd C string, or null.
+    unsafe {
+        let name = pg_sys::get_func_name(function);
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
 }

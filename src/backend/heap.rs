@@ -8,6 +8,7 @@ use super::evaluator;
 pub use super::failure::TableError;
 pub use super::types::own_type;
 use super::types::type_name;
+use super::version;
 use super::version::attribute;
 use core::ffi::CStr;
 use core::ptr;
@@ -448,4 +449,27 @@ pub(super) unsafe fn require(relation: pg_sys::Relation, declared: &Declared) {
 pub fn has_column(table: Oid, name: &CStr) -> bool {
     // SAFETY: a cached look-up.
     unsafe { pg_sys::get_attnum(table, name.as_ptr()) > 0 }
+}
+
+/// Makes the index entries of a row, as `version::insert_index_entries`. Expressions and predicates of indexes that an administrator has
+/// added may call anybody's code.
+///
+/// # Safety
+/// As there.
+pub unsafe fn insert_index_entries(
+    target: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+    clash: Option<&mut bool>,
+    only_summarizing: bool,
+) {
+    // SAFETY: the caller's promise; the indexes' descriptions lie side by side.
+    unsafe {
+        let indexes =
+            (0..(*target).ri_NumIndices as usize).map(|place| &**(*target).ri_IndexRelationInfo.add(place));
+        let mut has_code =
+            indexes.map(|index| !index.ii_Expressions.is_null() || !index.ii_Predicate.is_null());
+        let insert = || version::insert_index_entries(target, slot, estate, clash, only_summarizing);
+        if has_code.any(|has_code| has_code) { evaluator::as_added(insert) } else { insert() }
+    }
 }

@@ -548,12 +548,3 @@ unsafe extern "C-unwind" fn log(message: *mut pg_sys::ErrorData) {
         }
     }
 }
-
-/// Name of a function.
-pub fn function_name(function: Oid) -> String {
-    // SAFETY: a syscache look-up; the result is a palloc'd C string, or null.
-    unsafe {
-        let name = pg_sys::get_func_name(function);
-        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
-    }
-}

@@ -28,6 +28,7 @@ pub mod guarded;
 pub mod heap;
 pub mod hook;
 pub mod json;
+mod kept_portals;
 pub mod key_source;
 pub mod known;
 pub mod leftover;

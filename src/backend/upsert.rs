@@ -146,7 +146,7 @@ impl Upsert {
             if !replaced.heap_only || replaced.has_summarizing {
                 pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
                 let only = replaced.has_summarizing;
-                version::insert_index_entries(self.target, self.written, self.estate, None, only);
+                heap::insert_index_entries(self.target, self.written, self.estate, None, only);
                 pg_sys::ExecClearTuple(self.written);
             }
             pg_sys::heap_freetuple(tuple);

@@ -263,8 +263,8 @@ impl NamedMeasure {
 
 /// Months of which a tenant has numbers and whose events are gone, though nothing of ours took those out.
 pub struct Lost {
-    /// The tables that events lay in then.
-    tables: Vec<Oid>,
+    /// The tables that events lay in then, with their bounds.
+    tables: Vec<(Oid, Range<i64>)>,
     /// Their beginnings.
     months: Vec<i64>,
 }
@@ -284,8 +284,8 @@ impl Lost {
     }
 }
 
-fn tables_of_events() -> Vec<Oid> {
-    session::as_owner(|| leaf::leaves("true", &[])).into_iter().map(|leaf| leaf.table).collect()
+fn tables_of_events() -> Vec<(Oid, Range<i64>)> {
+    session::as_owner(|| leaf::leaves("true", &[])).into_iter().map(|leaf| (leaf.table, leaf.time)).collect()
 }
 
 /// The rollups, as an erasure must know them, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller

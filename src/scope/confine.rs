@@ -13,7 +13,7 @@ use super::class::{Class, class, was_confined};
 use super::failure::ScopeError;
 use super::{limit, policy, step_up};
 use crate::backend::command::{Command, Kind};
-use crate::backend::guarded::Guarded;
+use crate::backend::guarded::{self, Guarded};
 use crate::backend::hook::{self, Hooks};
 use crate::backend::session;
 use pgrx::pg_sys::Oid;
@@ -68,22 +68,22 @@ fn before_execution() -> Result<(), ErrorReport> {
     limit::enforce()
 }
 
-fn before_function(guarded: Guarded, function: Oid) -> Result<(), ErrorReport> {
-    if guarded == Guarded::Shows {
+fn before_function(kind: Guarded, function: Oid) -> Result<(), ErrorReport> {
+    if kind == Guarded::Shows {
         return Ok(());
     }
     let class = class();
-    let refused = match guarded {
+    let refused = match kind {
         Guarded::Tells | Guarded::Sets => class != Class::Free,
         Guarded::Stays | Guarded::Carries => class == Class::Pool,
         Guarded::Shows => false,
     };
-    let is_uncounted = guarded == Guarded::Carries && limit::max_rows().is_some();
+    let is_uncounted = kind == Guarded::Carries && limit::max_rows().is_some();
     if !(refused || is_uncounted) || is_owners_deed() {
         return Ok(());
     }
     Err(if refused {
-        ScopeError::Confined(format!("{}()", hook::function_name(function)))
+        ScopeError::Confined(format!("{}()", guarded::name_of(function)))
     } else {
         ScopeError::Uncounted("pg_notify()")
     }

@@ -369,10 +369,12 @@ const CHANGES: &[&str] = &[
     "PERFORM current_query();",
     "PERFORM FROM pg_cursors;",
     "PERFORM FROM pg_prepared_statements;",
+    "PERFORM pg_listening_channels();",
     "DECLARE c refcursor := 'mine'; BEGIN FETCH c INTO x; END;",
     "DECLARE c refcursor := 'mine'; BEGIN MOVE FORWARD ALL IN c; END;",
     "DECLARE c refcursor := 'held'; BEGIN FETCH LAST FROM c INTO x; END;",
     "DECLARE c refcursor := 'held'; BEGIN CLOSE c; END;",
+    "DECLARE c refcursor := '<unnamed>'; BEGIN FETCH c INTO x; END;",
     "DECLARE c refcursor := '<unnamed portal 1>'; BEGIN FETCH c INTO x; END;",
     "BEGIN PERFORM pg_advisory_lock(1); EXCEPTION WHEN OTHERS THEN RAISE 'no'; END;",
 ];
@@ -447,7 +449,7 @@ fn what_code_does_or_puts_off_is_undone() {
 #[test]
 fn code_that_changes_anything_is_refused() {
     let mut scene = Scene::new("expr_changes");
-    let mut adm = scene.declare(false);
+    let mut adm = scene.declare(true);
     scene.admin.batch_execute("CREATE SCHEMA yard; GRANT ALL ON SCHEMA yard TO PUBLIC").unwrap();
     adm.batch_execute(
         "CREATE TABLE app.open (i int); GRANT ALL ON app.open TO PUBLIC; INSERT INTO app.open VALUES (0);
@@ -473,7 +475,8 @@ fn code_that_changes_anything_is_refused() {
     let mut client = scene.database.superuser();
     client
         .batch_execute(
-            "DECLARE held SCROLL CURSOR WITH HOLD FOR SELECT 'held ' || i FROM generate_series(1, 3) AS i;
+            "LISTEN app; DECLARE \"<unnamed>\" SCROLL CURSOR WITH HOLD FOR SELECT 'held ' || i FROM generate_series(1, 3) AS i;
+             DECLARE held SCROLL CURSOR WITH HOLD FOR SELECT 'held ' || i FROM generate_series(1, 3) AS i;
              SELECT pg_advisory_lock(77), pg_advisory_lock_shared(77)",
         )
         .unwrap();
@@ -507,10 +510,21 @@ fn code_that_changes_anything_is_refused() {
         "portal \"mine\" cannot be run",
         "portal \"held\" cannot be run",
         "cannot drop active portal \"held\"",
+        "portal \"<unnamed>\" cannot be run",
         "cursor \"<unnamed portal 1>\" does not exist",
         "no",
     ];
     assert_eq!(others, expected);
+    // It is told nothing of the statement that it is a part of.
+    adm.batch_execute(&function("DECLARE told text; BEGIN GET DIAGNOSTICS told = PG_CONTEXT; IF x = 'told' THEN RETURN 'told: ' || told; END IF; RETURN x; END;")).unwrap();
+    client
+        .batch_execute(&format!(
+            "DO $$ BEGIN EXECUTE $e$SELECT tally.ingest('{}') AS secret$e$; END $$",
+            event(9998, "told")
+        ))
+        .unwrap();
+    let told = text(&mut client, "SELECT f FROM tally.probed_day WHERE f LIKE 'told: %'");
+    assert!(told.contains("app.") && !told.contains("secret") && !told.contains("DO"), "{told}");
     // The session itself, and what it calls by its own will, may still; a loop of its own goes on to its end.
     client.batch_execute("SELECT pg_advisory_unlock_all(), setseed(0.5), nextval('app.numbers')").unwrap();
     adm.batch_execute(&function("DECLARE c refcursor := '<unnamed portal 1>'; BEGIN FETCH c INTO x; RETURN x; EXCEPTION WHEN OTHERS THEN RETURN x; END;")).unwrap();
@@ -522,6 +536,8 @@ fn code_that_changes_anything_is_refused() {
         )
         .unwrap();
     assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM tally.events"), events + 30);
+    // The function is another one by now.
+    client.batch_execute("SELECT tally.rebuild_rollup('probed')").unwrap();
     assert_right(&mut scene.admin, "probed");
     // Nor is it declared.
     for (function, problem) in [("app.ends", "exit_on_error"), ("app.seeds", "seed")] {
@@ -920,11 +936,16 @@ fn what_was_added_to_the_events_is_evaluated_by_nobody() {
         "ADD COLUMN low text GENERATED ALWAYS AS (app.f(name)) STORED",
         "ADD COLUMN low text DEFAULT app.f('n')",
         "ADD CONSTRAINT low CHECK (app.f(name) <> '')",
+        "an index",
     ] {
         let mut scene = Scene::new("expr_added");
         let mut adm = scene.as_adm();
         adm.batch_execute(&function("RETURN x;")).unwrap();
-        scene.admin.batch_execute(&format!("ALTER TABLE tally.events {added}")).unwrap();
+        if added.starts_with("ADD") {
+            scene.admin.batch_execute(&format!("ALTER TABLE tally.events {added}")).unwrap();
+        } else {
+            scene.admin.batch_execute("CREATE INDEX own ON tally.events (tenant_id, app.f(name))").unwrap();
+        }
         adm.batch_execute(&function(&format!(
             "IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN ALTER ROLE {} SUPERUSER; END IF; RETURN current_user;",
             scene.adm
@@ -947,5 +968,10 @@ fn what_was_added_to_the_events_is_evaluated_by_nobody() {
         let _ = ingest(&mut client, &event(7, "n"));
         let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid < 3 AND pid = pg_backend_pid()";
         assert_eq!(number(&mut client, locks), 0, "{added}");
+        // Nor does it see or move what the session has open.
+        adm.batch_execute(&function("DECLARE c refcursor := 'held'; BEGIN CLOSE c; RETURN x; END;")).unwrap();
+        client.batch_execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1").unwrap();
+        let _ = ingest(&mut client, &event(8, "n"));
+        assert_eq!(number(&mut client, "SELECT count(*) FROM pg_cursors WHERE name = 'held'"), 1, "{added}");
     }
 }
