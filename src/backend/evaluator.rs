@@ -4,7 +4,7 @@
 use super::kept_portals::Kept;
 use super::report::Report;
 use super::subtransaction::{self, Verdict};
-use super::{array, guarded, session, version};
+use super::{guarded, session, version};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
@@ -182,10 +182,11 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
         let is_volatile = form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE;
         let is_free = running == Running::Tried;
         let sets = || {
-            attribute(pg_sys::Anum_pg_proc_proconfig).is_some_and(|settings| {
-                let mut settings = array::read_varlenas(settings).into_iter().flatten();
-                settings.any(|setting| !is_of_reading(setting))
-            })
+            attribute(pg_sys::Anum_pg_proc_proconfig)
+                .and_then(|settings| {
+                    <Vec<Option<String>>>::from_polymorphic_datum(settings, false, pg_sys::TEXTARRAYOID)
+                })
+                .is_some_and(|settings| settings.iter().flatten().any(|setting| !is_of_reading(setting)))
         };
         let refused = is_compiled && is_volatile && !is_harmless(inside.as_bytes())
             || !is_free
@@ -201,9 +202,9 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
 }
 
 /// Whether a setting of a function's, `name=value`, may be one.
-fn is_of_reading(setting: &[u8]) -> bool {
-    let name = setting.split(|&byte| byte == b'=').next().unwrap_or_default();
-    SETTINGS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+fn is_of_reading(setting: &str) -> bool {
+    let name = setting.split('=').next().unwrap_or_default();
+    SETTINGS.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Runs `work` as nobody, confined. Enough for expressions of Postgres' own functions and ours, which read no setting.

@@ -1,11 +1,21 @@
 //! Why a rollup can't be declared, filled or folded.
 
-use super::strange_code::Problem;
 use crate::backend::expression::ExpressionError;
 use crate::backend::heap::TableError;
 use crate::backend::lock::Busy;
 use crate::backend::report::{Report, raised_by_pgrx};
 use crate::backend::take::{Conflict, TakeError};
+
+/// What is wrong with a function that a declared expression calls.
+#[derive(Debug)]
+pub enum Problem {
+    /// It takes names from its caller's path.
+    Open,
+    /// It has its owner's rights.
+    Elevated,
+    /// It sets this, which reaches further than to how values are read.
+    Sets(String),
+}
 
 /// Why a rollup can't be declared, filled or folded.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use super::RollupError;
 use super::definition::{self, Kind};
+use super::failure::Problem;
 use crate::backend::evaluator;
 use crate::backend::expression_code::Code;
 use crate::backend::scan::{self, Snapshot};
@@ -53,17 +54,6 @@ const STRANGE: &str = "
          OR l.lanname NOT IN ('internal', 'c')
         AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS s (setting) WHERE s.setting LIKE 'search\\_path=%'))
      ORDER BY 2, 1";
-
-/// What is wrong with a function.
-#[derive(Debug)]
-pub enum Problem {
-    /// It takes names from its caller's path.
-    Open,
-    /// It has its owner's rights.
-    Elevated,
-    /// It sets this, which reaches further than to how values are read.
-    Sets(String),
-}
 
 /// Refuses code that has no fixed search path, where names would mean what a caller's path says, that has its owner's rights, or
 /// settings that it may not have.

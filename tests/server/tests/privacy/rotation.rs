@@ -124,25 +124,31 @@ fn what_was_tokenised_is_carried_over_though_it_is_protected_no_longer() {
     });
     assert_eq!(ingest(&mut client, &array(sent)).unwrap().accepted, 90);
     client.batch_execute("SELECT tally.protect_property(NULL, 'card', 'token', 'a')").unwrap();
-    let renewed = "SELECT count(*) FROM tally.events WHERE properties->>'card' LIKE 'tok.0.%'";
+    let renewed = "SELECT count(*) FROM tally.events WHERE properties->>'card' LIKE 'tok.%'";
     let step =
         |client: &mut Client| client.batch_execute("SELECT tally_internal.step_privacy('a', 100)").unwrap();
-    while number(&mut client, renewed) < 60 {
+    for _ in 0..100 {
+        if number(&mut client, renewed) >= 60 {
+            break;
+        }
         step(&mut client);
     }
     assert_eq!(number(&mut client, renewed), 60, "of three months two are done");
     client
         .batch_execute("SELECT tally.create_rollup('cards', '{day}', dimensions => ARRAY['properties->>''card'' AS card'], measures => ARRAY['count(*) AS n'])")
         .unwrap();
-    while number(&mut client, "SELECT stage::int8 FROM tally.privacy_renewal WHERE tenant_id = 'a'") < 2 {
+    for _ in 0..100 {
+        if number(&mut client, "SELECT stage::int8 FROM tally.privacy_renewal WHERE tenant_id = 'a'") >= 2 {
+            break;
+        }
         step(&mut client);
     }
     assert_eq!(number(&mut client, renewed), 90);
     assert!(!verify(&mut client, "cards").is_empty(), "the last month's values are in it as sent");
-    client.batch_execute("SELECT tally.unprotect_property(NULL, 'card', 'a')").unwrap();
+    client.batch_execute("SELECT tally.set_step_up_policy('unprotect', false), tally.unprotect_property(NULL, 'card', 'a')").unwrap();
     maintain(&mut client);
     assert!(verify(&mut client, "cards").is_empty());
-    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.cards_day WHERE card NOT LIKE 'tok.0.%'"), 0);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.cards_day WHERE card NOT LIKE 'tok.%'"), 0);
 }
 
 /// A rollup that counts by a token, declared after the property was protected.
