@@ -350,7 +350,7 @@ const CHANGES: &[&str] = &[
     "SET seed = 0.5;",
     "SET LOCAL seed = 0.5;",
     "PERFORM set_config('seed', '0.5', false);",
-    "PERFORM app.seeds(x);",
+    "PERFORM app.sets(x);",
     "PERFORM app.ends(x);",
     "SET exit_on_error = on; RAISE 'boo';",
     "PERFORM nextval('app.numbers');",
@@ -459,7 +459,7 @@ fn code_that_changes_anything_is_refused() {
          CREATE FUNCTION app.step(s int, x int) RETURNS int LANGUAGE sql AS 'SELECT x FROM pg_advisory_lock(x)';
          CREATE AGGREGATE app.latch(int) (SFUNC = app.step, STYPE = int);
          CREATE FUNCTION app.act(x int) RETURNS int LANGUAGE plpgsql PARALLEL SAFE AS 'BEGIN PERFORM pg_logical_emit_message(false, ''a'', ''b''); RETURN x; END';
-         CREATE FUNCTION app.seeds(x text) RETURNS int LANGUAGE sql SET seed = 0.5 AS 'SELECT 1';
+         CREATE FUNCTION app.sets(x text) RETURNS int LANGUAGE sql SET statement_timeout = '1h' AS 'SELECT 1';
          CREATE FUNCTION app.ends(x text) RETURNS int LANGUAGE plpgsql SET exit_on_error = on AS 'BEGIN RAISE ''boo''; END';
          CREATE FUNCTION app.elevated() RETURNS int LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT 1'",
     )
@@ -540,7 +540,7 @@ fn code_that_changes_anything_is_refused() {
     client.batch_execute("SELECT tally.rebuild_rollup('probed')").unwrap();
     assert_right(&mut scene.admin, "probed");
     // Nor is it declared.
-    for (function, problem) in [("app.ends", "exit_on_error"), ("app.seeds", "seed")] {
+    for (function, problem) in [("app.ends", "exit_on_error"), ("app.sets", "statement_timeout")] {
         adm.batch_execute(&format!("ALTER FUNCTION {function}(text) IMMUTABLE; ALTER FUNCTION {function}(text) SET search_path = pg_catalog, pg_temp")).unwrap();
         let (code, hint) = refused(&mut adm, &format!("SELECT tally.create_rollup('set', '{{day}}', ARRAY['count(*) AS n'], ARRAY['{function}(name) AS f'])")).unwrap();
         assert_eq!(
@@ -549,8 +549,8 @@ fn code_that_changes_anything_is_refused() {
             "{hint}"
         );
     }
-    adm.batch_execute("ALTER FUNCTION app.f(text) SET seed = 0.5").unwrap();
-    let told = "SELECT count(*) FROM tally.lint() WHERE name ~ 'declared_code' AND remediation = 'ALTER FUNCTION app.f(text) RESET seed;'";
+    adm.batch_execute("ALTER FUNCTION app.f(text) SET statement_timeout = '1h'").unwrap();
+    let told = "SELECT count(*) FROM tally.lint() WHERE name ~ 'declared_code' AND remediation = 'ALTER FUNCTION app.f(text) RESET statement_timeout;'";
     assert_eq!(number(&mut scene.admin, told), 1);
 }
 
