@@ -4,7 +4,8 @@
 #   ingest     calls of 100 events, a transaction each, by a trusted login that enters the tenant first, against the same calls that enter
 #              nothing, of which nothing is recorded: entering counts as audit, too, so the truth is no dearer than what is printed. Of a
 #              thousand tenants, each another one than in the call before, so that every call is an entry; and of one, whose repeats are counted.
-#              The session has been in each tenant before, more than the 10 seconds ago within which repeats are counted.
+#              The session has been in each tenant before, more than the 10 seconds ago within which repeats are counted. And the entry
+#              alone: a thousand tenants, each entered and then entered again in the next block, when it is counted and no entry of its own.
 #   dashboard  30 days of the daily rollup as a bound login, each query recorded (policy "all"), against none (policy "none").
 #   seals      the age of the oldest entry without a seal, looked at five times a second while events come in; and what part of the worker's
 #              time storing and sealing takes.
@@ -53,23 +54,23 @@ S
 
 # Lines of a script for psql: calls of 100 events in blocks of 20, one that enters its tenants and one that doesn't, in turning order; and
 # between them lines that note the session's processor time.
-write_calls() { # tenants, round
-  sql -d tally_audit -v tenants="$1" -v round="$2" -v mark="\\! echo %s \$(cut -d' ' -f1 /proc/\$PID/schedstat) >>$own/marks" <<'S'
+write_calls() { # tenants, round, whether the other side enters again
+  sql -d tally_audit -v tenants="$1" -v round="$2" -v again="${3:-false}" -v mark="\\! echo %s \$(cut -d' ' -f1 /proc/\$PID/schedstat) >>$own/marks" <<'S'
 WITH calls AS (
-  SELECT call, block, (call / 20 + block / 2) % 2 = 0 AS enters, tenant FROM generate_series(0, 1999) AS call,
+  SELECT call, block, CASE WHEN :again THEN block % 2 = 0 ELSE (block + block / 2) % 2 = 0 END AS is_entry, tenant FROM generate_series(0, 1999) AS call,
     LATERAL (SELECT call / 20 AS block, call / 40 * 20 + call % 20) AS b (block, tenant)),
 texts AS (
-  SELECT call, block, enters, format(E'BEGIN;\n%sSELECT accepted FROM tally.ingest($json$[%s]$json$);\nCOMMIT;',
-           CASE WHEN enters THEN format(E'SELECT tally.enter(%L) \\g /dev/null\n', 'tenant' || tenant % :tenants) END,
+  SELECT call, block, is_entry, format(E'BEGIN;\n%sSELECT accepted FROM tally.ingest($json$[%s]$json$);\nCOMMIT;',
+           CASE WHEN is_entry OR :again THEN format(E'SELECT tally.enter(%L) \\g /dev/null\n', 'tenant' || tenant % :tenants) END,
            string_agg(format('{"tenant_id":"tenant%s","account_id":"account%s","name":"name%s","event_id":"%s-0000-4000-8000-%s","user_id":"user%s","session_id":"s%s","occurred_at":"%s","properties":{"value":%s,"plan":"p%s"}}',
              tenant % :tenants, n % 10, n % 7, lpad(:'round', 8, '0'), lpad((call * 100 + n)::text, 12, '0'), (call * 100 + n) * 7 % 9001, (call * 100 + n) / 3,
              to_char(date_trunc('day', now()) - (call * 100 + n) % 30 * interval '1 day', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), n, n % 3), ',' ORDER BY n)) AS text
-    FROM calls, generate_series(0, 99) AS n GROUP BY call, block, enters, tenant)
+    FROM calls, generate_series(0, 99) AS n GROUP BY call, block, is_entry, tenant)
 SELECT * FROM (SELECT format(E'BEGIN;\nSELECT tally.enter(%L) \\g /dev/null\nCOMMIT;', 'tenant' || n) FROM generate_series(0, :tenants - 1) AS n) AS once
 UNION ALL SELECT '\! sleep 11'
 UNION ALL
-SELECT * FROM (SELECT format(:'mark', 'other') || E'\n' || string_agg(text, E'\n' ORDER BY call) || E'\n' || format(:'mark', CASE WHEN enters THEN 'with' ELSE 'without' END)
-  FROM texts GROUP BY block, enters ORDER BY block) AS blocks;
+SELECT * FROM (SELECT format(:'mark', 'other') || E'\n' || string_agg(text, E'\n' ORDER BY call) || E'\n' || format(:'mark', CASE WHEN is_entry THEN 'with' ELSE 'without' END)
+  FROM texts GROUP BY block, is_entry ORDER BY block) AS blocks;
 S
 }
 
@@ -104,6 +105,11 @@ for tenants in 1000 1; do
   done
   report "ingest, tenants: $tenants"
 done
+for round in $(seq "$rounds"); do
+  write_calls 1000 $((2000 + round)) true >"$own/script"
+  run audit_app "$own/script" 100 2000
+done
+report "ingest, tenants: 1000, entered again"
 kill $watcher
 wait $watcher 2>/dev/null || true
 watcher=
