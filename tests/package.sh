@@ -15,8 +15,8 @@ trap 'rm -rf --one-file-system "$root"' EXIT
 make_root "$root" "$suite" ca-certificates
 cp "$package" "$root/root/"
 # By these two files the scripts of a checkout choose a major version.
-install -D -t "$root/root/checkout/pgrx-config" pgrx-config/paths.sh
-cp Cargo.toml "$root/root/checkout/"
+install -D -t "$root/checkout/pgrx-config" pgrx-config/paths.sh
+cp Cargo.toml "$root/checkout/"
 cat >"$root/root/try.sh" <<'TRY'
 set -euo pipefail
 major=$1 package=$2
@@ -26,7 +26,7 @@ name=postgresql-$major-pg-tally
 mkdir -p /etc/postgresql-common/createcluster.d
 echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/none.conf
 apt-get update -q
-chosen=$(env -u PG_MAJOR bash -c '. /root/checkout/pgrx-config/paths.sh && echo "$PG_MAJOR $PG_SUPPORTED"')
+chosen=$(env -u PG_MAJOR bash -c '. /checkout/pgrx-config/paths.sh && echo "$PG_MAJOR $PG_SUPPORTED"')
 newest=$(for each in ${chosen#* }; do if apt-cache show "postgresql-$each" >/dev/null 2>&1; then echo "$each"; fi; done | tail -1)
 [ "$newest" = "${chosen%% *}" ] || { echo "make would choose PostgreSQL ${chosen%% *} where the newest is $newest" >&2; exit 1; }
 apt-get install -yq --no-install-recommends "/root/$package"
