@@ -160,7 +160,7 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         return Ok(1);
     }
     let together = forgotten["subjects"].as_i64().unwrap_or(taken.len() as i64);
-    elsewhere::certify(tenant, &some, together, forgotten, &rollup::Lost::of(tenant).now(tenant))?;
+    elsewhere::certify(tenant, &some, together, forgotten, &rollup::Lost::of(tenant).months)?;
     Ok(some.len() as i64)
 }
 

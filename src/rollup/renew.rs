@@ -266,7 +266,7 @@ pub struct Lost {
     /// The tables that events lay in then, with their bounds.
     tables: Vec<(Oid, Range<i64>)>,
     /// Their beginnings.
-    months: Vec<i64>,
+    pub months: Vec<i64>,
 }
 
 impl Lost {
