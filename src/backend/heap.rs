@@ -276,25 +276,28 @@ impl Additions {
     /// # Safety
     /// The executor state is that of `of`.
     pub unsafe fn fill(&self, row: &mut Row, estate: *mut pg_sys::EState) {
-        for own in &self.own {
-            // SAFETY: the caller's promise; the guard hands on an error of the expression's.
-            unsafe {
-                let context = per_tuple(estate);
-                let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
-                let default = own.default;
-                // What it calls may be anybody's, and the caller a superuser.
-                let (value, is_null) = evaluator::as_added(|| {
-                    pg_guard_ffi_boundary(move || {
+        if self.own.is_empty() {
+            return;
+        }
+        // SAFETY: the caller's promise; the guard hands on an error of an expression's.
+        unsafe {
+            let context = per_tuple(estate);
+            let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
+            // What they call may be anybody's, and the caller a superuser.
+            evaluator::as_added(|| {
+                for own in &self.own {
+                    let default = own.default;
+                    let (value, is_null) = pg_guard_ffi_boundary(move || {
                         let mut is_null = false;
                         let evaluate = (*default).evalfunc.unwrap_unchecked();
                         let value = evaluate(default, context, &raw mut is_null);
                         (value, is_null)
-                    })
-                });
-                pg_sys::MemoryContextSwitchTo(outer);
-                row.values[own.place] = value;
-                row.nulls[own.place] = is_null;
-            }
+                    });
+                    row.values[own.place] = value;
+                    row.nulls[own.place] = is_null;
+                }
+            });
+            pg_sys::MemoryContextSwitchTo(outer);
         }
     }
 
