@@ -189,7 +189,8 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
                 .is_some_and(|settings| settings.iter().flatten().any(|setting| !is_of_reading(setting)))
         };
         let refused = is_compiled && is_volatile && !is_harmless(inside.as_bytes())
-            || !is_free && (form.prosecdef || guarded::guarded(function).is_some() || sets());
+            || !is_free && (form.prosecdef || guarded::guarded(function).is_some())
+            || sets();
         pg_sys::ReleaseSysCache(row);
         refused
     };
