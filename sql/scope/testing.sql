@@ -27,6 +27,11 @@ CREATE FUNCTION tally_internal.try_as_owner(target regclass, tenant_id text, sta
 COMMENT ON FUNCTION tally_internal.try_as_owner(regclass, text, text) IS
   'for tally.assert_isolated(): what a statement answers, or how many rows it changes, as the table''s owner in the scope of a tenant, or in none; undone, and confined: what belongs to the owner can''t become the superuser';
 
+CREATE FUNCTION tally_internal.try_writing_as_owner(target regclass, tenant_id text, statement text) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_try_writing_as_owner';
+COMMENT ON FUNCTION tally_internal.try_writing_as_owner(regclass, text, text) IS
+  'for tally.assert_isolated(): as try_as_owner() without triggers and rules, but those that are ENABLE ALWAYS or REPLICA, how many rows a statement changes; null where the table''s row security refuses it, -1 where only a constraint does, an error where anything else does';
+
 CREATE FUNCTION tally.assert_isolated(target regclass, tenant_a text, tenant_b text) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -39,6 +44,9 @@ DECLARE
   tenants       text[] := ARRAY[tenant_a, tenant_b];
   expected      int8[];
   answer        int8[];
+  written       int8;
+  taken         text;
+  swallowing    text;
 BEGIN
   PERFORM tally.authenticate_as(NULL, NULL, 'none');
   SELECT i.tenant_column INTO tenant_column FROM tally_internal.isolated_tables() AS i WHERE i.id = target;
@@ -62,6 +70,17 @@ BEGIN
     INTO columns, copied
     FROM pg_catalog.pg_attribute AS a
    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+  -- What these swallow would look like rows that no policy shows.
+  swallowing := (SELECT pg_catalog.min(x.name) FROM (
+    SELECT pg_catalog.format('trigger "%s"', g.tgname) FROM pg_catalog.pg_partition_tree(target) AS p JOIN pg_catalog.pg_trigger AS g ON g.tgrelid = p.relid
+     WHERE g.tgenabled IN ('A', 'R') AND g.tgtype & 3 = 3 AND g.tgtype & 24 <> 0
+    UNION ALL
+    SELECT pg_catalog.format('rule "%s"', r.rulename) FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = target AND r.ev_enabled IN ('A', 'R')) AS x (name));
+  IF swallowing IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = '55T03',
+      MESSAGE = pg_catalog.format('what row security lets in can''t be shown: table "%s" has the %s, which is ENABLE ALWAYS or REPLICA', target, swallowing),
+      HINT = 'disable it while you try the table: it may swallow rows that the policies show';
+  END IF;
   -- The owner has every privilege, and FORCE binds it. Its triggers, policies and defaults run as the owner, confined.
   FOR i IN 1 .. 2 LOOP
     answer := tally_internal.try_as_owner(target, tenants[i],
@@ -72,35 +91,38 @@ BEGIN
           tenants[i], answer[1], target, answer[2], expected[i]),
         HINT = 'tally.lint() names what is wrong';
     END IF;
-    answer := tally_internal.try_as_owner(target, tenants[i],
-      pg_catalog.format('DELETE FROM %s WHERE %I::text = %L', target, tenant_column, tenants[3 - i]));
-    IF answer[1] > 0 THEN
+    -- A condition is met by rows that may be read alone. Without one, every row that the policies show goes.
+    written := tally_internal.try_writing_as_owner(target, tenants[i], pg_catalog.format('DELETE FROM %s', target));
+    IF written IS DISTINCT FROM tally_internal.try_writing_as_owner(target, tenants[i],
+         pg_catalog.format('DELETE FROM %s WHERE %I::text = %L', target, tenant_column, tenants[i])) THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
-        MESSAGE = pg_catalog.format('tenant "%s" can delete %s rows of tenant "%s" from table "%s"', tenants[i], answer[1], tenants[3 - i], target);
+        MESSAGE = pg_catalog.format('tenant "%s" can delete rows of other tenants from table "%s"', tenants[i], target);
     END IF;
     -- The policy's check comes before constraints: a violated one tells that the policy let the row in.
-    BEGIN
-      answer := tally_internal.try_as_owner(target, tenants[i],
-        pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I::text = %L LIMIT 1',
-          target, columns, pg_catalog.format(copied, tenants[3 - i]), target, tenant_column, tenants[i]));
-      answer := '{1}';
-    EXCEPTION
-      WHEN insufficient_privilege THEN answer := '{0}';
-      WHEN integrity_constraint_violation THEN answer := '{1}';
-    END;
-    IF answer[1] > 0 THEN
+    written := tally_internal.try_writing_as_owner(target, tenants[i],
+      pg_catalog.format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s WHERE %I::text = %L LIMIT 1',
+        target, columns, pg_catalog.format(copied, tenants[3 - i]), target, tenant_column, tenants[i]));
+    IF written = 0 THEN
+      RAISE EXCEPTION USING ERRCODE = '55T03',
+        MESSAGE = pg_catalog.format('what row security lets in was not shown: something in table "%s" swallowed a row of tenant "%s"', target, tenants[3 - i]),
+        HINT = 'disable triggers that are ENABLE ALWAYS or REPLICA while you try the table';
+    ELSIF written IS NOT NULL THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
         MESSAGE = pg_catalog.format('tenant "%s" can insert rows of tenant "%s" into table "%s"', tenants[i], tenants[3 - i], target);
     END IF;
-    BEGIN
-      answer := tally_internal.try_as_owner(target, tenants[i],
-        pg_catalog.format('UPDATE %s SET %2$I = %3$L::%5$s WHERE %2$I::text = %4$L', target, tenant_column, tenants[3 - i], tenants[i], tenant_type));
-    EXCEPTION WHEN insufficient_privilege THEN
-      answer := '{0}';
-    END;
-    IF answer[1] > 0 THEN
+    -- With a condition, the policies for reading would be asked about the new row, too.
+    written := tally_internal.try_writing_as_owner(target, tenants[i],
+      pg_catalog.format('UPDATE %s SET %I = %L::%s', target, tenant_column, tenants[3 - i], tenant_type));
+    IF written <> 0 THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
         MESSAGE = pg_catalog.format('tenant "%s" can write rows of tenant "%s" to table "%s"', tenants[i], tenants[3 - i], target);
+    END IF;
+    taken := pg_catalog.format('UPDATE %s SET %I = %L::%s', target, tenant_column, tenants[i], tenant_type);
+    written := tally_internal.try_writing_as_owner(target, tenants[i], taken);
+    IF written IS DISTINCT FROM tally_internal.try_writing_as_owner(target, tenants[i],
+         pg_catalog.format('%s WHERE %I::text = %L', taken, tenant_column, tenants[i])) THEN
+      RAISE EXCEPTION USING ERRCODE = 'assert_failure',
+        MESSAGE = pg_catalog.format('tenant "%s" can take over rows of other tenants in table "%s"', tenants[i], target);
     END IF;
   END LOOP;
   BEGIN
@@ -115,8 +137,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.assert_isolated(regclass, text, text) IS
-  'for tests run by a superuser: raises an error unless, as the table''s owner, each of two tenants sees exactly its own rows and can neither remove nor write the other''s; changes nothing';
+  'for tests run by a superuser: raises an error unless, as the table''s owner, each of two tenants sees exactly its own rows and can neither remove nor write the other''s, because row security refuses it or shows no such row; changes nothing';
 
 REVOKE ALL ON FUNCTION tally.authenticate_as(text, text, name), tally.assert_isolated(regclass, text, text),
-  tally_internal.try_as_owner(regclass, text, text) FROM PUBLIC;
+  tally_internal.try_as_owner(regclass, text, text), tally_internal.try_writing_as_owner(regclass, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.authenticate_as(text, text, name) TO tally_owner, tally_reader, tally_writer;

@@ -3,7 +3,7 @@
 
 use super::kept_portals::Kept;
 use super::report::Report;
-use super::subtransaction::{self, Verdict};
+use super::subtransaction::{self, Caught, Verdict};
 use super::{guarded, session, version};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -214,7 +214,7 @@ pub fn as_nobody<T>(work: impl FnOnce() -> T) -> T {
 
 /// Runs `work` as the owner of a table, confined, in a tenant's scope or in none, and undoes it. A superuser who ran it as
 /// that role by SET ROLE would be one RESET ROLE of the owner's code away from running that code as a superuser.
-pub fn as_owner_of<T>(table: Oid, tenant: Option<&str>, work: impl FnOnce() -> T) -> T {
+pub fn as_owner_of<T>(table: Oid, tenant: Option<&str>, work: impl FnOnce() -> T) -> Result<T, Caught> {
     // SAFETY: a catalogue look-up; of a table that is gone it gives no role.
     let owner = unsafe { owner(table) };
     let key = tenant.map_or_else(String::new, |tenant| scope_key::of(tenant, None));
@@ -223,7 +223,7 @@ pub fn as_owner_of<T>(table: Oid, tenant: Option<&str>, work: impl FnOnce() -> T
         confined(owner, work)
     };
     let scoped = || session::in_scope(&key, || alone(guarded));
-    subtransaction::run(|| Verdict::Undo(scoped())).unwrap_or_else(|caught| caught.rethrow())
+    subtransaction::run(|| Verdict::Undo(scoped()))
 }
 
 /// The owner of a relation.
@@ -261,6 +261,12 @@ pub fn as_added<T>(work: impl FnOnce() -> T) -> T {
         let _guard = Guard::begin(Running::Added);
         as_nobody(work)
     })
+}
+
+/// Runs `work` without the triggers and rules that fire in an ordinary session, foreign keys among them: what they refuse, change or
+/// swallow comes before the table's policies, or hides that these let a row pass.
+pub fn without_triggers<T>(work: impl FnOnce() -> T) -> T {
+    session::with_settings(&[(c"session_replication_role", c"replica")], work)
 }
 
 /// Without parallel workers, which don't know of a guard: plans that are made have none, and those that were made get none.

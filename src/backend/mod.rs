@@ -44,6 +44,7 @@ pub mod planner;
 pub mod prepared;
 pub mod query_sources;
 pub mod reads;
+pub mod refusal;
 pub mod report;
 pub mod ring;
 pub mod role;

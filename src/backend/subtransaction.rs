@@ -23,6 +23,14 @@ impl Caught {
         self.error.rethrow()
     }
 
+    /// The function of Postgres' source in which it was raised; code in PL/pgSQL has `exec_stmt_raise`.
+    pub fn raised_in(&self) -> Option<&str> {
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = &self.error;
+        report.function_name()
+    }
+
     /// Whether the error says that stored bytes are damaged: what a missing or a garbled piece of a value raises.
     pub fn is_corruption(&self) -> bool {
         sqlstate(self.code).starts_with("XX")

@@ -49,6 +49,8 @@ pub enum ScopeError {
     PoolStepsUp(String),
     /// What is asked for can't be the name of an act.
     BadAct,
+    /// A trial of a table's policies was refused by something else, with this message.
+    Untold(String),
     /// The act needs a second factor that the session has not shown, for this reason.
     StepUp { act: String, max_age: i32, problem: String },
 }
@@ -157,6 +159,11 @@ impl From<ScopeError> for Report {
             }
             ScopeError::BadAct => Report::new("22023", "that is no name of an act")
                 .hint("1 to 63 lower-case letters and underscores; tally.step_up_acts() lists those that may need a second factor"),
+            ScopeError::Untold(message) => {
+                Report::new("55T03", "what the table's row security lets in was not shown: something else refused the trial")
+                    .detail(message)
+                    .hint("take it away while you try the table: triggers that are ENABLE ALWAYS, rules, privileges that its owner lacks, constraints of domains")
+            }
             ScopeError::StepUp { act, max_age, problem } => {
                 Report::new("42T20", format!("act \"{act}\" needs a second factor, shown at most {max_age} seconds ago"))
                     .detail(problem)
@@ -201,6 +208,7 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         }
         ScopeError::Token(TokenError::Key)
         | ScopeError::BadAct
+        | ScopeError::Untold(_)
         | ScopeError::BadId(_)
         | ScopeError::Busy(..) => None,
         ScopeError::TooManyRows(most) | ScopeError::CopiesTable(most) => {

@@ -4,6 +4,7 @@ mod bindings;
 mod confined;
 mod expressions;
 mod fail_closed;
+mod isolated;
 mod limits;
 mod oracles;
 mod pgbouncer;

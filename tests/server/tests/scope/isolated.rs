@@ -1,0 +1,142 @@
+//! What `tally.assert_isolated` shows: a table passes where its policies refuse, and never where something else does.
+
+use postgres::Client;
+use tally_server_tests::Database;
+
+/// Policies that keep reads apart and nothing else: each writes other tenants' rows.
+const LEAKS: [(&str, &str); 4] = [
+    ("insert", "CREATE POLICY i ON shop.t FOR INSERT WITH CHECK (true)"),
+    (
+        "update",
+        "CREATE POLICY u ON shop.t FOR UPDATE USING (tenant = tally.current_tenant()) WITH CHECK (true)",
+    ),
+    (
+        "take",
+        "CREATE POLICY u ON shop.t FOR UPDATE USING (true) WITH CHECK (tenant = tally.current_tenant())",
+    ),
+    ("delete", "CREATE POLICY d ON shop.t FOR DELETE USING (true)"),
+];
+
+/// What may keep the trials of a leaking table from touching a row, and what is told of the table then: that it leaks, where this
+/// can be shown, else that nothing was shown.
+const HIDING: [(&str, &str); 10] = [
+    ("SELECT 1", "P0004"),
+    (
+        "CREATE TRIGGER g BEFORE INSERT OR UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.forbid()",
+        "P0004",
+    ),
+    (
+        "CREATE TRIGGER g BEFORE INSERT OR UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.swallow()",
+        "P0004",
+    ),
+    (
+        "CREATE RULE g AS ON INSERT TO shop.t DO INSTEAD NOTHING; CREATE RULE h AS ON UPDATE TO shop.t DO INSTEAD NOTHING; CREATE RULE k AS ON DELETE TO shop.t DO INSTEAD NOTHING",
+        "P0004",
+    ),
+    (
+        "CREATE TRIGGER g BEFORE INSERT OR UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.forbid(); ALTER TABLE shop.t ENABLE ALWAYS TRIGGER g",
+        "55T03",
+    ),
+    (
+        "CREATE TRIGGER g BEFORE INSERT OR UPDATE OR DELETE ON shop.t FOR EACH STATEMENT EXECUTE FUNCTION shop.forbid(); ALTER TABLE shop.t ENABLE ALWAYS TRIGGER g",
+        "55T03",
+    ),
+    (
+        "CREATE TRIGGER g BEFORE INSERT OR UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.swallow(); ALTER TABLE shop.t ENABLE ALWAYS TRIGGER g",
+        "55T03",
+    ),
+    (
+        "CREATE RULE g AS ON INSERT TO shop.t DO INSTEAD NOTHING; ALTER TABLE shop.t ENABLE ALWAYS RULE g",
+        "55T03",
+    ),
+    // Its own policy refuses what the trigger writes.
+    (
+        "ALTER TABLE shop.t DROP CONSTRAINT t_tenant_v_key; CREATE TRIGGER g AFTER INSERT OR UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.note(); ALTER TABLE shop.t ENABLE ALWAYS TRIGGER g",
+        "55T03",
+    ),
+    ("REVOKE INSERT, UPDATE, DELETE ON shop.t FROM CURRENT_USER", "55T03"),
+];
+
+/// What a table that leaks nothing may have.
+const HARMLESS: [&str; 7] = [
+    "SELECT 1",
+    "CREATE TRIGGER g BEFORE UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.forbid()",
+    "CREATE TRIGGER g BEFORE INSERT OR UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.swallow()",
+    "CREATE TRIGGER g BEFORE INSERT OR UPDATE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.fill()",
+    "CREATE TABLE shop.child (tenant text, v int, FOREIGN KEY (tenant, v) REFERENCES shop.t (tenant, v)); INSERT INTO shop.child VALUES ('a', 1)",
+    // Some policies for reading alone: whoever may write nothing writes nothing of others.
+    "DROP POLICY tally_tenant ON shop.t; CREATE POLICY s ON shop.t FOR SELECT USING (tenant = tally.current_tenant())",
+    "ALTER TABLE shop.t ADD CHECK (tenant <> 'x')",
+];
+
+fn shop() -> (Database, Client) {
+    let mut database = Database::new("isolated");
+    let owner = database.role("owner", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!(
+            "CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
+             CREATE TABLE shop.t (tenant text NOT NULL, v int, UNIQUE (tenant, v)); SELECT tally.protect('shop.t', 'tenant');
+             CREATE TABLE shop.log (tenant text NOT NULL); SELECT tally.protect('shop.log', 'tenant');
+             CREATE FUNCTION shop.forbid() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'new row violates row-level security policy for table \"t\"'; END $$;
+             CREATE FUNCTION shop.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE FUNCTION shop.fill() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN NEW.tenant := tally.current_tenant(); RETURN NEW; END $$;
+             CREATE FUNCTION shop.note() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN INSERT INTO shop.log VALUES (CASE tally.current_tenant() WHEN 'a' THEN 'b' ELSE 'a' END); RETURN NULL; END $$;
+             CREATE FUNCTION shop.may(id text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+               $$ BEGIN RAISE insufficient_privilege; END $$;
+             RESET ROLE; INSERT INTO shop.t VALUES ('a', 1), ('b', 1), ('b', 2), ('c', 1)"
+        ))
+        .unwrap();
+    (database, admin)
+}
+
+/// The code of what a trial of the table comes to, empty where it passes; undone.
+fn tried(admin: &mut Client, plants: &[&str]) -> (String, String) {
+    let mut transaction = admin.transaction().unwrap();
+    for plant in plants {
+        let owner = "SELECT format('SET LOCAL ROLE %I', relowner::regrole::text) FROM pg_class WHERE oid = 'shop.t'::regclass";
+        let owner: String = transaction.query_one(owner, &[]).unwrap().get(0);
+        transaction
+            .batch_execute(&format!("{owner}; {plant}; RESET ROLE"))
+            .unwrap_or_else(|problem| panic!("{plant}: {problem:?}"));
+    }
+    let outcome = transaction.batch_execute("SELECT tally.assert_isolated('shop.t', 'a', 'b')");
+    outcome.err().map_or_else(Default::default, |error| {
+        let error = error.as_db_error().expect("an SQL error").clone();
+        (error.code().code().to_owned(), format!("{}: {:?}", error.message(), error.detail()))
+    })
+}
+
+#[test]
+fn a_leaking_table_does_not_pass_whatever_hides_it() {
+    let (_database, mut admin) = shop();
+    let reads = "DROP POLICY tally_tenant ON shop.t; DROP POLICY tally_guard ON shop.t;
+        CREATE POLICY s ON shop.t FOR SELECT USING (tenant = tally.current_tenant())";
+    for (leak, policy) in LEAKS {
+        for (hiding, expected) in HIDING {
+            let (found, message) = tried(&mut admin, &[reads, policy, hiding]);
+            assert_eq!(found, expected, "{leak}; {hiding}: {message}");
+        }
+    }
+    // A domain, and a constraint, of which the row's turn comes before or after the policies.
+    let insert = LEAKS[0].1;
+    let (found, message) =
+        tried(&mut admin, &[reads, insert, "ALTER TABLE shop.t ADD CHECK (shop.may(tenant)) NOT VALID"]);
+    assert_eq!(found, "55T03", "{message}");
+    let (found, message) =
+        tried(&mut admin, &[reads, insert, "ALTER TABLE shop.t ADD CHECK (v IS NULL) NOT VALID"]);
+    assert_eq!(found, "P0004", "{message}");
+}
+
+#[test]
+fn a_table_that_leaks_nothing_passes_whatever_else_it_has() {
+    let (_database, mut admin) = shop();
+    for harmless in HARMLESS {
+        let (found, message) = tried(&mut admin, &[harmless]);
+        assert_eq!((&*found, &*message), ("", ""), "{harmless}");
+    }
+    assert_eq!(admin.query("SELECT FROM shop.t", &[]).unwrap().len(), 4, "nothing was changed");
+}
