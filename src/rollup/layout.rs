@@ -3,9 +3,9 @@
 use super::definition::{Column, Definition, Kind};
 use super::dependents::Dependents;
 use super::fold::{aggregate, bucket};
-use crate::backend::expression::type_name;
+use crate::backend::expression::{self, type_name};
 use crate::backend::schema;
-use crate::backend::sql::{literal, quote};
+use crate::backend::sql::{self, literal, quote};
 use pgrx::pg_sys::Oid;
 use tally_core::grain::Grain;
 
@@ -166,16 +166,6 @@ pub fn create(definition: &Definition) -> Vec<String> {
     ];
     let dimensions: String =
         definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
-    let names: String =
-        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
-    let merged: String = definition
-        .measures()
-        .map(|column| format!(", {} AS {}", merged_in_view(column), quote(&column.name)))
-        .collect();
-    let places = (1..=3 + definition.dimensions().count())
-        .map(|place| place.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
     let shown: Vec<_> = definition.columns.iter().flat_map(finished).collect();
     let finished: String = shown.iter().map(|(name, sql, _)| format!(", {sql} AS {}", quote(name))).collect();
     for &grain in &definition.grains {
@@ -194,13 +184,7 @@ pub fn create(definition: &Definition) -> Vec<String> {
             format!("SELECT tally_internal.secure_table('tally.{base}')"),
             format!("GRANT SELECT ON tally.{base} TO tally_reader"),
             format!("COMMENT ON TABLE tally.{base} IS 'rollup {name} by {grain}: folded rows'"),
-            format!(
-                "CREATE VIEW tally.{state} WITH (security_invoker = true) AS \
-                 SELECT tenant_id, account_id, bucket{dimensions}{merged} FROM (\
-                 SELECT tenant_id, account_id, bucket{names} FROM tally.{base} UNION ALL \
-                 SELECT tenant_id, account_id, {} AS bucket{names} FROM tally.{pending}) AS rows GROUP BY {places}",
-                bucket(definition, grain)
-            ),
+            format!("CREATE VIEW tally.{state} WITH (security_invoker = true) AS {}", states(definition, grain)),
             format!(
                 "CREATE VIEW tally.{view} WITH (security_invoker = true) AS \
                  SELECT tenant_id, account_id, bucket{finished}{date} FROM tally.{state}"
@@ -241,6 +225,65 @@ pub fn create(definition: &Definition) -> Vec<String> {
         }
     }
     statements
+}
+
+/// The query of a state view. Most base rows have nothing pending that would have to be added to them: these are shown as they are, and
+/// only the others grouped with what is pending. Of a quarter or a year most groups' bucket is the present one.
+fn states(definition: &Definition, grain: Grain) -> String {
+    let name = &definition.name;
+    let (base, pending) = (quote(&format!("{name}_{grain}_base")), quote(&format!("{name}_pending")));
+    let names: String =
+        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
+    let dimensions: String =
+        definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
+    let merged: String = definition
+        .measures()
+        .map(|column| format!(", {} AS {}", merged_in_view(column), quote(&column.name)))
+        .collect();
+    let places = (1..=3 + definition.dimensions().count())
+        .map(|place| place.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let bucket = bucket(definition, grain);
+    let grouped = |which: &str| {
+        format!(
+            "SELECT tenant_id, account_id, bucket{dimensions}{merged} FROM (\
+             SELECT tenant_id, account_id, bucket{names} FROM tally.{base}{which} UNION ALL \
+             SELECT tenant_id, account_id, {bucket} AS bucket{names} FROM tally.{pending}) AS rows GROUP BY {places}"
+        )
+    };
+    if !schema::is_updated() || grain > Grain::Month {
+        return grouped("");
+    }
+    let alone: String =
+        definition.columns.iter().map(|column| format!(", {}", alone_in_view(column))).collect();
+    let has_pending =
+        "tally_internal.may_have_pending((SELECT waiting.keys FROM waiting), tenant_id, account_id, bucket)";
+    // The common table expression keeps the planner from taking query and union for one: it leaves out columns that nobody asks for
+    // only in a query around a union.
+    format!(
+        "WITH waiting AS MATERIALIZED (\
+         SELECT tally_internal.pending_keys(tenant_id, account_id, bucket, '{grain}') AS keys FROM tally.{pending}) \
+         SELECT tenant_id, account_id, bucket{names} FROM (\
+         SELECT tenant_id, account_id, bucket{alone} FROM tally.{base} WHERE {has_pending} IS NOT TRUE UNION ALL {}) AS rows",
+        grouped(&format!(" WHERE {has_pending}"))
+    )
+}
+
+/// SQL of a column of a base row that nothing is added to, in the type of what [`merged_in_view`] gives: of a few types Postgres' `min`
+/// and `max` take what those are cast to.
+fn alone_in_view(column: &Column) -> String {
+    let (name, stored) = (quote(&column.name), column.stored_type());
+    let function = match column.kind {
+        Kind::Min if expression::is_type_of_postgres(stored) => "min",
+        Kind::Max if expression::is_type_of_postgres(stored) => "max",
+        _ => return name,
+    };
+    let merged = format!("SELECT pg_typeof({function}(NULL::{}))::oid", type_name(stored));
+    match sql::one::<Oid>(&merged, &[]) {
+        Some(merged) if merged != stored => format!("{name}::{} AS {name}", type_name(merged)),
+        _ => name,
+    }
 }
 
 /// SQL that merges a measure's states in a view, where a group has few rows: as [`aggregate`], by aggregates that workers don't begin.

@@ -19,6 +19,7 @@ mod fold;
 mod frozen;
 mod layout;
 mod pending;
+mod pending_keys;
 mod rebuild;
 mod relief;
 mod renew;

@@ -16,6 +16,7 @@ pub mod jsonb;
 pub mod naming;
 pub mod numeric;
 pub mod payload;
+pub mod pending_keys;
 pub mod personal;
 pub mod privacy;
 pub mod retention;

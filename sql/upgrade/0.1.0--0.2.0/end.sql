@@ -36,6 +36,7 @@ DO $upgrade$
 DECLARE
   existing record;
   borrowed pg_catalog.regclass[] := '{}';
+  has_pending CONSTANT text := 'tally_internal.may_have_pending((SELECT waiting.keys FROM waiting), tenant_id, account_id, bucket)';
 BEGIN
   -- A script may replace views of its extension alone: those of declared rollups are its own meanwhile.
   FOR existing IN
@@ -74,22 +75,40 @@ BEGIN
     EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', existing.id, existing.grain,
       'the bucket as a date, of its first day (UTC), the same in every time zone');
   END LOOP;
-  -- Views of states group by aggregates for few rows: as src/rollup/layout.rs has it.
+  -- Views of states group by aggregates for few rows, and base rows that something is pending of alone: as src/rollup/layout.rs has it.
   FOR existing IN
-    SELECT v.id, pg_catalog.pg_get_viewdef(v.id) AS definition
+    SELECT v.id, v.base, v.pending, g.grain, c.names, c.alone,
+           pg_catalog.regexp_replace(
+             pg_catalog.regexp_replace(
+               pg_catalog.regexp_replace(
+                 pg_catalog.regexp_replace(pg_catalog.rtrim(pg_catalog.pg_get_viewdef(v.id), ';'), '^( +)\(sum\((.*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS ', 'gn'),
+                 '^( +)tally\.rollup\(', '\1tally_internal.rollup_few(', 'gn'),
+               '^( +)tally\.union_days\(', '\1tally_internal.union_few_days(', 'gn'),
+             '^( +)tally\.union_session_windows\(', '\1tally_internal.union_few_session_windows(', 'gn') AS definition
       FROM tally.rollup AS r
       CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
-      CROSS JOIN LATERAL (SELECT pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain, '_state'))::pg_catalog.regclass) AS v (id)
+      CROSS JOIN LATERAL (
+        SELECT pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain, '_state'))::pg_catalog.regclass,
+               pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain, '_base'))::pg_catalog.regclass,
+               pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_pending'))::pg_catalog.regclass) AS v (id, base, pending)
+      CROSS JOIN LATERAL (
+        SELECT pg_catalog.string_agg(pg_catalog.format(', %I', a.attname), '' ORDER BY a.attnum) AS names,
+               pg_catalog.string_agg(CASE WHEN a.atttypid OPERATOR(pg_catalog.=) b.atttypid THEN pg_catalog.format(', %I', a.attname)
+                 ELSE pg_catalog.format(', %1$I::%2$s AS %1$I', a.attname, pg_catalog.format_type(a.atttypid, NULL)) END, '' ORDER BY a.attnum) AS alone
+          FROM pg_catalog.pg_attribute AS a
+          JOIN pg_catalog.pg_attribute AS b ON b.attrelid OPERATOR(pg_catalog.=) v.base::pg_catalog.oid AND b.attname OPERATOR(pg_catalog.=) a.attname
+         WHERE a.attrelid OPERATOR(pg_catalog.=) v.id::pg_catalog.oid AND a.attname OPERATOR(pg_catalog.<>) ALL ('{tenant_id,account_id,bucket}'::pg_catalog.name[])) AS c
      ORDER BY r.rollup_name, g.grain
   LOOP
-    EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id,
-      pg_catalog.regexp_replace(
-        pg_catalog.regexp_replace(
-          pg_catalog.regexp_replace(
-            pg_catalog.regexp_replace(existing.definition, '^( +)\(sum\((.*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS ', 'gn'),
-            '^( +)tally\.rollup\(', '\1tally_internal.rollup_few(', 'gn'),
-          '^( +)tally\.union_days\(', '\1tally_internal.union_few_days(', 'gn'),
-        '^( +)tally\.union_session_windows\(', '\1tally_internal.union_few_session_windows(', 'gn'));
+    -- Of rollups that this script made it is so already.
+    IF existing.grain OPERATOR(pg_catalog.<>) ALL ('{quarter,year}'::pg_catalog.text[]) AND existing.definition OPERATOR(pg_catalog.!~) '^ *WITH ' THEN
+      existing.definition := pg_catalog.format(
+        'WITH waiting AS MATERIALIZED (SELECT tally_internal.pending_keys(tenant_id, account_id, bucket, %L) AS keys FROM %s)'
+        ' SELECT tenant_id, account_id, bucket%s FROM (SELECT tenant_id, account_id, bucket%s FROM %s WHERE %s IS NOT TRUE UNION ALL %s) AS rows',
+        existing.grain, existing.pending, existing.names, existing.alone, existing.base, has_pending,
+        pg_catalog.regexp_replace(existing.definition, '\n( +)UNION ALL\n', pg_catalog.format(E' WHERE %s\n\\1UNION ALL\n', has_pending)));
+    END IF;
+    EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id, existing.definition);
   END LOOP;
   FOR existing IN SELECT b.id FROM pg_catalog.unnest(borrowed) AS b (id) LOOP
     EXECUTE pg_catalog.format('ALTER EXTENSION pg_tally DROP VIEW %s', existing.id);

@@ -6,5 +6,6 @@ mod differential;
 mod layout;
 mod plans;
 mod shared;
+mod states;
 mod sums;
 mod upkeep;
