@@ -1,7 +1,8 @@
-//! A backend's own copy of something that a table declares, thrown away when the table says so.
+//! A backend's own copy of something that a table declares, thrown away when the table says so, once nobody holds it any more.
 
 use core::cell::{Cell, RefCell};
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::rc::Rc;
 
 /// Caches that a backend may have; each static one takes a place when it is first asked.
 const ROOM: usize = 24;
@@ -9,7 +10,30 @@ const ROOM: usize = 24;
 /// A value loaded from a table. What loading pallocs lives in a memory context of its own, as long as the value.
 pub struct Cache<T> {
     place: Cell<Option<usize>>,
-    loaded: RefCell<Option<(T, pg_sys::MemoryContext)>>,
+    loaded: RefCell<Option<Loaded<T>>>,
+    /// What was replaced while somebody held it.
+    replaced: RefCell<Vec<Loaded<T>>>,
+}
+
+struct Loaded<T> {
+    value: Rc<T>,
+    memory: pg_sys::MemoryContext,
+}
+
+impl<T> Loaded<T> {
+    /// Gives it back with its memory, where nobody holds it.
+    fn release(self) -> Result<(), Self> {
+        match Rc::try_unwrap(self.value) {
+            Ok(value) => {
+                // The value goes before the memory that its pointers lead to.
+                drop(value);
+                // SAFETY: made for this value alone.
+                unsafe { pg_sys::MemoryContextDelete(self.memory) };
+                Ok(())
+            }
+            Err(value) => Err(Self { value, memory: self.memory }),
+        }
+    }
 }
 
 /// The table that a cache depends on, and whether it has changed since the cache was loaded.
@@ -24,29 +48,30 @@ thread_local! {
     static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
-impl<T: Clone> Cache<T> {
+impl<T> Cache<T> {
     pub const fn new() -> Self {
-        Self { place: Cell::new(None), loaded: RefCell::new(None) }
+        Self { place: Cell::new(None), loaded: RefCell::new(None), replaced: RefCell::new(Vec::new()) }
     }
 
     /// The value, loaded anew where `table` was invalidated since. The caller holds a lock on the table, taken just
-    /// before, so that invalidations sent by earlier holders have arrived.
-    pub fn get_or_load<E>(&self, table: Oid, load: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    /// before, so that invalidations sent by earlier holders have arrived. Who holds a value may be called again by what it
+    /// evaluates: the value stays as it is, for that one.
+    pub fn get_or_load<E>(&self, table: Oid, load: impl FnOnce() -> Result<T, E>) -> Result<Rc<T>, E> {
         let place = self.watch(table);
         let set_stale = |stale| WATCHES.with(|watches| watches[place].stale.set(stale));
-        if !WATCHES.with(|watches| watches[place].stale.get())
-            && let Some((value, _)) = &*self.loaded.borrow()
-        {
-            return Ok(value.clone());
+        if !self.replaced.borrow().is_empty() {
+            let held = self.replaced.take().into_iter().filter_map(|loaded| loaded.release().err()).collect();
+            self.replaced.replace(held);
         }
-        // SAFETY: the old value is dropped before the context that its pointers lead to. Nobody else holds a clone:
-        // clones are made for the length of one statement, and none runs inside another's load.
+        if !WATCHES.with(|watches| watches[place].stale.get())
+            && let Some(loaded) = &*self.loaded.borrow()
+        {
+            return Ok(loaded.value.clone());
+        }
+        self.replace(None);
+        // SAFETY: the memory is set as the current one while the value is loaded, and is the value's from then on.
         unsafe {
-            if let Some((value, context)) = self.loaded.take() {
-                drop(value);
-                pg_sys::MemoryContextDelete(context);
-            }
-            let context = pg_sys::AllocSetContextCreateInternal(
+            let memory = pg_sys::AllocSetContextCreateInternal(
                 pg_sys::CurrentMemoryContext,
                 c"pg_tally declarations".as_ptr(),
                 pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
@@ -55,19 +80,28 @@ impl<T: Clone> Cache<T> {
             );
             // An invalidation that arrives while loading must not be lost.
             set_stale(false);
-            let outer = pg_sys::MemoryContextSwitchTo(context);
+            let outer = pg_sys::MemoryContextSwitchTo(memory);
             let loaded = load();
             pg_sys::MemoryContextSwitchTo(outer);
             let value = match loaded {
-                Ok(value) => value,
+                Ok(value) => Rc::new(value),
                 Err(error) => {
                     set_stale(true);
                     return Err(error);
                 }
             };
-            pg_sys::MemoryContextSetParent(context, pg_sys::CacheMemoryContext);
-            self.loaded.replace(Some((value.clone(), context)));
+            pg_sys::MemoryContextSetParent(memory, pg_sys::CacheMemoryContext);
+            self.replace(Some(Loaded { value: value.clone(), memory }));
             Ok(value)
+        }
+    }
+
+    /// Has another value, or none, and gives back the one that was, now or once nobody holds it.
+    fn replace(&self, new: Option<Loaded<T>>) {
+        if let Some(old) = self.loaded.replace(new)
+            && let Err(held) = old.release()
+        {
+            self.replaced.borrow_mut().push(held);
         }
     }
 

@@ -33,12 +33,10 @@ impl Code {
         self.types.extend(other.types);
     }
 
-    /// Whether all of it comes with Postgres, or with us.
+    /// Whether all of it comes with Postgres, or with us. What isn't Postgres' takes a look-up each: who asks for events keeps the answer.
     pub fn is_built_in(&self) -> bool {
-        // SAFETY: a catalogue look-up.
-        let is_ours = |function: Oid| schema::is_ours(unsafe { pg_sys::get_func_namespace(function) });
         self.types.iter().all(|of| of.to_u32() < FIRST_OTHER)
-            && self.functions.iter().all(|&of| of.to_u32() < FIRST_OTHER || is_ours(of))
+            && self.functions.iter().all(|&of| of.to_u32() < FIRST_OTHER || schema::has_function(of))
     }
 }
 

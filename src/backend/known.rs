@@ -9,14 +9,13 @@ use core::hash::Hash;
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 
 /// Keys that are remembered at most.
 const MAX_REMEMBERED: usize = 1_000;
 /// What the table's triggers call.
 const FORGET: &core::ffi::CStr = c"forget";
 
-type Rows<K, V> = Rc<RefCell<HashMap<K, V>>>;
+type Rows<K, V> = RefCell<HashMap<K, V>>;
 
 /// What there is under a key, and whether it is remembered: until the table says otherwise it is the same then.
 pub struct Found<V> {
@@ -37,7 +36,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     /// forget.
     pub fn get_or_look_up(&self, table: Oid, key: K, look_up: impl FnOnce(&K) -> V) -> Found<V> {
         session::accept_invalidations();
-        let Ok(rows) = self.0.get_or_load(table, || Ok::<Rows<K, V>, Infallible>(Rc::default()));
+        let Ok(rows) = self.0.get_or_load(table, || Ok::<Rows<K, V>, Infallible>(Rows::default()));
         if let Some(value) = rows.borrow().get(&key) {
             return Found { value: value.clone(), is_remembered: true };
         }

@@ -10,7 +10,7 @@ use super::heap::{Declared, Layout, TableError};
 use super::value;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Events whose values are computed before what that took is given back.
 const CHUNK: usize = 64;
@@ -77,26 +77,47 @@ pub struct Prepared {
     list: List,
     memory: pg_sys::MemoryContext,
     ready: RefCell<Option<Ready>>,
+    is_in_use: Cell<bool>,
+}
+
+/// While it lives, the memory of what is prepared is in use. An error ends that, too.
+struct InUse<'a>(&'a Cell<bool>);
+
+impl<'a> InUse<'a> {
+    /// `None` where it is in use already.
+    fn begin(of: &'a Cell<bool>) -> Option<Self> {
+        (!of.replace(true)).then_some(Self(of))
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// A child of the memory context that is current.
+fn new_memory() -> pg_sys::MemoryContext {
+    // SAFETY: palloc's, or raises an error.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"pg_tally prepared expressions".as_ptr(),
+            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
 }
 
 impl Prepared {
     /// Lives in the memory context that is current, as the list's expressions do.
     pub fn new(list: List) -> Self {
-        // SAFETY: the context is palloc'd as a child of the current one.
-        let memory = unsafe {
-            pg_sys::AllocSetContextCreateInternal(
-                pg_sys::CurrentMemoryContext,
-                c"pg_tally prepared expressions".as_ptr(),
-                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
-                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            )
-        };
-        Self { list, memory, ready: RefCell::new(None) }
+        Self { list, memory: new_memory(), ready: RefCell::new(None), is_in_use: Cell::new(false) }
     }
 
-    /// Evaluates all for rows of `declared`, a table that lies at `events`. Nothing that is evaluated comes back to this: the expressions
-    /// call Postgres' own functions and ours alone.
+    /// Evaluates all for rows of `declared`, a table that lies at `events`. What is evaluated may come back to this, where an administrator
+    /// made somebody's function one of ours: then it is prepared once more, for that call alone.
     pub fn evaluate<'r>(
         &self,
         events: Oid,
@@ -104,23 +125,38 @@ impl Prepared {
         rows: impl ExactSizeIterator<Item = (&'r [Datum], &'r [bool])>,
     ) -> Result<Values, TableError> {
         let heard = changes::heard();
+        let Some(_in_use) = InUse::begin(&self.is_in_use) else {
+            let memory = new_memory();
+            let values = self.prepare(memory, heard, events, declared)?.evaluate(&self.list, rows);
+            // SAFETY: values point to the events and to their own arena.
+            unsafe { pg_sys::MemoryContextDelete(memory) };
+            return Ok(values);
+        };
         // Not there after an error, whatever state that left it in.
         let known = self.ready.take().filter(|ready| ready.heard == heard && ready.events == events);
         let mut ready = match known {
             Some(ready) => ready,
-            None => self.prepare(heard, events, declared)?,
+            None => {
+                // SAFETY: nothing points into the memory any more.
+                unsafe { pg_sys::MemoryContextReset(self.memory) };
+                self.prepare(self.memory, heard, events, declared)?
+            }
         };
         let values = ready.evaluate(&self.list, rows);
         self.ready.replace(Some(ready));
         Ok(values)
     }
 
-    fn prepare(&self, heard: Heard, events: Oid, declared: &Declared) -> Result<Ready, TableError> {
-        // SAFETY: nothing points into the memory any more; executor set-up as for a scan's projection. The relation is open while
-        // its descriptor is copied.
+    fn prepare(
+        &self,
+        memory: pg_sys::MemoryContext,
+        heard: Heard,
+        events: Oid,
+        declared: &Declared,
+    ) -> Result<Ready, TableError> {
+        // SAFETY: executor set-up as for a scan's projection. The relation is open while its descriptor is copied.
         unsafe {
-            pg_sys::MemoryContextReset(self.memory);
-            let outer = pg_sys::MemoryContextSwitchTo(self.memory);
+            let outer = pg_sys::MemoryContextSwitchTo(memory);
             let relation = pg_sys::table_open(events, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
             let layout = Layout::of(relation, declared);

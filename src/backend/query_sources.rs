@@ -309,7 +309,7 @@ fn takes_property(function: Oid) -> bool {
         let name = pg_sys::get_func_name(function);
         !name.is_null()
             && [c"property_number", c"property_float"].contains(&CStr::from_ptr(name))
-            && schema::is_ours(pg_sys::get_func_namespace(function))
+            && schema::has_function(function)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Counting the rows that a statement hands out, before they leave: between the executor and whoever receives them.
 
 use super::report::Report;
+use super::schema;
 use super::version::attribute;
 use core::ffi::{CStr, c_int};
 use pgrx::pg_sys::{self, DestReceiver, NodeTag, Oid};
@@ -247,7 +248,7 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
     }
 }
 
-/// Whether the statement that the client runs, and not one inside a function, is nothing but a call of a function of schema tally.
+/// Whether the statement that the client runs, and not one inside a function, is nothing but a call of a function of ours.
 pub fn client_only_calls(function: &CStr) -> bool {
     // SAFETY: the portal of the running statement, or null; its statement is planned.
     unsafe {
@@ -274,14 +275,10 @@ unsafe fn calls(expression: *const pg_sys::Node, function: &CStr) -> bool {
 }
 
 unsafe fn is_our_own(found: Oid, name: &CStr) -> bool {
-    // SAFETY: syscache look-ups; the name is a palloc'd C string, or null.
+    // SAFETY: a syscache look-up; the name is a palloc'd C string, or null.
     unsafe {
-        let schema = pg_sys::get_namespace_oid(c"tally".as_ptr(), true);
         let found_name = pg_sys::get_func_name(found);
-        !found_name.is_null()
-            && CStr::from_ptr(found_name) == name
-            && schema != Oid::INVALID
-            && pg_sys::get_func_namespace(found) == schema
+        !found_name.is_null() && CStr::from_ptr(found_name) == name && schema::has_function(found)
     }
 }
 

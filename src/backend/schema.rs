@@ -4,7 +4,6 @@ use core::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 use std::borrow::Cow;
 
-const PUBLIC: &CStr = c"tally";
 const INTERNAL: &CStr = c"tally_internal";
 
 /// A statement of ours as this installation understands it: before an update from 0.1.0, everything is in `tally`.
@@ -21,11 +20,15 @@ pub fn is_updated() -> bool {
     internal_oid().is_some()
 }
 
-/// Whether a schema is one of the extension's.
-pub fn is_ours(schema: Oid) -> bool {
-    // SAFETY: a catalogue look-up of a constant name.
-    let public = unsafe { pg_sys::get_namespace_oid(PUBLIC.as_ptr(), true) };
-    schema != Oid::INVALID && (schema == public || internal_oid() == Some(schema))
+/// Whether a function belongs to the extension. That it lies in one of its schemas doesn't say so: a superuser, or a dump, may put anybody's
+/// there.
+pub fn has_function(function: Oid) -> bool {
+    // SAFETY: catalogue look-ups, of a constant name and of a number.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(c"pg_tally".as_ptr(), true);
+        extension != Oid::INVALID
+            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) == extension
+    }
 }
 
 /// Whether an object comes with Postgres.

@@ -87,9 +87,7 @@ pub fn is_called_always(table: Oid, function: &CStr) -> bool {
         // By name, since looking a function up would ask for the right to use the schema.
         let is_named_so = |id: Oid| {
             let name = pg_sys::get_func_name(id);
-            !name.is_null()
-                && CStr::from_ptr(name) == function
-                && schema::is_ours(pg_sys::get_func_namespace(id))
+            !name.is_null() && CStr::from_ptr(name) == function && schema::has_function(id)
         };
         let is_called_on = |events: u32| {
             triggers.iter().any(|trigger| {

@@ -50,7 +50,7 @@ pub struct Rules {
 }
 
 thread_local! {
-    static KNOWN: cache::Cache<Rc<Rules>> = const { cache::Cache::new() };
+    static KNOWN: cache::Cache<Rules> = const { cache::Cache::new() };
 }
 
 /// The declarations as of what committed before this call; `None` where nothing was ever protected.
@@ -58,7 +58,7 @@ pub fn current() -> Option<Rc<Rules>> {
     // A database that isn't updated yet has no such table.
     let table = session::find_relation(c"protection")?;
     session::lock_relation(table, pg_sys::AccessShareLock);
-    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(load())));
     known.ok().filter(|rules| rules.has_keys || !rules.declared.is_empty())
 }
 

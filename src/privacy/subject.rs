@@ -50,22 +50,22 @@ impl Stored {
     }
 }
 
-type Keys = Rc<HashMap<String, subject::Key>>;
+type Keys = HashMap<String, subject::Key>;
 
 thread_local! {
     static KEYS: Cache<Keys> = const { Cache::new() };
 }
 
 /// The keys of the tenants that have erased somebody, as of now; `None` where none has.
-fn keys() -> Option<Keys> {
+fn keys() -> Option<Rc<Keys>> {
     // A database that isn't updated yet has no such table.
     let table = session::find_relation(c"erasure_key")?;
     session::lock_relation(table, pg_sys::AccessShareLock);
-    let known = KEYS.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    let known = KEYS.with(|known| known.get_or_load(table, || Ok::<_, ()>(load())));
     known.ok().filter(|keys| !keys.is_empty())
 }
 
-fn load() -> HashMap<String, subject::Key> {
+fn load() -> Keys {
     let query = "SELECT k.tenant_id, encode(k.hash_key, 'hex') FROM tally.erasure_key AS k";
     // Not by the statement's snapshot, which may be from before it waited for the erasure, or the transaction's.
     let rows = session::as_owner(|| scan::texts(query, Snapshot::Latest));
@@ -104,7 +104,7 @@ pub fn hash_or_begin(tenant: &str, subject: &str) -> Uuid {
 }
 
 /// Who was erased, or is about to be, of the tenants that have erased anybody.
-pub struct Erased(Keys);
+pub struct Erased(Rc<Keys>);
 
 impl Erased {
     /// As of now; `None` where no tenant has erased anybody.

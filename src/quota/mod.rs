@@ -37,14 +37,14 @@ pub struct Quotas {
 }
 
 thread_local! {
-    static KNOWN: cache::Cache<Rc<Quotas>> = const { cache::Cache::new() };
+    static KNOWN: cache::Cache<Quotas> = const { cache::Cache::new() };
 }
 
 /// The quotas as of what committed before this call; `None` where there are none at all.
 pub fn current() -> Option<Rc<Quotas>> {
     let table = session::relation(c"quota");
     session::lock_relation(table, pg_sys::AccessShareLock);
-    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(load())));
     known.ok().filter(|quotas| !quotas.is_empty)
 }
 

@@ -30,7 +30,7 @@ impl Registry {
 }
 
 thread_local! {
-    static KNOWN: cache::Cache<Rc<Registry>> = const { cache::Cache::new() };
+    static KNOWN: cache::Cache<Registry> = const { cache::Cache::new() };
 }
 
 /// The registry as of what committed before this call.
@@ -38,7 +38,7 @@ pub fn current() -> Rc<Registry> {
     let table = session::relation(c"event_schema");
     // Waits for nobody who only registers: it makes invalidations arrive.
     session::lock_relation(table, pg_sys::AccessShareLock);
-    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(Rc::new(load()))));
+    let known = KNOWN.with(|known| known.get_or_load(table, || Ok::<_, ()>(load())));
     known.expect("loading raises its own errors")
 }
 

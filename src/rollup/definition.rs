@@ -202,14 +202,14 @@ impl Definition {
 }
 
 thread_local! {
-    static KNOWN: cache::Cache<Rc<Vec<Definition>>> = const { cache::Cache::new() };
+    static KNOWN: cache::Cache<Vec<Definition>> = const { cache::Cache::new() };
 }
 
 /// Every declared rollup, in order of name. Takes the lock that keeps rollups from being declared or dropped until the
 /// transaction ends: what this transaction appends fits what is declared when it commits.
 pub fn all() -> Result<Rc<Vec<Definition>>, RollupError> {
     let table = gate::enter();
-    KNOWN.with(|known| known.get_or_load(table, || Ok(Rc::new(load()?))))
+    KNOWN.with(|known| known.get_or_load(table, load))
 }
 
 /// The rollup of that name.

@@ -43,13 +43,13 @@ pub struct Shared {
 }
 
 thread_local! {
-    static KNOWN: cache::Cache<Rc<Shared>> = const { cache::Cache::new() };
+    static KNOWN: cache::Cache<Shared> = const { cache::Cache::new() };
 }
 
 /// What ingest appends to, under the same lock as `definition::all`.
 pub fn current() -> Result<Rc<Shared>, RollupError> {
     let table = gate::enter();
-    KNOWN.with(|known| known.get_or_load(table, || Ok(Rc::new(Shared::of(definition::load()?)?))))
+    KNOWN.with(|known| known.get_or_load(table, || Shared::of(definition::load()?)))
 }
 
 impl Shared {

@@ -140,3 +140,80 @@ fn a_call_sees_what_changed_since_the_last_one() {
     assert_eq!(send().accepted, 1);
     assert_right(&mut superuser, "words_too");
 }
+
+/// A function that somebody put into a schema of ours is somebody's.
+#[test]
+fn a_function_in_our_schemas_is_guarded_unless_it_belongs_to_the_extension() {
+    let (_database, mut superuser, mut writer) = scene("shared_strange");
+    for (place, schema) in ["tally", "tally_internal"].into_iter().enumerate() {
+        superuser
+            .batch_execute(&format!(
+                "CREATE FUNCTION {schema}.g(x text) RETURNS text LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+                   $f$ BEGIN IF x = 'locks' THEN PERFORM pg_advisory_lock(7); END IF; RETURN x; END $f$;
+                 CREATE FUNCTION {schema}.f(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
+                   $f$ BEGIN RETURN {schema}.g(x); END $f$;
+                 GRANT EXECUTE ON FUNCTION {schema}.f(text), {schema}.g(text) TO PUBLIC; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
+                 SELECT tally.create_rollup('r_{schema}', '{{day}}', ARRAY['count(*) AS n'], ARRAY['{schema}.f(name) AS f'])"
+            ))
+            .unwrap();
+        let sent = json!([event(2 * place, "locks", &json!({})), event(2 * place + 1, "plain", &json!({})),]);
+        let got = ingest(&mut writer, &sent.to_string()).unwrap();
+        assert_eq!((got.accepted, got.rejected), (1, 1), "{schema}: {:?}", got.details);
+        assert!(got.details.unwrap().to_string().contains("42501"));
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND pid = pg_backend_pid()";
+        assert_eq!(number(&mut writer, locks), 0, "{schema}");
+        assert_right(&mut superuser, &format!("r_{schema}"));
+    }
+}
+
+/// A call that an expression makes, of a function that an administrator has made one of ours, leaves the call around it what it had prepared
+/// and loaded.
+#[test]
+fn a_call_inside_another_takes_nothing_from_it() {
+    let (_database, mut superuser, mut writer) = scene("shared_nested");
+    let inner: Vec<Value> = (500..560)
+        .map(|n: usize| event(n, &"z".repeat(n - 400), &json!({"plan": "q".repeat(n - 300)})))
+        .collect();
+    superuser
+        .batch_execute(&format!(
+            "CREATE FUNCTION tally.nest(x text) RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+               DECLARE got int8; BEGIN
+                 IF x LIKE 'outer%' THEN
+                   IF x LIKE '% changes' THEN ANALYZE tally.rollup; ANALYZE tally.quota; ANALYZE tally.event_schema; END IF;
+                   SELECT accepted INTO got FROM tally.ingest(replace('{}', '-4000-', '-4' || lpad((hashtext(x) & 511)::text, 3, '0') || '-'));
+                   IF got <> 60 THEN RAISE 'accepted %', got; END IF;
+                 END IF;
+                 RETURN upper(x);
+               END $f$;
+             CREATE FUNCTION tally.nests(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
+               $f$ BEGIN RETURN tally.nest(x); END $f$;
+             GRANT EXECUTE ON FUNCTION tally.nest(text), tally.nests(text) TO PUBLIC;
+             ALTER EXTENSION pg_tally ADD FUNCTION tally.nest(text); ALTER EXTENSION pg_tally ADD FUNCTION tally.nests(text);
+             SELECT tally.create_rollup('nested', '{{day}}', ARRAY['count(*) AS n'],
+               ARRAY['lower(properties->>''plan'') AS plan', 'tally.nests(name) AS word', 'upper(properties->>''plan'') AS loud'])",
+            json!(inner)
+        ))
+        .unwrap();
+    let mut sent = 0;
+    for word in ["outer", "outer changes"] {
+        for _ in 0..2 {
+            let name = format!("outer {sent}{}", word.trim_start_matches("outer"));
+            let mut events: Vec<Value> = (sent..sent + 70)
+                .map(|n: usize| event(n, "plain", &json!({"plan": format!("{:0200}", n)})))
+                .collect();
+            events[40] = event(sent + 40, &name, &json!({"plan": "of the outer"}));
+            let got = ingest(&mut writer, &json!(events).to_string()).unwrap();
+            assert_eq!((got.accepted, got.rejected), (70, 0), "{name}: {:?}", got.details);
+            sent += 70;
+            superuser.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
+            let outer = "SELECT sum(n)::bigint FROM tally.nested_day_state WHERE loud = 'OF THE OUTER' AND plan = 'of the outer'";
+            assert_eq!(number(&mut superuser, outer), (sent / 70) as i64);
+            superuser.batch_execute("COMMIT").unwrap();
+            assert_right(&mut superuser, "user_activity");
+        }
+    }
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 4 * 130);
+    // Its own expressions would ingest again.
+    superuser.batch_execute("CREATE OR REPLACE FUNCTION tally.nests(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$ BEGIN RETURN upper(x); END $f$").unwrap();
+    assert_right(&mut superuser, "nested");
+}
