@@ -61,12 +61,6 @@ impl Arena {
         self.fixed(&name)
     }
 
-    /// Bytes handed out, about.
-    pub fn bytes(&self) -> usize {
-        let full = self.chunks.len().saturating_sub(1);
-        self.chunks[..full].iter().map(|chunk| chunk.len() * 8).sum::<usize>() + self.used
-    }
-
     fn reserve(&mut self, length: usize, align: usize) -> &mut [u8] {
         let start = self.used.next_multiple_of(align);
         let fits = self.chunks.last().is_some_and(|chunk| start + length <= chunk.len() * 8);

@@ -11,6 +11,12 @@ pub fn append_bytes(value: Datum, of: &Expression, bytes: &mut Vec<u8>) {
     unsafe { with_bytes(value, of, |image| bytes.extend_from_slice(image)) }
 }
 
+/// How many bytes a value takes, without a length that is stored with it.
+pub fn bytes_of(value: Datum, of: &Expression) -> usize {
+    // SAFETY: the datum is a non-null value of the expression's type.
+    unsafe { with_bytes(value, of, <[u8]>::len) }
+}
+
 /// Copies a value into the arena.
 pub fn keep(value: Datum, of: &Expression, arena: &mut Arena) -> Datum {
     if of.by_value {

@@ -2,6 +2,7 @@
 
 use super::RollupError;
 use super::cell::Cell;
+use super::definition::{Column, Kind};
 use super::shape::{Dimension, Shape};
 use crate::backend::arena::Arena;
 use crate::backend::value;
@@ -25,7 +26,7 @@ const KEY_OVERHEAD: usize = 7;
 
 const UNSUMMABLE: &str = "is not a finite number of at most 1000 digits before its point and 1000 after it";
 
-/// Bytes that a heap row takes beside its values.
+/// Bytes that a heap row takes beside its values, about.
 const ROW_HEADER: usize = 28;
 
 struct Group {
@@ -74,6 +75,17 @@ pub struct Groups<'s> {
     arena: Arena,
 }
 
+/// Bytes that a state of a measure takes in its column, about.
+fn stored_bytes(column: &Column, state: Datum) -> usize {
+    match (column.kind, &column.expression) {
+        (Kind::Count, _) => size_of::<i64>(),
+        (Kind::Min | Kind::Max | Kind::First | Kind::Last, Some(expression)) => {
+            value::bytes_of(state, expression)
+        }
+        _ => value::with_varlena(state, <[u8]>::len),
+    }
+}
+
 /// What came of the groups: of each in turn its key and the state of each measure, in columns.
 pub struct Finished {
     dimensions: usize,
@@ -81,6 +93,9 @@ pub struct Finished {
     count: usize,
     values: Vec<Datum>,
     nulls: Vec<bool>,
+    /// Bytes of all keys, and of all states of each measure: one may take a thousand times as much as another.
+    key_bytes: usize,
+    measure_bytes: Vec<usize>,
     /// What the values point to, beside the events themselves.
     arena: Rc<Arena>,
 }
@@ -94,9 +109,9 @@ impl Finished {
             columns,
             values: Vec::with_capacity(self.count * columns),
             nulls: Vec::with_capacity(self.count * columns),
-            // As if each column took as much.
-            bytes: self.count * (ROW_HEADER + 8 * columns)
-                + self.arena.bytes() * (columns - 3) / (all - 3).max(1),
+            bytes: self.count * ROW_HEADER
+                + self.key_bytes
+                + measures.iter().map(|&measure| self.measure_bytes[measure]).sum::<usize>(),
             _arena: self.arena.clone(),
         };
         for (values, nulls) in self.values.chunks(all).zip(self.nulls.chunks(all)) {
@@ -221,19 +236,26 @@ impl<'s> Groups<'s> {
         let (mut values, mut nulls) =
             (Vec::with_capacity(count * columns), Vec::with_capacity(count * columns));
         let (mut kept, mut cells) = (self.dimensions.into_iter(), self.cells.into_iter());
+        let (mut key_bytes, mut measure_bytes) = (0, vec![0; measures]);
         for group in self.groups {
             values.extend([group.tenant, group.account, Datum::from(group.bucket)]);
             nulls.extend([false; 3]);
+            // Ids, bucket and dimensions, with a length each, as they are stored.
+            key_bytes += group.key.len();
             let mut push = |value: Option<Datum>| {
                 values.push(value.unwrap_or(Datum::from(0)));
                 nulls.push(value.is_none());
             };
             kept.by_ref().take(dimensions).for_each(&mut push);
-            for cell in cells.by_ref().take(measures) {
-                push(cell.finish(&mut self.arena));
+            for (measure, bytes) in self.shape.measures.iter().zip(&mut measure_bytes) {
+                let cell = cells.next().expect("each group has a cell for each measure");
+                let state = cell.finish(&mut self.arena);
+                *bytes += state.map_or(0, |state| stored_bytes(&measure.column, state));
+                push(state);
             }
         }
-        Finished { dimensions, measures, count, values, nulls, arena: Rc::new(self.arena) }
+        let arena = Rc::new(self.arena);
+        Finished { dimensions, measures, count, values, nulls, key_bytes, measure_bytes, arena }
     }
 
     fn group(&mut self, origin: &Origin, values: &[Datum], nulls: &[bool]) -> Result<usize, RollupError> {

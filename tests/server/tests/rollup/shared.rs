@@ -217,3 +217,31 @@ fn a_call_inside_another_takes_nothing_from_it() {
     superuser.batch_execute("CREATE OR REPLACE FUNCTION tally.nests(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$ BEGIN RETURN upper(x); END $f$").unwrap();
     assert_right(&mut superuser, "nested");
 }
+
+/// Of rollups that have their groups in common, each counts what it writes itself: the one that writes much folds, and the other has no
+/// reason to.
+#[test]
+fn each_folds_by_what_it_writes_itself() {
+    let (database, mut superuser, _) = scene("shared_bytes");
+    superuser
+        .batch_execute(
+            "SELECT tally.create_rollup('wide', '{day}', ARRAY['max(properties->>''text'') AS longest'], ARRAY['name']),
+               tally.create_rollup('slim', '{day}', ARRAY['count(*) AS n', 'count(user_id) AS a', 'count(session_id) AS b', 'count(account_id) AS c',
+                 'count(event_id) AS d', 'count(occurred_at) AS e'], ARRAY['name'])",
+        )
+        .unwrap();
+    // 300 rows of about 600 bytes are more than half of it, where a call folds whatever it draws; 300 of about 110 are less.
+    database.set("tally.pending_limit = '200kB'");
+    let mut client = database.superuser();
+    let events: Vec<Value> =
+        (0..300).map(|n| event(n, &format!("n{n}"), &json!({"text": "x".repeat(550)}))).collect();
+    let got = ingest(&mut client, &json!(events).to_string()).unwrap();
+    assert_eq!(got.accepted, 300);
+    let pending = |client: &mut Client, name: &str| {
+        number(client, &format!("SELECT count(*) FROM tally.{name}_pending"))
+    };
+    assert_eq!(["wide", "slim"].map(|name| pending(&mut client, name)), [0, 300]);
+    for name in ["wide", "slim"] {
+        assert_right(&mut superuser, name);
+    }
+}
