@@ -1,6 +1,8 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
-use super::heap::{self, Additions, Declared, Layout, Row, TableError};
+use super::additions::Additions;
+use super::heap::{self, Declared, Layout, Row, TableError};
+use super::version;
 use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -59,27 +61,6 @@ pub(super) unsafe fn result_relation(
     }
 }
 
-/// Forms a row of an open relation in the current memory context; `values` and `nulls` have one entry for each column.
-///
-/// # Safety
-/// The relation is open, and the values are of its columns' types.
-pub(super) unsafe fn form_tuple(
-    relation: pg_sys::Relation,
-    values: &[Datum],
-    nulls: &[bool],
-) -> pg_sys::HeapTuple {
-    // SAFETY: the slices have the descriptor's length, checked here, and are only read, whatever the declaration says.
-    unsafe {
-        let descriptor = (*relation).rd_att;
-        assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
-        assert_eq!(nulls.len(), values.len());
-        let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
-        let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
-        (*tuple).t_tableOid = (*relation).rd_id;
-        tuple
-    }
-}
-
 impl Appender {
     /// Opens a table with the lock of an INSERT.
     pub fn open(table: Oid, declared: &Declared) -> Result<Self, TableError> {
@@ -91,7 +72,7 @@ impl Appender {
             let layout = Layout::of(relation, declared)?;
             let (estate, target) = result_relation(relation);
             heap::check_keys(target, declared, &layout)?;
-            let additions = Additions::of(relation, &layout, estate)?;
+            let additions = Additions::of(target, &layout, estate)?;
             let tuples = pg_sys::AllocSetContextCreateInternal(
                 pg_sys::CurrentMemoryContext,
                 c"pg_tally appended rows".as_ptr(),
@@ -130,18 +111,14 @@ impl Appender {
             }
             let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
             let tuple = if self.layout.is_plain() {
-                form_tuple(self.relation, values, nulls)
+                heap::form_tuple(self.relation, values, nulls)
             } else {
                 self.layout.scatter(values, nulls, &mut self.row.values, &mut self.row.nulls);
-                self.additions.fill(&mut self.row, self.estate);
-                form_tuple(self.relation, &self.row.values, &self.row.nulls)
+                heap::form_tuple(self.relation, &self.row.values, &self.row.nulls)
             };
             pg_sys::MemoryContextSwitchTo(outer);
             let slot = self.slots[self.used];
             pg_sys::ExecStoreHeapTuple(tuple, slot, false);
-            if !self.additions.is_empty() {
-                self.additions.complete(self.target, self.estate, slot);
-            }
         }
         self.used += 1;
         if self.used == BUFFERED_ROWS { self.write() } else { Unique::Yes }
@@ -180,6 +157,9 @@ impl Appender {
             if self.bulk.is_null() && self.used > FEW_SLOTS {
                 self.bulk = pg_sys::GetBulkInsertState();
             }
+            let outer = pg_sys::MemoryContextSwitchTo(self.tuples);
+            self.additions.complete_new(self.target, self.estate, &self.slots[..self.used]);
+            pg_sys::MemoryContextSwitchTo(outer);
             pg_sys::heap_multi_insert(
                 self.relation,
                 self.slots.as_mut_ptr(),
@@ -189,11 +169,9 @@ impl Appender {
                 self.bulk,
             );
             if (*self.target).ri_NumIndices > 0 {
-                for position in 0..self.used {
-                    if self.index(self.slots[position]) == Unique::Clash {
-                        unique = Unique::Clash;
-                        break;
-                    }
+                let clashes = |&slot: &*mut pg_sys::TupleTableSlot| self.index(slot) == Unique::Clash;
+                if self.additions.while_indexing(|| self.slots[..self.used].iter().any(clashes)) {
+                    unique = Unique::Clash;
                 }
             }
             for &slot in &self.slots[..self.used] {
@@ -206,11 +184,11 @@ impl Appender {
     }
 
     /// Inserts one written row's index entries. A key that may exist already is reported, not raised and not waited for.
-    unsafe fn index(&mut self, slot: *mut pg_sys::TupleTableSlot) -> Unique {
+    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot) -> Unique {
         let mut clash = false;
         // SAFETY: as for `write`; the executor state is this appender's own.
         unsafe {
-            heap::insert_index_entries(self.target, slot, self.estate, Some(&mut clash), false);
+            version::insert_index_entries(self.target, slot, self.estate, Some(&mut clash), false);
             let context = (*self.estate).es_per_tuple_exprcontext;
             if !context.is_null() {
                 pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);

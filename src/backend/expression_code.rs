@@ -40,6 +40,38 @@ impl Code {
     }
 }
 
+/// Functions of no arguments that tell the time or draw a number.
+const MOMENTS: [u32; 5] = [
+    pg_sys::F_NOW,
+    pg_sys::F_TRANSACTION_TIMESTAMP,
+    pg_sys::F_STATEMENT_TIMESTAMP,
+    pg_sys::F_CLOCK_TIMESTAMP,
+    pg_sys::F_GEN_RANDOM_UUID,
+];
+
+/// Whether an expression, or each of a list, can do nothing but compute, whoever evaluates it: it calls nobody's code, and reads neither
+/// their rights nor their settings, but for the time zone.
+///
+/// # Safety
+/// As `Code::of`.
+pub unsafe fn computes_alone(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller's promise; the tag says which struct a node is.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_FuncExpr
+                if MOMENTS.contains(&(*node.cast::<pg_sys::FuncExpr>()).funcid.to_u32()) =>
+            {
+                true
+            }
+            pg_sys::NodeTag::T_SQLValueFunction => {
+                (*node.cast::<pg_sys::SQLValueFunction>()).op
+                    <= pg_sys::SQLValueFunctionOp::SVFOP_LOCALTIMESTAMP_N
+            }
+            _ => !pg_sys::contain_mutable_functions(node) && Code::of(node).is_built_in(),
+        }
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, code: *mut c_void) -> bool {
     // SAFETY: the tree walker passes nodes of a valid tree, and the context that it was given. Lists and the arms of a CASE

@@ -1,18 +1,16 @@
 //! A table of ours as code below the executor must find it: whether it may be written there, and where its columns lie.
 //!
-//! What the executor would see to is refused here or done here: triggers, rules, foreign keys and tables that are no plain heap
-//! are refused; columns that an administrator added get their defaults, generated columns their values, and CHECK constraints
-//! are enforced.
+//! What the executor would see to is refused (`writable`), triggers, rules, foreign keys and tables that are no plain heap, or done
+//! (`additions`): columns that an administrator added get their defaults, generated columns their values, and CHECK constraints are
+//! enforced.
 
-use super::evaluator;
 pub use super::failure::TableError;
 pub use super::types::own_type;
 use super::types::type_name;
-use super::version;
 use super::version::attribute;
 use core::ffi::CStr;
 use core::ptr;
-use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
+use pgrx::pg_sys::{self, Datum, Oid};
 
 /// A table's columns and its key, as the code that reads and writes it declares them. Tables may have more columns than these.
 #[derive(Clone, Copy)]
@@ -53,16 +51,6 @@ const fn is_same(left: &[u8], right: &[u8]) -> bool {
     place == left.len() && place == right.len()
 }
 
-unsafe extern "C-unwind" {
-    /// Postgres' own, which pgrx doesn't bind: computes the stored generated columns of a row in a slot.
-    fn ExecComputeStoredGenerated(
-        target: *mut pg_sys::ResultRelInfo,
-        estate: *mut pg_sys::EState,
-        slot: *mut pg_sys::TupleTableSlot,
-        command: pg_sys::CmdType::Type,
-    );
-}
-
 /// Name of an open relation.
 ///
 /// # Safety
@@ -83,13 +71,6 @@ pub(super) unsafe fn open(table: Oid, name: &str, lock: u32) -> Result<pg_sys::R
         table => unsafe { pg_sys::try_relation_open(table, lock as pg_sys::LOCKMODE) },
     };
     if relation.is_null() { Err(TableError::Missing(name.to_owned())) } else { Ok(relation) }
-}
-
-/// A column that an administrator added.
-struct Own {
-    place: usize,
-    /// `None` where it is null unless something is said.
-    default: *mut pg_sys::ExprState,
 }
 
 /// Where the declared columns lie in an open table.
@@ -156,6 +137,12 @@ impl Layout {
         self.is_plain
     }
 
+    /// Places of the table's other columns, dropped ones among them.
+    pub fn others(&self) -> impl Iterator<Item = usize> {
+        let count = if self.is_plain { 0 } else { self.attributes };
+        (0..count).filter(|&place| self.declared_at(place).is_none())
+    }
+
     /// The declared column at a place of the table, both from 0.
     pub fn declared_at(&self, place: usize) -> Option<usize> {
         self.places.iter().position(|&found| found == place)
@@ -211,132 +198,24 @@ impl Row {
     }
 }
 
-/// What is written to columns that an administrator added, and which constraints the executor would check.
-pub(super) struct Additions {
-    own: Vec<Own>,
-    has_generated: bool,
-    has_checks: bool,
-}
-
-impl Additions {
-    /// Of an open table; expressions are prepared in the executor state's own memory.
-    ///
-    /// # Safety
-    /// The relation stays open as long as this is used, and so does the executor state.
-    pub unsafe fn of(
-        relation: pg_sys::Relation,
-        layout: &Layout,
-        estate: *mut pg_sys::EState,
-    ) -> Result<Self, TableError> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let descriptor = (*relation).rd_att;
-            let constraints = (*descriptor).constr.as_ref();
-            let mut has_checks = constraints.is_some_and(|constraints| constraints.num_check > 0);
-            let mut additions = Self { own: Vec::new(), has_generated: false, has_checks: false };
-            if !layout.is_plain {
-                for place in (0..layout.attributes).filter(|&place| layout.declared_at(place).is_none()) {
-                    let found = attribute(descriptor, place);
-                    if found.attisdropped {
-                        continue;
-                    }
-                    has_checks |= found.attnotnull;
-                    if found.attgenerated != 0 {
-                        additions.has_generated |=
-                            found.attgenerated as u8 == pg_sys::ATTRIBUTE_GENERATED_STORED;
-                        continue;
-                    }
-                    let default = pg_sys::build_column_default(relation, place as i32 + 1);
-                    if default.is_null() {
-                        if found.attnotnull {
-                            let column = pgrx::name_data_to_str(&found.attname);
-                            return Err(TableError::Column {
-                                table: name(relation),
-                                problem: format!("column \"{column}\" was added NOT NULL and has no default"),
-                            });
-                        }
-                        continue;
-                    }
-                    let default = evaluator::as_added(|| pg_sys::ExecPrepareExpr(default.cast(), estate));
-                    additions.own.push(Own { place, default });
-                }
-            }
-            additions.has_checks = has_checks;
-            Ok(additions)
-        }
-    }
-
-    /// Whether a row is complete without them.
-    pub fn is_empty(&self) -> bool {
-        self.own.is_empty() && !self.has_generated && !self.has_checks
-    }
-
-    /// Fills in the defaults of a new row. Values by reference live until the executor state's memory for a row is reset.
-    ///
-    /// # Safety
-    /// The executor state is that of `of`.
-    pub unsafe fn fill(&self, row: &mut Row, estate: *mut pg_sys::EState) {
-        if self.own.is_empty() {
-            return;
-        }
-        // SAFETY: the caller's promise; the guard hands on an error of an expression's.
-        unsafe {
-            let context = per_tuple(estate);
-            let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
-            // What they call may be anybody's, and the caller a superuser.
-            evaluator::as_added(|| {
-                for own in &self.own {
-                    let default = own.default;
-                    let (value, is_null) = pg_guard_ffi_boundary(move || {
-                        let mut is_null = false;
-                        let evaluate = (*default).evalfunc.unwrap_unchecked();
-                        let value = evaluate(default, context, &raw mut is_null);
-                        (value, is_null)
-                    });
-                    row.values[own.place] = value;
-                    row.nulls[own.place] = is_null;
-                }
-            });
-            pg_sys::MemoryContextSwitchTo(outer);
-        }
-    }
-
-    /// Computes generated columns of a row in a slot and checks it against the table's constraints.
-    ///
-    /// # Safety
-    /// Target and executor state belong together, and the slot holds a row of the target's.
-    pub unsafe fn complete(
-        &self,
-        target: *mut pg_sys::ResultRelInfo,
-        estate: *mut pg_sys::EState,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) {
-        // SAFETY: the caller's promise; the guard hands on an error of an expression's.
-        unsafe {
-            evaluator::as_added(|| {
-                if self.has_generated {
-                    pg_guard_ffi_boundary(move || {
-                        ExecComputeStoredGenerated(target, estate, slot, pg_sys::CmdType::CMD_INSERT);
-                    });
-                }
-                if self.has_checks {
-                    pg_sys::ExecConstraints(target, slot, estate);
-                }
-            });
-            pg_sys::MemoryContextReset((*per_tuple(estate)).ecxt_per_tuple_memory);
-        }
-    }
-}
-
-/// The executor state's context for one row.
-unsafe fn per_tuple(estate: *mut pg_sys::EState) -> *mut pg_sys::ExprContext {
-    // SAFETY: an executor state that the caller made.
+/// Forms a row of an open relation in the current memory context; `values` and `nulls` have one entry for each column.
+///
+/// # Safety
+/// The relation is open, and the values are of its columns' types.
+pub(super) unsafe fn form_tuple(
+    relation: pg_sys::Relation,
+    values: &[Datum],
+    nulls: &[bool],
+) -> pg_sys::HeapTuple {
+    // SAFETY: the slices have the descriptor's length, checked here, and are only read, whatever the declaration says.
     unsafe {
-        if (*estate).es_per_tuple_exprcontext.is_null() {
-            pg_sys::MakePerTupleExprContext(estate)
-        } else {
-            (*estate).es_per_tuple_exprcontext
-        }
+        let descriptor = (*relation).rd_att;
+        assert_eq!(values.len(), (*descriptor).natts as usize, "one value for each column");
+        assert_eq!(nulls.len(), values.len());
+        let (values, nulls) = (values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
+        let tuple = pg_sys::heap_form_tuple(descriptor, values, nulls);
+        (*tuple).t_tableOid = (*relation).rd_id;
+        tuple
     }
 }
 
@@ -452,27 +331,4 @@ pub(super) unsafe fn require(relation: pg_sys::Relation, declared: &Declared) {
 pub fn has_column(table: Oid, name: &CStr) -> bool {
     // SAFETY: a cached look-up.
     unsafe { pg_sys::get_attnum(table, name.as_ptr()) > 0 }
-}
-
-/// Makes the index entries of a row, as `version::insert_index_entries`. Expressions and predicates of indexes that an administrator has
-/// added may call anybody's code.
-///
-/// # Safety
-/// As there.
-pub unsafe fn insert_index_entries(
-    target: *mut pg_sys::ResultRelInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    estate: *mut pg_sys::EState,
-    clash: Option<&mut bool>,
-    only_summarizing: bool,
-) {
-    // SAFETY: the caller's promise; the indexes' descriptions lie side by side.
-    unsafe {
-        let indexes =
-            (0..(*target).ri_NumIndices as usize).map(|place| &**(*target).ri_IndexRelationInfo.add(place));
-        let mut has_code =
-            indexes.map(|index| !index.ii_Expressions.is_null() || !index.ii_Predicate.is_null());
-        let insert = || version::insert_index_entries(target, slot, estate, clash, only_summarizing);
-        if has_code.any(|has_code| has_code) { evaluator::as_added(insert) } else { insert() }
-    }
 }

@@ -3,9 +3,10 @@
 //! A datum that the crate hands about is a value of the type that its column, argument or expression is declared with, and is read
 //! no longer than the row, arena or call that it came from lives. The type of Rust can't say so; functions that take one rely on it.
 //!
-//! Nothing here implements `Drop`: while an error unwinds, Postgres itself releases relations, locks, pins and
+//! Nothing here implements `Drop` for what Postgres has: while an error unwinds, Postgres itself releases relations, locks, pins and
 //! memory when it aborts the (sub)transaction.
 
+mod additions;
 pub mod aggregate;
 pub mod appender;
 pub mod arena;

@@ -1,7 +1,8 @@
 //! Finding rows of a table by a unique key and replacing them, below the executor.
 
-use super::appender::{form_tuple, result_relation};
-use super::heap::{self, Additions, Declared, Layout, Row, TableError};
+use super::additions::Additions;
+use super::appender::result_relation;
+use super::heap::{self, Declared, Layout, Row, TableError};
 use super::take::Conflict;
 use super::version;
 use super::writable::{self, Write};
@@ -47,7 +48,7 @@ impl Upsert {
             let layout = Layout::of(table, declared)?;
             let (estate, target) = result_relation(table);
             heap::check_keys(target, declared, &layout)?;
-            let additions = Additions::of(table, &layout, estate)?;
+            let additions = Additions::of(target, &layout, estate)?;
             let index = heap::key_index(target, declared, &layout)?;
             let key_places = heap::key_columns(index, declared, &layout)
                 .into_iter()
@@ -127,10 +128,10 @@ impl Upsert {
         // SAFETY: the slot still holds the row found last; the new tuple is formed for the same table.
         unsafe {
             let mut tuple = if self.layout.is_plain() {
-                form_tuple(self.table, values, nulls)
+                heap::form_tuple(self.table, values, nulls)
             } else {
                 self.layout.scatter(values, nulls, &mut self.row.values, &mut self.row.nulls);
-                form_tuple(self.table, &self.row.values, &self.row.nulls)
+                heap::form_tuple(self.table, &self.row.values, &self.row.nulls)
             };
             if !self.additions.is_empty() {
                 pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
@@ -146,7 +147,9 @@ impl Upsert {
             if !replaced.heap_only || replaced.has_summarizing {
                 pg_sys::ExecStoreHeapTuple(tuple, self.written, false);
                 let only = replaced.has_summarizing;
-                heap::insert_index_entries(self.target, self.written, self.estate, None, only);
+                self.additions.while_indexing(|| {
+                    version::insert_index_entries(self.target, self.written, self.estate, None, only);
+                });
                 pg_sys::ExecClearTuple(self.written);
             }
             pg_sys::heap_freetuple(tuple);

@@ -1,0 +1,292 @@
+//! What an administrator has added to a table of ours, into which is written below the executor: defaults of columns, generated columns,
+//! constraints, and expressions of indexes. Their code may be anybody's, and the caller a superuser: it runs as nobody, under a guard
+//! that a batch of rows begins once. Code that can do nothing but compute, as all of a table as it was made, needs none.
+
+use super::changes::{self, Heard};
+use super::evaluator;
+use super::expression_code;
+use super::heap::{Layout, TableError, form_tuple, name};
+use super::version::attribute;
+use pgrx::pg_sys::{self, Oid, ffi::pg_guard_ffi_boundary};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+unsafe extern "C-unwind" {
+    /// Postgres' own, which pgrx doesn't bind: computes the stored generated columns of a row in a slot.
+    fn ExecComputeStoredGenerated(
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+        command: pg_sys::CmdType::Type,
+    );
+}
+
+/// Tables whose code is remembered at most.
+const MAX_REMEMBERED: usize = 1_000;
+
+/// A column that an administrator added.
+struct Own {
+    place: usize,
+    default: *mut pg_sys::ExprState,
+}
+
+/// Where a table has code that needs a guard.
+#[derive(Clone, Copy, Default)]
+struct Guarded {
+    rows: bool,
+    indexes: bool,
+}
+
+thread_local! {
+    /// By table, with what the backend had heard of changes when it was found.
+    static KNOWN: RefCell<HashMap<Oid, (Heard, Guarded)>> = RefCell::new(HashMap::new());
+}
+
+/// What is written to columns that an administrator added, and which constraints the executor would check.
+pub(super) struct Additions {
+    own: Vec<Own>,
+    has_generated: bool,
+    has_checks: bool,
+    guarded: Guarded,
+}
+
+impl Additions {
+    /// Of an open table and its indexes; expressions are prepared in the executor state's own memory.
+    ///
+    /// # Safety
+    /// The target stays open as long as this is used, and so does the executor state.
+    pub unsafe fn of(
+        target: *mut pg_sys::ResultRelInfo,
+        layout: &Layout,
+        estate: *mut pg_sys::EState,
+    ) -> Result<Self, TableError> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let relation = (*target).ri_RelationDesc;
+            let descriptor = (*relation).rd_att;
+            let checks = (*descriptor).constr.as_ref().map_or(0, |constraints| constraints.num_check);
+            let guarded = if layout.is_plain() && checks == 0 && !indexes(target).any(has_code) {
+                Guarded::default()
+            } else {
+                guarded(target, layout)
+            };
+            let mut additions =
+                Self { own: Vec::new(), has_generated: false, has_checks: checks > 0, guarded };
+            for place in layout.others() {
+                let found = attribute(descriptor, place);
+                if found.attisdropped {
+                    continue;
+                }
+                additions.has_checks |= found.attnotnull;
+                if found.attgenerated != 0 {
+                    additions.has_generated |= found.attgenerated as u8 == pg_sys::ATTRIBUTE_GENERATED_STORED;
+                    continue;
+                }
+                let default = pg_sys::build_column_default(relation, place as i32 + 1);
+                if default.is_null() {
+                    if found.attnotnull {
+                        let column = pgrx::name_data_to_str(&found.attname);
+                        return Err(TableError::Column {
+                            table: name(relation),
+                            problem: format!("column \"{column}\" was added NOT NULL and has no default"),
+                        });
+                    }
+                    continue;
+                }
+                additions.own.push(Own { place, default: default.cast() });
+            }
+            // Constants are computed where an expression is prepared.
+            if !additions.own.is_empty() {
+                guard(guarded.rows, || {
+                    for own in &mut additions.own {
+                        own.default = pg_sys::ExecPrepareExpr(own.default.cast(), estate);
+                    }
+                });
+            }
+            Ok(additions)
+        }
+    }
+
+    /// Completes rows as `complete` does, and before that fills the defaults of new ones in, whose columns are null. The rows are formed
+    /// in the current memory context.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn complete_new(
+        &self,
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slots: &[*mut pg_sys::TupleTableSlot],
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        // SAFETY: the caller's promise.
+        guard(self.guarded.rows, || unsafe {
+            for &slot in slots {
+                self.fill(target, estate, slot);
+                self.compute(target, estate, slot);
+            }
+        });
+    }
+
+    /// Computes generated columns of a row in a slot and checks it against the table's constraints.
+    ///
+    /// # Safety
+    /// Target and executor state are those of `of`, and the slot holds a row of the target's.
+    pub unsafe fn complete(
+        &self,
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) {
+        if self.has_generated || self.has_checks {
+            // SAFETY: the caller's promise.
+            guard(self.guarded.rows, || unsafe { self.compute(target, estate, slot) });
+        }
+    }
+
+    /// Runs `work`, which makes index entries.
+    pub fn while_indexing<T>(&self, work: impl FnOnce() -> T) -> T {
+        guard(self.guarded.indexes, work)
+    }
+
+    /// Whether a row is complete without them.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty() && !self.has_generated && !self.has_checks
+    }
+
+    unsafe fn fill(
+        &self,
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) {
+        if self.own.is_empty() {
+            return;
+        }
+        // SAFETY: as `complete`; the slot has a value for each column, and the tuple that these lie in outlives the new one's making.
+        // The boundary hands on an error of an expression's.
+        unsafe {
+            let relation = (*target).ri_RelationDesc;
+            let columns = (*(*relation).rd_att).natts as usize;
+            pg_sys::slot_getallattrs(slot);
+            let values = core::slice::from_raw_parts_mut((*slot).tts_values, columns);
+            let nulls = core::slice::from_raw_parts_mut((*slot).tts_isnull, columns);
+            let context = per_tuple(estate);
+            let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
+            for own in &self.own {
+                let default = own.default;
+                (values[own.place], nulls[own.place]) = pg_guard_ffi_boundary(move || {
+                    let mut is_null = false;
+                    let evaluate = (*default).evalfunc.unwrap_unchecked();
+                    let value = evaluate(default, context, &raw mut is_null);
+                    (value, is_null)
+                });
+            }
+            pg_sys::MemoryContextSwitchTo(outer);
+            let tuple = form_tuple(relation, values, nulls);
+            pg_sys::ExecStoreHeapTuple(tuple, slot, false);
+        }
+    }
+
+    unsafe fn compute(
+        &self,
+        target: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) {
+        // SAFETY: as `complete`; the boundary hands on an error of an expression's.
+        unsafe {
+            if self.has_generated {
+                pg_guard_ffi_boundary(move || {
+                    ExecComputeStoredGenerated(target, estate, slot, pg_sys::CmdType::CMD_INSERT);
+                });
+            }
+            if self.has_checks {
+                pg_sys::ExecConstraints(target, slot, estate);
+            }
+            pg_sys::MemoryContextReset((*per_tuple(estate)).ecxt_per_tuple_memory);
+        }
+    }
+}
+
+/// Runs `work`, guarded where it needs that.
+fn guard<T>(needs_guard: bool, work: impl FnOnce() -> T) -> T {
+    if needs_guard { evaluator::as_added(work) } else { work() }
+}
+
+/// The executor state's context for one row.
+unsafe fn per_tuple(estate: *mut pg_sys::EState) -> *mut pg_sys::ExprContext {
+    // SAFETY: an executor state that the caller made.
+    unsafe {
+        if (*estate).es_per_tuple_exprcontext.is_null() {
+            pg_sys::MakePerTupleExprContext(estate)
+        } else {
+            (*estate).es_per_tuple_exprcontext
+        }
+    }
+}
+
+/// The descriptions of a target's open indexes.
+unsafe fn indexes<'a>(target: *mut pg_sys::ResultRelInfo) -> impl Iterator<Item = &'a pg_sys::IndexInfo> {
+    // SAFETY: the array of an open target has an entry for each index.
+    (0..unsafe { (*target).ri_NumIndices } as usize)
+        .map(move |place| unsafe { &**(*target).ri_IndexRelationInfo.add(place) })
+}
+
+fn has_code(index: &pg_sys::IndexInfo) -> bool {
+    !index.ii_Expressions.is_null() || !index.ii_Predicate.is_null()
+}
+
+/// Where a table has code that needs a guard, as it was found when anything changed last.
+unsafe fn guarded(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarded {
+    let heard = changes::heard();
+    // SAFETY: the target is open.
+    let table = unsafe { (*(*target).ri_RelationDesc).rd_id };
+    if let Some((_, guarded)) =
+        KNOWN.with_borrow(|known| known.get(&table).copied()).filter(|known| known.0 == heard)
+    {
+        return guarded;
+    }
+    // SAFETY: the caller's promise.
+    let found = unsafe { look_for_code(target, layout) };
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() >= MAX_REMEMBERED {
+            known.clear();
+        }
+        known.insert(table, (heard, found));
+    });
+    found
+}
+
+unsafe fn look_for_code(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarded {
+    // SAFETY: the relation and its indexes are open; constraints and expressions are valid trees.
+    unsafe {
+        let relation = (*target).ri_RelationDesc;
+        let descriptor = (*relation).rd_att;
+        let needs_guard = |node: *mut pg_sys::Node| !node.is_null() && !expression_code::computes_alone(node);
+        let of_columns = layout
+            .others()
+            .filter(|&place| !attribute(descriptor, place).attisdropped)
+            .any(|place| needs_guard(pg_sys::build_column_default(relation, place as i32 + 1)));
+        let of_checks =
+            checks(descriptor).iter().any(|check| needs_guard(pg_sys::stringToNode(check.ccbin).cast()));
+        let of_indexes = indexes(target)
+            .any(|index| needs_guard(index.ii_Expressions.cast()) || needs_guard(index.ii_Predicate.cast()));
+        Guarded { rows: of_columns || of_checks, indexes: of_indexes }
+    }
+}
+
+/// The CHECK constraints of an open table.
+unsafe fn checks<'a>(descriptor: pg_sys::TupleDesc) -> &'a [pg_sys::ConstrCheck] {
+    // SAFETY: the description has `num_check` constraints, which live as long as the relation is open.
+    unsafe {
+        match (*descriptor).constr.as_ref() {
+            Some(constraints) if constraints.num_check > 0 => {
+                core::slice::from_raw_parts(constraints.check, usize::from(constraints.num_check))
+            }
+            _ => &[],
+        }
+    }
+}
