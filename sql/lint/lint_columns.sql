@@ -4,6 +4,11 @@ CREATE FUNCTION tally_internal.declared_columns(OUT table_name text, OUT column_
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'declared_columns_wrapper';
 COMMENT ON FUNCTION tally_internal.declared_columns() IS 'columns that ingest and folds write, as they must be';
 
+CREATE FUNCTION tally_internal.refused_code(target regclass, OUT kind text, OUT name text, OUT function text, OUT problem text) RETURNS SETOF record
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'refused_code_wrapper';
+COMMENT ON FUNCTION tally_internal.refused_code(regclass) IS
+  'what of a table calls a function that is refused where ingest and folds run it: the default or expression of a column, a constraint or an index; what the functions'' bodies do is not looked into';
+
 CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
   LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
@@ -44,6 +49,24 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
          AND EXISTS (SELECT FROM declared AS d WHERE d.id = o.id)
          AND NOT EXISTS (SELECT FROM declared AS d WHERE d.id = o.id AND d.column_name = a.attname)
          AND NOT (o.relname = 'event_key' AND a.attname = 'account')
+      UNION ALL
+      SELECT 'added_code', o.relname::text,
+             pg_catalog.format('%s %I of table %s calls %s(), which %s', c.kind, c.name, o.ref, c.function, c.problem),
+             CASE c.kind WHEN 'constraint' THEN pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', o.ref, c.name)
+               WHEN 'index' THEN pg_catalog.format('DROP INDEX tally.%I;', c.name)
+               ELSE pg_catalog.format('ALTER TABLE %s ALTER %I DROP %s;', o.ref, c.name,
+                      (SELECT CASE a.attgenerated WHEN '' THEN 'DEFAULT' ELSE 'EXPRESSION' END
+                         FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = o.id AND a.attname = c.name)) END
+        FROM own AS o CROSS JOIN LATERAL tally_internal.refused_code(o.id) AS c
+       WHERE (o.relispartition OR EXISTS (SELECT FROM declared AS d WHERE d.id = o.id))
+         -- Ingest and folds give these a value of their own.
+         AND NOT (c.kind = 'column' AND EXISTS (SELECT FROM declared AS d
+                                                 WHERE d.table_name = CASE WHEN o.relispartition THEN 'events' ELSE o.relname END AND d.column_name = c.name))
+         -- A partition has most of it from its parent, under the same name, but for indexes.
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i CROSS JOIN LATERAL tally_internal.refused_code(i.inhparent) AS p
+                          WHERE i.inhrelid = o.id AND p.kind = c.kind AND p.name = c.name)
+         AND NOT (c.kind = 'index' AND EXISTS (SELECT FROM pg_catalog.pg_class AS x
+                                                WHERE x.relname = c.name AND x.relnamespace = 'tally'::regnamespace AND x.relispartition))
       UNION ALL
       SELECT 'replica_identity', o.relname::text,
              pg_catalog.format('table %s has no replica identity that tells its rows apart', o.ref),
@@ -113,8 +136,8 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
   END;
 COMMENT ON FUNCTION tally_internal.lint_columns() IS 'findings of tally.lint() about columns, triggers, replica identities and months of pg_tally''s own tables';
 
-REVOKE ALL ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.declared_columns(), tally_internal.lint_columns() TO tally_admin, tally_auditor;
+REVOKE ALL ON FUNCTION tally_internal.declared_columns(), tally_internal.refused_code(regclass), tally_internal.lint_columns() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.declared_columns(), tally_internal.refused_code(regclass), tally_internal.lint_columns() TO tally_admin, tally_auditor;
 
 CREATE FUNCTION tally_internal.rules_columns(OUT name text, OUT level text, OUT title text, OUT description text)
   RETURNS SETOF record ROWS 20
@@ -124,6 +147,8 @@ CREATE FUNCTION tally_internal.rules_columns(OUT name text, OUT level text, OUT 
     SELECT v.* FROM (VALUES
       ('table_altered', 'ERROR', 'A table of pg_tally was altered',
        'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
+      ('added_code', 'ERROR', 'Code that was added to a table of pg_tally is refused where it runs',
+       'Defaults, constraints and indexes that you added may read and compute, in the session of whoever ingests: what calls anything else stops all ingest, or folds, with 42501.'),
       ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
        'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
       ('too_few_locks', 'WARN', 'A query of all months takes more locks than max_locks_per_transaction',

@@ -4,9 +4,11 @@
 
 use super::changes::{self, Heard};
 use super::evaluator;
-use super::expression_code;
+use super::expression_code::{self, Code};
+use super::guarded;
 use super::heap::{Layout, TableError, form_tuple, name};
 use super::version::attribute;
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, Oid, ffi::pg_guard_ffi_boundary};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -289,4 +291,69 @@ unsafe fn checks<'a>(descriptor: pg_sys::TupleDesc) -> &'a [pg_sys::ConstrCheck]
             _ => &[],
         }
     }
+}
+
+/// Code that was added to a table and that the guard refuses wherever it runs.
+pub struct Refused {
+    /// What has it: a column, a constraint or an index.
+    pub of: &'static str,
+    pub name: String,
+    pub function: String,
+    /// What the function does.
+    pub problem: String,
+}
+
+/// What of a table's defaults, generated columns, constraints and indexes calls functions that the guard refuses. What their bodies do is found
+/// when they run.
+pub fn refused(table: Oid) -> Vec<Refused> {
+    let mut found = Vec::new();
+    let mut look = |of, name: String, node: *mut pg_sys::Node| {
+        // SAFETY: a valid tree, or null.
+        let mut functions = unsafe { Code::of(node) }.functions;
+        functions.sort_by_key(|function| function.to_u32());
+        functions.dedup();
+        for function in functions {
+            if let Some(problem) = evaluator::problem_of_added(function) {
+                let function = guarded::name_of(function);
+                found.push(Refused { of, name: name.clone(), function, problem });
+            }
+        }
+    };
+    // SAFETY: relations are open while they are read; expressions are read as they are stored, and nothing of them runs.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::try_relation_open(table, lock);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let descriptor = (*relation).rd_att;
+        for place in 0..(*descriptor).natts as usize {
+            let column = attribute(descriptor, place);
+            if !column.attisdropped && column.atthasdef {
+                let node = pg_sys::build_column_default(relation, place as i32 + 1);
+                look("column", pgrx::name_data_to_str(&column.attname).to_owned(), node);
+            }
+        }
+        for check in checks(descriptor) {
+            let name = CStr::from_ptr(check.ccname).to_string_lossy().into_owned();
+            look("constraint", name, pg_sys::stringToNode(check.ccbin).cast());
+        }
+        let list = pg_sys::RelationGetIndexList(relation);
+        for place in 0..list.as_ref().map_or(0, |list| list.length) {
+            let index = pg_sys::index_open(pg_sys::list_nth_oid(list, place), lock);
+            for part in [pg_sys::Anum_pg_index_indexprs, pg_sys::Anum_pg_index_indpred] {
+                let mut is_null = false;
+                let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
+                let text =
+                    pg_sys::SysCacheGetAttr(cache, (*index).rd_indextuple, part as i16, &raw mut is_null);
+                if !is_null {
+                    let node = pg_sys::stringToNode(pg_sys::text_to_cstring(text.cast_mut_ptr())).cast();
+                    look("index", name(index), node);
+                }
+            }
+            pg_sys::index_close(index, lock);
+        }
+        pg_sys::relation_close(relation, lock);
+    }
+    found
 }

@@ -153,7 +153,17 @@ pub unsafe extern "C-unwind" fn refuse_writing(plan: *mut pg_sys::PlannedStmt) {
 /// Refuses functions that do more than read and compute, as far as that is known of them: of those in SQL and PL/pgSQL by what they do.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
-    let running = running();
+    if problem(function, running()).is_some() {
+        refuse(&format!("call {}()", guarded::name_of(function)));
+    }
+}
+
+/// What a function does that code which was added to a table of ours can't do; `None` where it may be called.
+pub fn problem_of_added(function: Oid) -> Option<String> {
+    problem(function, Running::Added)
+}
+
+fn problem(function: Oid, running: Running) -> Option<String> {
     let is_harmless = |inside: &[u8]| {
         guarded::is_harmless(inside)
             || running != Running::Declared && guarded::is_of_sequences(inside)
@@ -161,11 +171,11 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
             || running == Running::Tried && (inside == b"pg_notify" || guarded::is_of_large_objects(inside))
     };
     // SAFETY: a look-up in the cache, whose row is read before it is released.
-    let refused = unsafe {
+    unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID as core::ffi::c_int;
         let row = pg_sys::SearchSysCache1(cache, Datum::from(function));
         if row.is_null() {
-            return;
+            return None;
         }
         let form = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>();
         let attribute = |number: u32| {
@@ -182,20 +192,22 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
         let is_volatile = form.provolatile as u8 == pg_sys::PROVOLATILE_VOLATILE;
         let is_free = running == Running::Tried;
         let sets = || {
-            attribute(pg_sys::Anum_pg_proc_proconfig)
-                .and_then(|settings| {
-                    <Vec<Option<String>>>::from_polymorphic_datum(settings, false, pg_sys::TEXTARRAYOID)
-                })
-                .is_some_and(|settings| settings.iter().flatten().any(|setting| !is_of_reading(setting)))
+            let settings = attribute(pg_sys::Anum_pg_proc_proconfig).and_then(|settings| {
+                <Vec<Option<String>>>::from_polymorphic_datum(settings, false, pg_sys::TEXTARRAYOID)
+            })?;
+            settings.into_iter().flatten().find(|setting| !is_of_reading(setting))
         };
-        let refused = is_compiled && is_volatile && !is_harmless(inside.as_bytes())
-            || !is_free && (form.prosecdef || guarded::guarded(function).is_some())
-            || sets();
+        let problem = if !is_free && form.prosecdef {
+            Some("has the rights of its owner".to_owned())
+        } else if !is_free && guarded::guarded(function).is_some()
+            || is_compiled && is_volatile && !is_harmless(inside.as_bytes())
+        {
+            Some("may change or tell more than rows".to_owned())
+        } else {
+            sets().map(|setting| format!("sets {setting}"))
+        };
         pg_sys::ReleaseSysCache(row);
-        refused
-    };
-    if refused {
-        refuse(&format!("call {}()", guarded::name_of(function)));
+        problem
     }
 }
 

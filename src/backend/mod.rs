@@ -6,7 +6,7 @@
 //! Nothing here implements `Drop` for what Postgres has: while an error unwinds, Postgres itself releases relations, locks, pins and
 //! memory when it aborts the (sub)transaction.
 
-mod additions;
+pub mod additions;
 pub mod aggregate;
 pub mod appender;
 pub mod arena;

@@ -2,6 +2,7 @@
 //! that hold them (`partition`, `leaf`, `isolate`, `open_months`, `months`), up to where they are kept (`horizon`, `prune`; `lost_months` what went by hand) and
 //! their tenants. `gate` is the lock that keeps ingest out while one of those changes.
 
+mod added_code;
 mod failure;
 pub mod gate;
 pub mod horizon;

@@ -500,6 +500,28 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "TRUNCATE tally.event_key; ALTER TABLE tally.event_key ADD COLUMN note text NOT NULL",
     ),
     (
+        "added_code",
+        "ingest_batch",
+        "ALTER TABLE tally.ingest_batch ADD CONSTRAINT one CHECK (pg_advisory_xact_lock(1) IS NOT NULL) NOT VALID",
+    ),
+    (
+        "added_code",
+        "tally.events",
+        "ALTER TABLE tally.events ADD CONSTRAINT one CHECK (current_query() <> '') NOT VALID",
+    ),
+    (
+        "added_code",
+        "events_p2026_01",
+        "CREATE FUNCTION shop.setting(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET statement_timeout = 0 AS 'BEGIN RETURN x; END';
+         CREATE INDEX one ON tally.events_p2026_01 (tenant_id, shop.setting(name))",
+    ),
+    (
+        "added_code",
+        "usage_pending",
+        "CREATE FUNCTION shop.owned(x text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER AS 'BEGIN RETURN true; END';
+         REVOKE EXECUTE ON FUNCTION shop.owned(text) FROM PUBLIC; ALTER TABLE tally.usage_pending ADD CHECK (shop.owned(tenant_id)) NOT VALID",
+    ),
+    (
         "trigger_altered",
         "tally.role_binding",
         "ALTER TABLE tally.role_binding DISABLE TRIGGER role_binding_changed",
@@ -705,6 +727,63 @@ const LATER_FAULTS: &[(i32, (&str, &str, &str))] = &[
         ),
     ),
 ];
+
+/// Defaults of columns, which are told of as theirs, too; and where ingest stops, it does so for what is told.
+#[test]
+fn code_that_ingest_refuses_is_told_with_table_object_and_reason() {
+    let mut database = Database::new("lint_added");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!("SELECT tally.bind_role('{writer}', 'a'), tally.open_months('2026-01-01')"))
+        .unwrap();
+    let mut client = database.connect(&writer);
+    let mut sent = 0;
+    let mut send = || {
+        sent += 1;
+        let event = json!({"tenant_id": "a", "account_id": "a1", "name": "run", "occurred_at": "2026-01-05T00:00:00Z",
+            "event_id": format!("00000000-0000-4000-8000-{sent:012}")});
+        ingest(&mut client, &event.to_string())
+    };
+    assert_eq!(send().unwrap().accepted, 1);
+    for (added, function, fix) in [
+        (
+            "ADD COLUMN note text DEFAULT current_query()",
+            "current_query",
+            "ALTER TABLE tally.events ALTER note DROP DEFAULT;",
+        ),
+        (
+            "ADD COLUMN note boolean DEFAULT (pg_advisory_xact_lock(1) IS NULL)",
+            "pg_advisory_xact_lock",
+            "ALTER TABLE tally.events ALTER note DROP DEFAULT;",
+        ),
+        ("ADD COLUMN note timestamptz DEFAULT now()", "", ""),
+        ("ADD COLUMN note uuid DEFAULT gen_random_uuid(), ADD COLUMN noted float8 DEFAULT random()", "", ""),
+        ("ADD COLUMN note text DEFAULT (current_user || 'x'), ADD CHECK (tenant_id <> 'x')", "", ""),
+    ] {
+        admin.batch_execute(&format!("ALTER TABLE tally.events {}", added)).unwrap();
+        let query = "SELECT detail, remediation FROM tally.lint() WHERE name = 'added_code'";
+        let found: Vec<(String, String)> =
+            admin.query(query, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        let sent = send();
+        if function.is_empty() {
+            assert_eq!((found.len(), sent.unwrap().accepted), (0, 1), "{added}: {found:?}");
+        } else {
+            let refused = sent.expect_err(added);
+            assert_eq!(refused.code().map(|code| code.code()), Some("42501"), "{added}: {refused:?}");
+            assert!(
+                matches!(&found[..], [(detail, found)] if detail.contains(&format!("column note of table tally.events calls {function}(), which may")) && found == fix),
+                "{found:?}"
+            );
+            admin.batch_execute(&found[0].1).unwrap();
+            assert_eq!(send().unwrap().accepted, 1, "{added}");
+            assert_eq!(admin.query(query, &[]).unwrap().len(), 0);
+        }
+        admin
+            .batch_execute("ALTER TABLE tally.events DROP COLUMN note, DROP COLUMN IF EXISTS noted")
+            .unwrap();
+    }
+}
 
 #[test]
 fn every_rule_is_shown_to_find_something() {

@@ -1,0 +1,18 @@
+//! Code that was added to tables of ours and is refused wherever ingest and folds run it, for `tally.lint`.
+
+use crate::backend::additions;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+
+/// What of a table calls a function that is refused: a column, a constraint or an index and its name, the function, and what that does.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
+fn refused_code(
+    target: Oid,
+) -> TableIterator<
+    'static,
+    (name!(kind, String), name!(name, String), name!(function, String), name!(problem, String)),
+> {
+    let rows = additions::refused(target).into_iter();
+    TableIterator::new(rows.map(|found| (found.of.to_owned(), found.name, found.function, found.problem)))
+}
