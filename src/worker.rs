@@ -142,7 +142,14 @@ fn round() -> bool {
         let read = |row: sql::Row| {
             (row.get::<String>(1).unwrap_or_default(), row.get::<String>(2).unwrap_or_default())
         };
-        sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read)
+        let tasks = sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read);
+        // Not there before an update.
+        let is_there = "SELECT to_regprocedure('tally_internal.forget_failures(text[],text[])') IS NOT NULL";
+        if sql::one(is_there, &[]) == Some(true) {
+            let (names, subjects): (Vec<String>, Vec<String>) = tasks.iter().cloned().unzip();
+            sql::run("SELECT tally_internal.forget_failures($1, $2)", &[names.into(), subjects.into()]);
+        }
+        tasks
     });
     // A rollup into which much comes is folded for as long as it comes.
     let mut sealed_at = Instant::now();

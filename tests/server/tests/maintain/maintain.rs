@@ -163,6 +163,46 @@ fn small_calls_leave_folding_to_a_process() {
     }
 }
 
+/// What failed is told until it succeeds, or until it is no task any more.
+#[test]
+fn a_task_that_is_gone_has_not_failed() {
+    let mut database = Database::new("maintain_gone");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let mut client = database.connect(&admin);
+    superuser.batch_execute("SELECT tally.open_months('2026-01-01')").unwrap();
+    for name in ["kept", "gone"] {
+        client
+            .batch_execute(&format!(
+                "SELECT tally.create_rollup('{name}', '{{day}}', ARRAY['count(*) AS n'])"
+            ))
+            .unwrap();
+    }
+    assert_eq!(ingest(&mut superuser, &events(0, 12)).unwrap().accepted, 12);
+    for name in ["kept", "gone"] {
+        superuser
+            .batch_execute(&format!("ALTER TABLE tally.{name}_day_base RENAME TO {name}_hidden"))
+            .unwrap();
+    }
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let failed = |client: &mut Client| -> Vec<String> {
+        let query = "SELECT subject FROM tally.maintenance WHERE failed_at IS NOT NULL AND problem IS NOT NULL ORDER BY 1";
+        client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    assert_eq!(failed(&mut superuser), ["gone", "kept"]);
+    superuser.batch_execute("ALTER TABLE tally.gone_hidden RENAME TO gone_day_base").unwrap();
+    client.batch_execute("SELECT tally.drop_rollup('gone')").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(failed(&mut superuser), ["kept"]);
+    assert_eq!(health(&mut client)["maintenance"].0, "failing");
+    superuser.batch_execute("ALTER TABLE tally.kept_hidden RENAME TO kept_day_base").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(failed(&mut superuser), [""; 0]);
+    assert_eq!(health(&mut client)["maintenance"].0, "ok");
+    let counted = "SELECT count(*) FROM tally.maintenance WHERE subject = 'gone' AND failures = 1";
+    assert_eq!(number(&mut superuser, counted), 1, "what happened stays counted");
+}
+
 /// Tasks, checks and rules are what nouns of the extension have added, by functions of certain names: nobody else's are called.
 #[test]
 fn registers_hold_what_is_part_of_the_extension() {
