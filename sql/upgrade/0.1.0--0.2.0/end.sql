@@ -30,8 +30,8 @@ DROP FUNCTION tally.scope_first_account(), tally.scope_last_account();
 -- Sessions take notice of the inbox's triggers.
 GRANT INSERT ON tally.inbox TO tally_writer;
 
--- Partitions and rollups that are there get what new ones are made with: a replica identity, and in finished views the bucket
--- as a date.
+-- Partitions and rollups that are there get what new ones are made with: a replica identity, no workers for base rows, and in finished views
+-- the bucket as a date.
 DO $upgrade$
 DECLARE
   existing record;
@@ -59,6 +59,17 @@ BEGIN
      ORDER BY c.oid
   LOOP
     EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY FULL', existing.id);
+  END LOOP;
+  FOR existing IN
+    SELECT b.id
+      FROM tally.rollup AS r
+      CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
+      CROSS JOIN LATERAL (SELECT pg_catalog.format('tally.%I', pg_catalog.concat(r.rollup_name, '_', g.grain, '_base'))::pg_catalog.regclass) AS b (id)
+      JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) b.id::pg_catalog.oid
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.unnest(c.reloptions) AS o (text) WHERE o.text OPERATOR(pg_catalog.~) '^parallel_workers=')
+     ORDER BY c.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE %s SET (parallel_workers = 0)', existing.id);
   END LOOP;
   FOR existing IN
     SELECT v.id, g.grain, pg_catalog.pg_get_viewdef(v.id) AS definition

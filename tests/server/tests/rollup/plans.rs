@@ -107,6 +107,17 @@ fn explain(client: &mut Client, scope: &str, query: &str) -> Value {
     plan[0]["Plan"].clone()
 }
 
+/// Changes a setting of all base tables.
+fn for_base_tables(superuser: &mut Client, change: &str) {
+    let each = format!(
+        "DO $$ DECLARE t regclass; BEGIN
+           FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'tally'::regnamespace AND relname ~ '_base$'
+           LOOP EXECUTE format('ALTER TABLE %s {change}', t); END LOOP;
+         END $$"
+    );
+    superuser.batch_execute(&each).unwrap();
+}
+
 #[test]
 fn views_read_what_is_in_scope_once() {
     let mut bench = bench("views", events());
@@ -127,14 +138,18 @@ fn views_read_what_is_in_scope_once() {
     let whole = explain(&mut bench.analyst, "SELECT tally.enter_global()", "SELECT * FROM tally.usage_day");
     assert!(work(&whole) <= 8.0 * day_rows, "{} rows handled of {day_rows}: {whole}", work(&whole));
     assert_eq!(grouped(&whole), 0.0, "nothing is pending: {whole}");
-    // Where workers cost nothing they don't aggregate what has to be aggregated again.
+    // Where workers cost nothing they don't aggregate what has to be aggregated again, not even where base tables have them.
     let parallel = "SELECT tally.enter_global(); SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0";
+    let alone = explain(&mut bench.analyst, parallel, "SELECT bucket FROM tally.usage_day_base");
+    assert!(!alone.to_string().contains("Gather"), "as installed: {alone}");
+    for_base_tables(&mut superuser, "RESET (parallel_workers)");
     let gathered = explain(&mut bench.analyst, parallel, "SELECT bucket FROM tally.usage_day_base");
     assert!(gathered.to_string().contains("Gather"), "workers would be used: {gathered}");
     for view in ["usage_day", "usage_day_state", "session_month", "user_activity_year_state"] {
         let plan = explain(&mut bench.analyst, parallel, &format!("SELECT * FROM tally.{view}"));
         assert!(!plan.to_string().contains("\"Partial\""), "{view}: {plan}");
     }
+    for_base_tables(&mut superuser, "SET (parallel_workers = 0)");
     for (view, own) in [("accounts", activity_rows), ("users", activity_rows), ("sessions", session_rows)] {
         let plan = explain(reader, of_tenant, &format!("SELECT * FROM tally.{view}"));
         assert!(work(&plan) <= 12.0 * own, "{view}: {} rows handled of {own}: {plan}", work(&plan));
@@ -181,7 +196,8 @@ fn views_read_what_is_in_scope_once() {
         let whole =
             explain(&mut bench.analyst, "SELECT tally.enter_global()", "SELECT * FROM tally.usage_day");
         assert!(work(&whole) <= 8.0 * (day_rows + pending), "{} rows handled: {whole}", work(&whole));
-        for (view, own) in [("accounts", activity_rows), ("sessions", session_rows)] {
+        for (view, own) in [("accounts", activity_rows), ("users", activity_rows), ("sessions", session_rows)]
+        {
             let plan = explain(reader, of_tenant, &format!("SELECT * FROM tally.{view}"));
             assert!(
                 work(&plan) <= 12.0 * (own + pending),
