@@ -66,14 +66,9 @@ impl Additions {
         unsafe {
             let relation = (*target).ri_RelationDesc;
             let descriptor = (*relation).rd_att;
-            let checks = (*descriptor).constr.as_ref().map_or(0, |constraints| constraints.num_check);
-            let guarded = if layout.is_plain() && checks == 0 && !indexes(target).any(has_code) {
-                Guarded::default()
-            } else {
-                guarded(target, layout)
-            };
-            let mut additions =
-                Self { own: Vec::new(), has_generated: false, has_checks: checks > 0, guarded };
+            let has_checks = !checks(descriptor).is_empty();
+            let guarded = guarded(target, layout);
+            let mut additions = Self { own: Vec::new(), has_generated: false, has_checks, guarded };
             for place in layout.others() {
                 let found = attribute(descriptor, place);
                 if found.attisdropped {
@@ -237,29 +232,64 @@ unsafe fn indexes<'a>(target: *mut pg_sys::ResultRelInfo) -> impl Iterator<Item 
         .map(move |place| unsafe { &**(*target).ri_IndexRelationInfo.add(place) })
 }
 
-fn has_code(index: &pg_sys::IndexInfo) -> bool {
-    !index.ii_Expressions.is_null() || !index.ii_Predicate.is_null()
+/// What was found of a table, where nothing has changed since.
+fn known(table: Oid) -> Option<Guarded> {
+    let heard = changes::heard();
+    KNOWN.with_borrow(|known| known.get(&table).filter(|known| known.0 == heard).map(|known| known.1))
 }
 
-/// Where a table has code that needs a guard, as it was found when anything changed last.
+/// Where a table has code that needs a guard.
 unsafe fn guarded(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarded {
-    let heard = changes::heard();
     // SAFETY: the target is open.
     let table = unsafe { (*(*target).ri_RelationDesc).rd_id };
-    if let Some((_, guarded)) =
-        KNOWN.with_borrow(|known| known.get(&table).copied()).filter(|known| known.0 == heard)
-    {
-        return guarded;
-    }
+    known(table).unwrap_or_else(|| {
+        let heard = changes::heard();
+        // SAFETY: the caller's promise.
+        let found = unsafe { look_for_code(target, layout) };
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() >= MAX_REMEMBERED {
+                known.clear();
+            }
+            known.insert(table, (heard, found));
+        });
+        found
+    })
+}
+
+/// Opens a target's indexes. Where their expressions are read, which is once after each change, calls with constants are computed.
+///
+/// # Safety
+/// The target's relation is open.
+pub(super) unsafe fn open_indexes(target: *mut pg_sys::ResultRelInfo) {
     // SAFETY: the caller's promise.
-    let found = unsafe { look_for_code(target, layout) };
-    KNOWN.with_borrow_mut(|known| {
-        if known.len() >= MAX_REMEMBERED {
-            known.clear();
-        }
-        known.insert(table, (heard, found));
-    });
-    found
+    unsafe {
+        let relation = (*target).ri_RelationDesc;
+        let is_quiet = known((*relation).rd_id).is_some_and(|guarded| !guarded.indexes);
+        guard(!is_quiet && has_index_code(relation), || pg_sys::ExecOpenIndices(target, false));
+    }
+}
+
+/// Whether an index of an open relation has an expression or a predicate.
+unsafe fn has_index_code(relation: pg_sys::Relation) -> bool {
+    // SAFETY: look-ups in the cache, whose rows are released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
+        let list = pg_sys::RelationGetIndexList(relation);
+        (0..list.as_ref().map_or(0, |list| list.length)).any(|place| {
+            let row = pg_sys::SearchSysCache1(cache, pg_sys::list_nth_oid(list, place).into());
+            if row.is_null() {
+                return false;
+            }
+            let has = |part: u32| {
+                let mut is_null = false;
+                pg_sys::SysCacheGetAttr(cache, row, part as i16, &raw mut is_null);
+                !is_null
+            };
+            let found = has(pg_sys::Anum_pg_index_indexprs) || has(pg_sys::Anum_pg_index_indpred);
+            pg_sys::ReleaseSysCache(row);
+            found
+        })
+    }
 }
 
 unsafe fn look_for_code(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarded {

@@ -1,6 +1,6 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
-use super::additions::Additions;
+use super::additions::{self, Additions};
 use super::heap::{self, Declared, Layout, Row, TableError};
 use super::version;
 use super::writable::{self, Write};
@@ -56,7 +56,7 @@ pub(super) unsafe fn result_relation(
         (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
         // No place in a range table: there is none, and a violated constraint would look for it.
         pg_sys::InitResultRelInfo(target, relation, 0, ptr::null_mut(), 0);
-        pg_sys::ExecOpenIndices(target, false);
+        additions::open_indexes(target);
         (estate, target)
     }
 }

@@ -936,7 +936,8 @@ fn what_was_added_to_the_events_is_evaluated_by_nobody() {
         "ADD COLUMN low text GENERATED ALWAYS AS (app.f(name)) STORED",
         "ADD COLUMN low text DEFAULT app.f('n')",
         "ADD CONSTRAINT low CHECK (app.f(name) <> '')",
-        "an index",
+        "an index: app.f(name)",
+        "an index: (name || app.f('n'))",
     ] {
         let mut scene = Scene::new("expr_added");
         let mut adm = scene.as_adm();
@@ -944,7 +945,9 @@ fn what_was_added_to_the_events_is_evaluated_by_nobody() {
         if added.starts_with("ADD") {
             scene.admin.batch_execute(&format!("ALTER TABLE tally.events {added}")).unwrap();
         } else {
-            scene.admin.batch_execute("CREATE INDEX own ON tally.events (tenant_id, app.f(name))").unwrap();
+            let expression = added.trim_start_matches("an index: ");
+            let index = format!("CREATE INDEX own ON tally.events (tenant_id, {expression})");
+            scene.admin.batch_execute(&index).unwrap();
         }
         adm.batch_execute(&function(&format!(
             "IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN ALTER ROLE {} SUPERUSER; END IF; RETURN current_user;",
