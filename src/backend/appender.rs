@@ -40,6 +40,19 @@ pub struct Appender {
     additions: Additions,
     /// A row of the table, where it has other columns than the declared ones.
     row: Row,
+    /// Rows written before those that are buffered.
+    written: usize,
+    /// Rows whose key may exist already, where they are to be noted instead of ending the work.
+    noted: Option<Vec<Clash>>,
+}
+
+/// A row that was written although its key may exist already.
+#[derive(Clone, Copy)]
+pub struct Clash {
+    /// Its number among the rows that were pushed, from 0.
+    pub row: usize,
+    /// Where it lies.
+    pub place: pg_sys::ItemPointerData,
 }
 
 /// What the executor's index functions need of an open relation, its indices open, too.
@@ -92,8 +105,16 @@ impl Appender {
                 row: layout.row(),
                 layout,
                 additions,
+                written: 0,
+                noted: None,
             })
         }
+    }
+
+    /// Appends all rows whatever keys exist, and returns with `finish_noting` which of them the caller has to take away again.
+    pub fn noting(mut self) -> Self {
+        self.noted = Some(Vec::new());
+        self
     }
 
     /// Buffers one row. `values` and `nulls` have one entry for each declared column, in the order of their declaration.
@@ -122,6 +143,14 @@ impl Appender {
         }
         self.used += 1;
         if self.used == BUFFERED_ROWS { self.write() } else { Unique::Yes }
+    }
+
+    /// As `finish`, after `noting`.
+    pub fn finish_noting(mut self) -> Vec<Clash> {
+        let _ = self.write();
+        let noted = self.noted.take().unwrap_or_default();
+        let _ = self.finish();
+        noted
     }
 
     /// Writes what is buffered and closes the table, keeping its lock until the transaction ends.
@@ -169,14 +198,23 @@ impl Appender {
                 self.bulk,
             );
             if (*self.target).ri_NumIndices > 0 {
-                let clashes = |&slot: &*mut pg_sys::TupleTableSlot| self.index(slot) == Unique::Clash;
-                if self.additions.while_indexing(|| self.slots[..self.used].iter().any(clashes)) {
-                    unique = Unique::Clash;
-                }
+                let mut noted = self.noted.take();
+                unique = self.additions.while_indexing(|| {
+                    for (position, &slot) in self.slots[..self.used].iter().enumerate() {
+                        if self.index(slot) == Unique::Yes {
+                            continue;
+                        }
+                        let Some(noted) = &mut noted else { return Unique::Clash };
+                        noted.push(Clash { row: self.written + position, place: (*slot).tts_tid });
+                    }
+                    Unique::Yes
+                });
+                self.noted = noted;
             }
             for &slot in &self.slots[..self.used] {
                 pg_sys::ExecClearTuple(slot);
             }
+            self.written += self.used;
             self.used = 0;
             pg_sys::MemoryContextReset(self.tuples);
         }

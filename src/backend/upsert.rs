@@ -157,6 +157,28 @@ impl Upsert {
         }
     }
 
+    /// Whether a row may be written that is taken away again before the transaction ends. Not where changes are decoded: who receives
+    /// them would have to take two rows of a key.
+    pub fn may_write_twice(&self) -> bool {
+        // SAFETY: reads a setting; the table is open.
+        unsafe {
+            pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
+                && writable::check(self.table, Write::Delete).is_ok()
+        }
+    }
+
+    /// Takes a row away that an earlier command of this transaction wrote.
+    pub fn remove(&mut self, mut place: pg_sys::ItemPointerData) -> Result<(), Conflict> {
+        // SAFETY: the table is open with a lock to write.
+        let removed = unsafe {
+            let command = pg_sys::GetCurrentCommandId(true);
+            let mut failure = pg_sys::TM_FailureData::default();
+            let (place, failure) = (&raw mut place, &raw mut failure);
+            pg_sys::heap_delete(self.table, place, command, ptr::null_mut(), true, failure, false)
+        };
+        if removed == pg_sys::TM_Result::TM_Ok { Ok(()) } else { Err(Conflict) }
+    }
+
     /// Closes table and index; their locks stay until the transaction ends.
     pub fn close(self) {
         // SAFETY: everything closed here was opened by `open` and is not used again.

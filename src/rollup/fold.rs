@@ -19,9 +19,14 @@ use tally_core::grain::Grain;
 
 /// Rows that are folded at a time where all are: some tens of megabytes.
 const CHUNK: i64 = 100_000;
+/// Groups from which on some of them are looked up to see whether most are new.
+const SAMPLED_FROM: usize = 512;
+/// How many are looked up then, and of how many there may be a row.
+const SAMPLE: usize = 32;
+const KNOWN_IN_SAMPLE: usize = 2;
 
 /// Folds at most `max_rows` pending rows; 0 where another session is folding this rollup.
-fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
+pub fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
     if try_folding(definition) { fold_pending(definition, max_rows, i64::MIN) } else { Ok(0) }
 }
 
@@ -92,33 +97,93 @@ fn store<'d>(
         (definition.table(&format!("{grain}_base")), definition.stored_columns(), definition.key());
     let declared = Declared { table: &name, columns: &columns, key: &key };
     let base = session::relation_named(&name);
-    let mut rows = Upsert::open(base, &declared)?;
-    let dimensions = definition.dimensions().count();
-    let mut new = Vec::new();
-    let (mut wanted, mut columns, mut written) = (Vec::new(), Vec::new(), Row::default());
-    for delta in deltas {
-        delta.key_columns(dimensions, &mut wanted);
-        let Some((values, nulls)) = rows.find(&wanted)? else {
-            new.push(delta);
-            continue;
-        };
-        columns.clear();
-        columns.extend((3..values.len()).map(|place| (!nulls[place]).then_some(values[place])));
-        let mut states = States::stored(definition, &columns, arena)?;
-        states.merge(&delta.values, arena)?;
-        states.finish_into(&mut columns, arena);
-        written.set(delta, &columns);
-        rows.replace(&written.values, &written.nulls)?;
-    }
-    rows.close();
+    let deltas: Vec<&Delta> = deltas.collect();
+    let mut base_rows = BaseRows {
+        rows: Upsert::open(base, &declared)?,
+        definition,
+        dimensions: definition.dimensions().count(),
+        key: Vec::new(),
+        columns: Vec::new(),
+        written: Row::default(),
+    };
     let mut appender = Appender::open(base, &declared)?;
+    if base_rows.are_mostly_new(&deltas)? {
+        // Most are written without looking for them first.
+        appender = appender.noting();
+        for delta in &deltas {
+            base_rows.written.set(delta, &delta.values);
+            let _ = appender.push(&base_rows.written.values, &base_rows.written.nulls);
+        }
+        let clashes = appender.finish_noting();
+        session::advance_command();
+        for clash in clashes {
+            base_rows.rows.remove(clash.place)?;
+            if !base_rows.merge(deltas[clash.row], arena)? {
+                return Err(Conflict.into());
+            }
+        }
+        base_rows.rows.close();
+        return Ok(());
+    }
+    let mut new = Vec::new();
+    for delta in deltas {
+        if !base_rows.merge(delta, arena)? {
+            new.push(delta);
+        }
+    }
     for delta in new {
-        written.set(delta, &delta.values);
-        if appender.push(&written.values, &written.nulls) == Unique::Clash {
+        base_rows.written.set(delta, &delta.values);
+        if appender.push(&base_rows.written.values, &base_rows.written.nulls) == Unique::Clash {
             return Err(Conflict.into());
         }
     }
+    base_rows.rows.close();
     if appender.finish() == Unique::Clash { Err(Conflict.into()) } else { Ok(()) }
+}
+
+/// The base rows of a grain, while others are merged into them.
+struct BaseRows<'d> {
+    rows: Upsert,
+    definition: &'d Definition,
+    /// How many dimensions the rollup has.
+    dimensions: usize,
+    /// What the last group was looked up by, the columns of its row and the row written.
+    key: Vec<Option<Datum>>,
+    columns: Vec<Option<Datum>>,
+    written: Row,
+}
+
+impl BaseRows<'_> {
+    /// Merges what is added to a group into its row; `false` where there is none.
+    fn merge(&mut self, delta: &Delta, arena: &mut Arena) -> Result<bool, RollupError> {
+        delta.key_columns(self.dimensions, &mut self.key);
+        let Some((values, nulls)) = self.rows.find(&self.key)? else { return Ok(false) };
+        self.columns.clear();
+        self.columns.extend((3..values.len()).map(|place| (!nulls[place]).then_some(values[place])));
+        let mut states = States::stored(self.definition, &self.columns, arena)?;
+        states.merge(&delta.values, arena)?;
+        states.finish_into(&mut self.columns, arena);
+        self.written.set(delta, &self.columns);
+        self.rows.replace(&self.written.values, &self.written.nulls)?;
+        Ok(true)
+    }
+
+    /// Whether so few of the groups have a row that they are better written first: a group that has one after all costs twice, so
+    /// some are looked up.
+    fn are_mostly_new(&mut self, deltas: &[&Delta]) -> Result<bool, RollupError> {
+        if deltas.len() < SAMPLED_FROM || !self.rows.may_write_twice() {
+            return Ok(false);
+        }
+        let mut known = 0;
+        for delta in deltas.iter().step_by(deltas.len() / SAMPLE) {
+            delta.key_columns(self.dimensions, &mut self.key);
+            known += usize::from(self.rows.find(&self.key)?.is_some());
+            if known > KNOWN_IN_SAMPLE {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// A base row.

@@ -272,6 +272,47 @@ fn a_call_that_folds_takes_its_own_rows_along() {
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut admin, rollup));
 }
 
+/// Of groups that are mostly new, those that have a row already are merged with it; undone with the transaction.
+#[test]
+fn folds_of_new_groups_merge_the_few_that_are_known() {
+    let bench = Bench::new("mostly_new");
+    let (mut admin, mut loader) = (bench.admin(), bench.loader());
+    bench.database.set("tally.pending_limit = '1GB'");
+    let sessions = |first: usize, numbers: &mut dyn Iterator<Item = usize>| {
+        let events: Vec<String> = numbers.enumerate().map(|(place, session)| {
+            format!(
+                r#"{{"tenant_id":"t","account_id":"a{}","name":"n","session_id":"s{session}","occurred_at":"2026-03-02T09:15:00Z",
+                     "event_id":"00000000-0000-4000-8000-{:012}"}}"#,
+                session % 7,
+                first + place
+            )
+        }).collect();
+        json_array(events.iter().map(String::as_str))
+    };
+    assert_eq!(ingest(&mut loader, &sessions(0, &mut (0..3_000))).unwrap().accepted, 3_000);
+    fold_all(&mut admin, "session");
+    // One in sixty is known.
+    let mut mixed = (0..3_000).map(|place| if place % 60 == 0 { place } else { 10_000 + place });
+    assert_eq!(ingest(&mut loader, &sessions(3_000, &mut mixed)).unwrap().accepted, 3_000);
+    let taken_away = "SELECT pg_stat_get_xact_tuples_deleted('tally.session_month_base'::regclass)";
+    for ends in ["ROLLBACK", "COMMIT"] {
+        let mut folder = bench.admin();
+        folder.batch_execute("BEGIN; SELECT tally.fold('session')").unwrap();
+        assert_eq!(number(&mut folder, taken_away), 50, "rows are written before they are looked for");
+        folder.batch_execute(ends).unwrap();
+        assert_right(&mut admin, "session");
+    }
+    let rows = "SELECT count(*) FROM tally.session_month_base";
+    assert_eq!(number(&mut bench.database.superuser(), rows), 5_950);
+    // Most are known.
+    assert_eq!(ingest(&mut loader, &sessions(6_000, &mut (1_000..3_500))).unwrap().accepted, 2_500);
+    let mut folder = bench.admin();
+    folder.batch_execute("BEGIN; SELECT tally.fold('session')").unwrap();
+    assert_eq!(number(&mut folder, taken_away), 0);
+    folder.batch_execute("COMMIT").unwrap();
+    assert_right(&mut admin, "session");
+}
+
 /// Where somebody folds, calls leave it to them; where nobody does, they keep pending small, also where the server doesn't
 /// count rows.
 #[test]

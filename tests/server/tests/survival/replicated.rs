@@ -182,6 +182,20 @@ fn a_subscriber_of_all_tables_ends_equal() {
         )
         .unwrap();
     }
+    // Many new groups among few known ones: no row of a key is sent twice.
+    for first in [10_000, 10_990] {
+        let sessions = (first..first + 1_000).map(|session| {
+            format!(
+                r#"{{"tenant_id":"t0","account_id":"a0","name":"n","session_id":"s{session}","occurred_at":"2026-02-03T09:15:00Z",
+                     "event_id":"00000000-0000-4000-9000-{:012}"}}"#,
+                if session < 11_000 && first > 10_000 { session + 50_000 } else { session }
+            )
+        });
+        let sessions: Vec<String> = sessions.collect();
+        assert_eq!(ingest(&mut here, &format!("[{}]", sessions.join(","))).unwrap().accepted, 1_000);
+        here.batch_execute("SELECT tally.fold('session'), tally.fold('user_activity'), tally.fold('usage')")
+            .unwrap();
+    }
     let bad = r#"[{"tenant_id":"t0","account_id":"a0","name":"other","event_id":"00000000-0000-4000-8000-000000000000","occurred_at":"2026-01-01T00:00:00Z"},
                   {"tenant_id":"t1","account_id":"a1","name":"x","event_id":"none","occurred_at":"2026-01-01T00:00:00Z"}]"#;
     let summary = ingest(&mut here, bad).unwrap();
