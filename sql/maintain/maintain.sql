@@ -204,7 +204,9 @@ BEGIN
 
   place := 9;
   component := 'worker';
-  value := (SELECT round(extract(epoch FROM clock_timestamp() - max(greatest(m.finished_at, m.failed_at)))) FROM tally.maintenance AS m);
+  -- Folds are noted by other processes, too.
+  value := (SELECT round(extract(epoch FROM clock_timestamp() - max(greatest(m.finished_at, m.failed_at))))
+              FROM tally.maintenance AS m WHERE m.task <> 'fold');
   "limit" := 600;
   status := CASE WHEN value IS NULL OR value > "limit" THEN CASE WHEN tally_internal.worker_is_configured() THEN 'failing' WHEN is_used THEN 'warning' ELSE 'ok' END ELSE 'ok' END;
   advice := CASE WHEN status <> 'ok' THEN format('%s: %s', CASE WHEN value IS NULL THEN 'housekeeping has never run here'

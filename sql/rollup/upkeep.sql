@@ -135,12 +135,19 @@ CREATE FUNCTION tally_internal.task_fold() RETURNS TABLE (place int4, subject te
   END;
 COMMENT ON FUNCTION tally_internal.task_fold() IS 'task of maintain(): folds pending rows';
 
+CREATE FUNCTION tally_internal.fold_step(rollup_name text, max_rows int8) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'fold_step_wrapper';
+COMMENT ON FUNCTION tally_internal.fold_step(text, int8) IS
+  'as tally.fold(); where as much is there to be folded as it may fold, has a process fold another rollup that is behind meanwhile';
+REVOKE ALL ON FUNCTION tally_internal.fold_step(text, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.fold_step(text, int8) TO tally_admin;
+
 CREATE FUNCTION tally_internal.step_fold(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  done := tally.fold(subject, max_rows);
+  done := tally_internal.fold_step(subject, max_rows);
   -- Less than a full step is all: what comes in meanwhile waits for the next round.
   is_over := done < max_rows;
 END

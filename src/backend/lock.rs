@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 /// Pieces of work on a table that one session at a time does: second number of a lock of ours; the first is the table's.
 pub const FOLDING: u32 = 1;
 pub const PARTITION_MAKING: u32 = 2;
-/// A process that folds is there, or was in vain a moment ago.
+/// A process that folds is there, or was in vain a moment ago: on a rollup's table, for that rollup; on that of what is declared, the
+/// first one.
 pub const FOLDER_PROCESS: u32 = 3;
+/// So is a second one.
+pub const SECOND_PROCESS: u32 = 6;
 /// Erasing what was queued.
 pub const ERASING: u32 = 5;
 

@@ -67,6 +67,16 @@ pub fn forget_counts() {
 
 /// Whether a table has a row that is committed, or this transaction's own.
 pub fn has_rows(table: Oid) -> bool {
+    has_more_than(table, 0)
+}
+
+/// Whether more of such rows make up a table than fill so many bytes.
+pub fn fills(table: Oid, bytes: u64) -> bool {
+    has_more_than(table, bytes / ROW)
+}
+
+/// Whether a table has more than so many rows that are committed, or this transaction's own.
+fn has_more_than(table: Oid, rows: u64) -> bool {
     // SAFETY: relation, snapshot and scan are open until they are closed here; on error Postgres releases them.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
@@ -77,7 +87,8 @@ pub fn has_rows(table: Oid) -> bool {
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetCatalogSnapshot(table));
         let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
         let scan = pg_sys::heap_beginscan(relation, snapshot, 0, ptr::null_mut(), ptr::null_mut(), flags);
-        let found = !pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection).is_null();
+        let forward = pg_sys::ScanDirection::ForwardScanDirection;
+        let found = (0..=rows).all(|_| !pg_sys::heap_getnext(scan, forward).is_null());
         pg_sys::heap_endscan(scan);
         pg_sys::UnregisterSnapshot(snapshot);
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);

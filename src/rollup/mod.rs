@@ -2,7 +2,7 @@
 //!
 //! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for.
 //! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
-//! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side. `verify`
+//! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side, or leaves it to a process (`folder`). `verify`
 //! compares rollups with the events, `rebuild` makes them anew where the events are not gone (`frozen`); `pending` says what events are
 //! still needed for.
 
@@ -16,6 +16,7 @@ mod delta;
 mod dependents;
 mod failure;
 mod fold;
+mod folder;
 mod frozen;
 mod layout;
 mod pending;

@@ -3,31 +3,25 @@
 //!
 //! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
 //! ends with the statement and nobody is confined to a tenant: other transactions can stay open for as long as a client
-//! likes. Those have a process fold in a transaction of its own, and so have calls that bring little.
+//! likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring little, and all others
+//! where one is enough.
 
 use super::RollupError;
 use super::accumulate::Rows;
-use super::definition::{self, Definition};
+use super::definition::Definition;
 use super::delta::Delta;
 use super::fold;
+use super::folder;
 use super::shared;
-use crate::backend::lock::{self, FOLDER_PROCESS, FOLDING};
-use crate::backend::report::Report;
-use crate::backend::subtransaction::{self, Verdict};
-use crate::backend::worker::process_main;
-use crate::backend::{memory, own_transaction, session, size, worker};
+use crate::backend::{memory, session, size};
 use crate::scope;
 use crate::settings;
-use core::cell::{Cell, RefCell};
-use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::Oid;
-use std::collections::HashMap;
-use std::thread::LocalKey;
+use core::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
 const FOLD_ROWS: i64 = 30_000;
-/// Rows from which on a call folds a piece of what others brought itself. A call that brings fewer would wait a hundred times as long
+/// Rows from which on a call may fold a piece of what others brought itself. A call that brings fewer would wait a hundred times as long
 /// for that as for the rest, and has a process do it.
 const FOLDS_ITSELF: usize = 256;
 /// Rows whose folding takes memory worth giving back: a few megabytes.
@@ -46,32 +40,7 @@ const REFUSE_AT_LIMITS: u64 = 64;
 /// How long a call waits there for a process to fold before it is refused.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 
-/// How long a session starts no other process for a rollup: one that dies at its start, as where its role may no longer log in,
-/// would be followed by one with each call.
-const START_AGAIN_AFTER_US: i64 = 1_000_000;
-/// How long a session attempts no fold of a rollup after one that failed, in microseconds.
-const RETRY_AFTER_US: i64 = 10_000_000;
-/// How long a process whose fold failed keeps others from being started. Shorter than DROP DATABASE waits for it.
-const REST_AFTER_FAILURE: Duration = Duration::from_secs(3);
-/// Pieces that a process folds before it makes room for another one.
-const FOLDS_PER_PROCESS: usize = 100;
-/// What else can be wrong with rows that are there: they don't fit an index, or aren't as they were written.
-const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
-    PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-    PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-    PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
-];
-
-/// Microseconds since 2000, by pending table.
-type Moments = LocalKey<RefCell<HashMap<Oid, i64>>>;
-
 thread_local! {
-    /// By pending table: when a fold that this session attempted failed last.
-    static FAILED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
-    /// By pending table: when this session started a process for it last.
-    static STARTED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
-    /// By pending table: how many bytes were there then.
-    static THERE: RefCell<HashMap<Oid, u64>> = RefCell::new(HashMap::new());
     /// Whether the running call is part of a transaction that goes on after its statement.
     static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
 }
@@ -129,11 +98,16 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if !added.is_to_be_folded(definition) {
         return Ok(false);
     }
-    let has_folder = (added.is_small() || !may_fold_here()) && start_folder(definition);
-    if has_folder || !may_fold_here() || !fold::try_folding(definition) {
+    // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
+    let is_behind = || folder::is_behind(definition, added.bytes as u64);
+    let folds_itself = !added.is_small() && may_fold_here() && is_behind();
+    if !folds_itself && folder::start(definition) {
         return Ok(false);
     }
-    let folded = attempt(definition, || {
+    if !may_fold_here() || !fold::try_folding(definition) {
+        return Ok(false);
+    }
+    let folded = folder::attempt(definition, || {
         let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
         fold::fold_locked(definition, deltas, FOLD_ROWS, i64::MIN)
     })?;
@@ -141,114 +115,15 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if folded.is_some_and(|taken| taken > LARGE_FOLD_ROWS && taken > 4 * rows.len() as i64) {
         memory::give_back();
     }
+    if folds_itself && is_behind() {
+        folder::start(definition);
+    }
     Ok(folded.is_some())
 }
 
-/// Has a process fold what other transactions have committed, unless one folds already or was started a moment ago; says whether
-/// folding can be left to it.
-fn start_folder(definition: &Definition) -> bool {
-    let is_at_work =
-        [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
-    if is_at_work || is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
-        return true;
-    }
-    let has_started = own_transaction::start("tally_fold_main", &definition.name).is_some();
-    if !has_started {
-        return false;
-    }
-    note(&STARTED, definition);
-    let there = size::live_bytes(definition.pending).unwrap_or(0);
-    let before = THERE.with_borrow_mut(|known| known.insert(definition.pending, there));
-    // Where more is there than when the last one was started, that one did nothing or too little.
-    before.is_none_or(|before| there <= before)
-}
-
-process_main! {
-    /// Where Postgres starts that process.
-    fn tally_fold_main() {
-        let rollup_name = own_transaction::begin();
-        for _ in 0..FOLDS_PER_PROCESS {
-            match worker::transaction(|| fold_piece(&rollup_name)) {
-                Some(FOLD_ROWS) if !worker::shutdown_is_requested() => {}
-                // Of what is left after a piece that isn't full, others will make enough for another fold.
-                Some(_) => break,
-                None => {
-                    // Else each call that comes in would start a process that fails.
-                    session::pause(REST_AFTER_FAILURE);
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Folds one piece; nothing where another session is folding, `None` where it failed.
-fn fold_piece(rollup_name: &str) -> Option<i64> {
-    let definitions = definition::all().ok()?;
-    let Ok(definition) = definition::find(&definitions, rollup_name) else { return Some(0) };
-    // One process a rollup, for as long as it lives.
-    if !session::lock_until_exit(definition.pending.to_u32(), FOLDER_PROCESS)
-        || !fold::try_folding(definition)
-    {
-        return Some(0);
-    }
-    attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN)).ok().flatten()
-}
-
-/// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
-/// tells of it, everything stays pending, and this gives `None`; also where one failed a moment ago.
-fn attempt(
-    definition: &Definition,
-    fold: impl FnOnce() -> Result<i64, RollupError>,
-) -> Result<Option<i64>, RollupError> {
-    if is_recent(&FAILED, definition, RETRY_AFTER_US) {
-        return Ok(None);
-    }
-    let folded = memory::in_temporary(c"pg_tally attempted fold", || {
-        subtransaction::run(|| match fold() {
-            Ok(taken) => Verdict::Keep(Ok(taken)),
-            Err(error) => Verdict::Undo(Err(error)),
-        })
-    });
-    let (code, problem) = match folded {
-        Ok(Ok(taken)) => return Ok(Some(taken)),
-        Ok(Err(error @ RollupError::State { .. })) => {
-            (PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, Report::from(error).message().to_owned())
-        }
-        Ok(Err(error)) => return Err(error),
-        Err(caught) if caught.is_about_data() || ROWS_FAULTS.contains(&caught.code) => {
-            (caught.code, caught.message)
-        }
-        Err(caught) => caught.rethrow(),
-    };
-    note(&FAILED, definition);
-    session::log(true, || {
-        format!(
-            "pg_tally event=fold_failed rollup={} sqlstate={} problem={}",
-            definition.name,
-            subtransaction::sqlstate(code),
-            serde_json::Value::from(problem)
-        )
-    });
-    Ok(None)
-}
-
-fn note(moments: &'static Moments, definition: &Definition) {
-    let now = session::clock();
-    moments.with_borrow_mut(|moments| moments.insert(definition.pending, now));
-}
-
-/// Whether it was noted at most so many microseconds ago.
-fn is_recent(moments: &'static Moments, definition: &Definition, span: i64) -> bool {
-    let now = session::clock();
-    moments.with_borrow(|moments| {
-        moments.get(&definition.pending).is_some_and(|at| (0..span).contains(&(now - at)))
-    })
-}
-
 /// Folds or pauses where so much is pending that writers must be outrunning the folder, in proportion to what the call added:
-/// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait;
-/// and where one transaction that can't fold brings more than others may be made to merge.
+/// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait,
+/// unless the rollup's folds are known to fail; and where one transaction that can't fold brings more than others may be made to merge.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     for (definition, added) in shared::current()?.definitions.iter().zip(added) {
         let Some(added) = added else { continue };
@@ -257,7 +132,7 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             continue;
         }
         let Some(mut pending) = limits_pending(definition) else { continue };
-        if pending < SLOW_DOWN_AT_LIMITS {
+        if pending < SLOW_DOWN_AT_LIMITS || folder::is_set_aside(definition) {
             continue;
         }
         if !may_fold_here() {
@@ -271,13 +146,13 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
                 continue;
             }
         }
-        let has_folder = (added.is_small() || !may_fold_here()) && start_folder(definition);
+        let has_folder = folder::start(definition) && (added.is_small() || !may_fold_here());
         if has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition) {
             continue;
         }
         let folds_itself = may_fold_here() && (pending >= REFUSE_AT_LIMITS || (share == 1.0 && !has_folder));
         if folds_itself && fold::try_folding(definition) {
-            attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))?;
+            folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))?;
             continue;
         }
         if pending >= REFUSE_AT_LIMITS {
@@ -308,7 +183,7 @@ fn await_folder(definition: &Definition) -> bool {
         if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < REFUSE_AT_LIMITS) {
             return true;
         }
-        start_folder(definition);
+        folder::start(definition);
     }
     false
 }

@@ -37,6 +37,15 @@ pub fn lock_until_exit(class: u32, object: u32) -> bool {
     taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
+/// Gives back a lock that `lock_until_exit` took.
+pub fn unlock_early(class: u32, object: u32) {
+    let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+    // SAFETY: the tag is copied; the lock is one that this process holds.
+    unsafe {
+        pg_sys::LockRelease(&raw const tag, mode, true);
+    }
+}
+
 /// Gives back a lock that `lock` took in this (sub)transaction.
 pub fn unlock(class: u32, object: u32) {
     let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);

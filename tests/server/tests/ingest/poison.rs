@@ -2,6 +2,8 @@
 //! such a row stays pending, such a rollup can be dropped; and what is counted doesn't depend on who counts.
 
 use serde_json::{Value, json};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tally_server_tests::{Database, assert_right, fold_all, ingest, number};
 
 fn event(number: usize, account: &str, properties: Value) -> Value {
@@ -100,6 +102,62 @@ fn rows_that_cannot_be_folded_stay_pending_and_keep_nobody_out() {
     fold_all(&mut client, "revenue");
     assert_right(&mut client, "revenue");
     assert_eq!(number(&mut client, "SELECT sum(n)::int8 FROM tally.revenue_day_base"), 10_001);
+}
+
+/// A session of a tenant's can't fold by itself. It goes on all the same where pending rows can't be folded, however many wait, and
+/// health() says which rollup it is.
+#[test]
+fn a_rollup_that_cannot_be_folded_is_set_aside() {
+    let mut database = Database::new("aside");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.create_rollup('revenue', '{{day}}', ARRAY['count(*) AS n', 'sum((properties->>''amount'')::numeric) AS revenue']);
+             SELECT tally.bind_role('{writer}', 't');
+             INSERT INTO tally.revenue_pending SELECT 'x', 'x', '2026-03-02', 1, 9e131071 FROM generate_series(1, 2)"
+        ))
+        .unwrap();
+    database.set("tally.pending_limit = '64kB'");
+    let mut client = database.connect(&writer);
+    let batch = |call: usize| {
+        let events: Vec<Value> = (0..1_000)
+            .map(|place| event(call * 1_000 + place, &format!("a{place}"), json!({"amount": 2})))
+            .collect();
+        Value::Array(events).to_string()
+    };
+    // A process has to have tried before anybody knows.
+    let is_known = "SELECT count(*) FROM tally.maintenance \
+                     WHERE task = 'fold' AND subject = 'revenue' AND failed_at IS NOT NULL AND sqlstate = '22003'";
+    let until = Instant::now() + Duration::from_secs(180);
+    let mut calls = 0;
+    while number(&mut admin, is_known) == 0
+        || number(&mut admin, "SELECT count(*) FROM tally.revenue_pending") < 45_000
+    {
+        assert_eq!(ingest(&mut client, &batch(calls)).unwrap().accepted, 1_000);
+        calls += 1;
+        assert!(Instant::now() < until, "nobody says that the fold fails, after {calls} calls");
+    }
+    // Of 64 limits of 64 kB a row of 128 bytes is one in 32,768: from there on a rollup that is behind refuses what comes in.
+    assert_eq!(ingest(&mut client, &batch(calls)).unwrap().accepted, 1_000);
+    let health = "SELECT advice FROM tally_internal.health_maintenance() WHERE status = 'failing'";
+    let advice: String = admin.query_one(health, &[]).unwrap().get(0);
+    assert!(advice.contains("revenue"), "{advice}");
+    for rollup in ["usage", "user_activity", "session"] {
+        fold_all(&mut admin, rollup);
+        assert_right(&mut admin, rollup);
+    }
+
+    // Once the rows are away, a process that folds says so.
+    admin.batch_execute("DELETE FROM tally.revenue_pending WHERE tenant_id = 'x'").unwrap();
+    while number(&mut admin, is_known) > 0 {
+        calls += 1;
+        assert_eq!(ingest(&mut client, &batch(calls)).unwrap().accepted, 1_000);
+        assert!(Instant::now() < until, "nobody folds again");
+        sleep(Duration::from_millis(100));
+    }
+    fold_all(&mut admin, "revenue");
+    assert_right(&mut admin, "revenue");
 }
 
 /// A literal means the same whoever loads the expression.
