@@ -139,6 +139,10 @@ BEGIN
       maintain_step.task, quote_ident(maintain_step.subject), code,
       round(extract(epoch FROM clock_timestamp() - began) * 1000), to_json(said));
   END;
+  -- Another session is at it, and knows what comes of it.
+  IF done IS NULL AND code IS NULL THEN
+    RETURN 0;
+  END IF;
   PERFORM tally_internal.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
   RETURN CASE WHEN is_over THEN 0 ELSE done END;
 END

@@ -138,7 +138,7 @@ COMMENT ON FUNCTION tally_internal.task_fold() IS 'task of maintain(): folds pen
 CREATE FUNCTION tally_internal.fold_step(rollup_name text, max_rows int8) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'fold_step_wrapper';
 COMMENT ON FUNCTION tally_internal.fold_step(text, int8) IS
-  'as tally.fold(); where as much is there to be folded as it may fold, has a process fold another rollup that is behind meanwhile';
+  'as tally.fold(), but null where another session is folding the rollup; a client''s session waits up to five seconds for a process that folds on behalf of ingest';
 REVOKE ALL ON FUNCTION tally_internal.fold_step(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.fold_step(text, int8) TO tally_admin;
 
@@ -149,10 +149,10 @@ AS $$
 BEGIN
   done := tally_internal.fold_step(subject, max_rows);
   -- Less than a full step is all: what comes in meanwhile waits for the next round.
-  is_over := done < max_rows;
+  is_over := coalesce(done < max_rows, true);
 END
 $$;
-COMMENT ON FUNCTION tally_internal.step_fold(text, int8) IS 'one step of it; says how much it did, and whether nothing is left for now';
+COMMENT ON FUNCTION tally_internal.step_fold(text, int8) IS 'one step of it; says how much it did, null where another session is at it, and whether nothing is left for now';
 
 REVOKE ALL ON FUNCTION tally_internal.task_fold(), tally_internal.step_fold(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.task_fold(), tally_internal.step_fold(text, int8) TO tally_admin;

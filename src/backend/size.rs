@@ -6,6 +6,8 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Bytes that a row is taken to have where rows are counted alone.
 const ROW: u64 = 128;
+/// Pages that are read to count rows, for each that they would fill.
+const READ_PAGES: u64 = 4;
 
 /// Bytes of a table's rows that are alive, as the statistics count them: what other sessions did is some seconds late, what this
 /// one did isn't. No more than the table's size, which says nothing of what is free in it. `None` where the server doesn't count.
@@ -67,16 +69,17 @@ pub fn forget_counts() {
 
 /// Whether a table has a row that is committed, or this transaction's own.
 pub fn has_rows(table: Oid) -> bool {
-    has_more_than(table, 0)
+    has_more_than(table, 0, None)
 }
 
-/// Whether more of such rows make up a table than fill so many bytes.
+/// Whether such rows make up more of a table than so many bytes. Where little of it is alive, the statistics say.
 pub fn fills(table: Oid, bytes: u64) -> bool {
-    has_more_than(table, bytes / ROW)
+    let pages = u32::try_from(READ_PAGES * bytes / u64::from(pg_sys::BLCKSZ)).unwrap_or(u32::MAX);
+    has_more_than(table, bytes / ROW, Some(pages)) || live_bytes(table).is_some_and(|live| live > bytes)
 }
 
-/// Whether a table has more than so many rows that are committed, or this transaction's own.
-fn has_more_than(table: Oid, rows: u64) -> bool {
+/// Whether a table has more than so many rows that are committed, or this transaction's own, in so many pages.
+fn has_more_than(table: Oid, rows: u64, pages: Option<u32>) -> bool {
     // SAFETY: relation, snapshot and scan are open until they are closed here; on error Postgres releases them.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
@@ -87,6 +90,10 @@ fn has_more_than(table: Oid, rows: u64) -> bool {
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetCatalogSnapshot(table));
         let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
         let scan = pg_sys::heap_beginscan(relation, snapshot, 0, ptr::null_mut(), ptr::null_mut(), flags);
+        if let Some(pages) = pages {
+            let all = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+            pg_sys::heap_setscanlimits(scan, 0, pages.min(all));
+        }
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
         let found = (0..=rows).all(|_| !pg_sys::heap_getnext(scan, forward).is_null());
         pg_sys::heap_endscan(scan);

@@ -157,12 +157,22 @@ impl Upsert {
         }
     }
 
-    /// Whether a row may be written that is taken away again before the transaction ends. Not where changes are decoded: who receives
-    /// them would have to take two rows of a key.
+    /// Whether a row may be written that is taken away again before the transaction ends: where the key says at once that it is there
+    /// already, and nothing else judges a row. Not where changes are decoded, either: who receives them would have to take two rows of
+    /// a key.
     pub fn may_write_twice(&self) -> bool {
-        // SAFETY: reads a setting; the table is open.
+        // SAFETY: reads a setting; the table and its indexes are open.
         unsafe {
+            let form = &*(*self.index).rd_index;
+            let indexes = (0..(*self.target).ri_NumIndices as usize)
+                .map(|place| &**(*self.target).ri_IndexRelationInfo.add(place));
+            let are_plain =
+                |index: &pg_sys::IndexInfo| index.ii_Expressions.is_null() && index.ii_Predicate.is_null();
             pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
+                && form.indimmediate
+                && form.indnullsnotdistinct
+                && self.additions.is_empty()
+                && indexes.into_iter().all(are_plain)
                 && writable::check(self.table, Write::Delete).is_ok()
         }
     }

@@ -269,6 +269,10 @@ fn drop_rollup_cascade(rollup_name: &str, cascade: bool) -> Result<(), ErrorRepo
             let delete = format!("DELETE FROM tally.{table} WHERE rollup_name = $1");
             sql::run(&delete, &[rollup_name.into()]);
         }
+        // A later rollup of that name hasn't failed.
+        let forget = "UPDATE tally.maintenance SET failed_at = NULL, sqlstate = NULL, problem = NULL \
+                       WHERE task = 'fold' AND subject = $1 AND failed_at IS NOT NULL";
+        sql::run(forget, &[rollup_name.into()]);
     });
     definition::invalidate();
     Ok(())

@@ -26,7 +26,7 @@ const SAMPLE: usize = 32;
 const KNOWN_IN_SAMPLE: usize = 2;
 
 /// Folds at most `max_rows` pending rows; 0 where another session is folding this rollup.
-pub fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
+fn fold_definition(definition: &Definition, max_rows: i64) -> Result<i64, RollupError> {
     if try_folding(definition) { fold_pending(definition, max_rows, i64::MIN) } else { Ok(0) }
 }
 

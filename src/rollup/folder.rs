@@ -20,10 +20,12 @@ use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 /// Rows that a process folds at a time: a piece of a second. In larger pieces a row takes less, and who alters the rollup waits longer.
-const PROCESS_ROWS: i64 = 50_000;
+const PROCESS_ROWS: i64 = 30_000;
 /// How long a process folds before it makes room for another one. With the piece that it is at, less than the five seconds that DROP
 /// DATABASE waits for it.
-const PROCESS_LIFE: Duration = Duration::from_secs(3);
+const PROCESS_LIFE: Duration = Duration::from_secs(2);
+/// How long a client's `maintain()` waits for one to end.
+const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 /// How often it looks for more before it ends, and how long it waits in between: a busy session brings enough again soon.
 const LOOKS: usize = 10;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -55,8 +57,8 @@ thread_local! {
     static FAILED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
     /// With which SQLSTATE and message.
     static PROBLEM: RefCell<(String, String)> = const { RefCell::new((String::new(), String::new())) };
-    /// By pending table: when this session asked whether it is set aside, and whether it was.
-    static SET_ASIDE: RefCell<HashMap<Oid, (i64, bool)>> = RefCell::new(HashMap::new());
+    /// By pending table: when this session asked whether it is set aside, and for how many seconds it was.
+    static SET_ASIDE: RefCell<HashMap<Oid, (i64, Option<f64>)>> = RefCell::new(HashMap::new());
     /// By pending table: when this session started a process for it last.
     static STARTED: RefCell<HashMap<Oid, i64>> = RefCell::new(HashMap::new());
     /// By pending table: how many bytes were there then.
@@ -88,51 +90,72 @@ pub fn start(definition: &Definition) -> bool {
     before.is_none_or(|before| there <= before)
 }
 
-/// Whether so much is pending, with what is to be added, that a process alone doesn't get through it.
+/// Whether so much is pending, with what is to be added, that a process alone doesn't get through it, or the server doesn't say.
 pub fn is_behind(definition: &Definition, added: u64) -> bool {
-    let pending = size::live_bytes(definition.pending).unwrap_or(0);
-    pending + added >= BEHIND_AT_LIMITS * settings::pending_limit()
+    size::live_bytes(definition.pending)
+        .is_none_or(|pending| pending + added >= BEHIND_AT_LIMITS * settings::pending_limit())
 }
 
-/// Where another rollup is behind while one is folded, has a process fold that one meanwhile.
-fn start_for_others(definitions: &[Definition], folded: &str) {
-    let others =
-        definitions.iter().filter(|definition| definition.name != folded && is_behind(definition, 0));
-    if let Some(most) = others.max_by_key(|definition| size::live_bytes(definition.pending)) {
-        start(most);
-    }
+/// What came of an attempt to fold a piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Folded(i64),
+    /// Another session is at it.
+    Busy,
+    /// The rows can't be folded.
+    Failed,
+    /// They could not be folded now.
+    Put,
 }
 
 process_main! {
     /// Where Postgres starts that process.
     fn tally_fold_main() {
         let mut next = own_transaction::begin();
+        // Who waits holds up all who count on this process.
+        session::set_for_session(&[(c"lock_timeout", c"2s")]);
         let began = Instant::now();
         let is_over = || began.elapsed() >= PROCESS_LIFE || worker::shutdown_is_requested();
-        let Some(slot) = worker::transaction(take_slot) else { return };
-        let mut failed = Vec::new();
+        let Some(slot) = take_slot() else { return };
+        // The rollup that this process is at, and those that it leaves alone from now on.
+        let mut at: Option<Oid> = None;
+        let (mut left, mut is_to_rest) = (Vec::new(), false);
         loop {
-            let folded = worker::transaction(|| fold_piece(&next));
-            worker::transaction(|| record(&next, folded));
-            if folded.is_none() {
-                failed.push(next.clone());
+            let (piece, locked) = worker::transaction(|| fold_piece(&next, at));
+            at = locked;
+            match piece {
+                Piece::Folded(PROCESS_ROWS) if !is_over() => continue,
+                Piece::Folded(done) if done > 0 => worker::transaction(|| record(&next, Some(done))),
+                Piece::Folded(_) => {}
+                Piece::Busy => left.push(next.clone()),
+                Piece::Failed | Piece::Put => {
+                    left.push(next.clone());
+                    is_to_rest = true;
+                    // Kept, so that no other process is started for it.
+                    at = None;
+                    if piece == Piece::Failed {
+                        worker::transaction(|| record(&next, None));
+                    }
+                }
             }
             if is_over() {
                 break;
-            }
-            if folded == Some(PROCESS_ROWS) {
-                continue;
             }
             let others = (0..LOOKS).find_map(|look| {
                 if look > 0 {
                     session::pause(LOOK_AGAIN_AFTER);
                 }
-                if is_over() { None } else { worker::transaction(|| next_pending(&failed)) }
+                if is_over() { None } else { worker::transaction(|| next_pending(&next, &left)) }
             });
             let Some(other) = others else { break };
+            if other != next
+                && let Some(pending) = at.take()
+            {
+                session::unlock_early(pending.to_u32(), FOLDER_PROCESS);
+            }
             next = other;
         }
-        if !failed.is_empty() {
+        if is_to_rest {
             // Else each call that comes in would start a process that fails. Those for other rollups are welcome.
             let (class, object) = slot;
             session::unlock_early(class, object);
@@ -143,72 +166,103 @@ process_main! {
 
 /// Makes this process the first or the second that folds; `None` where there are two.
 fn take_slot() -> Option<(u32, u32)> {
-    let declared = session::relation(c"rollup").to_u32();
-    [FOLDER_PROCESS, SECOND_PROCESS]
-        .into_iter()
-        .map(|process| (declared, process))
-        .find(|&(class, object)| session::lock_until_exit(class, object))
+    let declared = worker::transaction(|| session::relation(c"rollup")).to_u32();
+    // Who looks whether one is taken has it for a moment.
+    (0..3).find_map(|attempt| {
+        if attempt > 0 {
+            session::pause(LOOK_AGAIN_AFTER);
+        }
+        [FOLDER_PROCESS, SECOND_PROCESS]
+            .into_iter()
+            .map(|process| (declared, process))
+            .find(|&(class, object)| session::lock_until_exit(class, object))
+    })
 }
 
-/// Folds one piece; nothing where another session is folding, `None` where it failed.
-fn fold_piece(rollup_name: &str) -> Option<i64> {
-    let definitions = definition::all().ok()?;
-    let Ok(definition) = definition::find(&definitions, rollup_name) else { return Some(0) };
-    // One process a rollup, for as long as it lives.
-    if !session::lock_until_exit(definition.pending.to_u32(), FOLDER_PROCESS)
-        || !fold::try_folding(definition)
-    {
-        return Some(0);
+/// Folds one piece of a rollup; also gives the one that this process then has a lock of, which was `at` before.
+fn fold_piece(rollup_name: &str, at: Option<Oid>) -> (Piece, Option<Oid>) {
+    let Ok(definitions) = definition::all() else { return (Piece::Put, at) };
+    let Ok(definition) = definition::find(&definitions, rollup_name) else { return (Piece::Busy, at) };
+    let pending = definition.pending;
+    if at != Some(pending) && !session::lock_until_exit(pending.to_u32(), FOLDER_PROCESS) {
+        return (Piece::Busy, at);
     }
-    attempt(definition, || fold::fold_pending(definition, PROCESS_ROWS, i64::MIN)).ok().flatten()
+    let at = Some(pending);
+    if !fold::try_folding(definition) {
+        return (Piece::Busy, at);
+    }
+    match attempt(definition, || fold::fold_pending(definition, PROCESS_ROWS, i64::MIN)) {
+        Ok(Some(folded)) => (Piece::Folded(folded), at),
+        Ok(None) => (Piece::Failed, at),
+        Err(_) => (Piece::Put, at),
+    }
 }
 
 /// Writes down that a rollup's fold failed, which sets it aside; or that it no longer does.
 fn record(rollup_name: &str, folded: Option<i64>) {
+    if !schema::is_updated() {
+        return;
+    }
     let note = "SELECT tally_internal.note_maintenance('fold', $1, clock_timestamp(), $2, $3, $4)";
-    session::as_owner(|| match folded {
-        _ if !schema::is_updated() => {}
-        Some(0) => {}
-        Some(done) => {
-            let again = format!("{note} FROM tally.maintenance WHERE {IS_SET_ASIDE}");
-            let none = None::<String>;
-            sql::run(&again, &[rollup_name.into(), done.into(), none.clone().into(), none.into()]);
-        }
+    let (statement, sqlstate, problem) = match folded {
+        Some(_) => (format!("{note} FROM tally.maintenance WHERE {IS_SET_ASIDE}"), None, None),
         None => {
             let (sqlstate, problem) = PROBLEM.take();
-            sql::run(note, &[rollup_name.into(), 0_i64.into(), sqlstate.into(), problem.into()]);
+            (note.to_owned(), Some(sqlstate), Some(problem))
         }
+    };
+    // Whoever has the table is not waited for for long; the next process tries again.
+    let _ = subtransaction::run(|| {
+        session::as_owner(|| {
+            let done = folded.unwrap_or(0);
+            sql::run(&statement, &[rollup_name.into(), done.into(), sqlstate.into(), problem.into()]);
+        });
+        Verdict::Keep(())
     });
 }
 
 /// Whether a rollup's folds are known to fail: then nobody who ingests is to wait for them, or be refused.
 pub fn is_set_aside(definition: &Definition) -> bool {
-    let now = session::clock();
-    let known = SET_ASIDE.with_borrow(|known| known.get(&definition.pending).copied());
-    if let Some((at, is_set_aside)) = known
-        && (0..RETRY_AFTER_US).contains(&(now - at))
-    {
-        return is_set_aside;
-    }
-    let query = format!("SELECT EXISTS (SELECT FROM tally.maintenance WHERE {IS_SET_ASIDE})");
-    let is_set_aside =
-        session::as_owner(|| sql::one(&query, &[definition.name.as_str().into()])) == Some(true);
-    SET_ASIDE.with_borrow_mut(|known| known.insert(definition.pending, (now, is_set_aside)));
-    is_set_aside
+    failed_for(definition).is_some()
 }
 
-/// A rollup of which enough is pending for a fold, but for those whose fold failed. Counted, since the statistics of a busy session
-/// are a second late.
-fn next_pending(failed: &[String]) -> Option<String> {
+/// Whether it is, and was tried a moment ago.
+pub fn is_to_be_left(definition: &Definition) -> bool {
+    failed_for(definition).is_some_and(|seconds| seconds * 1e6 < RETRY_AFTER_US as f64)
+}
+
+/// For how many seconds a rollup is set aside, since its last fold failed; `None` where it isn't. Asked now and then.
+fn failed_for(definition: &Definition) -> Option<f64> {
+    let now = session::clock();
+    let known = SET_ASIDE.with_borrow(|known| known.get(&definition.pending).copied());
+    if let Some((at, failed_for)) = known
+        && (0..RETRY_AFTER_US).contains(&(now - at))
+    {
+        return failed_for;
+    }
+    let query = format!(
+        "SELECT extract(epoch FROM clock_timestamp() - failed_at)::float8 FROM tally.maintenance WHERE {IS_SET_ASIDE}"
+    );
+    let failed_for: Option<f64> = session::as_owner(|| sql::one(&query, &[definition.name.as_str().into()]));
+    SET_ASIDE.with_borrow_mut(|known| known.insert(definition.pending, (now, failed_for)));
+    failed_for
+}
+
+/// A rollup of which enough is pending for a fold, in turn after the one that was folded, but for those that are left alone. Counted,
+/// since the statistics of a busy session are a second late.
+fn next_pending(folded: &str, left: &[String]) -> Option<String> {
     let definitions = definition::all().ok()?;
     let enough = settings::pending_limit() / 2;
-    definitions
-        .iter()
-        .filter(|definition| !failed.contains(&definition.name))
-        .find(|definition| {
-            !lock::is_held(definition.pending, FOLDING) && size::fills(definition.pending, enough)
-        })
-        .map(|definition| definition.name.clone())
+    let (before, after) = definitions.split_at(definitions.partition_point(|other| &*other.name <= folded));
+    let is_waiting = |definition: &&Definition| {
+        let is_free = definition.name == folded
+            || ![FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
+        is_free
+            && !left.contains(&definition.name)
+            && size::fills(definition.pending, enough)
+            && !is_to_be_left(definition)
+    };
+    after.iter().chain(before).find(is_waiting).map(|definition| definition.name.clone())
 }
 
 /// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
@@ -263,14 +317,19 @@ fn is_recent(moments: &'static Moments, definition: &Definition, span: i64) -> b
     })
 }
 
+/// As `tally.fold`; null where another session is folding that rollup. A client waits for a process of ours to make room.
 #[pg_extern(sql = false)]
-fn fold_step(rollup_name: &str, max_rows: i64) -> Result<i64, ErrorReport> {
+fn fold_step(rollup_name: &str, max_rows: i64) -> Result<Option<i64>, ErrorReport> {
     session::require_writable(c"tally.maintain()");
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
-    let folded = fold::fold_definition(definition, max_rows)?;
-    if folded == max_rows {
-        start_for_others(&definitions, rollup_name);
+    let until = Instant::now() + WAIT_FOR_PROCESS;
+    while !fold::try_folding(definition) {
+        let is_process = lock::is_held(definition.pending, FOLDER_PROCESS);
+        if !is_process || worker::is_running() || Instant::now() >= until {
+            return Ok(None);
+        }
+        session::pause(LOOK_AGAIN_AFTER);
     }
-    Ok(folded)
+    Ok(Some(fold::fold_pending(definition, max_rows, i64::MIN)?))
 }

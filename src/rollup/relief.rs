@@ -37,6 +37,8 @@ const SLOW_DOWN_AT_LIMITS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const REFUSE_AT_LIMITS: u64 = 64;
+/// At so many, of the default four gigabytes, it is even where the rollup is set aside.
+const LEAVE_AT_LIMITS: u64 = 1_024;
 /// How long a call waits there for a process to fold before it is refused.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 
@@ -95,7 +97,7 @@ fn may_fold_here() -> bool {
 /// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
 /// call adds; says whether it did. The caller appends its rows where this did nothing.
 pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<bool, RollupError> {
-    if !added.is_to_be_folded(definition) {
+    if !added.is_to_be_folded(definition) || folder::is_to_be_left(definition) {
         return Ok(false);
     }
     // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
@@ -132,7 +134,7 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             continue;
         }
         let Some(mut pending) = limits_pending(definition) else { continue };
-        if pending < SLOW_DOWN_AT_LIMITS || folder::is_set_aside(definition) {
+        if pending < SLOW_DOWN_AT_LIMITS {
             continue;
         }
         if !may_fold_here() {
@@ -146,13 +148,23 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
                 continue;
             }
         }
-        let has_folder = folder::start(definition) && (added.is_small() || !may_fold_here());
-        if has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition) {
+        if pending < LEAVE_AT_LIMITS && folder::is_set_aside(definition) {
             continue;
         }
-        let folds_itself = may_fold_here() && (pending >= REFUSE_AT_LIMITS || (share == 1.0 && !has_folder));
-        if folds_itself && fold::try_folding(definition) {
-            folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))?;
+        let has_folder = folder::start(definition);
+        let leaves_it = has_folder && (added.is_small() || !may_fold_here());
+        let folds_itself = may_fold_here() && (pending >= REFUSE_AT_LIMITS || (share == 1.0 && !leaves_it));
+        let fold = || -> Result<bool, RollupError> {
+            let folds = folds_itself && fold::try_folding(definition);
+            if folds {
+                folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))?;
+            }
+            Ok(folds)
+        };
+        if (!leaves_it && fold()?)
+            || (has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition))
+            || fold()?
+        {
             continue;
         }
         if pending >= REFUSE_AT_LIMITS {

@@ -217,7 +217,7 @@ fn status_says_what_waits() {
     assert_eq!((left, all, freshness), (0, pending + folded, 0.0));
 }
 
-/// A call whose rows are more than the limit folds, and takes them with it; not where another session folds, nor where it
+/// Where folding is behind, a call whose rows are more than the limit folds, and takes them with it; not where another session folds, nor where it
 /// could fail because of what others did meanwhile.
 #[test]
 fn a_call_that_folds_takes_its_own_rows_along() {
@@ -233,9 +233,16 @@ fn a_call_that_folds_takes_its_own_rows_along() {
         let count = "SELECT count(*) FROM tally.everything_pending";
         superuser.query_one(count, &[]).unwrap().get::<_, i64>(0)
     };
-    ingest(&mut never, &batch(0..500)).unwrap();
+    // So much is pending that a process alone wouldn't get through it.
+    ingest(&mut never, &batch(10_000..13_000)).unwrap();
     let waiting = pending();
-    assert!(waiting > 250, "{waiting} rows are pending");
+    assert!(waiting > 1_500, "{waiting} rows are pending");
+    // A session reports what it did when it ends.
+    drop(never);
+    wait_for("the statistics", || {
+        let reported = "SELECT pg_stat_get_live_tuples('tally.everything_pending'::regclass)";
+        (number(&mut bench.database.superuser(), reported) > 1_500).then_some(())
+    });
     ingest(&mut always, &batch(500..1_000)).unwrap();
     assert_eq!(pending(), 0);
     assert_right(&mut admin, "everything");
@@ -311,6 +318,27 @@ fn folds_of_new_groups_merge_the_few_that_are_known() {
     assert_eq!(number(&mut folder, taken_away), 0);
     folder.batch_execute("COMMIT").unwrap();
     assert_right(&mut admin, "session");
+
+    // Nor where a constraint would judge what is added instead of the sum, or the key takes nulls for different.
+    for (round, addition) in [
+        "ADD CONSTRAINT several CHECK (events > 0)",
+        "DROP CONSTRAINT several, DROP CONSTRAINT session_month_key, ADD CONSTRAINT session_month_key \
+         UNIQUE (tenant_id, account_id, bucket, user_id, session_id)",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let alter = format!("ALTER TABLE tally.session_month_base {addition}");
+        bench.database.superuser().batch_execute(&alter).unwrap();
+        let first = 10_000 + round * 3_000;
+        let mut mixed = (0..3_000).map(|place| if place % 60 == 0 { place } else { 10 * first + place });
+        assert_eq!(ingest(&mut loader, &sessions(first, &mut mixed)).unwrap().accepted, 3_000);
+        let mut folder = bench.admin();
+        folder.batch_execute("BEGIN; SELECT tally.fold('session')").unwrap();
+        assert_eq!(number(&mut folder, taken_away), 0, "{addition}");
+        folder.batch_execute("COMMIT").unwrap();
+        assert_right(&mut admin, "session");
+    }
 }
 
 /// Where somebody folds, calls leave it to them; where nobody does, they keep pending small, also where the server doesn't
