@@ -29,12 +29,6 @@ pub fn reload_settings() {
     unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
 }
 
-/// Whether this process is a background worker, not a client's session.
-pub fn is_running() -> bool {
-    // SAFETY: reads backend state.
-    unsafe { !pg_sys::MyBgworkerEntry.is_null() }
-}
-
 /// Name of the database that the session is connected to.
 pub fn database_name() -> String {
     // SAFETY: a palloc'd C string, or null where the database was dropped meanwhile.

@@ -24,7 +24,7 @@ const PROCESS_ROWS: i64 = 30_000;
 /// How long a process folds before it makes room for another one. With the piece that it is at, less than the five seconds that DROP
 /// DATABASE waits for it.
 const PROCESS_LIFE: Duration = Duration::from_secs(2);
-/// How long a client's `maintain()` waits for one to end.
+/// How long `maintain()` and the worker wait for one to end its piece.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 /// How often it looks for more before it ends, and how long it waits in between: a busy session brings enough again soon.
 const LOOKS: usize = 10;
@@ -317,19 +317,33 @@ fn is_recent(moments: &'static Moments, definition: &Definition, span: i64) -> b
     })
 }
 
-/// As `tally.fold`; null where another session is folding that rollup. A client waits for a process of ours to make room.
+/// As `tally.fold`; null where another session is folding that rollup. A process of ours is waited for until it has folded its piece:
+/// then it goes on with another rollup.
 #[pg_extern(sql = false)]
 fn fold_step(rollup_name: &str, max_rows: i64) -> Result<Option<i64>, ErrorReport> {
     session::require_writable(c"tally.maintain()");
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
-    let until = Instant::now() + WAIT_FOR_PROCESS;
-    while !fold::try_folding(definition) {
-        let is_process = lock::is_held(definition.pending, FOLDER_PROCESS);
-        if !is_process || worker::is_running() || Instant::now() >= until {
-            return Ok(None);
-        }
-        session::pause(LOOK_AGAIN_AFTER);
+    if !fold::try_folding(definition) && !take_over(definition) {
+        return Ok(None);
     }
     Ok(Some(fold::fold_pending(definition, max_rows, i64::MIN)?))
+}
+
+/// Waits for a process that folds a rollup to end its piece; says whether this session is to fold now.
+fn take_over(definition: &Definition) -> bool {
+    if !lock::is_held(definition.pending, FOLDER_PROCESS) {
+        return false;
+    }
+    let waited = subtransaction::run(|| {
+        lock::waiting_at_most(WAIT_FOR_PROCESS, || {
+            session::lock(definition.pending.to_u32(), FOLDING, true);
+        });
+        Verdict::Keep(())
+    });
+    match waited {
+        Ok(()) => true,
+        Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => false,
+        Err(caught) => caught.rethrow(),
+    }
 }
