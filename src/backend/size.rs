@@ -7,7 +7,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// Bytes that a row is taken to have where rows are counted alone.
 const ROW: u64 = 128;
 /// Pages that are read to count rows, for each that they would fill.
-const READ_PAGES: u64 = 4;
+const READ_PAGES: u64 = 2;
 
 /// Bytes of a table's rows that are alive, as the statistics count them: what other sessions did is some seconds late, what this
 /// one did isn't. No more than the table's size, which says nothing of what is free in it. `None` where the server doesn't count.

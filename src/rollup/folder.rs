@@ -27,8 +27,8 @@ const PROCESS_LIFE: Duration = Duration::from_secs(2);
 /// How long `maintain()` and the worker wait for one to end its piece.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 /// How often it looks for more before it ends, and how long it waits in between: a busy session brings enough again soon.
-const LOOKS: usize = 10;
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const LOOKS: usize = 5;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long a session starts no other process for a rollup: one that dies at its start, as where its role may no longer log in,
 /// would be followed by one with each call.
 const START_AGAIN_AFTER_US: i64 = 1_000_000;
