@@ -144,10 +144,10 @@ fn round() -> bool {
         };
         let tasks = sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read);
         // Not there before an update.
-        let is_there = "SELECT to_regprocedure('tally_internal.forget_failures(text[],text[])') IS NOT NULL";
+        let is_there = "SELECT to_regprocedure('tally_internal.clear_failures(text[],text[])') IS NOT NULL";
         if sql::one(is_there, &[]) == Some(true) {
             let (names, subjects): (Vec<String>, Vec<String>) = tasks.iter().cloned().unzip();
-            sql::run("SELECT tally_internal.forget_failures($1, $2)", &[names.into(), subjects.into()]);
+            sql::run("SELECT tally_internal.clear_failures($1, $2)", &[names.into(), subjects.into()]);
         }
         tasks
     });

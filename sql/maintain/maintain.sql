@@ -65,7 +65,7 @@ COMMENT ON FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int
   'writes down what a step of maintenance did; called by tally_internal.maintain_step()';
 
 -- A rollup that was dropped, or a task that is done for good, isn't tried again: nothing would ever take its failure back.
-CREATE FUNCTION tally_internal.forget_failures(tasks text[], subjects text[]) RETURNS void
+CREATE FUNCTION tally_internal.clear_failures(tasks text[], subjects text[]) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -74,12 +74,12 @@ BEGIN
     UPDATE tally.maintenance AS u SET failed_at = NULL, sqlstate = NULL, problem = NULL
      WHERE (u.task, u.subject) IN (SELECT m.task, m.subject FROM tally.maintenance AS m
                                     WHERE m.failed_at IS NOT NULL
-                                      AND (m.task, m.subject) NOT IN (SELECT t.task, t.subject FROM unnest(forget_failures.tasks, forget_failures.subjects) AS t (task, subject))
+                                      AND (m.task, m.subject) NOT IN (SELECT t.task, t.subject FROM unnest(clear_failures.tasks, clear_failures.subjects) AS t (task, subject))
                                       FOR UPDATE SKIP LOCKED);
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.forget_failures(text[], text[]) IS
+COMMENT ON FUNCTION tally_internal.clear_failures(text[], text[]) IS
   'takes back from tally.maintenance that tasks failed which are not among these, those of a round that begins';
 
 -- Partitioned tables aren't analysed by autovacuum.
@@ -163,7 +163,7 @@ BEGIN
   SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_catalog.array_agg(t.task), pg_catalog.array_agg(t.subject) INTO tasks, subjects
     FROM tally_internal.maintenance_tasks() AS t;
-  PERFORM tally_internal.forget_failures(tasks, subjects);
+  PERFORM tally_internal.clear_failures(tasks, subjects);
   FOR place IN 1 .. pg_catalog.cardinality(tasks) LOOP
     LOOP
       EXIT WHEN tally_internal.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
@@ -179,13 +179,13 @@ COMMENT ON PROCEDURE tally.maintain(int8) IS
   'all housekeeping in steps that are committed one by one: partitions ahead, filling what waits for its backfill, folding, retention, statistics; fold_rows events or rows at a time; a task that fails, or that others'' transactions keep from its locks, raises a warning, leaves the others alone and is tried again in the next round; safe to run twice at once, from any scheduler';
 
 ALTER FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int8, text, text) OWNER TO tally_owner;
-ALTER FUNCTION tally_internal.forget_failures(text[], text[]) OWNER TO tally_owner;
+ALTER FUNCTION tally_internal.clear_failures(text[], text[]) OWNER TO tally_owner;
 ALTER FUNCTION tally_internal.analyze_events() OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
-  tally_internal.forget_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) FROM PUBLIC;
+  tally_internal.clear_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE tally.maintain(int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
-  tally_internal.forget_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) TO tally_admin;
+  tally_internal.clear_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.maintain(int8) TO tally_admin;
 
 CREATE FUNCTION tally_internal.health_maintenance()

@@ -138,7 +138,7 @@ COMMENT ON FUNCTION tally_internal.task_fold() IS 'task of maintain(): folds pen
 CREATE FUNCTION tally_internal.fold_step(rollup_name text, max_rows int8) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'fold_step_wrapper';
 COMMENT ON FUNCTION tally_internal.fold_step(text, int8) IS
-  'as tally.fold(), but null where another session is folding the rollup; a process that folds on behalf of ingest is waited for until it has folded its piece, at most five seconds';
+  'as tally.fold(), but null where another session is folding the rollup; a process that folds on behalf of ingest is waited for until it has folded its piece, at most a second';
 REVOKE ALL ON FUNCTION tally_internal.fold_step(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.fold_step(text, int8) TO tally_admin;
 

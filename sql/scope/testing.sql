@@ -72,8 +72,10 @@ BEGIN
    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
   -- What these swallow would look like rows that no policy shows.
   swallowing := (SELECT pg_catalog.min(x.name) FROM (
-    SELECT pg_catalog.format('trigger "%s"', g.tgname) FROM pg_catalog.pg_partition_tree(target) AS p JOIN pg_catalog.pg_trigger AS g ON g.tgrelid = p.relid
-     WHERE g.tgenabled IN ('A', 'R') AND g.tgtype & 3 = 3 AND g.tgtype & 24 <> 0
+    SELECT pg_catalog.format('trigger "%s"', g.tgname) FROM (
+      WITH RECURSIVE part (id) AS (SELECT target::oid UNION SELECT h.inhrelid FROM part AS p JOIN pg_catalog.pg_inherits AS h ON h.inhparent = p.id)
+      SELECT p.id FROM part AS p) AS p JOIN pg_catalog.pg_trigger AS g ON g.tgrelid = p.id
+     WHERE g.tgenabled IN ('A', 'R') AND g.tgtype & 3 = 3 AND g.tgtype & 28 <> 0
     UNION ALL
     SELECT pg_catalog.format('rule "%s"', r.rulename) FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = target AND r.ev_enabled IN ('A', 'R')) AS x (name));
   IF swallowing IS NOT NULL THEN
@@ -123,6 +125,10 @@ BEGIN
          pg_catalog.format('%s WHERE %I::text = %L', taken, tenant_column, tenants[i])) THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
         MESSAGE = pg_catalog.format('tenant "%s" can take over rows of other tenants in table "%s"', tenants[i], target);
+    ELSIF coalesce(written, -1) < 0 THEN
+      RAISE EXCEPTION USING ERRCODE = '55T03',
+        MESSAGE = pg_catalog.format('what row security lets in was not shown: something in table "%s" refuses tenant "%s" to update its own rows', target, tenants[i]),
+        HINT = 'try the table without the constraint, or the part of the policy, that refuses it';
     END IF;
   END LOOP;
   BEGIN

@@ -256,6 +256,15 @@ unsafe fn guarded(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarde
     })
 }
 
+/// Whether an index has a column of a type that somebody made: a range's can have a function that the index calls.
+unsafe fn has_strange_column(columns: pg_sys::TupleDesc) -> bool {
+    // SAFETY: the descriptor of an open index.
+    unsafe {
+        (0..(*columns).natts as usize)
+            .any(|place| attribute(columns, place).atttypid.to_u32() >= pg_sys::FirstNormalObjectId)
+    }
+}
+
 /// Opens a target's indexes. Where their expressions are read, which is once after each change, calls with constants are computed.
 ///
 /// # Safety
@@ -305,7 +314,9 @@ unsafe fn look_for_code(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> 
         let of_checks =
             checks(descriptor).iter().any(|check| needs_guard(pg_sys::stringToNode(check.ccbin).cast()));
         let of_indexes = indexes(target)
-            .any(|index| needs_guard(index.ii_Expressions.cast()) || needs_guard(index.ii_Predicate.cast()));
+            .any(|index| needs_guard(index.ii_Expressions.cast()) || needs_guard(index.ii_Predicate.cast()))
+            || (0..(*target).ri_NumIndices as usize)
+                .any(|place| has_strange_column((*(*(*target).ri_IndexRelationDescs.add(place))).rd_att));
         Guarded { rows: of_columns || of_checks, indexes: of_indexes }
     }
 }

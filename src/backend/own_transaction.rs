@@ -56,6 +56,10 @@ pub fn begin() -> String {
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_deferrable", c"off"),
     ]);
+    let timeout = c"transaction_timeout";
+    if session::is_known(timeout) {
+        session::set_for_session(&[(timeout, c"0")]);
+    }
     words.next().unwrap_or_default().to_owned()
 }
 

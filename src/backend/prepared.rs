@@ -86,7 +86,8 @@ struct InUse<'a>(&'a Cell<bool>);
 impl<'a> InUse<'a> {
     /// `None` where it is in use already.
     fn begin(of: &'a Cell<bool>) -> Option<Self> {
-        (!of.replace(true)).then_some(Self(of))
+        // Made only where it wasn't: dropping it ends the use.
+        if of.replace(true) { None } else { Some(Self(of)) }
     }
 }
 

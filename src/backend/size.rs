@@ -72,10 +72,11 @@ pub fn has_rows(table: Oid) -> bool {
     has_more_than(table, 0, None)
 }
 
-/// Whether such rows make up more of a table than so many bytes. Where little of it is alive, the statistics say.
+/// Whether such rows make up more of a table than so many bytes. Of a table with many pages a part is read, and then the statistics say.
 pub fn fills(table: Oid, bytes: u64) -> bool {
     let pages = u32::try_from(READ_PAGES * bytes / u64::from(pg_sys::BLCKSZ)).unwrap_or(u32::MAX);
-    has_more_than(table, bytes / ROW, Some(pages)) || live_bytes(table).is_some_and(|live| live > bytes)
+    has_more_than(table, bytes / ROW, Some(pages))
+        || (blocks(table) > pages && live_bytes(table).is_some_and(|live| live > bytes))
 }
 
 /// Whether a table has more than so many rows that are committed, or this transaction's own, in so many pages.

@@ -25,7 +25,7 @@ const PROCESS_ROWS: i64 = 30_000;
 /// DATABASE waits for it.
 const PROCESS_LIFE: Duration = Duration::from_secs(2);
 /// How long `maintain()` and the worker wait for one to end its piece.
-const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
+const WAIT_FOR_PROCESS: Duration = Duration::from_secs(1);
 /// How often it looks for more before it ends, and how long it waits in between: a busy session brings enough again soon.
 const LOOKS: usize = 5;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -48,6 +48,9 @@ const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
 
 /// Whether the last fold of the rollup `$1` is known to have failed.
 const IS_SET_ASIDE: &str = "task = 'fold' AND subject = $1 AND failed_at IS NOT NULL";
+/// And that it was for what its rows are, not for what passes, as a full disk or a lock.
+const IS_FOR_ITS_ROWS: &str =
+    "(left(sqlstate, 2) IN ('21', '22', '23', '2F', '39', 'P0') OR sqlstate IN ('54000', 'XX001', 'XX002'))";
 
 /// Microseconds since 2000, by pending table.
 type Moments = LocalKey<RefCell<HashMap<Oid, i64>>>;
@@ -104,7 +107,7 @@ enum Piece {
     Busy,
     /// The rows can't be folded.
     Failed,
-    /// They could not be folded now.
+    /// They could not be folded now, or not in this table.
     Put,
 }
 
@@ -124,10 +127,8 @@ process_main! {
             let (piece, locked) = worker::transaction(|| fold_piece(&next, at));
             at = locked;
             match piece {
-                Piece::Folded(PROCESS_ROWS) if !is_over() => continue,
                 Piece::Folded(done) if done > 0 => worker::transaction(|| record(&next, Some(done))),
-                Piece::Folded(_) => {}
-                Piece::Busy => left.push(next.clone()),
+                Piece::Folded(_) | Piece::Busy => left.push(next.clone()),
                 Piece::Failed | Piece::Put => {
                     left.push(next.clone());
                     is_to_rest = true;
@@ -145,7 +146,12 @@ process_main! {
                 if look > 0 {
                     session::pause(LOOK_AGAIN_AFTER);
                 }
-                if is_over() { None } else { worker::transaction(|| next_pending(&next, &left)) }
+                let mut skipped = left.clone();
+                if look == 0 && piece != Piece::Folded(PROCESS_ROWS) {
+                    // Whoever brought less than a piece is given time to bring more.
+                    skipped.push(next.clone());
+                }
+                if is_over() { None } else { worker::transaction(|| next_pending(&next, &skipped)) }
             });
             let Some(other) = others else { break };
             if other != next
@@ -194,7 +200,10 @@ fn fold_piece(rollup_name: &str, at: Option<Oid>) -> (Piece, Option<Oid>) {
     match attempt(definition, || fold::fold_pending(definition, PROCESS_ROWS, i64::MIN)) {
         Ok(Some(folded)) => (Piece::Folded(folded), at),
         Ok(None) => (Piece::Failed, at),
-        Err(_) => (Piece::Put, at),
+        Err(error) => {
+            tell(&definition.name, "", Report::from(error).message());
+            (Piece::Put, at)
+        }
     }
 }
 
@@ -241,7 +250,8 @@ fn failed_for(definition: &Definition) -> Option<f64> {
         return failed_for;
     }
     let query = format!(
-        "SELECT extract(epoch FROM clock_timestamp() - failed_at)::float8 FROM tally.maintenance WHERE {IS_SET_ASIDE}"
+        "SELECT extract(epoch FROM clock_timestamp() - failed_at)::float8 FROM tally.maintenance \
+          WHERE {IS_SET_ASIDE} AND {IS_FOR_ITS_ROWS}"
     );
     let failed_for: Option<f64> = session::as_owner(|| sql::one(&query, &[definition.name.as_str().into()]));
     SET_ASIDE.with_borrow_mut(|known| known.insert(definition.pending, (now, failed_for)));
@@ -293,15 +303,17 @@ pub fn attempt(
     };
     note(&FAILED, definition);
     PROBLEM.set((subtransaction::sqlstate(code), problem.clone()));
-    session::log(true, || {
-        format!(
-            "pg_tally event=fold_failed rollup={} sqlstate={} problem={}",
-            definition.name,
-            subtransaction::sqlstate(code),
-            serde_json::Value::from(problem)
-        )
-    });
+    tell(&definition.name, &subtransaction::sqlstate(code), &problem);
     Ok(None)
+}
+
+/// Has the log say that a fold failed.
+fn tell(rollup_name: &str, sqlstate: &str, problem: &str) {
+    session::log(true, || {
+        let problem = serde_json::Value::from(problem);
+        let sqlstate = if sqlstate.is_empty() { String::new() } else { format!(" sqlstate={sqlstate}") };
+        format!("pg_tally event=fold_failed rollup={rollup_name}{sqlstate} problem={problem}")
+    });
 }
 
 fn note(moments: &'static Moments, definition: &Definition) {

@@ -202,6 +202,8 @@ fn a_call_inside_another_takes_nothing_from_it() {
                 .map(|n: usize| event(n, "plain", &json!({"plan": format!("{:0200}", n)})))
                 .collect();
             events[40] = event(sent + 40, &name, &json!({"plan": "of the outer"}));
+            let again = name.replace("outer", "outer again");
+            events[50] = event(sent + 50, &again, &json!({"plan": "of another"}));
             let got = ingest(&mut writer, &json!(events).to_string()).unwrap();
             assert_eq!((got.accepted, got.rejected), (70, 0), "{name}: {:?}", got.details);
             sent += 70;
@@ -212,7 +214,7 @@ fn a_call_inside_another_takes_nothing_from_it() {
             assert_right(&mut superuser, "user_activity");
         }
     }
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 4 * 130);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 4 * 190);
     // Its own expressions would ingest again.
     superuser.batch_execute("CREATE OR REPLACE FUNCTION tally.nests(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$ BEGIN RETURN upper(x); END $f$").unwrap();
     assert_right(&mut superuser, "nested");
@@ -230,8 +232,8 @@ fn each_folds_by_what_it_writes_itself() {
                  'count(event_id) AS d', 'count(occurred_at) AS e'], ARRAY['name'])",
         )
         .unwrap();
-    // 300 rows of about 600 bytes are more than half of it, where a call folds whatever it draws; 300 of about 110 are less.
-    database.set("tally.pending_limit = '200kB'");
+    // 300 rows of about 600 bytes are more than twice that, where a call folds itself whatever it draws; 300 of about 110 are less than half.
+    database.set("tally.pending_limit = '80kB'");
     let mut client = database.superuser();
     let events: Vec<Value> =
         (0..300).map(|n| event(n, &format!("n{n}"), &json!({"text": "x".repeat(550)}))).collect();

@@ -121,6 +121,20 @@ fn a_leaking_table_does_not_pass_whatever_hides_it() {
             assert_eq!(found, expected, "{leak}; {hiding}: {message}");
         }
     }
+    // What swallows no inserted row, and what refuses a tenant's own updates as well as a take-over.
+    let swallow = "CREATE TRIGGER g BEFORE UPDATE OR DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.swallow(); ALTER TABLE shop.t ENABLE ALWAYS TRIGGER g";
+    for (leak, policy) in &LEAKS[1..] {
+        let (found, message) = tried(&mut admin, &[reads, policy, swallow]);
+        assert_eq!(found, "55T03", "{leak}: {message}");
+    }
+    let take = LEAKS[2].1;
+    let null = "CREATE POLICY u ON shop.t FOR UPDATE USING (true) WITH CHECK (tenant = tally.current_tenant() AND v IS NULL)";
+    for plants in
+        [[reads, take, "ALTER TABLE shop.t ADD CHECK (v IS NULL) NOT VALID"], [reads, null, "SELECT 1"]]
+    {
+        let (found, message) = tried(&mut admin, &plants);
+        assert_eq!(found, "55T03", "{plants:?}: {message}");
+    }
     // A domain, and a constraint, of which the row's turn comes before or after the policies.
     let insert = LEAKS[0].1;
     let (found, message) =
