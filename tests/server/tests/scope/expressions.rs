@@ -853,7 +853,7 @@ fn casts_of_somebodys_types_are_never_called() {
 
 /// What a table's owner leaves for the superuser who tries the table: each would make it superuser if it ran with his rights.
 const OWNERS_CODE: &[&str] = &[
-    "CREATE TRIGGER t BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.trg(); ALTER TABLE shop.orders ENABLE ALWAYS TRIGGER t",
+    "CREATE TRIGGER t BEFORE INSERT ON shop.orders FOR EACH STATEMENT EXECUTE FUNCTION shop.trg(); ALTER TABLE shop.orders ENABLE ALWAYS TRIGGER t",
     "CREATE TRIGGER t BEFORE DELETE ON shop.orders FOR EACH STATEMENT EXECUTE FUNCTION shop.trg(); ALTER TABLE shop.orders ENABLE ALWAYS TRIGGER t",
     "CREATE TRIGGER t AFTER UPDATE ON shop.orders FOR EACH STATEMENT EXECUTE FUNCTION shop.trg(); ALTER TABLE shop.orders ENABLE ALWAYS TRIGGER t",
     "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON shop.orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION shop.trg()",
