@@ -112,7 +112,7 @@ impl Contender {
                 while !done.load(Ordering::Relaxed) {
                     folder.batch_execute(FOLD)?;
                 }
-                // A process that the folder had help it may still be at work.
+                // A process that calls had started may still be at work.
                 loop {
                     folder.batch_execute(FOLD)?;
                     if !folder.query_one(IS_PENDING, &[])?.get::<_, bool>(0) {

@@ -226,7 +226,12 @@ unsafe fn per_tuple(estate: *mut pg_sys::EState) -> *mut pg_sys::ExprContext {
 }
 
 /// The descriptions of a target's open indexes.
-unsafe fn indexes<'a>(target: *mut pg_sys::ResultRelInfo) -> impl Iterator<Item = &'a pg_sys::IndexInfo> {
+///
+/// # Safety
+/// The target stays open for as long as they are used.
+pub(super) unsafe fn indexes<'a>(
+    target: *mut pg_sys::ResultRelInfo,
+) -> impl Iterator<Item = &'a pg_sys::IndexInfo> {
     // SAFETY: the array of an open target has an entry for each index.
     (0..unsafe { (*target).ri_NumIndices } as usize)
         .map(move |place| unsafe { &**(*target).ri_IndexRelationInfo.add(place) })

@@ -51,15 +51,15 @@ pub fn begin() -> String {
     let mut number = || words.next().and_then(|word| word.parse::<u32>().ok()).map(Oid::from);
     let (database, role) = (number(), number());
     BackgroundWorker::connect_worker_to_spi_by_oid(database, role);
-    session::set_for_session(&[
+    let settings = [
         (c"default_transaction_isolation", c"read committed"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_deferrable", c"off"),
-    ]);
-    let timeout = c"transaction_timeout";
-    if session::is_known(timeout) {
-        session::set_for_session(&[(timeout, c"0")]);
-    }
+        (c"transaction_timeout", c"0"),
+    ];
+    // A setting that this release doesn't have is left out.
+    let known: Vec<_> = settings.into_iter().filter(|(name, _)| session::is_known(name)).collect();
+    session::set_for_session(&known);
     words.next().unwrap_or_default().to_owned()
 }
 

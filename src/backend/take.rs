@@ -66,18 +66,8 @@ pub fn rows(
             if tuple.is_null() {
                 break;
             }
-            let mut failure = pg_sys::TM_FailureData::default();
-            let deleted = pg_sys::heap_delete(
-                relation,
-                &raw mut (*tuple).t_self,
-                command,
-                ptr::null_mut(),
-                true,
-                &raw mut failure,
-                false,
-            );
-            if deleted != pg_sys::TM_Result::TM_Ok {
-                result = Err(TakeError::Conflict);
+            if let Err(conflict) = delete(relation, &raw mut (*tuple).t_self, command) {
+                result = Err(conflict.into());
                 break;
             }
             let copy = pg_sys::heap_copytuple(tuple);
@@ -97,4 +87,21 @@ pub fn rows(
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         result
     }
+}
+
+/// Deletes the row at a place.
+///
+/// # Safety
+/// The relation is open with a lock to write, and an earlier command than `command` wrote the row.
+pub(super) unsafe fn delete(
+    relation: pg_sys::Relation,
+    place: pg_sys::ItemPointer,
+    command: pg_sys::CommandId,
+) -> Result<(), Conflict> {
+    let mut failure = pg_sys::TM_FailureData::default();
+    // SAFETY: the caller's promise.
+    let deleted = unsafe {
+        pg_sys::heap_delete(relation, place, command, ptr::null_mut(), true, &raw mut failure, false)
+    };
+    if deleted == pg_sys::TM_Result::TM_Ok { Ok(()) } else { Err(Conflict) }
 }

@@ -1,9 +1,9 @@
 //! Finding rows of a table by a unique key and replacing them, below the executor.
 
-use super::additions::Additions;
+use super::additions::{self, Additions};
 use super::appender::result_relation;
 use super::heap::{self, Declared, Layout, Row, TableError};
-use super::take::Conflict;
+use super::take::{self, Conflict};
 use super::version;
 use super::writable::{self, Write};
 use core::ptr;
@@ -164,15 +164,13 @@ impl Upsert {
         // SAFETY: reads a setting; the table and its indexes are open.
         unsafe {
             let form = &*(*self.index).rd_index;
-            let indexes = (0..(*self.target).ri_NumIndices as usize)
-                .map(|place| &**(*self.target).ri_IndexRelationInfo.add(place));
             let are_plain =
                 |index: &pg_sys::IndexInfo| index.ii_Expressions.is_null() && index.ii_Predicate.is_null();
             pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
                 && form.indimmediate
                 && form.indnullsnotdistinct
                 && self.additions.is_empty()
-                && indexes.into_iter().all(are_plain)
+                && additions::indexes(self.target).all(are_plain)
                 && writable::check(self.table, Write::Delete).is_ok()
         }
     }
@@ -180,13 +178,7 @@ impl Upsert {
     /// Takes a row away that an earlier command of this transaction wrote.
     pub fn remove(&mut self, mut place: pg_sys::ItemPointerData) -> Result<(), Conflict> {
         // SAFETY: the table is open with a lock to write.
-        let removed = unsafe {
-            let command = pg_sys::GetCurrentCommandId(true);
-            let mut failure = pg_sys::TM_FailureData::default();
-            let (place, failure) = (&raw mut place, &raw mut failure);
-            pg_sys::heap_delete(self.table, place, command, ptr::null_mut(), true, failure, false)
-        };
-        if removed == pg_sys::TM_Result::TM_Ok { Ok(()) } else { Err(Conflict) }
+        unsafe { take::delete(self.table, &raw mut place, pg_sys::GetCurrentCommandId(true)) }
     }
 
     /// Closes table and index; their locks stay until the transaction ends.
