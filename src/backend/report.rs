@@ -38,6 +38,11 @@ impl Report {
         self
     }
 
+    /// Its SQLSTATE alone.
+    pub fn sqlstate(&self) -> &str {
+        &self.0.sqlstate
+    }
+
     /// The message alone.
     pub fn message(&self) -> &str {
         &self.0.message

@@ -105,10 +105,8 @@ enum Piece {
     Folded(i64),
     /// Another session is at it.
     Busy,
-    /// The rows can't be folded.
+    /// The rows can't be folded, or not now, or not in this table.
     Failed,
-    /// They could not be folded now, or not in this table.
-    Put,
 }
 
 process_main! {
@@ -128,15 +126,15 @@ process_main! {
             at = locked;
             match piece {
                 Piece::Folded(done) if done > 0 => worker::transaction(|| record(&next, Some(done))),
-                Piece::Folded(_) | Piece::Busy => left.push(next.clone()),
-                Piece::Failed | Piece::Put => {
+                Piece::Folded(_) => left.push(next.clone()),
+                // It is looked at again: a call that folded a piece itself may leave the rest to this process.
+                Piece::Busy => {}
+                Piece::Failed => {
                     left.push(next.clone());
                     is_to_rest = true;
                     // Kept, so that no other process is started for it.
                     at = None;
-                    if piece == Piece::Failed {
-                        worker::transaction(|| record(&next, None));
-                    }
+                    worker::transaction(|| record(&next, None));
                 }
             }
             if is_over() {
@@ -151,7 +149,7 @@ process_main! {
                     // Whoever brought less than a piece is given time to bring more.
                     skipped.push(next.clone());
                 }
-                if is_over() { None } else { worker::transaction(|| next_pending(&next, &skipped)) }
+                if is_over() { None } else { worker::transaction(|| next_pending(&next, at, &skipped)) }
             });
             let Some(other) = others else { break };
             if other != next
@@ -187,7 +185,10 @@ fn take_slot() -> Option<(u32, u32)> {
 
 /// Folds one piece of a rollup; also gives the one that this process then has a lock of, which was `at` before.
 fn fold_piece(rollup_name: &str, at: Option<Oid>) -> (Piece, Option<Oid>) {
-    let Ok(definitions) = definition::all() else { return (Piece::Put, at) };
+    let definitions = match definition::all() {
+        Ok(definitions) => definitions,
+        Err(error) => return (failed(rollup_name, &error.into()), at),
+    };
     let Ok(definition) = definition::find(&definitions, rollup_name) else { return (Piece::Busy, at) };
     let pending = definition.pending;
     if at != Some(pending) && !session::lock_until_exit(pending.to_u32(), FOLDER_PROCESS) {
@@ -200,14 +201,18 @@ fn fold_piece(rollup_name: &str, at: Option<Oid>) -> (Piece, Option<Oid>) {
     match attempt(definition, || fold::fold_pending(definition, PROCESS_ROWS, i64::MIN)) {
         Ok(Some(folded)) => (Piece::Folded(folded), at),
         Ok(None) => (Piece::Failed, at),
-        Err(error) => {
-            tell(&definition.name, "", Report::from(error).message());
-            (Piece::Put, at)
-        }
+        Err(error) => (failed(&definition.name, &error.into()), at),
     }
 }
 
-/// Writes down that a rollup's fold failed, which sets it aside; or that it no longer does.
+/// Keeps what is wrong for `record`, and has the log tell of it.
+fn failed(rollup_name: &str, report: &Report) -> Piece {
+    PROBLEM.set((report.sqlstate().to_owned(), report.message().to_owned()));
+    tell(rollup_name, report.sqlstate(), report.message());
+    Piece::Failed
+}
+
+/// Writes down that a rollup's fold failed, which sets it aside where its rows are to blame; or that it no longer does.
 fn record(rollup_name: &str, folded: Option<i64>) {
     if !schema::is_updated() {
         return;
@@ -258,14 +263,14 @@ fn failed_for(definition: &Definition) -> Option<f64> {
     failed_for
 }
 
-/// A rollup of which enough is pending for a fold, in turn after the one that was folded, but for those that are left alone. Counted,
-/// since the statistics of a busy session are a second late.
-fn next_pending(folded: &str, left: &[String]) -> Option<String> {
+/// A rollup of which enough is pending for a fold, in turn after the one that was folded, but for those that are left alone and those
+/// that others are at; `at` is this process's own. Counted, since the statistics of a busy session are a second late.
+fn next_pending(folded: &str, at: Option<Oid>, left: &[String]) -> Option<String> {
     let definitions = definition::all().ok()?;
     let enough = settings::pending_limit() / 2;
     let (before, after) = definitions.split_at(definitions.partition_point(|other| &*other.name <= folded));
     let is_waiting = |definition: &&Definition| {
-        let is_free = definition.name == folded
+        let is_free = at == Some(definition.pending)
             || ![FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
         is_free
             && !left.contains(&definition.name)
@@ -311,8 +316,7 @@ pub fn attempt(
 fn tell(rollup_name: &str, sqlstate: &str, problem: &str) {
     session::log(true, || {
         let problem = serde_json::Value::from(problem);
-        let sqlstate = if sqlstate.is_empty() { String::new() } else { format!(" sqlstate={sqlstate}") };
-        format!("pg_tally event=fold_failed rollup={rollup_name}{sqlstate} problem={problem}")
+        format!("pg_tally event=fold_failed rollup={rollup_name} sqlstate={sqlstate} problem={problem}")
     });
 }
 

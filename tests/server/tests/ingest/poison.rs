@@ -1,10 +1,11 @@
 //! What could keep a rollup from being folded or loaded, and thus everybody from ingesting: such an event is rejected alone,
 //! such a row stays pending, such a rollup can be dropped; and what is counted doesn't depend on who counts.
 
+use postgres::Client;
 use serde_json::{Value, json};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use tally_server_tests::{Database, assert_right, fold_all, ingest, number};
+use tally_server_tests::{Database, assert_right, fold_all, ingest, number, wait_for};
 
 fn event(number: usize, account: &str, properties: Value) -> Value {
     json!({"tenant_id": "t", "account_id": account, "name": "n", "occurred_at": "2026-03-02T09:15:00Z",
@@ -158,6 +159,41 @@ fn a_rollup_that_cannot_be_folded_is_set_aside() {
     }
     fold_all(&mut admin, "revenue");
     assert_right(&mut admin, "revenue");
+}
+
+/// What a process can't fold for another reason than the rows, here for a trigger of somebody's, is told as well.
+#[test]
+fn a_process_that_cannot_write_base_rows_says_so() {
+    let mut database = Database::new("unwritable");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{writer}', 't');
+             CREATE FUNCTION public.see() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+             CREATE TRIGGER see BEFORE INSERT ON tally.usage_day_base FOR EACH ROW EXECUTE FUNCTION public.see()"
+        ))
+        .unwrap();
+    database.set("tally.pending_limit = '64kB'");
+    let mut client = database.connect(&writer);
+    let mut calls = 0;
+    let mut call = || {
+        let events: Vec<Value> =
+            (0..300).map(|place| event(calls * 300 + place, &format!("a{place}"), json!({}))).collect();
+        calls += 1;
+        assert_eq!(ingest(&mut client, &Value::Array(events).to_string()).unwrap().accepted, 300);
+    };
+    let mut told = |admin: &mut Client| -> Option<String> {
+        call();
+        let health = "SELECT advice FROM tally_internal.health_maintenance() WHERE status = 'failing'";
+        admin.query_opt(health, &[]).unwrap().map(|row| row.get(0))
+    };
+    let advice = wait_for("health to tell", || told(&mut admin));
+    assert!(advice.contains("usage") && advice.contains("trigger"), "{advice}");
+    admin.batch_execute("DROP TRIGGER see ON tally.usage_day_base").unwrap();
+    wait_for("health to say that all is well", || told(&mut admin).is_none().then_some(()));
+    fold_all(&mut admin, "usage");
+    assert_right(&mut admin, "usage");
 }
 
 /// A literal means the same whoever loads the expression.
