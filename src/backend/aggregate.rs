@@ -9,7 +9,7 @@ use pgrx::pg_sys::{self, Datum};
 
 /// What all states of a backend may hold, in times of what a hash table may: 512 MB by default, 4.5 million events of a funnel.
 /// Postgres' own aggregates know no such bound; a state can't spill, and a tenant's work_mem must mean something.
-const MOST_HASH_MEMORIES: f64 = 64.0;
+const MOST_HASH_MEMORIES: usize = 64;
 /// A state that held more gives memory back to the operating system when it ends.
 const LARGE: usize = 16 << 20;
 
@@ -147,14 +147,12 @@ impl<T: Holds> State<T> {
 
 /// Raises an error where the states hold more than they may.
 fn bound(held: usize) {
-    // SAFETY: reads settings.
-    let most =
-        unsafe { f64::from(pg_sys::work_mem) * 1024.0 * pg_sys::hash_mem_multiplier } * MOST_HASH_MEMORIES;
-    if held as f64 > most {
+    let most = memory::of_hash_table().saturating_mul(MOST_HASH_MEMORIES);
+    if held > most {
         Report::new("53200", format!("aggregates hold {} MB, more than work_mem lets them", held >> 20))
             .detail(format!(
                 "They may hold {} MB: {MOST_HASH_MEMORIES} times work_mem, times hash_mem_multiplier.",
-                most as u64 >> 20
+                most >> 20
             ))
             .hint("choose a shorter range, group by the user or the account, or raise work_mem")
             .raise();

@@ -18,6 +18,13 @@ pub fn give_back() {
     }
 }
 
+/// Bytes that a hash table of a query may take: work_mem, times hash_mem_multiplier.
+pub fn of_hash_table() -> usize {
+    // SAFETY: reads settings.
+    let bytes = unsafe { f64::from(pg_sys::work_mem) * 1024.0 * pg_sys::hash_mem_multiplier };
+    bytes as usize
+}
+
 /// Runs `work` in a memory context of its own, deleted afterwards; on error it goes with the context that is current now.
 pub fn in_temporary<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
     // SAFETY: what `work` returns owns nothing in the context; the context that was current is put back first.

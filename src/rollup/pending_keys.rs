@@ -2,6 +2,7 @@
 
 use crate::backend::aggregate::{Holds, State};
 use crate::backend::call::{self, Call, sql_function};
+use crate::backend::memory;
 use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use tally_core::grain::Grain;
@@ -23,7 +24,8 @@ impl Gathered {
     fn begin(call: &Call) -> Result<Self, Report> {
         let name = call.text(4).unwrap_or_default();
         let grain = name.parse().map_err(|()| Report::new("22023", format!("\"{name}\" is no grain")))?;
-        Ok(Self { grain, keys: PendingKeys::default() })
+        // A filter is only for speed, so it takes no more than a hash table may, and doesn't fail where more is pending.
+        Ok(Self { grain, keys: PendingKeys::within(memory::of_hash_table()) })
     }
 
     #[inline]
@@ -57,7 +59,7 @@ sql_function! {
 }
 
 sql_function! {
-    /// The filter; an empty one where nothing is pending.
+    /// The filter; an empty one where nothing is pending, one that says yes of everything where more is than memory holds.
     fn tally_pending_keys_final / pg_finfo_tally_pending_keys_final(call) {
         let filter = State::<Gathered>::of(call, 0).map(|state| state.value().keys.filter()).unwrap_or_default();
         Ok(Some(call::varlena(&filter)))

@@ -9,3 +9,4 @@ mod shared;
 mod states;
 mod sums;
 mod upkeep;
+mod views;
