@@ -1,19 +1,17 @@
-//! Declaring rollups: checks a declaration, makes its tables and views, fills them, alters and drops them again.
+//! Declaring rollups: checks a declaration, makes its tables and views, fills them, and drops them again.
 
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
-use super::dependents::Dependents;
-use super::fold;
+use super::dependents::{Dependents, Going};
 use super::layout::{self, finished};
-use super::rebuild::require_months;
 use super::{backfill, frozen, strange_code};
 use crate::backend::expression::{self, Analysis, ExpressionError, type_name};
 use crate::backend::expression_code::Code;
 use crate::backend::lock::{self, Attempts};
 use crate::backend::session;
-use crate::backend::sql::{self, quote, within};
+use crate::backend::sql::{self, quote};
 use crate::backend::value::Extreme;
-use crate::raw::{gate, horizon};
+use crate::raw::gate;
 use crate::sketch::hash::Hashable;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Oid};
@@ -86,7 +84,8 @@ fn create_rollup(
                 return Err(RollupError::Exists(relation));
             }
         }
-        run(&layout::create(&definition));
+        run(&layout::create_tables(&definition));
+        run(&layout::create_views(&definition));
         let grains: Vec<&str> = definition.grains.iter().map(|grain| grain.name()).collect();
         sql::run(
             "INSERT INTO tally.rollup (rollup_name, grains, filter) VALUES ($1, $2, $3)",
@@ -108,94 +107,15 @@ fn create_rollup(
     Ok(())
 }
 
-/// What schemas of 0.1.0 call.
-#[pg_extern(sql = false)]
-fn alter_rollup(
-    rollup_name: Option<&str>,
-    add_measures: Option<Vec<Option<String>>>,
-    add_dimensions: Option<Vec<Option<String>>>,
-) -> Result<(), ErrorReport> {
-    alter_rollup_cascade(rollup_name, add_measures, add_dimensions, None)
-}
-
-/// Adds measures and dimensions: makes the tables anew, keeps the buckets whose events were dropped as they are, and fills
-/// the others from the events.
-#[pg_extern(sql = false)]
-fn alter_rollup_cascade(
-    rollup_name: Option<&str>,
-    add_measures: Option<Vec<Option<String>>>,
-    add_dimensions: Option<Vec<Option<String>>>,
-    cascade: Option<bool>,
-) -> Result<(), ErrorReport> {
-    session::require_writable(c"tally.alter_rollup()");
-    let name = rollup_name.unwrap_or_default();
-    let measures: Vec<String> = add_measures.unwrap_or_default().into_iter().flatten().collect();
-    let mut code = Code::default();
-    let (new_dimensions, new_measures) =
-        (dimension_columns(add_dimensions, &mut code)?, measure_columns(&measures, &mut code)?);
-    strange_code::refuse(&code)?;
-    if new_dimensions.is_empty() && new_measures.is_empty() {
-        return Err(RollupError::Empty("nothing is to be added").into());
-    }
-    if session::has_fixed_snapshot() {
-        return Err(RollupError::OldSnapshot.into());
-    }
-    lock_rollup(name)?;
-    let definitions = definition::all()?;
-    let old = definition::find(&definitions, name)?;
-    let dependents = Dependents::of(name, &old.grains, cascade.unwrap_or(false))?;
-    let kept = |column: &Column| column.copied();
-    let mut columns: Vec<Column> = old.dimensions().map(kept).collect();
-    columns.extend(new_dimensions);
-    columns.extend(old.measures().map(kept));
-    columns.extend(new_measures);
-    check_names(&columns)?;
-    // Buckets that begin before this keep what they have; those that begin later are made anew from the events.
-    let from = horizon::of_all().map_or(i64::MIN, |(horizon, _)| horizon);
-    let thawed = frozen::Frozen::read(old);
-    let new = Definition {
-        name: name.to_owned(),
-        grains: old.grains.clone(),
-        filter: None,
-        filter_text: None,
-        columns,
-        pending: Oid::INVALID,
-        filled_from: old.filled_from,
-    };
-    let made_anew = format!("{} AND {}", within("bucket", &(from..i64::MAX)), thawed.not_frozen("bucket"));
-    require_months(&made_anew)?;
-    fold::fold_all(old, i64::MIN)?;
-    session::advance_command();
-    lock::as_owner_defining(|| {
-        run(&layout::drop_views(&old.name, &old.grains, dependents));
-        run(&layout::set_aside(old));
-        run(&layout::create(&new));
-        let kept = if from == i64::MIN { "false".into() } else { within("bucket", &(i64::MIN..from)) };
-        run(&layout::copy_aside(
-            old,
-            &format!("({kept}) OR NOT {}", thawed.not_frozen("bucket")),
-            dependents,
-        ));
-        sql::run("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()]);
-        register(&new);
-        frozen::say_what_is_gone(name, &new.grains);
-    });
-    definition::invalidate();
-    session::advance_command();
-    let counted = within("occurred_at", &(from..i64::MAX));
-    super::append::fill(name, &format!("{counted} AND {}", thawed.not_frozen("occurred_at")))?;
-    session::advance_command();
-    let definitions = definition::all()?;
-    Ok(fold::fold_all(definition::find(&definitions, name)?, from)?)
-}
-
-fn run(statements: &[String]) {
+/// Runs statements, one after the other.
+pub fn run(statements: &[String]) {
     for statement in statements {
         sql::run(statement, &[]);
     }
 }
 
-fn register(definition: &Definition) {
+/// Notes the columns of a rollup.
+pub fn register(definition: &Definition) {
     for (position, column) in definition.columns.iter().enumerate() {
         sql::run(
             "INSERT INTO tally.rollup_column (rollup_name, position, column_name, kind, expression) \
@@ -211,15 +131,16 @@ fn register(definition: &Definition) {
     }
 }
 
-fn dimension_columns(
+/// Dimensions as declared; adds the functions of theirs to `code`.
+pub fn dimension_columns(
     texts: Option<Vec<Option<String>>>,
     code: &mut Code,
 ) -> Result<Vec<Column>, RollupError> {
     texts.unwrap_or_default().into_iter().flatten().map(|text| dimension(text, code)).collect()
 }
 
-/// A first or last value brings a measure of its own with it, the time of that value.
-fn measure_columns(texts: &[String], code: &mut Code) -> Result<Vec<Column>, RollupError> {
+/// Measures as declared. A first or last value brings a measure of its own with it, the time of that value.
+pub fn measure_columns(texts: &[String], code: &mut Code) -> Result<Vec<Column>, RollupError> {
     let mut columns = Vec::new();
     for text in texts {
         let column = measure(text, code)?;
@@ -255,7 +176,7 @@ fn drop_rollup_cascade(rollup_name: &str, cascade: bool) -> Result<(), ErrorRepo
     // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
     let declared = definition::grains().into_iter().find(|(name, _)| name == rollup_name);
     let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(rollup_name.to_owned()))?;
-    let dependents = Dependents::of(rollup_name, &grains, cascade)?;
+    let dependents = Dependents::of(rollup_name, &grains, cascade, Going::All)?;
     let dropping = dependents.sql();
     lock::as_owner_defining(|| {
         run(&layout::drop_views(rollup_name, &grains, dependents));
@@ -279,7 +200,7 @@ fn drop_rollup_cascade(rollup_name: &str, cascade: bool) -> Result<(), ErrorRepo
 }
 
 /// Locks ingest out, and everybody from a rollup's tables and views, which are to be dropped or made anew.
-fn lock_rollup(name: &str) -> Result<(), RollupError> {
+pub fn lock_rollup(name: &str) -> Result<(), RollupError> {
     let declared = definition::grains().into_iter().find(|(declared, _)| declared == name);
     let (_, grains) = declared.ok_or_else(|| RollupError::Unknown(name.to_owned()))?;
     let of_grains =
@@ -378,7 +299,8 @@ fn split_alias(text: &str) -> Option<(&str, &str)> {
     Some((text[..place].trim(), text[place + 2..].trim()))
 }
 
-fn check_names(columns: &[Column]) -> Result<(), RollupError> {
+/// Refuses two columns of one name, in the tables or in the views.
+pub fn check_names(columns: &[Column]) -> Result<(), RollupError> {
     let mut taken: BTreeSet<String> =
         ["tenant_id", "account_id", "bucket"].into_iter().map(str::to_owned).collect();
     for column in columns {

@@ -14,6 +14,15 @@ pub enum Dependents {
     Dropped,
 }
 
+/// What of a rollup is to be dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Going {
+    /// Its tables and views.
+    All,
+    /// Its views. Of what stands on its tables only others' foreign keys are in the way: rows go that they refer to.
+    Views,
+}
+
 /// Objects that depend on some relations or on their row types, of other schemas and kinds than those that Postgres made with them.
 const DIRECT: &str = "
     SELECT DISTINCT pg_describe_object(o.class, o.id, 0)
@@ -52,24 +61,46 @@ const OF_EXTENSIONS: &str = "
      WHERE NOT (g.class = 'pg_class'::regclass AND g.id = ANY ($relations))
      ORDER BY 1 LIMIT 8";
 
+/// Foreign keys of other tables that refer to some relations.
+const FOREIGN_KEYS: &str = "
+    SELECT pg_describe_object('pg_constraint'::regclass, n.oid, 0)
+      FROM pg_constraint AS n
+     WHERE n.contype = 'f' AND n.confrelid = ANY ($relations) AND n.conrelid <> ALL ($relations)
+     ORDER BY 1 LIMIT 8";
+
 impl Dependents {
     /// Of a rollup; an error where there are some, and they are not to be dropped. The caller has locked its views and tables, so none
     /// comes to be meanwhile.
-    pub fn of(rollup: &str, grains: &[Grain], cascade: bool) -> Result<Self, RollupError> {
-        let of_grains =
-            grains.iter().flat_map(|grain| ["", "_state", "_base"].map(|part| format!("_{grain}{part}")));
-        let relations: Vec<String> = std::iter::once("_pending".to_owned())
-            .chain(of_grains)
-            .filter_map(|part| session::find_relation_named(&format!("{rollup}{part}")))
-            .map(|relation| relation.to_u32().to_string())
-            .collect();
-        let query = if cascade { OF_EXTENSIONS } else { DIRECT };
-        let query = query.replace("$relations", &format!("'{{{}}}'::oid[]", relations.join(",")));
-        let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
-        let found: Vec<String> = rows.into_iter().flatten().flatten().collect();
-        if !found.is_empty() {
+    pub fn of(rollup: &str, grains: &[Grain], cascade: bool, going: Going) -> Result<Self, RollupError> {
+        let views = grains.iter().flat_map(|grain| [format!("_{grain}"), format!("_{grain}_state")]);
+        let tables =
+            std::iter::once("_pending".to_owned()).chain(grains.iter().map(|grain| format!("_{grain}_base")));
+        let refuse_found = |query: &str, parts: &mut dyn Iterator<Item = String>, hint: &'static str| {
+            let relations: Vec<String> = parts
+                .filter_map(|part| session::find_relation_named(&format!("{rollup}{part}")))
+                .map(|relation| relation.to_u32().to_string())
+                .collect();
+            let query = query.replace("$relations", &format!("'{{{}}}'::oid[]", relations.join(",")));
+            let rows = session::as_owner(|| scan::texts(&query, Snapshot::Fresh));
+            let found: Vec<String> = rows.into_iter().flatten().flatten().collect();
             let (rollup, dependents) = (rollup.to_owned(), found.join("; "));
-            return Err(RollupError::Depended { rollup, dependents, is_final: cascade });
+            if found.is_empty() { Ok(()) } else { Err(RollupError::Depended { rollup, dependents, hint }) }
+        };
+        let (query, hint) = if cascade {
+            (OF_EXTENSIONS, "what belongs to an extension is not dropped with a rollup")
+        } else {
+            (
+                DIRECT,
+                "drop them first, or call it with cascade => true, which drops them and what depends on them, whoever owns them",
+            )
+        };
+        match going {
+            Going::All => refuse_found(query, &mut views.chain(tables), hint)?,
+            Going::Views => {
+                refuse_found(query, &mut views.into_iter(), hint)?;
+                let hint = "drop the foreign keys first: the rows that they refer to are made anew";
+                refuse_found(FOREIGN_KEYS, &mut tables.into_iter(), hint)?;
+            }
         }
         Ok(if cascade { Self::Dropped } else { Self::None })
     }

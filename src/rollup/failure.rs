@@ -42,7 +42,7 @@ pub enum RollupError {
     Depended {
         rollup: String,
         dependents: String,
-        is_final: bool,
+        hint: &'static str,
     },
     /// Others' transactions hold what is to be locked.
     Busy(Busy),
@@ -156,16 +156,12 @@ impl From<RollupError> for Report {
                 format!("the events of {month} are not there, so buckets that have numbers of them can't be made anew"),
             )
             .hint("somebody detached or dropped that month by hand: attach it again, or rebuild the ranges before and after it; if it won't come back, tally.record_lost_months() notes that, and such buckets keep the numbers that they have. tally.detach_raw() is the way to take months out"),
-            RollupError::Depended { rollup, dependents, is_final } => Report::new(
+            RollupError::Depended { rollup, dependents, hint } => Report::new(
                 "2BP01",
                 format!("other objects depend on views or tables of rollup \"{rollup}\""),
             )
             .detail(dependents)
-            .hint(if is_final {
-                "what belongs to an extension is not dropped with a rollup"
-            } else {
-                "drop them first, or call it with cascade => true, which drops them and what depends on them, whoever owns them"
-            }),
+            .hint(hint),
             RollupError::Busy(busy) => busy.into(),
             RollupError::Behind(name) => Report::new(
                 "53400",

@@ -138,14 +138,11 @@ fn column_type(column: &Column) -> String {
     }
 }
 
-/// Statements that make the tables and views.
-pub fn create(definition: &Definition) -> Vec<String> {
+/// Statements that make the tables.
+pub fn create_tables(definition: &Definition) -> Vec<String> {
     let name = &definition.name;
-    let columns: String = definition
-        .columns
-        .iter()
-        .map(|column| format!(", {} {}", quote(&column.name), column_type(column)))
-        .collect();
+    let columns: String =
+        definition.columns.iter().map(|column| format!(", {}", column_definition(column))).collect();
     let keys = "tenant_id text COLLATE \"C\" NOT NULL, account_id text COLLATE \"C\" NOT NULL, \
                 bucket timestamptz NOT NULL";
     let pending = quote(&format!("{name}_pending"));
@@ -164,28 +161,48 @@ pub fn create(definition: &Definition) -> Vec<String> {
             "COMMENT ON TABLE tally.{pending} IS 'rollup {name}: rows written by ingest, not yet folded'"
         ),
     ];
-    let dimensions: String =
-        definition.dimensions().map(|column| format!(", {}", quote(&column.name))).collect();
-    let shown: Vec<_> = definition.columns.iter().flat_map(finished).collect();
-    let finished: String = shown.iter().map(|(name, sql, _)| format!(", {sql} AS {}", quote(name))).collect();
     for &grain in &definition.grains {
         let base = quote(&format!("{name}_{grain}_base"));
-        let (view, state) = (quote(&format!("{name}_{grain}")), quote(&format!("{name}_{grain}_state")));
         let key = quote(&format!("{name}_{grain}_key"));
-        let date = date_column(grain, &shown)
-            .map(|column| format!(", (bucket AT TIME ZONE 'UTC')::date AS {column}"))
-            .unwrap_or_default();
         // Workers share the cost of reading all of it, which then looks cheaper than a tenant's pages; the views gain little by them.
         statements.extend([
             format!(
-                "CREATE TABLE tally.{base} ({keys}{columns}, CONSTRAINT {key} UNIQUE NULLS NOT DISTINCT \
-                 (tenant_id, account_id, bucket{dimensions})) \
-                 WITH (fillfactor = 70, toast_tuple_target = 8160, parallel_workers = 0)"
+                "CREATE TABLE tally.{base} ({keys}{columns}, CONSTRAINT {key} {}) \
+                 WITH (fillfactor = 70, toast_tuple_target = 8160, parallel_workers = 0)",
+                unique(definition)
             ),
             format!("ALTER TABLE tally.{base} REPLICA IDENTITY FULL"),
             format!("SELECT tally_internal.secure_table('tally.{base}')"),
             format!("GRANT SELECT ON tally.{base} TO tally_reader"),
             format!("COMMENT ON TABLE tally.{base} IS 'rollup {name} by {grain}: folded rows'"),
+        ]);
+    }
+    statements
+}
+
+/// A column of the tables, as it is declared in SQL.
+pub fn column_definition(column: &Column) -> String {
+    format!("{} {}", quote(&column.name), column_type(column))
+}
+
+/// The constraint that is the key of base tables, without its name.
+pub fn unique(definition: &Definition) -> String {
+    let key: Vec<String> = definition.key().into_iter().map(quote).collect();
+    format!("UNIQUE NULLS NOT DISTINCT ({})", key.join(", "))
+}
+
+/// Statements that make the views.
+pub fn create_views(definition: &Definition) -> Vec<String> {
+    let name = &definition.name;
+    let shown: Vec<_> = definition.columns.iter().flat_map(finished).collect();
+    let finished: String = shown.iter().map(|(name, sql, _)| format!(", {sql} AS {}", quote(name))).collect();
+    let mut statements = Vec::new();
+    for &grain in &definition.grains {
+        let (view, state) = (quote(&format!("{name}_{grain}")), quote(&format!("{name}_{grain}_state")));
+        let date = date_column(grain, &shown)
+            .map(|column| format!(", (bucket AT TIME ZONE 'UTC')::date AS {column}"))
+            .unwrap_or_default();
+        statements.extend([
             format!("CREATE VIEW tally.{state} WITH (security_invoker = true) AS {}", states(definition, grain)),
             format!(
                 "CREATE VIEW tally.{view} WITH (security_invoker = true) AS \
@@ -303,7 +320,7 @@ fn merged_in_view(column: &Column) -> String {
 }
 
 /// A statement that revokes what default privileges have given on a relation of ours; of a table, `tally_internal.secure_table` does.
-fn without_default_privileges(relation: &str) -> String {
+pub fn without_default_privileges(relation: &str) -> String {
     format!(
         "DO $do$ DECLARE who text; BEGIN \
            FOR who IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END \
@@ -327,44 +344,4 @@ pub fn drop_views(rollup_name: &str, grains: &[Grain], dependents: Dependents) -
             )
         })
         .collect()
-}
-
-/// Statements that rename the tables, to make room for new ones.
-pub fn set_aside(definition: &Definition) -> Vec<String> {
-    let name = &definition.name;
-    let mut statements = vec![format!(
-        "ALTER TABLE tally.{} RENAME TO {}",
-        quote(&format!("{name}_pending")),
-        quote(&aside(name, "pending"))
-    )];
-    for grain in &definition.grains {
-        let table = quote(&aside(name, grain.name()));
-        let key = quote(&format!("{name}_{grain}_key"));
-        statements
-            .push(format!("ALTER TABLE tally.{} RENAME TO {table}", quote(&format!("{name}_{grain}_base"))));
-        statements.push(format!("ALTER TABLE tally.{table} DROP CONSTRAINT {key}"));
-    }
-    statements
-}
-
-/// Statements that copy base rows from the tables set aside into the new ones, and drop the former.
-pub fn copy_aside(definition: &Definition, condition: &str, dependents: Dependents) -> Vec<String> {
-    let name = &definition.name;
-    let names: String =
-        definition.columns.iter().map(|column| format!(", {}", quote(&column.name))).collect();
-    let columns = format!("tenant_id, account_id, bucket{names}");
-    let dropping = dependents.sql();
-    let mut statements = vec![format!("DROP TABLE tally.{}{dropping}", quote(&aside(name, "pending")))];
-    for grain in &definition.grains {
-        let (from, to) = (quote(&aside(name, grain.name())), quote(&format!("{name}_{grain}_base")));
-        statements.push(format!(
-            "INSERT INTO tally.{to} ({columns}) SELECT {columns} FROM tally.{from} WHERE {condition}"
-        ));
-        statements.push(format!("DROP TABLE tally.{from}{dropping}"));
-    }
-    statements
-}
-
-fn aside(name: &str, part: &str) -> String {
-    format!("{name}_{part}_aside")
 }

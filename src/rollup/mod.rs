@@ -1,12 +1,13 @@
 //! Rollups: declared sets of dimensions and measures, kept per tenant, account and time bucket.
 //!
-//! `declare` makes them, with the tables and views of `layout`; `backfill` fills them in steps where that was asked for.
+//! `declare` makes them, with the tables and views of `layout`, and `alter` adds to them; `backfill` fills them in steps where that was asked for.
 //! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
 //! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side, or leaves it to a process (`folder`). `verify`
 //! compares rollups with the events, `rebuild` makes them anew where the events are not gone (`frozen`); `pending` says what events are
 //! still needed for.
 
 mod accumulate;
+mod alter;
 mod append;
 mod backfill;
 mod cell;
@@ -28,6 +29,7 @@ mod shape;
 mod shared;
 mod strange_code;
 mod verify;
+mod view_settings;
 
 pub use append::{append, evaluate};
 pub use backfill::is_backfilling;

@@ -64,6 +64,13 @@ fn what_depends_on_a_rollup_is_named_and_goes_when_asked_for() {
         let mut shop = shop("depending");
         for (made, named) in DEPENDING {
             shop.tenant.batch_execute(made).unwrap();
+            // An altered rollup keeps its tables.
+            let stays = command.contains("alter") && (made.contains("_base") || made.contains("_pending"));
+            if stays {
+                shop.admin.batch_execute(&format!("BEGIN; {command}; ROLLBACK")).expect(made);
+                shop.tenant.batch_execute("TABLE own.v; DROP VIEW own.v").unwrap();
+                continue;
+            }
             let refused = shop.admin.batch_execute(command).expect_err(made);
             let error = refused.as_db_error().unwrap_or_else(|| panic!("{made}: {refused}"));
             assert_eq!(error.code().code(), "2BP01", "{made}: {error:?}");

@@ -1,5 +1,6 @@
 //! Rollups: right after anything, in every layout, and as fast with a year of history.
 
+mod alter;
 mod corruption;
 mod dependents;
 mod differential;
