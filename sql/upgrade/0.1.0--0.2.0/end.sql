@@ -115,7 +115,8 @@ BEGIN
     IF existing.grain OPERATOR(pg_catalog.<>) ALL ('{quarter,year}'::pg_catalog.text[]) AND existing.definition OPERATOR(pg_catalog.!~) '^ *WITH ' THEN
       existing.definition := pg_catalog.format(
         'WITH waiting AS MATERIALIZED (SELECT tally_internal.pending_keys(tenant_id, account_id, bucket, %L) AS keys FROM %s)'
-        ' SELECT tenant_id, account_id, bucket%s FROM (SELECT tenant_id, account_id, bucket%s FROM %s WHERE %s IS NOT TRUE UNION ALL %s) AS rows',
+        ' SELECT tenant_id, account_id, bucket%s FROM (SELECT tenant_id, account_id, bucket%s FROM %s WHERE %s IS NOT TRUE UNION ALL %s) AS rows'
+        ' LEFT JOIN (SELECT count(*)) AS no_row_locks ON true',
         existing.grain, existing.pending, existing.names, existing.alone, existing.base, has_pending,
         pg_catalog.regexp_replace(existing.definition, '\n( +)UNION ALL\n', pg_catalog.format(E' WHERE %s\n\\1UNION ALL\n', has_pending)));
     END IF;

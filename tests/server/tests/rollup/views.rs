@@ -53,3 +53,45 @@ fn more_pending_keys_than_memory_holds_are_no_error() {
     }
     drop(database);
 }
+
+/// Rows of a view can't be locked: what is asked to lock them fails, for whoever may update a view and so may ask.
+#[test]
+fn locking_a_views_rows_is_refused() {
+    let database = Database::new("locking");
+    let mut superuser = database.superuser();
+    send(&mut superuser, 0, 100);
+    superuser
+        .batch_execute("SELECT tally.create_rollup('visits', '{minute,day,year}', ARRAY['count(*) AS n', 'max(name) AS latest'], ARRAY['user_id'])")
+        .unwrap();
+    superuser.batch_execute("CREATE VIEW public.own AS SELECT * FROM tally.visits_day").unwrap();
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    let views: Vec<String> = superuser
+        .query(
+            "SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.relkind = 'v' AND (c.relnamespace = 'tally'::regnamespace
+               AND (c.relname ~ '_(minute|hour|day|week|month|quarter|year)(_state)?$' OR c.relname IN ('users', 'accounts')) OR c.oid = 'public.own'::regclass)",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert!(views.len() > 12, "{views:?}");
+    for view in views {
+        let mut transaction = superuser.transaction().unwrap();
+        transaction.batch_execute("SELECT tally.enter_global()").unwrap();
+        transaction.batch_execute(&format!("SELECT * FROM {view}")).unwrap();
+        for lock in ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE", "UPDATE SKIP LOCKED"] {
+            let mut nested = transaction.transaction().unwrap();
+            let refused = nested.batch_execute(&format!("SELECT * FROM {view} FOR {lock}"));
+            let refused = refused.expect_err(&format!("{view} for {lock}"));
+            assert_eq!(refused.code().unwrap().code(), "0A000", "{view} for {lock}: {refused}");
+        }
+    }
+    assert_eq!(
+        number(
+            &mut superuser,
+            "SELECT count(*) FROM pg_locks WHERE mode = 'RowShareLock' AND pid = pg_backend_pid()"
+        ),
+        0
+    );
+}
