@@ -3,7 +3,7 @@
 
 use crate::audit;
 use crate::backend::worker::process_main;
-use crate::backend::{session, sql, transactions, worker as backend};
+use crate::backend::{own_transaction, sql, transactions, worker as backend};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::prelude::*;
@@ -56,8 +56,7 @@ process_main! {
         // Never without a name: that would be the bootstrap superuser. A role that doesn't exist or may not log in is an error
         // here, which the log shows, and Postgres tries again.
         BackgroundWorker::connect_worker_to_spi(Some(database), Some(&role));
-        // Whatever the database's or the role's default: each step needs a snapshot of its own.
-        session::set_for_session(&[(c"default_transaction_isolation", c"read committed")]);
+        own_transaction::set_for_work();
         if let Some(problem) = backend::transaction(refusal) {
             log!("pg_tally event=worker_refused database={database:?} role={role:?} problem={problem:?}");
             backend::exit(1);

@@ -51,6 +51,13 @@ pub fn begin() -> String {
     let mut number = || words.next().and_then(|word| word.parse::<u32>().ok()).map(Oid::from);
     let (database, role) = (number(), number());
     BackgroundWorker::connect_worker_to_spi_by_oid(database, role);
+    set_for_work();
+    words.next().unwrap_or_default().to_owned()
+}
+
+/// The settings that work in a process of ours counts on, whatever the database's or the role's: each step sees what others committed
+/// before it began, may write, and takes as long as it takes.
+pub fn set_for_work() {
     let settings = [
         (c"default_transaction_isolation", c"read committed"),
         (c"default_transaction_read_only", c"off"),
@@ -60,7 +67,6 @@ pub fn begin() -> String {
     // A setting that this release doesn't have is left out.
     let known: Vec<_> = settings.into_iter().filter(|(name, _)| session::is_known(name)).collect();
     session::set_for_session(&known);
-    words.next().unwrap_or_default().to_owned()
 }
 
 /// The process that waits for this one, where this one was started by `start`; 0 elsewhere.

@@ -3,6 +3,7 @@
 mod bucket;
 mod failure;
 
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::{cache, session, sql};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -95,32 +96,34 @@ impl Quotas {
     }
 }
 
+/// As of now, not of the statement or the transaction: what is loaded outlives both.
 fn load() -> Quotas {
     let query = "SELECT q.tenant_id, q.events_per_minute, q.burst, q.batch_events, q.properties_kb, q.quarantine_events \
                    FROM tally.quota AS q";
     let mut quotas = Quotas { is_empty: true, ..Quotas::default() };
-    session::as_owner(|| {
-        sql::rows(query, &[], |row| {
-            quotas.is_empty = false;
-            let (events_per_minute, burst) = (row.get::<i64>(2), row.get::<i64>(3));
-            let quota = Quota {
-                rate: events_per_minute.map(|events| Bucket {
-                    capacity: burst.unwrap_or(events) as f64,
-                    rate: events as f64 / 60.0,
-                }),
-                events_per_minute,
-                batch_events: row.get::<i32>(4).map(i64::from),
-                properties_size: row.get::<i32>(5).map(|size| size as usize * 1024),
-                quarantine_events: row.get(6),
-            };
-            match row.need::<String>(1) {
-                tenant if tenant.is_empty() => quotas.everyone = quota,
-                tenant => {
-                    quotas.own.insert(tenant, quota);
-                }
-            }
-        });
-    });
+    for row in session::as_owner(|| scan::texts(query, Snapshot::Latest)) {
+        let Ok([Some(tenant), numbers @ ..]) = <[Option<String>; 6]>::try_from(row) else {
+            unreachable!("the tenant is NOT NULL")
+        };
+        quotas.is_empty = false;
+        let [events_per_minute, burst, batch_events, properties_kb, quarantine_events] =
+            numbers.map(|text| text.map(|text| text.parse::<i64>().expect("a number")));
+        let quota = Quota {
+            rate: events_per_minute.map(|events| Bucket {
+                capacity: burst.unwrap_or(events) as f64,
+                rate: events as f64 / 60.0,
+            }),
+            events_per_minute,
+            batch_events,
+            properties_size: properties_kb.map(|size| size as usize * 1024),
+            quarantine_events,
+        };
+        if tenant.is_empty() {
+            quotas.everyone = quota;
+        } else {
+            quotas.own.insert(tenant, quota);
+        }
+    }
     quotas
 }
 

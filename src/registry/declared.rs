@@ -1,7 +1,8 @@
 //! The registry as the running backend knows it.
 
 use super::Policy;
-use crate::backend::{cache, session, sql};
+use crate::backend::scan::{self, Snapshot};
+use crate::backend::{cache, session};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -42,38 +43,41 @@ pub fn current() -> Rc<Registry> {
     known.expect("loading raises its own errors")
 }
 
+/// As of now, not of the statement or the transaction: what is loaded outlives both.
 fn load() -> Registry {
     let schemas = "SELECT DISTINCT ON (s.name) s.name, s.version, s.schema::text FROM tally.event_schema AS s \
                     ORDER BY s.name, s.version DESC";
     let policies = "SELECT p.tenant_id, p.policy FROM tally.unregistered_policy AS p";
+    let rows = |query| session::as_owner(|| scan::texts(query, Snapshot::Latest));
     let mut registry = Registry::default();
-    session::as_owner(|| {
-        sql::rows(schemas, &[], |row| {
-            // Checked when it was registered; what another version of the library no longer takes checks nothing.
-            let compiled = match serde_json::from_str(&row.need::<String>(3)) {
-                Ok(schema) => Schema::compile(&schema).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            match compiled {
-                Ok(schema) => {
-                    registry.schemas.insert(row.need(1), (row.need(2), schema));
-                }
-                Err(error) => pgrx::warning!("a registered schema can't be used: {error}"),
+    for row in rows(schemas) {
+        let Ok([Some(name), Some(version), Some(text)]) = <[Option<String>; 3]>::try_from(row) else {
+            unreachable!("the columns are NOT NULL")
+        };
+        // Checked when it was registered; what another version of the library no longer takes checks nothing.
+        let compiled = match serde_json::from_str(&text) {
+            Ok(schema) => Schema::compile(&schema).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match compiled {
+            Ok(schema) => {
+                registry.schemas.insert(name, (version.parse().expect("a number"), schema));
             }
-        });
-        sql::rows(policies, &[], |row| {
-            let policy = match row.need::<String>(2).as_str() {
-                "reject" => Policy::Reject,
-                "mark" => Policy::Mark,
-                _ => Policy::Allow,
-            };
-            match row.need::<String>(1) {
-                tenant if tenant.is_empty() => registry.everyone = policy,
-                tenant => {
-                    registry.policies.insert(tenant, policy);
-                }
-            }
-        });
-    });
+            Err(error) => pgrx::warning!("a registered schema can't be used: {error}"),
+        }
+    }
+    for row in rows(policies) {
+        let [Some(tenant), Some(policy)] = &row[..] else { unreachable!("the columns are NOT NULL") };
+        let policy = match policy.as_str() {
+            "reject" => Policy::Reject,
+            "mark" => Policy::Mark,
+            _ => Policy::Allow,
+        };
+        if tenant.is_empty() {
+            registry.everyone = policy;
+        } else {
+            registry.policies.insert(tenant.clone(), policy);
+        }
+    }
     registry
 }

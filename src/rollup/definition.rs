@@ -243,10 +243,11 @@ pub fn finest(grains: &[Grain]) -> Grain {
     Grain::common(grains).expect("a rollup has a grain")
 }
 
-/// Every declared rollup, read anew into the current memory context.
+/// Every declared rollup, read anew into the current memory context. As of now, not of the statement, which may have begun before it
+/// waited for the declarations' lock, nor of the transaction: what is loaded outlives both.
 pub fn load() -> Result<Vec<Definition>, RollupError> {
     let query = format!(
-        "SELECT r.rollup_name, r.grains, r.filter, c.column_name, c.kind, c.expression, \
+        "SELECT r.rollup_name, array_to_string(r.grains, ','), r.filter, c.column_name, c.kind, c.expression, \
                 ('tally.' || quote_ident(r.rollup_name || '_pending'))::regclass::oid, \
                 (SELECT {} FROM tally.rollup_backfill AS b \
                   WHERE b.rollup_name = r.rollup_name AND b.finished_at IS NULL) \
@@ -254,39 +255,40 @@ pub fn load() -> Result<Vec<Definition>, RollupError> {
           ORDER BY r.rollup_name, c.position",
         sql::micros("b.filled_from")
     );
-    let read = |row: sql::Row| {
-        (
-            row.need::<String>(1),
-            row.need::<Vec<String>>(2),
-            row.get::<String>(3),
-            row.need::<String>(4),
-            row.need::<String>(5),
-            row.get::<String>(6),
-            row.need::<Oid>(7),
-            row.get::<i64>(8).unwrap_or(i64::MIN),
-        )
-    };
-    let rows = session::as_owner(|| sql::rows(&query, &[], read));
+    let rows = session::as_owner(|| scan::texts(&query, Snapshot::Latest));
 
     let mut definitions: Vec<Definition> = Vec::new();
-    for (name, grains, filter, column, kind, expression, pending, filled_from) in rows {
+    for row in rows {
+        let Ok(
+            [
+                Some(name),
+                Some(grains),
+                filter_text,
+                Some(column),
+                Some(kind),
+                text,
+                Some(pending),
+                filled_from,
+            ],
+        ) = <[Option<String>; 8]>::try_from(row)
+        else {
+            unreachable!("the other columns are NOT NULL")
+        };
         if definitions.last().is_none_or(|last| last.name != name) {
-            let filter_text = filter;
             let filter =
                 filter_text.as_deref().map(analyse_filter).transpose()?.map(|found| found.expression);
-            let grains = grains.iter().map(|grain| parse(grain)).collect();
+            let number = |text: String| text.parse::<i64>().expect("a number");
             definitions.push(Definition {
                 name,
-                grains,
+                grains: grains.split(',').map(parse).collect(),
                 filter,
                 filter_text,
                 columns: Vec::new(),
-                pending,
-                filled_from,
+                pending: Oid::from(number(pending) as u32),
+                filled_from: filled_from.map_or(i64::MIN, number),
             });
         }
         let kind: Kind = kind.parse().expect("a check constraint lists the kinds");
-        let text = expression;
         let expression = text.as_deref().map(|text| analyse(text, kind.argument_type())).transpose()?;
         let expression = expression.map(|found| found.expression);
         let definition = definitions.last_mut().expect("pushed above");

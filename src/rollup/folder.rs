@@ -19,8 +19,11 @@ use std::collections::HashMap;
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-/// Rows that a process folds at a time: a piece of a second. In larger pieces a row takes less, and who alters the rollup waits longer.
+/// Rows that a process folds at a time: at first, and at most, where so many are folded within `PIECE`. In larger pieces a row takes
+/// less, and who alters the rollup waits longer.
 const PROCESS_ROWS: i64 = 30_000;
+const MOST_ROWS: i64 = 100_000;
+const PIECE: Duration = Duration::from_millis(400);
 /// How long a process folds before it makes room for another one. With the piece that it is at, less than the five seconds that DROP
 /// DATABASE waits for it.
 const PROCESS_LIFE: Duration = Duration::from_secs(2);
@@ -45,6 +48,8 @@ const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
     PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
     PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
 ];
+
+const DATA_CORRUPTED: &str = "XX001";
 
 /// Whether the last fold of the rollup `$1` is known to have failed.
 const IS_SET_ASIDE: &str = "task = 'fold' AND subject = $1 AND failed_at IS NOT NULL";
@@ -121,9 +126,16 @@ process_main! {
         // The rollup that this process is at, and those that it leaves alone from now on.
         let mut at: Option<Oid> = None;
         let (mut left, mut is_to_rest) = (Vec::new(), false);
+        let mut rows = PROCESS_ROWS;
         loop {
-            let (piece, locked) = worker::transaction(|| fold_piece(&next, at));
+            let before = Instant::now();
+            let (piece, locked) = worker::transaction(|| fold_piece(&next, rows, at));
             at = locked;
+            let is_full = piece == Piece::Folded(rows);
+            if is_full {
+                let takes = before.elapsed().as_secs_f64() / rows as f64;
+                rows = ((PIECE.as_secs_f64() / takes) as i64).clamp(PROCESS_ROWS, MOST_ROWS);
+            }
             match piece {
                 Piece::Folded(done) if done > 0 => worker::transaction(|| record(&next, Some(done))),
                 Piece::Folded(_) => left.push(next.clone()),
@@ -145,7 +157,7 @@ process_main! {
                     session::pause(LOOK_AGAIN_AFTER);
                 }
                 let mut skipped = left.clone();
-                if look == 0 && piece != Piece::Folded(PROCESS_ROWS) {
+                if look == 0 && !is_full {
                     // Whoever brought less than a piece is given time to bring more.
                     skipped.push(next.clone());
                 }
@@ -184,10 +196,14 @@ fn take_slot() -> Option<(u32, u32)> {
 }
 
 /// Folds one piece of a rollup; also gives the one that this process then has a lock of, which was `at` before.
-fn fold_piece(rollup_name: &str, at: Option<Oid>) -> (Piece, Option<Oid>) {
+fn fold_piece(rollup_name: &str, rows: i64, at: Option<Oid>) -> (Piece, Option<Oid>) {
     let definitions = match definition::all() {
         Ok(definitions) => definitions,
-        Err(error) => return (failed(rollup_name, &error.into()), at),
+        Err(error) => {
+            let report = Report::from(error);
+            failed(rollup_name, report.sqlstate(), report.message());
+            return (Piece::Failed, at);
+        }
     };
     let Ok(definition) = definition::find(&definitions, rollup_name) else { return (Piece::Busy, at) };
     let pending = definition.pending;
@@ -198,18 +214,19 @@ fn fold_piece(rollup_name: &str, at: Option<Oid>) -> (Piece, Option<Oid>) {
     if !fold::try_folding(definition) {
         return (Piece::Busy, at);
     }
-    match attempt(definition, || fold::fold_pending(definition, PROCESS_ROWS, i64::MIN)) {
-        Ok(Some(folded)) => (Piece::Folded(folded), at),
-        Ok(None) => (Piece::Failed, at),
-        Err(error) => (failed(&definition.name, &error.into()), at),
+    match attempt(definition, || fold::fold_pending(definition, rows, i64::MIN)) {
+        Some(folded) => (Piece::Folded(folded), at),
+        None => (Piece::Failed, at),
     }
 }
 
 /// Keeps what is wrong for `record`, and has the log tell of it.
-fn failed(rollup_name: &str, report: &Report) -> Piece {
-    PROBLEM.set((report.sqlstate().to_owned(), report.message().to_owned()));
-    tell(rollup_name, report.sqlstate(), report.message());
-    Piece::Failed
+fn failed(rollup_name: &str, sqlstate: &str, problem: &str) {
+    PROBLEM.set((sqlstate.to_owned(), problem.to_owned()));
+    session::log(true, || {
+        let problem = serde_json::Value::from(problem);
+        format!("pg_tally event=fold_failed rollup={rollup_name} sqlstate={sqlstate} problem={problem}")
+    });
 }
 
 /// Writes down that a rollup's fold failed, which sets it aside where its rows are to blame; or that it no longer does.
@@ -280,14 +297,12 @@ fn next_pending(folded: &str, at: Option<Oid>, left: &[String]) -> Option<String
     after.iter().chain(before).find(is_waiting).map(|definition| definition.name.clone())
 }
 
-/// Folds on behalf of a caller who adds other rows than those that are folded: what can't be merged is not theirs, so the log
-/// tells of it, everything stays pending, and this gives `None`; also where one failed a moment ago.
-pub fn attempt(
-    definition: &Definition,
-    fold: impl FnOnce() -> Result<i64, RollupError>,
-) -> Result<Option<i64>, RollupError> {
+/// Folds on behalf of a caller who adds other rows than those that are folded: what keeps them from being merged, in themselves or in
+/// the tables, is not the caller's, so the log tells of it, everything stays pending, and this gives `None`; also where one failed a
+/// moment ago.
+pub fn attempt(definition: &Definition, fold: impl FnOnce() -> Result<i64, RollupError>) -> Option<i64> {
     if is_recent(&FAILED, definition, RETRY_AFTER_US) {
-        return Ok(None);
+        return None;
     }
     let folded = memory::in_temporary(c"pg_tally attempted fold", || {
         subtransaction::run(|| match fold() {
@@ -295,29 +310,23 @@ pub fn attempt(
             Err(error) => Verdict::Undo(Err(error)),
         })
     });
-    let (code, problem) = match folded {
-        Ok(Ok(taken)) => return Ok(Some(taken)),
-        Ok(Err(error @ RollupError::State { .. })) => {
-            (PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, Report::from(error).message().to_owned())
+    let (sqlstate, problem) = match folded {
+        Ok(Ok(taken)) => return Some(taken),
+        Ok(Err(error)) => {
+            let is_of_a_state = matches!(error, RollupError::State { .. });
+            let report = Report::from(error);
+            // Whoever folds is told what is wrong with the measure; here it is rows that aren't as they were written.
+            let sqlstate = if is_of_a_state { DATA_CORRUPTED } else { report.sqlstate() };
+            (sqlstate.to_owned(), report.message().to_owned())
         }
-        Ok(Err(error)) => return Err(error),
         Err(caught) if caught.is_about_data() || ROWS_FAULTS.contains(&caught.code) => {
-            (caught.code, caught.message)
+            (subtransaction::sqlstate(caught.code), caught.message)
         }
         Err(caught) => caught.rethrow(),
     };
     note(&FAILED, definition);
-    PROBLEM.set((subtransaction::sqlstate(code), problem.clone()));
-    tell(&definition.name, &subtransaction::sqlstate(code), &problem);
-    Ok(None)
-}
-
-/// Has the log say that a fold failed.
-fn tell(rollup_name: &str, sqlstate: &str, problem: &str) {
-    session::log(true, || {
-        let problem = serde_json::Value::from(problem);
-        format!("pg_tally event=fold_failed rollup={rollup_name} sqlstate={sqlstate} problem={problem}")
-    });
+    failed(&definition.name, &sqlstate, &problem);
+    None
 }
 
 fn note(moments: &'static Moments, definition: &Definition) {

@@ -3,8 +3,8 @@
 //!
 //! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
 //! ends with the statement and nobody is confined to a tenant: other transactions can stay open for as long as a client
-//! likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring little, and all others
-//! where one is enough.
+//! likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring little, those whose statement
+//! the client can keep open (`waits_for_client`) while a process is to be had, and all others where one is enough.
 
 use super::RollupError;
 use super::accumulate::Rows;
@@ -35,6 +35,9 @@ const CHECKS_PER_FOLD: f64 = 32.0;
 /// that one gets the processor: eight writers otherwise outrun one folder for good.
 const SLOW_DOWN_AT_LIMITS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
+/// From so many limits on that one statement brought, which nobody else can fold before it ends, it folds them itself, also where its
+/// client can keep it open.
+const FOLD_OWN_AT_LIMITS: u64 = 32;
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const REFUSE_AT_LIMITS: u64 = 64;
 /// At so many, of the default four gigabytes, it is even where the rollup is set aside.
@@ -102,7 +105,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     }
     // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
     let is_behind = || folder::is_behind(definition, added.bytes as u64);
-    let folds_itself = !added.is_small() && may_fold_here() && is_behind();
+    let folds_itself = !added.is_small() && may_fold_here() && !session::waits_for_client() && is_behind();
     if !folds_itself && folder::start(definition) {
         return Ok(false);
     }
@@ -112,7 +115,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     let folded = folder::attempt(definition, || {
         let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
         fold::fold_locked(definition, deltas, FOLD_ROWS, i64::MIN)
-    })?;
+    });
     // A connection that sends large batches needs as much again.
     if folded.is_some_and(|taken| taken > LARGE_FOLD_ROWS && taken > 4 * rows.len() as i64) {
         memory::give_back();
@@ -137,9 +140,11 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if pending < SLOW_DOWN_AT_LIMITS {
             continue;
         }
-        if !may_fold_here() {
-            // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
-            let own = own_limits(definition).min(pending);
+        // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
+        let own = own_limits(definition).min(pending);
+        let is_to_fold_own = may_fold_here() && own >= FOLD_OWN_AT_LIMITS;
+        let is_kept_open = !may_fold_here() || session::waits_for_client();
+        if is_kept_open && !is_to_fold_own {
             if own >= REFUSE_AT_LIMITS {
                 return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
             }
@@ -152,18 +157,18 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             continue;
         }
         let has_folder = folder::start(definition);
-        let leaves_it = has_folder && (added.is_small() || !may_fold_here());
+        let leaves_it = has_folder && !is_to_fold_own && (added.is_small() || is_kept_open);
         let folds_itself = may_fold_here() && (pending >= REFUSE_AT_LIMITS || (share == 1.0 && !leaves_it));
-        let fold = || -> Result<bool, RollupError> {
+        let fold = || {
             let folds = folds_itself && fold::try_folding(definition);
             if folds {
-                folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))?;
+                folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN));
             }
-            Ok(folds)
+            folds
         };
-        if (!leaves_it && fold()?)
+        if (!leaves_it && fold())
             || (has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition))
-            || fold()?
+            || fold()
         {
             continue;
         }

@@ -21,6 +21,17 @@ pub fn in_transaction_block() -> bool {
     unsafe { pg_sys::IsTransactionBlock() }
 }
 
+/// Whether the client may keep the transaction open after the running statement, or while it runs: by the extended protocol, where the
+/// end of a statement is no end before the client says so, or by COPY, whose rows come when they come.
+pub fn waits_for_client() -> bool {
+    // SAFETY: the running portal, where there is one, is valid for as long as its statement runs.
+    unsafe {
+        pg_sys::ActivePortal
+            .as_ref()
+            .is_some_and(|portal| portal.visible || portal.commandTag == pg_sys::CommandTag::CMDTAG_COPY)
+    }
+}
+
 /// Takes notice of what transactions that have committed by now say has changed.
 pub fn accept_invalidations() {
     // SAFETY: as at the taking of any lock, inside a transaction.

@@ -1,7 +1,7 @@
 //! Ingest as an application calls it.
 
 use postgres::types::Json;
-use postgres::{Error, GenericClient};
+use postgres::{Client, Error, GenericClient, SimpleQueryMessage};
 
 /// What `tally.ingest` answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,16 @@ pub fn ingest(client: &mut impl GenericClient, text: &str) -> Result<Summary, Er
         rejected: row.get(4),
         details: row.get::<_, Option<Json<_>>>(5).map(|Json(value)| value),
     })
+}
+
+/// The same in one statement by the simple protocol, which ends its transaction: here a call may fold itself. Gives how many were accepted.
+pub fn ingest_by_simple_query(client: &mut Client, text: &str) -> Result<i64, Error> {
+    let answer = client.simple_query(&format!("SELECT accepted FROM tally.ingest($batch${text}$batch$)"))?;
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(row.expect("a summary").parse().expect("a number"))
 }
 
 /// Joins JSON texts into one array.

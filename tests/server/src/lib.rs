@@ -27,7 +27,7 @@ pub use catalogue::{assert_same, contents, describe};
 pub use cluster::{Database, bin_and_sockets, connect_superuser, major, number, of_this_major};
 pub use confined::{Confined, code};
 pub use git_events::{GitEvent, git_events};
-pub use ingest::{Summary, ingest, json_array};
+pub use ingest::{Summary, ingest, ingest_by_simple_query, json_array};
 pub use metric_oracle::{Reader, expected, oracle_is_there, readers, same, take_marks};
 pub use oracle::{Group, groups, rank_error};
 pub use private_server::{Installation, PrivateServer, succeed, wait_for};

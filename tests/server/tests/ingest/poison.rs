@@ -5,7 +5,9 @@ use postgres::Client;
 use serde_json::{Value, json};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use tally_server_tests::{Database, assert_right, fold_all, ingest, number, wait_for};
+use tally_server_tests::{
+    Database, assert_right, fold_all, ingest, ingest_by_simple_query, number, wait_for,
+};
 
 fn event(number: usize, account: &str, properties: Value) -> Value {
     json!({"tenant_id": "t", "account_id": account, "name": "n", "occurred_at": "2026-03-02T09:15:00Z",
@@ -192,6 +194,20 @@ fn a_process_that_cannot_write_base_rows_says_so() {
     assert!(advice.contains("usage") && advice.contains("trigger"), "{advice}");
     admin.batch_execute("DROP TRIGGER see ON tally.usage_day_base").unwrap();
     wait_for("health to say that all is well", || told(&mut admin).is_none().then_some(()));
+    fold_all(&mut admin, "usage");
+    assert_right(&mut admin, "usage");
+
+    // A call that folds itself isn't refused for it, either.
+    admin
+        .batch_execute("CREATE TRIGGER see AFTER UPDATE ON tally.usage_day_base FOR EACH ROW EXECUTE FUNCTION public.see()")
+        .unwrap();
+    for number in 0..6 {
+        let events: Vec<Value> = (0..1_600)
+            .map(|place| event(100_000 + number * 1_600 + place, &format!("a{place}"), json!({})))
+            .collect();
+        assert_eq!(ingest_by_simple_query(&mut admin, &Value::Array(events).to_string()).unwrap(), 1_600);
+    }
+    admin.batch_execute("DROP TRIGGER see ON tally.usage_day_base").unwrap();
     fold_all(&mut admin, "usage");
     assert_right(&mut admin, "usage");
 }

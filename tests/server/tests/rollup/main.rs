@@ -5,6 +5,7 @@ mod corruption;
 mod dependents;
 mod differential;
 mod layout;
+mod newest;
 mod plans;
 mod shared;
 mod states;
