@@ -40,15 +40,15 @@ COMMENT ON FUNCTION tally.discard(text, int8, int4, text, text, timestamptz, tim
 
 CREATE FUNCTION tally_internal.take_quarantined(batch_id int8, "position" int4, outcome text, sqlstate text, since timestamptz,
     before timestamptz, max_events int4)
-  RETURNS TABLE (from_tenant text, from_account text, from_batch int8, from_position int4, body text)
+  RETURNS TABLE (from_tenant text, from_account text, from_batch int8, from_position int4, format text, body text)
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   bytes int8 := 0;
 BEGIN
-  FOR from_tenant, from_account, from_batch, from_position, body IN
-    SELECT q.tenant_id, q.account_id, q.batch_id, q."position", q.body
+  FOR from_tenant, from_account, from_batch, from_position, format, body IN
+    SELECT q.tenant_id, q.account_id, q.batch_id, q."position", q.format, q.body
       FROM tally.quarantine AS q
      WHERE (take_quarantined.batch_id IS NULL OR q.batch_id OPERATOR(pg_catalog.=) take_quarantined.batch_id)
        AND (take_quarantined."position" IS NULL OR q."position" OPERATOR(pg_catalog.=) take_quarantined."position")

@@ -105,6 +105,7 @@ CREATE TABLE tally.quarantine (
   body           text COLLATE "C" NOT NULL,
   tries          int4 NOT NULL DEFAULT 0,
   tried_at       timestamptz,
+  format         text COLLATE "C",
   CONSTRAINT quarantine_pkey PRIMARY KEY (tenant_id, batch_id, position),
   CONSTRAINT quarantine_outcome_known CHECK (outcome IN ('conflict', 'rejected'))
 );
@@ -121,6 +122,7 @@ COMMENT ON COLUMN tally.quarantine.reason IS 'what is wrong, naming the field';
 COMMENT ON COLUMN tally.quarantine.body IS 'the event as it was sent; what was sent as columns or as a value of the type stands there as one JSON object';
 COMMENT ON COLUMN tally.quarantine.tries IS 'how often it was redriven in vain';
 COMMENT ON COLUMN tally.quarantine.tried_at IS 'when that was last; outcome, sqlstate and reason are of then';
+COMMENT ON COLUMN tally.quarantine.format IS 'of an event of another system''s payload that could not be translated: the format that tally.redrive() translates it by again; null for any other, whatever its text says';
 
 -- tally.find_event() looks for an event that was not accepted.
 CREATE INDEX quarantine_event_id ON tally.quarantine (tenant_id, event_id) WHERE event_id IS NOT NULL;

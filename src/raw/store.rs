@@ -4,7 +4,7 @@ use super::outcome::{Counts, Outcome};
 use super::partition;
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
-use crate::backend::heap::{Declared, TableError};
+use crate::backend::heap::{self, Declared, TableError};
 use crate::backend::partition::Routing;
 use crate::backend::report::Report;
 use crate::backend::session;
@@ -33,24 +33,25 @@ pub const BATCHES: Declared = Declared {
     ],
     key: &["tenant_id", "batch_id"],
 };
-pub const QUARANTINE: Declared = Declared {
-    table: "quarantine",
-    columns: &[
-        ("batch_id", pg_sys::INT8OID),
-        ("quarantined_at", pg_sys::TIMESTAMPTZOID),
-        ("position", pg_sys::INT4OID),
-        ("event_id", pg_sys::UUIDOID),
-        ("tenant_id", pg_sys::TEXTOID),
-        ("account_id", pg_sys::TEXTOID),
-        ("outcome", pg_sys::TEXTOID),
-        ("sqlstate", pg_sys::TEXTOID),
-        ("reason", pg_sys::TEXTOID),
-        ("body", pg_sys::TEXTOID),
-        ("tries", pg_sys::INT4OID),
-        ("tried_at", pg_sys::TIMESTAMPTZOID),
-    ],
-    key: &["tenant_id", "batch_id", "position"],
-};
+const QUARANTINED: [(&str, Oid); 13] = [
+    ("batch_id", pg_sys::INT8OID),
+    ("quarantined_at", pg_sys::TIMESTAMPTZOID),
+    ("position", pg_sys::INT4OID),
+    ("event_id", pg_sys::UUIDOID),
+    ("tenant_id", pg_sys::TEXTOID),
+    ("account_id", pg_sys::TEXTOID),
+    ("outcome", pg_sys::TEXTOID),
+    ("sqlstate", pg_sys::TEXTOID),
+    ("reason", pg_sys::TEXTOID),
+    ("body", pg_sys::TEXTOID),
+    ("tries", pg_sys::INT4OID),
+    ("tried_at", pg_sys::TIMESTAMPTZOID),
+    ("format", pg_sys::TEXTOID),
+];
+/// The quarantine's table, as version 0.1.0 made it.
+const FIRST_QUARANTINE: Declared = Declared { columns: QUARANTINED.split_at(12).0, ..QUARANTINE };
+pub const QUARANTINE: Declared =
+    Declared { table: "quarantine", columns: &QUARANTINED, key: &["tenant_id", "batch_id", "position"] };
 
 /// Writes events into their partitions. Each partition's rows are sorted as its index is, so that neighbouring rows go
 /// to neighbouring index pages.
@@ -156,6 +157,8 @@ pub struct Quarantined<'a> {
     pub tenant_id: &'a str,
     pub account_id: &'a str,
     pub outcome: &'a Outcome,
+    /// The format of the payload that the body is an event of; `None` where it is an event as `tally.ingest` takes it.
+    pub format: Option<&'static str>,
     pub body: Cow<'a, str>,
 }
 
@@ -164,7 +167,11 @@ pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Uni
     if events.is_empty() {
         return Ok(Unique::Yes);
     }
-    let mut table = Appender::open(session::relation(c"quarantine"), &QUARANTINE)?;
+    let table = session::relation(c"quarantine");
+    // The library may be newer than the schema, until ALTER EXTENSION UPDATE; what takes payloads comes with that.
+    let declared = if heap::has_column(table, c"format") { QUARANTINE } else { FIRST_QUARANTINE };
+    let columns = declared.columns.len();
+    let mut table = Appender::open(table, &declared)?;
     for event in events {
         let mut arena = Arena::default();
         let (sqlstate, reason) = event.outcome.reason();
@@ -181,8 +188,9 @@ pub fn quarantine(batch_id: i64, now: i64, events: &[Quarantined]) -> Result<Uni
             ("body", Some(arena.varlena(event.body.as_bytes()))),
             ("tries", Some(Datum::from(0))),
             ("tried_at", None),
+            ("format", event.format.map(|format| arena.varlena(format.as_bytes()))),
         ]);
-        if table.push(&row, &nulls) == Unique::Clash {
+        if table.push(&row[..columns], &nulls[..columns]) == Unique::Clash {
             return Ok(Unique::Clash);
         }
     }

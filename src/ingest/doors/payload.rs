@@ -100,19 +100,20 @@ fn run(call: &Call, mut options: Options) -> Result<Summary, Report> {
         .enumerate()
         .map(|(position, (raw, event))| Item { position, raw, event })
         .collect();
-    pipeline::run_items(items, scope, options)
+    pipeline::run_payload(items, format.name(), scope, options)
 }
 
 /// Translates quarantined events of payloads again, each by the newest version of its mapping, for the tenant and account in whose scope
-/// it was sent; `None` for events that came otherwise, or whose mapping is gone.
+/// it was sent; `None` for events that came otherwise, or whose mapping is gone. That one is of a payload, and of which format, says its
+/// row, which only the pipeline writes: what its text says is its sender's word.
 pub fn retranslate<'a>(
-    quarantined: impl Iterator<Item = (&'a str, &'a Home)>,
+    quarantined: impl Iterator<Item = (&'a str, Option<&'a str>, &'a Home)>,
 ) -> Vec<Option<Translated<'a>>> {
     let mut known: HashMap<String, Option<Rc<Mapping>>> = HashMap::new();
     quarantined
-        .map(|(body, (tenant, account))| {
+        .map(|(body, format, (tenant, account))| {
+            let format = Format::of(format?)?;
             let waiting = Waiting::read(body)?;
-            let format = Format::of(&waiting.format)?;
             let mapping =
                 known.entry(waiting.mapping.clone()).or_insert_with(|| match waiting.mapping.as_str() {
                     "" => Some(Rc::new(Mapping::default())),

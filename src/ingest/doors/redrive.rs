@@ -21,6 +21,8 @@ struct Taken {
     account_id: String,
     batch_id: i64,
     position: i32,
+    /// The format of the payload that it is of, if it is of one.
+    format: Option<String>,
     body: String,
 }
 
@@ -64,7 +66,9 @@ door! {
             Body::Closed(_) => taken[place].body.as_str(),
         };
         // Events of payloads are translated again, by what their mapping is now.
-        let payloads = payload::retranslate(homes.iter().enumerate().map(|(place, home)| (text(place), home)));
+        let payloads = payload::retranslate(
+            homes.iter().enumerate().map(|(place, home)| (text(place), taken[place].format.as_deref(), home)),
+        );
         let mut parser = FieldsParser::new(&limits);
         let items = taken
             .iter()
@@ -109,14 +113,15 @@ fn conditions<'a>(call: &'a Call, from: usize) -> Vec<DatumWithOid<'a>> {
 }
 
 fn take(conditions: &[DatumWithOid]) -> Vec<Taken> {
-    let statement = "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, t.body \
+    let statement = "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, t.format, t.body \
                        FROM tally_internal.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t";
     sql::changed_rows(statement, conditions, |row| Taken {
         tenant_id: row.need(1),
         account_id: row.need(2),
         batch_id: row.need(3),
         position: row.need(4),
-        body: row.need(5),
+        format: row.get(5),
+        body: row.need(6),
     })
 }
 

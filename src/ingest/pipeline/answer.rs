@@ -25,6 +25,8 @@ impl Batch<'_> {
                     tenant_id,
                     account_id,
                     outcome,
+                    // What a door has no text of is written anew, as an event of ours.
+                    format: self.format.filter(|_| !item.raw.is_empty()),
                     body: self.body(batch_id, index, item)?,
                 });
             }

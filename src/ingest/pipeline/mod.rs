@@ -54,6 +54,8 @@ struct Batch<'a> {
     sent: BTreeMap<usize, EventRef<'a>>,
     /// Of events that wait in quarantine already: where each came from.
     homes: Option<&'a [Home]>,
+    /// Of a payload of another system: its format, in whose form the items' texts are.
+    format: Option<&'static str>,
     options: Options,
     quotas: Option<Rc<Quotas>>,
     now: i64,
@@ -141,9 +143,29 @@ fn run_with_ids(
 }
 
 /// Ingests events that a door has judged by `limits`. An item whose event is valid may go without its text.
-pub fn run_items(items: Vec<Item>, scope: Scope, mut options: Options) -> Result<Summary, Report> {
+pub fn run_items(items: Vec<Item>, scope: Scope, options: Options) -> Result<Summary, Report> {
+    run_batch(items, None, scope, options)
+}
+
+/// Ingests events of a payload of a format: the texts of those that aren't valid are [`payload::Translated::body`]'s, the others have none.
+pub fn run_payload(
+    items: Vec<Item>,
+    format: &'static str,
+    scope: Scope,
+    options: Options,
+) -> Result<Summary, Report> {
+    run_batch(items, Some(format), scope, options)
+}
+
+fn run_batch(
+    items: Vec<Item>,
+    format: Option<&'static str>,
+    scope: Scope,
+    mut options: Options,
+) -> Result<Summary, Report> {
+    let batch = |items, scope, options| Batch { format, ..Batch::new(items, scope, None, options) };
     let Some(stream) = options.stream.take() else {
-        return Ok(Batch::new(items, scope, None, options).work()?.0);
+        return Ok(batch(items, scope, options).work()?.0);
     };
     stream::check_places(&stream, items.len(), false)?;
     // Before anything that others may wait for: two consumers of a stream wait for each other here.
@@ -154,7 +176,7 @@ pub fn run_items(items: Vec<Item>, scope: Scope, mut options: Options) -> Result
             Ok(summary)
         }
         Place::Next(gap) => {
-            let mut summary = Batch::new(items, scope.clone(), None, options).work()?.0;
+            let mut summary = batch(items, scope.clone(), options).work()?.0;
             stream::advance(&scope, &stream, gap, &mut summary);
             Ok(summary)
         }
@@ -187,6 +209,7 @@ impl<'a> Batch<'a> {
             sent: BTreeMap::new(),
             scope,
             homes,
+            format: None,
             options,
             quotas: quota::current(),
             now: session::transaction_start(),

@@ -153,7 +153,6 @@ fn count(made: &mut usize, bytes: usize) -> Result<(), BatchError> {
 
 /// An event that waits in quarantine as its payload had it.
 pub struct Waiting<'a> {
-    pub format: String,
     /// The name of the mapping; empty for none.
     pub mapping: String,
     id: Option<String>,
@@ -161,24 +160,20 @@ pub struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Reads a quarantined text; `None` where it is no event of a payload.
+    /// Reads a quarantined text; `None` where it can't be [`Translated::body`]'s. That it is must be known otherwise: anybody can send such a
+    /// text as an event.
     pub fn read(body: &'a str) -> Option<Self> {
         if !body.starts_with("{\"format\":") {
             return None;
         }
         let mut value = Reader::new(body).whole(0, body.len()).ok()?;
-        let (format, mapping) = (value.take("format")?, value.take("mapping")?);
+        let mapping = value.take("mapping")?;
         let payload = match value.take("payload") {
             Some(payload) => Ok(payload),
             None => Err(unread(value.take("text")?.text().ok()?.into_owned())),
         };
         let id = value.take("event_id").and_then(|id| Some(id.text().ok()?.into_owned()));
-        Some(Self {
-            id,
-            format: format.text().ok()?.into_owned(),
-            mapping: mapping.text().ok()?.into_owned(),
-            payload,
-        })
+        Some(Self { id, mapping: mapping.text().ok()?.into_owned(), payload })
     }
 
     /// Translates it again: what waits is one event, whatever it has that would make several of a payload.

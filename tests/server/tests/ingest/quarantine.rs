@@ -175,6 +175,48 @@ fn a_tenant_redrives_its_own_and_nobody_smuggles_an_event_through_an_operator() 
 }
 
 #[test]
+fn an_event_that_has_the_form_of_a_payload_stays_what_it_was_sent_as() {
+    let mut database = Database::new("posing");
+    // It checks tenant_id itself, and hands on what is a's.
+    let relay = database.role("relay", &["tally_writer"]);
+    database.superuser().execute("SELECT tally.trust_role($1::text::regrole)", &[&relay]).unwrap();
+    let mut relay = database.connect(&relay);
+    let mut admin = database.superuser();
+    let forged = json!({"tenant_id": "b", "account_id": "x", "name": "forged", "occurred_at": "2026-03-20T00:00:00Z",
+                        "event_id": "32000000-0000-4000-8000-000000000002"});
+    let posing = |tenant: &str| format!(r#"{{"format":"tally","mapping":"","payload":{forged},{tenant}}}"#);
+    let sent = [
+        posing(r#""tenant_id":"a","tenant_id":"a""#),
+        posing(r#""tenant_id":["a"]"#),
+        posing(r#""account_id":"north","tenant_id":"a""#),
+        format!(r#"{{"format":"tally","mapping":"","text":{}}}"#, json!(forged.to_string())),
+    ];
+    for (place, text) in sent.iter().enumerate() {
+        let answer = ingest(&mut relay, text).unwrap();
+        assert_eq!((answer.accepted, answer.rejected), (0, 1), "{place}");
+        let conditions = format!("batch_id => {}", answer.batch_id);
+        assert_eq!(redrive(&mut relay, &conditions), (0, 0, 0, 1), "{place}");
+        assert_eq!(redrive(&mut admin, &conditions), (0, 0, 0, 1), "{place}");
+    }
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.events"), 0);
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.quarantine WHERE format IS NULL"), 4);
+
+    // What did come as a payload is known by its row, and still translated again.
+    let payload = json!({"tenant_id": "b", "account_id": "x", "name": "sale", "event_id": "k-1"}).to_string();
+    let query = "SELECT rejected FROM tally.ingest_from('tally', $1::text)";
+    assert_eq!(relay.query_one(query, &[&payload]).unwrap().get::<_, i64>(0), 1);
+    let format = "SELECT count(*) FROM tally.quarantine WHERE format = 'tally' AND body LIKE '{\"format\":\"tally\",%'";
+    assert_eq!(number(&mut admin, format), 1);
+    // Translated and refused later, it waits as an event of ours.
+    admin.batch_execute(STRICT_ROLLUP).unwrap();
+    let payload = event("b", 3, "x").to_string();
+    assert_eq!(relay.query_one(query, &[&payload]).unwrap().get::<_, i64>(0), 1);
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.quarantine WHERE format IS NULL"), 5);
+    admin.batch_execute("SELECT tally.drop_rollup('money')").unwrap();
+    assert_eq!(redrive(&mut admin, ""), (1, 0, 0, 5));
+}
+
+#[test]
 fn two_redrives_at_once_count_once() {
     let database = Database::new("redrives");
     let mut admin = database.superuser();
