@@ -112,6 +112,68 @@ fn the_reference_is_what_is_installed() {
     );
 }
 
+/// Names behind `tally.` in documents that nothing installed has: what the documents' own examples make, a setting that nobody is shown,
+/// the beginnings of names, and what is said not to be there.
+const OTHER_NAMES: [&str; 9] = [
+    "scope",
+    "reports_month",
+    "reports_day_state",
+    "own",
+    "pem",
+    "distribute",
+    "detached_events_",
+    "events_p",
+    "sensitive_",
+];
+
+/// The documents that users read, with what they contain.
+fn documents() -> Vec<(String, String)> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let in_folder = |folder: &str| {
+        let files = std::fs::read_dir(format!("{root}/{folder}")).unwrap();
+        files.map(|file| file.unwrap().path()).collect::<Vec<_>>()
+    };
+    let mut files = in_folder("docs");
+    files.extend(in_folder("docs/runbooks"));
+    files.extend(in_folder("integrations/dbt"));
+    files.push(format!("{root}/README.md").into());
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
+    let text = |file: &std::path::PathBuf| std::fs::read_to_string(file).unwrap();
+    files.iter().map(|file| (file.display().to_string(), text(file))).collect()
+}
+
+#[test]
+fn what_documents_name_is_there() {
+    let database = Database::new("named");
+    let mut client = database.superuser();
+    client.batch_execute("LOAD 'pg_tally'").unwrap();
+    let installed = "SELECT proname::text FROM pg_proc WHERE pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
+          UNION SELECT relname FROM pg_class WHERE relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
+          UNION SELECT typname FROM pg_type WHERE typnamespace = 'tally'::regnamespace
+          UNION SELECT n FROM unnest(ARRAY['key_file', 'key_command']) AS n WHERE current_setting('tally.' || n, true) IS NOT NULL
+          UNION SELECT substr(name, 7) FROM pg_settings WHERE name LIKE 'tally.%'";
+    let rows = client.query(installed, &[]).unwrap();
+    let installed: std::collections::BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let mut named = 0;
+    for (file, text) in documents() {
+        for place in ["tally.", "tally_internal."].iter().flat_map(|schema| {
+            text.match_indices(schema).map(|(at, found)| (at, at + found.len())).collect::<Vec<_>>()
+        }) {
+            if text[..place.0].ends_with(|before: char| before.is_alphanumeric() || "_/-.".contains(before)) {
+                continue;
+            }
+            let rest = &text[place.1..];
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit() && c != '_');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let is_it = |other: &str| name == other || other.ends_with(['_', 'p']) && name.starts_with(other);
+            named += usize::from(!name.is_empty());
+            let is_other = name.is_empty() || OTHER_NAMES.iter().any(|other| is_it(other));
+            assert!(is_other || installed.contains(name), "{file}: tally.{name} isn't installed");
+        }
+    }
+    assert!(named > 300, "{named} names");
+}
+
 /// What a query finds, one line each; the tests below want none.
 fn offenders(query: &str) -> Vec<String> {
     Database::new("offenders").superuser().query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()

@@ -24,6 +24,7 @@ fn told(findings: &[Finding]) -> Vec<String> {
 
 /// Rule, part of the object's name, SQL that plants the fault. `$owner`, `$app` and `$spare` are roles: the owner of
 /// the protected tables, one bound to tenant `a`, one without anything.
+const SECURITY: &str = include_str!("../../../../docs/SECURITY.md");
 const FAULTS: &[(&str, &str, &str)] = &[
     (
         "audit_policy_missing",
@@ -797,6 +798,8 @@ fn every_rule_is_shown_to_find_something() {
         .map(|(rule, ..)| (*rule).to_owned())
         .collect();
     assert_eq!(rules, planted);
+    let said = format!("finds {} kinds of faults", rules.len());
+    assert!(SECURITY.contains(&said), "docs/SECURITY.md doesn't say: {said}");
 }
 
 #[test]
