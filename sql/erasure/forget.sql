@@ -80,7 +80,14 @@ DECLARE
 BEGIN
   FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
   LOOP
-    EXECUTE format('DELETE FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month) USING forget_detached.tenant_id, subjects;
+    -- With the events of its sessions that have no user, but for sessions that somebody else had as well.
+    EXECUTE format('DELETE FROM tally.%1$I AS e
+                     WHERE e.tenant_id = $1
+                       AND (e.user_id = ANY ($2)
+                            OR (e.user_id IS NULL
+                                AND (e.account_id, e.session_id) IN (SELECT s.account_id, s.session_id FROM tally.%1$I AS s WHERE s.tenant_id = $1 AND s.user_id = ANY ($2))
+                                AND NOT EXISTS (SELECT FROM tally.%1$I AS o WHERE o.tenant_id = $1 AND o.account_id = e.account_id AND o.session_id = e.session_id
+                                                   AND o.user_id <> ALL ($2))))', month) USING forget_detached.tenant_id, subjects;
     GET DIAGNOSTICS here = ROW_COUNT;
     gone := gone + here;
     IF here > 0 THEN

@@ -123,38 +123,6 @@ CREATE FUNCTION tally_internal.renew_stored(tenant_id text, max_rows int8) RETUR
 COMMENT ON FUNCTION tally_internal.renew_stored(text, int8) IS
   'one bounded step of going through what is stored of a tenant; 0 where nothing is left';
 
-CREATE FUNCTION tally_internal.note_rollup_renewed(tenant_id text, rollup_name text) RETURNS void
-  LANGUAGE sql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp
-AS $$
-  UPDATE tally.privacy_renewal AS r
-     SET stage = CASE WHEN note_rollup_renewed.rollup_name IS NULL THEN 3 ELSE 2 END,
-         rollup_done = coalesce(note_rollup_renewed.rollup_name, r.rollup_done), updated_at = clock_timestamp()
-   WHERE r.tenant_id = note_rollup_renewed.tenant_id AND r.stage = 2;
-$$;
-COMMENT ON FUNCTION tally_internal.note_rollup_renewed(text, text) IS
-  'part of a step: a rollup was made anew from a tenant''s changed user ids; null where there was none left';
-
-CREATE FUNCTION tally_internal.note_rollup_piece(tenant_id text, rollup_name text, until timestamptz) RETURNS void
-  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp
-AS $$
-  UPDATE tally.privacy_renewal AS r
-     SET rollup_in_hand = note_rollup_piece.rollup_name, rollup_from = note_rollup_piece.until, updated_at = clock_timestamp()
-   WHERE r.tenant_id = note_rollup_piece.tenant_id AND r.stage = 2;
-$$;
-COMMENT ON FUNCTION tally_internal.note_rollup_piece(text, text, timestamptz) IS 'part of a step: up to when a rollup was made anew';
-
-CREATE FUNCTION tally_internal.note_rollup_left(tenant_id text, rollup_name text) RETURNS void
-  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp
-AS $$
-  UPDATE tally.privacy_renewal AS r
-     SET left_in = array_append(r.left_in, note_rollup_left.rollup_name)
-   WHERE r.tenant_id = note_rollup_left.tenant_id AND r.stage = 2 AND note_rollup_left.rollup_name <> ALL (r.left_in);
-$$;
-COMMENT ON FUNCTION tally_internal.note_rollup_left(text, text) IS 'part of a step: a rollup that can''t be made anew';
-
 CREATE FUNCTION tally_internal.task_privacy() RETURNS TABLE (place int4, subject text)
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -169,7 +137,8 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.task_privacy() IS 'task of maintain(): does to what is stored what declarations and keys of now say';
 
-CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT rollup_name text, OUT "from" timestamptz, OUT "to" timestamptz) RETURNS record
+-- `until`: a month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
+CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT rollup_name text, OUT "from" timestamptz, OUT "to" timestamptz, OUT until timestamptz) RETURNS record
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -183,6 +152,7 @@ DECLARE
                             WHERE renewal.users_from IS NOT NULL
                               AND (position('user_id' IN r.filter) > 0
                                    OR EXISTS (SELECT FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name AND position('user_id' IN c.expression) > 0)));
+  piece text;
 BEGIN
   rollup_name := (SELECT min(r.rollup_name) FROM tally.rollup AS r
                    WHERE r.rollup_name > renewal.rollup_done AND r.rollup_name = ANY (of_values || of_users));
@@ -193,61 +163,30 @@ BEGIN
   "from" := greatest("from", least(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_from END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_from END));
   "to" := greatest(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_to END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_to END)
           + interval '1 microsecond';
+  piece := (SELECT CASE WHEN r.grains && '{quarter,year}' OR r.grains @> '{week,month}' THEN 'year' ELSE 'month' END
+              FROM tally.rollup AS r WHERE r.rollup_name = next_renewed.rollup_name);
+  until := least((date_trunc(piece, "from" AT TIME ZONE 'UTC') + ('1 ' || piece)::interval) AT TIME ZONE 'UTC', "to");
 END
 $$;
 COMMENT ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal) IS
-  'part of a step: the next rollup that has user ids, or tokens of properties, which were changed, and the time in which they were';
+  'part of a step: the next rollup that has user ids, or tokens of properties, which were changed, the time in which they were, and how far of it is gone at once';
 
 CREATE FUNCTION tally_internal.step_privacy(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  renewal     tally.privacy_renewal := (SELECT r FROM tally.privacy_renewal AS r WHERE r.tenant_id = subject);
-  next_rollup record;
-  piece       text;
-  until       timestamptz;
 BEGIN
-  IF renewal.stage = 2 THEN
-    SELECT n.* INTO next_rollup FROM tally_internal.next_renewed(renewal) AS n;
-    -- Less may be protected by now than when it was begun.
-    IF next_rollup."from" < next_rollup."to" THEN
-      -- A month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
-      piece := (SELECT CASE WHEN r.grains && '{quarter,year}' OR r.grains @> '{week,month}' THEN 'year' ELSE 'month' END
-                  FROM tally.rollup AS r WHERE r.rollup_name = next_rollup.rollup_name);
-      until := least((date_trunc(piece, next_rollup."from" AT TIME ZONE 'UTC') + ('1 ' || piece)::interval) AT TIME ZONE 'UTC', next_rollup."to");
-      BEGIN
-        done := tally.rebuild_rollup(next_rollup.rollup_name, next_rollup."from", until, subject);
-      EXCEPTION WHEN object_not_in_prerequisite_state THEN
-        -- Raw events of some of its buckets are gone: those can't be made anew, and nothing else may wait for that for ever.
-        RAISE WARNING USING MESSAGE = format('rollup %I keeps user ids or tokens of tenant "%s" as they were before, from %s to %s: %s', next_rollup.rollup_name, subject,
-                                             next_rollup."from", until, SQLERRM);
-        PERFORM tally_internal.note_rollup_left(subject, next_rollup.rollup_name);
-      END;
-      IF until < next_rollup."to" THEN
-        PERFORM tally_internal.note_rollup_piece(subject, next_rollup.rollup_name, until);
-        done := greatest(done, 1);
-        is_over := false;
-        RETURN;
-      END IF;
-    END IF;
-    PERFORM tally_internal.note_rollup_renewed(subject, next_rollup.rollup_name);
-    done := greatest(done, 1);
-  ELSE
-    done := tally_internal.renew_stored(subject, least(max_rows, 20000));
-  END IF;
+  done := tally_internal.renew_stored(subject, least(max_rows, 20000));
   is_over := done = 0;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.step_privacy(text, int8) IS 'one step of it';
 
-ALTER FUNCTION tally_internal.note_rollup_renewed(text, text) OWNER TO tally_owner;
-ALTER FUNCTION tally_internal.note_rollup_left(text, text) OWNER TO tally_owner;
-ALTER FUNCTION tally_internal.note_rollup_piece(text, text, timestamptz) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.note_rollup_piece(text, text, timestamptz), tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
+REVOKE ALL ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),
   tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.step_privacy(text, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.note_rollup_renewed(text, text), tally_internal.note_rollup_left(text, text), tally_internal.note_rollup_piece(text, text, timestamptz), tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text),
+GRANT EXECUTE ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.rollups_using(text), tally_internal.path_steps(text),
   tally_internal.step_privacy(text, int8) TO tally_admin;

@@ -3,10 +3,22 @@
 use super::session;
 use pgrx::pg_sys::{self, Oid};
 
-/// Removes the statistics of all of a table's columns: ANALYZE leaves those of a table that has become empty. Holds the lock that
-/// ANALYZE takes until the transaction ends.
+/// Removes the statistics of all of a table's columns, and those that somebody declared over some of them: ANALYZE leaves those of a
+/// table that has become empty. Holds the lock that ANALYZE takes until the transaction ends.
 pub fn remove(table: Oid) {
     session::lock_relation(table, pg_sys::ShareUpdateExclusiveLock);
     // SAFETY: deletes rows of the catalogue, of a table that exists while its lock is held; no attribute number means all.
-    unsafe { pg_sys::RemoveStatistics(table, 0) }
+    unsafe {
+        pg_sys::RemoveStatistics(table, 0);
+        let relation = pg_sys::table_open(table, pg_sys::NoLock as pg_sys::LOCKMODE);
+        let declared = pg_sys::RelationGetStatExtList(relation);
+        let count = if declared.is_null() { 0 } else { (*declared).length as usize };
+        for place in 0..count {
+            let statistics = (*(*declared).elements.add(place)).oid_value;
+            for with_children in [false, true] {
+                pg_sys::RemoveStatisticsDataById(statistics, with_children);
+            }
+        }
+        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+    }
 }

@@ -2,7 +2,11 @@
 
 use crate::backend::call::sql_function;
 use crate::backend::lock::{self, Attempts};
-use crate::backend::{session, sql};
+use crate::backend::session;
+use crate::backend::sql::{self, Moment, quote};
+use crate::backend::subtransaction::{self, Verdict};
+use pgrx::PgSqlErrorCode;
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Datum};
 
 sql_function! {
@@ -29,12 +33,70 @@ sql_function! {
                 });
                 1
             }
+            Some(2) => rollup(tenant),
             Some(1) => step("SELECT tally_internal.renew_events($1, $2)", tenant, max_rows),
             Some(3) => step("SELECT tally_internal.renew_quarantine($1, $2)", tenant, max_rows),
             _ => 0,
         };
         Ok(Some(Datum::from(done)))
     }
+}
+
+/// Makes some of the next rollup anew, by the caller's rights, and notes it. What says how far this has come is written here alone: nobody
+/// may say that it was done who didn't do it.
+fn rollup(tenant: &str) -> i64 {
+    let next = format!(
+        "SELECT n.rollup_name, n.\"from\" < n.\"to\", {}, {}, n.until < n.\"to\" \
+           FROM tally.privacy_renewal AS r, LATERAL tally_internal.next_renewed(r) AS n WHERE r.tenant_id = $1 AND r.stage = 2",
+        sql::micros("n.\"from\""),
+        sql::micros("n.until")
+    );
+    let read = |row: sql::Row| {
+        (row.get::<String>(1), row.get::<bool>(2), row.get::<i64>(3), row.get::<i64>(4), row.get::<bool>(5))
+    };
+    let found = session::as_owner(|| sql::changed_rows(&next, &[tenant.into()], read));
+    let Some((name, is_concerned, from, until, goes_on)) = found.into_iter().next() else { return 1 };
+    let note = |change: &str, values: &[DatumWithOid]| {
+        let statement = format!(
+            "UPDATE tally.privacy_renewal AS r SET updated_at = clock_timestamp(), {change} WHERE r.tenant_id = $1 AND r.stage = 2"
+        );
+        session::as_owner(|| sql::run(&statement, values));
+    };
+    let Some(name) = name else {
+        note("stage = 3", &[tenant.into()]);
+        return 1;
+    };
+    let mut done = 0;
+    // Less may be protected by now than when it was begun.
+    if let (Some(true), Some(from), Some(until)) = (is_concerned, from, until) {
+        let rebuild = "SELECT tally.rebuild_rollup($1, $2, $3, $4)";
+        let values = [name.as_str().into(), Moment(from).into(), Moment(until).into(), tenant.into()];
+        match subtransaction::run(|| Verdict::Keep(sql::one::<i64>(rebuild, &values))) {
+            Ok(read) => done = read.unwrap_or(0),
+            // Raw events of some of its buckets are gone: those can't be made anew, and nothing else may wait for that for ever.
+            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE => {
+                pgrx::warning!(
+                    "rollup {} keeps user ids or tokens of tenant \"{tenant}\" as they were before: {}",
+                    quote(&name),
+                    caught.message
+                );
+                note(
+                    "left_in = CASE WHEN $2 = ANY (r.left_in) THEN r.left_in ELSE array_append(r.left_in, $2) END",
+                    &[tenant.into(), name.as_str().into()],
+                );
+            }
+            Err(caught) => caught.rethrow(),
+        }
+        if goes_on == Some(true) {
+            note(
+                "rollup_in_hand = $2, rollup_from = $3",
+                &[tenant.into(), name.as_str().into(), Moment(until).into()],
+            );
+            return done.max(1);
+        }
+    }
+    note("rollup_done = $2", &[tenant.into(), name.as_str().into()]);
+    done.max(1)
 }
 
 fn step(statement: &str, tenant: &str, max_rows: i64) -> i64 {

@@ -406,6 +406,46 @@ fn what_raw_events_are_gone_for_is_named() {
     assert_eq!(number(&mut superuser, "SELECT sum(events)::int8 FROM tally.usage_day_base"), 7);
 }
 
+/// In months that were detached go also the events without a user of the person's own sessions; and statistics over several columns that
+/// somebody declared.
+#[test]
+fn sessions_in_detached_months_and_declared_statistics_go_too() {
+    let bench = Bench::new("detached_sessions");
+    let event = |n: u32, month: u32, user: Option<&str>, session: &str| {
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": format!("2026-{month:02}-10T10:00:00Z"), "user_id": user, "session_id": session})
+    };
+    let mut events = vec![
+        event(1, 1, Some(SUBJECT), "own"),
+        event(2, 1, None, "own"),
+        event(3, 1, Some(SUBJECT), "shared"),
+        event(4, 1, None, "shared"),
+        event(5, 1, Some("u"), "shared"),
+        event(6, 1, None, "another"),
+    ];
+    events.extend((10..60).map(|n| event(n, 2, Some(SUBJECT), "later")));
+    assert_eq!(bench.send(&events).accepted, 56);
+    bench.fold();
+    let (mut admin, mut superuser) = (bench.admin(), bench.database.superuser());
+    admin.batch_execute("SELECT tally.detach_raw('2026-02-01')").unwrap();
+    superuser
+        .batch_execute(
+            "CREATE STATISTICS tally.pairs (mcv) ON tenant_id, user_id FROM tally.events_p2026_02; ANALYZE tally.events_p2026_02",
+        )
+        .unwrap();
+    let remembered =
+        format!("SELECT count(*) FROM pg_stats_ext WHERE most_common_vals::text LIKE '%{SUBJECT}%'");
+    assert_eq!(number(&mut superuser, &remembered), 1);
+    let certificate = bench.erase("t", SUBJECT);
+    assert_eq!(certificate["removed_elsewhere"]["detached"], json!(3), "{certificate}");
+    let left = "SELECT string_agg(right(event_id::text, 1), '' ORDER BY event_id) FROM tally.detached_events_2026_01";
+    assert_eq!(superuser.query_one(left, &[]).unwrap().get::<_, String>(0), "456");
+    for _ in 0..2 {
+        admin.batch_execute("CALL tally.maintain()").unwrap();
+    }
+    assert_eq!(number(&mut superuser, &remembered), 0);
+}
+
 /// What is made from an id in other letters goes with it; counts and sums in which it counts with others' are told, and by what.
 #[test]
 fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
