@@ -30,7 +30,21 @@ COMMENT ON FUNCTION tally_internal.try_as_owner(regclass, text, text) IS
 CREATE FUNCTION tally_internal.try_writing_as_owner(target regclass, tenant_id text, statement text) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_try_writing_as_owner';
 COMMENT ON FUNCTION tally_internal.try_writing_as_owner(regclass, text, text) IS
-  'for tally.assert_isolated(): as try_as_owner() without triggers and rules, but those that are ENABLE ALWAYS or REPLICA, how many rows a statement changes; null where the table''s row security refuses it, -1 where only a constraint does, an error where anything else does';
+  'for tally.assert_isolated(): as try_as_owner() without triggers and rules, but those that are ENABLE ALWAYS or REPLICA, how many rows a statement changes; null where the table''s row security refuses it, -1 where only a constraint does, -2 where no partition takes the row, an error where anything else does';
+
+CREATE FUNCTION tally_internal.policy_condition(target regclass, command "char", is_check boolean) RETURNS text
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format('(%s) AND (%s)', coalesce(string_agg(p.condition, ' OR ') FILTER (WHERE p.polpermissive), 'false'),
+                coalesce(string_agg(p.condition, ' AND ') FILTER (WHERE NOT p.polpermissive), 'true'))
+    FROM (SELECT l.polpermissive, format('(%s)', coalesce(CASE WHEN is_check THEN pg_get_expr(l.polwithcheck, l.polrelid) END, pg_get_expr(l.polqual, l.polrelid), 'true')) AS condition
+            FROM pg_policy AS l JOIN pg_class AS c ON c.oid = l.polrelid
+           WHERE c.oid = target AND l.polcmd IN ('*', command)
+             AND (SELECT bool_or(o.id = 0 OR pg_has_role(c.relowner, o.id, 'USAGE')) FROM unnest(l.polroles) AS o (id))) AS p
+$$;
+COMMENT ON FUNCTION tally_internal.policy_condition(regclass, "char", boolean) IS
+  'for tally.assert_isolated(): what the policies that bind a table''s owner ask of a row which a command meets, or of one that it writes';
 
 CREATE FUNCTION tally.assert_isolated(target regclass, tenant_a text, tenant_b text) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -41,12 +55,14 @@ DECLARE
   tenant_type   text;
   columns       text;
   copied        text;
+  moved         text;
   tenants       text[] := ARRAY[tenant_a, tenant_b];
   expected      int8[];
   answer        int8[];
   written       int8;
   taken         text;
   swallowing    text;
+  own_name      name := (SELECT c.relname FROM pg_catalog.pg_class AS c WHERE c.oid = target);
 BEGIN
   PERFORM tally.authenticate_as(NULL, NULL, 'none');
   SELECT i.tenant_column INTO tenant_column FROM tally_internal.isolated_tables() AS i WHERE i.id = target;
@@ -70,6 +86,10 @@ BEGIN
     INTO columns, copied
     FROM pg_catalog.pg_attribute AS a
    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+  -- The same with the columns that are generated, each under its name.
+  moved := (SELECT pg_catalog.string_agg(CASE WHEN a.attname = tenant_column THEN '%L::' || pg_catalog.replace(tenant_type, '%', '%%') || ' AS ' ELSE '' END
+                                         || pg_catalog.replace(pg_catalog.quote_ident(a.attname), '%', '%%'), ', ')
+              FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped);
   -- What these swallow would look like rows that no policy shows.
   swallowing := (SELECT pg_catalog.min(x.name) FROM (
     SELECT pg_catalog.format('trigger "%s"', g.tgname) FROM (
@@ -108,16 +128,28 @@ BEGIN
       RAISE EXCEPTION USING ERRCODE = '55T03',
         MESSAGE = pg_catalog.format('what row security lets in was not shown: something in table "%s" swallowed a row of tenant "%s"', target, tenants[3 - i]),
         HINT = 'disable triggers that are ENABLE ALWAYS or REPLICA while you try the table';
-    ELSIF written IS NOT NULL THEN
+    ELSIF written IS NOT NULL AND written <> -2 THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
         MESSAGE = pg_catalog.format('tenant "%s" can insert rows of tenant "%s" into table "%s"', tenants[i], tenants[3 - i], target);
     END IF;
     -- With a condition, the policies for reading would be asked about the new row, too.
     written := tally_internal.try_writing_as_owner(target, tenants[i],
       pg_catalog.format('UPDATE %s SET %I = %L::%s', target, tenant_column, tenants[3 - i], tenant_type));
-    IF written <> 0 THEN
+    IF written NOT IN (0, -2) THEN
       RAISE EXCEPTION USING ERRCODE = 'assert_failure',
         MESSAGE = pg_catalog.format('tenant "%s" can write rows of tenant "%s" to table "%s"', tenants[i], tenants[3 - i], target);
+    END IF;
+    -- Those statements end at the first row that is refused, or that no partition takes: so the policies' conditions are asked of each.
+    SELECT a.inserted || b.updated INTO answer
+      FROM tally_internal.try_as_owner(target, tenants[i], pg_catalog.format('SELECT count(*) FILTER (WHERE %s) FROM (SELECT %s FROM %s AS %I WHERE %I::text = %L) AS %4$I',
+             tally_internal.policy_condition(target, 'a', true), pg_catalog.format(moved, tenants[3 - i]), target, own_name, tenant_column, tenants[i])) AS a (inserted),
+           tally_internal.try_as_owner(target, tenants[i], pg_catalog.format('SELECT count(*) FILTER (WHERE %s) FROM (SELECT %s FROM %s AS %I WHERE %I::text = %L AND (%s)) AS %4$I',
+             tally_internal.policy_condition(target, 'w', true), pg_catalog.format(moved, tenants[3 - i]), target, own_name, tenant_column, tenants[i],
+             tally_internal.policy_condition(target, 'w', false))) AS b (updated);
+    IF answer[1] > 0 OR answer[2] > 0 THEN
+      RAISE EXCEPTION USING ERRCODE = 'assert_failure',
+        MESSAGE = pg_catalog.format('tenant "%s" can %s rows of tenant "%s" to table "%s"', tenants[i], CASE WHEN answer[1] > 0 THEN 'add' ELSE 'write' END, tenants[3 - i], target),
+        DETAIL = pg_catalog.format('the policies let in what would be %s of its rows with the other''s id', greatest(answer[1], answer[2]));
     END IF;
     taken := pg_catalog.format('UPDATE %s SET %I = %L::%s', target, tenant_column, tenants[i], tenant_type);
     written := tally_internal.try_writing_as_owner(target, tenants[i], taken);
@@ -146,5 +178,6 @@ COMMENT ON FUNCTION tally.assert_isolated(regclass, text, text) IS
   'for tests run by a superuser: raises an error unless, as the table''s owner, each of two tenants sees exactly its own rows and can neither remove nor write the other''s, because row security refuses it or shows no such row; changes nothing';
 
 REVOKE ALL ON FUNCTION tally.authenticate_as(text, text, name), tally.assert_isolated(regclass, text, text),
-  tally_internal.try_as_owner(regclass, text, text), tally_internal.try_writing_as_owner(regclass, text, text) FROM PUBLIC;
+  tally_internal.try_as_owner(regclass, text, text), tally_internal.try_writing_as_owner(regclass, text, text),
+  tally_internal.policy_condition(regclass, "char", boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.authenticate_as(text, text, name) TO tally_owner, tally_reader, tally_writer;

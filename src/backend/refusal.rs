@@ -22,6 +22,8 @@ pub enum Refusal {
     Policy,
     /// A constraint of that table: its policies let the row in.
     Constraint,
+    /// No partition of that table takes the row: its policies weren't asked.
+    NoPartition,
     Other(String),
 }
 
@@ -85,6 +87,9 @@ pub fn of(caught: &Caught) -> Refusal {
             Refusal::Policy
         }
         _ if is_its_own && CONSTRAINTS.contains(&raised_in) => Refusal::Constraint,
+        PgSqlErrorCode::ERRCODE_CHECK_VIOLATION if is_its_own && raised_in == "ExecFindPartition" => {
+            Refusal::NoPartition
+        }
         _ => Refusal::Other(caught.message.clone()),
     }
 }

@@ -11,6 +11,8 @@ use pgrx::prelude::*;
 
 /// What a trial answers where a constraint refused a row that the policies had let in.
 const REFUSED_BY_CONSTRAINT: i64 = -1;
+/// What it answers where a partitioned table has none for the row.
+const WITHOUT_PARTITION: i64 = -2;
 
 fn require_superuser(function: &CStr) -> Result<(), ScopeError> {
     if !session::session_is_superuser() {
@@ -48,6 +50,7 @@ sql_function! {
             Err(caught) if caught.may_be_of_an_expression() => match refusal::of(&caught) {
                 Refusal::Policy => Ok(None),
                 Refusal::Constraint => Ok(Some(Datum::from(REFUSED_BY_CONSTRAINT))),
+                Refusal::NoPartition => Ok(Some(Datum::from(WITHOUT_PARTITION))),
                 Refusal::Other(message) => Err(ScopeError::Untold(message).into()),
             },
             Err(caught) => caught.rethrow(),

@@ -17,6 +17,13 @@ const LEAKS: [(&str, &str); 4] = [
     ("delete", "CREATE POLICY d ON shop.t FOR DELETE USING (true)"),
 ];
 
+/// The same for some rows alone: of tenant b's second one is.
+const LEAKS_OF_SOME: [&str; 3] = [
+    "CREATE POLICY i ON shop.t FOR INSERT WITH CHECK (tenant = tally.current_tenant() OR v = 2)",
+    "CREATE POLICY u ON shop.t FOR UPDATE USING (tenant = tally.current_tenant()) WITH CHECK (tenant = tally.current_tenant() OR v = 2)",
+    "CREATE POLICY u ON shop.t FOR UPDATE USING (tenant = tally.current_tenant() OR v = 2); CREATE POLICY n ON shop.t AS RESTRICTIVE FOR UPDATE USING (v = 2)",
+];
+
 /// What may keep the trials of a leaking table from touching a row, and what is told of the table then: that it leaks, where this
 /// can be shown, else that nothing was shown.
 const HIDING: [(&str, &str); 10] = [
@@ -143,6 +150,53 @@ fn a_leaking_table_does_not_pass_whatever_hides_it() {
     let (found, message) =
         tried(&mut admin, &[reads, insert, "ALTER TABLE shop.t ADD CHECK (v IS NULL) NOT VALID"]);
     assert_eq!(found, "P0004", "{message}");
+}
+
+/// The first row that is refused ends a statement, and is no sign of what the policies say of others.
+#[test]
+fn a_table_that_leaks_some_rows_does_not_pass() {
+    let (_database, mut admin) = shop();
+    let reads = "DROP POLICY tally_tenant ON shop.t; DROP POLICY tally_guard ON shop.t;
+        CREATE POLICY s ON shop.t FOR SELECT USING (tenant = tally.current_tenant())";
+    for leak in LEAKS_OF_SOME {
+        let (found, message) = tried(&mut admin, &[reads, leak]);
+        assert_eq!(found, "P0004", "{leak}: {message}");
+    }
+    // A restrictive policy, and one of a role that the owner has nothing of, let in none of them.
+    let held = "CREATE POLICY r ON shop.t AS RESTRICTIVE USING (tenant = tally.current_tenant())";
+    for harmless in [
+        [reads, LEAKS_OF_SOME[0], held],
+        [
+            reads,
+            "CREATE POLICY i ON shop.t FOR INSERT TO pg_monitor WITH CHECK (true)",
+            "CREATE POLICY u ON shop.t FOR UPDATE USING (false) WITH CHECK (true)",
+        ],
+    ] {
+        let (found, message) = tried(&mut admin, &harmless);
+        assert_eq!((&*found, &*message), ("", ""), "{harmless:?}");
+    }
+}
+
+/// A partition that the other tenant hasn't is no reason to tell nothing: the policies are asked.
+#[test]
+fn a_tenant_without_a_partition_for_a_row_is_tried_all_the_same() {
+    let (_database, mut admin) = shop();
+    let parted = "DROP TABLE shop.t;
+        CREATE TABLE shop.t (tenant text NOT NULL, v int) PARTITION BY LIST (tenant);
+        CREATE TABLE shop.t_a PARTITION OF shop.t FOR VALUES IN ('a') PARTITION BY LIST (v);
+        CREATE TABLE shop.t_a1 PARTITION OF shop.t_a FOR VALUES IN (1);
+        CREATE TABLE shop.t_b PARTITION OF shop.t FOR VALUES IN ('b') PARTITION BY LIST (v);
+        CREATE TABLE shop.t_b2 PARTITION OF shop.t_b FOR VALUES IN (2);
+        SELECT tally.protect('shop.t', 'tenant')";
+    let rows = "ALTER TABLE shop.t NO FORCE ROW LEVEL SECURITY; INSERT INTO shop.t VALUES ('a', 1), ('b', 2); ALTER TABLE shop.t FORCE ROW LEVEL SECURITY";
+    let (found, message) = tried(&mut admin, &[parted, rows]);
+    assert_eq!((&*found, &*message), ("", ""));
+    let reads = "DROP POLICY tally_tenant ON shop.t; DROP POLICY tally_guard ON shop.t;
+        CREATE POLICY s ON shop.t FOR SELECT USING (tenant = tally.current_tenant())";
+    for (_, leak) in &LEAKS[..2] {
+        let (found, message) = tried(&mut admin, &[parted, rows, reads, leak]);
+        assert_eq!(found, "P0004", "{leak}: {message}");
+    }
 }
 
 #[test]
