@@ -4,11 +4,10 @@
 
 use super::changes::{self, Heard};
 use super::evaluator;
-use super::expression_code::{self, Code};
-use super::guarded;
+use super::expression_code;
 use super::heap::{Layout, TableError, form_tuple, name};
+use super::stored_code::{self, checks};
 use super::version::attribute;
-use core::ffi::CStr;
 use pgrx::pg_sys::{self, Oid, ffi::pg_guard_ffi_boundary};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,11 +31,12 @@ struct Own {
     default: *mut pg_sys::ExprState,
 }
 
-/// Where a table has code that needs a guard.
+/// Where a table, as it is stored, has code that needs a guard.
 #[derive(Clone, Copy, Default)]
 struct Guarded {
     rows: bool,
-    indexes: bool,
+    /// Opening its indexes: they are computed as far as they can be, and that anew whenever a change of one is heard of.
+    opening: bool,
 }
 
 thread_local! {
@@ -50,10 +50,13 @@ pub(super) struct Additions {
     has_generated: bool,
     has_checks: bool,
     guarded: Guarded,
+    /// Whether making index entries needs a guard: of the indexes as they were opened.
+    guarded_indexes: bool,
 }
 
 impl Additions {
-    /// Of an open table and its indexes; expressions are prepared in the executor state's own memory.
+    /// Of an open table and its indexes, which were listed when so much had been `heard` of; expressions are prepared in the executor
+    /// state's own memory.
     ///
     /// # Safety
     /// The target stays open as long as this is used, and so does the executor state.
@@ -61,14 +64,17 @@ impl Additions {
         target: *mut pg_sys::ResultRelInfo,
         layout: &Layout,
         estate: *mut pg_sys::EState,
+        heard: Heard,
     ) -> Result<Self, TableError> {
         // SAFETY: the caller's promise.
         unsafe {
             let relation = (*target).ri_RelationDesc;
             let descriptor = (*relation).rd_att;
-            let has_checks = !checks(descriptor).is_empty();
-            let guarded = guarded(target, layout);
-            let mut additions = Self { own: Vec::new(), has_generated: false, has_checks, guarded };
+            let has_checks = checks(descriptor).next().is_some();
+            let guarded = guarded(target, layout, heard);
+            let guarded_indexes = has_code_of_entries(target);
+            let mut additions =
+                Self { own: Vec::new(), has_generated: false, has_checks, guarded, guarded_indexes };
             for place in layout.others() {
                 let found = attribute(descriptor, place);
                 if found.attisdropped {
@@ -79,7 +85,7 @@ impl Additions {
                     additions.has_generated |= found.attgenerated as u8 == pg_sys::ATTRIBUTE_GENERATED_STORED;
                     continue;
                 }
-                let default = pg_sys::build_column_default(relation, place as i32 + 1);
+                let default = default_of(relation, place);
                 if default.is_null() {
                     if found.attnotnull {
                         let column = pgrx::name_data_to_str(&found.attname);
@@ -145,7 +151,7 @@ impl Additions {
 
     /// Runs `work`, which makes index entries.
     pub fn while_indexing<T>(&self, work: impl FnOnce() -> T) -> T {
-        guard(self.guarded.indexes, work)
+        guard(self.guarded_indexes, work)
     }
 
     /// Whether a row is complete without them.
@@ -237,20 +243,19 @@ pub(super) unsafe fn indexes<'a>(
         .map(move |place| unsafe { &**(*target).ri_IndexRelationInfo.add(place) })
 }
 
-/// What was found of a table, where nothing has changed since.
-fn known(table: Oid) -> Option<Guarded> {
-    let heard = changes::heard();
+/// What was found of a table when so much had been heard of.
+fn known(table: Oid, heard: Heard) -> Option<Guarded> {
     KNOWN.with_borrow(|known| known.get(&table).filter(|known| known.0 == heard).map(|known| known.1))
 }
 
 /// Where a table has code that needs a guard.
-unsafe fn guarded(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarded {
+unsafe fn guarded(target: *mut pg_sys::ResultRelInfo, layout: &Layout, heard: Heard) -> Guarded {
     // SAFETY: the target is open.
     let table = unsafe { (*(*target).ri_RelationDesc).rd_id };
-    known(table).unwrap_or_else(|| {
-        let heard = changes::heard();
+    known(table, heard).unwrap_or_else(|| {
         // SAFETY: the caller's promise.
         let found = unsafe { look_for_code(target, layout) };
+        // Under the number from before they were opened: an index that was made since is not among them.
         KNOWN.with_borrow_mut(|known| {
             if known.len() >= MAX_REMEMBERED {
                 known.clear();
@@ -270,25 +275,35 @@ unsafe fn has_strange_column(columns: pg_sys::TupleDesc) -> bool {
     }
 }
 
-/// Opens a target's indexes. Where their expressions are read, which is once after each change, calls with constants are computed.
+/// Opens a target's indexes. Where their expressions are read, which is once after each change, calls with constants are computed. Returns
+/// what the backend had heard of changes when it listed them.
 ///
 /// # Safety
 /// The target's relation is open.
-pub(super) unsafe fn open_indexes(target: *mut pg_sys::ResultRelInfo) {
+pub(super) unsafe fn open_indexes(target: *mut pg_sys::ResultRelInfo) -> Heard {
     // SAFETY: the caller's promise.
     unsafe {
         let relation = (*target).ri_RelationDesc;
-        let is_quiet = known((*relation).rd_id).is_some_and(|guarded| !guarded.indexes);
-        guard(!is_quiet && has_index_code(relation), || pg_sys::ExecOpenIndices(target, false));
+        // What is known is of the indexes that are opened: the relation keeps the list until a change is heard of.
+        let (heard, needs_guard) = loop {
+            let heard = changes::heard();
+            let list = pg_sys::RelationGetIndexList(relation);
+            let needs_guard = known((*relation).rd_id, heard)
+                .map_or_else(|| has_index_code(list), |guarded| guarded.opening);
+            if changes::heard_so_far() == heard {
+                break (heard, needs_guard);
+            }
+        };
+        guard(needs_guard, || pg_sys::ExecOpenIndices(target, false));
+        heard
     }
 }
 
-/// Whether an index of an open relation has an expression or a predicate.
-unsafe fn has_index_code(relation: pg_sys::Relation) -> bool {
+/// Whether one of some indexes has an expression or a predicate.
+unsafe fn has_index_code(list: *mut pg_sys::List) -> bool {
     // SAFETY: look-ups in the cache, whose rows are released.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
-        let list = pg_sys::RelationGetIndexList(relation);
         (0..list.as_ref().map_or(0, |list| list.length)).any(|place| {
             let row = pg_sys::SearchSysCache1(cache, pg_sys::list_nth_oid(list, place).into());
             if row.is_null() {
@@ -306,100 +321,62 @@ unsafe fn has_index_code(relation: pg_sys::Relation) -> bool {
     }
 }
 
+/// What a column gets where a row has nothing for it, or what computes it; null where that is a null which nothing judges, as a domain's
+/// constraints do.
+unsafe fn default_of(relation: pg_sys::Relation, place: usize) -> *mut pg_sys::Node {
+    // SAFETY: the relation is open; the trees are made in the current memory context.
+    unsafe {
+        let column = attribute((*relation).rd_att, place);
+        let default = pg_sys::build_column_default(relation, place as i32 + 1);
+        if !default.is_null() || !pg_sys::DomainHasConstraints(column.atttypid) {
+            return default;
+        }
+        let mut modifier = column.atttypmod;
+        let base = pg_sys::getBaseTypeAndTypmod(column.atttypid, &raw mut modifier);
+        pg_sys::coerce_to_domain(
+            pg_sys::makeNullConst(base, modifier, column.attcollation).cast(),
+            base,
+            modifier,
+            column.atttypid,
+            pg_sys::CoercionContext::COERCION_IMPLICIT,
+            pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
+            -1,
+            false,
+        )
+    }
+}
+
 unsafe fn look_for_code(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Guarded {
     // SAFETY: the relation and its indexes are open; constraints and expressions are valid trees.
     unsafe {
         let relation = (*target).ri_RelationDesc;
         let descriptor = (*relation).rd_att;
-        let needs_guard = |node: *mut pg_sys::Node| !node.is_null() && !expression_code::computes_alone(node);
         let of_columns = layout
             .others()
             .filter(|&place| !attribute(descriptor, place).attisdropped)
-            .any(|place| needs_guard(pg_sys::build_column_default(relation, place as i32 + 1)));
-        let of_checks =
-            checks(descriptor).iter().any(|check| needs_guard(pg_sys::stringToNode(check.ccbin).cast()));
-        let of_indexes = indexes(target)
+            .any(|place| needs_guard(default_of(relation, place)));
+        let of_checks = checks(descriptor).any(|check| needs_guard(pg_sys::stringToNode(check.ccbin).cast()));
+        let opening = (0..(*target).ri_NumIndices as usize).any(|place| {
+            let index = *(*target).ri_IndexRelationDescs.add(place);
+            stored_code::of_index(index).into_iter().any(|node| needs_guard(node))
+        });
+        Guarded { rows: of_columns || of_checks, opening }
+    }
+}
+
+/// Whether one of a target's open indexes has code that needs a guard where entries are made.
+unsafe fn has_code_of_entries(target: *mut pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: the indexes are open.
+    unsafe {
+        indexes(target)
             .any(|index| needs_guard(index.ii_Expressions.cast()) || needs_guard(index.ii_Predicate.cast()))
             || (0..(*target).ri_NumIndices as usize)
-                .any(|place| has_strange_column((*(*(*target).ri_IndexRelationDescs.add(place))).rd_att));
-        Guarded { rows: of_columns || of_checks, indexes: of_indexes }
+                .any(|place| has_strange_column((*(*(*target).ri_IndexRelationDescs.add(place))).rd_att))
     }
 }
 
-/// The CHECK constraints of an open table.
-unsafe fn checks<'a>(descriptor: pg_sys::TupleDesc) -> &'a [pg_sys::ConstrCheck] {
-    // SAFETY: the description has `num_check` constraints, which live as long as the relation is open.
-    unsafe {
-        match (*descriptor).constr.as_ref() {
-            Some(constraints) if constraints.num_check > 0 => {
-                core::slice::from_raw_parts(constraints.check, usize::from(constraints.num_check))
-            }
-            _ => &[],
-        }
-    }
-}
-
-/// Code that was added to a table and that the guard refuses wherever it runs.
-pub struct Refused {
-    /// What has it: a column, a constraint or an index.
-    pub of: &'static str,
-    pub name: String,
-    pub function: String,
-    /// What the function does.
-    pub problem: String,
-}
-
-/// What of a table's defaults, generated columns, constraints and indexes calls functions that the guard refuses. What their bodies do is found
-/// when they run.
-pub fn refused(table: Oid) -> Vec<Refused> {
-    let mut found = Vec::new();
-    let mut look = |of, name: String, node: *mut pg_sys::Node| {
-        // SAFETY: a valid tree, or null.
-        let mut functions = unsafe { Code::of(node) }.functions;
-        functions.sort_by_key(|function| function.to_u32());
-        functions.dedup();
-        for function in functions {
-            if let Some(problem) = evaluator::problem_of_added(function) {
-                let function = guarded::name_of(function);
-                found.push(Refused { of, name: name.clone(), function, problem });
-            }
-        }
-    };
-    // SAFETY: relations are open while they are read; expressions are read as they are stored, and nothing of them runs.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::try_relation_open(table, lock);
-        if relation.is_null() {
-            return Vec::new();
-        }
-        let descriptor = (*relation).rd_att;
-        for place in 0..(*descriptor).natts as usize {
-            let column = attribute(descriptor, place);
-            if !column.attisdropped && column.atthasdef {
-                let node = pg_sys::build_column_default(relation, place as i32 + 1);
-                look("column", pgrx::name_data_to_str(&column.attname).to_owned(), node);
-            }
-        }
-        for check in checks(descriptor) {
-            let name = CStr::from_ptr(check.ccname).to_string_lossy().into_owned();
-            look("constraint", name, pg_sys::stringToNode(check.ccbin).cast());
-        }
-        let list = pg_sys::RelationGetIndexList(relation);
-        for place in 0..list.as_ref().map_or(0, |list| list.length) {
-            let index = pg_sys::index_open(pg_sys::list_nth_oid(list, place), lock);
-            for part in [pg_sys::Anum_pg_index_indexprs, pg_sys::Anum_pg_index_indpred] {
-                let mut is_null = false;
-                let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
-                let text =
-                    pg_sys::SysCacheGetAttr(cache, (*index).rd_indextuple, part as i16, &raw mut is_null);
-                if !is_null {
-                    let node = pg_sys::stringToNode(pg_sys::text_to_cstring(text.cast_mut_ptr())).cast();
-                    look("index", name(index), node);
-                }
-            }
-            pg_sys::index_close(index, lock);
-        }
-        pg_sys::relation_close(relation, lock);
-    }
-    found
+/// Whether an expression, or null, may do more than compute.
+unsafe fn needs_guard(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: a valid tree.
+    !node.is_null() && unsafe { !expression_code::computes_alone(node) }
 }

@@ -1,6 +1,7 @@
 //! Bulk insert into one heap table and its indexes, as COPY does it: below SPI and the planner.
 
 use super::additions::{self, Additions};
+use super::changes::Heard;
 use super::heap::{self, Declared, Layout, Row, TableError};
 use super::version;
 use super::writable::{self, Write};
@@ -55,13 +56,13 @@ pub struct Clash {
     pub place: pg_sys::ItemPointerData,
 }
 
-/// What the executor's index functions need of an open relation, its indices open, too.
+/// What the executor's index functions need of an open relation, its indices open, too; and what had been heard of changes by then.
 ///
 /// # Safety
 /// The relation stays open, with a lock to write, for as long as the result is used.
 pub(super) unsafe fn result_relation(
     relation: pg_sys::Relation,
-) -> (*mut pg_sys::EState, *mut pg_sys::ResultRelInfo) {
+) -> (*mut pg_sys::EState, *mut pg_sys::ResultRelInfo, Heard) {
     // SAFETY: both are palloc'd here; the caller keeps the relation open.
     unsafe {
         let estate = pg_sys::CreateExecutorState();
@@ -69,8 +70,8 @@ pub(super) unsafe fn result_relation(
         (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
         // No place in a range table: there is none, and a violated constraint would look for it.
         pg_sys::InitResultRelInfo(target, relation, 0, ptr::null_mut(), 0);
-        additions::open_indexes(target);
-        (estate, target)
+        let heard = additions::open_indexes(target);
+        (estate, target, heard)
     }
 }
 
@@ -83,9 +84,9 @@ impl Appender {
             let relation = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
             writable::check(relation, Write::Append)?;
             let layout = Layout::of(relation, declared)?;
-            let (estate, target) = result_relation(relation);
+            let (estate, target, heard) = result_relation(relation);
             heap::check_keys(target, declared, &layout)?;
-            let additions = Additions::of(target, &layout, estate)?;
+            let additions = Additions::of(target, &layout, estate, heard)?;
             let tuples = pg_sys::AllocSetContextCreateInternal(
                 pg_sys::CurrentMemoryContext,
                 c"pg_tally appended rows".as_ptr(),

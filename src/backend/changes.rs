@@ -38,6 +38,11 @@ pub fn heard() -> Heard {
     }
     role::changes();
     session::accept_invalidations();
+    heard_so_far()
+}
+
+/// How many were heard of before: what has happened since isn't asked for.
+pub fn heard_so_far() -> Heard {
     Heard { roles: role::changes(), others: HEARD.get().unwrap_or_default() }
 }
 

@@ -287,18 +287,20 @@ pub(super) unsafe fn key_index(
 ) -> Result<pg_sys::Relation, TableError> {
     // SAFETY: the arrays of an open target have an entry for each index.
     unsafe {
-        let indexes =
-            (0..(*target).ri_NumIndices as usize).map(|number| *(*target).ri_IndexRelationDescs.add(number));
-        let mut keys = indexes.filter(|&index| {
+        // With what was read of each where it was opened: reading a predicate anew could compute calls in it.
+        let indexes = (0..(*target).ri_NumIndices as usize).map(|number| {
+            (*(*target).ri_IndexRelationDescs.add(number), &**(*target).ri_IndexRelationInfo.add(number))
+        });
+        let mut keys = indexes.filter(|&(index, info)| {
             let form = (*index).rd_index;
             let columns = key_columns(index, declared, layout);
             (*form).indisunique
                 && (*form).indisvalid
-                && pg_sys::RelationGetIndexPredicate(index).is_null()
+                && info.ii_Predicate.is_null()
                 && columns.len() == declared.key.len()
                 && declared.key.iter().all(|key| columns.contains(&Some(key)))
         });
-        keys.next().ok_or_else(|| TableError::Column {
+        keys.next().map(|(index, _)| index).ok_or_else(|| TableError::Column {
             table: name((*target).ri_RelationDesc),
             problem: format!("the unique key ({}) is missing", declared.key.join(", ")),
         })

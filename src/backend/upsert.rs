@@ -46,9 +46,9 @@ impl Upsert {
             let table = heap::open(table, declared.table, pg_sys::RowExclusiveLock)?;
             writable::check(table, Write::Replace)?;
             let layout = Layout::of(table, declared)?;
-            let (estate, target) = result_relation(table);
+            let (estate, target, heard) = result_relation(table);
             heap::check_keys(target, declared, &layout)?;
-            let additions = Additions::of(target, &layout, estate)?;
+            let additions = Additions::of(target, &layout, estate, heard)?;
             let index = heap::key_index(target, declared, &layout)?;
             let key_places = heap::key_columns(index, declared, &layout)
                 .into_iter()

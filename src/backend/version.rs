@@ -21,6 +21,18 @@ pub const RESOURCES: [group::Type; 2] = [group::RESOURCES_ASYNCHRONOUS, group::R
 pub const RESOURCES: [group::Type; 3] =
     [group::RESOURCES_IO, group::RESOURCES_WORKER_PROCESSES, group::VACUUM_COST_DELAY];
 
+/// Whether a CHECK constraint is enforced: since 18 one may be declared that isn't.
+pub fn is_enforced(check: &pg_sys::ConstrCheck) -> bool {
+    #[cfg(not(feature = "pg18"))]
+    let is_enforced = {
+        let _ = check;
+        true
+    };
+    #[cfg(feature = "pg18")]
+    let is_enforced = check.ccenforced;
+    is_enforced
+}
+
 /// Number of the running transaction, unlike any other of this backend; 0 where the process has none yet, or none any more.
 pub fn transaction_number() -> u32 {
     // SAFETY: a process that can have transactions has a PGPROC.
