@@ -4,7 +4,7 @@
 use super::kept_portals::Kept;
 use super::report::Report;
 use super::subtransaction::{self, Caught, Verdict};
-use super::{guarded, session, version};
+use super::{guarded, schema, session, version};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
@@ -161,6 +161,36 @@ pub unsafe extern "C-unwind" fn refuse_function(function: Oid) {
 /// What a function does that code which was added to a table of ours can't do; `None` where it may be called.
 pub fn problem_of_added(function: Oid) -> Option<String> {
     problem(function, Running::Added)
+}
+
+/// Whether a function may run with the rights of the owner of our tables, wherever somebody put a call of it: Postgres' own that only read
+/// and compute, ours, and those in C. What a query that it takes as text does is somebody's again.
+pub fn may_run_as_owner(function: Oid) -> bool {
+    // SAFETY: a look-up in the cache, whose row is read before it is released.
+    let (inside, language, volatility) = unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as core::ffi::c_int;
+        let row = pg_sys::SearchSysCache1(cache, Datum::from(function));
+        if row.is_null() {
+            return false;
+        }
+        let form = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>();
+        let mut is_null = false;
+        let source =
+            pg_sys::SysCacheGetAttr(cache, row, pg_sys::Anum_pg_proc_prosrc as i16, &raw mut is_null);
+        let inside = String::from_polymorphic_datum(source, is_null, pg_sys::TEXTOID).unwrap_or_default();
+        let found = (inside, form.prolang, form.provolatile as u8);
+        pg_sys::ReleaseSysCache(row);
+        found
+    };
+    if !schema::is_of_postgres(function) {
+        return language == C || schema::has_function(function);
+    }
+    let inside = inside.as_bytes();
+    language != INTERNAL
+        || !guarded::takes_queries(inside)
+            && (volatility != pg_sys::PROVOLATILE_VOLATILE
+                || guarded::is_harmless(inside)
+                || guarded::is_of_sequences(inside))
 }
 
 fn problem(function: Oid, running: Running) -> Option<String> {

@@ -112,6 +112,11 @@ pub fn is_of_sequences(inside: &[u8]) -> bool {
     OF_SEQUENCES.contains(&inside)
 }
 
+/// Whether a function reads what it is told to by a text or a name: a query, a table, which may be a view, or all of a schema.
+pub fn takes_queries(inside: &[u8]) -> bool {
+    inside.windows(b"_to_xml".len()).any(|part| part == b"_to_xml")
+}
+
 /// Whether a function is about large objects.
 pub fn is_of_large_objects(inside: &[u8]) -> bool {
     inside.starts_with(b"be_lo")

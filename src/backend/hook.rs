@@ -1,6 +1,7 @@
 //! Hooks: what is asked before Postgres plans, executes or runs a command, after it did, before it calls one of its own
 //! functions, and before it tells a client something.
 
+use super::added_code;
 use super::binary_upgrade;
 use super::command::{self, Command};
 use super::evaluator;
@@ -308,6 +309,7 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: the arguments are passed on as they came.
     unsafe {
         ask_before_planning();
+        added_code::refuse_in_query(query);
         let next = installed().planner.unwrap_or(unguarded::standard_planner);
         next(query, text, options, parameters)
     }
@@ -320,6 +322,7 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
             evaluator::refuse_writing((*query).plannedstmt);
         }
         ask_before_execution();
+        added_code::refuse_in_plan((*query).plannedstmt);
         let next = installed().start.unwrap_or(unguarded::standard_ExecutorStart);
         next(query, flags);
         row_count::forget(query as usize);

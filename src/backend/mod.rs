@@ -6,7 +6,8 @@
 //! Nothing here implements `Drop` for what Postgres has: while an error unwinds, Postgres itself releases relations, locks, pins and
 //! memory when it aborts the (sub)transaction.
 
-pub mod additions;
+pub mod added_code;
+mod additions;
 pub mod aggregate;
 pub mod appender;
 pub mod arena;
@@ -56,6 +57,7 @@ pub mod session;
 pub mod size;
 pub mod sql;
 pub mod statistics;
+mod stored_code;
 pub mod subtransaction;
 pub mod take;
 pub mod transaction_end;

@@ -1,6 +1,6 @@
-//! Code that was added to tables of ours and is refused wherever ingest and folds run it, for `tally.lint`.
+//! Code that was added to tables of ours and is refused where ingest and folds run it, or where our own statements would, for `tally.lint`.
 
-use crate::backend::additions;
+use crate::backend::added_code;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 
@@ -13,6 +13,16 @@ fn refused_code(
     'static,
     (name!(kind, String), name!(name, String), name!(function, String), name!(problem, String)),
 > {
-    let rows = additions::refused(target).into_iter();
+    let rows = added_code::refused(target).into_iter();
     TableIterator::new(rows.map(|found| (found.of.to_owned(), found.name, found.function, found.problem)))
+}
+
+/// What of a table our own statements that change its rows are refused for: a trigger, a column, a constraint or an index, its name, and what
+/// it does.
+#[pg_extern(sql = false)]
+fn code_as_owner(
+    target: Oid,
+) -> TableIterator<'static, (name!(kind, String), name!(name, String), name!(problem, String))> {
+    let rows = added_code::strange(target).into_iter();
+    TableIterator::new(rows.map(|found| (found.of.to_owned(), found.name, found.problem)))
 }

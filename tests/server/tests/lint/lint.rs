@@ -523,6 +523,18 @@ const FAULTS: &[(&str, &str, &str)] = &[
          REVOKE EXECUTE ON FUNCTION shop.owned(text) FROM PUBLIC; ALTER TABLE tally.usage_pending ADD CHECK (shop.owned(tenant_id)) NOT VALID",
     ),
     (
+        "code_as_owner",
+        "tally.rollup_fold",
+        "CREATE FUNCTION shop.spy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER t AFTER UPDATE ON tally.rollup_fold FOR EACH ROW EXECUTE FUNCTION shop.spy()",
+    ),
+    (
+        "code_as_owner",
+        "quarantine_discard",
+        "CREATE FUNCTION shop.own(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN x; END';
+         ALTER TABLE tally.quarantine_discard ADD CONSTRAINT own CHECK (shop.own(reason) <> '') NOT VALID",
+    ),
+    (
         "trigger_altered",
         "tally.role_binding",
         "ALTER TABLE tally.role_binding DISABLE TRIGGER role_binding_changed",

@@ -1,5 +1,6 @@
 //! Who sees what: bindings, tokens, pools, limits, and every way around them.
 
+mod added_code;
 mod bindings;
 mod confined;
 mod expressions;
