@@ -113,6 +113,9 @@ DECLARE
   alert  tally.access_alert;
 BEGIN
   PERFORM tally_internal.refuse_confined();
+  IF NOT isfinite(since) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'since must not be infinite', HINT = 'name a day, such as now() or 2026-03-01';
+  END IF;
   -- One at a time.
   LOCK TABLE tally.access_alert IN SHARE ROW EXCLUSIVE MODE;
   PERFORM tally_internal.sum_access(since);

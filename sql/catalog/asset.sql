@@ -128,7 +128,8 @@ DECLARE
   rest  text := substr(asset, strpos(asset, ':') + 1);
 BEGIN
   IF asset IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'asset must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'asset must not be null',
+      HINT = 'name it as tally.catalog does: schema.table, schema.table.column, property:KEY, event:NAME …';
   END IF;
   kind := substring(asset FROM '^(property|rollup|metric|cohort|event|function):.');
   IF kind IN ('property', 'event') THEN
@@ -150,7 +151,7 @@ BEGIN
       parts := '{}';
     END;
     SELECT r.relation, r.name, r.kind INTO find_asset.relation, find_asset.name, find_asset.kind
-      FROM tally_internal.catalog_relations() AS r WHERE r.name = format('%I.%I', parts[1], parts[2]);
+      FROM tally_internal.catalog_relations() AS r WHERE r.name = format('%I.%I', coalesce(parts[1], ''), coalesce(parts[2], ''));
     IF FOUND AND cardinality(parts) = 2 THEN
       RETURN;
     ELSIF FOUND AND cardinality(parts) = 3 THEN

@@ -183,7 +183,8 @@ DECLARE
   name text;
 BEGIN
   IF describe_asset.asset IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'asset must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'asset must not be null',
+      HINT = 'name it as tally.catalog does: schema.table, schema.table.column, property:KEY, event:NAME …';
   END IF;
   name := tally_internal.note_asset(describe_asset.asset);
   UPDATE tally.asset AS n SET owner = nullif(coalesce(describe_asset.owner, n.owner), ''), purpose = nullif(coalesce(describe_asset.purpose, n.purpose), ''),

@@ -234,7 +234,8 @@ BEGIN
       HINT = 'send SELECT tally.approve_export(''id'', ''request_hash'') as a statement by itself';
   END IF;
   IF approve_export.id IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'id must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'id must not be null',
+      HINT = 'tally.exports shows the ids of exports';
   END IF;
   PERFORM tally_internal.require_step_up('approve_export');
   export := tally_internal.judge_export(approve_export.id, 'approve');

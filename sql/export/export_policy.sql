@@ -44,13 +44,15 @@ DECLARE
 BEGIN
   PERFORM tally_internal.require_step_up('policy');
   IF set_export_policy.classification IS NULL OR set_export_policy.from_rows IS NULL OR seconds IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'classification, from_rows and valid_for must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'classification, from_rows and valid_for must not be null',
+      HINT = 'null approvals takes a policy back; from_rows is 0 and valid_for 24 hours where they are left out';
   END IF;
   IF set_export_policy.tenant_id IS NOT NULL THEN
     PERFORM tally_internal.check_id('tenant_id', set_export_policy.tenant_id);
   END IF;
   IF named IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('role %s does not exist', set_export_policy.approvers);
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('role %s does not exist', set_export_policy.approvers),
+      HINT = 'name a role that approvers are members of; null is tally_admin';
   END IF;
   IF set_export_policy.classification NOT IN ('aggregate', 'raw', 'personal') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('"%s" is no classification of exports', set_export_policy.classification),
@@ -59,6 +61,10 @@ BEGIN
   IF set_export_policy.approvals = 0 AND set_export_policy.classification <> 'aggregate' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'only aggregates can be approved automatically',
       HINT = 'with approvals => 1, another person must approve';
+  END IF;
+  IF set_export_policy.approvals NOT BETWEEN 0 AND 5 OR set_export_policy.from_rows < 0 THEN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = 'approvals must be from 0 to 5, and from_rows 0 or more',
+      HINT = 'null approvals takes a policy back';
   END IF;
   IF NOT seconds BETWEEN 60 AND 2678400 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('%s is no time to approve and run an export in', valid_for),

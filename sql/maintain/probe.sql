@@ -78,6 +78,10 @@ BEGIN
   IF set_slo.tenant_id IS NOT NULL THEN
     PERFORM tally_internal.check_id('tenant_id', set_slo.tenant_id);
   END IF;
+  IF set_slo.share IS NULL OR NOT (set_slo.share > 0 AND set_slo.share <= 1) THEN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = 'share must be a fraction above 0, up to 1',
+      HINT = '0.99 promises that 99 of 100 events are accepted within the latency';
+  END IF;
   DELETE FROM tally.slo_target AS t WHERE t.tenant_id = coalesce(set_slo.tenant_id, '');
   IF num_nonnulls(set_slo.freshness, set_slo.latency) > 0 THEN
     INSERT INTO tally.slo_target AS t (freshness, latency, share, tenant_id)

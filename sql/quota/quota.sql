@@ -63,9 +63,19 @@ CREATE FUNCTION tally.set_quota(tenant_id text, events_per_minute int8 DEFAULT N
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  problem text := CASE WHEN set_quota.events_per_minute < 1 THEN 'events_per_minute must be 1 or more'
+                       WHEN set_quota.burst < 1 THEN 'burst must be 1 or more'
+                       WHEN set_quota.burst IS NOT NULL AND set_quota.events_per_minute IS NULL THEN 'a burst needs events_per_minute, by which it is filled again'
+                       WHEN set_quota.batch_events < 1 THEN 'batch_events must be 1 or more'
+                       WHEN set_quota.properties_kb < 1 THEN 'properties_kb must be 1 or more'
+                       WHEN set_quota.quarantine_events < 1 THEN 'quarantine_events must be 1 or more' END;
 BEGIN
   IF set_quota.tenant_id IS NOT NULL THEN
     PERFORM tally_internal.check_id('tenant_id', set_quota.tenant_id);
+  END IF;
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = problem, HINT = 'what is left out, or null, is not limited';
   END IF;
   PERFORM tally_internal.write_quota(coalesce(set_quota.tenant_id, ''), set_quota.events_per_minute, set_quota.burst,
     set_quota.batch_events, set_quota.properties_kb, set_quota.quarantine_events);

@@ -42,11 +42,22 @@ CREATE FUNCTION tally.limit_tenant(tenant_id text, statement_timeout_ms int4 DEF
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  problem text := CASE WHEN limit_tenant.statement_timeout_ms < 1 THEN 'statement_timeout_ms must be 1 or more'
+                       WHEN limit_tenant.work_mem_kb < 64 THEN 'work_mem_kb must be 64 or more'
+                       WHEN limit_tenant.max_parallel_workers_per_gather NOT BETWEEN 0 AND 1024 THEN 'max_parallel_workers_per_gather must be from 0 to 1024'
+                       WHEN limit_tenant.max_transactions NOT BETWEEN 1 AND 10000 THEN 'max_transactions must be from 1 to 10000'
+                       WHEN limit_tenant.idle_in_transaction_ms < 1 THEN 'idle_in_transaction_ms must be 1 or more'
+                       WHEN limit_tenant.max_rows < 0 THEN 'max_rows must be 0 or more' END;
 BEGIN
   IF limit_tenant.tenant_id IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'tenant_id must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'tenant_id must not be null',
+      HINT = 'limits are of one tenant; leave all of them out to take them back';
   END IF;
   PERFORM tally_internal.check_id('tenant_id', limit_tenant.tenant_id);
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = problem, HINT = 'what is left out, or null, is not limited';
+  END IF;
   DELETE FROM tally.tenant_limit AS l WHERE l.tenant_id OPERATOR(pg_catalog.=) limit_tenant.tenant_id;
   IF pg_catalog.num_nonnulls(limit_tenant.statement_timeout_ms, limit_tenant.work_mem_kb,
        limit_tenant.max_parallel_workers_per_gather, limit_tenant.max_transactions,

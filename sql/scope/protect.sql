@@ -25,7 +25,8 @@ DECLARE
   wanted record;
 BEGIN
   IF target IS NULL OR tenant_column IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'target and tenant_column must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'target and tenant_column must not be null',
+      HINT = 'name a table of yours and its column that says the tenant, as tally.protect(''shop.orders'', ''tenant_id'')';
   END IF;
   SELECT c.relkind, c.relpersistence, n.nspname
     INTO seen

@@ -234,7 +234,8 @@ BEGIN
    WHERE r.oid OPERATOR(pg_catalog.=) check_bindable.role_name::pg_catalog.oid;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-      MESSAGE = pg_catalog.format('role %s does not exist', check_bindable.role_name);
+      MESSAGE = pg_catalog.format('role %s does not exist', check_bindable.role_name),
+      HINT = 'CREATE ROLE makes it; pg_roles lists those that there are';
   END IF;
   IF seen.bypasses THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',

@@ -91,7 +91,8 @@ DECLARE
 BEGIN
   PERFORM tally_internal.require_step_up('policy');
   IF set_step_up_policy.act IS NULL OR max_age IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'act and max_age must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'act and max_age must not be null',
+      HINT = 'tally.step_up_acts() lists the acts';
   END IF;
   IF NOT EXISTS (SELECT FROM tally.step_up_acts() AS a WHERE a.act OPERATOR(pg_catalog.=) set_step_up_policy.act) THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = pg_catalog.format('"%s" is no act that can need a second factor', set_step_up_policy.act),

@@ -47,7 +47,8 @@ AS $$
 BEGIN
   PERFORM tally_internal.require_step_up('key');
   IF register_key.key_id IS NULL OR register_key.public_key IS NULL THEN
-    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'key_id and public_key must not be null';
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'key_id and public_key must not be null',
+      HINT = 'give the key a name, and its public half: 32 bytes, or SubjectPublicKeyInfo in DER';
   END IF;
   PERFORM tally_internal.check_id('key_id', register_key.key_id);
   INSERT INTO tally.token_key AS k (key_id, public_key, valid_until)

@@ -148,8 +148,12 @@ pub fn advance(scope: &Scope, stream: &Stream, gap: Option<Gap>, summary: &mut S
     }
 }
 
+/// What streams are called.
+const NAME: &str =
+    "a stream is named as in the option stream of ingest: 1 to 200 bytes of text without control characters";
+
 fn named(call: &Call) -> Result<&str, Report> {
-    call.text(0).ok_or_else(|| Report::new("22004", "stream must not be null"))
+    call.text(0).ok_or_else(|| Report::new("22004", "stream must not be null").hint(NAME))
 }
 
 sql_function! {
@@ -175,7 +179,7 @@ sql_function! {
         if position.is_some_and(|position| position < 0) {
             return Err(Report::new("22023", "position is less than 0").hint("null forgets the stream"));
         }
-        tally_core::id::check(name).map_err(|error| Report::new(error.sqlstate(), format!("stream {}", error.problem())))?;
+        tally_core::id::check(name).map_err(|error| Report::new(error.sqlstate(), format!("stream {}", error.problem())).hint(NAME))?;
         let before = lock(&scope, name)?;
         session::as_owner(|| {
             let values = [tenant.into(), account.into(), name.into(), position.into()];

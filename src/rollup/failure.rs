@@ -125,7 +125,9 @@ impl From<RollupError> for Report {
                 Report::new("22023", format!("unknown grain \"{name}\""))
                     .hint("grains are minute, hour, day, week, month, quarter and year")
             }
-            RollupError::Empty(problem) => Report::new("22023", problem),
+            RollupError::Empty(problem) => Report::new("22023", problem).hint(
+"a rollup has a grain or more, as '{day,month}', and a measure or more, as 'count(*) AS n'",
+),
             RollupError::Measure(text) => Report::new(
                 "42601",
                 format!("unknown measure \"{text}\""),

@@ -53,6 +53,9 @@ door! {
         // All or nothing would make one bad event keep every good one waiting.
         options.all_or_nothing = false;
         options.on_conflict = OnConflict::Quarantine;
+        if call.int(6).is_some_and(|most| most < 0) {
+            return Err(Report::new("22023", "max_events is less than 0").hint("leave it out for 10,000"));
+        }
         let mut conditions = conditions(call, 0);
         conditions.push(call.int(6).into());
         let taken = in_scope(&scope, || take(&conditions));

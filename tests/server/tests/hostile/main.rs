@@ -1,4 +1,5 @@
 //! Arguments and statements that nobody would send in good faith.
 
+mod argument_errors;
 mod hostile_arguments;
 mod hostile_grammar;
