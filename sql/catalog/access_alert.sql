@@ -157,14 +157,14 @@ CREATE FUNCTION tally.set_alert_state(alert_id uuid, state text, note text DEFAU
 AS $$
 BEGIN
   PERFORM tally_internal.refuse_confined();
-  IF set_alert_state.alert_id IS NULL OR set_alert_state.state IS NULL OR set_alert_state.state NOT IN ('open', 'acknowledged', 'closed') THEN
-    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('"%s" is no state of an alert', set_alert_state.state),
+  IF set_alert_state.state IS NULL OR set_alert_state.state NOT IN ('open', 'acknowledged', 'closed') THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('"%s" is no state of an alert', coalesce(set_alert_state.state, 'null')),
       HINT = 'open, acknowledged or closed';
   END IF;
   UPDATE tally.access_alert AS a SET state = set_alert_state.state, note = coalesce(set_alert_state.note, a.note), state_at = now(), state_by = session_user
    WHERE a.alert_id = set_alert_state.alert_id;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING ERRCODE = 'no_data_found', MESSAGE = format('there is no alert %s', set_alert_state.alert_id), HINT = 'tally.access_alert lists them';
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no alert %s', coalesce(set_alert_state.alert_id::text, 'null')), HINT = 'tally.access_alert lists them';
   END IF;
 END
 $$;

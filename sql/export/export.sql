@@ -291,7 +291,7 @@ BEGIN
      AND (tally_internal.confined_to() IS NULL OR e.tenant_id = tally_internal.confined_to())
      FOR UPDATE;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no export %s of yours', withdraw_export.id), HINT = 'tally.exports lists them';
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no export %s of yours', coalesce(withdraw_export.id::text, 'null')), HINT = 'tally.exports lists them';
   END IF;
   IF export.state NOT IN ('requested', 'approved') THEN
     RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = format('export %s is %s', export.id, export.state),

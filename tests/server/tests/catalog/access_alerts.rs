@@ -114,7 +114,7 @@ fn labelled_months_in_the_audit_log_raise_the_right_alerts() {
     let recorded = "SELECT count(*) FROM tally.audit WHERE act = 'access_alert_changed' AND detail -> 'to' ->> 'state' IN ('acknowledged', 'closed')";
     assert_eq!(number(&mut client, recorded), 2);
     assert_eq!(code(client.execute(&format!("SELECT tally.set_alert_state('{id}', 'gone')"), &[])), "22023");
-    assert_eq!(code(client.execute("SELECT tally.set_alert_state(gen_random_uuid(), 'open')", &[])), "P0002");
+    assert_eq!(code(client.execute("SELECT tally.set_alert_state(gen_random_uuid(), 'open')", &[])), "42704");
     // A new login among few colleagues, of whom one reads everything each night.
     superuser
         .batch_execute(
