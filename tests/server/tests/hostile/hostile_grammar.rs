@@ -431,6 +431,12 @@ fn no_random_statement_gains_a_right_or_makes_another_tenant_wait() {
             let outcome = transaction.simple_query(&statement).map(drop);
             let failed =
                 outcome.as_ref().err().and_then(|error| error.code()).map(|code| code.code().to_owned());
+            // A session that set itself a short time to idle is ended where the machine is slow.
+            let ends_itself =
+                told.iter().any(|earlier: &String| earlier.contains("idle_in_transaction_session_timeout"));
+            if ends_itself && outcome.as_ref().is_err_and(postgres::Error::is_closed) {
+                break;
+            }
             if let Err(error) = &outcome {
                 if error.is_closed() || failed.as_deref().is_some_and(|code| code.starts_with("XX")) {
                     wrong.push(format!("{actor}: {statement}: {error:?}"));
