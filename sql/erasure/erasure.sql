@@ -320,31 +320,25 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.stale_statistics() IS 'a table from which something was erased and whose statistics may still have it; null where there is none';
 
-CREATE FUNCTION tally_internal.renew_statistics(target oid) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+CREATE FUNCTION tally_internal.note_statistics(target oid) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-  -- Of a partition that somebody made, the statistics were removed, and whoever owns it makes them anew.
-  IF (SELECT c.relowner = 'tally_owner'::regrole FROM pg_class AS c WHERE c.oid = target) THEN
-    EXECUTE format('ANALYZE %s', target::regclass);
-  END IF;
   UPDATE tally.erasure_trace AS t SET analyzed_at = clock_timestamp() WHERE tally_internal.traced_table(t.table_name) = target;
-END
 $$;
-COMMENT ON FUNCTION tally_internal.renew_statistics(oid) IS 'makes the statistics of a table anew, and notes that';
+COMMENT ON FUNCTION tally_internal.note_statistics(oid) IS 'notes that the statistics of a table were made anew';
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
-  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid) FROM PUBLIC;
+  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
-  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.renew_statistics(oid),
+  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid),
   tally_internal.registered(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants() TO tally_admin;
 

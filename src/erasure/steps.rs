@@ -81,7 +81,13 @@ fn clear_statistics() -> i64 {
     session::as_owner(|| {
         let Some(table) = sql::one::<Oid>(stale, &[]) else { return 0 };
         lock::waiting_at_most(lock::LONGEST_TRY, || statistics::remove(table));
-        sql::run("SELECT tally_internal.renew_statistics($1)", &[table.into()]);
+        // Of a partition that somebody made, the statistics were removed, and whoever owns it makes them anew.
+        let own = "SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.oid = $1 AND c.relowner = 'tally_owner'::regrole";
+        if let Some(table) = sql::one::<String>(own, &[table.into()]) {
+            // Without a scope: functions of indexes run there, as the owner.
+            session::in_scope("", || sql::run(&format!("ANALYZE {table}"), &[]));
+        }
+        sql::run("SELECT tally_internal.note_statistics($1)", &[table.into()]);
         1
     })
 }

@@ -24,6 +24,10 @@ enum Warrant<'a> {
 }
 
 fn enter_scope(wanted: Scope, warrant: Warrant) -> Result<(), ScopeError> {
+    // Who may enter it is asked of the session's role: here the code is somebody else's.
+    if session::is_restricted() {
+        return Err(ScopeError::Restricted);
+    }
     if session::in_subtransaction() {
         return Err(ScopeError::Subtransaction);
     }

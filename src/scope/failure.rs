@@ -13,6 +13,8 @@ pub enum ScopeError {
     Denied(String),
     /// The transaction is in another scope already.
     Latched,
+    /// `enter` was called by code that Postgres runs for somebody else.
+    Restricted,
     /// `enter` was called inside a savepoint or an exception block.
     Subtransaction,
     /// An earlier client of the session left something in it.
@@ -71,6 +73,11 @@ impl From<ScopeError> for Report {
             ScopeError::Latched => Report::new(denied, "the transaction is in another scope already").hint(
                 "a scope lasts until the transaction ends; it can only be narrowed from a tenant to one of its accounts",
             ),
+            ScopeError::Restricted => {
+                Report::new(denied, "the code of an index or a materialized view can't enter a scope").hint(
+                    "ANALYZE, REINDEX and REFRESH run it as the table's owner, in a session that may see more; have it compute from what it is given",
+                )
+            }
             ScopeError::Subtransaction => {
                 Report::new(denied, "a scope can't be entered inside a savepoint or an exception block").hint(
                     "call tally.enter() first in the transaction: undoing the savepoint would undo the scope",
@@ -190,6 +197,9 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         ScopeError::Missing => denial("no_scope", "no tenant in scope".to_owned()),
         ScopeError::Denied(_) => denial("enter", "the role may not enter this scope".to_owned()),
         ScopeError::Latched => denial("enter", "the transaction is in another scope already".to_owned()),
+        ScopeError::Restricted => {
+            denial("enter", "by the code of an index or a materialized view".to_owned())
+        }
         ScopeError::Subtransaction => denial("enter", "inside a savepoint or an exception block".to_owned()),
         ScopeError::Dirty(leftover) => denial("enter", format!("the session carries {leftover}")),
         ScopeError::RoleSetting { setting, .. } => {

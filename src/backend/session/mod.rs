@@ -29,5 +29,5 @@ pub use setting::{
 pub use sleep::{check_for_interrupts, pause};
 pub use transaction::{
     accept_invalidations, advance_command, has_fixed_snapshot, in_subtransaction, in_transaction_block,
-    is_creating_extension, is_parallel_worker, require_writable, waits_for_client,
+    is_creating_extension, is_parallel_worker, is_restricted, require_writable, waits_for_client,
 };

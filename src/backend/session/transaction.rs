@@ -9,6 +9,12 @@ pub fn in_subtransaction() -> bool {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
 }
 
+/// Whether code runs that Postgres runs for somebody else: of an index in ANALYZE or REINDEX, of a materialized view; or what a guard is around.
+pub fn is_restricted() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::InSecurityRestrictedOperation() }
+}
+
 /// Whether this process works for another's statement.
 pub fn is_parallel_worker() -> bool {
     // SAFETY: reads backend state.

@@ -322,3 +322,44 @@ fn domains_of_added_columns_judge_what_is_missing() {
     let taken = sent(&scene.database, &scene.rw);
     assert_eq!((taken.accepted, taken.rejected), (1, 0), "{taken:?}");
 }
+
+/// Postgres runs functions of an index as the table's owner, whoever has it analyze: they enter no scope, and are in none.
+#[test]
+fn functions_of_an_index_see_no_tenant_where_statistics_are_made() {
+    let mut scene = Scene::new("added_analyzed");
+    scene.send();
+    let mut adm = scene.database.connect(&scene.adm);
+    let body = |enters: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION app.peek(x text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE found text; BEGIN {enters}
+               BEGIN found := (SELECT string_agg(user_id, ',') FROM tally.events); EXCEPTION WHEN insufficient_privilege THEN RETURN x; END;
+               INSERT INTO app.seen VALUES (current_user, found); RETURN x; END $$"
+        )
+    };
+    adm.batch_execute(
+        "CREATE FUNCTION app.peek(x text) RETURNS text LANGUAGE sql AS 'SELECT x';
+         CREATE FUNCTION app.peeks(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN app.peek(x); END'",
+    )
+    .unwrap();
+    scene
+        .admin
+        .batch_execute("CREATE INDEX own ON tally.events_p2026_01 (tenant_id, app.peeks(name))")
+        .unwrap();
+    adm.batch_execute(&body("PERFORM tally.enter_global();")).unwrap();
+    let error = scene.database.superuser().batch_execute("ANALYZE tally.events_p2026_01").unwrap_err();
+    assert_eq!(error.code().map(SqlState::code), Some("42501"), "{error:?}");
+    assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM app.seen"), 0);
+    // What an erasure leaves in the statistics, a step of ours removes.
+    adm.batch_execute(&body("")).unwrap();
+    let other = r#"{"tenant_id":"a","account_id":"x","name":"n","user_id":"other","occurred_at":"2026-01-20T00:00:00Z","event_id":"00000000-0000-4000-8000-000000000009"}"#;
+    adm.batch_execute("ALTER FUNCTION app.peek(text) RENAME TO held; CREATE FUNCTION app.peek(x text) RETURNS text LANGUAGE sql AS 'SELECT x'").unwrap();
+    assert_eq!(ingest(&mut scene.database.connect(&scene.rw), other).unwrap().accepted, 1);
+    scene.admin.batch_execute("ANALYZE tally.events").unwrap();
+    assert_eq!(scene.refused("adm", "SELECT tally.erase_subject('a', 'u', 'ticket')"), None);
+    adm.batch_execute("DROP FUNCTION app.peek(text); ALTER FUNCTION app.held(text) RENAME TO peek").unwrap();
+    scene.database.connect(&scene.adm).batch_execute("CALL tally.maintain()").unwrap();
+    let waits =
+        "SELECT count(*) FROM tally.erasure_trace WHERE analyzed_at IS NULL OR analyzed_at < changed_at";
+    assert_eq!(number(&mut scene.admin, waits), 0);
+    assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM app.seen"), 0);
+}
