@@ -3,6 +3,7 @@
 use postgres::Client;
 use postgres::error::SqlState;
 use std::thread;
+use std::time::Duration;
 use tally_server_tests::{Database, ingest, number};
 
 /// A database with something of tenant `a` to change, and an administrator whose functions `app.f` and `app.spy` tell who runs them.
@@ -264,9 +265,10 @@ fn an_index_that_is_made_meanwhile_is_guarded_too() {
         )
     };
     let mut adm = scene.database.connect(&scene.adm);
-    // While the first is opened, the second is made. Of the first nothing is left to compute then.
+    // While the first is opened, the second is made, and a moment later everybody is told of it. Of the first nothing is left to compute then.
     let waits = format!(
-        "IF {watched} THEN WHILE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'second') LOOP END LOOP; END IF;"
+        "IF {watched} THEN WHILE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'second') LOOP END LOOP;
+           DECLARE told timestamptz := clock_timestamp() + interval '1 second'; BEGIN WHILE clock_timestamp() < told LOOP END LOOP; END; END IF;"
     );
     let tells = format!(
         "IF {watched} AND current_user <> 'tally_evaluator' THEN RAISE 'by %', current_user; END IF;"
@@ -284,6 +286,11 @@ fn an_index_that_is_made_meanwhile_is_guarded_too() {
     let mut maker = scene.database.superuser();
     thread::scope(|threads| {
         let making = threads.spawn(move || {
+            // Its indexes are listed then.
+            let opens = "SELECT count(*) FROM pg_locks WHERE relation = 'tally.first'::regclass AND mode = 'RowExclusiveLock' AND granted";
+            while number(&mut maker, opens) == 0 {
+                thread::sleep(Duration::from_millis(5));
+            }
             maker.batch_execute("CREATE INDEX CONCURRENTLY second ON tally.ingest_batch (tenant_id, (coalesce(source, '') || app.second('x')))")
         });
         for _ in 0..2 {
