@@ -228,8 +228,13 @@ BEGIN
     ), held AS (
       SELECT r.relation,
              CASE WHEN NOT r.is_own THEN NULL
-                  WHEN split_part(r.name, '.', 2) ~ '^(events|quarantine|ingest_batch|event_key|detached_events)' THEN tally_internal.raw_retention()
-                  WHEN split_part(r.name, '.', 2) ~ '^audit' THEN coalesce((SELECT a.keep::text FROM tally.audit_retention AS a), 'for ever')
+                  -- By what they are: a rollup may be called as they are.
+                  WHEN r.relation IN ('tally.quarantine'::regclass, 'tally.ingest_batch'::regclass, 'tally.event_key'::regclass)
+                       OR r.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = r.relation AND a.attname = 'properties' AND a.atttypid = 'jsonb'::regtype)
+                       THEN tally_internal.raw_retention()
+                  WHEN split_part(r.name, '.', 2) ~ '^audit'
+                       AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_tally'
+                                    WHERE d.classid = 'pg_class'::regclass AND d.objid = coalesce(pg_partition_root(r.relation), r.relation) AND d.deptype = 'e') THEN coalesce((SELECT a.keep::text FROM tally.audit_retention AS a), 'for ever')
                   ELSE 'for ever' END AS retention,
              CASE WHEN r.relkind = 'm' THEN 'as of REFRESH MATERIALIZED VIEW' WHEN r.relkind = 'v' THEN 'as of what it reads'
                   WHEN r.is_own AND r.name ~ '_base$' THEN 'as of the last fold; the views add what is pending'

@@ -58,13 +58,17 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
 
+-- By what they have, whatever they are called: every column of the events' table. No table of a rollup has, since none of its columns is jsonb.
 CREATE FUNCTION tally_internal.detached_months() RETURNS SETOF name
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT c.relname FROM pg_class AS c
-   WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname ~ '^(detached_events_|events_p)[0-9]{4,}_[0-9]{2}'
-     AND c.relowner = 'tally_owner'::regrole AND pg_partition_root(c.oid) IS DISTINCT FROM 'tally.events'::regclass
+   WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p') AND c.relowner = 'tally_owner'::regrole
+     AND NOT c.relispartition AND c.oid <> 'tally.events'::regclass
+     AND NOT EXISTS (SELECT FROM (VALUES ('tenant_id', 'text'::regtype), ('account_id', 'text'::regtype), ('user_id', 'text'::regtype), ('event_id', 'uuid'::regtype),
+                                         ('occurred_at', 'timestamptz'::regtype), ('properties', 'jsonb'::regtype)) AS own (attname, atttypid)
+                      WHERE NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = own.attname AND a.atttypid = own.atttypid AND NOT a.attisdropped))
    ORDER BY 1
 $$;
 COMMENT ON FUNCTION tally_internal.detached_months() IS 'months that were detached and are still there';

@@ -24,7 +24,9 @@ CREATE FUNCTION tally_internal.isolated_tables(OUT id oid, OUT tenant_column nam
      WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p')
        AND c.relname NOT IN ('role_binding', 'tenant_limit', 'retention', 'tenant_horizon', 'slo_target', 'export', 'export_policy', 'protection', 'privacy_key', 'privacy_renewal')
        -- Granted to nobody but auditors; the view tally.audit shows a tenant what is its own.
-       AND c.relname !~ '^audit_'
+       AND NOT (c.relname ~ '^audit_'
+                AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_tally'
+                             WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = coalesce(pg_catalog.pg_partition_root(c.oid), c.oid) AND d.deptype = 'e'))
     UNION ALL
     SELECT f.id::oid, p.tenant_column, p.account_column, false
       FROM tally.protected_table AS p

@@ -13,7 +13,7 @@ use crate::backend::schema::is_of_postgres;
 use crate::backend::{session, transaction_end};
 use crate::scope::{self, Scope};
 use crate::settings;
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{self, Oid};
 use serde_json::{Value, json};
 use std::cell::{Cell, LazyCell, RefCell};
 use std::collections::HashMap;
@@ -78,6 +78,14 @@ pub fn has_personal_columns(relation: Oid) -> bool {
     IS_PERSONAL.get().is_some_and(|is_personal| is_personal(relation, 0))
 }
 
+/// Whether a relation of the schema is the events' table, a part of it or a month that was taken out: no other has a key and properties as
+/// jsonb, since no column of a rollup is jsonb.
+fn has_events(relation: Oid) -> bool {
+    reads::has_column(relation, c"event_id")
+        && reads::column_type(relation, c"properties") == Some(pg_sys::JSONBOID)
+        && reads::is_table(relation)
+}
+
 fn holds(relation: Oid) -> Holds {
     HOLDS.with_borrow_mut(|known| {
         if known.len() >= REMEMBERED {
@@ -85,14 +93,11 @@ fn holds(relation: Oid) -> Holds {
         }
         *known.entry(relation).or_insert_with(|| match reads::own_name(relation) {
             None => Holds::Other,
-            Some(name)
-                if ["events", "detached_events", "quarantine"].iter().any(|raw| name.starts_with(raw)) =>
-            {
-                Holds::Raw
-            }
-            Some(name) if name.starts_with("audit_") || !reads::has_column(relation, c"tenant_id") => {
-                Holds::Other
-            }
+            // Whatever it is called: a rollup may have any name.
+            Some(_) if has_events(relation) => Holds::Raw,
+            Some(name) if reads::is_of_extension(relation) && name == "quarantine" => Holds::Raw,
+            Some(name) if reads::is_of_extension(relation) && name.starts_with("audit_") => Holds::Other,
+            Some(_) if !reads::has_column(relation, c"tenant_id") => Holds::Other,
             Some(_) => Holds::Numbers,
         })
     })

@@ -98,6 +98,33 @@ pub fn has_column(relation: Oid, column: &CStr) -> bool {
     unsafe { pg_sys::get_attnum(relation, column.as_ptr()) != 0 }
 }
 
+/// The type of the column of this name; `None` where there is none.
+pub fn column_type(relation: Oid, column: &CStr) -> Option<Oid> {
+    // SAFETY: syscache look-ups.
+    unsafe {
+        let number = pg_sys::get_attnum(relation, column.as_ptr());
+        (number > 0).then(|| pg_sys::get_atttype(relation, number))
+    }
+}
+
+/// Whether a relation is a table, partitioned or not.
+pub fn is_table(relation: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    let kind = unsafe { pg_sys::get_rel_relkind(relation) } as u8;
+    kind == pg_sys::RELKIND_RELATION || kind == pg_sys::RELKIND_PARTITIONED_TABLE
+}
+
+/// Whether a relation came with the extension, or is a partition, which no declaration makes.
+pub fn is_of_extension(relation: Oid) -> bool {
+    // SAFETY: catalogue look-ups, of a constant name and of a number.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(c"pg_tally".as_ptr(), true);
+        pg_sys::get_rel_relispartition(relation)
+            || extension != Oid::INVALID
+                && pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, relation) == extension
+    }
+}
+
 /// Number of the column of this name; 0 where there is none.
 pub fn column_number(relation: Oid, column: &CStr) -> Column {
     // SAFETY: a syscache look-up.

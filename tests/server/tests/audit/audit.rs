@@ -273,6 +273,14 @@ fn reads_are_recorded_as_policy_says() {
     bi.batch_execute("SELECT * FROM tally.usage_day").unwrap();
     let found = wait_for("reads", || Some(reads(&mut auditor)).filter(|found| found.len() > before));
     assert!(found.last().unwrap().0["relations"].to_string().contains("usage"), "{found:#?}");
+    // A rollup is a rollup, whatever it is called.
+    admin
+        .batch_execute("SELECT tally.create_rollup('audit_use', '{day}', measures => ARRAY['count(*) AS n'])")
+        .unwrap();
+    let before = found.len();
+    bi.batch_execute("SELECT * FROM tally.audit_use_day").unwrap();
+    let found = wait_for("reads", || Some(reads(&mut auditor)).filter(|found| found.len() > before));
+    assert!(found.last().unwrap().0["relations"].to_string().contains("audit_use"), "{found:#?}");
     admin.batch_execute("SELECT tally.set_audit_policy('none', 'acme')").unwrap();
     let before = found.len();
     look(&mut bi);

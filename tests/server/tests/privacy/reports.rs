@@ -238,3 +238,45 @@ fn the_report_of_processing_says_what_is_so() {
     transaction.batch_execute("SELECT tally.enter('other')").unwrap();
     assert_eq!(code(transaction.query(query, &[])), "42501");
 }
+
+/// A rollup may have any name: what is a month that was taken out is told by what it has.
+#[test]
+fn a_rollup_with_the_name_of_a_month_is_none() {
+    let bench = Bench::new("named_month");
+    let mut superuser = bench.database.superuser();
+    superuser.batch_execute("SELECT tally.set_step_up_policy('subject_report', false), tally.set_step_up_policy('erase_subject', false)").unwrap();
+    for name in ["events_p2026_01", "detached_events_2031_01"] {
+        superuser
+            .batch_execute(&format!(
+                "SELECT tally.create_rollup('{name}', '{{day}}', dimensions => ARRAY['name'], measures => ARRAY['count(*) AS n'])"
+            ))
+            .unwrap();
+    }
+    assert_eq!(
+        bench.send(&[event(1, json!("ann"), json!({})), event(4, json!("bob"), json!({}))]).accepted,
+        2
+    );
+    // One that is: detached by hand, and called otherwise.
+    superuser
+        .batch_execute(
+            "DO $$ DECLARE month name; BEGIN
+               SELECT c.relname INTO STRICT month FROM pg_class AS c JOIN tally.events AS e ON e.tableoid = c.oid WHERE e.user_id = 'ann';
+               EXECUTE format('ALTER TABLE tally.events DETACH PARTITION tally.%I', month);
+               EXECUTE format('ALTER TABLE tally.%I RENAME TO kept_for_later', month);
+             END $$",
+        )
+        .unwrap();
+    let query = "SELECT r::text FROM tally.subject_report('t', 'ann') AS r";
+    let told = lines(&mut bench.admin(), "SELECT tally.enter('t')", query);
+    assert_eq!(
+        told.iter().filter(|line| line.contains("\"from\": \"kept_for_later\"")).count(),
+        1,
+        "{told:?}"
+    );
+    bench.admin().batch_execute("SELECT tally.erase_subject('t', 'ann', 'asked')").unwrap();
+    let left = "SELECT count(*) FROM tally.kept_for_later";
+    assert_eq!(number(&mut superuser, left), 1);
+    assert_eq!(number(&mut superuser, &format!("{left} WHERE user_id = 'ann'")), 0);
+    let kept = "SELECT retention FROM tally.catalog WHERE asset = 'tally.events_p2026_01_day_base'";
+    assert_eq!(superuser.query_one(kept, &[]).unwrap().get::<_, String>(0), "for ever");
+}
