@@ -81,7 +81,8 @@ impl Guard {
     fn begin(now: Running) -> Self {
         let before = RUNNING.replace((now, version::transaction_number()));
         // SAFETY: a list on the stack, of which what lies below lives longer than this.
-        let context = unsafe { (&raw mut pg_sys::error_context_stack).replace(core::ptr::null_mut()) };
+        let context =
+            unsafe { (&raw mut pg_sys::error_context_stack).replace(subtransaction::noting_alone()) };
         Self { before, context, _cursors: Kept::begin() }
     }
 }

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
 /// What a piece of work wants done with its effects.
@@ -13,9 +14,18 @@ pub enum Verdict<T> {
 /// An SQL error that was caught, its effects undone.
 pub struct Caught {
     pub code: PgSqlErrorCode,
+    /// The five characters of the code as it was raised; `code` is XX000 for each that Postgres doesn't define.
+    pub sqlstate: String,
     pub message: String,
     error: CaughtError,
 }
+
+/// Classes that Postgres' own codes have: every other is somebody's own.
+const KNOWN_CLASSES: [&str; 43] = [
+    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23",
+    "24", "25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44",
+    "53", "54", "55", "57", "58", "72", "F0", "HV", "P0",
+];
 
 impl Caught {
     /// Raises the error again as it was.
@@ -33,30 +43,39 @@ impl Caught {
 
     /// Whether the error says that stored bytes are damaged: what a missing or a garbled piece of a value raises.
     pub fn is_corruption(&self) -> bool {
-        sqlstate(self.code).starts_with("XX")
+        self.sqlstate.starts_with("XX")
     }
 
     /// Whether the error is about the data that was worked on, not about the server, the session or a request to stop.
     pub fn is_about_data(&self) -> bool {
-        let class = sqlstate(self.code);
-        matches!(&class[..2], "21" | "22" | "23" | "2F" | "39" | "42" | "P0") && &class != "42501"
+        let class = &self.sqlstate[..2];
+        matches!(class, "21" | "22" | "23" | "2F" | "39" | "42" | "P0") && self.sqlstate != "42501"
+            || self.is_said_by_code()
+    }
+
+    /// Whether code in PL/pgSQL raised it by a statement of its own, whatever code it gave. A server without memory, a cancel, or what such code
+    /// caught of these and raises again, is raised elsewhere.
+    fn is_said_by_code(&self) -> bool {
+        matches!(self.raised_in(), Some("exec_stmt_raise" | "exec_stmt_assert"))
     }
 
     /// Whether the error may be that of a declared expression, whose code may do much and raise anything, and not that of a
-    /// server without resources, or of a request to stop. Codes of somebody's own arrive as XX000.
+    /// server without resources, or of a request to stop.
     pub fn may_be_of_an_expression(&self) -> bool {
         const CLASSES: [&str; 18] = [
             "09", "0A", "20", "21", "22", "23", "24", "25", "2D", "2F", "34", "38", "39", "3B", "3F", "42",
             "54", "P0",
         ];
-        let class = sqlstate(self.code);
-        CLASSES.contains(&&class[..2]) || class == "XX000" || class == "55000"
+        let class = &self.sqlstate[..2];
+        CLASSES.contains(&class)
+            || matches!(&*self.sqlstate, "XX000" | "55000")
+            || !KNOWN_CLASSES.contains(&class) && class != "XX"
+            || self.is_said_by_code()
     }
 }
 
-/// The five characters of an error code.
-pub fn sqlstate(code: PgSqlErrorCode) -> String {
-    let packed = code as u32;
+/// The five characters of an error code, packed as Postgres does it.
+fn sqlstate(packed: u32) -> String {
     (0..5).map(|place| char::from((((packed >> (6 * place)) & 0x3F) as u8) + b'0')).collect()
 }
 
@@ -73,7 +92,11 @@ pub fn run<T>(work: impl FnOnce() -> Verdict<T>) -> Result<T, Caught> {
             pg_sys::MemoryContextSwitchTo(context);
             pg_sys::CurrentResourceOwner = owner;
         };
+        RAISED.set(0);
+        let mut callback = noting(pg_sys::error_context_stack);
+        pg_sys::error_context_stack = &raw mut callback;
         let outcome = catch(AssertUnwindSafe(work));
+        pg_sys::error_context_stack = callback.previous;
         match outcome {
             Ok(Verdict::Keep(value)) => {
                 pg_sys::ReleaseCurrentSubTransaction();
@@ -95,6 +118,33 @@ pub fn run<T>(work: impl FnOnce() -> Verdict<T>) -> Result<T, Caught> {
     }
 }
 
+unsafe extern "C-unwind" {
+    /// The code of the report that is being made: Postgres' own, without pgrx's guard around it, which has no business inside a report.
+    #[link_name = "geterrcode"]
+    fn code_of_report() -> core::ffi::c_int;
+}
+
+thread_local! {
+    /// The code of what was reported last while a piece of work ran.
+    static RAISED: Cell<i32> = const { Cell::new(0) };
+    static NOTING_ALONE: UnsafeCell<pg_sys::ErrorContextCallback> = const { UnsafeCell::new(noting(core::ptr::null_mut())) };
+}
+
+/// What Postgres calls for each report, so that its code is known, before what it would call anyway.
+const fn noting(previous: *mut pg_sys::ErrorContextCallback) -> pg_sys::ErrorContextCallback {
+    pg_sys::ErrorContextCallback { previous, callback: Some(note_code), arg: core::ptr::null_mut() }
+}
+
+/// The same for work that nothing else around it is to be told of.
+pub(super) fn noting_alone() -> *mut pg_sys::ErrorContextCallback {
+    NOTING_ALONE.with(UnsafeCell::get)
+}
+
+unsafe extern "C-unwind" fn note_code(_: *mut core::ffi::c_void) {
+    // SAFETY: Postgres calls it while a report is being made.
+    RAISED.set(unsafe { code_of_report() });
+}
+
 fn catch<T>(work: impl FnOnce() -> Verdict<T> + UnwindSafe) -> Result<Verdict<T>, Caught> {
     let caught = |error: CaughtError| {
         let (code, message) = match &error {
@@ -104,7 +154,13 @@ fn catch<T>(work: impl FnOnce() -> Verdict<T> + UnwindSafe) -> Result<Verdict<T>
                 (report.sql_error_code(), report.message().to_owned())
             }
         };
-        Err(Caught { code, message, error })
+        // pgrx has a name for each of Postgres' codes alone. What was reported before, and not raised, may be another's.
+        let last = RAISED.get();
+        let is_of_none = code == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
+            && last != 0
+            && PgSqlErrorCode::from(last) == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR;
+        let sqlstate = sqlstate(if is_of_none { last as u32 } else { code as u32 });
+        Err(Caught { code, sqlstate, message, error })
     };
     PgTryBuilder::new(move || Ok(work())).catch_others(caught).execute()
 }

@@ -93,7 +93,7 @@ pub fn refusal(row: EventRow) -> Result<Option<(String, String)>, TableError> {
     match stored {
         Ok(stored) => stored.map(|()| None),
         Err(caught) if caught.is_about_data() => {
-            Ok(Some((subtransaction::sqlstate(caught.code), format!("tally.events: {}", caught.message))))
+            Ok(Some((caught.sqlstate, format!("tally.events: {}", caught.message))))
         }
         Err(caught) => caught.rethrow(),
     }

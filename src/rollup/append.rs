@@ -101,7 +101,7 @@ pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError>
             Ok(Err(error)) => return Err(error),
             Err(caught) if caught.may_be_of_an_expression() => {
                 let reason = format!("rollup \"{}\": {}", definition.name, caught.message);
-                return Ok(Some((subtransaction::sqlstate(caught.code), reason)));
+                return Ok(Some((caught.sqlstate, reason)));
             }
             Err(caught) => caught.rethrow(),
         }

@@ -320,7 +320,7 @@ pub fn attempt(definition: &Definition, fold: impl FnOnce() -> Result<i64, Rollu
             (sqlstate.to_owned(), report.message().to_owned())
         }
         Err(caught) if caught.is_about_data() || ROWS_FAULTS.contains(&caught.code) => {
-            (subtransaction::sqlstate(caught.code), caught.message)
+            (caught.sqlstate, caught.message)
         }
         Err(caught) => caught.rethrow(),
     };

@@ -2,7 +2,9 @@
 
 use postgres::Client;
 use std::collections::BTreeSet;
-use tally_server_tests::{Database, Summary, assert_right, fold_all, ingest, json_array, number, verify};
+use tally_server_tests::{
+    Database, Summary, assert_right, code, fold_all, ingest, json_array, number, verify,
+};
 
 /// An operator's schema `app`, an administrator who isn't superuser, a login bound to tenant a that reads and writes.
 struct Scene {
@@ -264,7 +266,21 @@ const WANTS: &[(&str, &str)] = &[
     ("RAISE EXCEPTION 'no' USING ERRCODE = '42501';", "42501"),
     ("RAISE EXCEPTION 'no' USING ERRCODE = '0A000';", "0A000"),
     ("INSERT INTO app.bomb VALUES (1); RETURN x;", "42501"),
-    ("RAISE EXCEPTION 'no' USING ERRCODE = 'U0001';", "XX000"),
+    // Its own words are the event's, whatever code they have, also codes of a server that is short of something.
+    ("RAISE EXCEPTION 'no' USING ERRCODE = 'U0001';", "U0001"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = 'SH001';", "SH001"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = '53200';", "53200"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = '57014';", "57014"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = '40001';", "40001"),
+    ("RAISE EXCEPTION 'no' USING ERRCODE = '01000';", "01000"),
+    (
+        "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'SH002'; EXCEPTION WHEN SQLSTATE 'SH002' THEN RAISE; END;",
+        "SH002",
+    ),
+    (
+        "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'SH004'; EXCEPTION WHEN SQLSTATE 'SH004' THEN PERFORM 1 / 0; END;",
+        "22012",
+    ),
     ("COMMIT; RETURN x;", "2D000"),
 ];
 
@@ -308,6 +324,26 @@ fn what_wants_more_rights_fails_alone() {
     assert!(!scene.is_superuser());
     adm.batch_execute(&function("RETURN x;")).unwrap();
     assert_right(&mut scene.admin, "probed");
+}
+
+/// A cancel, and what code says that has caught one, still end the call.
+#[test]
+fn a_cancel_ends_the_call_whatever_code_makes_of_it() {
+    let mut scene = Scene::new("expr_cancel");
+    let mut adm = scene.declare(true);
+    let mut client = scene.database.connect(&scene.rw);
+    for body in ["LOOP END LOOP;", "BEGIN LOOP END LOOP; EXCEPTION WHEN query_canceled THEN RAISE; END;"] {
+        adm.batch_execute(&function(&format!("IF x <> 'evil' THEN RETURN x; END IF; {body}"))).unwrap();
+        client.batch_execute("SET statement_timeout = '2s'").unwrap();
+        assert_eq!(
+            code(client.query("SELECT tally.ingest($1::text)", &[&event(1, "evil")])),
+            "57014",
+            "{body}"
+        );
+        client.batch_execute("RESET statement_timeout").unwrap();
+    }
+    assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM tally.quarantine"), 0);
+    assert_eq!(ingest(&mut client, &event(2, "good")).unwrap().accepted, 1);
 }
 
 /// What code puts off until later, and a query that is 0 where nothing of it is left.
