@@ -27,12 +27,18 @@ CREATE FUNCTION tally_internal.check_mapping(format text, mapping text) RETURNS 
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_mapping_wrapper';
 COMMENT ON FUNCTION tally_internal.check_mapping(text, text) IS 'raises an error unless this is a mapping of a format that there is';
 
+CREATE FUNCTION tally_internal.mapping_exposes(format text, mapping text, path text, protected text[]) RETURNS text
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'mapping_exposes_wrapper';
+COMMENT ON FUNCTION tally_internal.mapping_exposes(text, text, text, text[]) IS
+  'the key of a mapping that copies a protected property, or with an empty path the user id, to where it isn''t protected; null where none does';
+
 CREATE FUNCTION tally.define_mapping(name text, format text, mapping jsonb) RETURNS int4
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  newest tally.payload_mapping;
+  newest  tally.payload_mapping;
+  exposed record;
 BEGIN
   IF num_nulls(define_mapping.name, define_mapping.format, define_mapping.mapping) > 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'name, format and mapping must be given',
@@ -50,6 +56,14 @@ BEGIN
    WHERE m.mapping_name = define_mapping.name ORDER BY m.version DESC LIMIT 1;
   IF newest.definition = define_mapping.mapping AND newest.format = define_mapping.format THEN
     RETURN newest.version;
+  END IF;
+  -- Whoever protects something takes the same lock, and looks at the mappings.
+  SELECT e.* INTO exposed FROM tally_internal.exposures(define_mapping.format, define_mapping.mapping::text) AS e LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+      MESSAGE = format('%s is protected, and the mapping copies it (%s)', CASE exposed.path WHEN '' THEN 'the user id' ELSE format('property "%s"', exposed.path) END, exposed.key),
+      DETAIL = 'it would be stored in clear there',
+      HINT = 'leave it out, give the copy the name of the protected property, or protect the copy, too, with tally.protect_property()';
   END IF;
   INSERT INTO tally.payload_mapping (version, mapping_name, format, definition)
   VALUES (coalesce(newest.version, 0) + 1, define_mapping.name, define_mapping.format, define_mapping.mapping)
@@ -111,11 +125,11 @@ CREATE FUNCTION tally.ingest_from(format text, payload jsonb, mapping text, opti
 COMMENT ON FUNCTION tally.ingest_from(text, jsonb, text, jsonb) IS
   'the same, see tally.ingest_from(text, text, text, text)';
 
-REVOKE ALL ON FUNCTION tally_internal.check_mapping(text, text), tally.define_mapping(text, text, jsonb),
+REVOKE ALL ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[]), tally.define_mapping(text, text, jsonb),
   tally.ingest_from(text, text, text, text), tally.ingest_from(text, json, text, text), tally.ingest_from(text, jsonb, text, text),
   tally.ingest_from(text, text, text, jsonb), tally.ingest_from(text, json, text, jsonb), tally.ingest_from(text, jsonb, text, jsonb)
   FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.check_mapping(text, text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_mapping(text, text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION
   tally.ingest_from(text, text, text, text), tally.ingest_from(text, json, text, text), tally.ingest_from(text, jsonb, text, text),

@@ -147,6 +147,44 @@ CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
   END;
 COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads properties and names a key of a path';
 
+-- Of declarations for a tenant or an event, too: a mapping is for all of them.
+CREATE FUNCTION tally_internal.exposures(format text, mapping text) RETURNS TABLE (tenant_id text, event_name text, path text, key text)
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT p.tenant_id, p.event_name, p.path, e.key
+      FROM tally.protection AS p
+      CROSS JOIN LATERAL (SELECT tally_internal.mapping_exposes(exposures.format, exposures.mapping, p.path, ARRAY(
+                            SELECT o.path FROM tally.protection AS o
+                             WHERE o.tenant_id IN ('', p.tenant_id) AND o.event_name IN ('', p.event_name)))) AS e (key)
+     WHERE e.key IS NOT NULL
+     ORDER BY p.path, p.tenant_id, p.event_name;
+  END;
+COMMENT ON FUNCTION tally_internal.exposures(text, text) IS 'declarations of tally.protect_property() and its kin that a mapping would go round, and by which of its keys';
+
+CREATE FUNCTION tally_internal.refuse_exposed(tenant_id text, event_name text, path text) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  copier record;
+BEGIN
+  SELECT m.mapping_name, e.key INTO copier
+    FROM (SELECT DISTINCT ON (o.mapping_name) o.* FROM tally.payload_mapping AS o ORDER BY o.mapping_name, o.version DESC) AS m
+    CROSS JOIN LATERAL tally_internal.exposures(m.format, m.definition::text) AS e
+   WHERE e.tenant_id = refuse_exposed.tenant_id AND e.event_name = refuse_exposed.event_name AND e.path = refuse_exposed.path
+   ORDER BY m.mapping_name LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
+      MESSAGE = format('%s is copied by mapping "%s" (%s)', CASE refuse_exposed.path WHEN '' THEN 'the user id' ELSE format('property "%s"', refuse_exposed.path) END,
+                       copier.mapping_name, copier.key),
+      DETAIL = 'events of payloads would have it in clear there',
+      HINT = 'declare the next version of the mapping without that with tally.define_mapping(), or protect the place that it is copied to first';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.refuse_exposed(text, text, text) IS 'part of tally.protect_property() and its kin: an error where a mapping in force copies what is declared';
+
 CREATE FUNCTION tally.protect_property(event text, path text, treatment text, tenant_id text DEFAULT NULL) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -179,9 +217,12 @@ CREATE FUNCTION tally_internal.declare_protection(tenant_id text, event_name tex
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- Whoever declares a mapping takes the same lock, and looks at what is protected.
+  LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
   IF NOT tally_internal.write_protection(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path, declare_protection.treatment) THEN
     RETURN false;
   END IF;
+  PERFORM tally_internal.refuse_exposed(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path);
   PERFORM tally_internal.start_renewal(declare_protection.tenant_id);
   RETURN true;
 END
@@ -339,12 +380,14 @@ ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
   tally_internal.request_renewal(text), tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text),
-  tally_internal.rollups_using(text), tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
+  tally_internal.rollups_using(text), tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text),
+  tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
   tally.unprotect_property(text, text, text), tally.protect_user_ids(text, text), tally.unprotect_user_ids(text), tally.preview_protection(text, text),
   tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb), tally_internal.sensitive_privacy() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text),
   tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
+  tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_privacy() TO tally_owner, tally_security, tally_reader, tally_writer, tally_admin, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.protect_property(text, text, text, text), tally.unprotect_property(text, text, text),

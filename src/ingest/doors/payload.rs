@@ -1,7 +1,7 @@
 //! The door for payloads of other systems, which are translated by the format's rules and a declared mapping.
 
 use super::door;
-use crate::backend::call::{Call, sql_function};
+use crate::backend::call::{self, Call, sql_function};
 use crate::backend::json::Document;
 use crate::backend::report::Report;
 use crate::backend::{session, sql};
@@ -15,7 +15,7 @@ use pgrx::pg_sys::Datum;
 use std::collections::HashMap;
 use std::rc::Rc;
 use tally_core::event::{EventRef, FieldsParser, Item, Limits, Rejection};
-use tally_core::payload::{self, Format, Mapping, Translated, Waiting};
+use tally_core::payload::{self, Format, Mapping, Protected, Translated, Waiting};
 
 door! {
     /// `ingest_from(format, payload, mapping, options)` with options of type text
@@ -133,5 +133,18 @@ sql_function! {
         format(call.text(0).unwrap_or_default())?;
         Mapping::parse(call.text(1).unwrap_or_default()).map_err(IngestError::BadMapping)?;
         Ok(Some(Datum::from(0)))
+    }
+}
+
+sql_function! {
+    /// `mapping_exposes(format, mapping, path, protected)`: what of a mapping copies a protected property, or with an empty path the user id, to
+    /// where it isn't protected; null where nothing does.
+    fn mapping_exposes_wrapper / pg_finfo_mapping_exposes_wrapper(call) {
+        let format = format(call.text(0).unwrap_or_default())?;
+        let mapping = Mapping::parse(call.text(1).unwrap_or_default()).map_err(IngestError::BadMapping)?;
+        let all: Vec<String> = call.texts(3).unwrap_or_default().into_iter().flatten().collect();
+        let protected = Protected { path: call.text(2).unwrap_or_default(), all: &all };
+        let found = payload::exposed(format, &mapping, &protected);
+        Ok(found.map(|key| call::varlena(key.as_bytes())))
     }
 }

@@ -78,6 +78,9 @@ fn over_limit(reason: String) -> BatchError {
     BatchError { reason, sqlstate: "54000", offset: 0 }
 }
 
+/// The byte order mark that some programs put before a text: a parser may pass it over (RFC 8259, 8.1).
+pub(crate) const BOM: char = '\u{FEFF}';
+
 /// Splits a text, one JSON object or an array, into elements and parses each.
 ///
 /// An element that is not an event becomes a [`Rejection`] and leaves the others alone: its end is found by
@@ -90,7 +93,7 @@ pub fn parse_batch<'a>(text: &'a str, limits: &Limits) -> Result<Batch<'a>, Batc
     }
     let bytes = text.as_bytes();
     let mut parser = Parser::new(limits);
-    let start = skip_space(bytes, 0);
+    let start = skip_space(bytes, if text.starts_with(BOM) { BOM.len_utf8() } else { 0 });
     let batch = match bytes.get(start) {
         Some(b'{') => single(text, start, &mut parser),
         Some(b'[') => array(text, start, limits, &mut parser),

@@ -15,6 +15,7 @@ use crate::id::{self as id_rules, IdError};
 use crate::jsonb::{self, Bounds, JsonbError};
 use std::borrow::Cow;
 
+pub(crate) use batch::BOM;
 pub use batch::{Batch, BatchError, Item, Rejection, parse_batch, parse_event, with_id};
 pub use codec::{CodecError, EventView, encode, encode_into, to_json_text};
 pub use fields::{FIELD_NAMES, Fields, FieldsParser, fields_to_json};

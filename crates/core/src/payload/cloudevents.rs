@@ -7,7 +7,7 @@ pub(super) struct CloudEvents;
 
 impl Vendor for CloudEvents {
     fn paths(&self) -> &'static Paths {
-        &Paths { name: &["/type"], time: &["/time"], ..NOWHERE }
+        &Paths { name: &["/type"], time: &["/time"], more_properties: &["/data"], ..NOWHERE }
     }
 
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {

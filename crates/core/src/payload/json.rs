@@ -1,9 +1,10 @@
 //! JSON as a tree that keeps strings and numbers as they are written: what is wrong inside one event is found when that event is
 //! read, and costs no other. Only brackets, commas and quotes must be right.
 
+use crate::event::{format_timestamp, parse_timestamp};
 use crate::jsonb::scan::{quote, skip_space, unescape};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The deepest nesting of a payload.
 const DEPTH: usize = 64;
@@ -301,11 +302,11 @@ impl<'a> Value<'a> {
         if others.is_empty() || !members(self) || !others.iter().all(|other| members(other)) {
             return self.print(out);
         }
-        let beside: HashMap<&str, &Value> = others
+        let beside: HashMap<Cow<str>, &Value> = others
             .iter()
             .rev()
             .flat_map(|other| other.members())
-            .map(|(key, value)| (&**key, value))
+            .map(|(key, value)| (one_key(key), value))
             .collect();
         out.push('{');
         let begin = out.len();
@@ -316,21 +317,21 @@ impl<'a> Value<'a> {
             out.push_str(key);
             out.push(':');
         };
-        let mut printed: HashSet<&str> = HashSet::new();
+        let mut printed: HashSet<Cow<str>> = HashSet::new();
         for (key, value) in self.members() {
             member(key, out);
-            match beside.get(&**key) {
+            match beside.get(&one_key(key)) {
                 Some(other) => value.print_over(&[other], out),
                 None => value.print(out),
             }
-            printed.insert(key);
+            printed.insert(one_key(key));
         }
         for other in others {
-            for (key, value) in other.members().iter().filter(|(key, _)| !printed.contains(&**key)) {
+            for (key, value) in other.members().iter().filter(|(key, _)| !printed.contains(&one_key(key))) {
                 member(key, out);
                 value.print(out);
             }
-            printed.extend(other.members().iter().map(|(key, _)| &**key));
+            printed.extend(other.members().iter().map(|(key, _)| one_key(key)));
         }
         out.push('}');
     }
@@ -342,24 +343,128 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same with the members of objects in the order of their keys: one text for every order that they are sent in.
-    pub(super) fn sorted(&self) -> String {
-        fn sort(value: &mut Value) {
-            match value {
-                Value::Array(elements) => elements.iter_mut().for_each(sort),
-                Value::Object(members) => {
-                    members.sort_by(|left, right| left.0.cmp(&right.0));
-                    members.iter_mut().for_each(|(_, value)| sort(value));
-                }
-                _ => {}
-            }
-        }
-        let mut sorted = self.clone();
-        sort(&mut sorted);
+    /// The value in one spelling: the same text however strings are escaped, numbers written and members ordered, as text or by way of
+    /// jsonb. Of members of one key the last counts. With `times`, texts that are the same moment are the same text, too.
+    pub(super) fn canonical(&self, times: bool) -> String {
         let mut out = String::new();
-        sorted.print(&mut out);
+        self.print_canonical(times, &mut out);
         out
     }
+
+    fn print_canonical(&self, times: bool, out: &mut String) {
+        match self {
+            Value::Token(token) => match number(token) {
+                Some(number) => out.push_str(&number),
+                None => out.push_str(token),
+            },
+            Value::String(written) => match meaning(written) {
+                Ok(text) => match one_moment(&text).filter(|_| times) {
+                    Some(moment) => quote(&moment, out),
+                    None => quote(&text, out),
+                },
+                Err(_) => out.push_str(written),
+            },
+            Value::Array(elements) => {
+                out.push('[');
+                for (number, element) in elements.iter().enumerate() {
+                    if number > 0 {
+                        out.push(',');
+                    }
+                    element.print_canonical(times, out);
+                }
+                out.push(']');
+            }
+            Value::Object(members) => {
+                let last: BTreeMap<Cow<str>, &Value> =
+                    members.iter().map(|(key, value)| (one_key(key), value)).collect();
+                out.push('{');
+                for (number, (key, value)) in last.iter().enumerate() {
+                    if number > 0 {
+                        out.push(',');
+                    }
+                    quote(key, out);
+                    out.push(':');
+                    value.print_canonical(times, out);
+                }
+                out.push('}');
+            }
+        }
+    }
+
+    /// The text of what is to be a key: as [`Value::text`] has it, but numbers in one spelling.
+    pub(super) fn key(&self) -> Result<Cow<'_, str>, (&'static str, String)> {
+        match self {
+            Value::Token(token) => Ok(number(token).map_or(Cow::Borrowed(&**token), Cow::Owned)),
+            other => other.text(),
+        }
+    }
+}
+
+/// A written key by which it is told from others: what it means.
+fn one_key(written: &str) -> Cow<'_, str> {
+    meaning(written).unwrap_or(Cow::Borrowed(written))
+}
+
+/// Digits that a number is written out with; a longer one has an exponent.
+const WRITTEN_OUT: i64 = 40;
+
+/// A number in the one spelling of all that have its value: without exponent, leading and trailing zeros, where it is short enough.
+fn number(token: &str) -> Option<String> {
+    let unsigned = token.strip_prefix('-').unwrap_or(token);
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (mantissa, ""),
+    };
+    let exponent: i64 = match exponent {
+        // Of so many digits no number is; what isn't one stays as it is written.
+        Some(exponent) if exponent.len() > 10 => return None,
+        Some(exponent) => exponent.parse().ok()?,
+        None => 0,
+    };
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_end_matches('0');
+    let exponent = exponent - fraction.len() as i64 + (digits.len() - significant.len()) as i64;
+    let significant = significant.trim_start_matches('0');
+    if significant.is_empty() {
+        return Some("0".into());
+    }
+    let sign = if token.starts_with('-') { "-" } else { "" };
+    let count = significant.len() as i64;
+    let zeros = |count: i64| "0".repeat(count as usize);
+    // Of those before the point, at most none.
+    let before = count + exponent;
+    Some(match exponent {
+        0.. if before <= WRITTEN_OUT => format!("{sign}{significant}{}", zeros(exponent)),
+        ..0 if before > 0 && count <= WRITTEN_OUT => {
+            let (whole, fraction) = significant.split_at(before as usize);
+            format!("{sign}{whole}.{fraction}")
+        }
+        ..0 if before <= 0 && -exponent <= WRITTEN_OUT => format!("{sign}0.{}{significant}", zeros(-before)),
+        _ => format!("{sign}{significant}e{exponent}"),
+    })
+}
+
+/// The text that stands for a moment however it is written, with any offset and any zeros behind the second; `None` of what is no RFC 3339,
+/// or finer than a microsecond.
+fn one_moment(text: &str) -> Option<String> {
+    if !(20..=40).contains(&text.len()) || !text.as_bytes()[0].is_ascii_digit() {
+        return None;
+    }
+    let behind = text.get(19..)?;
+    let digits = behind.strip_prefix('.').unwrap_or_default();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    if behind.starts_with(',') || digits[..end].trim_end_matches('0').len() > 6 {
+        return None;
+    }
+    parse_timestamp(text).ok().map(format_timestamp)
 }
 
 #[cfg(test)]
@@ -404,10 +509,42 @@ mod tests {
     }
 
     #[test]
-    fn order_is_forgotten_where_it_is_to_be() {
-        let (left, right) = (r#"{"b":[{"d":1,"c":2}],"a":1}"#, r#"{"a":1,"b":[{"c":2,"d":1}]}"#);
-        assert_eq!(read(left).unwrap().sorted(), read(right).unwrap().sorted());
-        assert_ne!(read("[1,2]").unwrap().sorted(), read("[2,1]").unwrap().sorted());
+    fn whatever_says_the_same_has_one_spelling() {
+        let one = |text: &str| read(text).unwrap().canonical(true);
+        for (left, right) in [
+            (r#"{"b":[{"d":1,"c":2}],"a":1}"#, r#"{"a":1,"b":[{"c":2,"d":1}]}"#),
+            (r#""https:\/\/x""#, r#""https://x""#),
+            (r#"{"caf\u00e9":"\u00E9\u0022"}"#, r#"{"café":"é\""}"#),
+            (r#"{"a":1,"\u0061":2}"#, r#"{"a":2}"#),
+            ("[1.0,-0,1e2,1.50,0.10e-3]", "[1,0,100,1.5,0.0001]"),
+            ("[1E+2,10e1,100.000]", "[100,100,1e2]"),
+            (
+                "123456789012345678901234567890123456789012345678900e1",
+                "1234567890123456789012345678901234567890123456789000",
+            ),
+            (r#""2026-11-20T00:00:00.000Z""#, r#""2026-11-20T01:00:00+01:00""#),
+        ] {
+            assert_eq!(one(left), one(right), "{left}");
+            assert_eq!(one(&one(left)), one(left), "{left}");
+        }
+        for (left, right) in [
+            ("[1,2]", "[2,1]"),
+            (r#""1.0""#, r#""1""#),
+            (r#"[1]"#, r#"["1"]"#),
+            ("10", "1"),
+            ("0.1", "0.01"),
+            ("1", "-1"),
+            (r#""2026-11-20T00:00:00.0000001Z""#, r#""2026-11-20T00:00:00.0000002Z""#),
+            (r#""\ud800""#, r#""\ud801""#),
+        ] {
+            assert_ne!(one(left), one(right), "{left}");
+        }
+        assert_ne!(
+            read(r#""2026-11-20T00:00:00.000Z""#).unwrap().canonical(false),
+            r#""2026-11-20T00:00:00Z""#
+        );
+        assert_eq!(one("1772442900"), "1772442900");
+        assert_eq!(one("NaN"), "NaN");
     }
 
     proptest! {
@@ -419,6 +556,17 @@ mod tests {
                 let again = read(&out).map_err(|error| error.reason.to_owned());
                 prop_assert_eq!(again, Ok(value));
             }
+        }
+
+        #[test]
+        fn a_number_keeps_its_value_in_its_one_spelling(number: f64) {
+            prop_assume!(number.is_finite());
+            let (short, long) = (super::number(&format!("{number:e}")), super::number(&format!("{number:.1100}")));
+            let short = short.unwrap();
+            prop_assert_eq!(short.parse::<f64>().unwrap(), number + 0.0);
+            // All of its digits, as it lies in memory.
+            prop_assert_eq!(long.unwrap().parse::<f64>().unwrap(), number + 0.0);
+            prop_assert_eq!(super::number(&short).unwrap(), short);
         }
 
         #[test]

@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::json::Reader;
 use super::mapping::Mapping;
-use super::{Fault, Format, field, missing};
+use super::{Fault, Format, field_read, missing};
 use crate::event::{event_id_from_key, format_uuid, parse_uuid};
 use std::collections::HashMap;
 
@@ -35,7 +35,8 @@ pub(super) fn event_id(format: Format, mapping: &Mapping, event: &Event, known: 
         "tally" => event_id_from_key(key),
         name => event_id_from_key(&format!("{name}:{key}")),
     };
-    let key = field(event, mapping, "event_id", vendor.paths().key, || vendor.key(event))?;
+    let key =
+        field_read(event, mapping, "event_id", vendor.paths().key, || vendor.key(event), super::key_text)?;
     if let Some(key) = key {
         let id = parse_uuid(&key).unwrap_or_else(|| made(&key));
         return Ok(Key { id: format_uuid(&id), made: false });
@@ -51,11 +52,11 @@ pub(super) fn event_id(format: Format, mapping: &Mapping, event: &Event, known: 
         }
         _ => {}
     }
-    // Nothing tells it from others but what it says.
+    // Nothing tells it from others but what it says, in whatever spelling.
     let mut whole = String::new();
     event.print(&mut whole);
     let content = match Reader::new(&whole).whole(0, whole.len()) {
-        Ok(value) => value.sorted(),
+        Ok(value) => value.canonical(true),
         Err(_) => whole,
     };
     let id = made(&content);

@@ -81,6 +81,18 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// The paths that the mapping reads, each with the key of the mapping that it stands at and, of a property, its name.
+    pub(super) fn reads(&self) -> impl Iterator<Item = (&str, &str, Option<&str>)> {
+        let fields = self.fields.iter().flat_map(|(field, places)| {
+            places.iter().filter_map(|place| match place {
+                Place::Path(path) => Some((path.as_str(), *field, None)),
+                Place::Text(_) => None,
+            })
+        });
+        let properties = self.properties.iter();
+        fields.chain(properties.map(|(name, path)| (path.as_str(), "properties", Some(name.as_str()))))
+    }
+
     /// Where a field is looked for, if the mapping says so.
     pub(super) fn places(&self, field: &str) -> Option<&[Place]> {
         self.fields.get(field).map(Vec::as_slice)

@@ -7,6 +7,7 @@
 mod amplitude;
 mod cloudevents;
 mod event;
+mod exposure;
 mod ga4;
 mod json;
 mod key;
@@ -19,10 +20,12 @@ mod segment;
 mod snowplow;
 mod tally;
 
+pub use exposure::{Protected, exposed};
 pub use mapping::Mapping;
 
 use crate::event::{
-    BatchError, EventRef, FIELD_NAMES, Fields, FieldsParser, Limits, Rejection, format_timestamp, parse_uuid,
+    BOM, BatchError, EventRef, FIELD_NAMES, Fields, FieldsParser, Limits, Rejection, format_timestamp,
+    parse_uuid,
 };
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::quote;
@@ -216,6 +219,7 @@ pub fn translate<'a>(
         let reason = format!("payload has {} bytes, at most {} are allowed", text.len(), limits.batch_bytes);
         return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
     }
+    let text = text.strip_prefix(BOM).unwrap_or(text);
     let mut out = Vec::new();
     let mut made = 0;
     let (mut seen, mut said) = (key::Seen::default(), 0);
@@ -322,6 +326,11 @@ fn text(path: &str, value: &Value) -> Result<String, Fault> {
     value.text().map(Cow::into_owned).map_err(|(sqlstate, reason)| Fault::new(path, sqlstate, reason))
 }
 
+/// The text of a key, a number's in one spelling.
+fn key_text(path: &str, value: &Value) -> Result<String, Fault> {
+    value.key().map(Cow::into_owned).map_err(|(sqlstate, reason)| Fault::new(path, sqlstate, reason))
+}
+
 /// A property: its name as it is written in JSON, and the value.
 type Property<'e, 'a> = (Cow<'e, str>, Cow<'e, Value<'a>>);
 
@@ -336,6 +345,8 @@ struct Paths {
     key: &'static [&'static str],
     /// Where properties are, each an object.
     properties: &'static [&'static str],
+    /// Where else properties may be, if there is an object.
+    more_properties: &'static [&'static str],
 }
 
 const NOWHERE: Paths = Paths {
@@ -347,6 +358,7 @@ const NOWHERE: Paths = Paths {
     time: &[],
     key: &[],
     properties: &[],
+    more_properties: &[],
 };
 
 /// What a format knows of its events.
@@ -430,10 +442,22 @@ fn field(
     paths: &[&str],
     own: impl FnOnce() -> Result<Option<String>, Fault>,
 ) -> Result<Option<String>, Fault> {
+    field_read(event, mapping, field, paths, own, text)
+}
+
+/// The same with the values' texts read otherwise.
+fn field_read(
+    event: &Event,
+    mapping: &Mapping,
+    field: &str,
+    paths: &[&str],
+    own: impl FnOnce() -> Result<Option<String>, Fault>,
+    read: fn(&str, &Value) -> Result<String, Fault>,
+) -> Result<Option<String>, Fault> {
     let Some(places) = mapping.places(field) else {
         return match own()? {
             Some(text) => Ok(Some(text)),
-            None => event.text(paths),
+            None => paths.iter().find_map(|path| event.find(path).map(|value| read(path, value))).transpose(),
         };
     };
     for place in places {
@@ -441,7 +465,7 @@ fn field(
             Place::Text(text) => return Ok(Some(text.clone())),
             Place::Path(path) => {
                 if let Some(value) = event.find(path) {
-                    return text(path, value).map(Some);
+                    return read(path, value).map(Some);
                 }
             }
         }
@@ -519,9 +543,9 @@ fn fields(
         Some(name),
         Some(occurred_at(mapping, event, paths.time)?),
         Some(key?.id),
-        user,
+        user.clone(),
         session,
-        Some(properties(vendor, mapping, event)),
+        Some(properties(vendor, mapping, event, user.as_deref())),
     ])
 }
 
@@ -546,10 +570,23 @@ fn occurred_at(mapping: &Mapping, event: &Event, paths: &[&str]) -> Result<Strin
     Err(missing(mapping, "time", "occurred_at", paths))
 }
 
-/// The properties as the text of a JSON object. A name that comes twice counts as the last.
-fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event) -> String {
+/// The properties as the text of a JSON object. A name that comes twice counts as the last. What the format takes the user's id from is
+/// none where it says the same: where user ids are protected it would stand there in clear.
+fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event, user: Option<&str>) -> String {
     let mut found = Vec::new();
     vendor.properties(event, &mut found);
+    let places = vendor.paths();
+    let of_user: Vec<&str> = places
+        .user
+        .iter()
+        .filter_map(|path| {
+            places.properties.iter().find_map(|place| path.strip_prefix(place)?.strip_prefix('/'))
+        })
+        .collect();
+    found.retain(|(name, value)| {
+        !of_user.iter().any(|of_user| json::is_named(name, of_user))
+            || user.is_none_or(|user| value.text().map_or(true, |text| text != user))
+    });
     for (name, path) in &mapping.properties {
         if let Some(value) = event.find(path) {
             found.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
@@ -612,8 +649,8 @@ fn add<'e, 'a>(event: &'e Event<'a>, path: &str, name: &'static str, out: &mut V
     }
 }
 
-/// The values at paths as one text, each told apart from the next.
+/// The values at paths as one text, each told apart from the next, however they are spelt.
 fn compound(event: &Event, paths: &[&str]) -> String {
     let parts = paths.iter().map(|path| event.find(path).cloned().unwrap_or(Value::NULL)).collect();
-    Value::Array(parts).sorted()
+    Value::Array(parts).canonical(false)
 }

@@ -16,6 +16,7 @@ impl Vendor for Tally {
             time: &["/occurred_at"],
             key: &["/event_id"],
             properties: &["/properties"],
+            more_properties: &[],
         }
     }
 

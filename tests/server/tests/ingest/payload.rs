@@ -385,3 +385,92 @@ fn a_payload_can_be_cancelled() {
     let statement = client.query(query, &[&payload]);
     assert_eq!(code(statement), "57014");
 }
+
+/// One event in as many spellings: by way of jsonb, with other escapes, other forms of the same number and moment.
+#[test]
+fn an_event_that_is_spelt_otherwise_is_the_same_event() {
+    let mut database = Database::new("spelt");
+    let role = writer(&mut database, "acme");
+    let mut superuser = database.superuser();
+    let account = json!({"account": {"value": "x"}});
+    define(&mut superuser, "ce", "cloudevents", &account);
+    define(&mut superuser, "seg", "segment", &account);
+    define(&mut superuser, "amp", "amplitude", &account);
+    define(&mut superuser, "own", "tally", &account);
+    let mut client = database.connect(&role);
+    for (format, mapping, spellings) in [
+        (
+            "cloudevents",
+            "ce",
+            vec![
+                r#"[{"specversion":"1.0","type":"a","source":"https:\/\/x\/caf\u00e9","id":"1","time":"2026-03-20T00:00:00Z","data":{"n":1.0,"t":"\u00e9"}}]"#,
+                r#"[{"specversion":"1.0","type":"a","source":"https://x/café","id":"\u0031","time":"2026-03-20T01:00:00.000+01:00","data":{"t":"é","n":1}}]"#,
+            ],
+        ),
+        (
+            // Without messageId, what it says is its key.
+            "segment",
+            "seg",
+            vec![
+                r#"{"type":"track","event":"caf\u00e9","userId":"a\/b","timestamp":"2026-03-20T00:00:00Z","properties":{"v":1e2,"w":[1.0,2.50],"\u0061":1}}"#,
+                r#"{"properties":{"a":1,"w":[1,2.5],"v":100},"timestamp":"2026-03-20T00:00:00.000Z","userId":"a/b","type":"track","event":"café"}"#,
+                r#"{"properties":{"a":0,"a":1,"w":[1,2.5],"v":100.0},"timestamp":"2026-03-20T02:00:00.0+02:00","userId":"a/b","type":"track","event":"café"}"#,
+            ],
+        ),
+        (
+            "amplitude",
+            "amp",
+            vec![
+                r#"{"event_type":"e","device_id":"d\u002d1","insert_id":7.0,"time":1772442900000}"#,
+                r#"{"event_type":"e","device_id":"d-1","insert_id":7,"time":1772442900000}"#,
+            ],
+        ),
+        (
+            "tally",
+            "own",
+            vec![
+                r#"{"name":"n","occurred_at":"2026-03-20T00:00:00Z","event_id":12e1}"#,
+                r#"{"name":"n","occurred_at":"2026-03-20T00:00:00Z","event_id":120.0}"#,
+            ],
+        ),
+    ] {
+        let mut counts = [0; 4];
+        for text in &spellings {
+            for cast in ["text", "json", "jsonb"] {
+                let query = format!(
+                    "SELECT accepted, duplicates, conflicts, rejected FROM tally.ingest_from($1, $2::text::{cast}, $3)"
+                );
+                let row = client.query_one(&query, &[&format, text, &mapping]).unwrap();
+                (0..4).for_each(|place| counts[place] += row.get::<_, i64>(place));
+            }
+        }
+        assert_eq!(counts, [1, 3 * spellings.len() as i64 - 1, 0, 0], "{format}");
+    }
+    // Keys that are other texts are other keys.
+    for id in ["\"1.0\"", "\"1\"", "\"01\""] {
+        let text = format!(r#"{{"name":"n","occurred_at":"2026-03-20T00:00:00Z","event_id":{id}}}"#);
+        assert_eq!(send(&mut client, "tally", &text, Some("own")).unwrap().0, [1, 0, 0, 0], "{id}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let mut database = Database::new("bom");
+    let role = writer(&mut database, "acme");
+    let mut client = database.connect(&role);
+    let marked = |text: &str| format!("\u{feff}{text}");
+    let own = json!({"tenant_id": "acme", "account_id": "x", "name": "n", "occurred_at": "2026-03-20T00:00:00Z",
+                     "event_id": "00000000-0000-4000-8000-000000000001"});
+    let accepted = |client: &mut Client, text: &str| -> i64 {
+        client.query_one("SELECT accepted FROM tally.ingest($1::text)", &[&text]).unwrap().get(0)
+    };
+    assert_eq!(accepted(&mut client, &marked(&own.to_string())), 1);
+    assert_eq!(accepted(&mut client, &marked(&format!("\r\n[{own}]"))), 0);
+    let batch = json!([track("m-1", "a", "north"), track("m-2", "a", "north")]).to_string();
+    assert_eq!(send(&mut client, "segment", &marked(&batch), None).unwrap().0, [2, 0, 0, 0]);
+    let lines = format!("{}\n{}\n", track("m-2", "a", "north"), track("m-3", "a", "north"));
+    assert_eq!(send(&mut client, "segment", &marked(&lines), None).unwrap().0, [1, 1, 0, 0]);
+    // One alone, or within the text, is none.
+    assert_eq!(sqlstate(client.query("SELECT tally.ingest($1::text)", &[&marked("")])), "22032");
+    assert_eq!(sqlstate(client.query("SELECT tally.ingest($1::text)", &[&marked(&marked("[]"))])), "22032");
+}

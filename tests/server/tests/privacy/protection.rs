@@ -449,3 +449,85 @@ fn a_command_that_prints_the_keys_keeps_nobody_waiting() {
     assert_eq!(loading.join().unwrap().accepted, 1);
     locked.unwrap();
 }
+
+#[test]
+fn a_mapping_copies_nothing_that_is_protected_whichever_is_declared_first() {
+    let mut keyed = Keyed::new("mapped");
+    let role = keyed.database.role("admin", &["tally_admin"]);
+    let mut admin = keyed.database.connect(&role);
+    let define =
+        |name: &str, mapping: &str| format!("SELECT tally.define_mapping('{name}', 'segment', '{mapping}')");
+    admin
+        .batch_execute(
+            "SELECT tally.protect_property(NULL, 'email', 'token'), tally.protect_property('signup', '/user/phone', 'seal', 'a'),
+                    tally.protect_user_ids()",
+        )
+        .unwrap();
+    for (mapping, says) in [
+        (r#"{"properties": {"note": "/properties/email"}}"#, "\"/email\""),
+        (r#"{"properties": {"note": "/context/traits/email"}}"#, "\"/email\""),
+        (r#"{"properties": {"all": "/traits"}}"#, "\"/email\""),
+        (r#"{"account": ["/groupId", "/properties/email"]}"#, "\"/email\""),
+        (r#"{"properties": {"who": "/properties/user"}}"#, "\"/user/phone\""),
+        (r#"{"properties": {"who": "/userId"}}"#, "the user id"),
+        (r#"{"account": "/userId"}"#, "the user id"),
+    ] {
+        let (sqlstate, message, hint) = error(&mut admin, &define("m", mapping));
+        assert_eq!(sqlstate, "55000", "{mapping}: {message}");
+        assert!(message.contains(says) && hint.contains("protect_property"), "{mapping}: {message} {hint}");
+    }
+    // What comes to a protected place, or is nothing protected.
+    admin
+        .batch_execute(&define(
+            "m",
+            r#"{"account": "/context/groupId", "user": ["/properties/email", "/userId"],
+                "properties": {"email": "/context/traits/email", "plan": "/properties/plan"}}"#,
+        ))
+        .unwrap();
+    // The other way round: the mapping in force counts, not what it was before.
+    admin.batch_execute(&define("later", r#"{"properties": {"note": "/properties/street"}}"#)).unwrap();
+    let street = "SELECT tally.protect_property('signup', 'street', 'drop', 'b')";
+    let (sqlstate, message, _) = error(&mut admin, street);
+    assert_eq!(sqlstate, "2BP01", "{message}");
+    assert!(message.contains("mapping \"later\" (properties: note)"), "{message}");
+    let schema =
+        r#"SELECT tally.register_event('signup', '{"properties": {"street": {"x-personal": "drop"}}}', 'y')"#;
+    assert_eq!(error(&mut admin, schema).0, "2BP01");
+    admin.batch_execute(&define("later", "{}")).unwrap();
+    admin.batch_execute(street).unwrap();
+    admin.batch_execute(schema).unwrap();
+    // Nothing was left behind by what was refused.
+    let mut superuser = keyed.database.superuser();
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.payload_mapping WHERE mapping_name = 'm'"),
+        1
+    );
+
+    // What is stored of a payload: nothing in clear.
+    let payload = json!({"type": "track", "event": "signup", "messageId": "m-1", "userId": CARD, "timestamp": "2026-03-02T09:15:00Z",
+        "context": {"groupId": "north", "traits": {"email": ADA}}, "properties": {"email": ADA, "plan": "gold"}});
+    let other = json!({"event": "visit", "properties": {"time": 1772442900, "distinct_id": CARD, "$user_id": CARD, "$insert_id": "i", "plan": "gold"}});
+    superuser
+        .batch_execute("SELECT tally.define_mapping('mix', 'mixpanel', '{\"account\": {\"value\": \"north\"}}'); BEGIN; SELECT tally.enter('a')")
+        .unwrap();
+    let send = "SELECT accepted FROM tally.ingest_from($1, $2::text, $3)";
+    assert_eq!(
+        superuser.query_one(send, &[&"segment", &payload.to_string(), &"m"]).unwrap().get::<_, i64>(0),
+        1
+    );
+    assert_eq!(
+        superuser.query_one(send, &[&"mixpanel", &other.to_string(), &"mix"]).unwrap().get::<_, i64>(0),
+        1
+    );
+    superuser.batch_execute("COMMIT").unwrap();
+    let rows: Vec<String> = superuser
+        .query("SELECT e::text FROM tally.events AS e", &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(!row.contains(ADA) && !row.contains(CARD) && row.contains("gold"), "{row}");
+    }
+}
