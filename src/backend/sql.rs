@@ -24,7 +24,7 @@ pub fn one<T: FromDatum + IntoDatum>(statement: &str, values: &[DatumWithOid]) -
     }
 }
 
-/// Each row of a query, as `read` takes it.
+/// Each row of a query, as `read` takes it; as the calling statement sees the rows, until the transaction has written something.
 pub fn rows<T>(query: &str, values: &[DatumWithOid], read: impl FnMut(Row) -> T) -> Vec<T> {
     Spi::connect(|client| {
         let found = client.select(&*as_installed(query), None, values).expect("our own SQL fits its values");

@@ -48,6 +48,18 @@ fn files_of_a_noun_do_not_go_in_circles() {
     assert_eq!(circles(&arrows), Vec::<String>::new(), "files in a circle");
 }
 
+/// What a backend keeps outlives the statement and the transaction that load it, so it is loaded as of now, by `scan::texts` with
+/// `Snapshot::Latest` or `Lookup` with `View::Now`: `sql::rows` may read by an older snapshot.
+#[test]
+fn what_is_kept_is_not_loaded_by_an_older_snapshot() {
+    let sources = sources();
+    let keeping: Vec<_> = sources.iter().filter(|(_, text)| text.contains("get_or_load(")).collect();
+    assert!(keeping.len() >= 6, "{}", keeping.len());
+    let wrong: Vec<_> =
+        keeping.iter().filter(|(_, text)| text.contains("sql::rows(")).map(|(name, _)| name).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 #[test]
 fn an_arrow_upwards_is_found() {
     let sources = given(&[
