@@ -107,7 +107,7 @@ CREATE VIEW tally.slo WITH (security_invoker = true) AS
                               percentile_disc(0.99) WITHIN GROUP (ORDER BY d.late) AS latency_p99
                          FROM (SELECT greatest(timestamptz '2000-01-01 00:00:00+00' + make_interval(secs => (r.batch_id >> 22) / 1000.0) - r.occurred_at, interval '0') AS late
                                  FROM tally.events AS r
-                                WHERE r.tenant_id = t.tenant_id AND r.occurred_at > now() - interval '1 day') AS d) AS e ON true;
+                                WHERE r.tenant_id = t.tenant_id AND r.occurred_at > now() - interval '1 day' AND r.occurred_at <= now()) AS d) AS e ON true;
 COMMENT ON VIEW tally.slo IS 'the tenants in scope that are promised something, and how it was kept in the last 24 hours';
 COMMENT ON COLUMN tally.slo.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.slo.freshness_target IS 'longest time since the last accepted event';

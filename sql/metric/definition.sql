@@ -323,6 +323,10 @@ AS $$
 #variable_conflict use_column
 DECLARE
   step interval;
+  -- How long after a period something may still be added to its value.
+  d     jsonb := (SELECT m.definition FROM tally.metric AS m WHERE m.metric_name = metric_series.name ORDER BY m.version DESC LIMIT 1);
+  later interval := CASE WHEN d ->> 'kind' = 'activation' OR (d ->> 'kind' = 'funnel' AND NOT coalesce((d -> 'any_order')::boolean, false)) THEN (d ->> 'window')::interval
+                         ELSE interval '0' END;
 BEGIN
   PERFORM tally_internal.check_metric_range(metric_series."from", metric_series."to"), tally_internal.check_metric_grain(metric_series.grain);
   step := ('1 ' || metric_series.grain)::interval;
@@ -332,7 +336,7 @@ BEGIN
   END IF;
   RETURN QUERY
     SELECT p.start, v.value, v.exact, v.stderror, v.as_of, v.definition_hash,
-           p.start >= metric_series."from" AND p.start + step <= least(metric_series."to", statement_timestamp()), v.whole_from
+           p.start >= metric_series."from" AND p.start + step <= metric_series."to" AND p.start + step + later <= statement_timestamp(), v.whole_from
       FROM generate_series(date_trunc(metric_series.grain, metric_series."from"), metric_series."to" - interval '1 microsecond', step) AS p (start)
      CROSS JOIN LATERAL tally.metric_value(metric_series.name, greatest(p.start, metric_series."from"), least(p.start + step, metric_series."to"),
              metric_series.account) AS v

@@ -88,7 +88,7 @@ CREATE FUNCTION tally.alter_rollup(rollup_name text, add_measures text[] DEFAULT
     cascade boolean DEFAULT false) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'alter_rollup_cascade_wrapper';
 COMMENT ON FUNCTION tally.alter_rollup(text, text[], text[], boolean) IS
-  'adds measures and dimensions to a rollup, and makes its buckets anew from the events, as one change (ingest waits meanwhile); in buckets whose events were dropped what was added is null; what you set on its tables and views stays; its views are made anew, so views of your own or of others on them must be, too: where there are some it is an error, and with cascade => true they are dropped';
+  'adds measures and dimensions to a rollup, and makes its buckets anew from the events, as one change (ingest waits meanwhile); in buckets whose events were dropped what was added is null, or has only what is ingested afterwards: a warning and the comments of the views'' columns say from when on it has everything; what you set on its tables and views stays; its views are made anew, so views of your own or of others on them must be, too: where there are some it is an error, and with cascade => true they are dropped';
 
 CREATE FUNCTION tally.backfill(rollup_name text, max_events int8 DEFAULT 100000) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'backfill_wrapper';

@@ -88,7 +88,17 @@ fn alter_rollup_cascade(
         sql::run("DELETE FROM tally.rollup_column WHERE rollup_name = $1", &[name.into()]);
         register(&new);
         frozen::say_what_is_gone(name, &new.grains);
-        settings.set_again();
+        let whole_from = frozen::whole_from();
+        let note = whole_from.as_ref().map(|moment| {
+            format!("added when raw events from before {moment} were gone: in buckets that begin before, it has only what was ingested since")
+        });
+        settings.set_again(note.as_deref());
+        if let Some(moment) = whole_from {
+            pgrx::warning!(
+                "rollup {}: raw events from before {moment} are gone, so what is added has, in buckets that begin before, only what is ingested from now on",
+                quote(name)
+            );
+        }
     });
     definition::invalidate();
     session::advance_command();

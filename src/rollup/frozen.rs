@@ -41,16 +41,22 @@ impl Frozen {
     }
 }
 
+/// The moment from which on no tenant's raw events are gone; `None` where none are. Called as the owner.
+pub fn whole_from() -> Option<String> {
+    // A database that isn't updated yet has no place for it.
+    session::find_relation(c"raw_loss")?;
+    let by_hand = Some(lost_months::unnoted_until()).filter(|&end| end != i64::MIN).map(Moment);
+    let latest = "SELECT greatest((SELECT max(whole_from) FROM tally.raw_loss), \
+                    (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon), $1)::text";
+    sql::one(latest, &[by_hand.into()])
+}
+
 /// Notes with a rollup that is being declared from when on the raw events are whole that it begins with, where some are gone.
 /// Called as the owner.
 pub fn note_what_is_gone(rollup: &str) {
-    // A database that isn't updated yet has no place for it.
-    if session::find_relation(c"raw_loss").is_some() {
-        let by_hand = Some(lost_months::unnoted_until()).filter(|&end| end != i64::MIN).map(Moment);
-        let note = "UPDATE tally.rollup SET whole_from = greatest((SELECT max(whole_from) FROM tally.raw_loss), \
-                      (SELECT max(raw_from) FROM tally.raw_horizon), (SELECT max(raw_from) FROM tally.tenant_horizon), $2) \
-                     WHERE rollup_name = $1";
-        sql::run(note, &[rollup.into(), by_hand.into()]);
+    if let Some(whole_from) = whole_from() {
+        let note = "UPDATE tally.rollup SET whole_from = $2::timestamptz WHERE rollup_name = $1";
+        sql::run(note, &[rollup.into(), whole_from.as_str().into()]);
     }
 }
 

@@ -47,14 +47,20 @@ impl ViewSettings {
         Self { grants, comments: comments(&views), views }
     }
 
-    /// Sets it again, on views of the same names.
-    pub fn set_again(self) {
+    /// Sets it again, on views of the same names. Columns that they have more get `added` into their comments.
+    pub fn set_again(self, added: Option<&str>) {
         for view in &self.views {
             sql::run(&layout::without_default_privileges(&quote(view)), &[]);
         }
         self.grants.iter().for_each(|statement| sql::run(statement, &[]));
         // Those that aren't as they were made are a user's.
         let made = comments(&self.views);
+        let is_new = |object: &str| object.starts_with("COLUMN") && !self.comments.contains_key(object);
+        for (object, comment) in made.iter().filter(|(object, _)| is_new(object)) {
+            let Some(added) = added else { break };
+            let comment = comment.as_deref().map_or_else(|| added.to_owned(), |made| format!("{made}; {added}"));
+            sql::run(&format!("COMMENT ON {object} IS {}", literal(&comment)), &[]);
+        }
         for (object, comment) in self.comments {
             if made.get(&object).is_some_and(|made| *made != comment) {
                 let comment = comment.map_or_else(|| "NULL".to_owned(), |text| literal(&text));

@@ -186,6 +186,19 @@ fn a_declared_metric_gives_what_its_function_gives() {
         .unwrap();
     assert_eq!(series.iter().map(|row| row.get::<_, f64>(1)).collect::<Vec<_>>(), [100.0, 0.0, 0.0]);
     assert!(series.iter().all(|row| row.get::<_, &str>(2).len() == 64 && row.get::<_, bool>(3)));
+    // Something may still be added to a period of an activation while its window isn't over.
+    admin
+        .execute(
+            "SELECT tally.define_metric('soon', '{\"kind\": \"activation\", \"start\": \"a\", \"activation\": \"b\", \"window\": \"7 days\"}')",
+            &[],
+        )
+        .unwrap();
+    let complete = "SELECT array_agg(complete ORDER BY period) FROM tally.metric_series('soon', date_trunc('day', now(), 'UTC') - interval '10 days', \
+                      date_trunc('day', now(), 'UTC') - interval '4 days')";
+    assert_eq!(
+        reader.query_one(complete, &[]).unwrap().get::<_, Vec<bool>>(0),
+        [true, true, true, false, false, false]
+    );
     for (call, code) in [
         ("'events', '2026-01-01Z', '2026-01-02Z', 'hour'", "22023"),
         ("'events', '1926-01-01Z', '2026-01-02Z'", "54000"),

@@ -339,3 +339,20 @@ fn each_edge_has_its_answer() {
         superuser.batch_execute("SELECT tally.fold('user_activity'), tally.fold('session')").unwrap();
     }
 }
+
+#[test]
+fn an_event_that_is_dated_ahead_did_not_occur_in_the_last_day() {
+    let database = Database::new("edges_slo");
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "SELECT tally.set_slo(NULL, '1 hour', '1 hour');
+             SELECT tally.ingest(jsonb_agg(jsonb_build_object('tenant_id', 't', 'account_id', 'a', 'name', 'n', 'event_id', gen_random_uuid(),
+                                                              'occurred_at', now() + hours * interval '1 hour')))
+               FROM unnest('{-2, 20}'::int4[]) AS h (hours)",
+        )
+        .unwrap();
+    client.batch_execute("BEGIN; SELECT tally.enter_global()").unwrap();
+    let row = client.query_one("SELECT events, share FROM tally.slo", &[]).unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, Option<f64>>(1)), (1, Some(0.0)));
+}

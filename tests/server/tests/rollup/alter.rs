@@ -115,6 +115,9 @@ fn what_was_set_on_tables_and_views_stays_when_a_rollup_is_altered() {
             assert!(new.is_empty(), "{added}: {new:#?}");
             assert_right(&mut admin, "visits");
         }
+        // From when on what was added has everything, where raw events are gone.
+        let told = "SELECT count(*) FROM pg_description WHERE objoid = 'tally.visits_year'::regclass AND description LIKE '%raw events from before 2026-03-01%'";
+        assert_eq!(number(&mut superuser, told), if has_horizon { 3 } else { 0 });
         // It goes on as before, with the columns in another order than they are declared in.
         send(&mut superuser, 300..600);
         assert_right(&mut admin, "visits");
