@@ -58,7 +58,8 @@ impl ViewSettings {
         let is_new = |object: &str| object.starts_with("COLUMN") && !self.comments.contains_key(object);
         for (object, comment) in made.iter().filter(|(object, _)| is_new(object)) {
             let Some(added) = added else { break };
-            let comment = comment.as_deref().map_or_else(|| added.to_owned(), |made| format!("{made}; {added}"));
+            let comment =
+                comment.as_deref().map_or_else(|| added.to_owned(), |made| format!("{made}; {added}"));
             sql::run(&format!("COMMENT ON {object} IS {}", literal(&comment)), &[]);
         }
         for (object, comment) in self.comments {
