@@ -1,14 +1,11 @@
 -- The catalogue, and what is said about assets.
 
-CREATE FUNCTION tally_internal.note_personal_columns() RETURNS int8
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+-- What the classes are found from, as a text that changes with it.
+CREATE FUNCTION tally_internal.personal_found_from() RETURNS text
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
-  SET lock_timeout = '300ms' -- who declares or drops a view is not waited for
   SET jit = off
-AS $$
-DECLARE
-  -- What the classes are found from, as a number that changes with it.
-  found_from text := (
+  BEGIN ATOMIC
     SELECT concat_ws(' ',
       (SELECT concat_ws('/', count(*), sum(c.xmin::text::int8)) FROM tally_internal.catalog_relations() AS r JOIN pg_class AS c ON c.oid = r.relation),
       (SELECT concat_ws('/', count(*), sum(a.xmin::text::int8)) FROM tally_internal.catalog_relations() AS r JOIN pg_attribute AS a ON a.attrelid = r.relation),
@@ -17,20 +14,55 @@ DECLARE
       (SELECT concat_ws('/', count(*), sum(n.xmin::text::int8)) FROM tally.asset AS n),
       (SELECT concat_ws('/', count(*), sum(r.xmin::text::int8)) FROM tally.rollup AS r),
       (SELECT concat_ws('/', count(*), sum(c.xmin::text::int8)) FROM tally.rollup_column AS c),
-      (SELECT concat_ws('/', count(*), sum(s.xmin::text::int8)) FROM tally.event_schema AS s)));
-  changed int8;
+      (SELECT concat_ws('/', count(*), sum(s.xmin::text::int8)) FROM tally.event_schema AS s));
+  END;
+COMMENT ON FUNCTION tally_internal.personal_found_from() IS 'what the classes of columns are found from, as a text that changes with it';
+
+CREATE FUNCTION tally_internal.personal_columns_now() RETURNS TABLE (relation oid, name text, columns text)
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET jit = off
+  BEGIN ATOMIC
+    SELECT t.oid, concat(n.nspname, '.', t.relname), json_agg(a.attname ORDER BY a.attnum)::text
+      FROM tally_internal.classes() AS c
+      JOIN tally_internal.catalog_columns() AS f ON f.asset = c.asset
+      JOIN pg_class AS t ON t.oid = f.relation AND t.relkind <> 'v' JOIN pg_namespace AS n ON n.oid = t.relnamespace
+      JOIN pg_attribute AS a ON a.attrelid = f.relation AND a.attnum = f.number
+     WHERE c.level >= tally_internal.class_level('personal') GROUP BY t.oid, n.nspname, t.relname;
+  END;
+COMMENT ON FUNCTION tally_internal.personal_columns_now() IS 'the columns of tables that are personal, as the catalogue finds them now; takes a moment';
+
+CREATE FUNCTION tally_internal.has_personal_columns(relations oid[]) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- What maintain() found holds as long as nothing has changed since.
+  IF tally_internal.personal_found_from() = (SELECT p.columns FROM tally.personal_column AS p WHERE p.relation = '') THEN
+    RETURN EXISTS (SELECT FROM tally.personal_column AS p JOIN pg_class AS t ON t.oid = ANY (relations)
+                     JOIN pg_namespace AS n ON n.oid = t.relnamespace AND concat(n.nspname, '.', t.relname) = p.relation);
+  END IF;
+  RETURN EXISTS (SELECT FROM tally_internal.personal_columns_now() AS p WHERE p.relation = ANY (relations));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.has_personal_columns(oid[]) IS 'whether one of the tables has a column that is classified personal, as of now; for exports';
+
+CREATE FUNCTION tally_internal.note_personal_columns() RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+  SET lock_timeout = '300ms' -- who declares or drops a view is not waited for
+  SET jit = off
+AS $$
+DECLARE
+  found_from text := tally_internal.personal_found_from();
+  changed    int8;
 BEGIN
   IF found_from = (SELECT p.columns FROM tally.personal_column AS p WHERE p.relation = '') THEN
     RETURN 0;
   END IF;
   LOCK TABLE tally.personal_column IN SHARE ROW EXCLUSIVE MODE;
   WITH personal AS MATERIALIZED (
-    SELECT concat(n.nspname, '.', t.relname) AS relation, json_agg(a.attname ORDER BY a.attnum)::text AS columns
-      FROM tally_internal.classes() AS c
-      JOIN tally_internal.catalog_columns() AS f ON f.asset = c.asset
-      JOIN pg_class AS t ON t.oid = f.relation AND t.relkind <> 'v' JOIN pg_namespace AS n ON n.oid = t.relnamespace
-      JOIN pg_attribute AS a ON a.attrelid = f.relation AND a.attnum = f.number
-     WHERE c.level >= tally_internal.class_level('personal') GROUP BY n.nspname, t.relname
+    SELECT n.name AS relation, n.columns FROM tally_internal.personal_columns_now() AS n
     UNION ALL SELECT '', found_from
   ), gone AS (
     DELETE FROM tally.personal_column AS p WHERE NOT EXISTS (SELECT FROM personal AS n WHERE n.relation = p.relation) RETURNING 1
@@ -310,9 +342,10 @@ GRANT SELECT ON tally.catalog TO tally_admin, tally_auditor;
 ALTER FUNCTION tally_internal.note_personal_columns() OWNER TO tally_owner;
 ALTER FUNCTION tally.classify(text, text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.describe_asset(text, text, text, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8), tally_internal.note_asset(text), tally_internal.free_asset_name(text),
+REVOKE ALL ON FUNCTION tally_internal.personal_found_from(), tally_internal.personal_columns_now(), tally_internal.has_personal_columns(oid[]), tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8), tally_internal.note_asset(text), tally_internal.free_asset_name(text),
   tally.classify(text, text, text), tally.describe_asset(text, text, text, text), tally_internal.raw_retention(), tally_internal.all_assets() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.note_asset(text), tally_internal.free_asset_name(text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.personal_found_from(), tally_internal.personal_columns_now(), tally_internal.has_personal_columns(oid[]),
+  tally_internal.note_asset(text), tally_internal.free_asset_name(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8),
   tally.classify(text, text, text), tally.describe_asset(text, text, text, text) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.raw_retention(), tally_internal.all_assets() TO tally_admin, tally_auditor;

@@ -24,9 +24,19 @@ CREATE FUNCTION tally_internal.bound_functions() RETURNS name[]
 COMMENT ON FUNCTION tally_internal.bound_functions() IS
   'functions of Postgres'' own that an export may call though they aren''t IMMUTABLE';
 
+-- Those of ours that hand out who somebody is, or what events carry: what they read inside isn't seen by who asks which tables a query reads.
+CREATE FUNCTION tally_internal.personal_functions() RETURNS name[]
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT '{cohort_members,cohort_units,did_at_least,export_audit,find_access_alerts,find_event,find_personal_data,kept_units,preview_protection,
+      readable_quarantined,reveal,reveal_quarantined,subject_report,tokens_of}'::name[];
+  END;
+COMMENT ON FUNCTION tally_internal.personal_functions() IS 'functions of pg_tally that hand out ids of users, properties or what tokens say: an export that calls one is personal';
+
 -- All that a query's answer hangs on beside rows: functions, relations and types, and what those stand on in turn.
 CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], types oid[], OUT basis text, OUT classification text, OUT unbound text,
-    OUT called oid[], OUT named oid[], OUT labels oid[])
+    OUT called oid[], OUT named oid[], OUT labels oid[], OUT read oid[])
   RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -57,6 +67,10 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
           UNION ALL
           SELECT d.refclassid, d.refobjid FROM pg_constraint AS c JOIN pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
            WHERE i.class = 'pg_type'::regclass AND c.contypid = i.id
+          UNION ALL
+          -- A table's rows are those of the tables that inherit from it, too. Partitions come and go with time, and are not bound.
+          SELECT 'pg_class'::regclass::oid, h.inhrelid FROM pg_inherits AS h JOIN pg_class AS c ON c.oid = h.inhparent AND c.relkind <> 'p'
+           WHERE i.class = 'pg_class'::regclass AND h.inhparent = i.id
           UNION ALL
           -- A domain's type, an array's, a range's, a row's.
           SELECT 'pg_type'::regclass::oid, p.id
@@ -90,7 +104,7 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
         LEFT JOIN pg_extension AS e ON e.oid = d.refobjid
     ), asked AS (
       SELECT * FROM function AS f WHERE NOT f.is_inner AND f.extname IS DISTINCT FROM 'pg_tally'
-    ), relation AS (
+    ), relation AS MATERIALIZED (
       SELECT c.*, n.nspname FROM (SELECT DISTINCT i.id FROM item AS i WHERE i.class = 'pg_class'::regclass) AS i
         JOIN pg_class AS c ON c.oid = i.id JOIN pg_namespace AS n ON n.oid = c.relnamespace
     ), type AS (
@@ -117,7 +131,9 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
     )
     SELECT (SELECT string_agg(l.text, E'\n' ORDER BY l.text) FROM line AS l),
            -- Aggregate is what reads rollups alone: of the catalogue's texts anybody can be an author.
-           CASE WHEN EXISTS (SELECT FROM relation AS r WHERE r.relkind NOT IN ('v', 'c')
+           CASE WHEN EXISTS (SELECT FROM function AS f WHERE NOT f.is_inner AND f.extname = 'pg_tally' AND f.proname = ANY (tally_internal.personal_functions()))
+                THEN 'personal'
+                WHEN EXISTS (SELECT FROM relation AS r WHERE r.relkind NOT IN ('v', 'c')
                                 AND NOT (r.nspname = 'tally' AND EXISTS (SELECT FROM tally.rollup AS u
                                   WHERE r.relname = u.rollup_name || '_pending' OR r.relname IN (SELECT u.rollup_name || '_' || g.grain || '_base' FROM unnest(u.grains) AS g (grain)))))
                   -- What our own functions read inside isn't known here.
@@ -150,10 +166,14 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
              (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0)),
            (SELECT array_agg(f.oid) FROM function AS f WHERE f.oid >= 12000),
            (SELECT array_agg(t.oid) FROM type AS t),
-           (SELECT array_agg(v.oid) FROM type AS t JOIN pg_enum AS v ON v.enumtypid = t.oid);
+           (SELECT array_agg(v.oid) FROM type AS t JOIN pg_enum AS v ON v.enumtypid = t.oid),
+           -- What our own functions read inside is theirs to answer for: those that hand out people have their names here.
+           (SELECT array_agg(DISTINCT coalesce(part.relid::oid, i.id)) FROM item AS i JOIN pg_class AS c ON c.oid = i.id
+              LEFT JOIN LATERAL (SELECT t.relid FROM pg_partition_tree(i.id) AS t WHERE c.relkind = 'p') AS part ON true
+             WHERE i.class = 'pg_class'::regclass AND NOT i.is_inner);
   END;
 COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[], oid[]) IS
-  'definitions that a query''s answer hangs on; what it reads: aggregate or raw; what of it can''t be bound to an approval, if anything; and the functions called, types named and their labels that Postgres doesn''t have itself';
+  'definitions that a query''s answer hangs on; what it reads: aggregate, raw or, by our own functions, personal; what of it can''t be bound to an approval, if anything; the functions called, types named and their labels that Postgres doesn''t have itself; and the tables read, with their partitions';
 
-REVOKE ALL ON FUNCTION tally_internal.bound_functions(), tally_internal.export_basis(oid[], oid[], oid[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.export_basis(oid[], oid[], oid[]) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[]) TO tally_owner;

@@ -19,7 +19,7 @@ mod witness;
 
 #[allow(unused_imports, reason = "what comes to be calls it")]
 pub use acts::{Act, act, attempt};
-pub use reads::{classify_by, has_personal_columns};
+pub use reads::{Classifier, classify_by, have_personal_columns};
 pub use running::{begin as begin_running, finish as finish_running, note as note_running};
 
 use crate::backend::hook::{self, Observer};

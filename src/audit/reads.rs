@@ -64,18 +64,24 @@ thread_local! {
 /// Relations that a session remembers.
 const REMEMBERED: usize = 2000;
 
-type IsPersonal = fn(Oid, Column) -> bool;
-static IS_PERSONAL: OnceLock<IsPersonal> = OnceLock::new();
-
-/// Says which columns are classified personal; for the catalogue, once, when the library is loaded.
-pub fn classify_by(is_personal: IsPersonal) {
-    let _ = IS_PERSONAL.set(is_personal);
+/// What tells which columns are personal.
+pub struct Classifier {
+    /// Whether a column is, as the catalogue found it last; column 0 stands for all.
+    pub is_personal: fn(Oid, Column) -> bool,
+    /// Whether one of these relations has such a column, as of now: what was made or changed since is looked at.
+    pub have_personal: fn(&[Oid]) -> bool,
 }
 
-/// Whether a relation has a column that is classified personal.
-pub fn has_personal_columns(relation: Oid) -> bool {
-    // Column 0 stands for all.
-    IS_PERSONAL.get().is_some_and(|is_personal| is_personal(relation, 0))
+static CLASSIFIER: OnceLock<Classifier> = OnceLock::new();
+
+/// Says which columns are classified personal; for the catalogue, once, when the library is loaded.
+pub fn classify_by(classifier: Classifier) {
+    let _ = CLASSIFIER.set(classifier);
+}
+
+/// Whether one of the relations has a column that is classified personal, as of now. It takes a moment, and runs as the owner.
+pub fn have_personal_columns(relations: &[Oid]) -> bool {
+    CLASSIFIER.get().is_some_and(|classifier| (classifier.have_personal)(relations))
 }
 
 /// Whether a relation of the schema is the events' table, a part of it or a month that was taken out: no other has a key and properties as
@@ -154,10 +160,10 @@ pub fn statement_starts(id: usize, statement: &Reads) {
     statement.relations(|relation, columns| {
         let mut holds = holds(relation);
         if holds < Holds::Raw
-            && let Some(is_personal) = IS_PERSONAL.get()
+            && let Some(classifier) = CLASSIFIER.get()
             && !is_of_postgres(relation)
             && *may_be_recorded
-            && columns().into_iter().any(|column| is_personal(relation, column))
+            && columns().into_iter().any(|column| (classifier.is_personal)(relation, column))
         {
             holds = Holds::Raw;
         }

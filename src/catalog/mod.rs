@@ -9,5 +9,8 @@ use crate::audit;
 
 /// Has the audit log ask which columns are personal; called once, when the library is loaded.
 pub fn install() {
-    audit::classify_by(personal::is_personal);
+    audit::classify_by(audit::Classifier {
+        is_personal: personal::is_personal,
+        have_personal: personal::have_personal_now,
+    });
 }

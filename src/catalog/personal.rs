@@ -5,7 +5,7 @@ use crate::backend::arena::Arena;
 use crate::backend::known::Known;
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::reads::{self, Column};
-use crate::backend::{schema, session};
+use crate::backend::{schema, session, sql};
 use pgrx::pg_sys::Oid;
 use std::ffi::CString;
 use std::rc::Rc;
@@ -23,6 +23,16 @@ pub fn is_personal(relation: Oid, column: Column) -> bool {
     let of_relation = |relation: &Oid| look_up(table, *relation);
     let columns = PERSONAL.with(|known| known.get_or_look_up(table, relation, of_relation)).value;
     columns.contains(&column) || (column == 0 && !columns.is_empty())
+}
+
+/// Whether one of the relations has a personal column, as of now.
+pub fn have_personal_now(relations: &[Oid]) -> bool {
+    let asked = "SELECT tally_internal.has_personal_columns($1)";
+    // With a snapshot of now, as what exports are bound to is read.
+    let found = session::as_owner(|| {
+        sql::changed_rows(asked, &[relations.to_vec().into()], |row| row.need::<bool>(1))
+    });
+    found.contains(&true)
 }
 
 fn look_up(table: Oid, relation: Oid) -> Rc<[Column]> {

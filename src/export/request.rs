@@ -1,6 +1,7 @@
 //! Requesting an export, and the hash of what is requested.
 
 use super::failure::ExportError;
+use crate::audit;
 use crate::backend::bound_query::{self, BoundQuery};
 use crate::backend::json::Document;
 use crate::backend::report::Report;
@@ -79,9 +80,12 @@ impl Request {
         if let Some(what) = basis.unbound {
             return Err(ExportError::Unbound(what).into());
         }
-        let is_personal =
-            query.relations.iter().any(|relation| crate::audit::has_personal_columns(*relation));
-        let classification = if is_personal { "personal".to_owned() } else { basis.classification };
+        let classification =
+            if basis.classification != "personal" && audit::have_personal_columns(&basis.read) {
+                "personal".to_owned()
+            } else {
+                basis.classification
+            };
         let columns: Vec<Value> =
             query.columns.iter().map(|(name, of_type)| json!({"name": name, "type": of_type})).collect();
         let columns = Value::from(columns);
@@ -137,6 +141,8 @@ struct Basis {
     functions: Vec<Oid>,
     types: Vec<Oid>,
     labels: Vec<Oid>,
+    /// Tables, with their partitions.
+    read: Vec<Oid>,
     text: String,
     classification: String,
     unbound: Option<String>,
@@ -144,7 +150,7 @@ struct Basis {
 
 fn basis(query: &BoundQuery) -> Basis {
     session::as_owner(|| {
-        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named, b.labels \
+        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named, b.labels, b.read \
              FROM tally_internal.export_basis($1, $2, $3) AS b";
         let values =
             [query.functions.clone().into(), query.relations.clone().into(), query.types.clone().into()];
@@ -153,6 +159,7 @@ fn basis(query: &BoundQuery) -> Basis {
             functions: row.get(4).unwrap_or_default(),
             types: row.get(5).unwrap_or_default(),
             labels: row.get(6).unwrap_or_default(),
+            read: row.get(7).unwrap_or_default(),
             text: row.need(1),
             classification: row.need(2),
             unbound: row.get(3),

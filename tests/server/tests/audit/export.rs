@@ -45,7 +45,7 @@ impl Scene {
             .batch_execute(&format!(
                 "ALTER DATABASE {name} SET session_preload_libraries = pg_tally;
                  SELECT tally.bind_role('{requester}', 'a');
-                 SELECT tally.set_export_policy('raw', 1, approvers => '{group}'), tally.set_export_policy('aggregate', 1, approvers => '{group}');
+                 SELECT tally.set_export_policy('raw', 1, approvers => '{group}'), tally.set_export_policy('personal', 1, approvers => '{group}'), tally.set_export_policy('aggregate', 1, approvers => '{group}');
                  CREATE SCHEMA shop AUTHORIZATION {owner}; GRANT USAGE, CREATE ON SCHEMA shop TO PUBLIC;
                  CREATE TABLE shop.note (tenant_id text NOT NULL, n int NOT NULL, body text NOT NULL DEFAULT 'note', PRIMARY KEY (tenant_id, n));
                  INSERT INTO shop.note SELECT t, n FROM generate_series(1, 3000) AS n, unnest('{{a,b}}'::text[]) AS t;
@@ -130,7 +130,7 @@ fn an_export_is_handed_out_once_to_who_requested_it() {
     assert_eq!(approve(&mut approver, &id), "42T20");
     scene.signer.step_up(&mut approver, None).unwrap();
     let seen = approver.query_one("SELECT query, purpose, classification, requester::text, max_rows, request_hash FROM tally.exports WHERE state = 'requested'", &[]).unwrap();
-    assert_eq!((seen.get(0), seen.get(1), seen.get(2)), (query, "a test", "raw"));
+    assert_eq!((seen.get(0), seen.get(1), seen.get(2)), (query, "a test", "personal"));
     assert_eq!((seen.get::<_, String>(3), seen.get::<_, i64>(4)), (scene.requester.clone(), 10));
     let hash: String = seen.get(5);
     let with_hash = |hash: &str| format!("SELECT tally.approve_export('{id}', '{hash}')");
@@ -964,8 +964,8 @@ fn policies_go_by_tenant_classification_and_size() {
         ("SELECT tally.set_export_policy('raw', 6)".to_owned(), "23514"),
         ("SELECT tally.set_export_policy('raw', 1, valid_for => '1 s')".to_owned(), "22023"),
         ("SELECT tally.set_export_policy(NULL, 1)".to_owned(), "22004"),
-        ("SELECT tally.set_export_policy('personal', 3)".to_owned(), TAKEN),
-        ("SELECT tally.set_export_policy('personal', NULL)".to_owned(), TAKEN),
+        ("SELECT tally.set_export_policy('personal', 3, from_rows => 5)".to_owned(), TAKEN),
+        ("SELECT tally.set_export_policy('personal', NULL, from_rows => 5)".to_owned(), TAKEN),
     ] {
         assert_eq!(code(keeper.batch_execute(&statement)), outcome, "{statement}");
     }
@@ -994,7 +994,10 @@ fn policies_go_by_tenant_classification_and_size() {
         states("SELECT day, (SELECT count(*) FROM shop.note) AS n FROM tally.usage_day", 10),
         expected("requested", "raw", 1, true, 24)
     );
-    assert_eq!(states("SELECT event_id FROM tally.events", 10), expected("requested", "raw", 1, true, 24));
+    assert_eq!(
+        states("SELECT event_id FROM tally.events", 10),
+        expected("requested", "personal", 1, true, 24)
+    );
     assert_eq!(states("SELECT n FROM shop.few", 10), expected("requested", "raw", 1, true, 24));
     // The catalogue has texts that anybody may write.
     assert_eq!(
@@ -1031,7 +1034,7 @@ fn policies_go_by_tenant_classification_and_size() {
     let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
     admin.batch_execute(&format!("SELECT tally.bind_role('{}', 'b')", scene.approvers[1])).unwrap();
     assert_eq!(approve(&mut scene.approver(1), &id), NO_SUCH);
-    assert_eq!(number(&mut keeper, "SELECT count(*) FROM tally.audit WHERE act LIKE 'export_policy_%'"), 6);
+    assert_eq!(number(&mut keeper, "SELECT count(*) FROM tally.audit WHERE act LIKE 'export_policy_%'"), 7);
 }
 
 /// Rows of the long export; a million with TALLY_EXPORT_ROWS=1000000.
@@ -1098,4 +1101,75 @@ fn many_rows_leave_in_bounded_memory_past_the_limit_of_rows_and_nothing_else_doe
         ids.insert(row.get::<_, String>(0));
     }
     assert!(ids.contains(&id) && ids.len() >= 4, "{ids:?}");
+}
+
+/// What a request is classified as, at a moment when maintain() hasn't run since anything changed.
+fn class_of(client: &mut Client, query: &str) -> String {
+    let id = request(client, query, 10).unwrap();
+    let class = "SELECT classification FROM tally.exports WHERE id = $1::text::uuid";
+    client.query_one(class, &[&id]).unwrap().get(0)
+}
+
+#[test]
+fn what_was_made_or_attached_since_the_catalogue_looked_is_personal_at_once() {
+    let scene = Scene::new("export_personal");
+    let mut admin = scene.database.superuser();
+    admin.batch_execute("SELECT tally.set_export_policy('aggregate', 0)").unwrap();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    admin
+        .batch_execute(
+            "SELECT tally.create_rollup('ex', '{day}', ARRAY['count(*) AS n'], ARRAY['(properties->>''card'') AS card', 'user_id']);
+             SELECT tally.create_rollup('calm', '{day}', ARRAY['count(*) AS n'], '{name}')",
+        )
+        .unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    assert_eq!(class_of(&mut client, "SELECT user_id, card FROM tally.ex_day"), "personal");
+    assert_eq!(class_of(&mut client, "SELECT name, n FROM tally.calm_day"), "aggregate");
+    // A column that comes later.
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(class_of(&mut client, "SELECT name, n FROM tally.calm_day"), "aggregate");
+    admin.batch_execute("SELECT tally.alter_rollup('calm', add_dimensions => '{user_id}')").unwrap();
+    assert_eq!(class_of(&mut client, "SELECT name, n FROM tally.calm_day"), "personal");
+    // What inherits from a table that is read is read with it.
+    let id = scene.approved(&mut client, "SELECT n, body FROM shop.note", 5000);
+    admin
+        .batch_execute(&format!(
+            "SET ROLE {owner};
+             CREATE TABLE shop.card (LIKE shop.note);
+             RESET ROLE;
+             SELECT tally.protect('shop.card'), tally.classify('shop.card.body', 'personal', 'numbers of cards');
+             SET ROLE {owner};
+             ALTER TABLE shop.card INHERIT shop.note",
+            owner = scene.owner
+        ))
+        .unwrap();
+    assert_eq!(code(run(&mut client, &id)), NOT_SO);
+    assert_eq!(scene.state(&id), "void");
+    assert_eq!(class_of(&mut client, "SELECT n, body FROM shop.note"), "personal");
+}
+
+#[test]
+fn our_own_functions_that_hand_out_people_are_personal() {
+    let scene = Scene::new("export_functions");
+    let mut client = scene.database.connect(&scene.requester);
+    for (query, class) in [
+        ("SELECT * FROM tally.find_event('00000000-0000-4000-8000-000000000000')", "personal"),
+        ("SELECT * FROM tally.did_at_least('run', 1, '2026-01-01', '2026-02-01')", "personal"),
+        ("SELECT day, dau FROM tally.active_users(daterange('2026-01-01', '2026-01-03'))", "raw"),
+    ] {
+        assert_eq!(class_of(&mut client, query), class, "{query}");
+    }
+    // Whatever has such a column is among them, and none of them is gone.
+    let unnamed = "SELECT string_agg(p.proname, ',' ORDER BY p.proname) FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+         WHERE n.nspname IN ('tally', 'tally_internal') AND p.provolatile <> 'v' AND p.prokind = 'f'
+           AND EXISTS (SELECT FROM unnest(p.proargnames, p.proargmodes) AS a (name, mode)
+                        WHERE a.mode IN ('o', 't') AND a.name IN ('user_id', 'unit_id', 'session_id', 'properties', 'body', 'subject', 'personal', 'token', 'tokens', 'example', 'examples'))
+           AND EXISTS (SELECT FROM aclexplode(p.proacl) AS g JOIN pg_roles AS r ON r.oid = g.grantee
+                        WHERE r.rolname IN ('tally_reader', 'tally_analyst', 'tally_auditor'))
+           AND p.proname <> ALL (tally_internal.personal_functions())";
+    let mut admin = scene.database.superuser();
+    assert_eq!(admin.query_one(unnamed, &[]).unwrap().get::<_, Option<String>>(0), None);
+    let gone = "SELECT string_agg(f.name, ',') FROM unnest(tally_internal.personal_functions()) AS f (name)
+                 WHERE NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = f.name AND p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace))";
+    assert_eq!(admin.query_one(gone, &[]).unwrap().get::<_, Option<String>>(0), None);
 }
