@@ -32,7 +32,7 @@ pub fn install() {
     ring::request(settings::worker_databases(), settings::audit_buffer());
     transaction_end::listen(Listener {
         before_commit: pending::before_commit,
-        before_prepare: seal::refuse_to_prepare,
+        before_prepare,
         ended,
         part_ended,
     });
@@ -43,6 +43,11 @@ pub fn install() {
         ends: reads::statement_ends,
     });
     witness::install();
+}
+
+fn before_prepare() {
+    seal::refuse_to_prepare();
+    pending::refuse_to_prepare();
 }
 
 fn ended(committed: bool) {

@@ -136,6 +136,21 @@ pub fn before_commit() {
     PENDING.with_borrow_mut(|pending| pending.iter_mut().for_each(|entry| entry.is_stored = true));
 }
 
+/// A prepared transaction may yet be undone, when no session is left that would tell of it: what it did would be in the log alone, without a
+/// word that it did not come to be. What happened whatever becomes of it goes to the worker, as where it ends.
+pub fn refuse_to_prepare() {
+    let act = PENDING.with_borrow(|pending| {
+        let stored = pending.iter().find(|entry| entry.is_stored && entry.kind == Kind::Act);
+        stored.map(|entry| entry.record.entry.act.clone())
+    });
+    if let Some(act) = act {
+        Report::new("0A000", format!("a transaction with an act that is recorded can't be prepared: {act}"))
+            .detail("Where it is rolled back later, nobody would note that the act did not come to be.")
+            .hint("do what is recorded in a transaction of its own; ingest alone can be prepared")
+            .raise();
+    }
+}
+
 /// A transaction ended.
 pub fn ended(committed: bool) {
     PENDING.with_borrow_mut(|pending| {
