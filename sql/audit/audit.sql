@@ -226,6 +226,16 @@ CREATE FUNCTION tally_internal.record_act(act text, object text DEFAULT NULL, de
 COMMENT ON FUNCTION tally_internal.record_act(text, text, jsonb, text, text, jsonb) IS
   'records an act of the running transaction in the audit log, also where that is rolled back later; for pg_tally''s own functions. Returns the entry''s id';
 
+CREATE FUNCTION tally_internal.personal_of(named text[], before jsonb, after jsonb) RETURNS jsonb
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT nullif(jsonb_strip_nulls(jsonb_build_object(
+      'from', (SELECT jsonb_object_agg(b.key, b.value) FROM jsonb_each(before) AS b WHERE b.key = ANY (named)),
+      'to', (SELECT jsonb_object_agg(a.key, a.value) FROM jsonb_each(after) AS a WHERE a.key = ANY (named)))), '{}');
+  END;
+COMMENT ON FUNCTION tally_internal.personal_of(text[], jsonb, jsonb) IS 'part of tally_internal.record_change(): what a change tells of a person; null where that is nothing';
+
 CREATE FUNCTION tally_internal.record_change() RETURNS trigger
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
@@ -233,8 +243,10 @@ AS $$
 DECLARE
   before   jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
   after    jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
-  -- The arguments: what the acts are called, and the column that names the object.
-  object   text := coalesce(after, before) ->> TG_ARGV[1];
+  -- The arguments: what the acts are called, the column that names the object, and columns that may name a person. What these have is
+  -- the entry's personal part, of which the entry itself and the server's log have a salted fingerprint.
+  named    text[] := string_to_array(TG_ARGV[2], ',');
+  object   text := CASE WHEN TG_ARGV[1] <> ALL (coalesce(named, '{}')) THEN coalesce(after, before) ->> TG_ARGV[1] END;
   was      text := coalesce(before ->> 'tenant_id', '');
   is_now   text := coalesce(after ->> 'tenant_id', '');
 BEGIN
@@ -243,39 +255,41 @@ BEGIN
   END IF;
   -- Neither of two tenants is told of the other.
   IF before IS NOT NULL AND (after IS NULL OR was <> is_now) THEN
-    PERFORM tally_internal.record_act(TG_ARGV[0] || '_removed', object, jsonb_build_object('from', jsonb_strip_nulls(before)), was);
+    PERFORM tally_internal.record_act(TG_ARGV[0] || '_removed', object, jsonb_build_object('from', jsonb_strip_nulls(before - coalesce(named, '{}'))), was, NULL,
+      tally_internal.personal_of(named, before, NULL));
   END IF;
   IF after IS NOT NULL AND (before IS NULL OR was <> is_now) THEN
-    PERFORM tally_internal.record_act(TG_ARGV[0] || '_added', object, jsonb_build_object('to', jsonb_strip_nulls(after)), is_now);
+    PERFORM tally_internal.record_act(TG_ARGV[0] || '_added', object, jsonb_build_object('to', jsonb_strip_nulls(after - coalesce(named, '{}'))), is_now, NULL,
+      tally_internal.personal_of(named, NULL, after));
   ELSIF after IS NOT NULL THEN
     PERFORM tally_internal.record_act(TG_ARGV[0] || '_changed', object,
-      jsonb_build_object('from', (SELECT jsonb_object_agg(b.key, b.value) FROM jsonb_each(before) AS b WHERE b.value IS DISTINCT FROM after -> b.key),
-                         'to', (SELECT jsonb_object_agg(a.key, a.value) FROM jsonb_each(after) AS a WHERE a.value IS DISTINCT FROM before -> a.key)),
-      is_now);
+      jsonb_build_object('from', (SELECT jsonb_object_agg(b.key, b.value) FROM jsonb_each(before - coalesce(named, '{}')) AS b WHERE b.value IS DISTINCT FROM after -> b.key),
+                         'to', (SELECT jsonb_object_agg(a.key, a.value) FROM jsonb_each(after - coalesce(named, '{}')) AS a WHERE a.value IS DISTINCT FROM before -> a.key)),
+      is_now, NULL, tally_internal.personal_of(named, before, after));
   END IF;
   RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.record_change() IS
-  'trigger: records what changed in a table of definitions, policies or keys, whoever changed it; its arguments name the acts and the column that names the object';
+  'trigger: records what changed in a table of definitions, policies or keys, whoever changed it; its arguments name the acts, the column that names the object, and columns that may name a person';
 
-CREATE FUNCTION tally_internal.record_changes_of(target regclass, act text, object text) RETURNS void
+CREATE FUNCTION tally_internal.record_changes_of(target regclass, act text, object text, named text[] DEFAULT '{}') RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  EXECUTE format('CREATE TRIGGER recorded AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION tally_internal.record_change(%L, %L)',
-    target, act, object);
+  EXECUTE format('CREATE TRIGGER recorded AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION tally_internal.record_change(%L, %L%s)',
+    target, act, object, CASE WHEN cardinality(named) > 0 THEN format(', %L', array_to_string(named, ',')) END);
   EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER recorded', target);
 END
 $$;
-COMMENT ON FUNCTION tally_internal.record_changes_of(regclass, text, text) IS
-  'has each change of a table''s rows recorded as an act, <act>_added, <act>_changed or <act>_removed, of the object that a column names';
-REVOKE ALL ON FUNCTION tally_internal.audit_scope_key(), tally_internal.record_act(text, text, jsonb, text, text, jsonb), tally_internal.record_change(),
-  tally_internal.record_changes_of(regclass, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION tally_internal.record_changes_of(regclass, text, text, text[]) IS
+  'has each change of a table''s rows recorded as an act, <act>_added, <act>_changed or <act>_removed, of the object that a column names; what columns have that may name a person is the act''s personal part';
+REVOKE ALL ON FUNCTION tally_internal.audit_scope_key(), tally_internal.record_act(text, text, jsonb, text, text, jsonb), tally_internal.record_change(), tally_internal.personal_of(text[], jsonb, jsonb),
+  tally_internal.record_changes_of(regclass, text, text, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.audit_scope_key() TO tally_owner, tally_reader, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.in_scope(text, text, text) TO tally_auditor;
-GRANT EXECUTE ON FUNCTION tally_internal.record_act(text, text, jsonb, text, text, jsonb) TO tally_owner, tally_security;
+GRANT EXECUTE ON FUNCTION tally_internal.record_act(text, text, jsonb, text, text, jsonb), tally_internal.personal_of(text[], jsonb, jsonb) TO tally_owner, tally_security;
 
 SELECT tally_internal.record_changes_of('tally.role_binding', 'binding', 'role_name'),
        tally_internal.record_changes_of('tally.token_key', 'key', 'key_id'),

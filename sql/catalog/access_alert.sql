@@ -58,7 +58,7 @@ SELECT tally_internal.confine_table('tally.access_day'), tally_internal.confine_
 GRANT SELECT ON tally.access_day, tally.access_alert TO tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.access_day', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.access_alert', '');
-SELECT tally_internal.record_changes_of('tally.access_alert', 'access_alert', 'actor');
+SELECT tally_internal.record_changes_of('tally.access_alert', 'access_alert', 'actor', '{note}');
 
 CREATE FUNCTION tally_internal.judge_access(days jsonb, from_day int4, peers jsonb) RETURNS TABLE (day int4, kind text, value float8, usual float8)
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'judge_access_wrapper';

@@ -39,7 +39,7 @@ GRANT SELECT ON tally.asset TO tally_admin, tally_analyst, tally_auditor;
 -- A relation that was dropped is printed as a number, which is another one's where the dump is restored.
 SELECT pg_catalog.pg_extension_config_dump('tally.asset',
   'WHERE relation IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) relation::pg_catalog.oid)');
-SELECT tally_internal.record_changes_of('tally.asset', 'asset', 'asset');
+SELECT tally_internal.record_changes_of('tally.asset', 'asset', 'asset', '{owner}');
 
 -- What the audit log asks of each statement. It is found anew where anything has changed. By names: a subscriber and a restored
 -- database have other numbers.

@@ -15,7 +15,7 @@ COMMENT ON COLUMN tally.person_identity.mapped_by IS 'the role that logged in an
 REVOKE ALL ON tally.person_identity FROM PUBLIC;
 GRANT SELECT ON tally.person_identity TO tally_admin, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.person_identity', '');
-SELECT tally_internal.record_changes_of('tally.person_identity', 'person', 'person');
+SELECT tally_internal.record_changes_of('tally.person_identity', 'person', 'person', '{identity,person}');
 
 CREATE FUNCTION tally_internal.acting_identities() RETURNS text[]
   LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'acting_identities_wrapper';
@@ -61,8 +61,25 @@ END
 $$;
 COMMENT ON FUNCTION tally.map_person(text, regrole, text) IS
   'says that a login, or the subject of tokens, is a person''s: whoever requests an export under one of a person''s can''t approve it under another; person null takes it back';
+-- A mapping that holds stays: it keeps people apart who must be two.
+CREATE FUNCTION tally_internal.forget_person(tenant_id text, subjects text[]) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN tally_internal.erase_audit_personal('', ARRAY(
+    SELECT p.entry_id FROM tally.audit_personal AS p JOIN tally.audit_entry AS e ON e.tenant_id = p.tenant_id AND e.entry_id = p.entry_id
+     WHERE p.tenant_id = '' AND e.act IN ('person_added', 'person_changed', 'person_removed')
+       AND EXISTS (SELECT FROM unnest(subjects) AS s (id)
+                    WHERE tally_internal.is_content_naming(p.content, ARRAY[s.id, 'subject ' || s.id])
+                      AND NOT EXISTS (SELECT FROM tally.person_identity AS m WHERE m.identity = 'subject ' || s.id OR m.person = s.id))));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.forget_person(text, text[]) IS
+  'part of an erasure: erases what the audit log keeps of mappings of the subjects to persons, once tally.map_person() has taken them back';
+
 ALTER FUNCTION tally.map_person(text, regrole, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally_internal.require_step_up(text) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text), tally_internal.forget_person(text, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally_internal.require_step_up(text), tally_internal.forget_person(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.map_person(text, regrole, text) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.is_requester(text[]) TO tally_reader, tally_auditor, tally_admin; -- a view asks as who reads it
