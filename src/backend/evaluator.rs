@@ -4,7 +4,7 @@
 use super::kept_portals::Kept;
 use super::report::Report;
 use super::subtransaction::{self, Caught, Verdict};
-use super::{guarded, schema, session, version};
+use super::{guarded, hook, schema, session, version};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
@@ -74,6 +74,8 @@ struct Guard {
     before: (Running, u32),
     /// What errors are told with: the session's statement among it, which the code could ask for.
     context: *mut pg_sys::ErrorContextCallback,
+    /// Whether all messages are heard for the guard's sake.
+    hears: bool,
     _cursors: Kept,
 }
 
@@ -83,13 +85,16 @@ impl Guard {
         // SAFETY: a list on the stack, of which what lies below lives longer than this.
         let context =
             unsafe { (&raw mut pg_sys::error_context_stack).replace(subtransaction::noting_alone()) };
-        Self { before, context, _cursors: Kept::begin() }
+        Self { before, context, hears: hook::hear_messages(), _cursors: Kept::begin() }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         RUNNING.set(self.before);
+        if self.hears {
+            hook::hear_log_alone();
+        }
         // SAFETY: see above.
         unsafe { pg_sys::error_context_stack = self.context };
     }
@@ -108,6 +113,11 @@ fn running() -> Running {
 /// session of whoever ingests, and much of that no rollback undoes.
 pub fn is_running() -> bool {
     running() != Running::Nobodys
+}
+
+/// Whether messages below errors are told nobody, nor kept in the log: the code reads rows of everybody's, and whoever calls, or reads the log, may not.
+pub fn is_mute() -> bool {
+    matches!(running(), Running::Declared | Running::Added)
 }
 
 fn refuse(what: &str) -> ! {

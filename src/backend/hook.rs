@@ -6,6 +6,7 @@ use super::binary_upgrade;
 use super::command::{self, Command};
 use super::evaluator;
 use super::guarded::{self, Guarded};
+use super::log as log_line;
 use super::reads::Reads;
 use super::report::Report;
 use super::row_count;
@@ -432,15 +433,17 @@ thread_local! {
 }
 
 /// Has the hook below hear every message that a client may be told, whatever becomes of the transaction: Postgres asks it about those alone that
-/// go to the server's log. There they still go by what log_min_messages says.
-pub fn hear_messages() {
+/// go to the server's log. There they still go by what log_min_messages says. Says whether that is new.
+pub fn hear_messages() -> bool {
     // SAFETY: a setting of this process, of which Postgres wants no more than that it is one of its levels. Set by its own means it would end with a
     // transaction of a procedure's, which goes on.
     unsafe {
         if pg_sys::log_min_messages != PgLogLevel::DEBUG5 as c_int {
             LOGGED_FROM.set(Some(pg_sys::log_min_messages));
             pg_sys::log_min_messages = PgLogLevel::DEBUG5 as c_int;
+            return true;
         }
+        false
     }
 }
 
@@ -527,6 +530,15 @@ unsafe extern "C-unwind" fn log(message: *mut pg_sys::ErrorData) {
     unsafe {
         if !is_to_log((*message).elevel) {
             (*message).output_to_server = false;
+        }
+        // What somebody's code says of rows that the caller may not see, or the log may not keep.
+        if (*message).elevel < PgLogLevel::ERROR as c_int
+            && evaluator::is_mute()
+            && !log_line::is_ours(message)
+        {
+            (*message).output_to_server = false;
+            (*message).output_to_client = false;
+            return;
         }
         if (*message).output_to_client
             && (*message).elevel < pg_sys::INFO as c_int

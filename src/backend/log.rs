@@ -1,8 +1,20 @@
 //! Lines of the server's log that tell of a statement without its text.
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{CStr, c_char, c_int};
 use pgrx::PgLogLevel;
 use std::ffi::CString;
+
+/// The source file that our lines say they are of.
+const FILE: &CStr = c"pg_tally";
+
+/// Whether a message is one of ours, which no code of somebody's can claim to be.
+///
+/// # Safety
+/// The message is one that Postgres reports.
+pub unsafe fn is_ours(message: *const pgrx::pg_sys::ErrorData) -> bool {
+    // SAFETY: a C string, or null.
+    unsafe { !(*message).filename.is_null() && CStr::from_ptr((*message).filename) == FILE }
+}
 
 unsafe extern "C-unwind" {
     fn errstart(level: c_int, domain: *const c_char) -> bool;
@@ -24,7 +36,7 @@ pub fn line(text: &str) {
             errmsg_internal(c"%s".as_ptr(), text.as_ptr());
             errhidestmt(true);
             errhidecontext(true);
-            errfinish(c"pg_tally".as_ptr(), 0, c"pg_tally".as_ptr());
+            errfinish(FILE.as_ptr(), 0, FILE.as_ptr());
         }
         pgrx::pg_sys::InterruptHoldoffCount -= 1;
     }

@@ -41,6 +41,14 @@ impl Caught {
         report.function_name()
     }
 
+    /// Whether the error was raised by our own code, and not by Postgres or a language of its.
+    pub fn is_ours(&self) -> bool {
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = &self.error;
+        report.file() == "pg_tally" || report.file().ends_with(".rs")
+    }
+
     /// Whether the error says that stored bytes are damaged: what a missing or a garbled piece of a value raises.
     pub fn is_corruption(&self) -> bool {
         self.sqlstate.starts_with("XX")
@@ -142,7 +150,11 @@ pub(super) fn noting_alone() -> *mut pg_sys::ErrorContextCallback {
 
 unsafe extern "C-unwind" fn note_code(_: *mut core::ffi::c_void) {
     // SAFETY: Postgres calls it while a report is being made.
-    RAISED.set(unsafe { code_of_report() });
+    let code = unsafe { code_of_report() };
+    // Messages that are no errors have none, and come after one, too, as of the rollback.
+    if code != 0 {
+        RAISED.set(code);
+    }
 }
 
 fn catch<T>(work: impl FnOnce() -> Verdict<T> + UnwindSafe) -> Result<Verdict<T>, Caught> {

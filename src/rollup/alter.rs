@@ -103,7 +103,7 @@ fn alter_rollup_cascade(
     definition::invalidate();
     session::advance_command();
     let counted = within("occurred_at", &(from..i64::MAX));
-    super::append::fill(name, &format!("{counted} AND {}", thawed.not_frozen("occurred_at")))?;
+    super::append::fill(name, &format!("{counted} AND {}", thawed.not_frozen("occurred_at")), None)?;
     session::advance_command();
     let definitions = definition::all()?;
     Ok(fold::fold_all(definition::find(&definitions, name)?, from)?)

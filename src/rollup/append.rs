@@ -4,9 +4,11 @@
 use super::RollupError;
 use super::accumulate::{Groups, Origin, Rows};
 use super::definition::{self, Definition};
+use super::hidden;
 use super::relief::{self, Added};
 use super::shape::Shape;
 use super::shared::{self, Set};
+use crate::audit::{self, Act};
 use crate::backend::appender::Appender;
 use crate::backend::evaluator;
 use crate::backend::expression::{Expression, Projector};
@@ -18,6 +20,7 @@ use crate::backend::{memory, scan, session};
 use crate::event::{EVENTS, EventRow, event_column_names};
 use crate::raw::tenant::{self, Hashers};
 use pgrx::pg_sys::Oid;
+use serde_json::json;
 use tally_core::hll::{HashKey, ValueHasher};
 
 /// Adds newly stored events to every declared rollup, once a command; says what now waits of each one, nothing
@@ -52,9 +55,16 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
 }
 
 /// Appends the events that are there and meet `condition`, SQL over an event, to one rollup, as if they had been ingested
-/// now; returns how many.
-pub fn fill(name: &str, condition: &str) -> Result<i64, RollupError> {
-    fill_of(name, condition, &[])
+/// now; returns how many. That they were read is an act, of one tenant's or of everybody's.
+pub fn fill(name: &str, condition: &str, tenant: Option<&str>) -> Result<i64, RollupError> {
+    let filled = fill_of(name, condition, &[])?;
+    if filled > 0 {
+        let detail = json!({"events": filled});
+        let tenant = tenant.unwrap_or_default();
+        let act = Act { act: "rollup_filled", tenant, object: Some(name), detail, ..Act::default() };
+        audit::act(&act).map_err(RollupError::Unrecorded)?;
+    }
+    Ok(filled)
 }
 
 /// The same, of a condition that names users, as `$1`.
@@ -73,7 +83,9 @@ pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, Rol
                 let hashers = tenant::hashers(names, session::transaction_start())?;
                 let hashers =
                     hashers.unwrap_or_else(|_| unreachable!("a stored event's tenant is registered"));
-                let groups = group(definition, &shape, &rows, &hashers, false)?;
+                let groups = hidden::of_stored(definition, &rows, || {
+                    group(definition, &shape, &rows, &hashers, false)
+                })?;
                 let table = definition.table("pending");
                 write(definition.pending, &table, &definition.stored_columns(), &all(groups))
             })

@@ -57,7 +57,7 @@ fn backfill(rollup_name: &str, max_events: i64) -> Result<i64, ErrorReport> {
         advance(rollup_name, Some(range.start), 0);
         definition::invalidate();
         session::advance_command();
-        counted = append::fill(rollup_name, &sql::within("occurred_at", &range))?;
+        counted = append::fill(rollup_name, &sql::within("occurred_at", &range), None)?;
     }
     let frontier = (range.start > oldest).then_some(range.start);
     advance(rollup_name, frontier, counted);

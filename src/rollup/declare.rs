@@ -103,7 +103,7 @@ fn create_rollup(
     // Until the next command this backend still knows the rollups that it knew before.
     session::advance_command();
     // Of a rollup that is to be backfilled, only the events from now on are counted here.
-    super::append::fill(name, if at_once { "true" } else { "occurred_at >= now()" })?;
+    super::append::fill(name, if at_once { "true" } else { "occurred_at >= now()" }, None)?;
     Ok(())
 }
 

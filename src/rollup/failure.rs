@@ -72,6 +72,12 @@ pub enum RollupError {
         column: String,
         problem: &'static str,
     },
+    /// An expression can't be evaluated for an event that is stored. What the error says isn't told: it may have values of the event.
+    Stored {
+        rollup: String,
+        column: Option<String>,
+        sqlstate: String,
+    },
     /// A function of somebody's, called by an expression.
     StrangeCode {
         function: String,
@@ -79,6 +85,8 @@ pub enum RollupError {
     },
     Expression(ExpressionError),
     Append(TableError),
+    /// What was done can't be recorded.
+    Unrecorded(Report),
 }
 
 impl From<ExpressionError> for RollupError {
@@ -197,6 +205,13 @@ impl From<RollupError> for Report {
                 "22003",
                 format!("rollup \"{rollup}\": {column} {problem}"),
             ),
+            RollupError::Stored { rollup, column, sqlstate } => {
+                let what = column.map_or_else(|| "an expression".to_owned(), |column| format!("column \"{column}\""));
+                let detail = format!("{what}: SQLSTATE {sqlstate}. The error's own text isn't told, as it may have values of that event.");
+                Report::new(sqlstate, format!("rollup \"{rollup}\" can't be computed for an event that is stored"))
+                    .detail(detail)
+                    .hint("evaluate the expression over tally.events, in the scope of a tenant whose events you may read")
+            }
             RollupError::StrangeCode { function, problem: Problem::Open } => Report::new(
                 "42P13",
                 format!("function {function} in a declared expression has no fixed search_path"),
@@ -214,6 +229,7 @@ impl From<RollupError> for Report {
             .hint(format!("ALTER FUNCTION {function} RESET {setting}; it would be set in the session of whoever ingests")),
             RollupError::Expression(error) => error.into(),
             RollupError::Append(error) => error.into(),
+            RollupError::Unrecorded(report) => report,
         }
     }
 }

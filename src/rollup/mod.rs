@@ -19,6 +19,7 @@ mod failure;
 mod fold;
 mod folder;
 mod frozen;
+mod hidden;
 mod layout;
 mod pending;
 mod pending_keys;

@@ -145,5 +145,6 @@ fn rebuild_rollup(
     Ok(append::fill(
         rollup_name,
         &format!("{} AND {}{tenant}", within("occurred_at", &range), frozen.not_frozen("occurred_at")),
+        tenant_id,
     )?)
 }

@@ -97,9 +97,9 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
     }
     let most = known.limits.rows.filter(|_| class() != Class::Free).map(|rows| rows as u64);
     if most.is_some() {
-        hook::hear_messages()
+        hook::hear_messages();
     } else {
-        hook::hear_log_alone()
+        hook::hear_log_alone();
     }
     TOLD.set(Told { most, ..TOLD.get() });
     *IN_FORCE.lock().expect("one thread") = Some(known);

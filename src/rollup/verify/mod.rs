@@ -14,6 +14,7 @@ use self::part::Part;
 use super::RollupError;
 use super::definition;
 use super::frozen::Frozen;
+use super::hidden;
 use super::rebuild;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::session;
@@ -73,10 +74,10 @@ fn verify_rollup(
             for &grain in &definition.grains {
                 let part = Part { definition, grain, horizon, frozen: &frozen, tenant: tenant_id };
                 for (statement, events) in statements(&part, &range) {
-                    let rows = match events {
-                        None => scan::texts(&statement, Snapshot::Calling),
-                        Some(condition) => evaluated::rows(definition, &condition)?.texts(&statement),
-                    };
+                    let rows = hidden::of_stored(definition, &[], || match events {
+                        None => Ok(scan::texts(&statement, Snapshot::Calling)),
+                        Some(condition) => Ok(evaluated::rows(definition, &condition)?.texts(&statement)),
+                    })?;
                     differences.extend(rows.into_iter().map(read));
                 }
             }

@@ -3,3 +3,4 @@
 mod audit;
 mod audit_tampering;
 mod export;
+mod trace;
