@@ -123,8 +123,18 @@ CREATE FUNCTION tally_internal.request_erasures(tenant_id text, subjects text[],
 AS $$
 DECLARE
   hash      uuid;
+  part      text;
+  own       text;
   requested int8 := 0;
 BEGIN
+  -- Nobody takes away by it what he requested himself.
+  FOR part IN SELECT r.name FROM tally_internal.registered('own_') AS r (name) LOOP
+    EXECUTE format('SELECT tally_internal.%I($1, $2)', 'own_' || part) INTO own USING request_erasures.tenant_id, subjects;
+    IF own IS NOT NULL THEN
+      RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'you requested yourself what this erasure would empty', DETAIL = own,
+        HINT = 'have another person ask for the erasure; nobody empties alone what they requested';
+    END IF;
+  END LOOP;
   FOR hash IN
     INSERT INTO tally.erasure AS x (subject_hash, tenant_id, requested_by, reason, subject)
     SELECT s.hash, request_erasures.tenant_id, request_erasures.requested_by, request_erasures.reason, min(s.subject)
@@ -203,7 +213,7 @@ $$;
 COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]) IS
   'removes the raw events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, and those without a user of sessions that are theirs alone, up to a day before and after; tells whose there were, and the minutes of them';
 
-CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[]) RETURNS jsonb
+CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[], known text[]) RETURNS jsonb
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -216,13 +226,17 @@ BEGIN
     EXECUTE format('SELECT tally_internal.%I($1, $2)', 'forget_' || part) INTO gone USING forget_subjects.tenant_id, subjects;
     told := told || jsonb_build_object(part, gone);
   END LOOP;
+  FOR part IN SELECT r.name FROM tally_internal.registered('unname_') AS r (name) LOOP
+    EXECUTE format('SELECT tally_internal.%I($1, $2)', 'unname_' || part) INTO gone USING forget_subjects.tenant_id, known;
+    told := told || jsonb_build_object(part, gone);
+  END LOOP;
   UPDATE tally.erasure AS x SET requested_by = '' WHERE x.tenant_id = forget_subjects.tenant_id AND x.requested_by = ANY (subjects);
   PERFORM tally_internal.note_trace('{erasure,quarantine,ingest_batch,audit_personal}');
   RETURN told;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.forget_subjects(text, text[]) IS
-  'part of an erasure: calls what nouns have added to the register forget_; tells how many rows each removed or changed';
+COMMENT ON FUNCTION tally_internal.forget_subjects(text, text[], text[]) IS
+  'part of an erasure: calls what nouns have added to the registers forget_ and, with the subjects that are known to have been users, unname_; tells how many rows each removed or changed';
 
 CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
@@ -330,13 +344,13 @@ COMMENT ON FUNCTION tally_internal.note_statistics(oid) IS 'notes that the stati
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_subjects(text, text[]), tally_internal.note_trace(text[]),
+  tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid),
   tally_internal.registered(text) TO tally_owner;

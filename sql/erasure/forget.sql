@@ -53,10 +53,10 @@ AS $$
 BEGIN
   RETURN tally_internal.erase_audit_personal(forget_audit.tenant_id, ARRAY(
     SELECT p.entry_id FROM tally.audit_personal AS p
-     WHERE p.tenant_id = forget_audit.tenant_id AND tally_internal.is_content_naming(p.content, subjects)));
+     WHERE p.tenant_id = forget_audit.tenant_id AND tally_internal.is_content_naming((p.content::jsonb - '{purpose,reason}'::text[])::text, subjects)));
 END
 $$;
-COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects';
+COMMENT ON FUNCTION tally_internal.forget_audit(text, text[]) IS 'part of an erasure: erases the personal parts of audit entries that name one of the subjects, but in the words of a purpose or a reason';
 
 -- By what they have, whatever they are called: every column of the events' table. No table of a rollup has, since none of its columns is jsonb.
 CREATE FUNCTION tally_internal.detached_months() RETURNS SETOF name
@@ -103,7 +103,42 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.forget_detached(text, text[]) IS 'part of an erasure: removes events from months that were detached and are still there';
 
-REVOKE ALL ON FUNCTION tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
+-- Asked when their events are removed and before the rest is.
+CREATE FUNCTION tally_internal.known_subjects(tenant_id text, subjects text[], sent text[]) RETURNS text[]
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  known text[];
+  month name;
+  here  text[];
+BEGIN
+  known := ARRAY(
+    SELECT x.subject FROM tally.erasure AS x
+     WHERE x.tenant_id = known_subjects.tenant_id AND x.subject = ANY (known_subjects.sent)
+       AND (x.events > 0 OR x.anonymous_events > 0 OR x.first_at IS NOT NULL));
+  known := known || ARRAY(
+    SELECT s.sent FROM tally.audit_personal AS p JOIN unnest(subjects, known_subjects.sent) AS s (stored, sent) ON s.stored = p.content::jsonb ->> 'subject'
+     WHERE p.tenant_id = known_subjects.tenant_id);
+  known := known || ARRAY(
+    SELECT s.sent
+      FROM (SELECT tally_internal.readable_quarantined(q.tenant_id, q.batch_id, q."position", q.body) AS body FROM tally.quarantine AS q
+             WHERE q.tenant_id IN (known_subjects.tenant_id, '') OFFSET 0) AS q
+      JOIN unnest(subjects, known_subjects.sent) AS s (stored, sent) ON tally_internal.names(q.body, 'user_id', ARRAY[s.stored])
+     WHERE tally_internal.names(q.body, 'user_id', subjects));
+  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
+  LOOP
+    EXECUTE format('SELECT array_agg(DISTINCT e.user_id) FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month)
+       INTO here USING known_subjects.tenant_id, subjects;
+    known := known || ARRAY(SELECT s.sent FROM unnest(subjects, known_subjects.sent) AS s (stored, sent) WHERE s.stored = ANY (here));
+  END LOOP;
+  RETURN ARRAY(SELECT s.stored FROM unnest(subjects, known_subjects.sent) AS s (stored, sent) WHERE s.sent = ANY (known));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.known_subjects(text, text[], text[]) IS
+  'part of an erasure: those of the subjects, by the ids under which they are stored, each with the id as sent, that are known to have been users: by events, activity, the quarantine or tokens';
+
+REVOKE ALL ON FUNCTION tally_internal.known_subjects(text, text[], text[]), tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
   tally_internal.forget_audit(text, text[]), tally_internal.detached_months(), tally_internal.forget_detached(text, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
+GRANT EXECUTE ON FUNCTION tally_internal.known_subjects(text, text[], text[]), tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
   tally_internal.forget_audit(text, text[]), tally_internal.detached_months(), tally_internal.forget_detached(text, text[]) TO tally_owner;

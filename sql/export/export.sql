@@ -357,7 +357,7 @@ CREATE FUNCTION tally_internal.is_query_naming(query text, params text, subjects
 COMMENT ON FUNCTION tally_internal.is_query_naming(text, text, text[]) IS
   'whether strings, quoted names, comments or numbers of a query, or its parameters, a JSON array, name one of the subjects; ids of fewer than four characters only as all of a value';
 
-CREATE FUNCTION tally_internal.forget_exports(tenant_id text, subjects text[]) RETURNS int8
+CREATE FUNCTION tally_internal.unname_exports(tenant_id text, subjects text[]) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -373,9 +373,13 @@ BEGIN
                                  tally_internal.is_text_naming(e.purpose, subjects) AS in_purpose,
                                  coalesce(tally_internal.is_text_naming(e.reason, subjects), false) AS in_reason) AS w
      WHERE (w.in_query OR w.in_purpose OR w.in_reason)
-       AND (e.tenant_id = forget_exports.tenant_id
-            OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[forget_exports.tenant_id])
-                                     OR tally_internal.is_text_naming(e.purpose, ARRAY[forget_exports.tenant_id])))
+       -- What somebody requests who has asked for the erasure stays, as if it had been refused him for it.
+       AND NOT EXISTS (SELECT FROM tally.erasure AS x
+                        WHERE x.tenant_id = unname_exports.tenant_id AND x.finished_at IS NULL AND x.subject = ANY (subjects) AND x.requested_at <= e.requested_at
+                          AND e.identities && tally_internal.with_persons(ARRAY['login ' || x.requested_by, 'subject ' || x.requested_by]))
+       AND (e.tenant_id = unname_exports.tenant_id
+            OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[unname_exports.tenant_id])
+                                     OR tally_internal.is_text_naming(e.purpose, ARRAY[unname_exports.tenant_id])))
   LOOP
     UPDATE tally.export AS e
        SET query = CASE WHEN named.in_query THEN '' ELSE e.query END,
@@ -392,15 +396,31 @@ BEGIN
     gone := gone + 1;
   END LOOP;
   -- What the audit log keeps of the tenant's purposes and reasons.
-  PERFORM tally_internal.erase_audit_personal(forget_exports.tenant_id, ARRAY(
+  PERFORM tally_internal.erase_audit_personal(unname_exports.tenant_id, ARRAY(
     SELECT p.entry_id FROM tally.audit_personal AS p
-     WHERE p.tenant_id = forget_exports.tenant_id AND p.content ~ '"(purpose|reason)"'
-       AND (tally_internal.is_text_naming(p.content::jsonb ->> 'purpose', subjects) OR tally_internal.is_text_naming(p.content::jsonb ->> 'reason', subjects))));
+     WHERE p.tenant_id = unname_exports.tenant_id AND p.content ~ '"(purpose|reason)"'
+       AND (p.content::jsonb ->> 'purpose' = ANY (subjects) OR p.content::jsonb ->> 'reason' = ANY (subjects)
+            OR tally_internal.is_text_naming(p.content::jsonb ->> 'purpose', subjects) OR tally_internal.is_text_naming(p.content::jsonb ->> 'reason', subjects))));
   RETURN gone;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.forget_exports(text, text[]) IS
+COMMENT ON FUNCTION tally_internal.unname_exports(text, text[]) IS
   'part of an erasure: takes query, parameters, purpose and reason from exports where they name one of the subjects; hashes, counts and who it was stay';
+
+CREATE FUNCTION tally_internal.own_exports(tenant_id text, subjects text[]) RETURNS text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN (SELECT 'exports ' || string_agg(e.id::text, ', ' ORDER BY e.requested_at) FROM tally.export AS e
+           WHERE e.tenant_id IN (own_exports.tenant_id, '')
+             AND tally_internal.with_persons(e.identities) && tally_internal.with_persons(tally_internal.acting_identities())
+             AND (tally_internal.is_query_naming(e.query, e.params::text, subjects) OR tally_internal.is_text_naming(e.purpose, subjects)
+                  OR coalesce(tally_internal.is_text_naming(e.reason, subjects), false)));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.own_exports(text, text[]) IS
+  'part of an erasure: the exports that name one of the subjects and that the same person requested who asks for the erasure; null where there is none';
 
 CREATE VIEW tally.exports WITH (security_barrier = true) AS
   SELECT e.id, CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END AS state,
@@ -462,10 +482,10 @@ REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.commit_for_g
   tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb),
   tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text),
   tally.approve_export(uuid, text), tally.reject_export(uuid, text), tally.withdraw_export(uuid, text), tally_internal.start_export(uuid, int8),
-  tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
+  tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.commit_for_good(),
   tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
-  tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.forget_exports(text, text[]) TO tally_owner;
+  tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),
   tally.reject_export(uuid, text), tally.withdraw_export(uuid, text) TO tally_reader, tally_auditor, tally_admin;

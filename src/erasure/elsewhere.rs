@@ -14,16 +14,25 @@ use serde_json::{Value, json};
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
 /// out, and removed their raw events; `lost` are the months whose events are gone otherwise.
 pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, ErasureError> {
-    let values = || [tenant.into(), subjects.ids.clone().into()];
     let active = [tenant.into(), subjects.ids.clone().into(), subjects.sent.clone().into()];
     session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2, $3)", &active));
+    let known = "SELECT tally_internal.known_subjects($1, $2, $3)";
+    let mut known: Vec<String> = session::as_owner(|| sql::changed_rows(known, &active, |row| row.need(1)))
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     let rollups = rollup::kept(tenant, lost)?;
     let mut rows = 0;
     for kept in &rollups {
         rows += session::as_owner(|| forget_in_rollup(kept, tenant, &subjects.ids));
     }
-    let parts = "SELECT tally_internal.forget_subjects($1, $2)";
-    let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values()));
+    if rows > 0 && subjects.sent.windows(2).all(|pair| pair[0] == pair[1]) {
+        // Of one alone it is known whose they are.
+        known.clone_from(&subjects.ids);
+    }
+    let parts = "SELECT tally_internal.forget_subjects($1, $2, $3)";
+    let values = [tenant.into(), subjects.ids.clone().into(), known.into()];
+    let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values));
     let mut told = parts.map_or(Value::Null, |parts| parts.0);
     told["rollup_rows"] = rows.into();
     Ok(told)

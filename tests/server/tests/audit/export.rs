@@ -762,14 +762,15 @@ fn an_erasure_empties_the_exports_that_name_the_person_and_no_others() {
     let kept_before: String = admin.query_one(before, &[&ids]).unwrap().get(0);
     assert_eq!(approve(&mut scene.approver(0), &emptied[0]), TAKEN);
     let forget = |admin: &mut Client, tenant: &str| {
-        admin.batch_execute("SET ROLE tally_owner").unwrap();
+        // As the library calls it.
+        admin.batch_execute("BEGIN; SET ROLE tally_owner; SELECT tally.enter_global()").unwrap();
         let gone = number(
             admin,
             &format!(
-                "SELECT tally_internal.forget_exports('{tenant}', '{{jane-doe,joe,4711,1,user,count}}')"
+                "SELECT tally_internal.unname_exports('{tenant}', '{{jane-doe,joe,4711,1,user,count}}')"
             ),
         );
-        admin.batch_execute("RESET ROLE").unwrap();
+        admin.batch_execute("RESET ROLE; COMMIT").unwrap();
         gone
     };
     assert_eq!(forget(&mut admin, "b"), 0, "nobody of this tenant's is named");
@@ -1172,4 +1173,85 @@ fn our_own_functions_that_hand_out_people_are_personal() {
     let gone = "SELECT string_agg(f.name, ',') FROM unnest(tally_internal.personal_functions()) AS f (name)
                  WHERE NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = f.name AND p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace))";
     assert_eq!(admin.query_one(gone, &[]).unwrap().get::<_, Option<String>>(0), None);
+}
+
+#[test]
+fn a_word_that_never_was_a_user_empties_nothing_and_nobody_empties_their_own() {
+    let mut scene = Scene::new("export_words");
+    let keeper = scene.database.role("keeper", &["tally_admin"]);
+    let both = scene.database.role("both", &["tally_admin", "tally_reader"]);
+    let mut superuser = scene.database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.set_step_up_policy('erase_subject', false), tally.bind_role('{both}', 'a')"
+        ))
+        .unwrap();
+    let user = |n: i32, user: &str, time: &str| {
+        json!([{"tenant_id": "a", "account_id": "x", "name": "run", "user_id": user, "occurred_at": time,
+            "event_id": format!("00000000-0000-4000-9000-{n:012}")}])
+        .to_string()
+    };
+    for (n, id) in [(1, "jane-doe"), (2, "karl-orff"), (3, "late-lilly")] {
+        ingest(&mut superuser, &user(n, id, "2026-01-05T00:00:00Z")).unwrap();
+    }
+    ingest(&mut superuser, &user(4, "rosa-park", "never")).unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 1);
+    let asked = |client: &mut Client, query: &str, purpose: &str| -> String {
+        client
+            .query_one("SELECT tally.request_export($1, $2, 5000)::text", &[&query, &purpose])
+            .unwrap()
+            .get(0)
+    };
+    let mut client = scene.database.connect(&scene.requester);
+    let by_word =
+        asked(&mut client, "SELECT n FROM shop.note WHERE body <> 'quarterly'", "quarterly numbers");
+    assert_eq!(approve(&mut scene.approver(0), &by_word), TAKEN);
+    let purposes = ["of jane-doe", "of rosa-park", "of karl-orff"]
+        .map(|purpose| asked(&mut client, "SELECT n FROM shop.note", purpose));
+    let mut keeper = scene.database.connect(&keeper);
+    let erase = |client: &mut Client, subject: &str| {
+        code(client.batch_execute(&format!("SELECT tally.erase_subject('a', '{subject}', 'a ticket')")))
+    };
+    let purpose_of = |client: &mut Client, id: &str| -> String {
+        client.query_one("SELECT purpose FROM tally.export WHERE id = $1::text::uuid", &[&id]).unwrap().get(0)
+    };
+    let in_log = |client: &mut Client, word: &str| {
+        number(client, &format!("SELECT count(*) FROM tally.audit_personal WHERE content LIKE '%{word}%'"))
+    };
+    assert_eq!(erase(&mut keeper, "quarterly"), TAKEN);
+    assert_eq!(
+        (scene.state(&by_word), purpose_of(&mut superuser, &by_word)),
+        ("approved".into(), "quarterly numbers".into())
+    );
+    assert_eq!(in_log(&mut superuser, "quarterly"), 1);
+    // Who was one is found: by events, or by the quarantine alone.
+    for (subject, id) in [("jane-doe", &purposes[0]), ("rosa-park", &purposes[1])] {
+        assert_eq!(erase(&mut keeper, subject), TAKEN);
+        assert_eq!(
+            (purpose_of(&mut superuser, id), in_log(&mut superuser, subject)),
+            (String::new(), 0),
+            "{subject}"
+        );
+    }
+    // What one has requested oneself, another has to empty.
+    let mut both = scene.database.connect(&both);
+    let own = asked(&mut both, "SELECT n FROM shop.note WHERE body <> 'karl-orff'", "a look");
+    assert_eq!(erase(&mut both, "karl-orff"), DENIED);
+    assert_eq!(
+        code(both.batch_execute("SELECT tally.erase_subjects('a', '{karl-orff}', 'a ticket')")),
+        DENIED
+    );
+    assert_eq!(scene.state(&own), "requested");
+    assert_eq!(erase(&mut keeper, "karl-orff"), TAKEN);
+    assert_eq!((scene.state(&own), purpose_of(&mut superuser, &purposes[2])), ("void".into(), String::new()));
+    // Nor what one requests when one has asked for the erasure.
+    both.batch_execute("SELECT tally.erase_subjects('a', '{late-lilly}', 'a ticket')").unwrap();
+    let late = asked(&mut both, "SELECT n FROM shop.note", "of late-lilly");
+    let others = asked(&mut client, "SELECT n FROM shop.note", "of late-lilly, too");
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure WHERE finished_at IS NULL"), 0);
+    assert_eq!(
+        (purpose_of(&mut superuser, &late), purpose_of(&mut superuser, &others)),
+        ("of late-lilly".into(), String::new())
+    );
 }
