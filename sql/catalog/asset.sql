@@ -48,7 +48,7 @@ CREATE TABLE tally.personal_column (
   columns  text COLLATE "C" NOT NULL
 );
 COMMENT ON TABLE tally.personal_column IS 'the columns of tables that are personal, as the catalogue found them last; reads of them are recorded by the policy raw';
-COMMENT ON COLUMN tally.personal_column.relation IS 'schema and name of the table; empty in the row that tells what all was found from';
+COMMENT ON COLUMN tally.personal_column.relation IS 'schema and name of the table; empty in the row that tells what all was found from, - in the one that tells up to which transaction';
 COMMENT ON COLUMN tally.personal_column.columns IS 'names of its columns, a JSON array';
 ALTER TABLE tally.personal_column OWNER TO tally_owner;
 REVOKE ALL ON tally.personal_column FROM PUBLIC;

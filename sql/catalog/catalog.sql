@@ -54,16 +54,23 @@ CREATE FUNCTION tally_internal.note_personal_columns() RETURNS int8
   SET jit = off
 AS $$
 DECLARE
+  -- Before anything is read: what was committed by then is seen.
+  seen       text := pg_snapshot_xmin(pg_current_snapshot())::text;
   found_from text := tally_internal.personal_found_from();
   changed    int8;
 BEGIN
   IF found_from = (SELECT p.columns FROM tally.personal_column AS p WHERE p.relation = '') THEN
+    -- Where a transaction was open when it looked last, what had been written since then wasn't known to be all.
+    UPDATE tally.personal_column AS p SET columns = seen
+     WHERE p.relation = '-' AND p.columns <> seen
+       AND EXISTS (SELECT FROM pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND age(c.xmin) <= age(p.columns::xid8::xid));
     RETURN 0;
   END IF;
   LOCK TABLE tally.personal_column IN SHARE ROW EXCLUSIVE MODE;
   WITH personal AS MATERIALIZED (
     SELECT n.name AS relation, n.columns FROM tally_internal.personal_columns_now() AS n
     UNION ALL SELECT '', found_from
+    UNION ALL SELECT '-', seen
   ), gone AS (
     DELETE FROM tally.personal_column AS p WHERE NOT EXISTS (SELECT FROM personal AS n WHERE n.relation = p.relation) RETURNING 1
   ), kept AS (

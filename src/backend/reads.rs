@@ -81,6 +81,30 @@ pub fn own_name(relation: Oid) -> Option<String> {
     }
 }
 
+/// A relation's kind, and the transaction that wrote its row of Postgres' catalogue last; the frozen one where that was long ago.
+pub fn kind_and_writer(relation: Oid) -> Option<(u8, u32)> {
+    // SAFETY: a look-up in the cache, whose row is read before it is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as core::ffi::c_int;
+        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(relation));
+        if row.is_null() {
+            return None;
+        }
+        let header = &*(*row).t_data;
+        let is_frozen = u32::from(header.t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN;
+        let writer = if is_frozen { pg_sys::FrozenTransactionId } else { header.t_choice.t_heap.t_xmin };
+        let kind = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relkind as u8;
+        pg_sys::ReleaseSysCache(row);
+        Some((kind, u32::from(writer)))
+    }
+}
+
+/// Whether one transaction began before another, by their numbers.
+pub fn is_before(transaction: u32, other: u32) -> bool {
+    // SAFETY: compares numbers.
+    unsafe { pg_sys::TransactionIdPrecedes(transaction.into(), other.into()) }
+}
+
 /// Whether statements run as a role that nobody logs in as and that our own functions act as.
 pub fn are_our_own() -> bool {
     // SAFETY: reads backend state, and syscache look-ups of constant names.

@@ -191,3 +191,33 @@ fn declared_code_tells_its_caller_and_the_log_nothing_of_others_events() {
         log.lines().find(|line| line.contains("secret")).unwrap_or_default()
     );
 }
+
+#[test]
+fn what_was_made_since_the_catalogue_looked_is_read_as_personal() {
+    let server = server("audit_new");
+    let mut postgres = server.connect("postgres", "shop");
+    let mut auditor = server.connect("auditor", "shop");
+    postgres.batch_execute("SELECT tally.set_audit_policy('raw')").unwrap();
+    ingest(&mut server.connect("app", "shop"), &event("acme", 1, "m"));
+    wait_for("the catalogue's first look", || {
+        (number(&mut auditor, "SELECT count(*) FROM tally.personal_column WHERE relation IN ('', '-')") == 2)
+            .then_some(())
+    });
+    // In one transaction: no round of housekeeping can have seen them.
+    postgres
+        .batch_execute(
+            "BEGIN;
+             SELECT tally.create_rollup('ex', '{day}', ARRAY['count(*) AS n'], '{user_id}'), tally.enter_global();
+             SELECT user_id FROM tally.ex_day;
+             CREATE SCHEMA m;
+             CREATE MATERIALIZED VIEW m.v AS SELECT user_id FROM tally.users;
+             SELECT * FROM m.v;
+             COMMIT",
+        )
+        .unwrap();
+    for relation in ["tally.ex_day_base", "m.v"] {
+        let read =
+            "SELECT EXISTS (SELECT FROM tally.audit WHERE act = 'read' AND detail -> 'relations' ? $1)";
+        wait_for(relation, || auditor.query_one(read, &[&relation]).unwrap().get::<_, bool>(0).then_some(()));
+    }
+}
