@@ -4,7 +4,7 @@
 use super::kept_portals::Kept;
 use super::report::Report;
 use super::subtransaction::{self, Caught, Verdict};
-use super::{guarded, hook, schema, session, version};
+use super::{guarded, hearing, schema, session, version};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
@@ -85,7 +85,7 @@ impl Guard {
         // SAFETY: a list on the stack, of which what lies below lives longer than this.
         let context =
             unsafe { (&raw mut pg_sys::error_context_stack).replace(subtransaction::noting_alone()) };
-        Self { before, context, hears: hook::hear_messages(), _cursors: Kept::begin() }
+        Self { before, context, hears: hearing::hear_messages(), _cursors: Kept::begin() }
     }
 }
 
@@ -93,7 +93,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         RUNNING.set(self.before);
         if self.hears {
-            hook::hear_log_alone();
+            hearing::hear_log_alone();
         }
         // SAFETY: see above.
         unsafe { pg_sys::error_context_stack = self.context };

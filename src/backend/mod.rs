@@ -28,6 +28,7 @@ pub mod expression_code;
 mod failure;
 pub mod guarded;
 pub mod heap;
+pub mod hearing;
 pub mod hook;
 pub mod json;
 mod kept_portals;

@@ -8,7 +8,7 @@ use super::kind::Scope;
 use crate::backend::arena::Arena;
 use crate::backend::changes::{self, Heard};
 use crate::backend::heap::Declared;
-use crate::backend::hook;
+use crate::backend::hearing;
 use crate::backend::known::Known;
 use crate::backend::limit::{self, Limit};
 use crate::backend::lookup::{Key, Lookup, View};
@@ -97,9 +97,9 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
     }
     let most = known.limits.rows.filter(|_| class() != Class::Free).map(|rows| rows as u64);
     if most.is_some() {
-        hook::hear_messages();
+        hearing::hear_messages();
     } else {
-        hook::hear_log_alone();
+        hearing::hear_log_alone();
     }
     TOLD.set(Told { most, ..TOLD.get() });
     *IN_FORCE.lock().expect("one thread") = Some(known);
