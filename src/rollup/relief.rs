@@ -3,8 +3,9 @@
 //!
 //! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
 //! ends with the statement and nobody is confined to a tenant: other transactions can stay open for as long as a client
-//! likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring little, those whose statement
-//! the client can keep open (`waits_for_client`) while a process is to be had, and all others where one is enough.
+//! likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring little, a COPY, and all others
+//! where one is enough. By the extended protocol a client can keep open what ends with the statement elsewhere: such a call folds
+//! itself where there is no process or writers outrun them.
 
 use super::RollupError;
 use super::accumulate::Rows;
@@ -97,6 +98,11 @@ fn may_fold_here() -> bool {
     !IN_BLOCK.get() && !session::has_fixed_snapshot() && !scope::is_confined()
 }
 
+/// Whether the client can keep open what this call holds.
+fn can_be_kept_open() -> bool {
+    session::is_copying() || session::goes_on_as_client_says()
+}
+
 /// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
 /// call adds; says whether it did. The caller appends its rows where this did nothing.
 pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<bool, RollupError> {
@@ -105,7 +111,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     }
     // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
     let is_behind = || folder::is_behind(definition, added.bytes as u64);
-    let folds_itself = !added.is_small() && may_fold_here() && !session::waits_for_client() && is_behind();
+    let folds_itself = !added.is_small() && may_fold_here() && !can_be_kept_open() && is_behind();
     if !folds_itself && folder::start(definition) {
         return Ok(false);
     }
@@ -143,7 +149,7 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
         let own = own_limits(definition).min(pending);
         let is_to_fold_own = may_fold_here() && own >= FOLD_OWN_AT_LIMITS;
-        let is_kept_open = !may_fold_here() || session::waits_for_client();
+        let is_kept_open = !may_fold_here() || session::is_copying();
         if is_kept_open && !is_to_fold_own {
             if own >= REFUSE_AT_LIMITS {
                 return Err(RollupError::TooMuchAtOnce(definition.name.clone()));

@@ -28,6 +28,7 @@ pub use setting::{
 };
 pub use sleep::{check_for_interrupts, pause};
 pub use transaction::{
-    accept_invalidations, advance_command, has_fixed_snapshot, in_subtransaction, in_transaction_block,
-    is_creating_extension, is_parallel_worker, is_restricted, require_writable, waits_for_client,
+    accept_invalidations, advance_command, goes_on_as_client_says, has_fixed_snapshot, in_subtransaction,
+    in_transaction_block, is_copying, is_creating_extension, is_parallel_worker, is_restricted,
+    require_writable,
 };

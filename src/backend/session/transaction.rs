@@ -27,14 +27,20 @@ pub fn in_transaction_block() -> bool {
     unsafe { pg_sys::IsTransactionBlock() }
 }
 
-/// Whether the client may keep the transaction open after the running statement, or while it runs: by the extended protocol, where the
-/// end of a statement is no end before the client says so, or by COPY, whose rows come when they come.
-pub fn waits_for_client() -> bool {
+/// Whether the client may keep the transaction open after the running statement: by the extended protocol, where the end of a statement
+/// is no end before the client says so.
+pub fn goes_on_as_client_says() -> bool {
     // SAFETY: the running portal, where there is one, is valid for as long as its statement runs.
+    unsafe { pg_sys::ActivePortal.as_ref().is_some_and(|portal| portal.visible) }
+}
+
+/// Whether it may keep the running statement open: a COPY, whose rows come when they come.
+pub fn is_copying() -> bool {
+    // SAFETY: as above.
     unsafe {
         pg_sys::ActivePortal
             .as_ref()
-            .is_some_and(|portal| portal.visible || portal.commandTag == pg_sys::CommandTag::CMDTAG_COPY)
+            .is_some_and(|portal| portal.commandTag == pg_sys::CommandTag::CMDTAG_COPY)
     }
 }
 
