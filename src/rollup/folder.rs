@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 const PROCESS_ROWS: i64 = 30_000;
 const MOST_ROWS: i64 = 100_000;
 const PIECE: Duration = Duration::from_millis(400);
-/// How long a process folds before it makes room for another one. With the piece that it is at, less than the five seconds that DROP
+/// How long a process folds before it makes room for another one, which it starts where more is pending: DROP DATABASE, which nobody
+/// can connect beside, gets in between. With the piece that it is at, less than the five seconds that DROP
 /// DATABASE waits for it.
 const PROCESS_LIFE: Duration = Duration::from_secs(2);
 /// How long `maintain()` and the worker wait for one to end its piece.
@@ -126,7 +127,7 @@ process_main! {
         // The rollup that this process is at, and those that it leaves alone from now on.
         let mut at: Option<Oid> = None;
         let (mut left, mut is_to_rest) = (Vec::new(), false);
-        let mut rows = PROCESS_ROWS;
+        let (mut rows, mut has_folded) = (PROCESS_ROWS, false);
         loop {
             let before = Instant::now();
             let (piece, locked) = worker::transaction(|| fold_piece(&next, rows, at));
@@ -137,7 +138,10 @@ process_main! {
                 rows = ((PIECE.as_secs_f64() / takes) as i64).clamp(PROCESS_ROWS, MOST_ROWS);
             }
             match piece {
-                Piece::Folded(done) if done > 0 => worker::transaction(|| record(&next, Some(done))),
+                Piece::Folded(done) if done > 0 => {
+                    has_folded = true;
+                    worker::transaction(|| record(&next, Some(done)));
+                }
                 Piece::Folded(_) => left.push(next.clone()),
                 // It is looked at again: a call that folded a piece itself may leave the rest to this process.
                 Piece::Busy => {}
@@ -150,6 +154,13 @@ process_main! {
                 }
             }
             if is_over() {
+                // Another one goes on, also where nobody calls any more.
+                if has_folded
+                    && !worker::shutdown_is_requested()
+                    && let Some(other) = worker::transaction(|| next_pending(&next, at, &left))
+                {
+                    own_transaction::start("tally_fold_main", &other);
+                }
                 break;
             }
             let others = (0..LOOKS).find_map(|look| {

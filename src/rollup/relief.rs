@@ -98,9 +98,16 @@ fn may_fold_here() -> bool {
     !IN_BLOCK.get() && !session::has_fixed_snapshot() && !scope::is_confined()
 }
 
-/// Whether the client can keep open what this call holds.
-fn can_be_kept_open() -> bool {
-    session::is_copying() || session::goes_on_as_client_says()
+/// Whether a process alone doesn't get through what is pending, and what the call adds, so that it is to fold a piece itself: sooner where
+/// its client can't keep open what it holds then.
+fn is_to_help(definition: &Definition, added: &Added) -> bool {
+    if added.is_small() || !may_fold_here() || session::is_copying() {
+        false
+    } else if session::goes_on_as_client_says() {
+        limits_pending(definition).is_none_or(|pending| pending >= SLOW_DOWN_AT_LIMITS)
+    } else {
+        folder::is_behind(definition, added.bytes as u64)
+    }
 }
 
 /// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
@@ -110,8 +117,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
         return Ok(false);
     }
     // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
-    let is_behind = || folder::is_behind(definition, added.bytes as u64);
-    let folds_itself = !added.is_small() && may_fold_here() && !can_be_kept_open() && is_behind();
+    let folds_itself = is_to_help(definition, added);
     if !folds_itself && folder::start(definition) {
         return Ok(false);
     }
@@ -126,7 +132,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if folded.is_some_and(|taken| taken > LARGE_FOLD_ROWS && taken > 4 * rows.len() as i64) {
         memory::give_back();
     }
-    if folds_itself && is_behind() {
+    if folds_itself && folder::is_behind(definition, 0) {
         folder::start(definition);
     }
     Ok(folded.is_some())

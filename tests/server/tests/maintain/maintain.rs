@@ -163,6 +163,40 @@ fn small_calls_leave_folding_to_a_process() {
     }
 }
 
+/// Much that came in at once is folded by processes, one after the other, though nobody calls any more.
+#[test]
+fn processes_fold_on_when_calls_have_ended() {
+    let mut database = Database::new("folds_on");
+    database.set("tally.pending_limit = '64kB'");
+    let writer = database.role("writer", &["tally_writer"]);
+    let mut admin = database.superuser();
+    admin.execute("SELECT tally.bind_role($1::text::regrole, 't')", &[&writer]).unwrap();
+    let mut client = database.connect(&writer);
+    for call in 0..20 {
+        let events: Vec<String> = (0..3_000)
+            .map(|place| {
+                let number = call * 3_000 + place;
+                format!(
+                    r#"{{"tenant_id":"t","account_id":"a{}","name":"x","event_id":"00000000-0000-4000-8000-{number:012}",
+                        "user_id":"u{number}","session_id":"s{number}","occurred_at":"2026-03-01T00:00:00Z"}}"#,
+                    number % 50
+                )
+            })
+            .collect();
+        assert_eq!(
+            ingest(&mut client, &json_array(events.iter().map(String::as_str))).unwrap().accepted,
+            3_000
+        );
+    }
+    drop(client);
+    for rollup in ["session", "user_activity"] {
+        wait_for("processes to fold what is left", || {
+            (number(&mut admin, &format!("SELECT count(*) FROM tally.{rollup}_pending")) < 500).then_some(())
+        });
+        assert_right(&mut admin, rollup);
+    }
+}
+
 /// What failed is told until it succeeds, or until it is no task any more.
 #[test]
 fn a_task_that_is_gone_has_not_failed() {
