@@ -413,7 +413,9 @@ CREATE FUNCTION tally_internal.own_exports(tenant_id text, subjects text[]) RETU
 AS $$
 BEGIN
   RETURN (SELECT 'exports ' || string_agg(e.id::text, ', ' ORDER BY e.requested_at) FROM tally.export AS e
-           WHERE e.tenant_id IN (own_exports.tenant_id, '')
+           WHERE (e.tenant_id = own_exports.tenant_id
+                  OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[own_exports.tenant_id])
+                                           OR tally_internal.is_text_naming(e.purpose, ARRAY[own_exports.tenant_id])))
              AND tally_internal.with_persons(e.identities) && tally_internal.with_persons(tally_internal.acting_identities())
              AND (tally_internal.is_query_naming(e.query, e.params::text, subjects) OR tally_internal.is_text_naming(e.purpose, subjects)
                   OR coalesce(tally_internal.is_text_naming(e.reason, subjects), false)));

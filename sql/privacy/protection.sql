@@ -185,6 +185,27 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.refuse_exposed(text, text, text) IS 'part of tally.protect_property() and its kin: an error where a mapping in force copies what is declared';
 
+CREATE FUNCTION tally_internal.take_protection_back(tenant_id text, event_name text, path text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  left_over tally.protection;
+BEGIN
+  LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
+  IF NOT tally_internal.write_protection(take_protection_back.tenant_id, take_protection_back.event_name, take_protection_back.path, NULL) THEN
+    RETURN false;
+  END IF;
+  -- A mapping may copy something protected to this place.
+  FOR left_over IN SELECT p.* FROM tally.protection AS p LOOP
+    PERFORM tally_internal.refuse_exposed(left_over.tenant_id, left_over.event_name, left_over.path);
+  END LOOP;
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.take_protection_back(text, text, text) IS
+  'part of tally.unprotect_property() and its kin: an error where a mapping in force copies something protected to what is declared no longer';
+
 CREATE FUNCTION tally.protect_property(event text, path text, treatment text, tenant_id text DEFAULT NULL) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -240,8 +261,8 @@ AS $$
 BEGIN
   PERFORM tally_internal.check_protection(unprotect_property.event, unprotect_property.path, 'drop', unprotect_property.tenant_id);
   PERFORM tally_internal.require_step_up('unprotect');
-  RETURN tally_internal.write_protection(coalesce(unprotect_property.tenant_id, ''), coalesce(unprotect_property.event, ''),
-                                         tally_internal.property_path(unprotect_property.path), NULL);
+  RETURN tally_internal.take_protection_back(coalesce(unprotect_property.tenant_id, ''), coalesce(unprotect_property.event, ''),
+                                             tally_internal.property_path(unprotect_property.path));
 END
 $$;
 COMMENT ON FUNCTION tally.unprotect_property(text, text, text) IS
@@ -271,7 +292,7 @@ AS $$
 BEGIN
   PERFORM tally_internal.check_protection(NULL, 'user_id', 'drop', unprotect_user_ids.tenant_id);
   PERFORM tally_internal.require_step_up('unprotect');
-  RETURN tally_internal.write_protection(coalesce(unprotect_user_ids.tenant_id, ''), '', '', NULL);
+  RETURN tally_internal.take_protection_back(coalesce(unprotect_user_ids.tenant_id, ''), '', '');
 END
 $$;
 COMMENT ON FUNCTION tally.unprotect_user_ids(text) IS
@@ -380,14 +401,14 @@ ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
   tally_internal.request_renewal(text), tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text),
-  tally_internal.rollups_using(text), tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text),
+  tally_internal.rollups_using(text), tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
   tally.unprotect_property(text, text, text), tally.protect_user_ids(text, text), tally.unprotect_user_ids(text), tally.preview_protection(text, text),
   tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb), tally_internal.sensitive_privacy() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text),
   tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
-  tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text),
+  tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_privacy() TO tally_owner, tally_security, tally_reader, tally_writer, tally_admin, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.protect_property(text, text, text, text), tally.unprotect_property(text, text, text),

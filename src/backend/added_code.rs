@@ -157,12 +157,17 @@ pub unsafe extern "C-unwind" fn refuse_in_query(query: *mut pg_sys::Query) {
         if !is_our_own() {
             return;
         }
+        // What only reads has something of a rule's where a rule made a SELECT of what was to change rows.
+        let only_reads = (*query).commandType == pg_sys::CmdType::CMD_SELECT && !(*query).hasModifyingCTE;
+        if only_reads && (*query).querySource == pg_sys::QuerySource::QSRC_ORIGINAL {
+            return;
+        }
         for entry in items::<pg_sys::RangeTblEntry>((*query).rtable) {
             if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
                 refuse_rules((*entry).relid);
             }
         }
-        if (*query).commandType == pg_sys::CmdType::CMD_SELECT && !(*query).hasModifyingCTE {
+        if only_reads {
             return;
         }
         let all = items::<pg_sys::CommonTableExpr>((*query).cteList)

@@ -131,15 +131,11 @@ fn refuse_own_columns<'c>(
     added.find(has_one).map_or(Ok(()), |column| Err(RollupError::DuplicateColumn(column.name.clone())))
 }
 
-/// Statements that remove the pending rows, all of which were folded, and of the base rows those that are made anew: all, unless there is
-/// a condition.
+/// Statements that remove of the base rows those that are made anew: all, unless there is a condition. Nothing is pending. No TRUNCATE:
+/// whoever reads by an older snapshot is to find the rows as they were.
 fn empty(definition: &Definition, made_anew: Option<&String>) -> Vec<String> {
-    let truncate = |table: String| format!("TRUNCATE tally.{}", quote(&table));
-    let of_base = |table: String| match made_anew {
-        None => truncate(table),
-        Some(condition) => format!("DELETE FROM tally.{} WHERE {condition}", quote(&table)),
-    };
-    base_tables(definition).map(of_base).chain([truncate(definition.table("pending"))]).collect()
+    let condition = made_anew.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+    base_tables(definition).map(|table| format!("DELETE FROM tally.{}{condition}", quote(&table))).collect()
 }
 
 /// Statements that add to the tables what a rollup is to have more, and make the keys of its base tables anew where it has more dimensions.

@@ -54,9 +54,8 @@ const DATA_CORRUPTED: &str = "XX001";
 
 /// Whether the last fold of the rollup `$1` is known to have failed.
 const IS_SET_ASIDE: &str = "task = 'fold' AND subject = $1 AND failed_at IS NOT NULL";
-/// And that it was for what its rows are, not for what passes, as a full disk or a lock.
-const IS_FOR_ITS_ROWS: &str =
-    "(left(sqlstate, 2) IN ('21', '22', '23', '2F', '39', 'P0') OR sqlstate IN ('54000', 'XX001', 'XX002'))";
+/// And that it was for what its rows or its tables are, not for what passes, as a full disk or a lock.
+const IS_FOR_ITS_ROWS: &str = "(left(sqlstate, 2) IN ('0A', '21', '22', '23', '2F', '39', '42', 'P0') OR sqlstate IN ('54000', 'XX001', 'XX002'))";
 
 /// Microseconds since 2000, by pending table.
 type Moments = LocalKey<RefCell<HashMap<Oid, i64>>>;
@@ -179,6 +178,10 @@ process_main! {
                 && let Some(pending) = at.take()
             {
                 session::unlock_early(pending.to_u32(), FOLDER_PROCESS);
+            }
+            if other != next {
+                // A row of another rollup may take longer.
+                rows = PROCESS_ROWS;
             }
             next = other;
         }

@@ -178,10 +178,11 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             }
             folds
         };
-        if (!leaves_it && fold())
-            || (has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition))
-            || fold()
-        {
+        let has_folded = !leaves_it && fold();
+        if !has_folded && is_to_fold_own && session::is_copying() && own >= REFUSE_AT_LIMITS {
+            return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
+        }
+        if has_folded || (has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition)) || fold() {
             continue;
         }
         if pending >= REFUSE_AT_LIMITS {

@@ -7,6 +7,7 @@ use super::failure::ScopeError;
 use super::kind::Scope;
 use crate::backend::arena::Arena;
 use crate::backend::changes::{self, Heard};
+use crate::backend::evaluator;
 use crate::backend::heap::Declared;
 use crate::backend::hearing;
 use crate::backend::known::Known;
@@ -98,7 +99,7 @@ pub fn apply(tenant: &str) -> Result<(), ScopeError> {
     let most = known.limits.rows.filter(|_| class() != Class::Free).map(|rows| rows as u64);
     if most.is_some() {
         hearing::hear_messages();
-    } else {
+    } else if !evaluator::is_running() {
         hearing::hear_log_alone();
     }
     TOLD.set(Told { most, ..TOLD.get() });

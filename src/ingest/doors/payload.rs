@@ -4,6 +4,7 @@ use super::door;
 use crate::backend::call::{self, Call, sql_function};
 use crate::backend::json::Document;
 use crate::backend::report::Report;
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
 use crate::ingest::failure::IngestError;
 use crate::ingest::options::Options;
@@ -36,15 +37,20 @@ struct Declared {
     mapping: Mapping,
 }
 
-/// Finds a mapping by its name.
+/// Finds a mapping by its name, as of now: what is protected is known as of now, too, and may have been declared with its newest version.
 fn declared(name: &str) -> Result<Declared, IngestError> {
-    let statement = "SELECT m.version, m.format, m.definition::text FROM tally.payload_mapping AS m \
-                      WHERE m.mapping_name = $1 ORDER BY m.version DESC LIMIT 1";
-    let found = session::as_owner(|| {
-        sql::rows(statement, &[name.into()], |row| (row.need(1), row.need(2), row.need::<String>(3)))
-    });
-    let (version, format, text) =
-        found.into_iter().next().ok_or_else(|| IngestError::Mapping(name.to_owned()))?;
+    let statement = format!(
+        "SELECT m.version, m.format, m.definition::text FROM tally.payload_mapping AS m \
+          WHERE m.mapping_name = {} ORDER BY m.version DESC LIMIT 1",
+        sql::literal(name)
+    );
+    let found = session::as_owner(|| scan::texts(&statement, Snapshot::Latest));
+    let Some(Ok([Some(version), Some(format), Some(text)])) =
+        found.into_iter().next().map(<[Option<String>; 3]>::try_from)
+    else {
+        return Err(IngestError::Mapping(name.to_owned()));
+    };
+    let version = version.parse().expect("a number");
     Ok(Declared { version, format, mapping: Mapping::parse(&text).map_err(IngestError::BadMapping)? })
 }
 

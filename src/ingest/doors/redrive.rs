@@ -4,8 +4,8 @@ use super::{door, payload};
 use crate::backend::call::Call;
 use crate::backend::call::sql_function;
 use crate::backend::report::Report;
-use crate::backend::session;
 use crate::backend::sql::{self, Moment};
+use crate::backend::{schema, session};
 use crate::ingest::options::{OnConflict, Options};
 use crate::ingest::pipeline::{self, Home};
 use crate::privacy::{self, Body, PrivacyFailure};
@@ -116,9 +116,13 @@ fn conditions<'a>(call: &'a Call, from: usize) -> Vec<DatumWithOid<'a>> {
 }
 
 fn take(conditions: &[DatumWithOid]) -> Vec<Taken> {
-    let statement = "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, t.format, t.body \
-                       FROM tally_internal.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t";
-    sql::changed_rows(statement, conditions, |row| Taken {
+    // The library may be newer than the schema, until ALTER EXTENSION UPDATE; payloads come with that.
+    let format = if schema::is_updated() { "t.format" } else { "NULL::text" };
+    let statement = format!(
+        "SELECT t.from_tenant, t.from_account, t.from_batch, t.from_position, {format}, t.body \
+           FROM tally_internal.take_quarantined($1, $2, $3, $4, $5, $6, $7) AS t"
+    );
+    sql::changed_rows(&statement, conditions, |row| Taken {
         tenant_id: row.need(1),
         account_id: row.need(2),
         batch_id: row.need(3),
