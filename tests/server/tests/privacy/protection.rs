@@ -503,6 +503,13 @@ fn a_mapping_copies_nothing_that_is_protected_whichever_is_declared_first() {
         1
     );
 
+    // Nor is the place that something protected is copied to opened.
+    superuser.batch_execute("SELECT tally.set_step_up_policy('unprotect', false)").unwrap();
+    let (sqlstate, message, _) = error(&mut superuser, "SELECT tally.unprotect_user_ids()");
+    assert_eq!(sqlstate, "2BP01", "{message}");
+    assert!(message.contains("mapping \"m\""), "{message}");
+    superuser.batch_execute("SELECT tally.unprotect_property('signup', 'street', 'b')").unwrap();
+
     // What is stored of a payload: nothing in clear.
     let payload = json!({"type": "track", "event": "signup", "messageId": "m-1", "userId": CARD, "timestamp": "2026-03-02T09:15:00Z",
         "context": {"groupId": "north", "traits": {"email": ADA}}, "properties": {"email": ADA, "plan": "gold"}});
