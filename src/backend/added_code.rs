@@ -7,6 +7,7 @@ use super::evaluator;
 use super::expression_code::Code;
 use super::guarded;
 use super::heap::name;
+use super::list;
 use super::reads;
 use super::report::Report;
 use super::schema;
@@ -19,8 +20,9 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::thread::LocalKey;
 
-/// Tables of which it is remembered at most that nobody's code is there.
+/// Tables, and functions, of which it is remembered at most.
 const MAX_REMEMBERED: usize = 1_000;
 
 /// What a statement does with rows, as a trigger's own bits.
@@ -30,11 +32,27 @@ const DELETE: u32 = pg_sys::TRIGGER_TYPE_DELETE;
 /// As Postgres marks a rule that is disabled.
 const RULE_DISABLED: u8 = b'D';
 
+/// What was found right, with what the backend had heard of changes before.
+type Right = LocalKey<RefCell<HashMap<Oid, Heard>>>;
+
 thread_local! {
-    /// Tables in whose expressions nobody's code was found, with what the backend had heard of changes before.
+    /// Tables in whose expressions nobody's code was found.
     static CLEAN: RefCell<HashMap<Oid, Heard>> = RefCell::new(HashMap::new());
-    /// Functions that may run as the owner, likewise.
+    /// Functions that may run as the owner.
     static ALLOWED: RefCell<HashMap<Oid, Heard>> = RefCell::new(HashMap::new());
+}
+
+fn is_known(right: &'static Right, id: Oid, heard: &Heard) -> bool {
+    right.with_borrow(|right| right.get(&id) == Some(heard))
+}
+
+fn remember(right: &'static Right, id: Oid, heard: Heard) {
+    right.with_borrow_mut(|right| {
+        if right.len() >= MAX_REMEMBERED {
+            right.clear();
+        }
+        right.insert(id, heard);
+    });
 }
 
 /// What of a table has an expression.
@@ -73,7 +91,7 @@ pub fn refused(table: Oid) -> Vec<Refused> {
     let mut found = Vec::new();
     let mut look = |place: Place, name: String, node: *mut pg_sys::Node| {
         // SAFETY: a valid tree, or null.
-        for function in functions_of(unsafe { Code::of(node) }) {
+        for function in distinct(unsafe { Code::of(node) }.functions) {
             if let Some(problem) = evaluator::problem_of_added(function) {
                 let function = guarded::name_of(function);
                 found.push(Refused { of: place.noun(), name: name.clone(), function, problem });
@@ -92,9 +110,8 @@ pub fn refused(table: Oid) -> Vec<Refused> {
     found
 }
 
-/// Functions that occur, each once.
-fn functions_of(code: Code) -> Vec<Oid> {
-    let mut functions = code.functions;
+/// Functions, each once.
+fn distinct(mut functions: Vec<Oid>) -> Vec<Oid> {
     functions.sort_by_key(|function| function.to_u32());
     functions.dedup();
     functions
@@ -139,9 +156,8 @@ unsafe fn each_index(relation: pg_sys::Relation, mut look: impl FnMut(pg_sys::Re
     // SAFETY: the caller's promise; an index is open while it is read.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let list = pg_sys::RelationGetIndexList(relation);
-        for place in 0..list.as_ref().map_or(0, |list| list.length) {
-            let index = pg_sys::index_open(pg_sys::list_nth_oid(list, place), lock);
+        for index in list::ids(pg_sys::RelationGetIndexList(relation)) {
+            let index = pg_sys::index_open(index, lock);
             look(index);
             pg_sys::index_close(index, lock);
         }
@@ -162,7 +178,7 @@ pub unsafe extern "C-unwind" fn refuse_in_query(query: *mut pg_sys::Query) {
         if only_reads && (*query).querySource == pg_sys::QuerySource::QSRC_ORIGINAL {
             return;
         }
-        for entry in items::<pg_sys::RangeTblEntry>((*query).rtable) {
+        for entry in list::items::<pg_sys::RangeTblEntry>((*query).rtable) {
             if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
                 refuse_rules((*entry).relid);
             }
@@ -170,7 +186,7 @@ pub unsafe extern "C-unwind" fn refuse_in_query(query: *mut pg_sys::Query) {
         if only_reads {
             return;
         }
-        let all = items::<pg_sys::CommonTableExpr>((*query).cteList)
+        let all = list::items::<pg_sys::CommonTableExpr>((*query).cteList)
             .map(|part| (*part).ctequery.cast::<pg_sys::Query>())
             .filter(|&part| (*part.cast::<pg_sys::Node>()).type_ == pg_sys::NodeTag::T_Query);
         for part in all.chain([query]) {
@@ -185,9 +201,7 @@ pub unsafe extern "C-unwind" fn refuse_in_query(query: *mut pg_sys::Query) {
         }
         let mut functions: Vec<Oid> = Vec::new();
         walk(query.cast(), (&raw mut functions).cast());
-        functions.sort_by_key(|function| function.to_u32());
-        functions.dedup();
-        if let Some(strange) = functions.into_iter().find(|&function| !may_run(function)) {
+        if let Some(strange) = distinct(functions).into_iter().find(|&function| !may_run(function)) {
             refuse(&format!(
                 "a policy, a default or a rule of somebody's calls {}(), which",
                 guarded::name_of(strange)
@@ -209,17 +223,12 @@ fn may_run(function: Oid) -> bool {
         return true;
     }
     let heard = changes::heard_so_far();
-    if ALLOWED.with_borrow(|allowed| allowed.get(&function) == Some(&heard)) {
+    if is_known(&ALLOWED, function, &heard) {
         return true;
     }
     let may_run = evaluator::may_run_as_owner(function);
     if may_run {
-        ALLOWED.with_borrow_mut(|allowed| {
-            if allowed.len() >= MAX_REMEMBERED {
-                allowed.clear();
-            }
-            allowed.insert(function, heard);
-        });
+        remember(&ALLOWED, function, heard);
     }
     may_run
 }
@@ -290,14 +299,14 @@ pub unsafe extern "C-unwind" fn refuse_in_plan(plan: *mut pg_sys::PlannedStmt) {
         if !changes || !is_our_own() {
             return;
         }
-        for part in items::<pg_sys::Plan>((*plan).subplans).chain([(*plan).planTree]) {
+        for part in list::items::<pg_sys::Plan>((*plan).subplans).chain([(*plan).planTree]) {
             if part.is_null() || (*part).type_ != pg_sys::NodeTag::T_ModifyTable {
                 continue;
             }
             let part = &*part.cast::<pg_sys::ModifyTable>();
             let changes = changes_of(part.operation, Some(part.onConflictAction));
             let targets = part.resultRelations;
-            for place in 0..targets.as_ref().map_or(0, |list| list.length) {
+            for place in 0..list::length(targets) {
                 let number = pg_sys::list_nth_int(targets, place);
                 let entry = pg_sys::list_nth((*plan).rtable, number - 1).cast::<pg_sys::RangeTblEntry>();
                 refuse_changes((*entry).relid, changes);
@@ -316,15 +325,6 @@ fn changes_of(command: pg_sys::CmdType::Type, on_conflict: Option<pg_sys::OnConf
         pg_sys::CmdType::CMD_DELETE => DELETE,
         pg_sys::CmdType::CMD_MERGE => INSERT | UPDATE | DELETE,
         _ => 0,
-    }
-}
-
-/// The members of a list of nodes.
-unsafe fn items<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: a list of such nodes, or null, which is the empty one.
-    unsafe {
-        (0..list.as_ref().map_or(0, |list| list.length))
-            .map(move |place| pg_sys::list_nth(list, place).cast())
     }
 }
 
@@ -367,15 +367,10 @@ unsafe fn refuse_changes(table: Oid, changes: u32) {
         let mut found = strange_triggers(relation, changes);
         if found.is_empty() && changes & (INSERT | UPDATE) != 0 {
             let heard = changes::heard();
-            if CLEAN.with_borrow(|clean| clean.get(&table) != Some(&heard)) {
+            if !is_known(&CLEAN, table, &heard) {
                 found = strange_expressions(relation);
                 if found.is_empty() {
-                    CLEAN.with_borrow_mut(|clean| {
-                        if clean.len() >= MAX_REMEMBERED {
-                            clean.clear();
-                        }
-                        clean.insert(table, heard);
-                    });
+                    remember(&CLEAN, table, heard);
                 }
             }
         }
@@ -439,7 +434,7 @@ unsafe fn strange_expressions(relation: pg_sys::Relation) -> Vec<Strange> {
             let code = Code::of(node);
             let strange_type = code.types.iter().copied().find(|&of| may_run_code(of));
             let strange =
-                functions_of(code).into_iter().find(|&function| !evaluator::may_run_as_owner(function));
+                distinct(code.functions).into_iter().find(|&function| !evaluator::may_run_as_owner(function));
             let problem = match (strange, strange_type) {
                 (Some(function), _) => format!("calls {}()", guarded::name_of(function)),
                 (None, Some(of)) => format!("has values of type {}", type_name(of)),

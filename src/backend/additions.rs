@@ -6,6 +6,7 @@ use super::changes::{self, Heard};
 use super::evaluator;
 use super::expression_code;
 use super::heap::{Layout, TableError, form_tuple, name};
+use super::list;
 use super::stored_code::{self, checks};
 use super::version::attribute;
 use pgrx::pg_sys::{self, Oid, ffi::pg_guard_ffi_boundary};
@@ -304,8 +305,8 @@ unsafe fn has_index_code(list: *mut pg_sys::List) -> bool {
     // SAFETY: look-ups in the cache, whose rows are released.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
-        (0..list.as_ref().map_or(0, |list| list.length)).any(|place| {
-            let row = pg_sys::SearchSysCache1(cache, pg_sys::list_nth_oid(list, place).into());
+        list::ids(list).any(|index| {
+            let row = pg_sys::SearchSysCache1(cache, index.into());
             if row.is_null() {
                 return false;
             }

@@ -2,6 +2,7 @@
 
 use super::expression_code::Code;
 use super::heap::{Declared, Layout, TableError};
+use super::list;
 use super::report::Report;
 pub use super::types::type_name;
 use core::ptr;
@@ -97,7 +98,7 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
     // guaranteed by the node's type.
     unsafe {
         let statements = pg_sys::raw_parser(query.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        if length(statements) != 1 {
+        if list::length(statements) != 1 {
             return Err(not_plain());
         }
         let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
@@ -111,9 +112,9 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
             return Err(not_plain());
         }
         let from = (*query.jointree).fromlist;
-        let plain = length(query.targetList) == 1
-            && length(query.rtable) == 1
-            && length(from) == 1
+        let plain = list::length(query.targetList) == 1
+            && list::length(query.rtable) == 1
+            && list::length(from) == 1
             && (*query.jointree).quals.is_null()
             && !query.hasAggs
             && !query.hasWindowFuncs
@@ -203,12 +204,12 @@ pub fn is_item(text: &str) -> bool {
     // SAFETY: the parser's nodes live in the current memory context; the tag says which struct a node is.
     unsafe {
         let statements = pg_sys::raw_parser(query.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        if length(statements) != 1 {
+        if list::length(statements) != 1 {
             return false;
         }
         let statement = (*pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>()).stmt;
         (*statement).type_ == pg_sys::NodeTag::T_SelectStmt
-            && length((*statement.cast::<pg_sys::SelectStmt>()).targetList) == 2
+            && list::length((*statement.cast::<pg_sys::SelectStmt>()).targetList) == 2
     }
 }
 
@@ -328,9 +329,4 @@ impl Projector {
             })
         }
     }
-}
-
-unsafe fn length(list: *mut pg_sys::List) -> i32 {
-    // SAFETY: a null pointer is the empty list; any other is a list.
-    unsafe { list.as_ref().map_or(0, |list| list.length) }
 }

@@ -36,6 +36,7 @@ pub mod key_source;
 pub mod known;
 pub mod leftover;
 pub mod limit;
+mod list;
 pub mod lock;
 pub mod log;
 pub mod lookup;

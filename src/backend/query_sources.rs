@@ -1,5 +1,6 @@
 //! Which columns, properties and functions the columns of a query come from, by its tree.
 
+use super::list;
 use super::{schema, version};
 use core::ffi::{CStr, c_void};
 use core::ptr;
@@ -62,7 +63,7 @@ pub fn of_text(text: &str, properties: (Oid, i16)) -> Vec<Edge> {
     // SAFETY: the nodes live in the current memory context.
     unsafe {
         let statements = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        if length(statements) != 1 {
+        if list::length(statements) != 1 {
             return Vec::new();
         }
         let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
@@ -151,7 +152,7 @@ impl Trace {
         // SAFETY: the place, from 1, is one of the range table's; what an entry has is told by its kind.
         unsafe {
             let Some(&query) = self.stack.last() else { return };
-            if place < 1 || place > length((*query).rtable) {
+            if place < 1 || place > list::length((*query).rtable) {
                 return;
             }
             let entry = pg_sys::list_nth((*query).rtable, place - 1).cast::<pg_sys::RangeTblEntry>();
@@ -361,15 +362,10 @@ unsafe fn is_grouped(clauses: *mut pg_sys::List, reference: u32) -> bool {
 
 unsafe fn entries(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
     // SAFETY: the caller's promise, of a list of target entries.
-    unsafe { nodes(list) }.into_iter().map(|node| node.cast()).collect()
+    unsafe { list::items(list) }.collect()
 }
 
 unsafe fn nodes(list: *mut pg_sys::List) -> Vec<*mut pg_sys::Node> {
     // SAFETY: the caller's promise, of a list of pointers.
-    unsafe { (0..length(list)).map(|place| pg_sys::list_nth(list, place).cast()).collect() }
-}
-
-unsafe fn length(list: *mut pg_sys::List) -> i32 {
-    // SAFETY: a null pointer is the empty list; any other is a list.
-    unsafe { list.as_ref().map_or(0, |list| list.length) }
+    unsafe { list::items(list) }.collect()
 }

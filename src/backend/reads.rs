@@ -1,5 +1,6 @@
 //! What a planned statement reads: whether a policy binds the one who runs it.
 
+use super::list;
 use super::version;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, CheckEnableRlsResult, Oid};
@@ -23,8 +24,8 @@ impl<'a> Reads<'a> {
     pub fn are_bound_by(&self, policy: &CStr) -> bool {
         // SAFETY: the range table is a list of its entries, whose relations the statement has locked.
         unsafe {
-            (0..list_length(self.0.rtable)).any(|place| {
-                let entry = &*pg_sys::list_nth(self.0.rtable, place).cast::<pg_sys::RangeTblEntry>();
+            list::items::<pg_sys::RangeTblEntry>(self.0.rtable).any(|entry| {
+                let entry = &*entry;
                 entry.rtekind == pg_sys::RTEKind::RTE_RELATION
                     && pg_sys::check_enable_rls(entry.relid, version::reader(self.0, entry), true)
                         == CheckEnableRlsResult::RLS_ENABLED as core::ffi::c_int
@@ -37,8 +38,8 @@ impl<'a> Reads<'a> {
     pub fn relations(&self, mut take: impl FnMut(Oid, &dyn Fn() -> Vec<Column>)) {
         // SAFETY: the range table is a list of its entries.
         unsafe {
-            for place in 0..list_length(self.0.rtable) {
-                let entry = &*pg_sys::list_nth(self.0.rtable, place).cast::<pg_sys::RangeTblEntry>();
+            for entry in list::items::<pg_sys::RangeTblEntry>(self.0.rtable) {
+                let entry = &*entry;
                 if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
                     take(entry.relid, &|| columns(version::selected(self.0, entry)));
                 }
@@ -167,11 +168,6 @@ pub fn qualified_name(relation: Oid) -> Option<String> {
     }
 }
 
-unsafe fn list_length(list: *mut pg_sys::List) -> i32 {
-    // SAFETY: a list is null where it is empty.
-    unsafe { list.as_ref() }.map_or(0, |list| list.length)
-}
-
 unsafe fn has_policy(relation: Oid, name: &CStr) -> bool {
     // SAFETY: the relation is closed again; its policies live as long as it is open.
     unsafe {
@@ -180,7 +176,7 @@ unsafe fn has_policy(relation: Oid, name: &CStr) -> bool {
             return false;
         }
         let found = (*opened).rd_rsdesc.as_ref().is_some_and(|security| {
-            (0..list_length(security.policies)).any(|place| {
+            (0..list::length(security.policies)).any(|place| {
                 let policy = pg_sys::list_nth(security.policies, place).cast::<pg_sys::RowSecurityPolicy>();
                 CStr::from_ptr((*policy).policy_name) == name
             })

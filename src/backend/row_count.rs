@@ -1,5 +1,6 @@
 //! Counting the rows that a statement hands out, before they leave: between the executor and whoever receives them.
 
+use super::list;
 use super::report::Report;
 use super::schema;
 use super::version::attribute;
@@ -215,7 +216,7 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
             || (*statement).commandType != pg_sys::CmdType::CMD_SELECT
             || !(*statement).subplans.is_null()
             || !(*plan).qual.is_null()
-            || length((*plan).targetlist) != 1
+            || list::length((*plan).targetlist) != 1
         {
             return false;
         }
@@ -226,7 +227,7 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
                 !below.is_null()
                     && (*below).type_ == NodeTag::T_Result
                     && (*below).lefttree.is_null()
-                    && length((*below).targetlist) == 0
+                    && list::length((*below).targetlist) == 0
                     && calls(entry.expr.cast(), function)
             }
             NodeTag::T_Result => {
@@ -236,7 +237,7 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
             }
             NodeTag::T_FunctionScan => {
                 let scan = &*plan.cast::<pg_sys::FunctionScan>();
-                length(scan.functions) == 1
+                list::length(scan.functions) == 1
                     && (*entry.expr.cast::<pg_sys::Node>()).type_ == NodeTag::T_Var
                     && calls(
                         (*pg_sys::list_nth(scan.functions, 0).cast::<pg_sys::RangeTblFunction>()).funcexpr,
@@ -266,7 +267,7 @@ unsafe fn calls(expression: *const pg_sys::Node, function: &CStr) -> bool {
             return false;
         }
         let call = &*expression.cast::<pg_sys::FuncExpr>();
-        let plain = (0..length(call.args)).all(|place| {
+        let plain = (0..list::length(call.args)).all(|place| {
             let argument = pg_sys::list_nth(call.args, place).cast::<pg_sys::Node>();
             matches!((*argument).type_, NodeTag::T_Const | NodeTag::T_Param)
         });
@@ -280,9 +281,4 @@ unsafe fn is_our_own(found: Oid, name: &CStr) -> bool {
         let found_name = pg_sys::get_func_name(found);
         !found_name.is_null() && CStr::from_ptr(found_name) == name && schema::has_function(found)
     }
-}
-
-unsafe fn length(list: *const pg_sys::List) -> i32 {
-    // SAFETY: a list is null where it is empty.
-    unsafe { list.as_ref() }.map_or(0, |list| list.length)
 }

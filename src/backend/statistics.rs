@@ -1,6 +1,6 @@
 //! The planner's statistics of a table, which hold values of its rows.
 
-use super::session;
+use super::{list, session};
 use pgrx::pg_sys::{self, Oid};
 
 /// Removes the statistics of all of a table's columns, and those that somebody declared over some of them: ANALYZE leaves those of a
@@ -11,10 +11,7 @@ pub fn remove(table: Oid) {
     unsafe {
         pg_sys::RemoveStatistics(table, 0);
         let relation = pg_sys::table_open(table, pg_sys::NoLock as pg_sys::LOCKMODE);
-        let declared = pg_sys::RelationGetStatExtList(relation);
-        let count = if declared.is_null() { 0 } else { (*declared).length as usize };
-        for place in 0..count {
-            let statistics = (*(*declared).elements.add(place)).oid_value;
+        for statistics in list::ids(pg_sys::RelationGetStatExtList(relation)) {
             for with_children in [false, true] {
                 pg_sys::RemoveStatisticsDataById(statistics, with_children);
             }
