@@ -48,6 +48,12 @@ fn a_transaction_older_than_a_rollup_counts_in_it() {
     }
 }
 
+/// Waits until a session waits for a lock.
+fn await_waiting(watcher: &mut Client, pid: i64) {
+    let is_waiting = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
+    wait_for("the session to wait for a lock", || (number(watcher, &is_waiting) > 0).then_some(()));
+}
+
 /// Runs a statement in another session while `change` holds up what it waits for, and gives how it ended.
 fn while_waiting(database: &Database, statement: &'static str, change: &str) -> Client {
     let (mut admin, mut other) = (database.superuser(), database.superuser());
@@ -55,9 +61,7 @@ fn while_waiting(database: &Database, statement: &'static str, change: &str) -> 
     admin.batch_execute(&format!("BEGIN; {change}")).unwrap();
     thread::scope(|scope| {
         let running = scope.spawn(|| other.batch_execute(statement).unwrap());
-        let is_waiting = format!("SELECT count(*) FROM pg_locks WHERE pid = {waits} AND NOT granted");
-        let mut watcher = database.superuser();
-        wait_for("the statement to wait", || (number(&mut watcher, &is_waiting) > 0).then_some(()));
+        await_waiting(&mut database.superuser(), waits);
         admin.batch_execute("COMMIT").unwrap();
         running.join().unwrap();
     });
@@ -119,8 +123,7 @@ fn a_call_that_began_before_a_policy_remembers_the_policy() {
                 let text = batch(10_000 * place, 3);
                 client.query("SELECT accepted FROM tally.ingest(public.slowly($1))", &[&text]).unwrap();
             });
-            let is_waiting = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
-            wait_for("the call to begin", || (number(&mut admin, &is_waiting) > 0).then_some(()));
+            await_waiting(&mut admin, pid);
             admin.batch_execute(policy).unwrap();
             admin.batch_execute("SELECT pg_advisory_unlock(47)").unwrap();
             running.join().unwrap();

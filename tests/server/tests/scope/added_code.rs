@@ -1,33 +1,23 @@
 //! Code that somebody added to tables of pg_tally never runs with the rights of their owner, whichever of its own statements changes rows.
 
-use postgres::Client;
+use super::operator::Scene;
 use postgres::error::SqlState;
 use std::thread;
 use std::time::Duration;
 use tally_server_tests::{Database, ingest, number};
 
-/// A database with something of tenant `a` to change, and an administrator whose functions `app.f` and `app.spy` tell who runs them.
-struct Scene {
-    database: Database,
-    admin: Client,
-    adm: String,
-    rw: String,
-}
-
 impl Scene {
-    fn new(topic: &str) -> Self {
-        let mut database = Database::new(topic);
-        let adm = database.role("adm", &["tally_admin"]);
-        let rw = database.role("rw", &["tally_reader", "tally_writer"]);
-        let mut admin = database.superuser();
-        admin
-            .batch_execute(&format!(
-                "SELECT tally.bind_role('{rw}', 'a'), tally.open_months('-infinity'), tally.set_step_up_policy('erase_subject', false);
-                 CREATE SCHEMA app AUTHORIZATION {adm}; GRANT USAGE ON SCHEMA app TO PUBLIC"
-            ))
+    /// With something of tenant `a` to change, and functions of the administrator's, `app.f` and `app.spy`, that tell who runs them.
+    fn telling(topic: &str) -> Self {
+        let mut scene = Self::new(topic);
+        scene
+            .admin
+            .batch_execute(
+                "SELECT tally.open_months('-infinity'), tally.set_step_up_policy('erase_subject', false)",
+            )
             .unwrap();
-        database
-            .connect(&adm)
+        scene
+            .as_adm()
             .batch_execute(
                 "CREATE TABLE app.seen (who name, what text); GRANT INSERT ON app.seen TO PUBLIC;
                  CREATE FUNCTION app.tell(x text) RETURNS text LANGUAGE plpgsql AS 'BEGIN INSERT INTO app.seen VALUES (current_user, x); RETURN x; END';
@@ -37,7 +27,7 @@ impl Scene {
                  CREATE DOMAIN app.told AS text CHECK (app.f(coalesce(VALUE, 'null')) IS NOT NULL)",
             )
             .unwrap();
-        Self { database, admin, adm, rw }
+        scene
     }
 
     /// Sends an event that is stored, of user `u` and of a month of long ago, and one that waits in quarantine.
@@ -176,7 +166,7 @@ const ADDED: &[(&str, &str, &str, &str)] = &[
 
 #[test]
 fn what_was_added_keeps_our_own_statements_from_changing_rows() {
-    let mut scene = Scene::new("added");
+    let mut scene = Scene::telling("added");
     let guest = scene.database.role("guest", &["tally_reader"]);
     scene.send();
     scene.admin.batch_execute("CREATE VIEW app.view AS SELECT app.f('a view') AS own").unwrap();
@@ -207,7 +197,7 @@ fn what_was_added_keeps_our_own_statements_from_changing_rows() {
 /// Adding a trigger takes a right to the table, and no more.
 #[test]
 fn a_right_to_add_triggers_is_no_right_to_act_as_the_owner() {
-    let mut scene = Scene::new("added_right");
+    let mut scene = Scene::telling("added_right");
     scene.send();
     scene.admin.batch_execute(&format!("GRANT TRIGGER ON tally.quarantine TO {}", scene.adm)).unwrap();
     let trigger =
@@ -216,7 +206,7 @@ fn a_right_to_add_triggers_is_no_right_to_act_as_the_owner() {
     let mut client = scene.database.connect(&scene.rw);
     client.batch_execute("SELECT tally.discard('no use')").unwrap();
     scene.send();
-    scene.database.connect(&scene.adm).batch_execute(trigger).unwrap();
+    scene.as_adm().batch_execute(trigger).unwrap();
     let error = client.batch_execute("SELECT tally.discard('no use')").unwrap_err();
     assert_eq!(error.code().map(SqlState::code), Some("0A000"), "{error:?}");
     assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM app.seen"), 0);
@@ -228,7 +218,7 @@ fn a_right_to_add_triggers_is_no_right_to_act_as_the_owner() {
 /// What Postgres' own functions do needs no refusing, and our own triggers fire.
 #[test]
 fn built_in_code_goes_on() {
-    let mut scene = Scene::new("added_built_in");
+    let mut scene = Scene::telling("added_built_in");
     scene.send();
     scene
         .admin
@@ -255,7 +245,7 @@ fn built_in_code_goes_on() {
 /// Whether an index needs a guard is found of the indexes that are opened, also where one was made since they were looked at.
 #[test]
 fn an_index_that_is_made_meanwhile_is_guarded_too() {
-    let mut scene = Scene::new("added_meanwhile");
+    let mut scene = Scene::telling("added_meanwhile");
     scene.send();
     let watched = "current_setting('application_name') = 'watched'";
     let function = |name: &str, body: &str| {
@@ -264,7 +254,7 @@ fn an_index_that_is_made_meanwhile_is_guarded_too() {
              CREATE OR REPLACE FUNCTION app.{name}(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN app.{name}_now(); END'"
         )
     };
-    let mut adm = scene.database.connect(&scene.adm);
+    let mut adm = scene.as_adm();
     // While the first is opened, the second is made, and a moment later everybody is told of it. Of the first nothing is left to compute then.
     let waits = format!(
         "IF {watched} THEN WHILE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'second') LOOP END LOOP;
@@ -305,7 +295,7 @@ fn an_index_that_is_made_meanwhile_is_guarded_too() {
 /// A column that an event has nothing for is judged by its domain, as anywhere, and by nobody.
 #[test]
 fn domains_of_added_columns_judge_what_is_missing() {
-    let mut scene = Scene::new("added_domain");
+    let mut scene = Scene::telling("added_domain");
     scene
         .admin
         .batch_execute(
@@ -333,9 +323,9 @@ fn domains_of_added_columns_judge_what_is_missing() {
 /// Postgres runs functions of an index as the table's owner, whoever has it analyze: they enter no scope, and are in none.
 #[test]
 fn functions_of_an_index_see_no_tenant_where_statistics_are_made() {
-    let mut scene = Scene::new("added_analyzed");
+    let mut scene = Scene::telling("added_analyzed");
     scene.send();
-    let mut adm = scene.database.connect(&scene.adm);
+    let mut adm = scene.as_adm();
     let body = |enters: &str| {
         format!(
             "CREATE OR REPLACE FUNCTION app.peek(x text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE found text; BEGIN {enters}
@@ -364,7 +354,7 @@ fn functions_of_an_index_see_no_tenant_where_statistics_are_made() {
     scene.admin.batch_execute("ANALYZE tally.events").unwrap();
     assert_eq!(scene.refused("adm", "SELECT tally.erase_subject('a', 'u', 'ticket')"), None);
     adm.batch_execute("DROP FUNCTION app.peek(text); ALTER FUNCTION app.held(text) RENAME TO peek").unwrap();
-    scene.database.connect(&scene.adm).batch_execute("CALL tally.maintain()").unwrap();
+    scene.as_adm().batch_execute("CALL tally.maintain()").unwrap();
     let waits =
         "SELECT count(*) FROM tally.erasure_trace WHERE analyzed_at IS NULL OR analyzed_at < changed_at";
     assert_eq!(number(&mut scene.admin, waits), 0);

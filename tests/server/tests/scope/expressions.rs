@@ -1,37 +1,13 @@
 //! Code in declared expressions is somebody's: it has nobody's rights, whoever ingests or maintains, and leaves nothing behind.
 
+use super::operator::Scene;
 use postgres::Client;
 use std::collections::BTreeSet;
 use tally_server_tests::{
     Database, Summary, assert_right, code, fold_all, ingest, json_array, number, verify,
 };
 
-/// An operator's schema `app`, an administrator who isn't superuser, a login bound to tenant a that reads and writes.
-struct Scene {
-    database: Database,
-    admin: Client,
-    adm: String,
-    rw: String,
-}
-
 impl Scene {
-    fn new(topic: &str) -> Self {
-        let mut database = Database::new(topic);
-        let [adm, rw] = [("adm", &["tally_admin"][..]), ("rw", &["tally_reader", "tally_writer"])]
-            .map(|(name, groups)| database.role(name, groups));
-        let mut admin = database.superuser();
-        admin
-            .batch_execute(&format!(
-                "SELECT tally.bind_role('{rw}', 'a'); CREATE SCHEMA app AUTHORIZATION {adm}; GRANT USAGE ON SCHEMA app TO PUBLIC"
-            ))
-            .unwrap();
-        Self { database, admin, adm, rw }
-    }
-
-    fn as_adm(&self) -> Client {
-        self.database.connect(&self.adm)
-    }
-
     /// A rollup whose dimension is `app.f(name)`, declared when the function was harmless.
     fn declare(&self, backfill: bool) -> Client {
         let mut adm = self.as_adm();

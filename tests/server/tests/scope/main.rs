@@ -7,6 +7,7 @@ mod expressions;
 mod fail_closed;
 mod isolated;
 mod limits;
+mod operator;
 mod oracles;
 mod pgbouncer;
 mod pooled;
