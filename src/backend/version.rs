@@ -48,6 +48,39 @@ pub fn transaction_number() -> u32 {
     }
 }
 
+unsafe extern "C-unwind" {
+    fn pq_is_reading_msg() -> bool;
+    fn pq_startmsgread();
+    fn pq_peekbyte() -> c_int;
+    fn pq_endmsgread();
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    fn pq_buffer_has_data() -> bool;
+    /// 17 says how much.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    fn pq_buffer_remaining_data() -> usize;
+}
+
+/// The first byte, which is the kind, of the client's next message, where some of it has been received.
+pub fn next_message() -> Option<u8> {
+    // SAFETY: reads what was received, in a process that has a client; where something was, none of these waits or raises an error.
+    unsafe {
+        if pg_sys::MyProcPort.is_null() || pq_is_reading_msg() {
+            return None;
+        }
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let has_data = pq_buffer_has_data();
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        let has_data = pq_buffer_remaining_data() > 0;
+        if !has_data {
+            return None;
+        }
+        pq_startmsgread();
+        let first = pq_peekbyte();
+        pq_endmsgread();
+        u8::try_from(first).ok()
+    }
+}
+
 /// What is known of a session, null where there is none; the places are numbered from 1.
 ///
 /// # Safety

@@ -52,6 +52,12 @@ pub fn shutdown_is_requested() -> bool {
     unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
 }
 
+/// Whether a client is connected to this database.
+pub fn has_clients() -> bool {
+    // SAFETY: counts entries of shared memory, under their lock.
+    unsafe { pg_sys::CountDBConnections(pg_sys::MyDatabaseId) > 0 }
+}
+
 /// Whether the server's configuration preloads the library.
 pub fn was_preloaded() -> bool {
     // SAFETY: a C string of the settings' own, or null.

@@ -28,8 +28,8 @@ const PIECE: Duration = Duration::from_millis(400);
 /// can connect beside, gets in between. With the piece that it is at, less than the five seconds that DROP
 /// DATABASE waits for it.
 const PROCESS_LIFE: Duration = Duration::from_secs(2);
-/// How long `maintain()` and the worker wait for one to end its piece.
-const WAIT_FOR_PROCESS: Duration = Duration::from_secs(1);
+/// How long `maintain()`, the worker and a COPY that has brought too much wait for others to end their piece.
+const WAIT_TO_FOLD: Duration = Duration::from_secs(1);
 /// How often it looks for more before it ends, and how long it waits in between: a busy session brings enough again soon.
 const LOOKS: usize = 5;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -43,8 +43,10 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// From so many limits of pending rows on, folding is behind: a second process folds beside the first, and a call that brings much folds
 /// a piece itself.
 const BEHIND_AT_LIMITS: u64 = 2;
-/// What else can be wrong with rows that are there: they don't fit an index, or aren't as they were written.
-const ROWS_FAULTS: [PgSqlErrorCode; 3] = [
+/// What else can be wrong with rows that are there, or their tables: they don't fit an index, aren't as they were written, or would run
+/// code that somebody added.
+const ROWS_FAULTS: [PgSqlErrorCode; 4] = [
+    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
     PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
     PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
     PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
@@ -55,7 +57,8 @@ const DATA_CORRUPTED: &str = "XX001";
 /// Whether the last fold of the rollup `$1` is known to have failed.
 const IS_SET_ASIDE: &str = "task = 'fold' AND subject = $1 AND failed_at IS NOT NULL";
 /// And that it was for what its rows or its tables are, not for what passes, as a full disk or a lock.
-const IS_FOR_ITS_ROWS: &str = "(left(sqlstate, 2) IN ('0A', '21', '22', '23', '2F', '39', '42', 'P0') OR sqlstate IN ('54000', 'XX001', 'XX002'))";
+const IS_FOR_ITS_ROWS: &str = "(left(sqlstate, 2) IN ('0A', '21', '22', '23', '2F', '39', '42', 'P0') AND sqlstate <> '42501' \
+     OR sqlstate IN ('54000', 'XX001', 'XX002'))";
 
 /// Microseconds since 2000, by pending table.
 type Moments = LocalKey<RefCell<HashMap<Oid, i64>>>;
@@ -120,8 +123,8 @@ process_main! {
         let mut next = own_transaction::begin();
         // Who waits holds up all who count on this process.
         session::set_for_session(&[(c"lock_timeout", c"2s")]);
-        let began = Instant::now();
-        let is_over = || began.elapsed() >= PROCESS_LIFE || worker::shutdown_is_requested();
+        let mut began = Instant::now();
+        let is_over = |began: Instant| began.elapsed() >= PROCESS_LIFE || worker::shutdown_is_requested();
         let Some(slot) = take_slot() else { return };
         // The rollup that this process is at, and those that it leaves alone from now on.
         let mut at: Option<Oid> = None;
@@ -152,15 +155,17 @@ process_main! {
                     worker::transaction(|| record(&next, None));
                 }
             }
-            if is_over() {
-                // Another one goes on, also where nobody calls any more.
-                if has_folded
-                    && !worker::shutdown_is_requested()
-                    && let Some(other) = worker::transaction(|| next_pending(&next, at, &left))
-                {
-                    own_transaction::start("tally_fold_main", &other);
+            if is_over(began) {
+                if !has_folded || worker::shutdown_is_requested() {
+                    break;
                 }
-                break;
+                let Some(other) = worker::transaction(|| next_pending(&next, at, &left)) else { break };
+                // Another one goes on, also where nobody calls any more. Where none is to be had this one does, unless the database is
+                // left to it: then it may be to be dropped.
+                if own_transaction::start("tally_fold_main", &other).is_some() || !worker::has_clients() {
+                    break;
+                }
+                (began, has_folded) = (Instant::now(), false);
             }
             let others = (0..LOOKS).find_map(|look| {
                 if look > 0 {
@@ -171,7 +176,7 @@ process_main! {
                     // Whoever brought less than a piece is given time to bring more.
                     skipped.push(next.clone());
                 }
-                if is_over() { None } else { worker::transaction(|| next_pending(&next, at, &skipped)) }
+                if is_over(began) { None } else { worker::transaction(|| next_pending(&next, at, &skipped)) }
             });
             let Some(other) = others else { break };
             if other != next
@@ -371,18 +376,28 @@ fn fold_step(rollup_name: &str, max_rows: i64) -> Result<Option<i64>, ErrorRepor
 
 /// Waits for a process that folds a rollup to end its piece; says whether this session is to fold now.
 fn take_over(definition: &Definition) -> bool {
-    if !lock::is_held(definition.pending, FOLDER_PROCESS) {
-        return false;
-    }
+    lock::is_held(definition.pending, FOLDER_PROCESS) && wait_to_fold(definition)
+}
+
+/// Waits a second for whoever folds a rollup; says whether this session is to fold now.
+pub fn wait_to_fold(definition: &Definition) -> bool {
     let waited = subtransaction::run(|| {
-        lock::waiting_at_most(WAIT_FOR_PROCESS, || {
+        lock::waiting_at_most(WAIT_TO_FOLD, || {
             session::lock(definition.pending.to_u32(), FOLDING, true);
         });
         Verdict::Keep(())
     });
     match waited {
         Ok(()) => true,
-        Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => false,
+        // Two sessions that have folded one rollup each may wait for the other's.
+        Err(caught)
+            if matches!(
+                caught.code,
+                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+            ) =>
+        {
+            false
+        }
         Err(caught) => caught.rethrow(),
     }
 }

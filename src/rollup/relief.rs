@@ -2,10 +2,9 @@
 //! folder.
 //!
 //! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
-//! ends with the statement and nobody is confined to a tenant: other transactions can stay open for as long as a client
-//! likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring little, a COPY, and all others
-//! where one is enough. By the extended protocol a client can keep open what ends with the statement elsewhere: such a call folds
-//! itself where there is no process or writers outrun them.
+//! ends with the statement, whatever the client does from then on, and nobody is confined to a tenant: other transactions can stay open
+//! for as long as a client likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring
+//! little, and all others where one is enough. A COPY, which alone can bring more than there may be, folds what it brought itself.
 
 use super::RollupError;
 use super::accumulate::Rows;
@@ -36,8 +35,7 @@ const CHECKS_PER_FOLD: f64 = 32.0;
 /// that one gets the processor: eight writers otherwise outrun one folder for good.
 const SLOW_DOWN_AT_LIMITS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
-/// From so many limits on that one statement brought, which nobody else can fold before it ends, it folds them itself, also where its
-/// client can keep it open.
+/// From so many limits on that one COPY brought, which nobody else can fold before it ends, it folds them itself.
 const FOLD_OWN_AT_LIMITS: u64 = 32;
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const REFUSE_AT_LIMITS: u64 = 64;
@@ -92,22 +90,15 @@ pub fn begin_call() {
     IN_BLOCK.set(session::in_transaction_block());
 }
 
-/// Whether this transaction may hold what a fold holds. Not where statements share a snapshot, either: there a fold can fail
-/// for reasons that aren't the caller's.
+/// Whether the transaction ends with this call, so that it may hold what a fold holds.
 fn may_fold_here() -> bool {
-    !IN_BLOCK.get() && !session::has_fixed_snapshot() && !scope::is_confined()
+    may_hold_folding() && !session::is_copying() && !session::goes_on_as_client_says()
 }
 
-/// Whether a process alone doesn't get through what is pending, and what the call adds, so that it is to fold a piece itself: sooner where
-/// its client can't keep open what it holds then.
-fn is_to_help(definition: &Definition, added: &Added) -> bool {
-    if added.is_small() || !may_fold_here() || session::is_copying() {
-        false
-    } else if session::goes_on_as_client_says() {
-        limits_pending(definition).is_none_or(|pending| pending >= SLOW_DOWN_AT_LIMITS)
-    } else {
-        folder::is_behind(definition, added.bytes as u64)
-    }
+/// Whether it may hold that for as long as the statement takes. Not where statements share a snapshot: there a fold can fail for
+/// reasons that aren't the caller's.
+fn may_hold_folding() -> bool {
+    !IN_BLOCK.get() && !session::has_fixed_snapshot() && !scope::is_confined()
 }
 
 /// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
@@ -117,7 +108,8 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
         return Ok(false);
     }
     // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
-    let folds_itself = is_to_help(definition, added);
+    let folds_itself =
+        !added.is_small() && may_fold_here() && folder::is_behind(definition, added.bytes as u64);
     if !folds_itself && folder::start(definition) {
         return Ok(false);
     }
@@ -152,45 +144,59 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if pending < SLOW_DOWN_AT_LIMITS {
             continue;
         }
-        // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
-        let own = own_limits(definition).min(pending);
-        let is_to_fold_own = may_fold_here() && own >= FOLD_OWN_AT_LIMITS;
-        let is_kept_open = !may_fold_here() || session::is_copying();
-        if is_kept_open && !is_to_fold_own {
-            if own >= REFUSE_AT_LIMITS {
+        let refuse_at = if folder::is_set_aside(definition) { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
+        let may_fold = may_fold_here();
+        if !may_fold {
+            // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
+            let own = own_limits(definition).min(pending);
+            if own >= FOLD_OWN_AT_LIMITS && may_hold_folding() && session::is_copying() {
+                let has_to = own >= REFUSE_AT_LIMITS;
+                if (fold::try_folding(definition) || has_to && folder::wait_to_fold(definition))
+                    && fold(definition)
+                {
+                    continue;
+                }
+            }
+            if own >= refuse_at {
                 return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
             }
-            pending = pending.saturating_sub(own);
+            pending -= own;
             if pending < SLOW_DOWN_AT_LIMITS {
                 continue;
             }
         }
-        if pending < LEAVE_AT_LIMITS && folder::is_set_aside(definition) {
+        let is_too_much = pending >= refuse_at;
+        if !is_too_much && refuse_at == LEAVE_AT_LIMITS {
             continue;
         }
         let has_folder = folder::start(definition);
-        let leaves_it = has_folder && !is_to_fold_own && (added.is_small() || is_kept_open);
-        let folds_itself = may_fold_here() && (pending >= REFUSE_AT_LIMITS || (share == 1.0 && !leaves_it));
-        let fold = || {
+        let leaves_it = has_folder && added.is_small();
+        let folds_itself = may_fold && (is_too_much || (share == 1.0 && !leaves_it));
+        let folds = || {
             let folds = folds_itself && fold::try_folding(definition);
             if folds {
-                folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN));
+                // That it can't be done is not the caller's, who is not to wait for it.
+                fold(definition);
             }
             folds
         };
-        let has_folded = !leaves_it && fold();
-        if !has_folded && is_to_fold_own && session::is_copying() && own >= REFUSE_AT_LIMITS {
-            return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
-        }
-        if has_folded || (has_folder && pending >= REFUSE_AT_LIMITS && await_folder(definition)) || fold() {
+        if (!leaves_it && folds())
+            || (has_folder && is_too_much && await_folder(definition, refuse_at))
+            || folds()
+        {
             continue;
         }
-        if pending >= REFUSE_AT_LIMITS {
+        if is_too_much {
             return Err(RollupError::Behind(definition.name.clone()));
         }
         session::pause(PAUSE.mul_f64(share));
     }
     Ok(())
+}
+
+/// Folds a piece of what is pending; says whether that could be done. The caller holds the folding lock.
+fn fold(definition: &Definition) -> bool {
+    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN)).is_some()
 }
 
 /// How many limits of rows are pending.
@@ -204,13 +210,13 @@ fn own_limits(definition: &Definition) -> u64 {
 }
 
 /// Waits until a process has folded enough for the call to go in; says whether it has.
-fn await_folder(definition: &Definition) -> bool {
+fn await_folder(definition: &Definition, refuse_at: u64) -> bool {
     let until = Instant::now() + WAIT_FOR_PROCESS;
     while Instant::now() < until {
         session::pause(PAUSE);
         size::forget_counts();
         let own = own_limits(definition);
-        if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < REFUSE_AT_LIMITS) {
+        if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < refuse_at) {
             return true;
         }
         folder::start(definition);

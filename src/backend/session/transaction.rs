@@ -1,5 +1,6 @@
 //! What the running transaction and statement may do and see.
 
+use crate::backend::version;
 use core::ffi::CStr;
 use pgrx::pg_sys;
 
@@ -28,10 +29,12 @@ pub fn in_transaction_block() -> bool {
 }
 
 /// Whether the client may keep the transaction open after the running statement: by the extended protocol, where the end of a statement
-/// is no end before the client says so.
+/// is no end before the client says so, and hasn't yet.
 pub fn goes_on_as_client_says() -> bool {
     // SAFETY: the running portal, where there is one, is valid for as long as its statement runs.
-    unsafe { pg_sys::ActivePortal.as_ref().is_some_and(|portal| portal.visible) }
+    let is_extended = unsafe { pg_sys::ActivePortal.as_ref().is_some_and(|portal| portal.visible) };
+    // The end of a series of messages, which nearly every client sends along with the last one.
+    is_extended && version::next_message() != Some(b'S')
 }
 
 /// Whether it may keep the running statement open: a COPY, whose rows come when they come.

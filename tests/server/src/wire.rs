@@ -1,11 +1,12 @@
-//! The protocol's own call of a function, which no client library of Rust's makes.
+//! What the protocol allows and no client library of Rust's does: the call of a function, and a statement whose transaction the client
+//! hasn't ended.
 
 use crate::Database;
 use postgres::config::Host;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// A connection that calls functions without a statement.
+/// A connection by messages.
 pub struct Wire {
     stream: UnixStream,
     /// Process of the backend.
@@ -52,6 +53,33 @@ impl Wire {
             }
         }
         answer
+    }
+
+    /// Runs a statement by the extended protocol, without saying that this was all, until the server has done it; the first column of
+    /// its first row.
+    pub fn execute(&mut self, statement: &str) -> Option<String> {
+        self.send(b"P", format!("\0{statement}\0\0\0").as_bytes());
+        self.send(b"B", &[0; 8]);
+        self.send(b"E", b"\0\0\0\0\0");
+        self.send(b"H", b"");
+        let mut first = None;
+        loop {
+            match self.message().expect("the server answers") {
+                (b'D', body) if first.is_none() => {
+                    let length = u32::from_be_bytes(body[2..6].try_into().expect("a length")) as usize;
+                    first = Some(String::from_utf8_lossy(&body[6..6 + length]).into_owned());
+                }
+                (b'C', _) => return first,
+                (b'E', body) => panic!("{}", String::from_utf8_lossy(&body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Says that this was all, which ends the transaction.
+    pub fn sync(&mut self) {
+        self.send(b"S", b"");
+        while self.message().expect("the server answers").0 != b'Z' {}
     }
 
     fn send(&mut self, kind: &[u8], body: &[u8]) {

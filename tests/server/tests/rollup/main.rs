@@ -7,6 +7,7 @@ mod differential;
 mod layout;
 mod newest;
 mod plans;
+mod relief;
 mod shared;
 mod states;
 mod sums;
