@@ -4,6 +4,7 @@ use super::additions::{self, Additions};
 use super::changes::Heard;
 use super::heap::{self, Declared, Layout, Row, TableError};
 use super::version;
+use super::wal;
 use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -198,10 +199,12 @@ impl Appender {
                 0,
                 self.bulk,
             );
+            wal::hand_over();
             if (*self.target).ri_NumIndices > 0 {
                 let mut noted = self.noted.take();
                 unique = self.additions.while_indexing(|| {
                     for (position, &slot) in self.slots[..self.used].iter().enumerate() {
+                        wal::hand_over();
                         if self.index(slot) == Unique::Yes {
                             continue;
                         }

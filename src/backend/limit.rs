@@ -1,11 +1,12 @@
-//! Settings that a tenant is limited in, and the timer of a client's statement.
+//! Settings that a tenant is limited in, and the timers of a client's statement and of its transaction.
 
 use super::session;
-use super::version::USER_TIMEOUT;
+use super::version::{USER_TIMEOUT, transaction_number};
 use core::ffi::{CStr, c_int};
 use pgrx::pg_sys;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A limit, in the units of the settings that it lowers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,14 +136,52 @@ unsafe extern "C-unwind" fn end_session() {
         if !is_running || GetCurrentStatementStartTimestamp() != BOUNDED.load(Ordering::Relaxed) {
             return;
         }
+        end_or_retry(last_resort());
+    }
+}
+
+/// Ends the session where its transaction can be ended, else a little later.
+///
+/// # Safety
+/// In a timeout's handler; `timeout` is its number.
+unsafe fn end_or_retry(timeout: c_int) {
+    // SAFETY: flags, a timer and a latch of this backend.
+    unsafe {
         // A transaction that commits isn't in that state any more: its wait for a standby is not cut short. Nor is one that
         // begins or undoes a savepoint, which a statement that catches its end does all the time: so later.
         if !IsTransactionState() {
-            enable_timeout_at(last_resort(), GetCurrentTimestamp() + RETRY_AFTER_US);
+            enable_timeout_at(timeout, GetCurrentTimestamp() + RETRY_AFTER_US);
             return;
         }
         pg_sys::ProcDiePending = 1;
         pg_sys::InterruptPending = 1;
         SetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// The transaction that was bounded last.
+static OVERSTAYING: AtomicU32 = AtomicU32::new(0);
+
+/// Has the session end where the running transaction is still there after so long: a client that doesn't take its answer, or says half of
+/// what ends the transaction, would keep others from what it holds.
+pub fn bound_transaction(time: Duration) {
+    OVERSTAYING.store(transaction_number(), Ordering::Relaxed);
+    // SAFETY: reads the clock, and sets a timer that is registered.
+    unsafe { enable_timeout_at(overstay(), GetCurrentTimestamp() + time.as_micros() as i64) }
+}
+
+fn overstay() -> c_int {
+    static NUMBER: OnceLock<c_int> = OnceLock::new();
+    // SAFETY: as for the last resort.
+    *NUMBER.get_or_init(|| unsafe { RegisterTimeout(USER_TIMEOUT, end_transaction) })
+}
+
+/// Runs in a signal's handler, as above.
+unsafe extern "C-unwind" fn end_transaction() {
+    // SAFETY: a number of this backend's process is read, which is 0 or another one where the transaction has ended.
+    unsafe {
+        if transaction_number() == OVERSTAYING.load(Ordering::Relaxed) {
+            end_or_retry(overstay());
+        }
     }
 }

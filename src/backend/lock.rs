@@ -21,6 +21,8 @@ pub const PARTITION_MAKING: u32 = 2;
 pub const FOLDER_PROCESS: u32 = 3;
 /// So is a second one.
 pub const SECOND_PROCESS: u32 = 6;
+/// A COPY that folds what it brought has it besides FOLDING, until it ends.
+pub const COPY_FOLDING: u32 = 7;
 /// Erasing what was queued.
 pub const ERASING: u32 = 5;
 

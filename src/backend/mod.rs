@@ -69,5 +69,6 @@ mod types;
 pub mod upsert;
 pub mod value;
 pub mod version;
+mod wal;
 pub mod worker;
 mod writable;

@@ -209,6 +209,20 @@ unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
 /// # Safety
 /// A planned statement that is about to run.
 pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &CStr) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let plan = (*statement).planTree;
+        !plan.is_null()
+            && list::length((*plan).targetlist) == 1
+            && called_alone(statement).is_some_and(|called| is_our_own(called, function))
+    }
+}
+
+/// The function of which a statement does nothing but hand on what it returns, or some of its columns.
+///
+/// # Safety
+/// As above.
+unsafe fn called_alone(statement: *const pg_sys::PlannedStmt) -> Option<Oid> {
     // SAFETY: the tags say which structs the nodes are.
     unsafe {
         let plan = (*statement).planTree;
@@ -216,62 +230,77 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
             || (*statement).commandType != pg_sys::CmdType::CMD_SELECT
             || !(*statement).subplans.is_null()
             || !(*plan).qual.is_null()
-            || list::length((*plan).targetlist) != 1
         {
-            return false;
+            return None;
         }
-        let entry = &*pg_sys::list_nth((*plan).targetlist, 0).cast::<pg_sys::TargetEntry>();
-        match (*plan).type_ {
-            NodeTag::T_ProjectSet => {
+        let columns: Vec<*mut pg_sys::Expr> = (0..list::length((*plan).targetlist))
+            .map(|place| (*pg_sys::list_nth((*plan).targetlist, place).cast::<pg_sys::TargetEntry>()).expr)
+            .collect();
+        let is_column =
+            |&column: &*mut pg_sys::Expr| (*column.cast::<pg_sys::Node>()).type_ == NodeTag::T_Var;
+        match (&columns[..], (*plan).type_) {
+            (&[call], NodeTag::T_ProjectSet) => {
                 let below = (*plan).lefttree;
-                !below.is_null()
+                let is_alone = !below.is_null()
                     && (*below).type_ == NodeTag::T_Result
                     && (*below).lefttree.is_null()
-                    && list::length((*below).targetlist) == 0
-                    && calls(entry.expr.cast(), function)
+                    && list::length((*below).targetlist) == 0;
+                if is_alone { called(call.cast()) } else { None }
             }
-            NodeTag::T_Result => {
-                (*plan).lefttree.is_null()
-                    && (*plan.cast::<pg_sys::Result>()).resconstantqual.is_null()
-                    && calls(entry.expr.cast(), function)
+            (&[call], NodeTag::T_Result) => {
+                let is_alone =
+                    (*plan).lefttree.is_null() && (*plan.cast::<pg_sys::Result>()).resconstantqual.is_null();
+                if is_alone { called(call.cast()) } else { None }
             }
-            NodeTag::T_FunctionScan => {
+            (columns, NodeTag::T_FunctionScan) if columns.iter().all(is_column) => {
                 let scan = &*plan.cast::<pg_sys::FunctionScan>();
-                list::length(scan.functions) == 1
-                    && (*entry.expr.cast::<pg_sys::Node>()).type_ == NodeTag::T_Var
-                    && calls(
-                        (*pg_sys::list_nth(scan.functions, 0).cast::<pg_sys::RangeTblFunction>()).funcexpr,
-                        function,
-                    )
+                if list::length(scan.functions) == 1 {
+                    called((*pg_sys::list_nth(scan.functions, 0).cast::<pg_sys::RangeTblFunction>()).funcexpr)
+                } else {
+                    None
+                }
             }
-            _ => false,
+            _ => None,
         }
     }
 }
 
 /// Whether the statement that the client runs, and not one inside a function, is nothing but a call of a function of ours.
 pub fn client_only_calls(function: &CStr) -> bool {
-    // SAFETY: the portal of the running statement, or null; its statement is planned.
+    // SAFETY: a statement that runs is planned.
+    unsafe { client_statement().is_some_and(|statement| is_only_call_of(statement, function)) }
+}
+
+/// The same, of whichever function.
+pub fn client_only_calls_ours() -> bool {
+    // SAFETY: as above.
     unsafe {
-        let Some(portal) = pg_sys::ActivePortal.as_ref() else { return false };
-        let Some(query) = portal.queryDesc.as_ref() else { return false };
-        !query.plannedstmt.is_null() && is_only_call_of(query.plannedstmt, function)
+        client_statement().and_then(|statement| called_alone(statement)).is_some_and(schema::has_function)
     }
 }
 
-/// Whether an expression is a call of a function of ours whose arguments are constants or parameters.
-unsafe fn calls(expression: *const pg_sys::Node, function: &CStr) -> bool {
+/// The planned statement of the running portal.
+fn client_statement() -> Option<*const pg_sys::PlannedStmt> {
+    // SAFETY: the portal of the running statement, or null.
+    unsafe {
+        let query = pg_sys::ActivePortal.as_ref()?.queryDesc.as_ref()?;
+        (!query.plannedstmt.is_null()).then_some(query.plannedstmt.cast_const())
+    }
+}
+
+/// The function that an expression calls, where it does nothing else and the arguments are constants or parameters.
+unsafe fn called(expression: *const pg_sys::Node) -> Option<Oid> {
     // SAFETY: as above.
     unsafe {
         if expression.is_null() || (*expression).type_ != NodeTag::T_FuncExpr {
-            return false;
+            return None;
         }
         let call = &*expression.cast::<pg_sys::FuncExpr>();
         let plain = (0..list::length(call.args)).all(|place| {
             let argument = pg_sys::list_nth(call.args, place).cast::<pg_sys::Node>();
             matches!((*argument).type_, NodeTag::T_Const | NodeTag::T_Param)
         });
-        plain && is_our_own(call.funcid, function)
+        plain.then_some(call.funcid)
     }
 }
 

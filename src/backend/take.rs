@@ -2,6 +2,7 @@
 
 use super::heap::{self, Declared, Layout, TableError};
 use super::value::varlena_in_place;
+use super::wal;
 use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -98,6 +99,7 @@ pub(super) unsafe fn delete(
     place: pg_sys::ItemPointer,
     command: pg_sys::CommandId,
 ) -> Result<(), Conflict> {
+    wal::hand_over();
     let mut failure = pg_sys::TM_FailureData::default();
     // SAFETY: the caller's promise.
     let deleted = unsafe {

@@ -5,6 +5,7 @@ use super::appender::result_relation;
 use super::heap::{self, Declared, Layout, Row, TableError};
 use super::take::{self, Conflict};
 use super::version;
+use super::wal;
 use super::writable::{self, Write};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -125,6 +126,7 @@ impl Upsert {
 
     /// Replaces the row found last. Its key stays as it is.
     pub fn replace(&mut self, values: &[Datum], nulls: &[bool]) -> Result<(), Conflict> {
+        wal::hand_over();
         // SAFETY: the slot still holds the row found last; the new tuple is formed for the same table.
         unsafe {
             let mut tuple = if self.layout.is_plain() {

@@ -48,6 +48,10 @@ pub fn transaction_number() -> u32 {
     }
 }
 
+/// Bytes of a message without a body: its kind and its length.
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+const SHORTEST_MESSAGE: usize = 5;
+
 unsafe extern "C-unwind" {
     fn pq_is_reading_msg() -> bool;
     fn pq_startmsgread();
@@ -60,7 +64,8 @@ unsafe extern "C-unwind" {
     fn pq_buffer_remaining_data() -> usize;
 }
 
-/// The first byte, which is the kind, of the client's next message, where some of it has been received.
+/// The first byte, which is the kind, of the client's next message, where it has been received; before 17, which doesn't tell how much
+/// has been, where some of it has.
 pub fn next_message() -> Option<u8> {
     // SAFETY: reads what was received, in a process that has a client; where something was, none of these waits or raises an error.
     unsafe {
@@ -70,7 +75,7 @@ pub fn next_message() -> Option<u8> {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
         let has_data = pq_buffer_has_data();
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        let has_data = pq_buffer_remaining_data() > 0;
+        let has_data = pq_buffer_remaining_data() >= SHORTEST_MESSAGE;
         if !has_data {
             return None;
         }

@@ -19,13 +19,14 @@ use std::collections::HashMap;
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-/// Rows that a process folds at a time: at first, and at most, where so many are folded within `PIECE`. In larger pieces a row takes
-/// less, and who alters the rollup waits longer.
+/// Rows that a process folds at a time: at first, and from then on as many, within bounds, as are folded within `PIECE`. In larger pieces
+/// a row takes less, and who alters the rollup waits longer.
 const PROCESS_ROWS: i64 = 30_000;
 const MOST_ROWS: i64 = 100_000;
+const FEWEST_ROWS: i64 = 1_000;
 const PIECE: Duration = Duration::from_millis(400);
 /// How long a process folds before it makes room for another one, which it starts where more is pending: DROP DATABASE, which nobody
-/// can connect beside, gets in between. With the piece that it is at, less than the five seconds that DROP
+/// can connect beside, gets in between. With the piece that it is at, and the looks before it, less than the five seconds that DROP
 /// DATABASE waits for it.
 const PROCESS_LIFE: Duration = Duration::from_secs(2);
 /// How long `maintain()`, the worker and a COPY that has brought too much wait for others to end their piece.
@@ -33,6 +34,8 @@ const WAIT_TO_FOLD: Duration = Duration::from_secs(1);
 /// How often it looks for more before it ends, and how long it waits in between: a busy session brings enough again soon.
 const LOOKS: usize = 5;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// After how long it looks again into a rollup of which it could fold nothing.
+const LOOK_INTO_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a session starts no other process for a rollup: one that dies at its start, as where its role may no longer log in,
 /// would be followed by one with each call.
 const START_AGAIN_AFTER_US: i64 = 1_000_000;
@@ -53,6 +56,7 @@ const ROWS_FAULTS: [PgSqlErrorCode; 4] = [
 ];
 
 const DATA_CORRUPTED: &str = "XX001";
+const FEATURE_NOT_SUPPORTED: &str = "0A000";
 
 /// Whether the last fold of the rollup `$1` is known to have failed.
 const IS_SET_ASIDE: &str = "task = 'fold' AND subject = $1 AND failed_at IS NOT NULL";
@@ -76,29 +80,39 @@ thread_local! {
     static THERE: RefCell<HashMap<Oid, u64>> = RefCell::new(HashMap::new());
 }
 
-/// Has a process fold what other transactions have committed, unless one folds already or was started a moment ago; says whether
-/// folding can be left to it. One folds for all rollups, and a second one where that is not enough.
-pub fn start(definition: &Definition) -> bool {
+/// Whether processes fold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Processes {
+    /// None is to be had.
+    None,
+    /// One was started, and more is pending than when the last one was: that did nothing or too little.
+    TooFew,
+    /// Folding can be left to them.
+    Enough,
+}
+
+/// Has a process fold what other transactions have committed, unless one folds already or was started a moment ago. One folds for all
+/// rollups, and a second one where that is not enough.
+pub fn start(definition: &Definition) -> Processes {
     let is_at_work =
         [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
     if is_at_work || is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
-        return true;
+        return Processes::Enough;
     }
     let declared = session::relation(c"rollup");
     if lock::is_held(declared, FOLDER_PROCESS)
         && (!is_behind(definition, 0) || lock::is_held(declared, SECOND_PROCESS))
     {
-        return true;
+        return Processes::Enough;
     }
     let has_started = own_transaction::start("tally_fold_main", &definition.name).is_some();
     if !has_started {
-        return false;
+        return Processes::None;
     }
     note(&STARTED, definition);
     let there = size::live_bytes(definition.pending).unwrap_or(0);
     let before = THERE.with_borrow_mut(|known| known.insert(definition.pending, there));
-    // Where more is there than when the last one was started, that one did nothing or too little.
-    before.is_none_or(|before| there <= before)
+    if before.is_none_or(|before| there <= before) { Processes::Enough } else { Processes::TooFew }
 }
 
 /// Whether so much is pending, with what is to be added, that a process alone doesn't get through it, or the server doesn't say.
@@ -126,7 +140,7 @@ process_main! {
         let mut began = Instant::now();
         let is_over = |began: Instant| began.elapsed() >= PROCESS_LIFE || worker::shutdown_is_requested();
         let Some(slot) = take_slot() else { return };
-        // The rollup that this process is at, and those that it leaves alone from now on.
+        // The rollup that this process is at, and those that it leaves alone until a moment, or from now on.
         let mut at: Option<Oid> = None;
         let (mut left, mut is_to_rest) = (Vec::new(), false);
         let (mut rows, mut has_folded) = (PROCESS_ROWS, false);
@@ -137,29 +151,32 @@ process_main! {
             let is_full = piece == Piece::Folded(rows);
             if is_full {
                 let takes = before.elapsed().as_secs_f64() / rows as f64;
-                rows = ((PIECE.as_secs_f64() / takes) as i64).clamp(PROCESS_ROWS, MOST_ROWS);
+                rows = ((PIECE.as_secs_f64() / takes) as i64).clamp(FEWEST_ROWS, MOST_ROWS);
             }
             match piece {
                 Piece::Folded(done) if done > 0 => {
                     has_folded = true;
                     worker::transaction(|| record(&next, Some(done)));
                 }
-                Piece::Folded(_) => left.push(next.clone()),
+                // What is there is of transactions that go on.
+                Piece::Folded(_) => left.push((next.clone(), Some(Instant::now() + LOOK_INTO_AGAIN_AFTER))),
                 // It is looked at again: a call that folded a piece itself may leave the rest to this process.
                 Piece::Busy => {}
                 Piece::Failed => {
-                    left.push(next.clone());
+                    left.push((next.clone(), None));
                     is_to_rest = true;
                     // Kept, so that no other process is started for it.
                     at = None;
                     worker::transaction(|| record(&next, None));
                 }
             }
+            left.retain(|(_, until)| until.is_none_or(|until| Instant::now() < until));
+            let left_names: Vec<String> = left.iter().map(|(name, _)| name.clone()).collect();
             if is_over(began) {
                 if !has_folded || worker::shutdown_is_requested() {
                     break;
                 }
-                let Some(other) = worker::transaction(|| next_pending(&next, at, &left)) else { break };
+                let Some(other) = worker::transaction(|| next_pending(&next, at, &left_names)) else { break };
                 // Another one goes on, also where nobody calls any more. Where none is to be had this one does, unless the database is
                 // left to it: then it may be to be dropped.
                 if own_transaction::start("tally_fold_main", &other).is_some() || !worker::has_clients() {
@@ -171,12 +188,12 @@ process_main! {
                 if look > 0 {
                     session::pause(LOOK_AGAIN_AFTER);
                 }
-                let mut skipped = left.clone();
+                let mut skipped = left_names.clone();
                 if look == 0 && !is_full {
                     // Whoever brought less than a piece is given time to bring more.
                     skipped.push(next.clone());
                 }
-                if is_over(began) { None } else { worker::transaction(|| next_pending(&next, at, &skipped)) }
+                worker::transaction(|| next_pending(&next, at, &skipped))
             });
             let Some(other) = others else { break };
             if other != next
@@ -341,6 +358,10 @@ pub fn attempt(definition: &Definition, fold: impl FnOnce() -> Result<i64, Rollu
         Err(caught) if caught.is_about_data() || ROWS_FAULTS.contains(&caught.code) => {
             (caught.sqlstate, caught.message)
         }
+        // Folding itself asks for no privilege: code that somebody added to the table does.
+        Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => {
+            (FEATURE_NOT_SUPPORTED.to_owned(), caught.message)
+        }
         Err(caught) => caught.rethrow(),
     };
     note(&FAILED, definition);
@@ -375,12 +396,10 @@ fn fold_step(rollup_name: &str, max_rows: i64) -> Result<Option<i64>, ErrorRepor
 }
 
 /// Waits for a process that folds a rollup to end its piece; says whether this session is to fold now.
-fn take_over(definition: &Definition) -> bool {
-    lock::is_held(definition.pending, FOLDER_PROCESS) && wait_to_fold(definition)
-}
-
-/// Waits a second for whoever folds a rollup; says whether this session is to fold now.
-pub fn wait_to_fold(definition: &Definition) -> bool {
+pub fn take_over(definition: &Definition) -> bool {
+    if !lock::is_held(definition.pending, FOLDER_PROCESS) {
+        return false;
+    }
     let waited = subtransaction::run(|| {
         lock::waiting_at_most(WAIT_TO_FOLD, || {
             session::lock(definition.pending.to_u32(), FOLDING, true);

@@ -2,18 +2,20 @@
 //! folder.
 //!
 //! Who folds keeps others from folding until its transaction ends. So a call folds in its own transaction only where that
-//! ends with the statement, whatever the client does from then on, and nobody is confined to a tenant: other transactions can stay open
-//! for as long as a client likes. Those have a process fold in a transaction of its own (`folder`), and so have calls that bring
-//! little, and all others where one is enough. A COPY, which alone can bring more than there may be, folds what it brought itself.
+//! ends with the call, whatever the client does from then on, and nobody is confined to a tenant: other transactions can stay open
+//! for as long as a client likes, and statements that do more take as long as they take. Those have a process fold in a transaction
+//! of its own (`folder`), and so have calls that bring little, and all others where one is enough. A COPY, which alone can bring more
+//! than there may be, folds what it brought itself.
 
 use super::RollupError;
 use super::accumulate::Rows;
 use super::definition::Definition;
 use super::delta::Delta;
 use super::fold;
-use super::folder;
+use super::folder::{self, Processes};
 use super::shared;
-use crate::backend::{memory, session, size};
+use crate::backend::lock::{self, COPY_FOLDING};
+use crate::backend::{limit, memory, row_count, session, size};
 use crate::scope;
 use crate::settings;
 use core::cell::Cell;
@@ -39,14 +41,25 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FOLD_OWN_AT_LIMITS: u64 = 32;
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const REFUSE_AT_LIMITS: u64 = 64;
-/// At so many, of the default four gigabytes, it is even where the rollup is set aside.
+/// At so many, of the default four gigabytes, it is even where the rollup is set aside, where a COPY keeps others from folding, or where
+/// what is pending becomes less.
 const LEAVE_AT_LIMITS: u64 = 1_024;
 /// How long a call waits there for a process to fold before it is refused.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
+/// For how long a transaction that folded may go on after the call: its client is to take the answer by then.
+const OVERSTAY: Duration = Duration::from_secs(10);
+/// How much more than what a call adds has to be folded meanwhile, so that it needn't wait longer: as many writers may be waiting.
+const ADMITTED_AFTER: u64 = 8;
+/// How often it waits `PAUSE` before it has a process started again.
+const PAUSES_PER_START: usize = 10;
 
 thread_local! {
     /// Whether the running call is part of a transaction that goes on after its statement.
     static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
+    /// Whether it is called by the client's statement itself.
+    static IS_OUTERMOST: Cell<bool> = const { Cell::new(false) };
+    /// Whether it keeps others from folding until its transaction ends, which is to be soon.
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What an ingest call added to one rollup.
@@ -88,15 +101,22 @@ impl Added {
 /// Begins an ingest call, outside any subtransaction of its own: inside one, Postgres doesn't tell a block from a statement.
 pub fn begin_call() {
     IN_BLOCK.set(session::in_transaction_block());
+    IS_OUTERMOST.set(session::is_outermost());
+    HOLDS.set(false);
 }
 
 /// Whether the transaction ends with this call, so that it may hold what a fold holds.
-fn may_fold_here() -> bool {
-    may_hold_folding() && !session::is_copying() && !session::goes_on_as_client_says()
+fn ends_with_call() -> bool {
+    IS_OUTERMOST.get() && ends_with_statement() && row_count::client_only_calls_ours()
 }
 
-/// Whether it may hold that for as long as the statement takes. Not where statements share a snapshot: there a fold can fail for
-/// reasons that aren't the caller's.
+/// Whether it ends with the running statement, which may do more.
+fn ends_with_statement() -> bool {
+    may_hold_folding() && !session::goes_on_as_client_says()
+}
+
+/// Whether it may hold what a fold holds at all. Not where statements share a snapshot: there a fold can fail for reasons that aren't
+/// the caller's.
 fn may_hold_folding() -> bool {
     !IN_BLOCK.get() && !session::has_fixed_snapshot() && !scope::is_confined()
 }
@@ -108,12 +128,11 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
         return Ok(false);
     }
     // A process folds meanwhile, on another core. Where it doesn't get through, a call that brings much folds a piece, too.
-    let folds_itself =
-        !added.is_small() && may_fold_here() && folder::is_behind(definition, added.bytes as u64);
-    if !folds_itself && folder::start(definition) {
+    let helps = !added.is_small() && ends_with_call() && folder::is_behind(definition, added.bytes as u64);
+    if !helps && !folds_for(folder::start(definition)) {
         return Ok(false);
     }
-    if !may_fold_here() || !fold::try_folding(definition) {
+    if !try_folding(definition) {
         return Ok(false);
     }
     let folded = folder::attempt(definition, || {
@@ -124,7 +143,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if folded.is_some_and(|taken| taken > LARGE_FOLD_ROWS && taken > 4 * rows.len() as i64) {
         memory::give_back();
     }
-    if folds_itself && folder::is_behind(definition, 0) {
+    if helps && folder::is_behind(definition, 0) {
         folder::start(definition);
     }
     Ok(folded.is_some())
@@ -140,50 +159,47 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if added.drawn >= share {
             continue;
         }
+        let is_copying = session::is_copying();
+        if is_copying && share == 1.0 {
+            // What others did is known anew for each transaction, and this one takes long.
+            size::forget_counts();
+        }
         let Some(mut pending) = limits_pending(definition) else { continue };
         if pending < SLOW_DOWN_AT_LIMITS {
             continue;
         }
-        let refuse_at = if folder::is_set_aside(definition) { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
-        let may_fold = may_fold_here();
-        if !may_fold {
+        let is_left = folder::is_set_aside(definition) || lock::is_held(definition.pending, COPY_FOLDING);
+        let refuse_at = if is_left { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
+        let ends_with_call = ends_with_call();
+        if !ends_with_call {
             // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
             let own = own_limits(definition).min(pending);
-            if own >= FOLD_OWN_AT_LIMITS && may_hold_folding() && session::is_copying() {
-                let has_to = own >= REFUSE_AT_LIMITS;
-                if (fold::try_folding(definition) || has_to && folder::wait_to_fold(definition))
-                    && fold(definition)
-                {
-                    continue;
-                }
-            }
-            if own >= refuse_at {
+            let has_folded = is_copying && may_hold_folding() && fold_own(definition, own, pending);
+            if own >= if has_folded { LEAVE_AT_LIMITS } else { refuse_at } {
                 return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
             }
             pending -= own;
-            if pending < SLOW_DOWN_AT_LIMITS {
+            if has_folded || pending < SLOW_DOWN_AT_LIMITS {
                 continue;
             }
         }
         let is_too_much = pending >= refuse_at;
-        if !is_too_much && refuse_at == LEAVE_AT_LIMITS {
+        if is_left && !is_too_much {
             continue;
         }
-        let has_folder = folder::start(definition);
-        let leaves_it = has_folder && added.is_small();
+        let processes = folder::start(definition);
+        let leaves_it = processes == Processes::Enough && added.is_small();
+        let may_fold = ends_with_call || folds_for(processes);
         let folds_itself = may_fold && (is_too_much || (share == 1.0 && !leaves_it));
         let folds = || {
-            let folds = folds_itself && fold::try_folding(definition);
+            let folds = folds_itself && try_folding(definition);
             if folds {
                 // That it can't be done is not the caller's, who is not to wait for it.
                 fold(definition);
             }
             folds
         };
-        if (!leaves_it && folds())
-            || (has_folder && is_too_much && await_folder(definition, refuse_at))
-            || folds()
-        {
+        if (!leaves_it && folds()) || (is_too_much && await_folder(definition, added, refuse_at)) || folds() {
             continue;
         }
         if is_too_much {
@@ -191,12 +207,57 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         }
         session::pause(PAUSE.mul_f64(share));
     }
+    if HOLDS.get() {
+        limit::bound_transaction(OVERSTAY);
+    }
     Ok(())
 }
 
-/// Folds a piece of what is pending; says whether that could be done. The caller holds the folding lock.
-fn fold(definition: &Definition) -> bool {
-    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN)).is_some()
+/// Whether a call is to fold in the stead of processes: where none is to be had, also one that its statement goes on after, since nobody
+/// would fold.
+fn folds_for(processes: Processes) -> bool {
+    match processes {
+        Processes::None => !session::is_copying() && ends_with_statement(),
+        Processes::TooFew => ends_with_call(),
+        Processes::Enough => false,
+    }
+}
+
+/// Takes the folding lock where it is to be had, and notes that.
+fn try_folding(definition: &Definition) -> bool {
+    let is_taken = fold::try_folding(definition);
+    if is_taken && ends_with_call() {
+        HOLDS.set(true);
+    }
+    is_taken
+}
+
+/// Folds a piece of what a COPY brought, `own` limits of it, where that is much; says whether it keeps others from folding now. From then
+/// on it folds whatever is pending.
+fn fold_own(definition: &Definition, own: u64, pending: u64) -> bool {
+    let table = definition.pending;
+    let has_begun = session::has_lock(table.to_u32(), COPY_FOLDING);
+    if !has_begun {
+        let may_begin = own >= FOLD_OWN_AT_LIMITS
+            && (fold::try_folding(definition)
+                || (own >= REFUSE_AT_LIMITS
+                    && !lock::is_held(definition.pending, COPY_FOLDING)
+                    && folder::take_over(definition)));
+        if !may_begin {
+            return false;
+        }
+        // Who looks whether somebody has it has it for a moment.
+        session::lock(table.to_u32(), COPY_FOLDING, true);
+    }
+    if pending >= FOLD_OWN_AT_LIMITS {
+        fold(definition);
+    }
+    true
+}
+
+/// Folds a piece of what is pending, where that can be done. The caller holds the folding lock.
+fn fold(definition: &Definition) {
+    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN));
 }
 
 /// How many limits of rows are pending.
@@ -209,17 +270,31 @@ fn own_limits(definition: &Definition) -> u64 {
     size::own_bytes(definition.pending) / settings::pending_limit()
 }
 
-/// Waits until a process has folded enough for the call to go in; says whether it has.
-fn await_folder(definition: &Definition, refuse_at: u64) -> bool {
+/// Waits until others have folded enough for the call to go in; says whether they have. Enough is also what makes room for several such
+/// calls, and in the end whatever shows that they get on.
+fn await_folder(definition: &Definition, added: &Added, refuse_at: u64) -> bool {
+    let limit = settings::pending_limit();
+    let of_others = || {
+        size::live_bytes(definition.pending)
+            .map(|all| all.saturating_sub(size::own_bytes(definition.pending)))
+    };
+    let Some(before) = of_others() else { return true };
     let until = Instant::now() + WAIT_FOR_PROCESS;
-    while Instant::now() < until {
+    for round in 1.. {
         session::pause(PAUSE);
         size::forget_counts();
-        let own = own_limits(definition);
-        if limits_pending(definition).is_none_or(|pending| pending.saturating_sub(own) < refuse_at) {
+        let Some(now) = of_others() else { return true };
+        let folded = before.saturating_sub(now);
+        let has_room = now / limit < LEAVE_AT_LIMITS;
+        if now / limit < refuse_at || (has_room && folded >= ADMITTED_AFTER * added.bytes as u64) {
             return true;
         }
-        folder::start(definition);
+        if Instant::now() >= until {
+            return has_room && folded > 0;
+        }
+        if round % PAUSES_PER_START == 0 {
+            folder::start(definition);
+        }
     }
     false
 }

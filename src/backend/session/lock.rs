@@ -29,6 +29,18 @@ fn tag(class: u32, object: u32) -> pg_sys::LOCKTAG {
     }
 }
 
+/// Whether this session has such a lock.
+pub fn has_lock(class: u32, object: u32) -> bool {
+    use pg_sys::LockAcquireResult::{LOCKACQUIRE_NOT_AVAIL, LOCKACQUIRE_OK};
+    let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+    // SAFETY: the tag is copied, and not waited for.
+    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, true) };
+    if taken != LOCKACQUIRE_NOT_AVAIL {
+        unlock(class, object);
+    }
+    taken != LOCKACQUIRE_NOT_AVAIL && taken != LOCKACQUIRE_OK
+}
+
 /// Takes such a lock until this process ends, where it is free or its own; says whether it has it.
 pub fn lock_until_exit(class: u32, object: u32) -> bool {
     let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);

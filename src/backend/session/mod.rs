@@ -15,7 +15,9 @@ pub use crate::backend::version::transaction_number;
 pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights, with_settings_of_exports};
 pub use clock::{Statement, clock, statement, statement_start, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
-pub use lock::{lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock, unlock_early};
+pub use lock::{
+    has_lock, lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock, unlock_early,
+};
 pub use log::log;
 pub use relation::{audience, find_relation, find_relation_named, is_installed, relation, relation_named};
 pub use role::{
@@ -29,6 +31,6 @@ pub use setting::{
 pub use sleep::{check_for_interrupts, pause};
 pub use transaction::{
     accept_invalidations, advance_command, goes_on_as_client_says, has_fixed_snapshot, in_subtransaction,
-    in_transaction_block, is_copying, is_creating_extension, is_parallel_worker, is_restricted,
+    in_transaction_block, is_copying, is_creating_extension, is_outermost, is_parallel_worker, is_restricted,
     require_writable,
 };

@@ -31,10 +31,35 @@ pub fn in_transaction_block() -> bool {
 /// Whether the client may keep the transaction open after the running statement: by the extended protocol, where the end of a statement
 /// is no end before the client says so, and hasn't yet.
 pub fn goes_on_as_client_says() -> bool {
-    // SAFETY: the running portal, where there is one, is valid for as long as its statement runs.
-    let is_extended = unsafe { pg_sys::ActivePortal.as_ref().is_some_and(|portal| portal.visible) };
+    // SAFETY: the running portal, where there is one, is valid for as long as its statement runs; its name is a C string.
+    let is_simple = unsafe {
+        // That of EXECUTE is hidden, too, and has a name.
+        pg_sys::ActivePortal
+            .as_ref()
+            .is_some_and(|portal| !portal.visible && CStr::from_ptr(portal.name).is_empty())
+    };
     // The end of a series of messages, which nearly every client sends along with the last one.
-    is_extended && version::next_message() != Some(b'S')
+    !is_simple && version::next_message() != Some(b'S')
+}
+
+/// Whether nothing that tells errors where they come from is around what runs: no function, no trigger, no COPY. So it runs for the
+/// client's statement itself.
+pub fn is_outermost() -> bool {
+    // SAFETY: the list of what is around lives at least as long as what runs; a function that isn't called.
+    unsafe {
+        pg_sys::error_context_stack.as_ref().is_none_or(|around| {
+            // By the extended protocol the server tells which parameters there were.
+            around.previous.is_null()
+                && around
+                    .callback
+                    .is_some_and(|callback| callback as *const () == params_error_callback as *const ())
+        })
+    }
+}
+
+unsafe extern "C-unwind" {
+    #[link_name = "ParamsErrorCallback"]
+    fn params_error_callback(parameters: *mut core::ffi::c_void);
 }
 
 /// Whether it may keep the running statement open: a COPY, whose rows come when they come.

@@ -76,6 +76,20 @@ impl Wire {
         }
     }
 
+    /// Sends a statement with `rest` behind it, and doesn't wait.
+    pub fn begin(&mut self, statement: &str, rest: &[u8]) {
+        let parse = [&[0], statement.as_bytes(), &[0, 0, 0]].concat();
+        let messages: [(u8, &[u8]); 3] = [(b'P', &parse), (b'B', &[0; 8]), (b'E', &[0; 5])];
+        let mut all = Vec::new();
+        for (kind, body) in messages {
+            all.push(kind);
+            all.extend((body.len() as i32 + 4).to_be_bytes());
+            all.extend(body);
+        }
+        all.extend(rest);
+        self.stream.write_all(&all).expect("sending");
+    }
+
     /// Says that this was all, which ends the transaction.
     pub fn sync(&mut self) {
         self.send(b"S", b"");

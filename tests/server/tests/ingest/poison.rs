@@ -212,6 +212,38 @@ fn a_process_that_cannot_write_base_rows_says_so() {
     assert_right(&mut admin, "usage");
 }
 
+/// Nor is anybody's ingest failed by what code that somebody added to the tables may not do.
+#[test]
+fn a_rollup_whose_index_may_not_be_written_is_set_aside() {
+    let database = Database::new("forbidden");
+    database.set("tally.pending_limit = '64kB'");
+    let mut admin = database.superuser();
+    admin
+        .batch_execute(
+            "CREATE FUNCTION public.peek(text) RETURNS text LANGUAGE plpgsql IMMUTABLE
+               AS $$BEGIN PERFORM set_config('tally.peeked', $1, false); RETURN $1; END$$;
+             CREATE INDEX peek ON tally.usage_day_base (public.peek(account_id))",
+        )
+        .unwrap();
+    let mut client = database.superuser();
+    let mut calls = 0;
+    let mut call = || {
+        let events: Vec<Value> =
+            (0..1_600).map(|place| event(calls * 1_600 + place, &format!("a{place}"), json!({}))).collect();
+        calls += 1;
+        assert_eq!(ingest(&mut client, &Value::Array(events).to_string()).unwrap().accepted, 1_600);
+    };
+    let advice = wait_for("health to tell", || {
+        call();
+        let health = "SELECT advice FROM tally_internal.health_maintenance() WHERE status = 'failing'";
+        admin.query_opt(health, &[]).unwrap().map(|row| row.get::<_, String>(0))
+    });
+    assert!(advice.contains("usage"), "{advice}");
+    admin.batch_execute("DROP INDEX tally.peek").unwrap();
+    fold_all(&mut admin, "usage");
+    assert_right(&mut admin, "usage");
+}
+
 /// A literal means the same whoever loads the expression.
 #[test]
 fn literals_are_read_in_utc_whatever_the_session() {

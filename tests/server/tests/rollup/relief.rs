@@ -4,16 +4,14 @@ use postgres::{Client, Error};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::thread;
+use std::time::{Duration, Instant};
 use tally_server_tests::{
-    Database, PrivateServer, Wire, assert_right, code, ingest, json_array, number, wait_for,
+    Database, PrivateServer, Wire, assert_right, code, fold_all, ingest, json_array, number, wait_for,
 };
 
 const BUILT_IN: [&str; 3] = ["session", "usage", "user_activity"];
 /// Rows that take more than the 64 limits of 64 kB that may be pending.
 const TOO_MANY: usize = 60_000;
-
-/// What keeps others from folding until the transaction ends.
-const FOLDS: &str = "SELECT tally.fold('user_activity', 1)";
 
 /// Events of different users.
 fn batch(first: usize, count: usize) -> String {
@@ -29,18 +27,33 @@ fn batch(first: usize, count: usize) -> String {
     json_array(events.iter().map(String::as_str))
 }
 
-/// Copies so many events.
-fn copy(client: &mut Client, count: usize) -> Result<u64, Error> {
+const INTO: &str =
+    "COPY tally.inbox (event_id, tenant_id, account_id, name, occurred_at, user_id) FROM STDIN (FORMAT csv)";
+
+/// The same as lines.
+fn lines(first: usize, count: usize) -> String {
     let mut text = String::new();
-    for number in 0..count {
+    for number in first..first + count {
         let _ =
             writeln!(text, "00000000-0000-4000-8000-{number:012},t,a,n,2026-03-02T09:15:00Z,u{number:060}");
     }
-    let into = "COPY tally.inbox (event_id, tenant_id, account_id, name, occurred_at, user_id) FROM STDIN (FORMAT csv)";
-    let mut copy = client.copy_in(into)?;
+    text
+}
+
+fn copy(client: &mut Client, first: usize, count: usize) -> Result<u64, Error> {
+    let mut copy = client.copy_in(INTO)?;
     // The server's error comes with the end.
-    let _ = copy.write_all(text.as_bytes());
+    let _ = copy.write_all(lines(first, count).as_bytes());
     copy.finish()
+}
+
+/// Ingests events in a transaction block, where no call folds.
+fn ingest_in_block(client: &mut Client, first: usize, count: usize) {
+    let mut block = client.transaction().unwrap();
+    for first in (first..first + count).step_by(500) {
+        ingest(&mut block, &batch(first, 500)).unwrap();
+    }
+    block.commit().unwrap();
 }
 
 /// By the extended protocol the client says when the transaction ends: while it hasn't, such a call leaves folding to others, whatever is
@@ -66,28 +79,142 @@ fn a_call_that_its_client_keeps_open_keeps_nobody_from_folding() {
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut superuser, rollup));
 }
 
-/// One that is too large to wait for a fold after its end folds what it brought, and waits a moment for whoever folds.
+/// Nor does one that the statement goes on after, nor a prepared statement that is run in its name.
 #[test]
-fn a_large_copy_folds_what_it_brought() {
+fn a_call_that_its_statement_goes_on_after_keeps_nobody_from_folding() {
+    let database = Database::new("goes_on");
+    database.set("tally.pending_limit = '64kB'");
+    let mut superuser = database.superuser();
+    let ours =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (1, 3) AND pid = ";
+    // Much is pending, and no process gets at it.
+    ingest_in_block(&mut database.superuser(), 0, 8_000);
+    let mut sent = 8_000;
+    for form in [
+        "SELECT accepted, pg_sleep(1) FROM tally.ingest($batch$…$batch$)",
+        "SELECT pg_sleep(1) FROM (SELECT (tally.ingest($batch$…$batch$)).accepted OFFSET 0) AS i",
+        "DO $do$ BEGIN PERFORM tally.ingest($batch$…$batch$); PERFORM pg_sleep(1); END $do$",
+        "INSERT INTO tally.inbox (event_id, tenant_id, account_id, name, occurred_at, user_id) \
+           SELECT gen_random_uuid(), 't', 'a', 'n', '2026-03-02 09:15Z', 'u' || n || pg_sleep(n / 3000) FROM generate_series(1, 3000) AS n",
+    ] {
+        let statement = form.replace('…', &batch(sent, 1_000));
+        sent += 1_000;
+        let mut client = database.superuser();
+        let pid = number(&mut client, "SELECT pg_backend_pid()::int8");
+        let held = thread::scope(|scope| {
+            let running = scope.spawn(|| client.batch_execute(&statement).unwrap());
+            let mut held = 0;
+            while !running.is_finished() {
+                held += number(&mut superuser, &format!("{ours}{pid}"));
+                thread::sleep(Duration::from_millis(20));
+            }
+            running.join().unwrap();
+            held
+        });
+        // A call that does nothing else may fold, within milliseconds.
+        assert_eq!(held, 0, "{form}");
+    }
+    let mut open = Wire::connect(&database, "postgres");
+    open.execute(&format!(
+        "PREPARE p AS SELECT accepted FROM tally.ingest($batch${}$batch$)",
+        batch(sent, 1_000)
+    ));
+    open.sync();
+    assert_eq!(open.execute("EXECUTE p").as_deref(), Some("1000"));
+    assert_eq!(number(&mut superuser, &format!("{ours}{}", open.pid)), 0);
+    open.sync();
+    BUILT_IN.iter().for_each(|rollup| assert_right(&mut superuser, rollup));
+}
+
+/// Who says half of what ends the transaction is ended soon where it keeps others from folding.
+#[test]
+fn a_client_that_stops_halfway_keeps_nobody_from_folding_for_long() {
+    let database = Database::new("halfway");
+    database.set("tally.pending_limit = '64kB'");
+    let mut superuser = database.superuser();
+    ingest_in_block(&mut database.superuser(), 0, 4_000);
+    let ours =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (1, 3) AND pid = ";
+    // Whether it folds itself is a matter of who else does.
+    let (client, held) = (1..30)
+        .find_map(|turn| {
+            let mut client = Wire::connect(&database, "postgres");
+            let statement = format!("SELECT accepted FROM tally.ingest($batch${}$batch$)", batch(10_000 * turn, 1_000));
+            client.begin(&statement, b"S");
+            let waits = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientRead' AND query LIKE '%tally.ingest%'",
+                client.pid
+            );
+            wait_for("the call to be done", || (number(&mut superuser, &waits) > 0).then_some(()));
+            let held = format!("{ours}{}", client.pid);
+            (number(&mut superuser, &held) > 0).then_some((client, held))
+        })
+        .expect("one of them folds itself");
+    let began = Instant::now();
+    wait_for("the session to end", || (number(&mut superuser, &held) == 0).then_some(()));
+    assert!(began.elapsed() > Duration::from_secs(5), "it has time to take the answer");
+    drop(client);
+}
+
+/// One that is too large to wait for a fold after its end folds what it brought. Of two at a time one does, and keeps nobody out.
+#[test]
+fn large_copies_come_in_beside_each_other_and_beside_others() {
     let database = Database::new("large_copy");
     database.set("tally.pending_limit = '64kB'");
     let mut superuser = database.superuser();
     let mut loader = database.superuser();
-    let mut other = database.superuser();
-    let mut folds = other.transaction().unwrap();
-    folds.batch_execute(FOLDS).unwrap();
-    thread::scope(|scope| {
-        let copying = scope.spawn(|| copy(&mut loader, TOO_MANY));
-        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-        wait_for("the copy to wait", || (number(&mut superuser, waits) > 0).then_some(()));
-        folds.rollback().unwrap();
-        assert_eq!(copying.join().unwrap().unwrap(), TOO_MANY as u64);
-    });
+    // The first event of a tenant waits for who brings it at the same time.
+    ingest(&mut superuser, &batch(4_000_000, 1)).unwrap();
+    // One that is left open once it keeps others from folding.
+    let mut open = loader.copy_in(INTO).unwrap();
+    let folds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (7, 3) AND granted";
+    let mut sent = 0;
+    while number(&mut superuser, folds) == 0 {
+        assert!(sent < TOO_MANY, "the copy folds nothing");
+        open.write_all(lines(sent, 1_000).as_bytes()).unwrap();
+        open.flush().unwrap();
+        sent += 1_000;
+    }
+    assert_eq!(copy(&mut database.superuser(), 1_000_000, TOO_MANY).unwrap(), TOO_MANY as u64);
+    let mut client = database.superuser();
+    for first in (2_000_000..2_000_000 + TOO_MANY).step_by(2_000) {
+        assert_eq!(ingest(&mut client, &batch(first, 2_000)).unwrap().accepted, 2_000);
+    }
+    open.write_all(lines(sent, TOO_MANY).as_bytes()).unwrap();
+    open.finish().unwrap();
+    sent += 3 * TOO_MANY + 1;
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), sent as i64);
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut superuser, rollup));
-    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), TOO_MANY as i64);
 }
 
-/// Where it can't, and in a transaction that goes on, what comes in is refused, and nothing of it is there.
+/// What one transaction left, however much, refuses nobody while it is folded.
+#[test]
+fn nobody_is_refused_while_folding_gets_on() {
+    let mut database = Database::new("gets_on");
+    let bound = database.role("bound", &["tally_writer"]);
+    let mut superuser = database.superuser();
+    superuser.batch_execute(&format!("SELECT tally.bind_role('{bound}', 't')")).unwrap();
+    copy(&mut superuser, 0, 2 * TOO_MANY).unwrap();
+    BUILT_IN.iter().for_each(|rollup| fold_all(&mut superuser, rollup));
+    database.set("tally.pending_limit = '64kB'");
+    let mut client = database.connect(&bound);
+    // Its history is appended.
+    database
+        .superuser()
+        .batch_execute(
+            "SELECT tally.create_rollup('visit', '{day}', ARRAY['count(*) AS visits'], ARRAY['user_id'])",
+        )
+        .unwrap();
+    let pending = number(&mut superuser, "SELECT count(*) FROM tally.visit_pending");
+    assert!(pending * 128 > 64 << 16, "{pending} rows are pending");
+    for first in (3_000_000..3_010_000).step_by(1_000) {
+        assert_eq!(ingest(&mut client, &batch(first, 1_000)).unwrap().accepted, 1_000);
+    }
+    assert_right(&mut superuser, "visit");
+}
+
+/// In a transaction that goes on, more than may wait is refused; so is a COPY that somebody who folds keeps from folding. Nothing of it is
+/// there.
 #[test]
 fn a_transaction_that_brings_more_than_may_wait_is_refused() {
     let database = Database::new("too_much");
@@ -96,8 +223,8 @@ fn a_transaction_that_brings_more_than_may_wait_is_refused() {
     let mut loader = database.superuser();
     let mut other = database.superuser();
     let mut folds = other.transaction().unwrap();
-    folds.batch_execute(FOLDS).unwrap();
-    assert_eq!(code(copy(&mut loader, TOO_MANY)), "54000");
+    folds.batch_execute("SELECT tally.fold('user_activity', 1)").unwrap();
+    assert_eq!(code(copy(&mut loader, 0, TOO_MANY)), "54000");
     folds.rollback().unwrap();
 
     let mut block = loader.transaction().unwrap();
@@ -107,7 +234,7 @@ fn a_transaction_that_brings_more_than_may_wait_is_refused() {
     drop(block);
 
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 0);
-    assert_eq!(copy(&mut loader, TOO_MANY).unwrap(), TOO_MANY as u64);
+    assert_eq!(copy(&mut loader, 0, TOO_MANY).unwrap(), TOO_MANY as u64);
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut superuser, rollup));
 }
 
@@ -119,7 +246,7 @@ fn the_only_process_folds_on() {
     let mut superuser = server.connect("postgres", "postgres");
     superuser.batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity')").unwrap();
     let mut sent = 300_000;
-    assert_eq!(copy(&mut superuser, sent).unwrap(), sent as u64);
+    assert_eq!(copy(&mut superuser, 0, sent).unwrap(), sent as u64);
     let pending = "SELECT count(*) FROM tally.user_activity_pending";
     // Small calls leave folding to a process.
     wait_for("a process to fold a piece", || {
