@@ -1,5 +1,5 @@
--- Doing to what is stored what declarations and keys of now say, in steps. The statements run as tally_owner, in the global scope
--- (src/privacy/renewal.rs).
+-- Doing to what is stored what declarations and keys of now say, in steps. The statements run as tally_owner, in the global scope, with the
+-- tenant's row locked (src/privacy/renewal.rs).
 
 CREATE FUNCTION tally_internal.renewed_event_properties(tenant_id text, name text, event_id uuid, properties text) RETURNS text
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'renewed_event_properties_wrapper';
@@ -27,7 +27,7 @@ DECLARE
   place   record;
   seen    record;
 BEGIN
-  SELECT r.* INTO STRICT renewal FROM tally.privacy_renewal AS r WHERE r.tenant_id = tenant FOR UPDATE;
+  SELECT r.* INTO STRICT renewal FROM tally.privacy_renewal AS r WHERE r.tenant_id = tenant;
   -- The one in hand, or the next: by name, with the schema where that is another.
   SELECT l.* INTO place FROM tally_internal.event_leaves() AS l
    WHERE l.name COLLATE "C" = renewal.month OR l.name COLLATE "C" > renewal.months_done
@@ -86,11 +86,6 @@ DECLARE
   written int8;
   is_left boolean;
 BEGIN
-  -- Who rotates the keys writes this row, too.
-  PERFORM FROM tally.privacy_renewal AS r WHERE r.tenant_id = tenant AND r.stage = 3 FOR UPDATE;
-  IF NOT FOUND THEN
-    RETURN 1;
-  END IF;
   WITH piece AS MATERIALIZED (
     SELECT q.ctid AS place, tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) AS body
       FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q WHERE q.tenant_id = tenant AND q.body !~ '^box\.[0-9]+\.[A-Za-z0-9_-]{64,}$'
@@ -121,7 +116,7 @@ COMMENT ON FUNCTION tally_internal.renew_quarantine(text, int8) IS 'part of a st
 CREATE FUNCTION tally_internal.renew_stored(tenant_id text, max_rows int8) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'renew_stored_wrapper';
 COMMENT ON FUNCTION tally_internal.renew_stored(text, int8) IS
-  'one bounded step of going through what is stored of a tenant; 0 where nothing is left';
+  'one bounded step of going through what is stored of a tenant; 0 where nothing is left, null where another session is at it';
 
 CREATE FUNCTION tally_internal.task_privacy() RETURNS TABLE (place int4, subject text)
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
@@ -180,7 +175,7 @@ BEGIN
   is_over := done = 0;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.step_privacy(text, int8) IS 'one step of it';
+COMMENT ON FUNCTION tally_internal.step_privacy(text, int8) IS 'one step of it; says how much it did, null where another session is at it, and whether nothing is left for now';
 
 REVOKE ALL ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),

@@ -8,6 +8,7 @@ mod model;
 mod nowhere;
 mod parts;
 mod protection;
+mod renewal;
 mod reports;
 mod reveal;
 mod rotation;
