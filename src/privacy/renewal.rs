@@ -8,8 +8,6 @@ use crate::backend::call::sql_function;
 use crate::backend::lock::{self, Attempts, Busy};
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
-use crate::backend::subtransaction::{self, Verdict};
-use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Datum};
 
@@ -29,7 +27,7 @@ sql_function! {
         match stage {
             // What a running call stores it protects as it was declared before: it must have ended.
             WAITING => pause_ingest(Attempts::One)?,
-            // A rollup is made anew while nobody ingests.
+            // No horizon moves until the buckets are made anew.
             ROLLUPS => pause_ingest(Attempts::Several)?,
             _ => {}
         }
@@ -100,25 +98,35 @@ fn rollup(tenant: &str) -> i64 {
     done.max(1)
 }
 
-/// Makes the buckets of a piece of time anew, or says that they stay as they are. Returns how many events were read.
+/// Makes the buckets of a piece of time anew of which all raw events are there; says of the others that they stay as they are. Returns how
+/// many events were read.
 fn piece(tenant: &str, name: &str, from: i64, until: i64) -> i64 {
-    let rebuild = "SELECT tally.rebuild_rollup($1, $2, $3, $4)";
+    let times = format!(
+        "SELECT t.is_renewable, {}, {}, t.begins::text, t.ends::text FROM tally_internal.renewable_times($1, $2, $3, $4) AS t",
+        sql::micros("t.begins"),
+        sql::micros("t.ends")
+    );
     let values = [name.into(), Moment(from).into(), Moment(until).into(), tenant.into()];
-    match subtransaction::run(|| Verdict::Keep(sql::one::<i64>(rebuild, &values))) {
-        Ok(read) => read.unwrap_or(0),
-        // Raw events of some of its buckets are gone: those can't be made anew, and nothing else may wait for that for ever.
-        Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE => {
+    let read = |row: sql::Row| {
+        let texts: [String; 2] = [row.need(4), row.need(5)];
+        (row.need::<bool>(1), Moment(row.need(2)), Moment(row.need(3)), texts)
+    };
+    let mut done = 0;
+    for (is_renewable, begins, ends, [first, last]) in sql::changed_rows(&times, &values, read) {
+        if is_renewable {
+            let rebuild = "SELECT tally.rebuild_rollup($1, $2, $3, $4)";
+            let values = [name.into(), begins.into(), ends.into(), tenant.into()];
+            done += sql::one::<i64>(rebuild, &values).unwrap_or(0);
+        } else {
             pgrx::warning!(
-                "rollup {} keeps user ids or tokens of tenant \"{tenant}\" as they were before: {}",
-                quote(name),
-                caught.message
+                "rollup {} keeps user ids or tokens of tenant \"{tenant}\" as they were before, from {first} to {last}: raw events of these buckets are gone",
+                quote(name)
             );
             let left_in = "left_in = CASE WHEN $2 = ANY (r.left_in) THEN r.left_in ELSE array_append(r.left_in, $2) END";
             note(left_in, &[tenant.into(), name.into()]);
-            0
         }
-        Err(caught) => caught.rethrow(),
     }
+    done
 }
 
 /// Writes into a tenant's row, which is locked; the first value is the tenant.

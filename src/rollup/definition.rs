@@ -158,6 +158,12 @@ impl Definition {
         format!("{}_{part}", self.name)
     }
 
+    /// The tables that have its rows.
+    pub fn tables(&self) -> Vec<String> {
+        let bases = self.grains.iter().map(|grain| self.table(&format!("{grain}_base")));
+        bases.chain([self.table("pending")]).collect()
+    }
+
     /// Columns of its tables, pending and base alike, with their types.
     pub fn stored_columns(&self) -> Vec<(&str, Oid)> {
         let keys = [

@@ -4,7 +4,8 @@ use super::definition::Definition;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use crate::raw::{horizon, lost_months};
-use std::collections::BTreeMap;
+use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use tally_core::grain::Grain;
 
 /// Moments from which each tenant's buckets of every grain are rebuilt, of those tenants that have a horizon.
@@ -39,6 +40,35 @@ impl Frozen {
             sql::literal(&moments)
         )
     }
+}
+
+/// The moment from which on a tenant's buckets of every grain are made anew: those before have lost raw events.
+pub fn renewed_from(definition: &Definition, tenant: &str) -> i64 {
+    let of_all = horizon::of_all().map_or(i64::MIN, |(moment, _)| definition.ceiling(moment));
+    Frozen::read(definition).of(tenant).unwrap_or(i64::MIN).max(of_all)
+}
+
+/// The times of which a tenant's buckets are not made anew, in order: those from before its horizon, and those of months, given by their
+/// beginnings, that somebody took out by hand.
+pub fn times(definition: &Definition, tenant: &str, lost: &[i64]) -> Vec<Range<i64>> {
+    let from = renewed_from(definition, tenant);
+    let lost = lost
+        .iter()
+        .map(|&month| (definition.floor(month), definition.ceiling(Grain::Month.ceiling(month + 1))));
+    let before = (i64::MIN, from);
+    joined(&lost.chain([before]).filter(|&(start, end)| end > start).collect())
+}
+
+/// Ranges of time in order, joined where they meet.
+pub fn joined(ranges: &BTreeSet<(i64, i64)>) -> Vec<Range<i64>> {
+    let mut joined: Vec<Range<i64>> = Vec::new();
+    for &(start, end) in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end >= start => last.end = last.end.max(end),
+            _ => joined.push(start..end),
+        }
+    }
+    joined
 }
 
 /// The moment from which on no tenant's raw events are gone; `None` where none are. Called as the owner.

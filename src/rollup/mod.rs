@@ -3,7 +3,7 @@
 //! `declare` makes them, with the tables and views of `layout`, and `alter` adds to them; `backfill` fills them in steps where that was asked for.
 //! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
 //! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side, or leaves it to a process (`folder`). `verify`
-//! compares rollups with the events, `rebuild` makes them anew where the events are not gone (`frozen`); `pending` says what events are
+//! compares rollups with the events, `rebuild` makes them anew where the events are not gone (`frozen`, `renewable`); `pending` says what events are
 //! still needed for.
 
 mod accumulate;
@@ -26,6 +26,7 @@ mod pending_keys;
 mod rebuild;
 mod relief;
 mod renew;
+mod renewable;
 mod shape;
 mod shared;
 mod strange_code;

@@ -134,8 +134,7 @@ fn rebuild_rollup(
     // The deletions' snapshots are newer than the lock.
     await_folding(definition)?;
     session::as_owner(|| {
-        let bases = definition.grains.iter().map(|grain| format!("{rollup_name}_{grain}_base"));
-        for table in bases.chain([format!("{rollup_name}_pending")]) {
+        for table in definition.tables() {
             let condition = within("bucket", &range);
             let thawed = frozen.not_frozen("bucket");
             let table = quote(&table);

@@ -5,7 +5,7 @@ use super::RollupError;
 use super::append;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, await_folding};
-use super::frozen::Frozen;
+use super::frozen::{self, joined, renewed_from};
 use super::rebuild::months_without_events;
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within, within_any};
@@ -97,7 +97,7 @@ fn renew_part(
     };
     await_folding(definition)?;
     session::as_owner(|| {
-        for table in tables(definition) {
+        for table in definition.tables() {
             let condition = format!("{own} AND {buckets} AND {}", part.groups);
             let delete = format!("DELETE FROM tally.{} WHERE {condition}", quote(&table));
             // An argument that a statement doesn't use needs no type of its own.
@@ -114,41 +114,6 @@ fn buckets(definition: &Definition, from: i64, moments: &[i64]) -> BTreeSet<(i64
         .map(|&moment| (definition.floor(moment), definition.ceiling(moment + 1)))
         .filter(|&(start, _)| start >= from)
         .collect()
-}
-
-/// Ranges of time in order, joined where they meet.
-fn joined(ranges: &BTreeSet<(i64, i64)>) -> Vec<Range<i64>> {
-    let mut joined: Vec<Range<i64>> = Vec::new();
-    for &(start, end) in ranges {
-        match joined.last_mut() {
-            Some(last) if last.end >= start => last.end = last.end.max(end),
-            _ => joined.push(start..end),
-        }
-    }
-    joined
-}
-
-/// The moment from which on a tenant's buckets of every grain are made anew: those before have lost raw events.
-fn renewed_from(definition: &Definition, tenant: &str) -> i64 {
-    let of_all = horizon::of_all().map_or(i64::MIN, |(moment, _)| definition.ceiling(moment));
-    Frozen::read(definition).of(tenant).unwrap_or(i64::MIN).max(of_all)
-}
-
-/// The times of which a tenant's buckets are not made anew, in order: those from before its horizon, and those of months that somebody
-/// took out by hand.
-fn frozen(definition: &Definition, tenant: &str, lost: &[i64]) -> Vec<Range<i64>> {
-    let from = renewed_from(definition, tenant);
-    let lost = lost
-        .iter()
-        .map(|&month| (definition.floor(month), definition.ceiling(Grain::Month.ceiling(month + 1))));
-    let before = (i64::MIN, from);
-    joined(&lost.chain([before]).filter(|&(start, end)| end > start).collect())
-}
-
-/// The tables that have its rows.
-fn tables(definition: &Definition) -> Vec<String> {
-    let bases = definition.grains.iter().map(|grain| definition.table(&format!("{grain}_base")));
-    bases.chain([definition.table("pending")]).collect()
 }
 
 /// Whether a dimension is the user, so that each group is one user's.
@@ -307,9 +272,9 @@ pub fn kept(tenant: &str, lost: &[i64]) -> Result<Vec<Kept>, RollupError> {
         let has_user = definition.dimensions().any(is_user);
         Ok(Kept {
             rollup: definition.name.clone(),
-            frozen: frozen(definition, tenant, lost),
+            frozen: frozen::times(definition, tenant, lost),
             grains: definition.grains.iter().map(|grain| grain.to_string()).collect(),
-            tables: tables(definition),
+            tables: definition.tables(),
             user_columns: names(&mut definition.dimensions().filter(|column| is_user(column))),
             named_dimensions: definition
                 .dimensions()

@@ -1,4 +1,4 @@
-//! Carrying over to rollups what was protected, with several sessions at it.
+//! Carrying over to rollups what was protected: where raw events of some buckets are gone, and with several sessions at it.
 
 use crate::keyed::{Keyed, array, event};
 use postgres::Client;
@@ -92,6 +92,13 @@ impl Shop {
         self.database().superuser().query(&query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
     }
 
+    /// The rollups of this shop that are said to keep something.
+    fn left_in(&self) -> Vec<String> {
+        let query = "SELECT l FROM tally.privacy_renewal AS r, unnest(r.left_in) AS l
+                      WHERE r.tenant_id = 'a' AND (l LIKE 'by%' OR l LIKE 'of%') ORDER BY 1";
+        self.admin().query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
     /// That a rollup shows ids as sent in the buckets of `kept` and in no other, numbers as before, and what its events say elsewhere.
     fn assert_kept(&self, rollup: &str, grains: &str, kept: (&str, &str)) {
         let mut superuser = self.database().superuser();
@@ -120,6 +127,87 @@ impl Shop {
 }
 
 const EVER: &str = "2000-01-01";
+
+/// Of some of the buckets that are being made anew the raw events go, after the events' ids were changed and before the rollups' are.
+#[test]
+fn buckets_after_a_horizon_are_made_anew_and_those_before_are_told() {
+    let keep = "SELECT tally.set_retention('a', now() - '2025-11-12 00:00Z')";
+    let drop = "SELECT tally.drop_raw('2025-11-01Z')";
+    for (place, (by, kept_until)) in [
+        (drop, ["2025-11-01", "2025-11-03", "2025-11-01", "2026-01-01", "2025-12-01", "2026-01-01"]),
+        (keep, ["2025-11-12", "2025-11-17", "2025-12-01", "2026-01-01", "2025-12-01", "2026-01-01"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let shop = Shop::new(&format!("renewal_horizon_{place}"));
+        let mut admin = shop.admin();
+        admin.batch_execute("SELECT tally.protect_user_ids('token', 'a')").unwrap();
+        shop.step_to(&mut admin, 2);
+        admin.batch_execute(by).unwrap();
+        let said = shop.finish();
+        for ((rollup, grains), until) in ROLLUPS.into_iter().zip(kept_until) {
+            shop.assert_kept(rollup, grains, (EVER, until));
+            assert!(said.contains(&format!("WARNING: rollup {rollup} keeps user ids")), "{said}");
+        }
+        assert!(!said.contains("of_rare"), "{said}");
+        assert_eq!(
+            shop.left_in(),
+            ["by_day", "by_month", "by_quarter", "by_week", "by_week_and_month", "by_year"]
+        );
+        for (rollup, grains) in ROLLUPS {
+            // A tenant's own horizon freezes buckets of every grain together.
+            if by == keep || !grains.contains(',') {
+                assert!(verify(&mut shop.database().superuser(), rollup).is_empty(), "{rollup}");
+            }
+        }
+    }
+}
+
+/// The same where they went before: what is left is what buckets have of both sides.
+#[test]
+fn a_bucket_in_which_a_horizon_lies_is_told_and_those_behind_are_made_anew() {
+    let shop = Shop::new("renewal_in_a_bucket");
+    let mut admin = shop.admin();
+    admin
+        .batch_execute("SELECT tally.drop_raw('2025-11-01Z'), tally.protect_user_ids('token', 'a')")
+        .unwrap();
+    let said = shop.finish();
+    let kept_until = ["2025-11-01", "2025-11-03", "2025-11-01", "2026-01-01", "2025-12-01", "2026-01-01"];
+    for ((rollup, grains), until) in ROLLUPS.into_iter().zip(kept_until) {
+        shop.assert_kept(rollup, grains, (EVER, until));
+        if !grains.contains(',') {
+            assert!(verify(&mut shop.database().superuser(), rollup).is_empty(), "{rollup}");
+        }
+    }
+    assert_eq!(shop.left_in(), ["by_quarter", "by_week", "by_week_and_month", "by_year"], "{said}");
+}
+
+#[test]
+fn buckets_beside_a_month_taken_out_by_hand_are_made_anew() {
+    let shop = Shop::new("renewal_by_hand");
+    let by_hand = "ALTER TABLE tally.events DETACH PARTITION tally.events_p2025_11";
+    shop.database().superuser().batch_execute(by_hand).unwrap();
+    shop.admin().batch_execute("SELECT tally.protect_user_ids('token', 'a')").unwrap();
+    let said = shop.finish();
+    let kept = [
+        ("2025-11-01", "2025-12-01"),
+        ("2025-10-27", "2025-12-01"),
+        ("2025-11-01", "2025-12-01"),
+        ("2025-10-01", "2026-01-01"),
+        ("2025-09-01", "2025-12-01"),
+        ("2025-01-01", "2026-01-01"),
+    ];
+    for ((rollup, grains), kept) in ROLLUPS.into_iter().zip(kept) {
+        shop.assert_kept(rollup, grains, kept);
+        assert!(said.contains(&format!("WARNING: rollup {rollup} keeps user ids")), "{said}");
+    }
+    assert!(!said.contains("of_rare"), "{said}");
+    assert_eq!(
+        shop.left_in(),
+        ["by_day", "by_month", "by_quarter", "by_week", "by_week_and_month", "by_year"]
+    );
+}
 
 /// Runs a step in another session, and `change` once it waits for a lock of `holder`'s transaction.
 fn step_behind(shop: &Shop, holder: &mut Client, change: impl FnOnce(&mut Client)) {
