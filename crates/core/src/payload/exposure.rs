@@ -14,7 +14,9 @@ pub struct Protected<'p> {
 impl Protected<'_> {
     /// Whether what a mapping stores at steps of the properties is protected there.
     fn has(&self, stored: &[String]) -> bool {
-        self.all.iter().filter(|path| !path.is_empty()).any(|path| stored.starts_with(&named(path)))
+        // A number that is the name of a key stays: with nothing left of its path it would seem to cover everything.
+        let covers = |path: &String| stored.starts_with(&steps(path).collect::<Vec<_>>());
+        self.all.iter().filter(|path| !path.is_empty()).any(covers)
     }
 
     fn has_user(&self) -> bool {
@@ -147,6 +149,11 @@ mod tests {
         let note = r#"{"properties": {"note": "/properties/email"}}"#;
         assert_eq!(found("segment", note, "/email", &["/note"]), None);
         assert_eq!(found("segment", r#"{"user": "/properties/email"}"#, "/email", &[""]), None);
+        assert!(found("segment", note, "/email", &["/2024"]).is_some());
+        assert_eq!(
+            found("segment", r#"{"properties": {"2024": "/traits/email"}}"#, "/email", &["/2024"]),
+            None
+        );
         assert!(found("cloudevents", r#"{"properties": {"d": "/data"}}"#, "/email", &[]).is_some());
         let own = r#"{"properties": {"d": "/unstruct_event_com_acme_1"}}"#;
         assert!(found("snowplow", own, "/email", &[]).is_some());
