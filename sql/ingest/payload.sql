@@ -27,10 +27,18 @@ CREATE FUNCTION tally_internal.check_mapping(format text, mapping text) RETURNS 
   LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_mapping_wrapper';
 COMMENT ON FUNCTION tally_internal.check_mapping(text, text) IS 'raises an error unless this is a mapping of a format that there is';
 
-CREATE FUNCTION tally_internal.mapping_exposes(format text, mapping text, path text, protected text[]) RETURNS text
-  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'mapping_exposes_wrapper';
-COMMENT ON FUNCTION tally_internal.mapping_exposes(text, text, text, text[]) IS
-  'the key of a mapping that copies a protected property, or with an empty path the user id, to where it isn''t protected; null where none does';
+CREATE FUNCTION tally_internal.mapping_exposes(format text, mapping text, path text, protected text[], taken_back text DEFAULT NULL) RETURNS text
+  LANGUAGE c IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'mapping_exposes_wrapper';
+COMMENT ON FUNCTION tally_internal.mapping_exposes(text, text, text, text[], text) IS
+  'the key of a mapping that copies a protected property, or with an empty path the user id, to where it isn''t protected, or with taken_back to where only that protected it until now; null where none does';
+
+CREATE FUNCTION tally_internal.mappings_in_force() RETURNS SETOF tally.payload_mapping
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT DISTINCT ON (m.mapping_name) m.* FROM tally.payload_mapping AS m ORDER BY m.mapping_name, m.version DESC;
+  END;
+COMMENT ON FUNCTION tally_internal.mappings_in_force() IS 'of each declared mapping the newest version';
 
 CREATE FUNCTION tally.define_mapping(name text, format text, mapping jsonb) RETURNS int4
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
@@ -125,11 +133,11 @@ CREATE FUNCTION tally.ingest_from(format text, payload jsonb, mapping text, opti
 COMMENT ON FUNCTION tally.ingest_from(text, jsonb, text, jsonb) IS
   'the same, see tally.ingest_from(text, text, text, text)';
 
-REVOKE ALL ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[]), tally.define_mapping(text, text, jsonb),
+REVOKE ALL ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[], text), tally_internal.mappings_in_force(), tally.define_mapping(text, text, jsonb),
   tally.ingest_from(text, text, text, text), tally.ingest_from(text, json, text, text), tally.ingest_from(text, jsonb, text, text),
   tally.ingest_from(text, text, text, jsonb), tally.ingest_from(text, json, text, jsonb), tally.ingest_from(text, jsonb, text, jsonb)
   FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[]) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[], text), tally_internal.mappings_in_force() TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_mapping(text, text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION
   tally.ingest_from(text, text, text, text), tally.ingest_from(text, json, text, text), tally.ingest_from(text, jsonb, text, text),

@@ -147,6 +147,16 @@ CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
   END;
 COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads properties and names a key of a path';
 
+CREATE FUNCTION tally_internal.protected_paths(tenant_id text, event_name text) RETURNS text[]
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT ARRAY(SELECT DISTINCT p.path FROM tally.protection AS p
+                  WHERE p.tenant_id IN ('', protected_paths.tenant_id) AND p.event_name IN ('', protected_paths.event_name) ORDER BY p.path);
+  END;
+COMMENT ON FUNCTION tally_internal.protected_paths(text, text) IS
+  'what is protected of events of a name of a tenant; with an empty one of those about which nothing more is declared';
+
 -- Of declarations for a tenant or an event, too: a mapping is for all of them.
 CREATE FUNCTION tally_internal.exposures(format text, mapping text) RETURNS TABLE (tenant_id text, event_name text, path text, key text)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
@@ -154,57 +164,83 @@ CREATE FUNCTION tally_internal.exposures(format text, mapping text) RETURNS TABL
   BEGIN ATOMIC
     SELECT p.tenant_id, p.event_name, p.path, e.key
       FROM tally.protection AS p
-      CROSS JOIN LATERAL (SELECT tally_internal.mapping_exposes(exposures.format, exposures.mapping, p.path, ARRAY(
-                            SELECT o.path FROM tally.protection AS o
-                             WHERE o.tenant_id IN ('', p.tenant_id) AND o.event_name IN ('', p.event_name)))) AS e (key)
+      CROSS JOIN LATERAL (SELECT tally_internal.mapping_exposes(exposures.format, exposures.mapping, p.path,
+                                                                tally_internal.protected_paths(p.tenant_id, p.event_name))) AS e (key)
      WHERE e.key IS NOT NULL
      ORDER BY p.path, p.tenant_id, p.event_name;
   END;
 COMMENT ON FUNCTION tally_internal.exposures(text, text) IS 'declarations of tally.protect_property() and its kin that a mapping would go round, and by which of its keys';
+
+CREATE FUNCTION tally_internal.refuse_copied(path text, mapping_name text, key text) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
+    MESSAGE = format('%s is copied by mapping "%s" (%s)', CASE refuse_copied.path WHEN '' THEN 'the user id' ELSE format('property "%s"', refuse_copied.path) END,
+                     refuse_copied.mapping_name, refuse_copied.key),
+    DETAIL = 'events of payloads would have it in clear there',
+    HINT = 'declare the next version of the mapping without that with tally.define_mapping(), or protect the place that it is copied to first';
+END
+$$;
+COMMENT ON FUNCTION tally_internal.refuse_copied(text, text, text) IS 'the error where a mapping in force copies what is protected to where it isn''t; with a null argument nothing';
 
 CREATE FUNCTION tally_internal.refuse_exposed(tenant_id text, event_name text, path text) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  copier record;
+  protected text[] := tally_internal.protected_paths(refuse_exposed.tenant_id, refuse_exposed.event_name);
+  copier    record;
 BEGIN
   SELECT m.mapping_name, e.key INTO copier
-    FROM (SELECT DISTINCT ON (o.mapping_name) o.* FROM tally.payload_mapping AS o ORDER BY o.mapping_name, o.version DESC) AS m
-    CROSS JOIN LATERAL tally_internal.exposures(m.format, m.definition::text) AS e
-   WHERE e.tenant_id = refuse_exposed.tenant_id AND e.event_name = refuse_exposed.event_name AND e.path = refuse_exposed.path
-   ORDER BY m.mapping_name LIMIT 1;
-  IF FOUND THEN
-    RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
-      MESSAGE = format('%s is copied by mapping "%s" (%s)', CASE refuse_exposed.path WHEN '' THEN 'the user id' ELSE format('property "%s"', refuse_exposed.path) END,
-                       copier.mapping_name, copier.key),
-      DETAIL = 'events of payloads would have it in clear there',
-      HINT = 'declare the next version of the mapping without that with tally.define_mapping(), or protect the place that it is copied to first';
-  END IF;
+    FROM tally_internal.mappings_in_force() AS m
+    CROSS JOIN LATERAL (SELECT tally_internal.mapping_exposes(m.format, m.definition::text, refuse_exposed.path, protected)) AS e (key)
+   WHERE e.key IS NOT NULL ORDER BY m.mapping_name LIMIT 1;
+  PERFORM tally_internal.refuse_copied(refuse_exposed.path, copier.mapping_name, copier.key);
 END
 $$;
 COMMENT ON FUNCTION tally_internal.refuse_exposed(text, text, text) IS 'part of tally.protect_property() and its kin: an error where a mapping in force copies what is declared';
+
+CREATE FUNCTION tally_internal.refuse_opened(tenant_id text, event_name text, path text) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  name   text := CASE WHEN refuse_opened.path <> '' THEN (tally_internal.path_steps(refuse_opened.path))[1] END;
+  opened record;
+BEGIN
+  -- Each declaration that counts for the same events as the one that is taken back, where the fewest others do.
+  SELECT l.path, m.mapping_name, e.key INTO opened
+    FROM (SELECT DISTINCT p.path, tally_internal.protected_paths(coalesce(nullif(p.tenant_id, ''), refuse_opened.tenant_id),
+                                                                 coalesce(nullif(p.event_name, ''), refuse_opened.event_name)) AS protected
+            FROM tally.protection AS p
+           WHERE (refuse_opened.tenant_id = '' OR p.tenant_id IN ('', refuse_opened.tenant_id))
+             AND (refuse_opened.event_name = '' OR p.event_name IN ('', refuse_opened.event_name))) AS l
+    -- Other mappings put nothing there.
+    JOIN tally_internal.mappings_in_force() AS m ON m.definition ? 'user' OR m.definition -> 'properties' ? name
+    CROSS JOIN LATERAL (SELECT tally_internal.mapping_exposes(m.format, m.definition::text, l.path, l.protected, refuse_opened.path)) AS e (key)
+   WHERE e.key IS NOT NULL ORDER BY l.path, m.mapping_name LIMIT 1;
+  PERFORM tally_internal.refuse_copied(opened.path, opened.mapping_name, opened.key);
+END
+$$;
+COMMENT ON FUNCTION tally_internal.refuse_opened(text, text, text) IS
+  'part of tally.unprotect_property() and its kin: an error where a mapping in force copies something protected to what is declared no longer, and only that kept it from sight';
 
 CREATE FUNCTION tally_internal.take_protection_back(tenant_id text, event_name text, path text) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  left_over tally.protection;
 BEGIN
   LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
   IF NOT tally_internal.write_protection(take_protection_back.tenant_id, take_protection_back.event_name, take_protection_back.path, NULL) THEN
     RETURN false;
   END IF;
-  -- A mapping may copy something protected to this place.
-  FOR left_over IN SELECT p.* FROM tally.protection AS p LOOP
-    PERFORM tally_internal.refuse_exposed(left_over.tenant_id, left_over.event_name, left_over.path);
-  END LOOP;
+  PERFORM tally_internal.refuse_opened(take_protection_back.tenant_id, take_protection_back.event_name, take_protection_back.path);
   RETURN true;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.take_protection_back(text, text, text) IS
-  'part of tally.unprotect_property() and its kin: an error where a mapping in force copies something protected to what is declared no longer';
+COMMENT ON FUNCTION tally_internal.take_protection_back(text, text, text) IS 'part of tally.unprotect_property() and its kin';
 
 CREATE FUNCTION tally.protect_property(event text, path text, treatment text, tenant_id text DEFAULT NULL) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
@@ -401,14 +437,16 @@ ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
   tally_internal.request_renewal(text), tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text),
-  tally_internal.rollups_using(text), tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text), tally_internal.take_protection_back(text, text, text),
+  tally_internal.rollups_using(text), tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
+  tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
   tally.unprotect_property(text, text, text), tally.protect_user_ids(text, text), tally.unprotect_user_ids(text), tally.preview_protection(text, text),
   tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb), tally_internal.sensitive_privacy() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text),
   tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
-  tally_internal.exposures(text, text), tally_internal.refuse_exposed(text, text, text), tally_internal.take_protection_back(text, text, text),
+  tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
+  tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_privacy() TO tally_owner, tally_security, tally_reader, tally_writer, tally_admin, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.protect_property(text, text, text, text), tally.unprotect_property(text, text, text),

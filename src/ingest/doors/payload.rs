@@ -143,13 +143,13 @@ sql_function! {
 }
 
 sql_function! {
-    /// `mapping_exposes(format, mapping, path, protected)`: what of a mapping copies a protected property, or with an empty path the user id, to
-    /// where it isn't protected; null where nothing does.
+    /// `mapping_exposes(format, mapping, path, protected, taken_back)`: what of a mapping copies a protected property, or with an empty path the
+    /// user id, to where it isn't protected; null where nothing does. What was protected until now may be given: then only what that left open counts.
     fn mapping_exposes_wrapper / pg_finfo_mapping_exposes_wrapper(call) {
         let format = format(call.text(0).unwrap_or_default())?;
         let mapping = Mapping::parse(call.text(1).unwrap_or_default()).map_err(IngestError::BadMapping)?;
         let all: Vec<String> = call.texts(3).unwrap_or_default().into_iter().flatten().collect();
-        let protected = Protected { path: call.text(2).unwrap_or_default(), all: &all };
+        let protected = Protected { path: call.text(2).unwrap_or_default(), all: &all, taken_back: call.text(4) };
         let found = payload::exposed(format, &mapping, &protected);
         Ok(found.map(|key| call::varlena(key.as_bytes())))
     }

@@ -9,18 +9,25 @@ pub struct Protected<'p> {
     pub path: &'p str,
     /// Everything that is protected wherever this is, itself included.
     pub all: &'p [String],
+    /// A property that was among them until now, or the user id, which is empty: then only what this left open counts.
+    pub taken_back: Option<&'p str>,
 }
 
 impl Protected<'_> {
-    /// Whether what a mapping stores at steps of the properties is protected there.
-    fn has(&self, stored: &[String]) -> bool {
+    /// Whether what a mapping stores at steps of the properties is in clear there.
+    fn leaves_open(&self, stored: &[String]) -> bool {
         // A number that is the name of a key stays: with nothing left of its path it would seem to cover everything.
-        let covers = |path: &String| stored.starts_with(&steps(path).collect::<Vec<_>>());
-        self.all.iter().filter(|path| !path.is_empty()).any(covers)
+        let covers = |path: &str| !path.is_empty() && stored.starts_with(&steps(path).collect::<Vec<_>>());
+        self.taken_back.is_none_or(covers) && !self.all.iter().any(|path| covers(path))
     }
 
-    fn has_user(&self) -> bool {
-        self.all.iter().any(String::is_empty)
+    /// Whether what a mapping stores in another field than the properties is in clear there; of these, user ids alone can be protected.
+    fn leaves_field_open(&self, field: &str) -> bool {
+        if field == "user" {
+            self.taken_back.is_none_or(str::is_empty) && !self.all.iter().any(String::is_empty)
+        } else {
+            self.taken_back.is_none()
+        }
     }
 }
 
@@ -29,8 +36,8 @@ fn named(path: &str) -> Vec<String> {
     steps(path).filter(|step| step.is_empty() || !step.bytes().all(|byte| byte.is_ascii_digit())).collect()
 }
 
-/// What a mapping of a format copies of a protected value to where it isn't protected: the key of the mapping, and of a property its
-/// name; `None` where it copies nothing.
+/// What a mapping of a format copies of a protected value to where it isn't protected, or is no longer: the key of the mapping, and of a
+/// property its name; `None` where it copies nothing.
 ///
 /// A payload's value is taken for the protected property where the last steps of its path are the property's, or those of something in it or
 /// around it: what else it may be can't be told from a path.
@@ -46,18 +53,19 @@ pub fn exposed(format: Format, mapping: &Mapping, protected: &Protected) -> Opti
         let shows = match (protected.path, name) {
             // The user's id among the properties, in clear.
             ("", Some(name)) => users.iter().any(|user| {
-                user.starts_with(&source) && !protected.has(&behind(name, &user[source.len()..]))
+                user.starts_with(&source) && protected.leaves_open(&behind(name, &user[source.len()..]))
             }),
             ("", None) if key == "user" => in_properties(paths, &source).is_some_and(|inner| {
                 let is_left_out =
                     inner.first().is_some_and(|first| mapping.omit.iter().any(|name| name == first));
-                !is_left_out && !protected.has(inner)
+                !is_left_out && protected.leaves_open(inner)
             }),
-            ("", None) => users.contains(&source),
-            (_, None) if key == "user" && protected.has_user() => false,
+            ("", None) => protected.leaves_field_open(key) && users.contains(&source),
             (_, name) => {
-                let stored = |inner: &[String]| name.map(|name| behind(name, inner));
-                let is_clear = |inner: &[String]| stored(inner).is_none_or(|stored| !protected.has(&stored));
+                let is_clear = |inner: &[String]| match name {
+                    Some(name) => protected.leaves_open(&behind(name, inner)),
+                    None => protected.leaves_field_open(key),
+                };
                 let whole = is_around_properties(paths, &source) && is_clear(&property);
                 whole
                     || (0..source.len()).any(|from| {
@@ -109,7 +117,7 @@ mod tests {
     fn found(format: &str, mapping: &str, path: &str, more: &[&str]) -> Option<String> {
         let all: Vec<String> = more.iter().chain([&path]).map(|path| (*path).to_owned()).collect();
         let mapping = Mapping::parse(mapping).unwrap();
-        exposed(Format::of(format).unwrap(), &mapping, &Protected { path, all: &all })
+        exposed(Format::of(format).unwrap(), &mapping, &Protected { path, all: &all, taken_back: None })
     }
 
     #[test]
@@ -186,5 +194,70 @@ mod tests {
         }
         assert_eq!(found("segment", r#"{"properties": {"who": "/userId"}}"#, "", &["/who"]), None);
         assert_eq!(found("segment", r#"{"user": "/traits/id"}"#, "", &["/id"]), None);
+    }
+
+    /// What taking something back shows of what stays protected.
+    fn opened(mapping: &str, taken_back: &str, path: &str, more: &[&str]) -> Option<String> {
+        let all: Vec<String> = more.iter().chain([&path]).map(|path| (*path).to_owned()).collect();
+        let protected = Protected { path, all: &all, taken_back: Some(taken_back) };
+        exposed(Format::of("segment").unwrap(), &Mapping::parse(mapping).unwrap(), &protected)
+    }
+
+    #[test]
+    fn of_what_is_taken_back_counts_what_only_that_kept_from_sight() {
+        let two = r#"{"properties": {"note": "/traits/email", "other": "/traits/email"}}"#;
+        for (mapping, taken_back, path, key) in [
+            (two, "/note", "/email", "properties: note"),
+            // Open already is `note`, which comes first.
+            (two, "/other", "/email", "properties: other"),
+            (r#"{"properties": {"who": "/traits"}}"#, "/who/email", "/email", "properties: who"),
+            (r#"{"properties": {"who": "/traits"}}"#, "/who", "/email", "properties: who"),
+            (r#"{"user": "/traits/email"}"#, "", "/email", "user"),
+            (r#"{"properties": {"who": "/userId"}}"#, "/who", "", "properties: who"),
+            (r#"{"user": "/traits/id"}"#, "/id", "", "user"),
+        ] {
+            assert_eq!(opened(mapping, taken_back, path, &[]).as_deref(), Some(key), "{mapping}");
+        }
+        for (mapping, taken_back, path, more) in [
+            (two, "/plan", "/email", &[][..]),
+            (two, "", "/email", &[]),
+            (two, "/note", "/email", &["/note"]),
+            (two, "/note/inner", "/email", &["/note"]),
+            (r#"{"account": "/traits/email"}"#, "/note", "/email", &[]),
+            (r#"{"account": "/traits/email"}"#, "", "/email", &[]),
+            (r#"{"account": "/userId"}"#, "/note", "", &[]),
+            (r#"{"properties": {"who": "/userId"}}"#, "/note", "", &[]),
+            (r#"{"user": "/traits/email"}"#, "", "/email", &[""]),
+        ] {
+            assert_eq!(opened(mapping, taken_back, path, more), None, "{mapping} {taken_back}");
+        }
+    }
+
+    /// Of mappings that read one path, what is shown afterwards and wasn't before.
+    #[test]
+    fn what_is_taken_back_opens_what_was_closed_before() {
+        let paths = ["", "/email", "/note", "/user", "/user/email", "/id", "/note/email"];
+        let reads = [
+            r#"{"properties": {"note": "/traits/email"}}"#,
+            r#"{"properties": {"note": "/traits"}}"#,
+            r#"{"properties": {"user": "/traits/id"}}"#,
+            r#"{"properties": {"id": "/userId"}}"#,
+            r#"{"user": "/traits/email"}"#,
+            r#"{"user": "/traits/id"}"#,
+            r#"{"account": "/traits/user/email"}"#,
+        ];
+        let cases = reads.iter().flat_map(|mapping| paths.map(|taken_back| (*mapping, taken_back)));
+        for (mapping, taken_back) in cases {
+            for (path, more) in paths.iter().flat_map(|path| paths.map(|more| (*path, more))) {
+                let after = found("segment", mapping, path, &[more]);
+                let before = found("segment", mapping, path, &[more, taken_back]);
+                let newly = after.filter(|_| before.is_none());
+                assert_eq!(
+                    opened(mapping, taken_back, path, &[more]),
+                    newly,
+                    "{mapping} {taken_back} {path} {more}"
+                );
+            }
+        }
     }
 }

@@ -538,3 +538,71 @@ fn a_mapping_copies_nothing_that_is_protected_whichever_is_declared_first() {
         assert!(!row.contains(ADA) && !row.contains(CARD) && row.contains("gold"), "{row}");
     }
 }
+
+/// What a mapping showed before, of whatever tenant, is not for whoever takes something else back to put right.
+#[test]
+fn taking_a_protection_back_is_refused_for_what_it_would_show_and_nothing_else() {
+    let mut keyed = Keyed::new("taking_back");
+    let role = keyed.database.role("admin", &["tally_admin"]);
+    let mut admin = keyed.database.connect(&role);
+    let mut superuser = keyed.database.superuser();
+    superuser.batch_execute("SELECT tally.set_step_up_policy('unprotect', false)").unwrap();
+    admin
+        .batch_execute(
+            r#"SELECT tally.protect_property(NULL, 'email', 'token'), tally.protect_property(NULL, 'copy', 'token'),
+                      tally.protect_property(NULL, 'copy', 'drop', 'a'), tally.protect_property('signup', 'copy', 'drop', 'a');
+               SELECT tally.define_mapping('copier', 'segment', '{"properties": {"copy": "/properties/email"}}');
+               SELECT tally.protect_property(NULL, 'phone', 'seal', 'a'), tally.protect_property(NULL, 'plan', 'drop', 'a'),
+                      tally.protect_property('signup', 'plan', 'drop'), tally.protect_user_ids('token', 'a'),
+                      tally.protect_property(NULL, 'street', 'drop', 'b'),
+                      tally.protect_property(NULL, 'card', 'seal'), tally.protect_property('paid', 'number', 'seal', 'a')"#,
+        )
+        .unwrap();
+    // Of mappings that were declared before that was looked at: of another tenant, of the same, and of one that guards itself.
+    superuser
+        .batch_execute(
+            r#"INSERT INTO tally.payload_mapping (version, mapping_name, format, definition) VALUES
+                 (1, 'older', 'segment', '{"properties": {"note": "/properties/street", "call": "/properties/phone", "number": "/traits/card"}}')"#,
+        )
+        .unwrap();
+    for statement in [
+        "SELECT tally.unprotect_property(NULL, 'plan', 'a')",
+        "SELECT tally.unprotect_property('signup', 'plan')",
+        "SELECT tally.unprotect_user_ids('a')",
+        "SELECT tally.unprotect_property(NULL, 'street', 'b')",
+        // It stays protected for all.
+        "SELECT tally.unprotect_property('signup', 'copy', 'a')",
+        "SELECT tally.unprotect_property(NULL, 'copy', 'a')",
+    ] {
+        let row =
+            admin.query_one(statement, &[]).unwrap_or_else(|problem| panic!("{statement}: {problem:?}"));
+        assert!(row.get::<_, bool>(0), "{statement}");
+    }
+    for (statement, says) in [
+        (
+            "SELECT tally.unprotect_property(NULL, 'copy')",
+            "property \"/email\" is copied by mapping \"copier\" (properties: copy)",
+        ),
+        (
+            "SELECT tally.unprotect_property('paid', 'number', 'a')",
+            "property \"/card\" is copied by mapping \"older\" (properties: number)",
+        ),
+    ] {
+        let (sqlstate, message, hint) = error(&mut admin, statement);
+        assert_eq!(sqlstate, "2BP01", "{message}");
+        assert!(message.contains(says) && hint.contains("tally.define_mapping()"), "{message} {hint}");
+    }
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.protection WHERE path IN ('/copy', '/number')"),
+        2
+    );
+    // Nothing is copied there any more, or nothing that is protected.
+    admin
+        .batch_execute(
+            r#"SELECT tally.define_mapping('copier', 'segment', '{"properties": {"copy": "/properties/plan"}}');
+               SELECT tally.unprotect_property(NULL, 'copy');
+               SELECT tally.unprotect_property(NULL, 'card');
+               SELECT tally.unprotect_property('paid', 'number', 'a')"#,
+        )
+        .unwrap();
+}
