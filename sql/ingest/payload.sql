@@ -40,6 +40,23 @@ CREATE FUNCTION tally_internal.mappings_in_force() RETURNS SETOF tally.payload_m
   END;
 COMMENT ON FUNCTION tally_internal.mappings_in_force() IS 'of each declared mapping the newest version';
 
+-- Whoever declares a mapping, or declares or takes back a protection, calls this before looking at the other.
+CREATE FUNCTION tally_internal.lock_mappings() RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE EXCEPTION USING ERRCODE = 'active_sql_transaction',
+      MESSAGE = 'mappings and protections can''t be declared or taken back in a repeatable read or serializable transaction',
+      HINT = 'use read committed: the snapshot may be older than a mapping or a protection that was declared meanwhile';
+  END IF;
+  LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.lock_mappings() IS
+  'has what other sessions declare of mappings and protections wait until the transaction ends; an error where the transaction could not see what they declared before';
+
 CREATE FUNCTION tally.define_mapping(name text, format text, mapping jsonb) RETURNS int4
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -59,13 +76,12 @@ BEGIN
   PERFORM tally_internal.check_id('name', define_mapping.name),
           tally_internal.check_mapping(define_mapping.format, define_mapping.mapping::text);
   -- One version after another.
-  LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
+  PERFORM tally_internal.lock_mappings();
   SELECT m.* INTO newest FROM tally.payload_mapping AS m
    WHERE m.mapping_name = define_mapping.name ORDER BY m.version DESC LIMIT 1;
   IF newest.definition = define_mapping.mapping AND newest.format = define_mapping.format THEN
     RETURN newest.version;
   END IF;
-  -- Whoever protects something takes the same lock, and looks at the mappings.
   SELECT e.* INTO exposed FROM tally_internal.exposures(define_mapping.format, define_mapping.mapping::text) AS e LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -133,11 +149,13 @@ CREATE FUNCTION tally.ingest_from(format text, payload jsonb, mapping text, opti
 COMMENT ON FUNCTION tally.ingest_from(text, jsonb, text, jsonb) IS
   'the same, see tally.ingest_from(text, text, text, text)';
 
-REVOKE ALL ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[], text), tally_internal.mappings_in_force(), tally.define_mapping(text, text, jsonb),
+REVOKE ALL ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[], text),
+  tally_internal.mappings_in_force(), tally_internal.lock_mappings(), tally.define_mapping(text, text, jsonb),
   tally.ingest_from(text, text, text, text), tally.ingest_from(text, json, text, text), tally.ingest_from(text, jsonb, text, text),
   tally.ingest_from(text, text, text, jsonb), tally.ingest_from(text, json, text, jsonb), tally.ingest_from(text, jsonb, text, jsonb)
   FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[], text), tally_internal.mappings_in_force() TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.check_mapping(text, text), tally_internal.mapping_exposes(text, text, text, text[], text),
+  tally_internal.mappings_in_force(), tally_internal.lock_mappings() TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.define_mapping(text, text, jsonb) TO tally_admin;
 GRANT EXECUTE ON FUNCTION
   tally.ingest_from(text, text, text, text), tally.ingest_from(text, json, text, text), tally.ingest_from(text, jsonb, text, text),

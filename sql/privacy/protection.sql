@@ -232,7 +232,7 @@ CREATE FUNCTION tally_internal.take_protection_back(tenant_id text, event_name t
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
+  PERFORM tally_internal.lock_mappings();
   IF NOT tally_internal.write_protection(take_protection_back.tenant_id, take_protection_back.event_name, take_protection_back.path, NULL) THEN
     RETURN false;
   END IF;
@@ -274,8 +274,7 @@ CREATE FUNCTION tally_internal.declare_protection(tenant_id text, event_name tex
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Whoever declares a mapping takes the same lock, and looks at what is protected.
-  LOCK TABLE tally.payload_mapping IN SHARE ROW EXCLUSIVE MODE;
+  PERFORM tally_internal.lock_mappings();
   IF NOT tally_internal.write_protection(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path, declare_protection.treatment) THEN
     RETURN false;
   END IF;

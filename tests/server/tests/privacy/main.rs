@@ -2,6 +2,7 @@
 //! nothing behind.
 
 mod broken_off;
+mod declared_at_once;
 mod erasure;
 mod keyed;
 mod model;
