@@ -2,8 +2,9 @@
 //! as an ordinary role. Postgres starts it again when it ends, also after a crash.
 
 use crate::audit;
+use crate::backend::sql::{self, Moment};
 use crate::backend::worker::process_main;
-use crate::backend::{own_transaction, sql, transactions, worker as backend};
+use crate::backend::{own_transaction, session, transactions, worker as backend};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::prelude::*;
@@ -138,17 +139,9 @@ fn round() -> bool {
         if sql::one(is_there, &[]) != Some(true) {
             return Vec::new();
         }
-        let read = |row: sql::Row| {
-            (row.get::<String>(1).unwrap_or_default(), row.get::<String>(2).unwrap_or_default())
-        };
-        let tasks = sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read);
         // Not there before an update.
-        let is_there = "SELECT to_regprocedure('tally_internal.clear_failures(text[],text[])') IS NOT NULL";
-        if sql::one(is_there, &[]) == Some(true) {
-            let (names, subjects): (Vec<String>, Vec<String>) = tasks.iter().cloned().unzip();
-            sql::run("SELECT tally_internal.clear_failures($1, $2)", &[names.into(), subjects.into()]);
-        }
-        tasks
+        let is_there = "SELECT to_regprocedure('tally_internal.maintenance_round()') IS NOT NULL";
+        if sql::one(is_there, &[]) == Some(true) { begin_round() } else { tasks() }
     });
     // A rollup into which much comes is folded for as long as it comes.
     let mut sealed_at = Instant::now();
@@ -173,6 +166,50 @@ fn round() -> bool {
         }
     }
     is_busy
+}
+
+fn tasks() -> Vec<(String, String)> {
+    let read = |row: sql::Row| (row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default());
+    sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read)
+}
+
+/// The tasks of a round; takes back that others failed, which nothing else ever would: a rollup that was dropped isn't tried again.
+fn begin_round() -> Vec<(String, String)> {
+    let tasks = tasks();
+    let (names, subjects): (Vec<String>, Vec<String>) = tasks.iter().cloned().unzip();
+    let clear = "SELECT tally_internal.clear_failures($1, $2)";
+    session::as_owner(|| sql::run(clear, &[names.into(), subjects.into()]));
+    tasks
+}
+
+#[pg_extern(sql = false)]
+fn maintenance_round() -> TableIterator<'static, (name!(task, String), name!(subject, String))> {
+    TableIterator::new(begin_round())
+}
+
+/// Makes a step with the caller's rights, and notes as the owner what came of it: nobody else may say so.
+#[pg_extern(sql = false)]
+fn maintain_step(task: &str, subject: &str, max_rows: i64) -> i64 {
+    let began = session::clock();
+    let step =
+        "SELECT s.done, s.is_over, s.code, s.problem FROM tally_internal.attempt_task($1, $2, $3) AS s";
+    let read =
+        |row: sql::Row| (row.get::<i64>(1), row.get::<bool>(2), row.get::<String>(3), row.get::<String>(4));
+    // A step that may take nothing succeeds at everything.
+    let made = sql::changed_rows(step, &[task.into(), subject.into(), max_rows.max(1).into()], read);
+    // Without a count another session is at it, and knows what comes of it.
+    let Some((Some(done), is_over, sqlstate, problem)) = made.into_iter().next() else { return 0 };
+    let known = "SELECT true FROM tally.maintenance AS m WHERE m.task = $1 AND m.subject = $2";
+    let is_known = || session::as_owner(|| sql::one(known, &[task.into(), subject.into()])) == Some(true);
+    let is_listed = || tasks().iter().any(|listed| (&*listed.0, &*listed.1) == (task, subject));
+    // What is no task, or none any more, can't have failed.
+    if problem.is_none() && (done > 0 || is_known()) || is_listed() {
+        let note = "SELECT tally_internal.note_maintenance($1, $2, $3, $4, $5, $6)";
+        let values =
+            [task.into(), subject.into(), Moment(began).into(), done.into(), sqlstate.into(), problem.into()];
+        session::as_owner(|| sql::run(note, &values));
+    }
+    if is_over == Some(true) { 0 } else { done }
 }
 
 /// When each session's open transaction began.

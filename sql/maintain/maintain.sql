@@ -37,7 +37,7 @@ SELECT pg_catalog.pg_extension_config_dump('tally.maintenance', '');
 
 CREATE FUNCTION tally_internal.note_maintenance(task text, subject text, started_at timestamptz, done int8, sqlstate text, problem text)
   RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -62,11 +62,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int8, text, text) IS
-  'writes down what a step of maintenance did; called by tally_internal.maintain_step()';
+  'writes down what a step of maintenance did; called by tally_internal.maintain_step(), and by processes that fold, as the owner';
 
 -- A rollup that was dropped, or a task that is done for good, isn't tried again: nothing would ever take its failure back.
 CREATE FUNCTION tally_internal.clear_failures(tasks text[], subjects text[]) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -80,7 +80,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.clear_failures(text[], text[]) IS
-  'takes back from tally.maintenance that tasks failed which are not among these, those of a round that begins';
+  'takes back from tally.maintenance that tasks failed which are not among these; called by tally_internal.maintenance_round(), as the owner';
 
 -- Partitioned tables aren't analysed by autovacuum.
 CREATE FUNCTION tally_internal.analyze_events() RETURNS int8
@@ -110,19 +110,20 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.maintenance_tasks() IS 'what maintain() and the worker do in a round, in order';
 
-CREATE FUNCTION tally_internal.maintain_step(task text, subject text, max_rows int8) RETURNS int8
+CREATE FUNCTION tally_internal.maintenance_round() RETURNS TABLE (task text, subject text)
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'maintenance_round_wrapper';
+COMMENT ON FUNCTION tally_internal.maintenance_round() IS
+  'begins a round: tally_internal.maintenance_tasks(), and takes back from tally.maintenance that others failed';
+
+CREATE FUNCTION tally_internal.attempt_task(task text, subject text, max_rows int8, OUT done int8, OUT is_over boolean, OUT code text, OUT problem text)
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   began timestamptz := clock_timestamp();
-  done  int8 := 0;
-  code  text;
-  said  text;
-  is_over boolean := true;
 BEGIN
-  IF maintain_step.task NOT IN (SELECT r.name FROM tally_internal.registered('step_') AS r (name)) THEN
-    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('there is no task %I', maintain_step.task),
+  IF attempt_task.task NOT IN (SELECT r.name FROM tally_internal.registered('step_') AS r (name)) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('there is no task %I', attempt_task.task),
       HINT = 'tally_internal.maintenance_tasks() lists the tasks';
   END IF;
   IF pg_is_in_recovery() THEN
@@ -131,22 +132,23 @@ BEGIN
   END IF;
   -- A task that fails must not keep the others from being done.
   BEGIN
-    EXECUTE format('SELECT s.done, s.is_over FROM tally_internal.%I($1, $2) AS s', 'step_' || maintain_step.task)
-      INTO done, is_over USING maintain_step.subject, max_rows;
+    EXECUTE format('SELECT s.done, s.is_over FROM tally_internal.%I($1, $2) AS s', 'step_' || attempt_task.task)
+      INTO done, is_over USING attempt_task.subject, max_rows;
   EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
+    done := 0;
+    is_over := true;
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT;
     RAISE WARNING USING ERRCODE = code, MESSAGE = format('pg_tally event=maintain_failed task=%s subject=%s sqlstate=%s ms=%s problem=%s',
-      maintain_step.task, quote_ident(maintain_step.subject), code,
-      round(extract(epoch FROM clock_timestamp() - began) * 1000), to_json(said));
+      attempt_task.task, quote_ident(attempt_task.subject), code,
+      round(extract(epoch FROM clock_timestamp() - began) * 1000), to_json(problem));
   END;
-  -- Another session is at it, and knows what comes of it.
-  IF done IS NULL AND code IS NULL THEN
-    RETURN 0;
-  END IF;
-  PERFORM tally_internal.note_maintenance(maintain_step.task, maintain_step.subject, began, done, code, said);
-  RETURN CASE WHEN is_over THEN 0 ELSE done END;
 END
 $$;
+COMMENT ON FUNCTION tally_internal.attempt_task(text, text, int8) IS
+  'one bounded step of a task, which is undone where it fails: how much it did, null where another session is at it, whether it is finished for now, and what went wrong; part of tally_internal.maintain_step()';
+
+CREATE FUNCTION tally_internal.maintain_step(task text, subject text, max_rows int8) RETURNS int8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'maintain_step_wrapper';
 COMMENT ON FUNCTION tally_internal.maintain_step(text, text, int8) IS
   'one bounded step of a task of tally_internal.maintenance_tasks(); returns how much it did, 0 where the task is finished for now, also where it failed: then a warning is raised and tally.maintenance tells';
 
@@ -162,8 +164,7 @@ BEGIN
   COMMIT;
   SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_catalog.array_agg(t.task), pg_catalog.array_agg(t.subject) INTO tasks, subjects
-    FROM tally_internal.maintenance_tasks() AS t;
-  PERFORM tally_internal.clear_failures(tasks, subjects);
+    FROM tally_internal.maintenance_round() AS t;
   FOR place IN 1 .. pg_catalog.cardinality(tasks) LOOP
     LOOP
       EXIT WHEN tally_internal.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
@@ -182,10 +183,11 @@ ALTER FUNCTION tally_internal.note_maintenance(text, text, timestamptz, int8, te
 ALTER FUNCTION tally_internal.clear_failures(text[], text[]) OWNER TO tally_owner;
 ALTER FUNCTION tally_internal.analyze_events() OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
-  tally_internal.clear_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) FROM PUBLIC;
+  tally_internal.clear_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintenance_round(),
+  tally_internal.attempt_task(text, text, int8), tally_internal.maintain_step(text, text, int8) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE tally.maintain(int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally_internal.note_maintenance(text, text, timestamptz, int8, text, text),
-  tally_internal.clear_failures(text[], text[]), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintain_step(text, text, int8) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally.make_partitions(int4), tally_internal.analyze_events(), tally_internal.maintenance_tasks(), tally_internal.maintenance_round(),
+  tally_internal.attempt_task(text, text, int8), tally_internal.maintain_step(text, text, int8) TO tally_admin;
 GRANT EXECUTE ON PROCEDURE tally.maintain(int8) TO tally_admin;
 
 CREATE FUNCTION tally_internal.health_maintenance()

@@ -4,7 +4,9 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
-use tally_server_tests::{Database, assert_right, connect_superuser, ingest, json_array, number, wait_for};
+use tally_server_tests::{
+    Database, assert_right, code, connect_superuser, ingest, json_array, number, wait_for,
+};
 
 fn events(from: usize, count: usize) -> String {
     let events: Vec<String> = (from..from + count)
@@ -235,6 +237,52 @@ fn a_task_that_is_gone_has_not_failed() {
     assert_eq!(health(&mut client)["maintenance"].0, "ok");
     let counted = "SELECT count(*) FROM tally.maintenance WHERE subject = 'gone' AND failures = 1";
     assert_eq!(number(&mut superuser, counted), 1, "what happened stays counted");
+}
+
+/// What failed, and that it didn't, is written down by the step that was made: an administrator makes steps, and says nothing of them.
+#[test]
+fn nobody_writes_down_what_no_step_did() {
+    let mut database = Database::new("maintain_noted");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let mut client = database.connect(&admin);
+    superuser.batch_execute("SELECT tally.open_months('2026-01-01')").unwrap();
+    assert_eq!(ingest(&mut superuser, &events(0, 12)).unwrap().accepted, 12);
+    superuser.batch_execute("ALTER TABLE tally.usage_day_base RENAME TO hidden").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let noted = |client: &mut Client| -> Vec<(String, String, bool)> {
+        let query = "SELECT task, subject, failed_at IS NOT NULL FROM tally.maintenance \
+                      WHERE failed_at IS NOT NULL OR subject = 'none such' OR task IN ('fold', 'statistics') AND subject IN ('usage', '') ORDER BY 1, 2";
+        let rows = client.query(query, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    };
+    let told = noted(&mut superuser);
+    assert!(told.contains(&("fold".into(), "usage".into(), true)), "{told:?}");
+    for statement in [
+        "SELECT tally_internal.note_maintenance('fold', 'usage', now(), 1, NULL, NULL)",
+        "SELECT tally_internal.note_maintenance('statistics', '', now(), 0, 'XX000', 'made up')",
+        "SELECT tally_internal.clear_failures('{}', '{}')",
+        "UPDATE tally.maintenance SET failed_at = NULL",
+    ] {
+        assert_eq!(code(client.batch_execute(statement)), "42501", "{statement}");
+    }
+    // A step that takes nothing, or that is of no task, says nothing either.
+    client
+        .batch_execute(
+            "SELECT tally_internal.maintain_step('fold', 'usage', 0), tally_internal.maintain_step('fold', 'none such', 1),
+                    tally_internal.maintain_step('erasure', 'none such', 1)",
+        )
+        .unwrap();
+    client.batch_execute("SELECT count(*) FROM tally_internal.maintenance_round()").unwrap();
+    assert_eq!(noted(&mut superuser), told);
+    superuser.batch_execute("ALTER TABLE tally.hidden RENAME TO usage_day_base").unwrap();
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"),
+        0
+    );
+    let caller = "SELECT count(*) FROM tally.maintenance WHERE caller <> $1::text::name";
+    assert_eq!(superuser.query_one(caller, &[&admin]).unwrap().get::<_, i64>(0), 0);
 }
 
 /// Tasks, checks and rules are what nouns of the extension have added, by functions of certain names: nobody else's are called.
