@@ -5,6 +5,7 @@ use crate::audit;
 use crate::backend::sql::{self, Moment};
 use crate::backend::worker::process_main;
 use crate::backend::{own_transaction, session, transactions, worker as backend};
+use crate::scope::{self, Scope, ScopeError};
 use crate::settings;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::prelude::*;
@@ -173,9 +174,13 @@ fn tasks() -> Vec<(String, String)> {
     sql::rows("SELECT task, subject FROM tally_internal.maintenance_tasks()", &[], read)
 }
 
-/// The tasks of a round; takes back that others failed, which nothing else ever would: a rollup that was dropped isn't tried again.
+/// The tasks of a round; takes back that others failed, which nothing else ever would: a rollup that was dropped isn't tried again. Who sees
+/// one tenant's tasks alone doesn't know of others.
 fn begin_round() -> Vec<(String, String)> {
     let tasks = tasks();
+    if !matches!(scope::current(), Ok(Scope::Global) | Err(ScopeError::Missing)) {
+        return tasks;
+    }
     let (names, subjects): (Vec<String>, Vec<String>) = tasks.iter().cloned().unzip();
     let clear = "SELECT tally_internal.clear_failures($1, $2)";
     session::as_owner(|| sql::run(clear, &[names.into(), subjects.into()]));

@@ -165,9 +165,10 @@ static OVERSTAYING: AtomicU32 = AtomicU32::new(0);
 /// Has the session end where the running transaction is still there after so long: a client that doesn't take its answer, or says half of
 /// what ends the transaction, would keep others from what it holds.
 pub fn bound_transaction(time: Duration) {
-    OVERSTAYING.store(transaction_number(), Ordering::Relaxed);
     // SAFETY: reads the clock, and sets a timer that is registered.
     unsafe { enable_timeout_at(overstay(), GetCurrentTimestamp() + time.as_micros() as i64) }
+    // A timer of an earlier transaction is gone by now.
+    OVERSTAYING.store(transaction_number(), Ordering::Relaxed);
 }
 
 fn overstay() -> c_int {

@@ -271,11 +271,16 @@ pub fn client_only_calls(function: &CStr) -> bool {
     unsafe { client_statement().is_some_and(|statement| is_only_call_of(statement, function)) }
 }
 
-/// The same, of whichever function.
-pub fn client_only_calls_ours() -> bool {
-    // SAFETY: as above.
+/// The same, of any whose name begins so.
+pub fn client_only_calls_one_of(prefix: &[u8]) -> bool {
+    // SAFETY: as above; a syscache look-up, and the name is a palloc'd C string, or null.
     unsafe {
-        client_statement().and_then(|statement| called_alone(statement)).is_some_and(schema::has_function)
+        client_statement().and_then(|statement| called_alone(statement)).is_some_and(|called| {
+            let name = pg_sys::get_func_name(called);
+            !name.is_null()
+                && CStr::from_ptr(name).to_bytes().starts_with(prefix)
+                && schema::has_function(called)
+        })
     }
 }
 

@@ -35,7 +35,7 @@ const WAIT_TO_FOLD: Duration = Duration::from_secs(1);
 const LOOKS: usize = 5;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// After how long it looks again into a rollup of which it could fold nothing.
-const LOOK_INTO_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const LOOK_INTO_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long a session starts no other process for a rollup: one that dies at its start, as where its role may no longer log in,
 /// would be followed by one with each call.
 const START_AGAIN_AFTER_US: i64 = 1_000_000;
@@ -170,13 +170,15 @@ process_main! {
                     worker::transaction(|| record(&next, None));
                 }
             }
-            left.retain(|(_, until)| until.is_none_or(|until| Instant::now() < until));
-            let left_names: Vec<String> = left.iter().map(|(name, _)| name.clone()).collect();
+            let left_now = || -> Vec<String> {
+                let stays = |until: &Option<Instant>| until.is_none_or(|until| Instant::now() < until);
+                left.iter().filter(|(_, until)| stays(until)).map(|(name, _)| name.clone()).collect()
+            };
             if is_over(began) {
                 if !has_folded || worker::shutdown_is_requested() {
                     break;
                 }
-                let Some(other) = worker::transaction(|| next_pending(&next, at, &left_names)) else { break };
+                let Some(other) = worker::transaction(|| next_pending(&next, at, &left_now())) else { break };
                 // Another one goes on, also where nobody calls any more. Where none is to be had this one does, unless the database is
                 // left to it: then it may be to be dropped.
                 if own_transaction::start("tally_fold_main", &other).is_some() || !worker::has_clients() {
@@ -188,7 +190,7 @@ process_main! {
                 if look > 0 {
                     session::pause(LOOK_AGAIN_AFTER);
                 }
-                let mut skipped = left_names.clone();
+                let mut skipped = left_now();
                 if look == 0 && !is_full {
                     // Whoever brought less than a piece is given time to bring more.
                     skipped.push(next.clone());
@@ -396,10 +398,12 @@ fn fold_step(rollup_name: &str, max_rows: i64) -> Result<Option<i64>, ErrorRepor
 }
 
 /// Waits for a process that folds a rollup to end its piece; says whether this session is to fold now.
-pub fn take_over(definition: &Definition) -> bool {
-    if !lock::is_held(definition.pending, FOLDER_PROCESS) {
-        return false;
-    }
+fn take_over(definition: &Definition) -> bool {
+    lock::is_held(definition.pending, FOLDER_PROCESS) && wait_to_fold(definition)
+}
+
+/// Waits a second for whoever folds a rollup; says whether this session is to fold now.
+pub fn wait_to_fold(definition: &Definition) -> bool {
     let waited = subtransaction::run(|| {
         lock::waiting_at_most(WAIT_TO_FOLD, || {
             session::lock(definition.pending.to_u32(), FOLDING, true);

@@ -13,7 +13,7 @@ use super::definition::Definition;
 use super::delta::Delta;
 use super::fold;
 use super::folder::{self, Processes};
-use super::shared;
+use super::shared::{self, Shared};
 use crate::backend::lock::{self, COPY_FOLDING};
 use crate::backend::{limit, memory, row_count, session, size};
 use crate::scope;
@@ -48,6 +48,10 @@ const LEAVE_AT_LIMITS: u64 = 1_024;
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 /// For how long a transaction that folded may go on after the call: its client is to take the answer by then.
 const OVERSTAY: Duration = Duration::from_secs(10);
+/// For how long a COPY that keeps others from folding may bring nothing.
+const STALLED_COPY: Duration = Duration::from_secs(600);
+/// How long it takes to look whether somebody has a lock.
+const GLANCE: Duration = Duration::from_millis(2);
 /// How much more than what a call adds has to be folded meanwhile, so that it needn't wait longer: as many writers may be waiting.
 const ADMITTED_AFTER: u64 = 8;
 /// How often it waits `PAUSE` before it has a process started again.
@@ -58,8 +62,8 @@ thread_local! {
     static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
     /// Whether it is called by the client's statement itself.
     static IS_OUTERMOST: Cell<bool> = const { Cell::new(false) };
-    /// Whether it keeps others from folding until its transaction ends, which is to be soon.
-    static HOLDS: Cell<bool> = const { Cell::new(false) };
+    /// Whether it has folded a piece, and keeps others from folding that rollup until its transaction ends.
+    static HAS_FOLDED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What an ingest call added to one rollup.
@@ -102,12 +106,13 @@ impl Added {
 pub fn begin_call() {
     IN_BLOCK.set(session::in_transaction_block());
     IS_OUTERMOST.set(session::is_outermost());
-    HOLDS.set(false);
+    HAS_FOLDED.set(false);
 }
 
 /// Whether the transaction ends with this call, so that it may hold what a fold holds.
 fn ends_with_call() -> bool {
-    IS_OUTERMOST.get() && ends_with_statement() && row_count::client_only_calls_ours()
+    // A redrive does more once its events are in.
+    IS_OUTERMOST.get() && ends_with_statement() && row_count::client_only_calls_one_of(b"ingest")
 }
 
 /// Whether it ends with the running statement, which may do more.
@@ -153,7 +158,9 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
 /// those who bring little wait little. An error where folding has been kept from happening for too long: what comes in must wait,
 /// unless the rollup's folds are known to fail; and where one transaction that can't fold brings more than others may be made to merge.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
-    for (definition, added) in shared::current()?.definitions.iter().zip(added) {
+    let shared = shared::current()?;
+    let mut patience = Patience::default();
+    for (definition, added) in shared.definitions.iter().zip(added) {
         let Some(added) = added else { continue };
         let share = (CHECKS_PER_FOLD * added.chance()).min(1.0);
         if added.drawn >= share {
@@ -168,13 +175,15 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if pending < SLOW_DOWN_AT_LIMITS {
             continue;
         }
-        let is_left = folder::is_set_aside(definition) || lock::is_held(definition.pending, COPY_FOLDING);
+        let is_beside_copy = is_copy_folding(definition);
+        let is_left = is_beside_copy || folder::is_set_aside(definition);
         let refuse_at = if is_left { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
         let ends_with_call = ends_with_call();
         if !ends_with_call {
             // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
             let own = own_limits(definition).min(pending);
-            let has_folded = is_copying && may_hold_folding() && fold_own(definition, own, pending);
+            let has_folded =
+                is_copying && may_hold_folding() && fold_own(definition, own, pending, is_beside_copy);
             if own >= if has_folded { LEAVE_AT_LIMITS } else { refuse_at } {
                 return Err(RollupError::TooMuchAtOnce(definition.name.clone()));
             }
@@ -199,7 +208,15 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             }
             folds
         };
-        if (!leaves_it && folds()) || (is_too_much && await_folder(definition, added, refuse_at)) || folds() {
+        if !leaves_it && folds() {
+            continue;
+        }
+        // Who has folded a piece has done its share, and others may be waiting for what it holds.
+        let has_done_its_share = HAS_FOLDED.get() && pending < LEAVE_AT_LIMITS;
+        if has_done_its_share
+            || (is_too_much && patience.await_folder(&shared, definition, added, refuse_at))
+            || folds()
+        {
             continue;
         }
         if is_too_much {
@@ -207,7 +224,7 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         }
         session::pause(PAUSE.mul_f64(share));
     }
-    if HOLDS.get() {
+    if HAS_FOLDED.get() && ends_with_call() {
         limit::bound_transaction(OVERSTAY);
     }
     Ok(())
@@ -226,29 +243,36 @@ fn folds_for(processes: Processes) -> bool {
 /// Takes the folding lock where it is to be had, and notes that.
 fn try_folding(definition: &Definition) -> bool {
     let is_taken = fold::try_folding(definition);
-    if is_taken && ends_with_call() {
-        HOLDS.set(true);
+    if is_taken {
+        HAS_FOLDED.set(true);
     }
     is_taken
 }
 
+/// Whether another session's COPY folds what it brought. Who looks has that lock for a moment, so it is looked at again.
+fn is_copy_folding(definition: &Definition) -> bool {
+    let looks = || lock::is_held(definition.pending, COPY_FOLDING);
+    looks() && {
+        session::pause(GLANCE);
+        looks()
+    }
+}
+
 /// Folds a piece of what a COPY brought, `own` limits of it, where that is much; says whether it keeps others from folding now. From then
-/// on it folds whatever is pending.
-fn fold_own(definition: &Definition, own: u64, pending: u64) -> bool {
+/// on it folds whatever is pending, and is ended where it brings nothing more for long.
+fn fold_own(definition: &Definition, own: u64, pending: u64, is_beside_copy: bool) -> bool {
     let table = definition.pending;
-    let has_begun = session::has_lock(table.to_u32(), COPY_FOLDING);
-    if !has_begun {
+    if !session::has_lock(table.to_u32(), COPY_FOLDING) {
         let may_begin = own >= FOLD_OWN_AT_LIMITS
             && (fold::try_folding(definition)
-                || (own >= REFUSE_AT_LIMITS
-                    && !lock::is_held(definition.pending, COPY_FOLDING)
-                    && folder::take_over(definition)));
+                || (own >= REFUSE_AT_LIMITS && !is_beside_copy && folder::wait_to_fold(definition)));
         if !may_begin {
             return false;
         }
         // Who looks whether somebody has it has it for a moment.
         session::lock(table.to_u32(), COPY_FOLDING, true);
     }
+    limit::bound_transaction(STALLED_COPY);
     if pending >= FOLD_OWN_AT_LIMITS {
         fold(definition);
     }
@@ -270,31 +294,44 @@ fn own_limits(definition: &Definition) -> u64 {
     size::own_bytes(definition.pending) / settings::pending_limit()
 }
 
-/// Waits until others have folded enough for the call to go in; says whether they have. Enough is also what makes room for several such
-/// calls, and in the end whatever shows that they get on.
-fn await_folder(definition: &Definition, added: &Added, refuse_at: u64) -> bool {
-    let limit = settings::pending_limit();
-    let of_others = || {
-        size::live_bytes(definition.pending)
-            .map(|all| all.saturating_sub(size::own_bytes(definition.pending)))
-    };
-    let Some(before) = of_others() else { return true };
-    let until = Instant::now() + WAIT_FOR_PROCESS;
-    for round in 1.. {
-        session::pause(PAUSE);
-        size::forget_counts();
-        let Some(now) = of_others() else { return true };
-        let folded = before.saturating_sub(now);
-        let has_room = now / limit < LEAVE_AT_LIMITS;
-        if now / limit < refuse_at || (has_room && folded >= ADMITTED_AFTER * added.bytes as u64) {
-            return true;
+/// How long one call waits for others, of all rollups together.
+#[derive(Default)]
+struct Patience {
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits until others have folded enough for the call to go in; says whether they have. Enough is also what makes room for several
+    /// such calls, whatever comes in meanwhile, and in the end whatever shows that they get on, be it with other rollups.
+    fn await_folder(
+        &mut self,
+        shared: &Shared,
+        definition: &Definition,
+        added: &Added,
+        refuse_at: u64,
+    ) -> bool {
+        let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_FOR_PROCESS);
+        let limit = settings::pending_limit();
+        let taken =
+            || -> u64 { shared.definitions.iter().map(|other| size::taken_bytes(other.pending)).sum() };
+        let (here, everywhere) = (size::taken_bytes(definition.pending), taken());
+        for round in 1.. {
+            session::pause(PAUSE);
+            size::forget_counts();
+            let Some(all) = size::live_bytes(definition.pending) else { return true };
+            let pending = all.saturating_sub(size::own_bytes(definition.pending)) / limit;
+            let has_room = pending < LEAVE_AT_LIMITS;
+            let folded = size::taken_bytes(definition.pending).saturating_sub(here);
+            if pending < refuse_at || (has_room && folded >= ADMITTED_AFTER * added.bytes as u64) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return has_room && taken() > everywhere;
+            }
+            if round % PAUSES_PER_START == 0 {
+                folder::start(definition);
+            }
         }
-        if Instant::now() >= until {
-            return has_room && folded > 0;
-        }
-        if round % PAUSES_PER_START == 0 {
-            folder::start(definition);
-        }
+        false
     }
-    false
 }

@@ -283,6 +283,22 @@ fn nobody_writes_down_what_no_step_did() {
     );
     let caller = "SELECT count(*) FROM tally.maintenance WHERE caller <> $1::text::name";
     assert_eq!(superuser.query_one(caller, &[&admin]).unwrap().get::<_, i64>(0), 0);
+
+    // Nor takes somebody who sees one tenant's tasks alone back what became of others'.
+    let failures = "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL";
+    superuser
+        .batch_execute(
+            "SELECT tally_internal.note_maintenance('privacy', 'other', now(), 0, '22000', 'failed')",
+        )
+        .unwrap();
+    let bound = database.role("bound_admin", &["tally_admin"]);
+    superuser.batch_execute(&format!("SELECT tally.bind_role('{bound}', 't')")).unwrap();
+    let round = "SELECT count(*) FROM tally_internal.maintenance_round()";
+    let _ = database.connect(&bound).batch_execute(round);
+    superuser.batch_execute(&format!("BEGIN; SELECT tally.enter('t'); {round}; COMMIT")).unwrap();
+    assert_eq!(number(&mut superuser, failures), 1);
+    client.batch_execute(&format!("BEGIN; SELECT tally.enter_global(); {round}; COMMIT")).unwrap();
+    assert_eq!(number(&mut superuser, failures), 0, "there is no such task any more");
 }
 
 /// Tasks, checks and rules are what nouns of the extension have added, by functions of certain names: nobody else's are called.
