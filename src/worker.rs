@@ -189,12 +189,14 @@ fn begin_round() -> Vec<(String, String)> {
 
 #[pg_extern(sql = false)]
 fn maintenance_round() -> TableIterator<'static, (name!(task, String), name!(subject, String))> {
+    session::require_writable(c"tally.maintain()");
     TableIterator::new(begin_round())
 }
 
 /// Makes a step with the caller's rights, and notes as the owner what came of it: nobody else may say so.
 #[pg_extern(sql = false)]
 fn maintain_step(task: &str, subject: &str, max_rows: i64) -> i64 {
+    session::require_writable(c"tally.maintain()");
     let began = session::clock();
     let step =
         "SELECT s.done, s.is_over, s.code, s.problem FROM tally_internal.attempt_task($1, $2, $3) AS s";
