@@ -297,7 +297,8 @@ fn own_limits(definition: &Definition) -> u64 {
 /// How long one call waits for others, of all rollups together.
 #[derive(Default)]
 struct Patience {
-    until: Option<Instant>,
+    /// From its first wait on: when it ends, and how much had been folded by then.
+    first: Option<(Instant, u64)>,
 }
 
 impl Patience {
@@ -310,11 +311,12 @@ impl Patience {
         added: &Added,
         refuse_at: u64,
     ) -> bool {
-        let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_FOR_PROCESS);
         let limit = settings::pending_limit();
         let taken =
             || -> u64 { shared.definitions.iter().map(|other| size::taken_bytes(other.pending)).sum() };
-        let (here, everywhere) = (size::taken_bytes(definition.pending), taken());
+        let (until, everywhere) =
+            *self.first.get_or_insert_with(|| (Instant::now() + WAIT_FOR_PROCESS, taken()));
+        let here = size::taken_bytes(definition.pending);
         for round in 1.. {
             session::pause(PAUSE);
             size::forget_counts();
