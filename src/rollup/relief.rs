@@ -14,7 +14,7 @@ use super::delta::Delta;
 use super::fold;
 use super::folder::{self, Processes};
 use super::shared::{self, Shared};
-use crate::backend::lock::{self, COPY_FOLDING};
+use crate::backend::lock::{self, COPY_FOLDING, FOLDING};
 use crate::backend::{limit, memory, row_count, session, size};
 use crate::scope;
 use crate::settings;
@@ -211,8 +211,9 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         if !leaves_it && folds() {
             continue;
         }
-        // Who has folded a piece has done its share, and others may be waiting for what it holds.
-        let has_done_its_share = HAS_FOLDED.get() && pending < LEAVE_AT_LIMITS;
+        // Who has folded a piece has done its share, and others may be waiting for what it holds. That has an end, too, where somebody
+        // keeps this rollup from being folded.
+        let has_done_its_share = HAS_FOLDED.get() && pending < 2 * refuse_at;
         if has_done_its_share
             || (is_too_much && patience.await_folder(&shared, definition, added, refuse_at))
             || folds()
@@ -328,7 +329,10 @@ impl Patience {
                 return true;
             }
             if Instant::now() >= until {
-                return has_room && taken() > everywhere;
+                // Those who fold may be at other rollups, but not where somebody keeps them from this one.
+                let gets_on =
+                    folded > 0 || (taken() > everywhere && !lock::is_held(definition.pending, FOLDING));
+                return has_room && gets_on;
             }
             if round % PAUSES_PER_START == 0 {
                 folder::start(definition);
