@@ -140,7 +140,8 @@ fn a_client_that_stops_halfway_keeps_nobody_from_folding_for_long() {
         .find_map(|turn| {
             let mut client = Wire::connect(&database, "postgres");
             let statement = format!("SELECT accepted FROM tally.ingest($batch${}$batch$)", batch(10_000 * turn, 1_000));
-            client.begin(&statement, b"S");
+            // A message of which the rest doesn't come.
+            client.begin(&statement, b"S\0\0\0\x64");
             let waits = format!(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientRead' AND query LIKE '%tally.ingest%'",
                 client.pid
