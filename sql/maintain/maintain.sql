@@ -70,7 +70,7 @@ CREATE FUNCTION tally_internal.clear_failures(tasks text[], subjects text[]) RET
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF NOT pg_is_in_recovery() AND EXISTS (SELECT FROM tally.maintenance AS m WHERE m.failed_at IS NOT NULL) THEN
+  IF EXISTS (SELECT FROM tally.maintenance AS m WHERE m.failed_at IS NOT NULL) THEN
     UPDATE tally.maintenance AS u SET failed_at = NULL, sqlstate = NULL, problem = NULL
      WHERE (u.task, u.subject) IN (SELECT m.task, m.subject FROM tally.maintenance AS m
                                     WHERE m.failed_at IS NOT NULL

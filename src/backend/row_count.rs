@@ -214,7 +214,8 @@ pub unsafe fn is_only_call_of(statement: *const pg_sys::PlannedStmt, function: &
         let plan = (*statement).planTree;
         !plan.is_null()
             && list::length((*plan).targetlist) == 1
-            && called_alone(statement).is_some_and(|called| is_our_own(called, function))
+            && called_alone(statement)
+                .is_some_and(|called| is_our_own(called, |name| name == function.to_bytes()))
     }
 }
 
@@ -273,14 +274,11 @@ pub fn client_only_calls(function: &CStr) -> bool {
 
 /// The same, of any whose name begins so.
 pub fn client_only_calls_one_of(prefix: &[u8]) -> bool {
-    // SAFETY: as above; a syscache look-up, and the name is a palloc'd C string, or null.
+    // SAFETY: as above.
     unsafe {
-        client_statement().and_then(|statement| called_alone(statement)).is_some_and(|called| {
-            let name = pg_sys::get_func_name(called);
-            !name.is_null()
-                && CStr::from_ptr(name).to_bytes().starts_with(prefix)
-                && schema::has_function(called)
-        })
+        client_statement()
+            .and_then(|statement| called_alone(statement))
+            .is_some_and(|called| is_our_own(called, |name| name.starts_with(prefix)))
     }
 }
 
@@ -309,10 +307,11 @@ unsafe fn called(expression: *const pg_sys::Node) -> Option<Oid> {
     }
 }
 
-unsafe fn is_our_own(found: Oid, name: &CStr) -> bool {
+/// Whether a function is ours, of a name that will do.
+unsafe fn is_our_own(found: Oid, will_do: impl Fn(&[u8]) -> bool) -> bool {
     // SAFETY: a syscache look-up; the name is a palloc'd C string, or null.
     unsafe {
-        let found_name = pg_sys::get_func_name(found);
-        !found_name.is_null() && CStr::from_ptr(found_name) == name && schema::has_function(found)
+        let name = pg_sys::get_func_name(found);
+        !name.is_null() && will_do(CStr::from_ptr(name).to_bytes()) && schema::has_function(found)
     }
 }
