@@ -58,10 +58,7 @@ impl Wire {
     /// Runs a statement by the extended protocol, without saying that this was all, until the server has done it; the first column of
     /// its first row.
     pub fn execute(&mut self, statement: &str) -> Option<String> {
-        self.send(b"P", format!("\0{statement}\0\0\0").as_bytes());
-        self.send(b"B", &[0; 8]);
-        self.send(b"E", b"\0\0\0\0\0");
-        self.send(b"H", b"");
+        self.begin(statement, &message(b"H", b""));
         let mut first = None;
         loop {
             match self.message().expect("the server answers") {
@@ -78,15 +75,8 @@ impl Wire {
 
     /// Sends a statement with `rest` behind it, and doesn't wait.
     pub fn begin(&mut self, statement: &str, rest: &[u8]) {
-        let parse = [&[0], statement.as_bytes(), &[0, 0, 0]].concat();
-        let messages: [(u8, &[u8]); 3] = [(b'P', &parse), (b'B', &[0; 8]), (b'E', &[0; 5])];
-        let mut all = Vec::new();
-        for (kind, body) in messages {
-            all.push(kind);
-            all.extend((body.len() as i32 + 4).to_be_bytes());
-            all.extend(body);
-        }
-        all.extend(rest);
+        let parse = message(b"P", format!("\0{statement}\0\0\0").as_bytes());
+        let all = [&parse, &message(b"B", &[0; 8]), &message(b"E", &[0; 5]), rest].concat();
         self.stream.write_all(&all).expect("sending");
     }
 
@@ -97,8 +87,7 @@ impl Wire {
     }
 
     fn send(&mut self, kind: &[u8], body: &[u8]) {
-        let length = i32::try_from(body.len() + 4).expect("short").to_be_bytes();
-        self.stream.write_all(&[kind, &length, body].concat()).expect("sending");
+        self.stream.write_all(&message(kind, body)).expect("sending");
     }
 
     /// The server's next message; `None` at its end.
@@ -110,4 +99,10 @@ impl Wire {
         self.stream.read_exact(&mut body).ok()?;
         Some((head[0], body))
     }
+}
+
+/// A message of the client's; the first one of a connection has no kind.
+fn message(kind: &[u8], body: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(body.len() + 4).expect("short").to_be_bytes();
+    [kind, &length, body].concat()
 }

@@ -1,5 +1,6 @@
 //! Where much is pending: what a client can keep open keeps nobody from folding, and what one transaction may bring has an end.
 
+use super::upkeep::BUILT_IN;
 use postgres::{Client, Error};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,7 +10,6 @@ use tally_server_tests::{
     Database, PrivateServer, Wire, assert_right, code, fold_all, ingest, json_array, number, wait_for,
 };
 
-const BUILT_IN: [&str; 3] = ["session", "usage", "user_activity"];
 /// Rows that take more than the 64 limits of 64 kB that may be pending.
 const TOO_MANY: usize = 60_000;
 
@@ -56,6 +56,13 @@ fn ingest_in_block(client: &mut Client, first: usize, count: usize) {
     block.commit().unwrap();
 }
 
+/// Of how many rollups a session keeps others from folding.
+fn held(client: &mut Client, pid: i32) -> i64 {
+    let query =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (1, 3) AND pid =";
+    number(client, &format!("{query} {pid}"))
+}
+
 /// By the extended protocol the client says when the transaction ends: while it hasn't, such a call leaves folding to others, whatever is
 /// pending.
 #[test]
@@ -67,11 +74,7 @@ fn a_call_that_its_client_keeps_open_keeps_nobody_from_folding() {
     for first in (0..8_000).step_by(500) {
         let statement = format!("SELECT accepted FROM tally.ingest($batch${}$batch$)", batch(first, 500));
         assert_eq!(open.execute(&statement).as_deref(), Some("500"));
-        let held = format!(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (1, 3) AND pid = {}",
-            open.pid
-        );
-        assert_eq!(number(&mut superuser, &held), 0, "after {first}");
+        assert_eq!(held(&mut superuser, open.pid), 0, "after {first}");
     }
     let pending = number(&mut superuser, "SELECT pg_relation_size('tally.user_activity_pending')");
     assert!(pending > 8 << 16, "{pending} bytes are pending");
@@ -85,8 +88,6 @@ fn a_call_that_its_statement_goes_on_after_keeps_nobody_from_folding() {
     let database = Database::new("goes_on");
     database.set("tally.pending_limit = '64kB'");
     let mut superuser = database.superuser();
-    let ours =
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (1, 3) AND pid = ";
     // Much is pending, and no process gets at it.
     ingest_in_block(&mut database.superuser(), 0, 8_000);
     let mut sent = 8_000;
@@ -100,19 +101,19 @@ fn a_call_that_its_statement_goes_on_after_keeps_nobody_from_folding() {
         let statement = form.replace('…', &batch(sent, 1_000));
         sent += 1_000;
         let mut client = database.superuser();
-        let pid = number(&mut client, "SELECT pg_backend_pid()::int8");
-        let held = thread::scope(|scope| {
+        let pid = number(&mut client, "SELECT pg_backend_pid()::int8") as i32;
+        let times = thread::scope(|scope| {
             let running = scope.spawn(|| client.batch_execute(&statement).unwrap());
-            let mut held = 0;
+            let mut times = 0;
             while !running.is_finished() {
-                held += number(&mut superuser, &format!("{ours}{pid}"));
+                times += held(&mut superuser, pid);
                 thread::sleep(Duration::from_millis(20));
             }
             running.join().unwrap();
-            held
+            times
         });
         // A call that does nothing else may fold, within milliseconds.
-        assert_eq!(held, 0, "{form}");
+        assert_eq!(times, 0, "{form}");
     }
     let mut open = Wire::connect(&database, "postgres");
     open.execute(&format!(
@@ -121,7 +122,7 @@ fn a_call_that_its_statement_goes_on_after_keeps_nobody_from_folding() {
     ));
     open.sync();
     assert_eq!(open.execute("EXECUTE p").as_deref(), Some("1000"));
-    assert_eq!(number(&mut superuser, &format!("{ours}{}", open.pid)), 0);
+    assert_eq!(held(&mut superuser, open.pid), 0);
     open.sync();
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut superuser, rollup));
 }
@@ -133,10 +134,8 @@ fn a_client_that_stops_halfway_keeps_nobody_from_folding_for_long() {
     database.set("tally.pending_limit = '64kB'");
     let mut superuser = database.superuser();
     ingest_in_block(&mut database.superuser(), 0, 4_000);
-    let ours =
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (objid, objsubid) = (1, 3) AND pid = ";
     // Whether it folds itself is a matter of who else does.
-    let (client, held) = (1..30)
+    let client = (1..30)
         .find_map(|turn| {
             let mut client = Wire::connect(&database, "postgres");
             let statement = format!("SELECT accepted FROM tally.ingest($batch${}$batch$)", batch(10_000 * turn, 1_000));
@@ -147,12 +146,11 @@ fn a_client_that_stops_halfway_keeps_nobody_from_folding_for_long() {
                 client.pid
             );
             wait_for("the call to be done", || (number(&mut superuser, &waits) > 0).then_some(()));
-            let held = format!("{ours}{}", client.pid);
-            (number(&mut superuser, &held) > 0).then_some((client, held))
+            (held(&mut superuser, client.pid) > 0).then_some(client)
         })
         .expect("one of them folds itself");
     let began = Instant::now();
-    wait_for("the session to end", || (number(&mut superuser, &held) == 0).then_some(()));
+    wait_for("the session to end", || (held(&mut superuser, client.pid) == 0).then_some(()));
     assert!(began.elapsed() > Duration::from_secs(5), "it has time to take the answer");
     drop(client);
 }

@@ -76,7 +76,7 @@ fn batch(numbers: impl IntoIterator<Item = usize>) -> String {
 }
 
 /// The rollups that are there from the start.
-const BUILT_IN: [&str; 3] = ["session", "usage", "user_activity"];
+pub const BUILT_IN: [&str; 3] = ["session", "usage", "user_activity"];
 
 #[test]
 fn verify_finds_each_planted_fault_and_rebuild_removes_it() {
