@@ -147,8 +147,13 @@ pub fn is_analyzed(table: Oid) -> bool {
     session::as_owner(|| sql::one::<bool>(&query, &[])) == Some(true)
 }
 
-/// Whether another session has a lock of ours.
+/// Whether another transaction does a piece of work on a table.
 pub fn is_held(table: Oid, work: u32) -> bool {
+    session::is_locked(table.to_u32(), work)
+}
+
+/// Whether another session has a lock of ours, also one that it keeps beyond its transactions. Who looks has it for a moment.
+pub fn is_kept(table: Oid, work: u32) -> bool {
     if !session::lock(table.to_u32(), work, false) {
         return true;
     }

@@ -48,6 +48,18 @@ pub fn transaction_number() -> u32 {
     }
 }
 
+/// Whether this session has a lock in this mode.
+pub fn has_lock(tag: &pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE) -> bool {
+    // SAFETY: looks into the session's own table of locks.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return pg_sys::LockHeldByMe(tag, mode);
+        // 17 also takes a stronger one where it is asked to.
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        return pg_sys::LockHeldByMe(tag, mode, false);
+    }
+}
+
 /// Bytes of a message without a body: its kind and its length.
 #[cfg(not(any(feature = "pg15", feature = "pg16")))]
 const SHORTEST_MESSAGE: usize = 5;

@@ -94,14 +94,12 @@ pub enum Processes {
 /// Has a process fold what other transactions have committed, unless one folds already or was started a moment ago. One folds for all
 /// rollups, and a second one where that is not enough.
 pub fn start(definition: &Definition) -> Processes {
-    let is_at_work =
-        [FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
-    if is_at_work || is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
+    if is_at_work(definition) || is_recent(&STARTED, definition, START_AGAIN_AFTER_US) {
         return Processes::Enough;
     }
     let declared = session::relation(c"rollup");
-    if lock::is_held(declared, FOLDER_PROCESS)
-        && (!is_behind(definition, 0) || lock::is_held(declared, SECOND_PROCESS))
+    if lock::is_kept(declared, FOLDER_PROCESS)
+        && (!is_behind(definition, 0) || lock::is_kept(declared, SECOND_PROCESS))
     {
         return Processes::Enough;
     }
@@ -113,6 +111,11 @@ pub fn start(definition: &Definition) -> Processes {
     let there = size::live_bytes(definition.pending).unwrap_or(0);
     let before = THERE.with_borrow_mut(|known| known.insert(definition.pending, there));
     if before.is_none_or(|before| there <= before) { Processes::Enough } else { Processes::TooFew }
+}
+
+/// Whether another session folds a rollup, or is a process that does.
+fn is_at_work(definition: &Definition) -> bool {
+    lock::is_held(definition.pending, FOLDING) || lock::is_kept(definition.pending, FOLDER_PROCESS)
 }
 
 /// Whether so much is pending, with what is to be added, that a process alone doesn't get through it, or the server doesn't say.
@@ -325,9 +328,7 @@ fn next_pending(folded: &str, at: Option<Oid>, left: &[String]) -> Option<String
     let enough = settings::pending_limit() / 2;
     let (before, after) = definitions.split_at(definitions.partition_point(|other| &*other.name <= folded));
     let is_waiting = |definition: &&Definition| {
-        let is_free = at == Some(definition.pending)
-            || ![FOLDING, FOLDER_PROCESS].into_iter().any(|work| lock::is_held(definition.pending, work));
-        is_free
+        (at == Some(definition.pending) || !is_at_work(definition))
             && !left.contains(&definition.name)
             && size::fills(definition.pending, enough)
             && !is_to_be_left(definition)
@@ -399,7 +400,7 @@ fn fold_step(rollup_name: &str, max_rows: i64) -> Result<Option<i64>, ErrorRepor
 
 /// Waits for a process that folds a rollup to end its piece; says whether this session is to fold now.
 fn take_over(definition: &Definition) -> bool {
-    lock::is_held(definition.pending, FOLDER_PROCESS) && wait_to_fold(definition)
+    lock::is_kept(definition.pending, FOLDER_PROCESS) && wait_to_fold(definition)
 }
 
 /// Waits a second for whoever folds a rollup; says whether this session is to fold now.

@@ -1,5 +1,6 @@
 //! Locks that the session takes.
 
+use crate::backend::version;
 use pgrx::pg_sys::{self, Oid};
 
 /// Takes a numbered slot until the (sub)transaction ends; says whether it was free, or ours already.
@@ -31,14 +32,20 @@ fn tag(class: u32, object: u32) -> pg_sys::LOCKTAG {
 
 /// Whether this session has such a lock.
 pub fn has_lock(class: u32, object: u32) -> bool {
-    use pg_sys::LockAcquireResult::{LOCKACQUIRE_NOT_AVAIL, LOCKACQUIRE_OK};
+    version::has_lock(&tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE)
+}
+
+/// Whether another transaction has such a lock. It is only looked at: nobody who takes it meanwhile fails to. What a process keeps beyond
+/// its transactions counts while it is in one.
+pub fn is_locked(class: u32, object: u32) -> bool {
     let (tag, mode) = (tag(class, object), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
-    // SAFETY: the tag is copied, and not waited for.
-    let taken = unsafe { pg_sys::LockAcquire(&raw const tag, mode, false, true) };
-    if taken != LOCKACQUIRE_NOT_AVAIL {
-        unlock(class, object);
+    let mut holders = 0;
+    // SAFETY: reads the table of locks; the array of holders is made for the caller.
+    unsafe {
+        let found = pg_sys::GetLockConflicts(&raw const tag, mode, &raw mut holders);
+        pg_sys::pfree(found.cast());
     }
-    taken != LOCKACQUIRE_NOT_AVAIL && taken != LOCKACQUIRE_OK
+    holders > 0
 }
 
 /// Takes such a lock until this process ends, where it is free or its own; says whether it has it.

@@ -16,7 +16,7 @@ pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights, wit
 pub use clock::{Statement, clock, statement, statement_start, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
 pub use lock::{
-    has_lock, lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock, unlock_early,
+    has_lock, is_locked, lock, lock_relation, lock_timeout, lock_until_exit, try_slot, unlock, unlock_early,
 };
 pub use log::log;
 pub use relation::{audience, find_relation, find_relation_named, is_installed, relation, relation_named};
