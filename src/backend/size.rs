@@ -5,7 +5,7 @@ use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Bytes that a row is taken to have where rows are counted alone.
-const ROW: u64 = 128;
+pub const ROW: u64 = 128;
 /// Pages that are read to count rows, for each that they would fill.
 const READ_PAGES: u64 = 2;
 
@@ -22,15 +22,6 @@ pub fn live_bytes(table: Oid) -> Option<u64> {
     let counted = Counted::of(table);
     let live = reported.unwrap_or(0) + counted.unreported + counted.own;
     Some((live.max(0) as u64 * ROW).min(u64::from(blocks(table)) * u64::from(pg_sys::BLCKSZ)))
-}
-
-/// Bytes of rows that were ever taken out of a table, as the statistics count them.
-pub fn taken_bytes(table: Oid) -> u64 {
-    // SAFETY: a function of one relation's OID that returns int8, or null for one that is gone.
-    let taken = unsafe {
-        pgrx::direct_function_call::<i64>(pg_sys::pg_stat_get_tuples_deleted, &[Some(Datum::from(table))])
-    };
-    taken.unwrap_or(0).max(0) as u64 * ROW
 }
 
 /// Bytes of those rows among them that this transaction brought, which nobody else sees before it ends.

@@ -45,7 +45,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
             let definition = &definitions[member.definition];
             let rows = finished.rows(&member.measures);
             let drawn = Added::draw(&rows);
-            if !relief::fold_with(definition, &drawn, &rows)? {
+            if !relief::fold_with(&shared, definition, &drawn, &rows)? {
                 write(definition.pending, &member.pending, &member.stored_columns(), &rows)?;
                 added[member.definition] = Some(drawn);
             }

@@ -8,6 +8,7 @@ use crate::backend::arena::Arena;
 use crate::backend::expression;
 use crate::backend::heap::Declared;
 use crate::backend::lock::{self, Attempts};
+use crate::backend::scan::{self, Snapshot};
 use crate::backend::sql::{self, quote};
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
@@ -15,6 +16,7 @@ use crate::backend::{memory, session};
 use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::HashMap;
 use tally_core::grain::Grain;
 
 /// Rows that are folded at a time where all are: some tens of megabytes.
@@ -229,6 +231,19 @@ fn note(definition: &Definition, rows: i64) {
             &[definition.name.as_str().into(), rows.into()],
         );
     });
+}
+
+/// How many rows of each rollup were ever folded, by what is committed now.
+pub fn folded() -> HashMap<String, u64> {
+    let query = "SELECT f.rollup_name, f.rows_folded FROM tally.rollup_fold AS f";
+    let rows = session::as_owner(|| scan::texts(query, Snapshot::Latest));
+    let of = |row: Vec<Option<String>>| {
+        let Ok([Some(name), Some(rows)]) = <[Option<String>; 2]>::try_from(row) else {
+            unreachable!("the columns are NOT NULL")
+        };
+        (name, rows.parse::<i64>().expect("a number").max(0) as u64)
+    };
+    rows.into_iter().map(of).collect()
 }
 
 /// SQL for the bucket that a pending row belongs to at a grain.

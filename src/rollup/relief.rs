@@ -19,6 +19,8 @@ use crate::backend::{limit, memory, row_count, session, size};
 use crate::scope;
 use crate::settings;
 use core::cell::Cell;
+use core::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Rows that one fold by ingest merges at most: a tenth of a second or two.
@@ -50,8 +52,6 @@ const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
 const OVERSTAY: Duration = Duration::from_secs(10);
 /// For how long a COPY that keeps others from folding may bring nothing.
 const STALLED_COPY: Duration = Duration::from_secs(600);
-/// How long it takes to look whether somebody has a lock.
-const GLANCE: Duration = Duration::from_millis(2);
 /// How much more than what a call adds has to be folded meanwhile, so that it needn't wait longer: as many writers may be waiting.
 const ADMITTED_AFTER: u64 = 8;
 /// How often it waits `PAUSE` before it has a process started again.
@@ -62,7 +62,9 @@ thread_local! {
     static IN_BLOCK: Cell<bool> = const { Cell::new(true) };
     /// Whether it is called by the client's statement itself.
     static IS_OUTERMOST: Cell<bool> = const { Cell::new(false) };
-    /// Whether it has folded a piece, and keeps others from folding that rollup until its transaction ends.
+    /// Whether it has tried to fold, and may keep others from folding until its transaction ends.
+    static HAS_TRIED: Cell<bool> = const { Cell::new(false) };
+    /// Whether it has folded a piece.
     static HAS_FOLDED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -90,6 +92,11 @@ impl Added {
         FOLDS_PER_LIMIT * self.bytes as f64 / settings::pending_limit() as f64
     }
 
+    /// How probable it was that the call looks at what is pending.
+    fn share(&self) -> f64 {
+        (CHECKS_PER_FOLD * self.chance()).min(1.0)
+    }
+
     /// Whether there is to be a fold. Not where so little is pending that somebody else must be folding.
     fn is_to_be_folded(&self, definition: &Definition) -> bool {
         self.drawn < self.chance() && self.makes_much_of(definition)
@@ -106,6 +113,11 @@ impl Added {
 pub fn begin_call() {
     IN_BLOCK.set(session::in_transaction_block());
     IS_OUTERMOST.set(session::is_outermost());
+    HAS_TRIED.set(false);
+}
+
+/// Begins an attempt to store its events: what an earlier one folded was undone with it.
+pub fn begin_attempt() {
     HAS_FOLDED.set(false);
 }
 
@@ -128,7 +140,12 @@ fn may_hold_folding() -> bool {
 
 /// Where there is to be a fold and nobody else is folding, folds a piece of what is pending and with it the rows that the
 /// call adds; says whether it did. The caller appends its rows where this did nothing.
-pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<bool, RollupError> {
+pub fn fold_with(
+    shared: &Shared,
+    definition: &Definition,
+    added: &Added,
+    rows: &Rows,
+) -> Result<bool, RollupError> {
     if !added.is_to_be_folded(definition) || folder::is_to_be_left(definition) {
         return Ok(false);
     }
@@ -137,7 +154,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if !helps && !folds_for(folder::start(definition)) {
         return Ok(false);
     }
-    if !try_folding(definition) {
+    if is_to_be_refused(shared) || !try_folding(definition) {
         return Ok(false);
     }
     let folded = folder::attempt(definition, || {
@@ -151,6 +168,7 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
     if helps && folder::is_behind(definition, 0) {
         folder::start(definition);
     }
+    HAS_FOLDED.set(folded.is_some() || HAS_FOLDED.get());
     Ok(folded.is_some())
 }
 
@@ -159,23 +177,19 @@ pub fn fold_with(definition: &Definition, added: &Added, rows: &Rows) -> Result<
 /// unless the rollup's folds are known to fail; and where one transaction that can't fold brings more than others may be made to merge.
 pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     let shared = shared::current()?;
+    let is_copying = session::is_copying();
+    if is_copying {
+        let is_folding =
+            |definition: &Definition| session::has_lock(definition.pending.to_u32(), COPY_FOLDING);
+        if shared.definitions.iter().any(is_folding) {
+            // It has brought something.
+            limit::bound_transaction(STALLED_COPY);
+        }
+    }
     let mut patience = Patience::default();
-    for (definition, added) in shared.definitions.iter().zip(added) {
-        let Some(added) = added else { continue };
-        let share = (CHECKS_PER_FOLD * added.chance()).min(1.0);
-        if added.drawn >= share {
-            continue;
-        }
-        let is_copying = session::is_copying();
-        if is_copying && share == 1.0 {
-            // What others did is known anew for each transaction, and this one takes long.
-            size::forget_counts();
-        }
-        let Some(mut pending) = limits_pending(definition) else { continue };
-        if pending < SLOW_DOWN_AT_LIMITS {
-            continue;
-        }
-        let is_beside_copy = is_copy_folding(definition);
+    for (definition, added, mut pending) in outrunning(&shared, added) {
+        let share = added.share();
+        let is_beside_copy = lock::is_held(definition.pending, COPY_FOLDING);
         let is_left = is_beside_copy || folder::is_set_aside(definition);
         let refuse_at = if is_left { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
         let ends_with_call = ends_with_call();
@@ -204,20 +218,22 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             let folds = folds_itself && try_folding(definition);
             if folds {
                 // That it can't be done is not the caller's, who is not to wait for it.
-                fold(definition);
+                HAS_FOLDED.set(fold(definition) || HAS_FOLDED.get());
             }
             folds
         };
         if !leaves_it && folds() {
             continue;
         }
-        // Who has folded a piece has done its share, and others may be waiting for what it holds. That has an end, too, where somebody
-        // keeps this rollup from being folded.
-        let has_done_its_share = HAS_FOLDED.get() && pending < 2 * refuse_at;
-        if has_done_its_share
-            || (is_too_much && patience.await_folder(&shared, definition, added, refuse_at))
-            || folds()
-        {
+        if HAS_FOLDED.get() {
+            // It has done its share, and others may be waiting for what it holds. That has an end, too, where somebody keeps this rollup
+            // from being folded.
+            if pending < 2 * refuse_at || folds() {
+                continue;
+            }
+            return Err(RollupError::Behind(definition.name.clone()));
+        }
+        if (is_too_much && patience.await_folder(definition, added, refuse_at)) || folds() {
             continue;
         }
         if is_too_much {
@@ -225,10 +241,45 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
         }
         session::pause(PAUSE.mul_f64(share));
     }
-    if HAS_FOLDED.get() && ends_with_call() {
+    let holds = |definition: &Definition| session::has_lock(definition.pending.to_u32(), FOLDING);
+    if HAS_TRIED.get() && shared.definitions.iter().any(holds) && ends_with_call() {
         limit::bound_transaction(OVERSTAY);
     }
     Ok(())
+}
+
+/// The rollups of which so much is pending, where the call looks: what it added and how many limits there are. First those that others
+/// fold or keep from being folded, then those of which most is pending: so a call waits before it holds what others wait for.
+fn outrunning<'a>(shared: &'a Shared, added: &'a [Option<Added>]) -> Vec<(&'a Definition, &'a Added, u64)> {
+    let mut looks = shared
+        .definitions
+        .iter()
+        .zip(added)
+        .filter_map(|(definition, added)| Some((definition, added.as_ref()?)))
+        .filter(|(_, added)| added.drawn < added.share())
+        .peekable();
+    if looks.peek().is_some() {
+        // A transaction keeps what it has once read, and this one may have begun long ago.
+        size::forget_counts();
+    }
+    let mut outrunning: Vec<_> = looks
+        .filter_map(|(definition, added)| Some((definition, added, limits_pending(definition)?)))
+        .filter(|&(_, _, pending)| pending >= SLOW_DOWN_AT_LIMITS)
+        .collect();
+    outrunning.sort_by_cached_key(|&(definition, _, pending)| {
+        Reverse((lock::is_held(definition.pending, FOLDING), pending))
+    });
+    outrunning
+}
+
+/// Whether a call may have to be refused for what is pending of a rollup that somebody keeps from being folded, and what it folded be
+/// undone.
+fn is_to_be_refused(shared: &Shared) -> bool {
+    shared.definitions.iter().any(|definition| {
+        limits_pending(definition).is_some_and(|pending| pending >= REFUSE_AT_LIMITS)
+            && lock::is_held(definition.pending, FOLDING)
+            && !folder::is_set_aside(definition)
+    })
 }
 
 /// Whether a call is to fold in the stead of processes: where none is to be had, also one that its statement goes on after, since nobody
@@ -243,20 +294,8 @@ fn folds_for(processes: Processes) -> bool {
 
 /// Takes the folding lock where it is to be had, and notes that.
 fn try_folding(definition: &Definition) -> bool {
-    let is_taken = fold::try_folding(definition);
-    if is_taken {
-        HAS_FOLDED.set(true);
-    }
-    is_taken
-}
-
-/// Whether another session's COPY folds what it brought. Who looks has that lock for a moment, so it is looked at again.
-fn is_copy_folding(definition: &Definition) -> bool {
-    let looks = || lock::is_held(definition.pending, COPY_FOLDING);
-    looks() && {
-        session::pause(GLANCE);
-        looks()
-    }
+    HAS_TRIED.set(true);
+    fold::try_folding(definition)
 }
 
 /// Folds a piece of what a COPY brought, `own` limits of it, where that is much; says whether it keeps others from folding now. From then
@@ -270,7 +309,6 @@ fn fold_own(definition: &Definition, own: u64, pending: u64, is_beside_copy: boo
         if !may_begin {
             return false;
         }
-        // Who looks whether somebody has it has it for a moment.
         session::lock(table.to_u32(), COPY_FOLDING, true);
     }
     limit::bound_transaction(STALLED_COPY);
@@ -280,9 +318,9 @@ fn fold_own(definition: &Definition, own: u64, pending: u64, is_beside_copy: boo
     true
 }
 
-/// Folds a piece of what is pending, where that can be done. The caller holds the folding lock.
-fn fold(definition: &Definition) {
-    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN));
+/// Folds a piece of what is pending; says whether that could be done. The caller holds the folding lock.
+fn fold(definition: &Definition) -> bool {
+    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN)).is_some()
 }
 
 /// How many limits of rows are pending.
@@ -298,40 +336,38 @@ fn own_limits(definition: &Definition) -> u64 {
 /// How long one call waits for others, of all rollups together.
 #[derive(Default)]
 struct Patience {
-    /// From its first wait on: when it ends, and how much had been folded by then.
-    first: Option<(Instant, u64)>,
+    /// From its first wait on: when it ends, and how many rows of each rollup had been folded by then.
+    first: Option<(Instant, HashMap<String, u64>)>,
 }
 
 impl Patience {
     /// Waits until others have folded enough for the call to go in; says whether they have. Enough is also what makes room for several
     /// such calls, whatever comes in meanwhile, and in the end whatever shows that they get on, be it with other rollups.
-    fn await_folder(
-        &mut self,
-        shared: &Shared,
-        definition: &Definition,
-        added: &Added,
-        refuse_at: u64,
-    ) -> bool {
+    fn await_folder(&mut self, definition: &Definition, added: &Added, refuse_at: u64) -> bool {
         let limit = settings::pending_limit();
-        let taken =
-            || -> u64 { shared.definitions.iter().map(|other| size::taken_bytes(other.pending)).sum() };
-        let (until, everywhere) =
-            *self.first.get_or_insert_with(|| (Instant::now() + WAIT_FOR_PROCESS, taken()));
-        let here = size::taken_bytes(definition.pending);
+        let begin = || (Instant::now() + WAIT_FOR_PROCESS, fold::folded());
+        let (until, before) = self.first.get_or_insert_with(begin);
+        let of = |rows: &HashMap<String, u64>| rows.get(&definition.name).copied().unwrap_or(0);
         for round in 1.. {
             session::pause(PAUSE);
             size::forget_counts();
             let Some(all) = size::live_bytes(definition.pending) else { return true };
             let pending = all.saturating_sub(size::own_bytes(definition.pending)) / limit;
-            let has_room = pending < LEAVE_AT_LIMITS;
-            let folded = size::taken_bytes(definition.pending).saturating_sub(here);
-            if pending < refuse_at || (has_room && folded >= ADMITTED_AFTER * added.bytes as u64) {
+            if pending < refuse_at {
                 return true;
             }
-            if Instant::now() >= until {
+            let has_room = pending < LEAVE_AT_LIMITS;
+            let now = fold::folded();
+            // What was undone with its transaction isn't counted.
+            let folded = of(&now).saturating_sub(of(before));
+            if has_room && folded * size::ROW >= ADMITTED_AFTER * added.bytes as u64 {
+                return true;
+            }
+            if Instant::now() >= *until {
                 // Those who fold may be at other rollups, but not where somebody keeps them from this one.
-                let gets_on =
-                    folded > 0 || (taken() > everywhere && !lock::is_held(definition.pending, FOLDING));
+                let gets_on = folded > 0
+                    || (now.values().sum::<u64>() > before.values().sum()
+                        && !lock::is_held(definition.pending, FOLDING));
                 return has_room && gets_on;
             }
             if round % PAUSES_PER_START == 0 {

@@ -112,6 +112,7 @@ impl Batch<'_> {
         stage: &mut Stage,
     ) -> Result<Attempt, IngestError> {
         self.added.clear();
+        rollup::begin_attempt();
         let items = &self.items;
         let candidates = || self.candidates.iter().map(|&position| event_at(items, position));
         partition::ensure(candidates().map(|event| event.occurred_at))?;

@@ -4,6 +4,7 @@ use super::upkeep::BUILT_IN;
 use postgres::{Client, Error};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tally_server_tests::{
@@ -235,6 +236,80 @@ fn a_transaction_that_brings_more_than_may_wait_is_refused() {
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 0);
     assert_eq!(copy(&mut loader, 0, TOO_MANY).unwrap(), TOO_MANY as u64);
     BUILT_IN.iter().for_each(|rollup| assert_right(&mut superuser, rollup));
+}
+
+/// A server on which no process is to be had and what is pending of `user_activity`, and of a rollup before it, is far more than may be.
+fn far_behind(topic: &str) -> PrivateServer {
+    let server = PrivateServer::create(
+        topic,
+        "max_worker_processes = 0\nmax_logical_replication_workers = 0\nmax_parallel_workers = 0",
+    );
+    let mut superuser = server.connect("postgres", "postgres");
+    superuser
+        .batch_execute(
+            "CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity');
+             SELECT tally.create_rollup('a_visit', '{day}', ARRAY['count(*) AS visits'], ARRAY['user_id'])",
+        )
+        .unwrap();
+    assert_eq!(copy(&mut superuser, 0, 2 * TOO_MANY).unwrap(), 2 * TOO_MANY as u64);
+    superuser.batch_execute("ALTER DATABASE postgres SET tally.pending_limit = '64kB'").unwrap();
+    for rollup in ["a_visit", "user_activity"] {
+        let pending = number(&mut superuser, &format!("SELECT count(*) FROM tally.{rollup}_pending"));
+        assert!(pending * 128 > 128 << 16, "{pending} rows of {rollup} are pending");
+    }
+    server
+}
+
+/// Folding that is taken back makes room for nobody.
+#[test]
+fn folding_that_is_undone_lets_nobody_in() {
+    let server = far_behind("undone");
+    fold_all(&mut server.connect("postgres", "postgres"), "a_visit");
+    let mut other = server.connect("postgres", "postgres");
+    let is_over = AtomicBool::new(false);
+    let refused = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut block = other.transaction().unwrap();
+                block.batch_execute("SELECT tally.fold('user_activity', 5000)").unwrap();
+                block.rollback().unwrap();
+            }
+        });
+        let mut client = server.connect("postgres", "postgres");
+        // In a block no call folds itself.
+        let mut block = client.transaction().unwrap();
+        let refused = code(ingest(&mut block, &batch(4_000_000, 10)));
+        is_over.store(true, Ordering::Relaxed);
+        refused
+    });
+    let mut superuser = server.connect("postgres", "postgres");
+    let taken = "SELECT pg_stat_get_tuples_deleted('tally.user_activity_pending'::regclass)";
+    assert!(number(&mut superuser, taken) >= 5_000, "somebody folded");
+    assert_eq!(refused, "53400");
+}
+
+/// Who is to be refused for one rollup doesn't fold another one first: that would be undone, and kept from others for as long as it waits.
+#[test]
+fn who_waits_for_one_rollup_keeps_nobody_from_folding_another() {
+    let server = far_behind("waits");
+    let mut superuser = server.connect("postgres", "postgres");
+    let mut other = server.connect("postgres", "postgres");
+    let mut folds = other.transaction().unwrap();
+    folds.batch_execute("SELECT tally.fold('user_activity', 1)").unwrap();
+    let mut client = server.connect("postgres", "postgres");
+    let pid = number(&mut client, "SELECT pg_backend_pid()::int8") as i32;
+    let events = batch(4_000_000, 1_000);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| code(ingest(&mut client, &events)));
+        while !call.is_finished() {
+            assert_eq!(held(&mut superuser, pid), 0);
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(call.join().unwrap(), "53400");
+    });
+    folds.commit().unwrap();
+    assert_eq!(ingest(&mut client, &events).unwrap().accepted, 1_000);
+    ["a_visit", "user_activity"].iter().for_each(|rollup| assert_right(&mut superuser, rollup));
 }
 
 /// With one process to be had, which can't be replaced before it ends, what a burst left is folded all the same.
