@@ -81,6 +81,15 @@ pub fn is_known(setting: &CStr) -> bool {
     unsafe { !pg_sys::GetConfigOption(setting.as_ptr(), true, false).is_null() }
 }
 
+/// Whether a setting has this value, in these words.
+fn is_set_to(setting: &CStr, value: &CStr) -> bool {
+    // SAFETY: a C string of the setting's own or of a buffer that lasts until the next question, or null.
+    unsafe {
+        let now = pg_sys::GetConfigOption(setting.as_ptr(), true, false);
+        !now.is_null() && CStr::from_ptr(now) == value
+    }
+}
+
 /// Changes settings of this process for as long as it lives.
 pub fn set_for_session(settings: &[(&CStr, &CStr)]) {
     for (name, value) in settings {
@@ -93,7 +102,8 @@ pub fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -
     // SAFETY: opens and closes one level of settings; on error Postgres closes it with the (sub)transaction.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
+        // To set one takes longer than to ask, and of time zones' abbreviations a file is read.
+        for (name, value) in settings.iter().filter(|(name, value)| !is_set_to(name, value)) {
             write_setting(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
         }
         let result = work();
