@@ -97,7 +97,9 @@ DECLARE
 BEGIN
   PERFORM tally_internal.check_id('tenant_id', rotate_keys.tenant_id);
   -- First, as the steps do that lock both.
-  PERFORM tally_internal.start_renewal(rotate_keys.tenant_id);
+  PERFORM tally_internal.start_renewal(rotate_keys.tenant_id,
+                                       ARRAY(SELECT DISTINCT p.path FROM tally.protection AS p
+                                              WHERE p.tenant_id IN (rotate_keys.tenant_id, '') AND p.path <> '' AND p.treatment <> 'drop'));
   epoch := tally_internal.rotate_tenant_key(rotate_keys.tenant_id);
   IF EXISTS (SELECT FROM tally.protection AS p WHERE p.tenant_id IN (rotate_keys.tenant_id, '') AND p.path = '' AND p.treatment = 'token') THEN
     RAISE NOTICE USING MESSAGE = 'tokens of user ids stay as they are: the key that they are made with is not rotated',

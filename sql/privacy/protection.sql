@@ -40,6 +40,7 @@ CREATE TABLE tally.privacy_renewal (
   rollup_in_hand text COLLATE "C",
   left_in      text[] NOT NULL DEFAULT '{}',
   paths        text[] NOT NULL DEFAULT '{}',
+  changed_paths text[] NOT NULL DEFAULT '{}',
   CONSTRAINT privacy_renewal_stage_known CHECK (stage BETWEEN 0 AND 4)
 );
 COMMENT ON TABLE tally.privacy_renewal IS 'how far what is stored has been gone through, for each tenant of which something was protected or whose keys were rotated';
@@ -62,6 +63,8 @@ COMMENT ON COLUMN tally.privacy_renewal.rollup_in_hand IS 'the rollup that is be
 COMMENT ON COLUMN tally.privacy_renewal.rollup_from IS 'of it, up to when it is done';
 COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids or tokens as they were before in buckets of which raw events are gone';
 COMMENT ON COLUMN tally.privacy_renewal.paths IS 'properties that were protected when it was begun, as JSON Pointers';
+COMMENT ON COLUMN tally.privacy_renewal.changed_paths IS
+  'what has been declared, or has another key, since it was last finished: properties as JSON Pointers, the empty one for the user id; buckets of which raw events are gone keep it as it was';
 COMMENT ON COLUMN tally.privacy_renewal.rollup_done IS 'the last rollup that was made anew for other user ids or tokens; they are gone through by name';
 
 ALTER TABLE tally.protection OWNER TO tally_owner;
@@ -86,24 +89,38 @@ CREATE FUNCTION tally_internal.write_protection(tenant_id text, event_name text,
 COMMENT ON FUNCTION tally_internal.write_protection(text, text, text, text) IS
   'part of tally.protect_property(): declares, or with a null treatment takes back, for any tenant, whatever the caller''s scope; makes the keys; says whether that changed anything';
 
-CREATE FUNCTION tally_internal.request_renewal(tenant_id text) RETURNS void
+CREATE FUNCTION tally_internal.request_renewal(tenant_id text, changed text[]) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
-  INSERT INTO tally.privacy_renewal AS r (tenant_id, paths)
+  INSERT INTO tally.privacy_renewal AS r (tenant_id, paths, changed_paths)
   -- The empty one, too: events in quarantine that name no tenant may be anybody's.
-  SELECT t.tenant_id, ARRAY(SELECT DISTINCT p.path FROM tally.protection AS p WHERE p.path <> '' AND p.tenant_id IN (t.tenant_id, '')) FROM (SELECT request_renewal.tenant_id UNION SELECT ''
-                            UNION SELECT t.tenant_id FROM tally.tenant AS t WHERE request_renewal.tenant_id = ''
-                            UNION SELECT q.tenant_id FROM tally.quarantine AS q WHERE request_renewal.tenant_id = '') AS t (tenant_id)
+  SELECT t.tenant_id, ARRAY(SELECT DISTINCT p.path FROM tally.protection AS p WHERE p.path <> '' AND p.tenant_id IN (t.tenant_id, '')),
+         -- Where it is declared for all, that counts for no tenant with a declaration of its own.
+         ARRAY(SELECT c.path FROM unnest(request_renewal.changed) AS c (path)
+                WHERE t.tenant_id = request_renewal.tenant_id
+                   OR request_renewal.tenant_id = ''
+                      AND NOT EXISTS (SELECT FROM tally.protection AS p WHERE p.tenant_id = t.tenant_id AND p.event_name = '' AND p.path = c.path))
+    FROM (SELECT request_renewal.tenant_id UNION SELECT ''
+           UNION SELECT t.tenant_id FROM tally.tenant AS t WHERE request_renewal.tenant_id = ''
+           UNION SELECT q.tenant_id FROM tally.quarantine AS q WHERE request_renewal.tenant_id = '') AS t (tenant_id)
    ORDER BY 1
   ON CONFLICT ON CONSTRAINT privacy_renewal_pkey
   DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
     -- What the one before has changed and not carried over to rollups, this one carries over.
     users_from = CASE WHEN r.finished_at IS NULL THEN r.users_from END, users_to = CASE WHEN r.finished_at IS NULL THEN r.users_to END,
-    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL, left_in = '{}',
-    paths = ARRAY(SELECT unnest(excluded.paths) UNION SELECT unnest(r.paths) WHERE r.finished_at IS NULL);
+    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL,
+    -- What others of that name have, which were declared since, isn't what these kept.
+    left_in = ARRAY(SELECT l.rollup_name FROM unnest(r.left_in) WITH ORDINALITY AS l (rollup_name, place)
+                      JOIN tally.rollup AS o ON o.rollup_name = l.rollup_name
+                       -- The built-in ones are as old as the installation, also one that was restored.
+                       AND (o.declared_at <= coalesce(r.updated_at, r.requested_at) OR o.rollup_name IN ('usage', 'user_activity', 'session', 'payment'))
+                     ORDER BY l.place),
+    paths = ARRAY(SELECT unnest(excluded.paths) UNION SELECT unnest(r.paths) WHERE r.finished_at IS NULL),
+    changed_paths = ARRAY(SELECT unnest(excluded.changed_paths) UNION SELECT unnest(r.changed_paths) WHERE r.finished_at IS NULL);
 $$;
-COMMENT ON FUNCTION tally_internal.request_renewal(text) IS 'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning';
+COMMENT ON FUNCTION tally_internal.request_renewal(text, text[]) IS
+  'has what is stored of a tenant, or with an empty one of every tenant, gone through from the beginning, since something of it, properties or with an empty path the user id, is to be stored otherwise';
 
 CREATE FUNCTION tally_internal.check_protection(event text, path text, treatment text, tenant_id text) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -131,6 +148,28 @@ COMMENT ON FUNCTION tally_internal.check_protection(text, text, text, text) IS '
 
 -- By the name of its first key behind the properties, or of any on its way behind an operator or a function that follows paths, or because it
 -- takes the properties as a whole: what else an expression may do can't be told from its text.
+CREATE FUNCTION tally_internal.reads_property(expression text, path text) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT coalesce(bool_or(reads_property.expression ~ concat('\mproperties\M[\s)]*(->>?|\?|\[|,)\s*[eE]?''', name, '''') AND s.place = 1
+                            OR reads_property.expression ~ concat('(#>>?|\?[|&]|@\?|@@|@>|<@|jsonb_path_|extract_path).*\m', name)
+                            -- The properties as a whole.
+                            OR reads_property.expression ~ '\mproperties\M\s*($|[^-#?@<,\s[]|,\s*[^''\s])'), false)
+      FROM unnest(tally_internal.path_steps(reads_property.path)) WITH ORDINALITY AS s (step, place)
+     CROSS JOIN LATERAL regexp_replace(replace(s.step, '''', ''''''), '(\W)', '\\\1', 'g') AS name;
+  END;
+COMMENT ON FUNCTION tally_internal.reads_property(text, text) IS 'whether an expression reads properties and names a key of a path';
+
+CREATE FUNCTION tally_internal.reads_user_id(expression text) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    -- A property may be called so.
+    SELECT regexp_replace(reads_user_id.expression, '(->>?|\[)\s*''user_id''', '', 'gi') ~* '\muser_id\M';
+  END;
+COMMENT ON FUNCTION tally_internal.reads_user_id(text) IS 'whether an expression reads the user id';
+
 CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -138,12 +177,7 @@ CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
     SELECT coalesce(array_agg(DISTINCT e.rollup_name ORDER BY e.rollup_name), '{}')
       FROM (SELECT c.rollup_name, c.expression FROM tally.rollup_column AS c
              UNION ALL SELECT r.rollup_name, r.filter FROM tally.rollup AS r) AS e (rollup_name, expression)
-      CROSS JOIN unnest(tally_internal.path_steps(rollups_using.path)) WITH ORDINALITY AS s (step, place)
-     CROSS JOIN LATERAL regexp_replace(replace(s.step, '''', ''''''), '(\W)', '\\\1', 'g') AS name
-     WHERE e.expression ~ concat('\mproperties\M[\s)]*(->>?|\?|\[|,)\s*[eE]?''', name, '''') AND s.place = 1
-        OR e.expression ~ concat('(#>>?|\?[|&]|@\?|@@|@>|<@|jsonb_path_|extract_path).*\m', name)
-        -- The properties as a whole.
-        OR e.expression ~ '\mproperties\M\s*($|[^-#?@<,\s[]|,\s*[^''\s])';
+     WHERE tally_internal.reads_property(e.expression, rollups_using.path);
   END;
 COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads properties and names a key of a path';
 
@@ -273,21 +307,28 @@ CREATE FUNCTION tally_internal.declare_protection(tenant_id text, event_name tex
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  before text;
 BEGIN
   PERFORM tally_internal.lock_mappings();
+  before := (SELECT p.treatment FROM tally.protection AS p
+              WHERE p.tenant_id IN (declare_protection.tenant_id, '') AND p.event_name = declare_protection.event_name AND p.path = declare_protection.path
+              ORDER BY p.tenant_id DESC LIMIT 1);
   IF NOT tally_internal.write_protection(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path, declare_protection.treatment) THEN
     RETURN false;
   END IF;
   PERFORM tally_internal.refuse_exposed(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path);
-  PERFORM tally_internal.start_renewal(declare_protection.tenant_id);
+  -- Of what was dropped nothing is left anywhere.
+  PERFORM tally_internal.start_renewal(declare_protection.tenant_id,
+                                       CASE WHEN before IN ('drop', declare_protection.treatment) THEN '{}'::text[] ELSE ARRAY[declare_protection.path] END);
   RETURN true;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.declare_protection(text, text, text, text) IS 'part of tally.protect_property() and its kin';
 
-CREATE FUNCTION tally_internal.start_renewal(tenant_id text) RETURNS void
+CREATE FUNCTION tally_internal.start_renewal(tenant_id text, changed text[]) RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'start_renewal_wrapper';
-COMMENT ON FUNCTION tally_internal.start_renewal(text) IS 'tally_internal.request_renewal(), whatever the caller''s scope';
+COMMENT ON FUNCTION tally_internal.start_renewal(text, text[]) IS 'tally_internal.request_renewal(), whatever the caller''s scope';
 
 CREATE FUNCTION tally.unprotect_property(event text, path text, tenant_id text DEFAULT NULL) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
@@ -435,16 +476,18 @@ ALTER FUNCTION tally.unprotect_property(text, text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
-  tally_internal.request_renewal(text), tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text),
-  tally_internal.rollups_using(text), tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
+  tally_internal.request_renewal(text, text[]), tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text),
+  tally_internal.rollups_using(text), tally_internal.reads_property(text, text), tally_internal.reads_user_id(text),
+  tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
   tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
   tally.unprotect_property(text, text, text), tally.protect_user_ids(text, text), tally.unprotect_user_ids(text), tally.preview_protection(text, text),
   tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb), tally_internal.sensitive_privacy() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
-GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text),
-  tally_internal.start_renewal(text), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
-  tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
+GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text, text[]),
+  tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
+  tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.protected_paths(text, text),
+  tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
   tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_privacy() TO tally_owner, tally_security, tally_reader, tally_writer, tally_admin, tally_auditor;

@@ -132,8 +132,35 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.task_privacy() IS 'task of maintain(): does to what is stored what declarations and keys of now say';
 
+CREATE FUNCTION tally_internal.columns_keeping(rollup_name text, paths text[]) RETURNS text[]
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    -- Numbers tell of no value.
+    SELECT ARRAY(SELECT c.column_name FROM tally.rollup_column AS c
+                  WHERE c.rollup_name = columns_keeping.rollup_name AND c.kind = ANY ('{dimension,min,max,first,last,distinct}')
+                    AND EXISTS (SELECT FROM unnest(columns_keeping.paths) AS p (path)
+                                 WHERE CASE p.path WHEN '' THEN tally_internal.reads_user_id(c.expression) ELSE tally_internal.reads_property(c.expression, p.path) END)
+                  ORDER BY c."position");
+  END;
+COMMENT ON FUNCTION tally_internal.columns_keeping(text, text[]) IS
+  'columns of a rollup that have values of properties, given as JSON Pointers, or with an empty path the user id: as they are, as tokens, or in sketches';
+
+CREATE FUNCTION tally_internal.protected_columns(renewal tally.privacy_renewal, rollup_name text, OUT changed text[], OUT all_of_them text[]) RETURNS record
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT tally_internal.columns_keeping(protected_columns.rollup_name, renewal.changed_paths),
+           tally_internal.columns_keeping(protected_columns.rollup_name, ARRAY(
+             SELECT '' UNION SELECT unnest(renewal.paths)
+              UNION SELECT p.path FROM tally.protection AS p WHERE p.tenant_id IN (renewal.tenant_id, '')));
+  END;
+COMMENT ON FUNCTION tally_internal.protected_columns(tally.privacy_renewal, text) IS
+  'part of a step: columns of a rollup that have something that was declared or got another key since the last time, and those that have anything that is protected, or user ids';
+
 -- `until`: a month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
-CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT rollup_name text, OUT "from" timestamptz, OUT "to" timestamptz, OUT until timestamptz) RETURNS record
+CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT rollup_name text, OUT "from" timestamptz, OUT "to" timestamptz, OUT until timestamptz,
+    OUT is_begun boolean) RETURNS record
   LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -145,14 +172,18 @@ DECLARE
                              WHERE renewal.values_from IS NOT NULL);
   of_users text[] := ARRAY(SELECT r.rollup_name FROM tally.rollup AS r
                             WHERE renewal.users_from IS NOT NULL
-                              AND (position('user_id' IN r.filter) > 0
-                                   OR EXISTS (SELECT FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name AND position('user_id' IN c.expression) > 0)));
+                              AND (tally_internal.reads_user_id(r.filter)
+                                   OR EXISTS (SELECT FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name AND tally_internal.reads_user_id(c.expression))));
   piece text;
 BEGIN
+  -- Also those that no event that is there concerns, but some that are gone.
   rollup_name := (SELECT min(r.rollup_name) FROM tally.rollup AS r
-                   WHERE r.rollup_name > renewal.rollup_done AND r.rollup_name = ANY (of_values || of_users));
+                   WHERE r.rollup_name > renewal.rollup_done
+                     AND (r.rollup_name = ANY (of_values || of_users || renewal.left_in)
+                          OR tally_internal.columns_keeping(r.rollup_name, renewal.changed_paths) <> '{}'));
+  is_begun := coalesce(next_renewed.rollup_name = renewal.rollup_in_hand, false);
   -- Up to which it is made anew already.
-  IF next_renewed.rollup_name = renewal.rollup_in_hand THEN
+  IF is_begun THEN
     "from" := renewal.rollup_from;
   END IF;
   "from" := greatest("from", least(CASE WHEN next_renewed.rollup_name = ANY (of_values) THEN renewal.values_from END, CASE WHEN next_renewed.rollup_name = ANY (of_users) THEN renewal.users_from END));
@@ -164,7 +195,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal) IS
-  'part of a step: the next rollup that has user ids, or tokens of properties, which were changed, the time in which they were, and how far of it is gone at once';
+  'part of a step: the next rollup that has user ids, or tokens of properties, which were changed, the time in which they were, null where none are there, how far of it is gone at once, and whether it has been begun';
 
 CREATE FUNCTION tally_internal.step_privacy(subject text, max_rows int8, OUT done int8, OUT is_over boolean) RETURNS record
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -179,9 +210,11 @@ COMMENT ON FUNCTION tally_internal.step_privacy(text, int8) IS 'one step of it; 
 
 REVOKE ALL ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),
-  tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.step_privacy(text, int8) FROM PUBLIC;
+  tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.step_privacy(text, int8),
+  tally_internal.columns_keeping(text, text[]), tally_internal.protected_columns(tally.privacy_renewal, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
   tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text) TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.rollups_using(text), tally_internal.path_steps(text),
+GRANT EXECUTE ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text),
+  tally_internal.columns_keeping(text, text[]), tally_internal.protected_columns(tally.privacy_renewal, text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.rollups_using(text), tally_internal.path_steps(text), tally_internal.reads_property(text, text),
   tally_internal.step_privacy(text, int8) TO tally_admin;

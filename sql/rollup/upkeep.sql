@@ -42,13 +42,13 @@ CREATE FUNCTION tally.rebuild_rollup(rollup_name text, "from" timestamptz DEFAUL
 COMMENT ON FUNCTION tally.rebuild_rollup(text, timestamptz, timestamptz, text) IS
   'makes the buckets of a range of time, widened to whole buckets of every grain, anew from the events; returns how many it read; ingest waits meanwhile, readers do not';
 
-CREATE FUNCTION tally_internal.renewable_times(rollup_name text, "from" timestamptz, "to" timestamptz, tenant_id text)
+CREATE FUNCTION tally_internal.renewable_times(rollup_name text, "from" timestamptz, "to" timestamptz, tenant_id text, column_names text[])
   RETURNS TABLE (begins timestamptz, ends timestamptz, is_renewable boolean)
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'renewable_times_wrapper';
-COMMENT ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text) IS
-  'a range of time, widened to whole buckets of every grain, in parts: whether a tenant''s raw events of these buckets are all there, so that tally.rebuild_rollup() makes them anew; of those of which some are gone the ones that the rollup has numbers of';
-REVOKE ALL ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text) TO tally_admin;
+COMMENT ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) IS
+  'a range of time, widened to whole buckets of every grain, in parts: whether a tenant''s raw events of these buckets are all there, so that tally.rebuild_rollup() makes them anew; of those of which some are gone the ones in which the rollup has a value in any of these columns';
+REVOKE ALL ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) TO tally_admin;
 
 CREATE FUNCTION tally.drop_raw(before timestamptz) RETURNS SETOF text
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_raw_wrapper';

@@ -79,9 +79,10 @@ sql_function! {
 
 /// `tally_internal.request_renewal()`, whatever the caller's scope.
 #[pg_extern(sql = false)]
-fn start_renewal(tenant_id: &str) {
+fn start_renewal(tenant_id: &str, changed: Vec<String>) {
     session::require_writable(c"tally.rotate_keys()");
-    session::as_owner(|| sql::run("SELECT tally_internal.request_renewal($1)", &[tenant_id.into()]));
+    let request = "SELECT tally_internal.request_renewal($1, $2)";
+    session::as_owner(|| sql::run(request, &[tenant_id.into(), changed.into()]));
 }
 
 /// Why a tenant's keys can't be used now; null where they can, or where it has none.
