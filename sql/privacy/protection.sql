@@ -152,10 +152,12 @@ CREATE FUNCTION tally_internal.reads_property(expression text, path text) RETURN
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT coalesce(bool_or(reads_property.expression ~ concat('\mproperties\M[\s)]*(->>?|\?|\[|,)\s*[eE]?''', name, '''') AND s.place = 1
-                            OR reads_property.expression ~ concat('(#>>?|\?[|&]|@\?|@@|@>|<@|jsonb_path_|extract_path).*\m', name)
+    SELECT coalesce(bool_or(reads_property.expression ~* concat('\mproperties\M[\s)]*(->>?|\?|\[|,)\s*[eE]?''', name, '''') AND s.place = 1
+                            OR reads_property.expression ~* concat('(#>>?|\?[|&]|@\?|@@|@>|<@|jsonb_path_|extract_path).*\m', name)
                             -- The properties as a whole.
-                            OR reads_property.expression ~ '\mproperties\M\s*($|[^-#?@<,\s[]|,\s*[^''\s])'), false)
+                            OR reads_property.expression ~* '\mproperties\M\s*($|[^-#?@<,\s[]|,\s*[^''\s])'
+                            -- Names and texts in numbers of characters.
+                            OR reads_property.expression ~* '\mu&[''"]'), false)
       FROM unnest(tally_internal.path_steps(reads_property.path)) WITH ORDINALITY AS s (step, place)
      CROSS JOIN LATERAL regexp_replace(replace(s.step, '''', ''''''), '(\W)', '\\\1', 'g') AS name;
   END;
@@ -166,7 +168,7 @@ CREATE FUNCTION tally_internal.reads_user_id(expression text) RETURNS boolean
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     -- A property may be called so.
-    SELECT regexp_replace(reads_user_id.expression, '(->>?|\[)\s*''user_id''', '', 'gi') ~* '\muser_id\M';
+    SELECT regexp_replace(reads_user_id.expression, '(->>?|\[)\s*''user_id''', '', 'gi') ~* '\muser_id\M|\mu&"';
   END;
 COMMENT ON FUNCTION tally_internal.reads_user_id(text) IS 'whether an expression reads the user id';
 

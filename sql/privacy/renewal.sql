@@ -136,9 +136,9 @@ CREATE FUNCTION tally_internal.columns_keeping(rollup_name text, paths text[]) R
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    -- Numbers tell of no value.
+    -- Counts and sums tell of no value.
     SELECT ARRAY(SELECT c.column_name FROM tally.rollup_column AS c
-                  WHERE c.rollup_name = columns_keeping.rollup_name AND c.kind = ANY ('{dimension,min,max,first,last,distinct}')
+                  WHERE c.rollup_name = columns_keeping.rollup_name AND c.kind = ANY ('{dimension,min,max,first,last,distinct,percentiles}')
                     AND EXISTS (SELECT FROM unnest(columns_keeping.paths) AS p (path)
                                  WHERE CASE p.path WHEN '' THEN tally_internal.reads_user_id(c.expression) ELSE tally_internal.reads_property(c.expression, p.path) END)
                   ORDER BY c."position");

@@ -40,8 +40,8 @@ sql_function! {
         let done = match stage {
             WAITING => begin(tenant),
             ROLLUPS => match next(tenant) {
-                // Another session has looked into it meanwhile.
-                Some(next) if next.is_begun && !is_begun => return Ok(None),
+                // Another session has looked into it meanwhile, or been done with the one before.
+                Some(next) if next.is_begun != is_begun => return Ok(None),
                 next => rollup(tenant, next),
             },
             1 => step("SELECT tally_internal.renew_events($1, $2)", tenant, max_rows),

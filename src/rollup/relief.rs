@@ -43,8 +43,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FOLD_OWN_AT_LIMITS: u64 = 32;
 /// At so many limits, of the default a quarter of a gigabyte, which a reader merges in seconds, what comes in is refused.
 const REFUSE_AT_LIMITS: u64 = 64;
-/// At so many, of the default four gigabytes, it is even where the rollup is set aside, where a COPY keeps others from folding, or where
-/// what is pending becomes less.
+/// At so many, of the default four gigabytes, it is even where a COPY keeps others from folding, or where what is pending becomes less.
 const LEAVE_AT_LIMITS: u64 = 1_024;
 /// How long a call waits there for a process to fold before it is refused.
 const WAIT_FOR_PROCESS: Duration = Duration::from_secs(5);
@@ -54,8 +53,8 @@ const OVERSTAY: Duration = Duration::from_secs(10);
 const STALLED_COPY: Duration = Duration::from_secs(600);
 /// How much more than what a call adds has to be folded meanwhile, so that it needn't wait longer: as many writers may be waiting.
 const ADMITTED_AFTER: u64 = 8;
-/// How often it waits `PAUSE` before it has a process started again.
-const PAUSES_PER_START: usize = 10;
+/// How often it waits `PAUSE` before it looks how much was folded, and has a process started again.
+const PAUSES_PER_LOOK: usize = 5;
 
 thread_local! {
     /// Whether the running call is part of a transaction that goes on after its statement.
@@ -154,13 +153,17 @@ pub fn fold_with(
     if !helps && !folds_for(folder::start(definition)) {
         return Ok(false);
     }
-    if is_to_be_refused(shared) || !try_folding(definition) {
+    if !added.is_small() && is_to_be_refused(shared) {
         return Ok(false);
     }
-    let folded = folder::attempt(definition, || {
-        let deltas = rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
-        fold::fold_locked(definition, deltas, FOLD_ROWS, i64::MIN)
+    let folded = try_to_fold(definition, || {
+        folder::attempt(definition, || {
+            let deltas =
+                rows.iter().map(|(values, nulls)| Delta::of_row(definition, values, nulls)).collect();
+            fold::fold_locked(definition, deltas, FOLD_ROWS, i64::MIN)
+        })
     });
+    let Some(folded) = folded else { return Ok(false) };
     // A connection that sends large batches needs as much again.
     if folded.is_some_and(|taken| taken > LARGE_FOLD_ROWS && taken > 4 * rows.len() as i64) {
         memory::give_back();
@@ -168,7 +171,6 @@ pub fn fold_with(
     if helps && folder::is_behind(definition, 0) {
         folder::start(definition);
     }
-    HAS_FOLDED.set(folded.is_some() || HAS_FOLDED.get());
     Ok(folded.is_some())
 }
 
@@ -188,10 +190,13 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
     }
     let mut patience = Patience::default();
     for (definition, added, mut pending) in outrunning(&shared, added) {
+        if folder::is_set_aside(definition) {
+            // Nobody is to wait for it: what is pending of it grows as the events themselves do.
+            continue;
+        }
         let share = added.share();
         let is_beside_copy = lock::is_held(definition.pending, COPY_FOLDING);
-        let is_left = is_beside_copy || folder::is_set_aside(definition);
-        let refuse_at = if is_left { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
+        let refuse_at = if is_beside_copy { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
         let ends_with_call = ends_with_call();
         if !ends_with_call {
             // What this transaction brought nobody else can fold before it ends: waiting for that would be in vain.
@@ -207,33 +212,23 @@ pub fn relieve(added: &[Option<Added>]) -> Result<(), RollupError> {
             }
         }
         let is_too_much = pending >= refuse_at;
-        if is_left && !is_too_much {
+        if is_beside_copy && !is_too_much {
             continue;
         }
         let processes = folder::start(definition);
         let leaves_it = processes == Processes::Enough && added.is_small();
         let may_fold = ends_with_call || folds_for(processes);
         let folds_itself = may_fold && (is_too_much || (share == 1.0 && !leaves_it));
-        let folds = || {
-            let folds = folds_itself && try_folding(definition);
-            if folds {
-                // That it can't be done is not the caller's, who is not to wait for it.
-                HAS_FOLDED.set(fold(definition) || HAS_FOLDED.get());
-            }
-            folds
-        };
-        if !leaves_it && folds() {
+        // That it can't be done is not the caller's, who is not to wait for it.
+        let has_tried = || folds_itself && try_to_fold(definition, || fold(definition)).is_some();
+        if !leaves_it && has_tried() {
             continue;
         }
-        if HAS_FOLDED.get() {
-            // It has done its share, and others may be waiting for what it holds. That has an end, too, where somebody keeps this rollup
-            // from being folded.
-            if pending < 2 * refuse_at || folds() {
-                continue;
-            }
-            return Err(RollupError::Behind(definition.name.clone()));
+        if HAS_FOLDED.get() && pending < LEAVE_AT_LIMITS {
+            // It has done its share, and others may be waiting for what it holds. Who comes next waits first.
+            continue;
         }
-        if (is_too_much && patience.await_folder(definition, added, refuse_at)) || folds() {
+        if (is_too_much && patience.await_folder(definition, added, refuse_at)) || has_tried() {
             continue;
         }
         if is_too_much {
@@ -272,12 +267,15 @@ fn outrunning<'a>(shared: &'a Shared, added: &'a [Option<Added>]) -> Vec<(&'a De
     outrunning
 }
 
-/// Whether a call may have to be refused for what is pending of a rollup that somebody keeps from being folded, and what it folded be
-/// undone.
+/// Whether a call that adds much may have to be refused for what is pending of a rollup that somebody keeps from being folded, and what it
+/// folded be undone.
 fn is_to_be_refused(shared: &Shared) -> bool {
     shared.definitions.iter().any(|definition| {
-        limits_pending(definition).is_some_and(|pending| pending >= REFUSE_AT_LIMITS)
-            && lock::is_held(definition.pending, FOLDING)
+        let is_held = |work| lock::is_held(definition.pending, work);
+        let refuse_at = || if is_held(COPY_FOLDING) { LEAVE_AT_LIMITS } else { REFUSE_AT_LIMITS };
+        limits_pending(definition)
+            .is_some_and(|pending| pending >= REFUSE_AT_LIMITS && pending >= refuse_at())
+            && is_held(FOLDING)
             && !folder::is_set_aside(definition)
     })
 }
@@ -292,10 +290,20 @@ fn folds_for(processes: Processes) -> bool {
     }
 }
 
-/// Takes the folding lock where it is to be had, and notes that.
-fn try_folding(definition: &Definition) -> bool {
+/// Folds, as `fold` does, where nobody else does; `None` where somebody does. The call then keeps others from folding until its transaction
+/// ends, but not where `fold` could do nothing.
+fn try_to_fold(definition: &Definition, fold: impl FnOnce() -> Option<i64>) -> Option<Option<i64>> {
+    if !fold::try_folding(definition) {
+        return None;
+    }
     HAS_TRIED.set(true);
-    fold::try_folding(definition)
+    let folded = fold();
+    if folded.is_some() {
+        HAS_FOLDED.set(true);
+    } else {
+        session::unlock(definition.pending.to_u32(), FOLDING);
+    }
+    Some(folded)
 }
 
 /// Folds a piece of what a COPY brought, `own` limits of it, where that is much; says whether it keeps others from folding now. From then
@@ -318,9 +326,9 @@ fn fold_own(definition: &Definition, own: u64, pending: u64, is_beside_copy: boo
     true
 }
 
-/// Folds a piece of what is pending; says whether that could be done. The caller holds the folding lock.
-fn fold(definition: &Definition) -> bool {
-    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN)).is_some()
+/// Folds a piece of what is pending, where that can be done. The caller holds the folding lock.
+fn fold(definition: &Definition) -> Option<i64> {
+    folder::attempt(definition, || fold::fold_pending(definition, FOLD_ROWS, i64::MIN))
 }
 
 /// How many limits of rows are pending.
@@ -348,6 +356,7 @@ impl Patience {
         let begin = || (Instant::now() + WAIT_FOR_PROCESS, fold::folded());
         let (until, before) = self.first.get_or_insert_with(begin);
         let of = |rows: &HashMap<String, u64>| rows.get(&definition.name).copied().unwrap_or(0);
+        let was_held = lock::is_held(definition.pending, FOLDING);
         for round in 1.. {
             session::pause(PAUSE);
             size::forget_counts();
@@ -356,6 +365,10 @@ impl Patience {
             if pending < refuse_at {
                 return true;
             }
+            let is_over = Instant::now() >= *until;
+            if !is_over && round % PAUSES_PER_LOOK != 0 {
+                continue;
+            }
             let has_room = pending < LEAVE_AT_LIMITS;
             let now = fold::folded();
             // What was undone with its transaction isn't counted.
@@ -363,16 +376,13 @@ impl Patience {
             if has_room && folded * size::ROW >= ADMITTED_AFTER * added.bytes as u64 {
                 return true;
             }
-            if Instant::now() >= *until {
+            if is_over {
                 // Those who fold may be at other rollups, but not where somebody keeps them from this one.
-                let gets_on = folded > 0
-                    || (now.values().sum::<u64>() > before.values().sum()
-                        && !lock::is_held(definition.pending, FOLDING));
+                let is_kept = was_held && lock::is_held(definition.pending, FOLDING);
+                let gets_on = folded > 0 || (now.values().sum::<u64>() > before.values().sum() && !is_kept);
                 return has_room && gets_on;
             }
-            if round % PAUSES_PER_START == 0 {
-                folder::start(definition);
-            }
+            folder::start(definition);
         }
         false
     }

@@ -96,7 +96,8 @@ fn has_rows(definition: &Definition, own: &str, conditions: &[String]) -> bool {
         .map(|table| format!("EXISTS (SELECT FROM tally.{} WHERE {own} AND ({any}))", quote(&table)))
         .collect();
     let query = format!("SELECT {}", found.join(" OR "));
-    // Where there is no such row, everything else of a base would be read for it: by the key, the tenant's rows alone are.
-    let by_key = [(c"enable_seqscan", c"off")];
+    // Where there is no such row, everything else of a base would be read for it: by the key, the tenant's rows alone are. Pending rows have
+    // none, and what is to cost so much would be compiled.
+    let by_key = [(c"enable_seqscan", c"off"), (c"jit", c"off")];
     session::as_owner(|| session::with_settings(&by_key, || sql::one(&query, &[]))) == Some(true)
 }

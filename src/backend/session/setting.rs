@@ -102,8 +102,11 @@ pub fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -
     // SAFETY: opens and closes one level of settings; on error Postgres closes it with the (sub)transaction.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
-        // To set one takes longer than to ask, and of time zones' abbreviations a file is read.
-        for (name, value) in settings.iter().filter(|(name, value)| !is_set_to(name, value)) {
+        for &(name, value) in settings {
+            // To set it reads a file.
+            if name == c"timezone_abbreviations" && is_set_to(name, value) {
+                continue;
+            }
             write_setting(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
         }
         let result = work();

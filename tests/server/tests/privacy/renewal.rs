@@ -312,6 +312,25 @@ fn looking_for_what_is_left_is_in_nobodys_way() {
     assert_eq!(shop.left_in_all("a"), all_with_users());
 }
 
+/// Names in numbers of characters, and digests of what is a number.
+#[test]
+fn rollups_that_say_it_otherwise_are_told() {
+    let shop = Shop::new("renewal_otherwise");
+    shop.admin()
+        .batch_execute(
+            r#"SELECT tally.create_rollup('of_characters', '{day}', dimensions => ARRAY['U&"user\005fid" AS who'], measures => ARRAY['count(*) AS n']);
+               SELECT tally.create_rollup('of_digests', '{day}', measures => ARRAY['percentiles(ascii(user_id)::float8) AS letters'])"#,
+        )
+        .unwrap();
+    shop.admin().batch_execute("CALL tally.maintain()").unwrap();
+    shop.admin().batch_execute("SELECT tally.drop_raw('2026-03-01Z')").unwrap();
+    let said = shop.carry_over("SELECT tally.protect_user_ids('token', 'a')");
+    let left = shop.left_in();
+    for rollup in ["of_characters", "of_digests"] {
+        assert!(left.iter().any(|name| name == rollup), "{rollup}: {said}");
+    }
+}
+
 #[test]
 fn rollups_that_keep_nothing_are_not_told() {
     let shop = Shop::new("renewal_nothing_kept");
