@@ -16,9 +16,18 @@ use tdigest::TDigest as Peer;
 
 const COMPRESSION: u16 = 100;
 const PARTS: usize = 1_000;
-const FRACTIONS: [f64; 5] = [0.01, 0.5, 0.95, 0.99, 0.999];
-const SYNTHETIC: [&str; 8] =
-    ["uniform", "lognormal", "sorted", "reversed", "constant", "two-point", "zero-inflated", "pareto-int"];
+const FRACTIONS: [f64; 7] = [0.01, 0.25, 0.5, 0.52, 0.95, 0.99, 0.999];
+const SYNTHETIC: [&str; 9] = [
+    "uniform",
+    "lognormal",
+    "sorted",
+    "reversed",
+    "constant",
+    "two-point",
+    "two-humps",
+    "zero-inflated",
+    "pareto-int",
+];
 
 /// SplitMix64.
 struct Random(u64);
@@ -56,6 +65,9 @@ fn data(name: &str, n: usize, seed: u64, real: &[f64]) -> Vec<f64> {
         "reversed" => (0..n).rev().map(|i| i as f64).collect(),
         "constant" => vec![42.5; n],
         "two-point" => (0..n).map(|_| f64::from(u8::from(random.unit() < 0.3))).collect(),
+        "two-humps" => (0..n)
+            .map(|_| if random.unit() < 0.53 { random.unit() } else { 1e3 * (1.0 + random.unit()) })
+            .collect(),
         "zero-inflated" => {
             (0..n).map(|_| if random.unit() < 0.4 { 0.0 } else { (2.0 * random.normal()).exp() }).collect()
         }

@@ -1,10 +1,11 @@
 //! Forming clusters: large in the middle, small towards both ends.
 //!
-//! The values, in order, are cut into cells at the fractions q(t) = t^4 / (t^4 + (1 - t)^4), t in equal
-//! steps: neighbours that end in one cell become one cluster. A cell at p99.9 spans 3 % of what lies
-//! beyond it for each step of a hundredth, one in the middle 4 % of all: tails are what percentiles are
-//! asked for. The number of cells does not depend on the number of values, and no root or logarithm
-//! has to be taken.
+//! The values, in order, are cut into cells at the fractions q(t) = t^2 / (t^2 + (1 - t)^2), t in equal
+//! steps: neighbours that end in one cell become one cluster. Of a hundred cells one in the middle spans
+//! 2 % of all values, at p95 0.6 %, at p99 0.2 %, at p99.9 0.07 %. Fourth powers in place of squares
+//! halve that at p99.9, and make it twice as much in the middle, where values on both sides of a gap then
+//! share a mean more often. The number of cells does not depend on the number of values, and no root or
+//! logarithm has to be taken.
 
 use super::centroid::{Centroid, Sortable, value_of};
 
@@ -75,7 +76,6 @@ pub(super) fn cluster(centroids: &mut Vec<Centroid>, count: u64, most: usize) {
 #[inline]
 fn fraction(t: f64) -> f64 {
     let (near, far) = (t * t, (1.0 - t) * (1.0 - t));
-    let (near, far) = (near * near, far * far);
     near / (near + far)
 }
 
