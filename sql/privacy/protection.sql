@@ -146,34 +146,18 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.check_protection(text, text, text, text) IS 'raises an error unless these can be the arguments of a declaration';
 
--- By the name of its first key behind the properties, or of any on its way behind an operator or a function that follows paths, or because it
--- takes the properties as a whole: what else an expression may do can't be told from its text.
+-- By the expression's tree (src/rollup/reads.rs). One that can't be read any more may read everything.
 CREATE FUNCTION tally_internal.reads_property(expression text, path text) RETURNS boolean
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    SELECT coalesce(bool_or(reads_property.expression ~* concat('\mproperties\M[\s)]*(->>?|\?|\[|,)\s*[eE]?''', name, '''') AND s.place = 1
-                            OR reads_property.expression ~* concat('(#>>?|\?[|&]|@\?|@@|@>|<@|jsonb_path_|extract_path).*\m', name)
-                            -- The properties as a whole.
-                            OR reads_property.expression ~* '\mproperties\M\s*($|[^-#?@<,\s[]|,\s*[^''\s])'
-                            -- Names and texts in numbers of characters.
-                            OR reads_property.expression ~* '\mu&[''"]'), false)
-      FROM unnest(tally_internal.path_steps(reads_property.path)) WITH ORDINALITY AS s (step, place)
-     CROSS JOIN LATERAL regexp_replace(replace(s.step, '''', ''''''), '(\W)', '\\\1', 'g') AS name;
-  END;
-COMMENT ON FUNCTION tally_internal.reads_property(text, text) IS 'whether an expression reads properties and names a key of a path';
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'reads_property_wrapper';
+COMMENT ON FUNCTION tally_internal.reads_property(text, text) IS
+  'whether an expression over an event reads what is at a path of its properties, or something that it is in, or that is in it';
 
 CREATE FUNCTION tally_internal.reads_user_id(expression text) RETURNS boolean
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-  BEGIN ATOMIC
-    -- A property may be called so.
-    SELECT regexp_replace(reads_user_id.expression, '(->>?|\[)\s*''user_id''', '', 'gi') ~* '\muser_id\M|\mu&"';
-  END;
-COMMENT ON FUNCTION tally_internal.reads_user_id(text) IS 'whether an expression reads the user id';
+  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'reads_user_id_wrapper';
+COMMENT ON FUNCTION tally_internal.reads_user_id(text) IS 'whether an expression over an event reads the user id';
 
 CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT coalesce(array_agg(DISTINCT e.rollup_name ORDER BY e.rollup_name), '{}')
@@ -181,7 +165,7 @@ CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
              UNION ALL SELECT r.rollup_name, r.filter FROM tally.rollup AS r) AS e (rollup_name, expression)
      WHERE tally_internal.reads_property(e.expression, rollups_using.path);
   END;
-COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads properties and names a key of a path';
+COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads what is at a path of the properties, or something that it is in, or that is in it';
 
 CREATE FUNCTION tally_internal.protected_paths(tenant_id text, event_name text) RETURNS text[]
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
@@ -296,7 +280,7 @@ BEGIN
   IF cardinality(used_by) > 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
       MESSAGE = format('property "%s" is used by rollup %s', protect_property.path, array_to_string(used_by, ', ')),
-      DETAIL = 'an expression of it reads properties and names this key; it would meet tokens, or nothing, in the value''s place',
+      DETAIL = 'an expression of it reads this property, or all of them; it would meet tokens, or nothing, in the value''s place',
       HINT = 'drop the rollup, or declare it without the property, with tally.alter_rollup()';
   END IF;
   RETURN tally_internal.declare_protection(coalesce(protect_property.tenant_id, ''), coalesce(protect_property.event, ''), pointer, protect_property.treatment);

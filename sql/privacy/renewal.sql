@@ -133,7 +133,7 @@ $$;
 COMMENT ON FUNCTION tally_internal.task_privacy() IS 'task of maintain(): does to what is stored what declarations and keys of now say';
 
 CREATE FUNCTION tally_internal.columns_keeping(rollup_name text, paths text[]) RETURNS text[]
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     -- Counts and sums tell of no value.
@@ -147,7 +147,7 @@ COMMENT ON FUNCTION tally_internal.columns_keeping(text, text[]) IS
   'columns of a rollup that have values of properties, given as JSON Pointers, or with an empty path the user id: as they are, as tokens, or in sketches';
 
 CREATE FUNCTION tally_internal.protected_columns(renewal tally.privacy_renewal, rollup_name text, OUT changed text[], OUT all_of_them text[]) RETURNS record
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     SELECT tally_internal.columns_keeping(protected_columns.rollup_name, renewal.changed_paths),
@@ -161,7 +161,7 @@ COMMENT ON FUNCTION tally_internal.protected_columns(tally.privacy_renewal, text
 -- `until`: a month at a time, since ingest waits meanwhile; or a year, where buckets of every grain begin together once a year at best.
 CREATE FUNCTION tally_internal.next_renewed(renewal tally.privacy_renewal, OUT rollup_name text, OUT "from" timestamptz, OUT "to" timestamptz, OUT until timestamptz,
     OUT is_begun boolean) RETURNS record
-  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

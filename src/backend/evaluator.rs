@@ -334,10 +334,15 @@ fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// objects, cursors, notifications, triggers that wait for the commit, and settings. What it returns must be its own, not
 /// the subtransaction's.
 pub fn apart<T>(work: impl FnOnce() -> T) -> T {
+    try_apart(work).unwrap_or_else(|caught| caught.rethrow())
+}
+
+/// The same, where an error of the work comes back.
+pub fn try_apart<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
     let guarded = || {
         let _guard = Guard::begin(Running::Declared);
         as_nobody(work)
     };
     let fixed = || session::with_fixed_settings(|| session::in_scope("", || alone(guarded)));
-    subtransaction::run(|| Verdict::Undo(fixed())).unwrap_or_else(|caught| caught.rethrow())
+    subtransaction::run(|| Verdict::Undo(fixed()))
 }

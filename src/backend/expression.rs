@@ -1,6 +1,7 @@
 //! SQL expressions over a row of `tally.events`: analysed once, evaluated for each event, without SPI.
 
 use super::expression_code::Code;
+use super::expression_reads::Reads;
 use super::heap::{Declared, Layout, TableError};
 use super::list;
 use super::report::Report;
@@ -91,44 +92,10 @@ pub struct Analysis {
 /// Analyses `text`, which may end in `AS name`. Code of anybody's may run: input functions of literals, and functions of
 /// constants.
 pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<Analysis, ExpressionError> {
-    let not_plain = || ExpressionError::NotPlain(text.to_owned());
-    // A newline before FROM, so that a comment at the end can't swallow it.
-    let query = CString::new(format!("SELECT {text}\nFROM tally.events")).map_err(|_| not_plain())?;
-    // SAFETY: the parser's nodes are read while the context they were palloc'd in lives; each pointer is checked or
-    // guaranteed by the node's type.
+    let query = parsed(text)?;
+    // SAFETY: the query's nodes live in the current memory context; each pointer is checked or guaranteed by the node's type.
     unsafe {
-        let statements = pg_sys::raw_parser(query.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        if list::length(statements) != 1 {
-            return Err(not_plain());
-        }
-        let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
-        if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
-            return Err(not_plain());
-        }
-        let query =
-            &*pg_sys::parse_analyze_fixedparams(statement, query.as_ptr(), ptr::null(), 0, ptr::null_mut());
-        // SELECT INTO is a command, which has nothing of what is read below.
-        if query.commandType != pg_sys::CmdType::CMD_SELECT || query.jointree.is_null() {
-            return Err(not_plain());
-        }
-        let from = (*query.jointree).fromlist;
-        let plain = list::length(query.targetList) == 1
-            && list::length(query.rtable) == 1
-            && list::length(from) == 1
-            && (*query.jointree).quals.is_null()
-            && !query.hasAggs
-            && !query.hasWindowFuncs
-            && !query.hasTargetSRFs
-            && !query.hasSubLinks
-            && [query.cteList, query.groupClause, query.distinctClause, query.sortClause, query.rowMarks]
-                .iter()
-                .all(|list| list.is_null())
-            && query.setOperations.is_null()
-            && query.limitCount.is_null()
-            && query.limitOffset.is_null();
-        if !plain {
-            return Err(not_plain());
-        }
+        let query = &*query;
         let entry = &*pg_sys::list_nth(query.targetList, 0).cast::<pg_sys::TargetEntry>();
         let name = CStr::from_ptr(entry.resname).to_string_lossy().into_owned();
         let mut node = entry.expr.cast::<pg_sys::Node>();
@@ -194,6 +161,59 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
             name,
             code,
         })
+    }
+}
+
+/// The query over events whose only column is the expression, in the current memory context.
+fn parsed(text: &str) -> Result<*mut pg_sys::Query, ExpressionError> {
+    let not_plain = || ExpressionError::NotPlain(text.to_owned());
+    // A newline before FROM, so that a comment at the end can't swallow it.
+    let query = CString::new(format!("SELECT {text}\nFROM tally.events")).map_err(|_| not_plain())?;
+    // SAFETY: the parser's nodes are read while the context they were palloc'd in lives; each pointer is checked or
+    // guaranteed by the node's type.
+    unsafe {
+        let statements = pg_sys::raw_parser(query.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if list::length(statements) != 1 {
+            return Err(not_plain());
+        }
+        let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
+        if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
+            return Err(not_plain());
+        }
+        let found =
+            pg_sys::parse_analyze_fixedparams(statement, query.as_ptr(), ptr::null(), 0, ptr::null_mut());
+        let query = &*found;
+        // SELECT INTO is a command, which has nothing of what is read below.
+        if query.commandType != pg_sys::CmdType::CMD_SELECT || query.jointree.is_null() {
+            return Err(not_plain());
+        }
+        let from = (*query.jointree).fromlist;
+        let plain = list::length(query.targetList) == 1
+            && list::length(query.rtable) == 1
+            && list::length(from) == 1
+            && (*query.jointree).quals.is_null()
+            && !query.hasAggs
+            && !query.hasWindowFuncs
+            && !query.hasTargetSRFs
+            && !query.hasSubLinks
+            && [query.cteList, query.groupClause, query.distinctClause, query.sortClause, query.rowMarks]
+                .iter()
+                .all(|list| list.is_null())
+            && query.setOperations.is_null()
+            && query.limitCount.is_null()
+            && query.limitOffset.is_null();
+        if plain { Ok(found) } else { Err(not_plain()) }
+    }
+}
+
+/// What an expression reads; nothing of it is evaluated, but code of anybody's may run: input functions of literals.
+pub fn reads(text: &str) -> Result<Reads, ExpressionError> {
+    let query = parsed(text)?;
+    // SAFETY: as in `analyse`.
+    unsafe {
+        let entry = pg_sys::list_nth((*query).targetList, 0).cast::<pg_sys::TargetEntry>();
+        let table = pg_sys::list_nth((*query).rtable, 0).cast::<pg_sys::RangeTblEntry>();
+        Ok(Reads::of((*entry).expr.cast(), (*table).relid))
     }
 }
 

@@ -25,6 +25,7 @@ pub mod ending;
 pub mod evaluator;
 pub mod expression;
 pub mod expression_code;
+pub mod expression_reads;
 mod failure;
 pub mod guarded;
 pub mod heap;

@@ -4,7 +4,7 @@
 //! `append` writes what a batch adds (`accumulate`) as pending rows, `fold` merges those (`delta`) into the base rows, both
 //! by way of each measure's state (`cell`); the views show both. `relief` says when ingest folds on the side, or leaves it to a process (`folder`). `verify`
 //! compares rollups with the events, `rebuild` makes them anew where the events are not gone (`frozen`, `renewable`); `pending` says what events are
-//! still needed for.
+//! still needed for, `reads` what of them an expression reads.
 
 mod accumulate;
 mod alter;
@@ -23,6 +23,7 @@ mod hidden;
 mod layout;
 mod pending;
 mod pending_keys;
+mod reads;
 mod rebuild;
 mod relief;
 mod renew;

@@ -6,6 +6,7 @@
 mod boxes;
 mod key;
 mod path;
+mod reading;
 mod seal;
 mod token;
 
@@ -15,6 +16,7 @@ pub use boxes::{BoxPublic, BoxSecret, has_form as is_box};
 pub use key::{KeyFile, MasterKey, Secret, TenantKey};
 pub use path::Path;
 pub(crate) use path::escaped;
+pub use reading::{Reading, Step};
 pub use seal::{Place, SealKey, epoch_of as seal_epoch};
 pub use token::{Token, TokenKey, Value, fingerprint};
 

@@ -9,6 +9,7 @@ mod model;
 mod nowhere;
 mod parts;
 mod protection;
+mod reading;
 mod renewal;
 mod reports;
 mod reveal;

@@ -453,6 +453,57 @@ fn tokens_of_a_key_before_are_told() {
     }
 }
 
+/// However a rollup reads tokens, it has those of the new key, or it is said that it has others.
+#[test]
+fn tokens_are_carried_over_however_a_rollup_reads_them() {
+    const SPELLINGS: [&str; 6] = [
+        "PROPERTIES->>$k$email$k$",
+        "coalesce(properties, '{}')->>'email'",
+        "(properties - 'foo')->>('em' || 'ail')",
+        "properties['email']::text",
+        r"properties->>U&'em\0061il'",
+        "(properties || '{}')->>'email'",
+    ];
+    let shop = Shop::new("renewal_spelt");
+    let mut admin = shop.admin();
+    shop.carry_over("SELECT tally.protect_property(NULL, 'email', 'token', 'a')");
+    let declare = |admin: &mut Client, name: &str, dimension: &str| {
+        let create = "SELECT tally.create_rollup($1, '{month}', dimensions => ARRAY[$2], measures => ARRAY['count(*) AS n'])";
+        admin.execute(create, &[&name, &format!("{dimension} AS mail")]).unwrap();
+    };
+    for (place, spelling) in SPELLINGS.iter().enumerate() {
+        declare(&mut admin, &format!("of_{place}"), spelling);
+    }
+    declare(&mut admin, "of_another", "coalesce(properties, '{}')->>'Email'");
+    let filter = r#"SELECT tally.create_rollup('of_filter', '{month}', measures => ARRAY['count(*) AS n'], filter => 'properties @> ''{"email":"x"}''')"#;
+    admin.batch_execute(filter).unwrap();
+    let events = (0..4).map(|n| {
+        let mut event = event("a", 7_000 + n, "u1", json!({"email": format!("m{n}@example")}));
+        event["occurred_at"] = json!(format!("2026-{:02}-05T09:15:00Z", 2 + n % 2));
+        event
+    });
+    assert_eq!(ingest(&mut shop.database().superuser(), &array(events)).unwrap().accepted, 4);
+    shop.carry_over("SELECT tally.rotate_keys('a')");
+    let count = |place: usize, token: &str| {
+        let query = format!(
+            "SELECT coalesce(sum(n), 0)::int8 FROM tally.of_{place}_month WHERE tenant_id = 'a' AND mail LIKE '%tok.{token}.%'"
+        );
+        number(&mut shop.database().superuser(), &query)
+    };
+    for (place, spelling) in SPELLINGS.iter().enumerate() {
+        assert_eq!((count(place, "1"), count(place, "2")), (0, 4), "{spelling}");
+    }
+    admin.batch_execute("SELECT tally.drop_raw('2026-03-01Z')").unwrap();
+    let said = shop.carry_over("SELECT tally.rotate_keys('a')");
+    for (place, spelling) in SPELLINGS.iter().enumerate() {
+        assert_eq!((count(place, "2"), count(place, "3")), (2, 2), "{spelling}");
+    }
+    let all: Vec<String> = (0..SPELLINGS.len()).map(|place| format!("of_{place}")).collect();
+    assert_eq!(shop.left_in(), all, "{said}");
+    let told = "SELECT count(*) FROM tally.lint() WHERE name = 'privacy_left_behind' AND detail LIKE '%rollup of\\__ keeps%'";
+    assert_eq!(number(&mut admin, told), SPELLINGS.len() as i64, "{said}");
+}
+
 /// Runs a step in another session, and `change` once it waits for a lock of `holder`'s transaction.
 fn step_behind(shop: &Shop, holder: &mut Client, change: impl FnOnce(&mut Client)) {
     let mut other = shop.admin();
