@@ -57,7 +57,7 @@ BEGIN
   -- Rollups by user.
   FOR kept IN
     SELECT r.rollup_name, g.grain, c.column_name FROM tally.rollup AS r
-      JOIN tally.rollup_column AS c ON c.rollup_name = r.rollup_name AND c.kind = 'dimension' AND c.expression ~* '^\s*user_id(\s+as\s+\S+)?\s*$'
+      JOIN tally.rollup_column AS c ON c.rollup_name = r.rollup_name AND c.kind = 'dimension' AND tally_internal.is_user_id(c.expression)
      CROSS JOIN LATERAL unnest(r.grains) AS g (grain) ORDER BY 1, 2
   LOOP
     RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND v.%I = ANY ($2) ORDER BY v.bucket',

@@ -19,12 +19,16 @@ pub struct Reads {
     /// Columns with their numbers, but for the properties.
     pub columns: BTreeMap<String, i16>,
     pub properties: Vec<Reading>,
+    /// The column that it is, where it is nothing else.
+    pub column: Option<String>,
+    /// Whether it may write in capitals, or in small letters, what it reads.
+    pub folds_case: bool,
 }
 
 impl Reads {
     /// Of an expression that can't be read.
     pub fn unknown() -> Self {
-        Self { is_unknown: true, properties: vec![Reading::default()], ..Self::default() }
+        Self { is_unknown: true, properties: vec![Reading::default()], folds_case: true, ..Self::default() }
     }
 
     /// Whether it reads a column, not the properties, that an event brings.
@@ -41,8 +45,16 @@ impl Reads {
         // SAFETY: the caller's promise.
         unsafe {
             walk.read(node, &[], &[]);
+            let bare = without_relabelling(node);
+            let mut reads = walk.reads;
+            reads.column = match (*bare).type_ {
+                NodeTag::T_Var => name_of(table, (*bare.cast::<pg_sys::Var>()).varattno),
+                _ => None,
+            };
+            reads.folds_case =
+                Code::of(node).functions.into_iter().any(|of| is_named(of, &[c"lower", c"upper"]));
+            reads
         }
-        walk.reads
     }
 }
 

@@ -71,3 +71,9 @@ fn reads_property(expression: &str, path: &str) -> Result<bool, ErrorReport> {
 fn reads_user_id(expression: &str) -> bool {
     reads(expression).reads_column("user_id")
 }
+
+/// `is_user_id(expression)`
+#[pg_extern(sql = false)]
+fn is_user_id(expression: &str) -> bool {
+    reads(expression).column.as_deref() == Some("user_id")
+}

@@ -6,13 +6,16 @@ use super::append;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, await_folding};
 use super::frozen::{self, joined, renewed_from};
+use super::reads::reads;
 use super::rebuild::months_without_events;
+use crate::backend::expression_reads::Reads;
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within, within_any};
 use crate::raw::{horizon, leaf};
 use core::ops::Range;
 use pgrx::pg_sys::Oid;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use tally_core::grain::Grain;
 
 /// What is gone of an account.
@@ -116,36 +119,31 @@ fn buckets(definition: &Definition, from: i64, moments: &[i64]) -> BTreeSet<(i64
         .collect()
 }
 
+/// What a column's expression reads.
+fn reads_of(column: &Column) -> Rc<Reads> {
+    column.text.as_deref().map_or_else(Rc::default, reads)
+}
+
 /// Whether a dimension is the user, so that each group is one user's.
 fn is_user(column: &Column) -> bool {
-    let mut words = column.text.as_deref().unwrap_or_default().split_whitespace();
-    words.next() == Some("user_id")
-        && match words.next() {
-            None => true,
-            Some(word) => word.eq_ignore_ascii_case("as") && words.count() == 1,
-        }
+    reads_of(column).column.as_deref() == Some("user_id")
 }
 
 /// Whether a column is made from the user.
 fn is_of_user(column: &Column) -> bool {
-    has_word(column, &["user_id"])
+    reads_of(column).reads_column("user_id")
 }
 
 /// Whether a dimension's values may be one user's alone: made from its id, its session or from what the application sends.
 fn is_telling(column: &Column) -> bool {
-    has_word(column, &["user_id", "session_id", "properties", "event_id"])
+    let reads = reads_of(column);
+    !reads.properties.is_empty()
+        || ["user_id", "session_id", "event_id"].iter().any(|of| reads.reads_column(of))
 }
 
 /// Whether a column's values are in capitals, or in small letters.
 fn folds_case(column: &Column) -> bool {
-    has_word(column, &["lower", "upper"])
-}
-
-/// Whether a column's expression has one of some words.
-fn has_word(column: &Column, of: &[&str]) -> bool {
-    let text = column.text.as_deref().unwrap_or_default();
-    let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
-    words.any(|word| of.iter().any(|name| word.eq_ignore_ascii_case(name)))
+    reads_of(column).folds_case
 }
 
 /// What a rollup may know of a tenant's users where it isn't made anew.

@@ -1,7 +1,7 @@
 //! What rollups read of properties and user ids, however their expressions spell it. The oracle is what the rollups show: of events that
 //! differ in one place alone, what reads that place shows different values.
 
-use crate::keyed::{Keyed, array, event};
+use crate::keyed::{Keyed, array, event, maintain};
 use postgres::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -306,6 +306,7 @@ fn what_can_not_be_read_any_more_may_have_read_everything() {
     for (asked, answer) in [
         ("SELECT cardinality(tally_internal.rollups_using('/phone'))::int8", 1),
         ("SELECT tally_internal.reads_user_id('app.itself(name)')::int::int8", 1),
+        ("SELECT tally_internal.is_user_id('app.itself(name)')::int::int8", 0),
         ("SELECT tally_internal.reads_user_id('this is none')::int::int8", 1),
         ("SELECT tally_internal.reads_property('1 / 0', '/phone')::int::int8", 0),
         ("SELECT tally_internal.reads_property('properties -> (1 / 0)', '/phone')::int::int8", 1),
@@ -340,4 +341,51 @@ fn nothing_is_evaluated_to_see_what_is_read() {
     admin.batch_execute("SET statement_timeout = '20s'").unwrap();
     let refused = admin.batch_execute("SELECT tally.protect_property(NULL, 'email', 'token')").unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "2BP01", "{refused:?}");
+}
+
+/// The ids in a rollup by user are the user's, also where its declaration spells them otherwise: in its report, and when it is erased.
+#[test]
+fn rollups_by_user_are_told_by_what_they_are() {
+    let mut keyed = Keyed::new("reading_users");
+    let role = keyed.database.role("admin", &["tally_admin"]);
+    let mut admin = keyed.database.connect(&role);
+    let mut superuser = keyed.database.superuser();
+    let by_user = [
+        "user_id",
+        "\"user_id\" AS who",
+        "events.user_id who",
+        "U&\"user\\005fid\" AS who",
+        "(USER_ID) AS who",
+        "user_id::varchar AS who",
+    ];
+    for (place, dimension) in by_user.iter().enumerate() {
+        let declare = "SELECT tally.create_rollup($1, '{day}', dimensions => ARRAY[$2], measures => ARRAY['count(*) AS n', 'distinct(session_id) AS s'])";
+        admin.execute(declare, &[&format!("by{place}"), dimension]).unwrap();
+    }
+    admin
+        .batch_execute("SELECT tally.create_rollup('by_letters', '{day}', dimensions => ARRAY['user_id || ''!'' AS who'], measures => ARRAY['count(*) AS n'])")
+        .unwrap();
+    let sent = [("u1", 1), ("u2", 2)].map(|(user, number)| event("a", number, user, json!({})));
+    assert_eq!(ingest(&mut superuser, &array(sent)).unwrap().accepted, 2);
+    maintain(&mut admin);
+    let open = "SELECT tally.set_step_up_policy('erase_subject', false), tally.set_step_up_policy('subject_report', false)";
+    superuser.batch_execute(open).unwrap();
+    let told =
+        "SELECT r ->> 'from' FROM tally.subject_report('a', 'u1') AS r WHERE r ->> 'from' LIKE 'by%by day'";
+    let mut transaction = admin.transaction().unwrap();
+    transaction.batch_execute("SELECT tally.enter('a', NULL)").unwrap();
+    let told: BTreeSet<String> = transaction.query(told, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    transaction.commit().unwrap();
+    assert_eq!(told, (0..by_user.len()).map(|place| format!("by{place} by day")).collect());
+    // Where no raw event is left to make buckets anew from.
+    admin.batch_execute("SELECT tally.drop_raw('2026-04-01Z')").unwrap();
+    admin.batch_execute("SELECT tally.erase_subject('a', 'u1', 'asked')").unwrap();
+    maintain(&mut admin);
+    for (place, dimension) in by_user.iter().enumerate() {
+        let left =
+            |of: &str| format!("SELECT count(*) FROM tally.by{place}_day AS v WHERE v::text LIKE '%{of}%'");
+        let mut all = keyed.database.superuser();
+        assert_eq!(number(&mut all, &left("u1")), 0, "{dimension}");
+        assert_eq!(number(&mut all, &left("u2")), 1, "{dimension}");
+    }
 }
