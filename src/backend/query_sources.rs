@@ -7,7 +7,6 @@ use core::ptr;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use pgrx::prelude::*;
 use std::collections::HashSet;
-use std::ffi::CString;
 
 /// Queries inside of queries that are followed; deeper ones are taken to come from nothing that isn't found above.
 const MAX_DEPTH: usize = 200;
@@ -54,25 +53,6 @@ pub fn of_view(view: Oid, properties: (Oid, i16)) -> Vec<Edge> {
         };
         pg_sys::relation_close(relation, lock);
         edges
-    }
-}
-
-/// Of a query that is given as text; raises Postgres' own error where it is none.
-pub fn of_text(text: &str, properties: (Oid, i16)) -> Vec<Edge> {
-    let Ok(text) = CString::new(text) else { return Vec::new() };
-    // SAFETY: the nodes live in the current memory context.
-    unsafe {
-        let statements = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-        if list::length(statements) != 1 {
-            return Vec::new();
-        }
-        let statement = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
-        let query =
-            pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), ptr::null(), 0, ptr::null_mut());
-        if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
-            return Vec::new();
-        }
-        edges(query, properties)
     }
 }
 

@@ -3,9 +3,10 @@
 use crate::backend::query_sources::{self, Edge, Source};
 use crate::backend::reads::{self, Column};
 use crate::backend::session;
-use crate::backend::subtransaction::{self, Verdict};
+use crate::rollup;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use std::collections::HashSet;
 
 type Row = (
     name!(column_number, i16),
@@ -61,14 +62,17 @@ fn expression_sources(
         name!(called, Option<Oid>),
     ),
 > {
-    let properties = properties();
-    let query = format!("SELECT {expression}\nFROM tally.events");
-    let edges = match subtransaction::run(|| Verdict::Undo(query_sources::of_text(&query, properties))) {
-        Ok(edges) => edges,
-        Err(caught) if caught.may_be_of_an_expression() => {
-            vec![(1, Source::Column(properties.0, 0))]
-        }
-        Err(caught) => caught.rethrow(),
-    };
-    rows(edges)
+    let (events, properties) = properties();
+    let read = rollup::reads(expression);
+    let column = |number| (1, Source::Column(events, number));
+    if read.is_unknown {
+        return rows(vec![column(0)]);
+    }
+    let columns = read.columns.values().map(|&number| column(number));
+    let properties = read.properties.iter().map(|reading| match reading.property() {
+        Some(key) => (1, Source::Property(key.to_owned())),
+        None => column(properties),
+    });
+    let found: HashSet<Edge> = columns.chain(properties).collect();
+    rows(found.into_iter().collect())
 }

@@ -38,5 +38,6 @@ pub use append::{append, evaluate};
 pub use backfill::is_backfilling;
 pub use failure::RollupError;
 pub use pending::{Needed, needs_raw_before, pending_without_lock};
+pub use reads::reads;
 pub use relief::{Added, begin_attempt, begin_call, relieve};
 pub use renew::{Gone, Kept, Lost, kept, renew};

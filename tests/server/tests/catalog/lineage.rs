@@ -22,6 +22,37 @@ fn classify(client: &mut Client, asset: &str, classification: &str) -> Result<St
         .map(|row| row.get(0))
 }
 
+/// A rollup's columns come from the properties that their expressions lead to, however these are spelt; where that can't be told, from all.
+#[test]
+fn columns_of_rollups_come_from_what_their_expressions_read() {
+    let mut database = Database::new("catalog_reads");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut client = database.connect(&admin);
+    let columns = [
+        ("properties #>> '{plan,name}'", "property:plan"),
+        ("PROPERTIES->>$$plan$$", "property:plan"),
+        ("coalesce(properties, '{}')->>('pl' || 'an')", "property:plan"),
+        ("properties['plan']['name']::text", "property:plan"),
+        ("property_number(properties, 'plan')::int8", "property:plan"),
+        ("properties @> '{\"plan\":\"pro\"}'", "property:plan"),
+        ("(properties - 'mail')::text", "tally.events.properties"),
+        ("properties->>name", "tally.events.name,tally.events.properties"),
+        (r#"U&"user\005fid""#, "tally.events.user_id"),
+        ("session_id", "tally.events.session_id"),
+    ];
+    for (place, (dimension, _)) in columns.iter().enumerate() {
+        let declare = "SELECT tally.create_rollup($1, '{day}', dimensions => ARRAY[$2], measures => ARRAY['count(*) AS n'])";
+        client.execute(declare, &[&format!("r{place}"), &format!("{dimension} AS v")]).unwrap();
+    }
+    let sources = "SELECT coalesce(string_agg(DISTINCT e.source, ',' ORDER BY e.source), '') FROM tally_internal.lineage_edges() AS e WHERE e.target = $1 AND e.kind = 'value'";
+    let mut superuser = database.superuser();
+    for (place, (dimension, source)) in columns.iter().enumerate() {
+        let found: String =
+            superuser.query_one(sources, &[&format!("tally.r{place}_pending.v")]).unwrap().get(0);
+        assert_eq!(found, *source, "{dimension}");
+    }
+}
+
 #[test]
 fn what_derives_from_personal_is_personal() {
     let mut database = Database::new("catalog_flow");

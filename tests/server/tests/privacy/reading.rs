@@ -310,6 +310,10 @@ fn what_can_not_be_read_any_more_may_have_read_everything() {
         ("SELECT tally_internal.reads_user_id('this is none')::int::int8", 1),
         ("SELECT tally_internal.reads_property('1 / 0', '/phone')::int::int8", 0),
         ("SELECT tally_internal.reads_property('properties -> (1 / 0)', '/phone')::int::int8", 1),
+        (
+            "SELECT count(*) FROM tally_internal.expression_sources('app.itself(name)') WHERE source_column = 0",
+            1,
+        ),
     ] {
         assert_eq!(number(&mut superuser, asked), answer, "{asked}");
     }
