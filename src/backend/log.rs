@@ -27,12 +27,17 @@ unsafe extern "C-unwind" {
 /// Writes a line to the server's log alone, without the statement that runs and its context, which may hold anything. Can be called
 /// while a transaction ends.
 pub fn line(text: &str) {
+    line_at(PgLogLevel::LOG_SERVER_ONLY, text);
+}
+
+/// The same at another level, below that of an error: then also to a client that wants it.
+pub fn line_at(level: PgLogLevel, text: &str) {
     let text = CString::new(text.replace('\0', "")).unwrap_or_default();
-    // SAFETY: the calls that `ereport(LOG_SERVER_ONLY, …)` consists of; the text lives until they are done. `errfinish` looks for
+    // SAFETY: the calls that `ereport(…)` consists of; the text lives until they are done. `errfinish` looks for
     // interrupts at its end, and raising one from here would pass over frames of Rust that hold something: they wait.
     unsafe {
         pgrx::pg_sys::InterruptHoldoffCount += 1;
-        if errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, core::ptr::null()) {
+        if errstart(level as c_int, core::ptr::null()) {
             errmsg_internal(c"%s".as_ptr(), text.as_ptr());
             errhidestmt(true);
             errhidecontext(true);

@@ -19,6 +19,7 @@ pub mod cache;
 pub mod call;
 pub mod changes;
 pub mod command;
+pub mod copied_row;
 pub mod cursor;
 pub mod dropping;
 pub mod ending;

@@ -6,6 +6,7 @@
 //! that failed go when its (sub)transaction does.
 
 use crate::backend::call::sql_function;
+use crate::backend::copied_row;
 use crate::backend::ending;
 use crate::backend::report::Report;
 use crate::backend::trigger::Trigger;
@@ -173,37 +174,43 @@ fn misused() -> Report {
 
 sql_function! {
     fn tally_inbox_begin / pg_finfo_tally_inbox_begin(call) {
-        Trigger::of(call).ok_or_else(misused)?;
-        let inbox = Inbox::open()?;
-        OPEN.with_borrow_mut(|open| open.push(inbox));
-        Ok(Some(Datum::from(0)))
+        copied_row::hidden(|| {
+            Trigger::of(call).ok_or_else(misused)?;
+            let inbox = Inbox::open()?;
+            OPEN.with_borrow_mut(|open| open.push(inbox));
+            Ok(Some(Datum::from(0)))
+        })
     }
 }
 
 sql_function! {
     fn tally_inbox_row / pg_finfo_tally_inbox_row(call) {
-        let trigger = Trigger::of(call).ok_or_else(misused)?;
-        let full = OPEN.with_borrow_mut(|open| -> Result<_, Report> {
-            let inbox = open.last_mut().ok_or_else(misused)?;
-            trigger.with_texts(|texts| inbox.push(texts))??;
-            Ok(inbox.is_full())
-        })?;
-        if full {
-            // Out of the stack meanwhile: what ingest runs may insert, too, and what fails must not be sent again.
-            let mut inbox = take()?;
-            inbox.flush()?;
-            OPEN.with_borrow_mut(|open| open.push(inbox));
-        }
-        Ok(Some(trigger.row()))
+        copied_row::hidden(|| {
+            let trigger = Trigger::of(call).ok_or_else(misused)?;
+            let full = OPEN.with_borrow_mut(|open| -> Result<_, Report> {
+                let inbox = open.last_mut().ok_or_else(misused)?;
+                trigger.with_texts(|texts| inbox.push(texts))??;
+                Ok(inbox.is_full())
+            })?;
+            if full {
+                // Out of the stack meanwhile: what ingest runs may insert, too, and what fails must not be sent again.
+                let mut inbox = take()?;
+                inbox.flush()?;
+                OPEN.with_borrow_mut(|open| open.push(inbox));
+            }
+            Ok(Some(trigger.row()))
+        })
     }
 }
 
 sql_function! {
     fn tally_inbox_end / pg_finfo_tally_inbox_end(call) {
-        Trigger::of(call).ok_or_else(misused)?;
-        let mut inbox = take()?;
-        inbox.flush()?;
-        inbox.report();
-        Ok(Some(Datum::from(0)))
+        copied_row::hidden(|| {
+            Trigger::of(call).ok_or_else(misused)?;
+            let mut inbox = take()?;
+            inbox.flush()?;
+            inbox.report();
+            Ok(Some(Datum::from(0)))
+        })
     }
 }

@@ -5,6 +5,7 @@ mod broken_off;
 mod declared_at_once;
 mod erasure;
 mod keyed;
+mod log_lines;
 mod model;
 mod nowhere;
 mod parts;

@@ -48,7 +48,7 @@ fn sent_id(number: u64) -> Value {
     json!(format!("00000000-0000-4000-8000-{number:012}"))
 }
 
-fn installed(server: &PrivateServer) -> Client {
+pub fn installed(server: &PrivateServer) -> Client {
     server.connect("postgres", "postgres").batch_execute("CREATE DATABASE privacy").unwrap();
     let mut client = server.connect("postgres", "privacy");
     let key = server.data().join("keys");
@@ -98,7 +98,8 @@ fn planted_values_are_nowhere_on_the_server() {
     }
     assert_eq!(counts.0 + counts.1 + counts.2, events as i64);
     assert!(counts.1 > 0 && counts.2 > 5 * counts.1, "{counts:?}");
-    // The bulk door, and calls that fail: what they say goes to the log.
+    // The bulk door, by rows that are sent while they are read, and calls that fail: what they say goes to the log.
+    client.batch_execute("SELECT tally.set_quota('a', batch_events => 1)").unwrap();
     let [mail, name, card, user] = planted(events);
     let mut copy = client.copy_in("COPY tally.inbox FROM STDIN").unwrap();
     let row = |id: u64, user: &str| {
