@@ -137,6 +137,23 @@ impl Erased {
         found.is_break() || any(&mut waiting)
     }
 
+    /// The same of a text of which nothing says whose it is: whether it names such a user of a tenant that it names.
+    pub fn is_named_in_nobodys(&self, body: &str) -> bool {
+        let mut tenants = BTreeSet::new();
+        let mut seen = 0;
+        let _ = subject::named_in(body, "tenant_id", |tenant| {
+            seen += 1;
+            if seen % SEEN_AT_ONCE == 0 {
+                session::check_for_interrupts();
+            }
+            if self.has(&tenant) {
+                tenants.insert(tenant);
+            }
+            ControlFlow::Continue(())
+        });
+        tenants.iter().any(|tenant| self.is_named_in(body, tenant))
+    }
+
     /// The places at which such a user of a tenant stands.
     pub fn find(&self, users: &[(usize, &str, &str)]) -> BTreeSet<usize> {
         if users.is_empty() {

@@ -65,10 +65,16 @@ impl Batch<'_> {
                     let user = event.user_id.as_deref().filter(|_| erased.has(tenant));
                     users.extend(user.map(|user| (index, tenant.to_owned(), user.to_owned())));
                 }
-                Err(_) if erased.has(home) && erased.is_named_in(item.raw, home) => {
-                    self.erased.insert(index);
+                Err(_) => {
+                    // As an erasure finds them in quarantine.
+                    let is_named = match home {
+                        "" => erased.is_named_in_nobodys(item.raw),
+                        home => erased.has(home) && erased.is_named_in(item.raw, home),
+                    };
+                    if is_named {
+                        self.erased.insert(index);
+                    }
                 }
-                Err(_) => {}
             }
         }
         let users: Vec<_> =

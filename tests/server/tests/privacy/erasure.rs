@@ -333,6 +333,59 @@ fn later_events_are_refused_and_retries_stay_duplicates() {
     assert_eq!(number(&mut superuser, &kept), 0);
 }
 
+/// What an erasure takes out of quarantine isn't put there afterwards: whatever is rejected, and whoever's it is said to be.
+#[test]
+fn what_an_erasure_takes_out_of_quarantine_does_not_come_again() {
+    let bench = Bench::new("come_again");
+    let nested = json!({"event": {"user_id": SUBJECT, "tenant_id": "t", "account_id": "n"}});
+    let id = format!(r#""{SUBJECT}""#);
+    let sent = [
+        nested.to_string(),
+        format!(r#"{{"user_id": {id}, "tenant_id": "t", "tenant_id": "t", "account_id": "n"}}"#),
+        format!(r#"{{"user_id": {id}, "tenant_id": "other", "tenant_id": "t", "account_id": "n"}}"#),
+        format!(r#"{{"user_id": {id}, "tenant_id": ["other", {{"tenant_id": "\u0074"}}]}}"#),
+        format!(r#"{{"tenant_id": "t", "userId": 1, "x": {{"user_id": {id}}}}}"#),
+    ];
+    let payload = json!({"type": "track", "messageId": "m", "userId": SUBJECT, "timestamp": "not a time", "tenant": "t"}).to_string();
+    // Kept before and after: another tenant's, another person's, nobody's.
+    let others = [
+        format!(r#"{{"user_id": {id}, "tenant_id": "other", "tenant_id": "other"}}"#),
+        r#"{"user_id": "u", "tenant_id": "t", "tenant_id": "t"}"#.to_owned(),
+        format!(r#"{{"user_id": {id}, "tenant_id": "nobody-was-erased-here", "tenant_id": "x"}}"#),
+    ];
+    let kept = "SELECT count(*) FROM tally.quarantine";
+    bench
+        .admin()
+        .batch_execute("SELECT tally.define_mapping('of_t', 'segment', '{\"tenant\": \"/tenant\"}')")
+        .unwrap();
+    let send = |texts: &[String]| {
+        let mut loader = bench.database.connect(&bench.loader);
+        for text in texts {
+            assert_eq!(ingest(&mut loader, text).unwrap().rejected, 1, "{text}");
+        }
+        let rejected = loader
+            .query_one("SELECT rejected FROM tally.ingest_from('segment', $1::text, 'of_t')", &[&payload])
+            .unwrap();
+        assert_eq!(rejected.get::<_, i64>(0), 1);
+    };
+    send(&sent);
+    let mut superuser = bench.database.superuser();
+    assert_eq!(number(&mut superuser, kept), sent.len() as i64 + 1);
+    bench.erase("t", SUBJECT);
+    assert_eq!(number(&mut superuser, kept), 0);
+    send(&sent);
+    assert_eq!(number(&mut superuser, kept), 0, "refused, and nothing of it is kept");
+    let mut loader = bench.database.connect(&bench.loader);
+    for text in &others {
+        assert_eq!(ingest(&mut loader, text).unwrap().rejected, 1, "{text}");
+    }
+    assert_eq!(number(&mut superuser, kept), others.len() as i64);
+    // A call of many.
+    let together = format!("[{}]", [&sent[..], &others[..]].concat().join(","));
+    assert_eq!(ingest(&mut loader, &together).unwrap().rejected, (sent.len() + others.len()) as i64);
+    assert_eq!(number(&mut superuser, kept), 2 * others.len() as i64);
+}
+
 /// One of a year, with a name of its own: erasures in steps go by month first.
 #[test]
 fn partitions_that_an_administrator_made_are_searched_too() {
