@@ -86,15 +86,17 @@ DECLARE
   written int8;
   is_left boolean;
 BEGIN
+  -- With those of no tenant, which each declaration has gone through, too: everybody's, since what names one tenant may wait with another.
   WITH piece AS MATERIALIZED (
     SELECT q.ctid AS place, tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) AS body
-      FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q WHERE q.tenant_id = tenant AND q.body !~ '^box\.[0-9]+\.[A-Za-z0-9_-]{64,}$'
+      FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '') AND q.body !~ '^box\.[0-9]+\.[A-Za-z0-9_-]{64,}$'
+               AND (q.tenant_id = tenant OR tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) IS NOT NULL)
              LIMIT max_rows FOR UPDATE SKIP LOCKED) AS q
   )
   UPDATE tally.quarantine AS q SET body = p.body, reason = 'it is closed up; tally.redrive() tells what is wrong with it'
     FROM piece AS p WHERE q.ctid = p.place AND p.body IS NOT NULL;
   GET DIAGNOSTICS written = ROW_COUNT;
-  is_left := written = 0 AND EXISTS (SELECT FROM tally.quarantine AS q WHERE q.tenant_id = tenant
+  is_left := written = 0 AND EXISTS (SELECT FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '')
                                        AND tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) IS NOT NULL);
   UPDATE tally.privacy_renewal AS r
      SET rows_read = r.rows_read + written, rows_changed = r.rows_changed + written, updated_at = clock_timestamp(),

@@ -38,7 +38,8 @@ unsafe fn without_rows(around: *mut ErrorContextCallback) -> *mut ErrorContextCa
             entry.callback.is_some_and(|callback| callback as *const () == copied_row as *const ())
         };
         let entries = || {
-            let next = |entry: &*mut ErrorContextCallback| Some((**entry).previous).filter(|next| !next.is_null());
+            let next =
+                |entry: &*mut ErrorContextCallback| Some((**entry).previous).filter(|next| !next.is_null());
             core::iter::successors(Some(around).filter(|entry| !entry.is_null()), next)
         };
         // What is around the outermost row stays as it is.

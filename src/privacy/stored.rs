@@ -4,11 +4,12 @@
 use super::guard::{sealed, value};
 use super::keys::{self, Keys, OF_BOXES};
 use super::opening;
-use super::rules::{self, EventRules};
+use super::rules::{self, EventRules, Rules};
 use crate::backend::lookup::View;
 use pgrx::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use tally_core::event::{self, Limits};
 use tally_core::jsonb::{self, Bounds, Change, Encoder};
 use tally_core::privacy::{Place, Token, Treatment, Value, is_box, seal_epoch};
 
@@ -113,10 +114,22 @@ fn renewed_user_id(tenant_id: &str, name: &str, user_id: &str) -> Result<Option<
     })
 }
 
-/// The text of a quarantined event, closed up where it is not and the tenant's events are protected; null where it stays.
+/// Whether ingest would close up what it sends to a tenant's quarantine: for that tenant's sake, or for that of the tenant that it names.
+fn is_concerned(rules: &Rules, tenant_id: &str, body: &str) -> bool {
+    rules.concern(Some(tenant_id)) || {
+        let named = event::parse_event(body, &Limits::default());
+        rules.concern(match &named {
+            Ok(event) => Some(&event.tenant_id),
+            Err(rejection) => rejection.tenant_id.as_deref(),
+        })
+    }
+}
+
+/// The text of a quarantined event, closed up where it is not and the tenant's events are protected, or those of the tenant that it names;
+/// null where it stays.
 #[pg_extern(sql = false)]
 fn closed_body(tenant_id: &str, batch_id: i64, position: i32, body: &str) -> Option<String> {
-    if is_box(body).is_some() || !rules::current()?.concern(Some(tenant_id)) {
+    if is_box(body).is_some() || !is_concerned(&*rules::current()?, tenant_id, body) {
         return None;
     }
     let closer = keys::wrapped(OF_BOXES, View::Now)?.closer()?;

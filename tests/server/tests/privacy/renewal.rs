@@ -591,3 +591,83 @@ fn steps_wait_for_nobody_who_declares_something() {
     assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL"), 0);
     shop.finish();
 }
+
+/// What waits in quarantine is closed up by a declaration where the same event would be if it was sent afterwards: also in the quarantine of
+/// a tenant of which nothing is protected.
+#[test]
+fn quarantined_events_of_a_protected_tenant_are_closed_up_wherever_they_wait() {
+    let mut keyed = Keyed::new("closed_anywhere");
+    let admin = keyed.database.role("admin", &["tally_admin"]);
+    let bound = keyed.database.role("bound", &["tally_writer", "tally_reader"]);
+    let trusted = keyed.database.role("trusted", &["tally_writer"]);
+    let mut superuser = keyed.database.superuser();
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&bound]).unwrap();
+    superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&trusted]).unwrap();
+    let broken = |tenant: &str| {
+        let mut event = event(tenant, 1, "u", json!({"email": "planted"}));
+        event["occurred_at"] = json!("never");
+        event.to_string()
+    };
+    let texts = [
+        event("b", 1, "u", json!({"email": "planted"})).to_string(),
+        broken("b"),
+        broken("a"),
+        broken("c"),
+        json!({"event": event("b", 1, "u", json!({}))}).to_string(),
+        json!({"event": event("a", 1, "u", json!({}))}).to_string(),
+        json!(["b"]).to_string(),
+        r#"{"tenant_id": "a", "tenant_id": "b"}"#.to_owned(),
+        r#"{"tenant_id": 7, "properties": {"email": "planted"}}"#.to_owned(),
+    ];
+    let payloads = ["a", "b", "c"].map(|tenant| {
+        json!({"type": "track", "messageId": "m", "userId": "u", "timestamp": "not a time", "tenant": tenant, "event": "e"}).to_string()
+    });
+    superuser
+        .batch_execute("SELECT tally.define_mapping('told', 'segment', '{\"tenant\": \"/tenant\"}')")
+        .unwrap();
+    let send = || {
+        for role in [&bound, &trusted] {
+            let mut client = keyed.database.connect(role);
+            for text in &texts {
+                assert_eq!(
+                    ingest(&mut client, &format!("[{text}]"))
+                        .map(|summary| summary.rejected + summary.accepted)
+                        .unwrap(),
+                    1,
+                    "{text}"
+                );
+            }
+            for payload in &payloads {
+                let sent = "SELECT * FROM tally.ingest_from('segment', $1::text, 'told')";
+                client.query(sent, &[payload]).unwrap();
+            }
+        }
+    };
+    // In the order in which they were sent: the home, and whether it is closed up.
+    let waiting = |client: &mut Client| -> Vec<(String, bool)> {
+        let query =
+            "SELECT tenant_id, body ~ '^box[.]1[.]' FROM tally.quarantine ORDER BY quarantined_at, batch_id";
+        client.query(query, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    send();
+    let before = waiting(&mut superuser);
+    assert!(before.len() > 15 && before.iter().all(|(_, is_closed)| !is_closed), "{before:?}");
+    let mut admin = keyed.database.connect(&admin);
+    admin.batch_execute("SELECT tally.protect_property(NULL, 'email', 'token', 'b')").unwrap();
+    crate::keyed::maintain(&mut admin);
+    let renewed = waiting(&mut superuser);
+    superuser
+        .batch_execute("DELETE FROM tally.quarantine; DELETE FROM tally.event_key; DELETE FROM tally.events")
+        .unwrap();
+    send();
+    let afterwards = waiting(&mut superuser);
+    assert_eq!(renewed, afterwards);
+    let closed_at_home = renewed.iter().filter(|(home, is_closed)| home == "a" && *is_closed).count();
+    let open = renewed.iter().filter(|(_, is_closed)| !is_closed).count();
+    assert!(closed_at_home >= 5 && open >= 3, "{renewed:?}");
+    // Nothing is looked through again without a reason, and what is closed up opens.
+    let again = "SELECT count(*) FROM tally.quarantine WHERE tally_internal.closed_body(tenant_id, batch_id, \"position\", body) IS NOT NULL";
+    assert_eq!(number(&mut superuser, again), 0);
+    let redriven = "SELECT sum(rejected)::int8 FROM tally.redrive()";
+    assert!(number(&mut superuser, redriven) >= 15);
+}
