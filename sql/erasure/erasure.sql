@@ -15,7 +15,7 @@ CREATE TRIGGER erasure_key_emptied AFTER TRUNCATE ON tally.erasure_key
 ALTER TABLE tally.erasure_key ENABLE ALWAYS TRIGGER erasure_key_changed, ENABLE ALWAYS TRIGGER erasure_key_emptied;
 
 CREATE TABLE tally.erasure (
-  requested_at     timestamptz NOT NULL DEFAULT now(),
+  requested_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
   finished_at      timestamptz,
   first_at         timestamptz,
   last_at          timestamptz,
@@ -28,11 +28,12 @@ CREATE TABLE tally.erasure (
   reason           text COLLATE "C" NOT NULL,
   subject          text COLLATE "C",
   certificate      jsonb,
-  CONSTRAINT erasure_pkey PRIMARY KEY (tenant_id, subject_hash),
+  CONSTRAINT erasure_pkey PRIMARY KEY (tenant_id, subject_hash, requested_at),
   CONSTRAINT erasure_names_nobody_once_it_is_done CHECK ((subject IS NULL) = (finished_at IS NOT NULL)),
   CONSTRAINT erasure_is_certified CHECK ((certificate IS NULL) = (finished_at IS NULL))
 );
-COMMENT ON TABLE tally.erasure IS 'the subjects that were erased or are to be; events of theirs are refused from the moment on in which they are here';
+CREATE UNIQUE INDEX erasure_waits_once ON tally.erasure (tenant_id, subject_hash) WHERE finished_at IS NULL;
+COMMENT ON TABLE tally.erasure IS 'the subjects that were erased or are to be, one row for each time; events of theirs are refused from the moment on in which they are here';
 COMMENT ON COLUMN tally.erasure.requested_at IS 'when it was asked for';
 COMMENT ON COLUMN tally.erasure.finished_at IS 'when it was done; null while it waits for tally.maintain()';
 COMMENT ON COLUMN tally.erasure.first_at IS 'time of the first event that the subject was known to have';
@@ -86,10 +87,10 @@ SELECT pg_catalog.pg_extension_config_dump('tally.erasure_trace', '');
 
 CREATE VIEW tally.erasures WITH (security_invoker = true) AS
   SELECT tenant_id, subject_hash, requested_at, requested_by, reason, finished_at, events, anonymous_events, certificate FROM tally.erasure;
-COMMENT ON VIEW tally.erasures IS 'the erasures of the tenants in scope, and their certificates';
+COMMENT ON VIEW tally.erasures IS 'the erasures of the tenants in scope, and their certificates; of one who was there again and was erased again, one row for each time';
 COMMENT ON COLUMN tally.erasures.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.erasures.subject_hash IS 'stands for the subject; only the tenant''s secret key leads from an id to it';
-COMMENT ON COLUMN tally.erasures.requested_at IS 'when it was asked for: events of the subject are refused since';
+COMMENT ON COLUMN tally.erasures.requested_at IS 'when it was asked for; events of the subject are refused since the first time';
 COMMENT ON COLUMN tally.erasures.requested_by IS 'who asked for it';
 COMMENT ON COLUMN tally.erasures.reason IS 'why, in its words';
 COMMENT ON COLUMN tally.erasures.finished_at IS 'when it was done; null while it waits for tally.maintain()';
@@ -103,12 +104,12 @@ GRANT SELECT ON tally.erasures TO tally_reader, tally_auditor;
 CREATE FUNCTION tally.erase_subject(tenant_id text, subject text, reason text) RETURNS jsonb
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_erase_subject';
 COMMENT ON FUNCTION tally.erase_subject(text, text, text) IS
-  'erases a user of a tenant: its events, with those of its sessions that have no user, and whatever else is kept of it, and makes the rollups'' buckets in which they counted anew from the events that are left; from now on its events are rejected with SQLSTATE 22T13, and a retry of one that was counted is a duplicate still. Returns the certificate, which tells what is left where raw events are gone; of one who was erased before, that of then. Ingest waits meanwhile, readers do not: for many subjects, or one with very many events, there is tally.erase_subjects()';
+  'erases a user of a tenant: its events, with those of its sessions that have no user, and whatever else is kept of it, and makes the rollups'' buckets in which they counted anew from the events that are left; from now on its events are rejected with SQLSTATE 22T13, and a retry of one that was counted is a duplicate still. Returns the certificate, which tells what is left where raw events are gone. Of one who was erased before it removes what is there again, as in a month that was attached again, and gives that a certificate of its own; where nothing is, it returns the last one, and ingest goes on. Otherwise ingest waits meanwhile, readers do not: for many subjects, or one with very many events, there is tally.erase_subjects()';
 
 CREATE FUNCTION tally.erase_subjects(tenant_id text, subjects text[], reason text) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_erase_subjects';
 COMMENT ON FUNCTION tally.erase_subjects(text, text[], text) IS
-  'has tally.maintain() erase users of a tenant, as tally.erase_subject() does, in steps that are committed one by one; their events are refused from now on. Returns how many weren''t erased, or to be erased, before; tally.erasures has their certificates when it is done';
+  'has tally.maintain() erase users of a tenant, as tally.erase_subject() does, in steps that are committed one by one; their events are refused from now on. Returns how many are to be erased now and weren''t waiting for it yet; tally.erasures has their certificates when it is done, of those that were erased before only where something was there again';
 
 -- What the library calls, as tally_owner in the global scope.
 
@@ -139,7 +140,7 @@ BEGIN
     INSERT INTO tally.erasure AS x (subject_hash, tenant_id, requested_by, reason, subject)
     SELECT s.hash, request_erasures.tenant_id, request_erasures.requested_by, request_erasures.reason, min(s.subject)
       FROM unnest(subjects, hashes) AS s (subject, hash) GROUP BY s.hash ORDER BY s.hash
-    ON CONFLICT ON CONSTRAINT erasure_pkey DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING x.subject_hash
   LOOP
     PERFORM tally_internal.record_act('erasure_requested', hash::text, jsonb_build_object('reason', request_erasures.reason),
@@ -150,7 +151,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.request_erasures(text, text[], uuid[], text, text) IS
-  'notes subjects that are to be erased, each once; returns how many are new';
+  'notes subjects that are to be erased, each once while it waits; returns how many didn''t wait yet';
 
 CREATE FUNCTION tally_internal.erase_events(tenant_id text, account_id text, "from" timestamptz, until timestamptz, subjects text[],
     sent text[], OUT users text[], OUT moments timestamptz[], OUT anonymous_moments timestamptz[], OUT removed int8)
@@ -284,7 +285,7 @@ DECLARE
   done record;
 BEGIN
   FOR done IN
-    UPDATE tally.erasure AS x SET finished_at = now(), subject = NULL, certificate = s.certificate
+    UPDATE tally.erasure AS x SET finished_at = clock_timestamp(), subject = NULL, certificate = s.certificate
       FROM unnest(hashes, certificates) AS s (hash, certificate)
      WHERE x.tenant_id = certify_erasures.tenant_id AND x.subject_hash = s.hash AND x.finished_at IS NULL
     RETURNING x.subject_hash, x.certificate

@@ -94,10 +94,22 @@ struct Ending {
     anonymous_events: i64,
     first_at: Option<TimestampWithTimeZone>,
     last_at: Option<TimestampWithTimeZone>,
+    /// How often it was erased before.
+    before: i64,
 }
 
-/// Writes the certificates of some subjects; `forgotten` is what `forget` told of all that were erased together. The caller has locked
-/// ingest out, or nothing is left to be removed.
+impl Ending {
+    /// Whether it was erased before, and nothing was there again.
+    fn has_found_nothing(&self, forgotten: &Value) -> bool {
+        let has_nothing = |(part, rows): (&String, &Value)| part == "subjects" || rows.as_i64() == Some(0);
+        self.before > 0
+            && self.events + self.anonymous_events == 0
+            && forgotten.as_object().is_some_and(|parts| parts.iter().all(has_nothing))
+    }
+}
+
+/// Writes the certificates of some subjects; `forgotten` is what `forget` told of all that were erased together. Who was erased before, and of
+/// whom nothing was there again, keeps the one of before. The caller has locked ingest out, or nothing is left to be removed.
 pub fn certify(
     tenant: &str,
     hashes: &[Uuid],
@@ -107,7 +119,8 @@ pub fn certify(
 ) -> Result<(), ErasureError> {
     let rollups = rollup::kept(tenant, lost)?;
     let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
-                         x.first_at, x.last_at \
+                         x.first_at, x.last_at, \
+                         (SELECT count(*) FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL) \
                     FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NULL";
     let read = |row: sql::Row| Ending {
         hash: row.need(1),
@@ -117,9 +130,17 @@ pub fn certify(
         anonymous_events: row.need(5),
         first_at: row.get(6),
         last_at: row.get(7),
+        before: row.need(8),
     };
     let values = [tenant.into(), hashes.to_vec().into()];
     let ending = session::as_owner(|| sql::changed_rows(ending, &values, read));
+    let (nothing, ending): (Vec<Ending>, Vec<Ending>) =
+        ending.into_iter().partition(|subject| subject.has_found_nothing(forgotten));
+    if !nothing.is_empty() {
+        let withdraw = "DELETE FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NULL";
+        let hashes: Vec<Uuid> = nothing.iter().map(|subject| subject.hash).collect();
+        session::as_owner(|| sql::run(withdraw, &[tenant.into(), hashes.into()]));
+    }
     let certificates: Vec<JsonB> = ending
         .iter()
         .map(|subject| {
@@ -131,6 +152,7 @@ pub fn certify(
                 "reason": subject.reason,
                 "events_removed": subject.events,
                 "anonymous_events_removed": subject.anonymous_events,
+                "erased_before": subject.before,
                 "erased_together": together,
                 "removed_elsewhere": forgotten,
                 "left_in_rollups": left(&rollups, subject),

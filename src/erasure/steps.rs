@@ -112,7 +112,7 @@ fn begin(tenant: &str) -> Result<i64, ErasureError> {
     }
     gate::close(&[], Attempts::One)?;
     let take = "UPDATE tally.erasure AS x SET is_taken = true \
-                 WHERE x.tenant_id = $1 AND x.subject_hash = ANY (ARRAY(\
+                 WHERE x.tenant_id = $1 AND x.finished_at IS NULL AND x.subject_hash = ANY (ARRAY(\
                    SELECT w.subject_hash FROM tally.erasure AS w WHERE w.tenant_id = $1 AND w.finished_at IS NULL \
                     ORDER BY w.requested_at, w.subject_hash LIMIT $2))";
     session::as_owner(|| {

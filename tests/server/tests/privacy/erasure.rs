@@ -736,3 +736,119 @@ fn only_administrators_erase_and_errors_say_what_to_do() {
     admin.query("SELECT tally.erase_subjects('other', ARRAY[$1::text], 'r')", &[&SUBJECT]).unwrap();
     assert_eq!(number(&mut bound, "SELECT count(*) FROM tally.erasures"), 2);
 }
+
+/// What a person has who was erased, and who is there again: in a month that was elsewhere meanwhile, and as the source of a batch.
+#[test]
+fn who_is_there_again_is_erased_again() {
+    for in_steps in [false, true] {
+        let bench = Bench::new(if in_steps { "again_steps" } else { "again_once" });
+        assert_eq!(bench.send(&two_users()).accepted, 8);
+        let mut superuser = bench.database.superuser();
+        superuser
+            .batch_execute(
+                "CREATE SCHEMA archive; ALTER TABLE tally.events DETACH PARTITION tally.events_p2026_02;
+                 ALTER TABLE tally.events_p2026_02 SET SCHEMA archive",
+            )
+            .unwrap();
+        let erase = |reason: &str| -> Value {
+            let mut admin = bench.admin();
+            if in_steps {
+                let asked = "SELECT tally.erase_subjects('t', ARRAY[$1], $2)";
+                assert_eq!(admin.query_one(asked, &[&SUBJECT, &reason]).unwrap().get::<_, i64>(0), 1);
+                // While it waits, once more says nothing new.
+                assert_eq!(admin.query_one(asked, &[&SUBJECT, &reason]).unwrap().get::<_, i64>(0), 0);
+                admin.batch_execute("CALL tally.maintain()").unwrap();
+                let last = "SELECT certificate::text FROM tally.erasure ORDER BY finished_at DESC LIMIT 1";
+                let text: String = bench.database.superuser().query_one(last, &[]).unwrap().get(0);
+                return serde_json::from_str(&text).unwrap();
+            }
+            let asked = "SELECT tally.erase_subject('t', $1, $2)::text";
+            let text: String = admin.query_one(asked, &[&SUBJECT, &reason]).unwrap().get(0);
+            serde_json::from_str(&text).unwrap()
+        };
+        let first = erase("ticket 1");
+        assert_eq!(first["events_removed"], json!(3), "{first}");
+        // Nothing is there: the certificate is that of before, and what was asked for is an act.
+        assert_eq!(erase("ticket 2"), first);
+        let certificates = "SELECT count(*) FROM tally.erasure";
+        assert_eq!(number(&mut superuser, certificates), 1);
+
+        let has_february =
+            "SELECT count(*) FROM tally.events WHERE occurred_at < '2026-03-01' AND user_id ~ 'planted'";
+        superuser
+            .batch_execute(
+                "ALTER TABLE archive.events_p2026_02 SET SCHEMA tally;
+                 ALTER TABLE tally.events ATTACH PARTITION tally.events_p2026_02 FOR VALUES FROM ('2026-02-01 00:00Z') TO ('2026-03-01 00:00Z')",
+            )
+            .unwrap();
+        assert_eq!(number(&mut superuser, has_february), 1);
+        let second = erase("ticket 3");
+        assert_eq!(second["events_removed"], json!(1), "{second}");
+        assert_eq!(second["reason"], json!("ticket 3"), "{second}");
+        assert_eq!(second["erased_before"], json!(1), "{second}");
+        assert_eq!(second["left_in_rollups"], json!([]), "{second}");
+        bench.admin().batch_execute("CALL tally.maintain()").unwrap();
+        superuser.batch_execute("ANALYZE").unwrap();
+        assert_eq!(traces(&mut superuser, SUBJECT), Vec::<String>::new(), "in steps: {in_steps}");
+        bench.verify();
+
+        // As a later batch's source, which ingest doesn't refuse.
+        let mut loader = bench.database.connect(&bench.loader);
+        loader
+            .execute(
+                "SELECT * FROM tally.ingest('[{\"tenant_id\": \"t\", \"account_id\": \"a\", \"name\": \"n\", \"event_id\": \"00000000-0000-4000-8000-0000000000aa\",
+                   \"occurred_at\": \"2026-03-01T10:00:00Z\"}]', jsonb_build_object('source', $1::text))",
+                &[&SUBJECT],
+            )
+            .unwrap();
+        let third = erase("ticket 4");
+        assert_eq!(third["removed_elsewhere"]["batches"], json!(1), "{third}");
+        assert_eq!((&third["events_removed"], &third["erased_before"]), (&json!(0), &json!(2)), "{third}");
+        assert_eq!(erase("ticket 5"), third);
+
+        // All certificates are there, with their reasons, and sealed; and each request is an act with its reason.
+        let sealed = "SELECT array_agg(x.reason ORDER BY x.finished_at) FROM tally.erasures AS x JOIN tally.audit_entry AS a
+                        ON a.act = 'subject_erased' AND a.object = x.subject_hash::text
+                       AND a.detail::jsonb ->> 'certificate_sha256' = encode(sha256(convert_to(x.certificate::text, 'UTF8')), 'hex')";
+        let reasons: Vec<String> = superuser.query_one(sealed, &[]).unwrap().get(0);
+        assert_eq!(reasons, ["ticket 1", "ticket 3", "ticket 4"]);
+        let asked = "SELECT array_agg(a.detail::jsonb ->> 'reason' ORDER BY a.at) FROM tally.audit_entry AS a WHERE a.act = 'erasure_requested'";
+        let reasons: Vec<String> = superuser.query_one(asked, &[]).unwrap().get(0);
+        assert_eq!(reasons, ["ticket 1", "ticket 2", "ticket 3", "ticket 4", "ticket 5"]);
+        let summary = bench.send(&two_users()[..1]);
+        assert_eq!(summary.accepted, 0, "{summary:?}");
+    }
+}
+
+/// Asking again where nothing is there keeps nobody waiting, and two who ask at once get one certificate.
+#[test]
+fn asking_again_locks_nobody_out() {
+    let bench = Bench::new("again_unlocked");
+    assert_eq!(bench.send(&two_users()).accepted, 8);
+    let first = bench.erase("t", SUBJECT);
+    // A call that is in the middle of its work.
+    let mut loader = bench.database.connect(&bench.loader);
+    let mut transaction = loader.transaction().unwrap();
+    let event = json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": "00000000-0000-4000-8000-0000000000ab",
+                       "occurred_at": "2026-03-01T10:00:00Z", "user_id": "u"});
+    assert_eq!(ingest(&mut transaction, &event.to_string()).unwrap().accepted, 1);
+    let mut admin = bench.admin();
+    admin.batch_execute("SET statement_timeout = '20s'").unwrap();
+    let again: String =
+        admin.query_one("SELECT tally.erase_subject('t', $1, 'ticket 1')::text", &[&SUBJECT]).unwrap().get(0);
+    transaction.commit().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), first);
+
+    let certificates: Vec<Value> = std::thread::scope(|scope| {
+        let erasing: Vec<_> = (0..3).map(|_| scope.spawn(|| bench.erase("t", "u"))).collect();
+        erasing.into_iter().map(|each| each.join().unwrap()).collect()
+    });
+    assert!(certificates.iter().all(|each| *each == certificates[0]), "{certificates:?}");
+    assert_eq!(number(&mut bench.database.superuser(), "SELECT count(*) FROM tally.erasure"), 2);
+    // In one transaction, too.
+    let mut both = admin.transaction().unwrap();
+    let erase = "SELECT tally.erase_subject('t', 'nobody', 'ticket 6')::text";
+    let [one, other] = [0, 1].map(|_| both.query_one(erase, &[]).unwrap().get::<_, String>(0));
+    both.commit().unwrap();
+    assert_eq!(one, other);
+}
