@@ -28,6 +28,7 @@ CREATE TABLE tally.erasure (
   reason           text COLLATE "C" NOT NULL,
   subject          text COLLATE "C",
   certificate      jsonb,
+  months_missing   timestamptz[] NOT NULL DEFAULT '{}',
   CONSTRAINT erasure_pkey PRIMARY KEY (tenant_id, subject_hash, requested_at),
   CONSTRAINT erasure_names_nobody_once_it_is_done CHECK ((subject IS NULL) = (finished_at IS NOT NULL)),
   CONSTRAINT erasure_is_certified CHECK ((certificate IS NULL) = (finished_at IS NULL))
@@ -47,6 +48,7 @@ COMMENT ON COLUMN tally.erasure.requested_by IS 'who asked for it: the subject o
 COMMENT ON COLUMN tally.erasure.reason IS 'why, in its words';
 COMMENT ON COLUMN tally.erasure.subject IS 'the user id, until it is done';
 COMMENT ON COLUMN tally.erasure.certificate IS 'what was removed, made anew, and left; its hash is in the audit log';
+COMMENT ON COLUMN tally.erasure.months_missing IS 'starts of the months that the tenant had numbers of and whose events were elsewhere when the subject''s erasure was asked for last';
 
 CREATE TABLE tally.erasure_run (
   started_at timestamptz NOT NULL DEFAULT now(),

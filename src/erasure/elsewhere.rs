@@ -2,6 +2,7 @@
 //! audit log's personal parts and what nouns register. And the certificates, which tell what is left.
 
 use super::failure::ErasureError;
+use super::missing;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use crate::privacy::Stored;
@@ -164,6 +165,7 @@ pub fn certify(
     let hashes: Vec<Uuid> = ending.iter().map(|subject| subject.hash).collect();
     let write = "SELECT tally_internal.certify_erasures($1, $2, $3)";
     session::as_owner(|| sql::run(write, &[tenant.into(), hashes.into(), certificates.into()]));
+    missing::note(tenant, ending.iter().chain(&nothing).map(|subject| subject.hash).collect(), lost);
     Ok(())
 }
 

@@ -36,6 +36,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "usage",
         "INSERT INTO tally.privacy_renewal (tenant_id, stage, finished_at, left_in) VALUES ('a', 4, now(), '{usage}')",
     ),
+    (
+        "erased_there_again",
+        "tally.events_p2026_01",
+        "INSERT INTO tally.erasure (finished_at, subject_hash, tenant_id, requested_by, reason, certificate, months_missing)
+         VALUES (now(), gen_random_uuid(), 'a', 'x', 'y', '{}', '{2026-01-01 00:00Z}')",
+    ),
     ("audit_reads_off", "tally.audit_policy", "SELECT tally.set_audit_policy('none', 'a')"),
     (
         "audit_not_sealed",

@@ -772,6 +772,8 @@ fn who_is_there_again_is_erased_again() {
         assert_eq!(erase("ticket 2"), first);
         let certificates = "SELECT count(*) FROM tally.erasure";
         assert_eq!(number(&mut superuser, certificates), 1);
+        let any = "SELECT count(*) FROM tally.lint() WHERE name = 'erased_there_again'";
+        assert_eq!(number(&mut bench.admin(), any), 0, "it isn't there");
 
         let has_february =
             "SELECT count(*) FROM tally.events WHERE occurred_at < '2026-03-01' AND user_id ~ 'planted'";
@@ -782,7 +784,10 @@ fn who_is_there_again_is_erased_again() {
             )
             .unwrap();
         assert_eq!(number(&mut superuser, has_february), 1);
+        let told = "SELECT count(*) FROM tally.lint() WHERE name = 'erased_there_again' AND detail ~ 'p2026_02 .* 1 persons of tenant ''t'''";
+        assert_eq!(number(&mut bench.admin(), told), 1);
         let second = erase("ticket 3");
+        assert_eq!(number(&mut bench.admin(), told), 0);
         assert_eq!(second["events_removed"], json!(1), "{second}");
         assert_eq!(second["reason"], json!("ticket 3"), "{second}");
         assert_eq!(second["erased_before"], json!(1), "{second}");
