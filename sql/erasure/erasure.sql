@@ -21,6 +21,7 @@ CREATE TABLE tally.erasure (
   last_at          timestamptz,
   events           int8 NOT NULL DEFAULT 0,
   anonymous_events int8 NOT NULL DEFAULT 0,
+  detached_events  int8 NOT NULL DEFAULT 0,
   is_taken         boolean NOT NULL DEFAULT false,
   subject_hash     uuid NOT NULL,
   tenant_id        text COLLATE "C" NOT NULL,
@@ -41,6 +42,7 @@ COMMENT ON COLUMN tally.erasure.first_at IS 'time of the first event that the su
 COMMENT ON COLUMN tally.erasure.last_at IS 'time of the last';
 COMMENT ON COLUMN tally.erasure.events IS 'raw events of the subject that were removed';
 COMMENT ON COLUMN tally.erasure.anonymous_events IS 'raw events without a user that were removed with its sessions; of several subjects that were erased together with the first of them';
+COMMENT ON COLUMN tally.erasure.detached_events IS 'events that were removed from months that were detached, those without a user as above';
 COMMENT ON COLUMN tally.erasure.is_taken IS 'whether tally.maintain() is at it';
 COMMENT ON COLUMN tally.erasure.subject_hash IS 'stands for the subject: half of its HMAC-SHA256 under the tenant''s key';
 COMMENT ON COLUMN tally.erasure.tenant_id IS 'the tenant';
@@ -155,25 +157,64 @@ $$;
 COMMENT ON FUNCTION tally_internal.request_erasures(text, text[], uuid[], text, text) IS
   'notes subjects that are to be erased, each once while it waits; returns how many didn''t wait yet';
 
+-- The one rule by which events without a user are somebody's: what an erasure takes is what tally.subject_report() names.
+CREATE FUNCTION tally_internal.anonymous_events(tenant_id text, account_id text, "from" timestamptz, until timestamptz, subjects text[], detached name[])
+  RETURNS TABLE (part name, event_id uuid, occurred_at timestamptz)
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  SET timezone = 'UTC'
+AS $$
+DECLARE
+  stored   text := (SELECT string_agg(format(
+                      'SELECT %L::name AS part, e.event_id, e.occurred_at, e.user_id, e.session_id FROM tally.%I AS e
+                        WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.occurred_at >= $3 AND e.occurred_at <= $4 AND e.session_id IS NOT NULL', t.name, t.name), ' UNION ALL ')
+                      FROM unnest('events'::name || detached) AS t (name));
+  sessions text[];
+  first_at timestamptz;
+  last_at  timestamptz;
+BEGIN
+  EXECUTE format('SELECT array_agg(DISTINCT e.session_id), min(e.occurred_at), max(e.occurred_at) FROM (%s) AS e WHERE e.occurred_at < $4 AND e.user_id = ANY ($5)', stored)
+     INTO sessions, first_at, last_at USING tenant_id, account_id, "from", until, subjects;
+  IF sessions IS NULL THEN
+    RETURN;
+  END IF;
+  -- Up to two days away: a day from one of the subjects' to an event without a user, and a day from that to somebody else's.
+  RETURN QUERY EXECUTE format(
+    'SELECT n.part, n.event_id, n.occurred_at
+       FROM (SELECT e.*, count(*) FILTER (WHERE e.user_id = ANY ($5) AND e.occurred_at >= $7 AND e.occurred_at < $8) OVER near AS own,
+                    count(*) FILTER (WHERE e.user_id <> ALL ($5)) OVER near AS others
+               FROM (%s) AS e WHERE e.session_id = ANY ($6)
+             WINDOW near AS (PARTITION BY e.session_id ORDER BY e.occurred_at RANGE BETWEEN interval ''1 day'' PRECEDING AND interval ''1 day'' FOLLOWING)) AS n
+      WHERE n.user_id IS NULL AND n.own > 0 AND n.others = 0', stored)
+    USING tenant_id, account_id, first_at - interval '2 days', last_at + interval '2 days', subjects, sessions, "from", until;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]) IS
+  'events without a user, in the events of an account and in months that were detached, that go with subjects, by the ids under which they are stored: within a day of one of theirs of a range of time in the same session, and within a day of nobody else''s there';
+
 CREATE FUNCTION tally_internal.erase_events(tenant_id text, account_id text, "from" timestamptz, until timestamptz, subjects text[],
-    sent text[], OUT users text[], OUT moments timestamptz[], OUT anonymous_moments timestamptz[], OUT removed int8)
+    sent text[], detached name[], OUT users text[], OUT moments timestamptz[], OUT anonymous_moments timestamptz[], OUT removed int8)
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
 AS $$
 DECLARE
-  session_ids text[];
-  began       timestamptz;
-  ended       timestamptz;
-  anonymous   int8;
-  parts       oid[];
-  anonymous_parts oid[];
+  parts     oid[];
+  month     name;
+  here      record;
+  whose     text[];
+  alone     record;
+  anonymous int8 := 0;
+  elsewhere int8 := 0;
 BEGIN
+  -- Looked for while the subjects' own are there to tell by.
+  SELECT array_agg(a.part) AS places, array_agg(a.event_id) AS ids, array_agg(a.occurred_at) AS times, min(a.occurred_at) AS began, max(a.occurred_at) AS ended
+    INTO alone FROM tally_internal.anonymous_events(erase_events.tenant_id, erase_events.account_id, "from", until, subjects, detached) AS a;
   WITH gone AS (
     DELETE FROM tally.events AS e
      WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id
        AND e.occurred_at >= "from" AND e.occurred_at < until AND e.user_id = ANY (subjects)
-    RETURNING e.user_id, e.session_id, e.occurred_at, e.tableoid AS part
+    RETURNING e.user_id, e.occurred_at, e.tableoid AS part
   ), counted AS (
     UPDATE tally.erasure AS x
        SET events = x.events + g.events, first_at = least(x.first_at, g.first_at), last_at = greatest(x.last_at, g.last_at)
@@ -181,40 +222,66 @@ BEGIN
               FROM gone AS o JOIN unnest(subjects, erase_events.sent) AS s (stored, sent) ON s.stored = o.user_id GROUP BY s.sent) AS g
      WHERE x.tenant_id = erase_events.tenant_id AND x.subject = g.sent
   )
-  SELECT array_agg(DISTINCT g.user_id), array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*),
-         array_agg(DISTINCT g.session_id) FILTER (WHERE g.session_id IS NOT NULL),
-         min(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) - interval '1 day',
-         max(g.occurred_at) FILTER (WHERE g.session_id IS NOT NULL) + interval '1 day', array_agg(DISTINCT g.part)
-    INTO users, moments, removed, session_ids, began, ended, parts
+  SELECT array_agg(DISTINCT g.user_id), array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*), array_agg(DISTINCT g.part)
+    INTO users, moments, removed, parts
     FROM gone AS g;
   PERFORM tally_internal.note_removed(parts);
-  IF session_ids IS NULL THEN
+  whose := users;
+  FOREACH month IN ARRAY detached LOOP
+    EXECUTE format(
+      'WITH gone AS (
+         DELETE FROM tally.%I AS e
+          WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.occurred_at >= $3 AND e.occurred_at < $4 AND e.user_id = ANY ($5)
+         RETURNING e.user_id, e.occurred_at
+       ), counted AS (
+         UPDATE tally.erasure AS x
+            SET detached_events = x.detached_events + g.events, first_at = least(x.first_at, g.first_at), last_at = greatest(x.last_at, g.last_at)
+           FROM (SELECT s.sent, count(*) AS events, min(o.occurred_at) AS first_at, max(o.occurred_at) AS last_at
+                   FROM gone AS o JOIN unnest($5, $6) AS s (stored, sent) ON s.stored = o.user_id GROUP BY s.sent) AS g
+          WHERE x.tenant_id = $1 AND x.subject = g.sent
+       )
+       SELECT array_agg(DISTINCT g.user_id) AS users, count(*) AS events FROM gone AS g', month)
+       INTO here USING erase_events.tenant_id, erase_events.account_id, "from", until, subjects, erase_events.sent;
+    IF here.events > 0 THEN
+      PERFORM tally_internal.note_trace(ARRAY[month::text]);
+      removed := removed + here.events;
+      whose := whose || here.users;
+    END IF;
+  END LOOP;
+  IF alone.ids IS NULL THEN
     RETURN;
   END IF;
-  -- Whose a session without a user is can't be told where somebody else has events in it.
-  WITH shared AS (
-    SELECT DISTINCT e.session_id FROM tally.events AS e
-     WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id AND e.occurred_at >= began AND e.occurred_at <= ended
-       AND e.session_id = ANY (session_ids) AND e.user_id <> ALL (subjects)
-  ), gone AS (
-    DELETE FROM tally.events AS e
-     WHERE e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id AND e.occurred_at >= began AND e.occurred_at <= ended
-       AND e.session_id = ANY (session_ids) AND e.user_id IS NULL AND e.session_id NOT IN (SELECT s.session_id FROM shared AS s)
+  WITH gone AS (
+    DELETE FROM tally.events AS e USING unnest(alone.places, alone.ids, alone.times) AS a (part, event_id, occurred_at)
+     WHERE a.part = 'events' AND e.tenant_id = erase_events.tenant_id AND e.account_id = erase_events.account_id
+       AND e.occurred_at >= alone.began AND e.occurred_at <= alone.ended
+       AND e.occurred_at = a.occurred_at AND e.event_id = a.event_id AND e.user_id IS NULL
     RETURNING e.occurred_at, e.tableoid AS part
   )
   SELECT array_agg(DISTINCT date_trunc('minute', g.occurred_at)), count(*), coalesce(array_agg(DISTINCT g.part), '{}')
-    INTO anonymous_moments, anonymous, anonymous_parts FROM gone AS g;
-  PERFORM tally_internal.note_removed(anonymous_parts);
-  IF anonymous > 0 THEN
-    UPDATE tally.erasure AS x SET anonymous_events = x.anonymous_events + anonymous
-     WHERE x.tenant_id = erase_events.tenant_id
-       AND x.subject = (SELECT s.sent FROM unnest(subjects, erase_events.sent) AS s (stored, sent) WHERE s.stored = users[1] LIMIT 1);
-    removed := removed + anonymous;
-  END IF;
+    INTO anonymous_moments, anonymous, parts FROM gone AS g;
+  PERFORM tally_internal.note_removed(parts);
+  FOREACH month IN ARRAY detached LOOP
+    CONTINUE WHEN month <> ALL (alone.places);
+    EXECUTE format(
+      'WITH gone AS (
+         DELETE FROM tally.%I AS e USING unnest($3, $4, $5) AS a (part, event_id, occurred_at)
+          WHERE a.part = $6 AND e.tenant_id = $1 AND e.account_id = $2 AND e.occurred_at >= $7 AND e.occurred_at <= $8
+            AND e.occurred_at = a.occurred_at AND e.event_id = a.event_id AND e.user_id IS NULL
+         RETURNING 1)
+       SELECT count(*) AS events FROM gone', month)
+       INTO here USING erase_events.tenant_id, erase_events.account_id, alone.places, alone.ids, alone.times, month, alone.began, alone.ended;
+    PERFORM tally_internal.note_trace(ARRAY[month::text]);
+    elsewhere := elsewhere + here.events;
+  END LOOP;
+  UPDATE tally.erasure AS x SET anonymous_events = x.anonymous_events + anonymous, detached_events = x.detached_events + elsewhere
+   WHERE x.tenant_id = erase_events.tenant_id
+     AND x.subject = (SELECT s.sent FROM unnest(subjects, erase_events.sent) AS s (stored, sent) WHERE s.stored = whose[1] LIMIT 1);
+  removed := removed + anonymous + elsewhere;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]) IS
-  'removes the raw events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, and those without a user of sessions that are theirs alone, up to a day before and after; tells whose there were, and the minutes of them';
+COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]) IS
+  'removes the events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, attached and in months that were detached, and those without a user that go with them (tally_internal.anonymous_events); tells whose attached ones there were, and the minutes of them';
 
 CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[], known text[]) RETURNS jsonb
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -346,13 +413,13 @@ $$;
 COMMENT ON FUNCTION tally_internal.note_statistics(oid) IS 'notes that the statistics of a table were made anew';
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid) FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[]), tally_internal.note_removed(oid[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid),

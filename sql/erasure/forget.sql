@@ -73,36 +73,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION tally_internal.detached_months() IS 'months that were detached and are still there';
 
-CREATE FUNCTION tally_internal.forget_detached(tenant_id text, subjects text[]) RETURNS int8
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  month name;
-  here  int8;
-  gone  int8 := 0;
-BEGIN
-  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
-  LOOP
-    -- With the events of its sessions that have no user, but for sessions that somebody else had as well.
-    EXECUTE format('DELETE FROM tally.%1$I AS e
-                     WHERE e.tenant_id = $1
-                       AND (e.user_id = ANY ($2)
-                            OR (e.user_id IS NULL
-                                AND (e.account_id, e.session_id) IN (SELECT s.account_id, s.session_id FROM tally.%1$I AS s WHERE s.tenant_id = $1 AND s.user_id = ANY ($2))
-                                AND NOT EXISTS (SELECT FROM tally.%1$I AS o WHERE o.tenant_id = $1 AND o.account_id = e.account_id AND o.session_id = e.session_id
-                                                   AND o.user_id <> ALL ($2))))', month) USING forget_detached.tenant_id, subjects;
-    GET DIAGNOSTICS here = ROW_COUNT;
-    gone := gone + here;
-    IF here > 0 THEN
-      PERFORM tally_internal.note_trace(ARRAY[month::text]);
-    END IF;
-  END LOOP;
-  RETURN gone;
-END
-$$;
-COMMENT ON FUNCTION tally_internal.forget_detached(text, text[]) IS 'part of an erasure: removes events from months that were detached and are still there';
-
 -- Asked when their events are removed and before the rest is.
 CREATE FUNCTION tally_internal.known_subjects(tenant_id text, subjects text[], sent text[]) RETURNS text[]
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -110,13 +80,11 @@ CREATE FUNCTION tally_internal.known_subjects(tenant_id text, subjects text[], s
 AS $$
 DECLARE
   known text[];
-  month name;
-  here  text[];
 BEGIN
   known := ARRAY(
     SELECT x.subject FROM tally.erasure AS x
      WHERE x.tenant_id = known_subjects.tenant_id AND x.subject = ANY (known_subjects.sent)
-       AND (x.events > 0 OR x.anonymous_events > 0 OR x.first_at IS NOT NULL));
+       AND (x.events > 0 OR x.anonymous_events > 0 OR x.detached_events > 0 OR x.first_at IS NOT NULL));
   known := known || ARRAY(
     SELECT s.sent FROM tally.audit_personal AS p JOIN unnest(subjects, known_subjects.sent) AS s (stored, sent) ON s.stored = p.content::jsonb ->> 'subject'
      WHERE p.tenant_id = known_subjects.tenant_id);
@@ -126,12 +94,6 @@ BEGIN
              WHERE q.tenant_id IN (known_subjects.tenant_id, '') OFFSET 0) AS q
       JOIN unnest(subjects, known_subjects.sent) AS s (stored, sent) ON tally_internal.names(q.body, 'user_id', ARRAY[s.stored])
      WHERE tally_internal.names(q.body, 'user_id', subjects));
-  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month)
-  LOOP
-    EXECUTE format('SELECT array_agg(DISTINCT e.user_id) FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2)', month)
-       INTO here USING known_subjects.tenant_id, subjects;
-    known := known || ARRAY(SELECT s.sent FROM unnest(subjects, known_subjects.sent) AS s (stored, sent) WHERE s.stored = ANY (here));
-  END LOOP;
   RETURN ARRAY(SELECT s.stored FROM unnest(subjects, known_subjects.sent) AS s (stored, sent) WHERE s.sent = ANY (known));
 END
 $$;
@@ -139,6 +101,6 @@ COMMENT ON FUNCTION tally_internal.known_subjects(text, text[], text[]) IS
   'part of an erasure: those of the subjects, by the ids under which they are stored, each with the id as sent, that are known to have been users: by events, activity, the quarantine or tokens';
 
 REVOKE ALL ON FUNCTION tally_internal.known_subjects(text, text[], text[]), tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
-  tally_internal.forget_audit(text, text[]), tally_internal.detached_months(), tally_internal.forget_detached(text, text[]) FROM PUBLIC;
+  tally_internal.forget_audit(text, text[]), tally_internal.detached_months() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.known_subjects(text, text[], text[]), tally_internal.forget_quarantine(text, text[]), tally_internal.forget_batches(text, text[]), tally_internal.is_content_naming(text, text[]),
-  tally_internal.forget_audit(text, text[]), tally_internal.detached_months(), tally_internal.forget_detached(text, text[]) TO tally_owner;
+  tally_internal.forget_audit(text, text[]), tally_internal.detached_months() TO tally_owner;

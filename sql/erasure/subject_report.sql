@@ -9,7 +9,10 @@ DECLARE
   -- Under all of these the subject may be stored.
   ids      text[];
   kept     record;
-  month    name;
+  detached name[];
+  part     name;
+  accounts text[];
+  alone    record;
   is_known boolean := false;
 BEGIN
   PERFORM tally_internal.check_id('tenant_id', coalesce(subject_report.tenant_id, '')), tally_internal.check_id('subject', coalesce(subject_report.subject, ''));
@@ -19,26 +22,24 @@ BEGIN
   END IF;
   PERFORM tally_internal.require_step_up('subject_report');
   ids := tally_internal.stored_user_ids(subject_report.tenant_id, subject_report.subject);
-  RETURN QUERY
-    SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
-     WHERE e.tenant_id = subject_report.tenant_id AND e.user_id = ANY (ids) ORDER BY e.occurred_at, e.event_id;
-  is_known := is_known OR FOUND;
-  -- What erase_subject() takes for the subject's: of sessions that are its alone.
-  RETURN QUERY
-    WITH session AS (
-      SELECT e.account_id, e.session_id FROM tally.events AS e
-       WHERE e.tenant_id = subject_report.tenant_id AND e.session_id IN
-               (SELECT o.session_id FROM tally.events AS o WHERE o.tenant_id = subject_report.tenant_id AND o.user_id = ANY (ids))
-       GROUP BY e.account_id, e.session_id
-      HAVING bool_or(e.user_id = ANY (ids)) AND bool_and(coalesce(e.user_id, ids[1]) = ANY (ids))
-    )
-    SELECT jsonb_build_object('from', 'events', 'row', to_jsonb(e)) FROM tally.events AS e
-      JOIN session AS s ON s.account_id = e.account_id AND s.session_id = e.session_id
-     WHERE e.tenant_id = subject_report.tenant_id AND e.user_id IS NULL ORDER BY e.occurred_at, e.event_id;
-  is_known := is_known OR FOUND;
-  FOR month IN SELECT d.month FROM tally_internal.detached_months() AS d (month) LOOP
-    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(e)) FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2) ORDER BY e.occurred_at, e.event_id',
-      month, month) USING subject_report.tenant_id, ids;
+  detached := ARRAY(SELECT d.month FROM tally_internal.detached_months() AS d (month));
+  -- With those without a user that an erasure takes for the subject's.
+  EXECUTE format('SELECT array_agg(DISTINCT o.account_id) FROM (%s) AS o', (
+            SELECT string_agg(format('SELECT e.account_id FROM tally.%I AS e WHERE e.tenant_id = $1 AND e.user_id = ANY ($2) AND e.session_id IS NOT NULL', p.part), ' UNION ALL ')
+              FROM unnest('events'::name || detached) AS p (part)))
+     INTO accounts USING subject_report.tenant_id, ids;
+  SELECT array_agg(o.account_id) AS accounts, array_agg(a.event_id) AS ids, array_agg(a.occurred_at) AS times, array_agg(a.part) AS parts INTO alone
+    FROM unnest(accounts) AS o (account_id)
+   CROSS JOIN LATERAL tally_internal.anonymous_events(subject_report.tenant_id, o.account_id, '-infinity', 'infinity', ids, detached) AS a;
+  FOREACH part IN ARRAY 'events'::name || detached LOOP
+    RETURN QUERY EXECUTE format(
+      'SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(e)) FROM tally.%I AS e
+        WHERE e.tenant_id = $1
+          AND (e.user_id = ANY ($2)
+               OR (e.user_id IS NULL AND (e.account_id, e.event_id, e.occurred_at) IN
+                     (SELECT a.account_id, a.event_id, a.occurred_at FROM unnest($3, $4, $5, $6) AS a (account_id, event_id, occurred_at, part) WHERE a.part = %L)))
+        ORDER BY e.occurred_at, e.event_id', part, part, part)
+      USING subject_report.tenant_id, ids, alone.accounts, alone.ids, alone.times, alone.parts;
     is_known := is_known OR FOUND;
   END LOOP;
   -- Those of no tenant that name this one are seen in the global scope alone.
@@ -76,7 +77,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.subject_report(text, text) IS
-  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, with those without a user of sessions that are its alone, also in detached months, quarantined events, batches that it is the source or client of, rollups by user, personal parts of audit entries that name it. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
+  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, in detached months, too, with those without a user that an erasure takes with them (within a day of one of its own in the same session, and of nobody else''s there), quarantined events, batches that it is the source or client of, rollups by user, personal parts of audit entries that name it. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
 ALTER FUNCTION tally.subject_report(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.subject_report(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.subject_report(text, text) TO tally_admin;

@@ -46,7 +46,12 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     privacy::fetch_keys();
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
-    let mut places = removal::find(tenant, &Stored::of(tenant, &request.subjects)?.ids, &everything);
+    let users = Stored::of(tenant, &request.subjects)?;
+    let mut places = removal::find(tenant, &users.ids, &everything);
+    let known = removal::detached_months();
+    for month in &known {
+        places.extend(removal::find_in_detached(tenant, &users.ids, month));
+    }
     let lost = rollup::Lost::of(tenant);
     if before > 0 && places.is_empty() {
         // Ingest has refused its events since, so that there is nothing to wait for.
@@ -62,13 +67,18 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
         Some(places) => places,
         None => removal::find(tenant, &users.ids, &everything),
     });
+    // Into a month that was detached nothing comes any more.
+    let detached = removal::detached_months();
+    for month in detached.iter().filter(|month| !known.contains(month)) {
+        places.extend(removal::find_in_detached(tenant, &users.ids, month));
+    }
     // Another session may have done it meanwhile.
     if times(request, hashes) > before {
         return Ok(());
     }
     request.note(hashes);
     for place in &places {
-        removal::remove(tenant, &users, place)?;
+        removal::remove(tenant, &users, place, &detached)?;
     }
     let lost = lost.now(tenant);
     let forgotten = elsewhere::forget(tenant, &users, &lost)?;

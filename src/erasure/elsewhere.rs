@@ -36,6 +36,10 @@ pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, Er
     let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values));
     let mut told = parts.map_or(Value::Null, |parts| parts.0);
     told["rollup_rows"] = rows.into();
+    // Removed with the others, a month and an account at a time.
+    let detached = "SELECT sum(x.detached_events)::int8 FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject = ANY ($2)";
+    let values = [tenant.into(), subjects.sent.clone().into()];
+    told["detached"] = session::as_owner(|| sql::one::<i64>(detached, &values)).unwrap_or(0).into();
     Ok(told)
 }
 

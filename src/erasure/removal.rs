@@ -67,18 +67,34 @@ pub fn find_in_others(tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
     others.iter().flat_map(of).collect()
 }
 
+/// Where subjects have events in a month that was detached.
+pub fn find_in_detached(tenant: &str, subjects: &[String], month: &str) -> BTreeSet<Place> {
+    find_where(tenant, subjects, &format!("tally.{}", sql::quote(month)), "true")
+}
+
+/// The tables of months that were detached and are still there.
+pub fn detached_months() -> Vec<String> {
+    let query = "SELECT d.month::text FROM tally_internal.detached_months() AS d (month)";
+    session::as_owner(|| sql::changed_rows(query, &[], |row| row.need(1)))
+}
+
 /// The time of a month.
 pub fn time_of(month: i64) -> Range<i64> {
     month..Grain::Month.ceiling(month + 1)
 }
 
-/// Removes the subjects' events of an account and a month, and renews what counted them; returns how many events were removed or read.
-/// The caller has locked ingest out.
-pub fn remove(tenant: &str, subjects: &Stored, (month, account): &Place) -> Result<i64, ErasureError> {
+/// Removes the subjects' events of an account and a month, also from months that were detached, and renews what counted them; returns how
+/// many events were removed or read. The caller has locked ingest out.
+pub fn remove(
+    tenant: &str,
+    subjects: &Stored,
+    (month, account): &Place,
+    detached: &[String],
+) -> Result<i64, ErasureError> {
     let time = time_of(*month);
     let micros = |column: &str| format!("ARRAY(SELECT {} FROM unnest(r.{column}) AS m)", sql::micros("m"));
     let remove = format!(
-        "SELECT r.removed, coalesce(r.users, '{{}}'), {}, {} FROM tally_internal.erase_events($1, $2, $3, $4, $5, $6) AS r",
+        "SELECT r.removed, coalesce(r.users, '{{}}'), {}, {} FROM tally_internal.erase_events($1, $2, $3, $4, $5, $6, $7::text[]::name[]) AS r",
         micros("moments"),
         micros("anonymous_moments")
     );
@@ -89,6 +105,7 @@ pub fn remove(tenant: &str, subjects: &Stored, (month, account): &Place) -> Resu
         Moment(time.end).into(),
         subjects.ids.clone().into(),
         subjects.sent.clone().into(),
+        detached.to_vec().into(),
     ];
     let read = |row: sql::Row| {
         (row.need::<i64>(1), row.need::<Vec<String>>(2), row.need::<Vec<i64>>(3), row.need::<Vec<i64>>(4))

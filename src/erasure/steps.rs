@@ -131,20 +131,25 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
     let subjects = stored()?;
     let Some(forgotten) = &run.forgotten else {
         let month = removal::months_from(run.next_month).first().copied();
-        let places = match month {
+        let detached = removal::detached_months();
+        let mut places = match month {
             Some(month) => removal::find(tenant, &subjects.ids, &removal::time_of(month)),
             None => removal::find_in_others(tenant, &subjects.ids),
         };
+        if month.is_none() && places.is_empty() {
+            let of = |month: &String| removal::find_in_detached(tenant, &subjects.ids, month);
+            places = detached.iter().map(of).find(|places| !places.is_empty()).unwrap_or_default();
+        }
         let is_last = month.is_none() && places.is_empty();
         let lost = is_last.then(|| rollup::Lost::of(tenant));
         if is_last || !places.is_empty() {
             gate::close(&[], Attempts::One)?;
         }
-        // The tenant may have got keys meanwhile: another step looks for them by those, too.
-        if stored()? != subjects {
+        // The tenant may have got keys meanwhile: another step looks for them by those, too. Or a month was detached.
+        if stored()? != subjects || removal::detached_months() != detached {
             return Ok(1);
         }
-        let (done, is_over) = remove_some(tenant, &subjects, &places, max_rows)?;
+        let (done, is_over) = remove_some(tenant, &subjects, &places, &detached, max_rows)?;
         return match month {
             _ if !is_over => Ok(done),
             Some(month) => {
@@ -175,6 +180,7 @@ fn remove_some(
     tenant: &str,
     subjects: &Stored,
     places: &BTreeSet<Place>,
+    detached: &[String],
     max_rows: i64,
 ) -> Result<(i64, bool), ErasureError> {
     let mut done = 0;
@@ -182,7 +188,7 @@ fn remove_some(
         if number > 0 && done >= max_rows {
             return Ok((done, false));
         }
-        done += removal::remove(tenant, subjects, place)?;
+        done += removal::remove(tenant, subjects, place, detached)?;
     }
     Ok((done.max(1), true))
 }

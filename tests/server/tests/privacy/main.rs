@@ -8,6 +8,7 @@ mod keyed;
 mod log_lines;
 mod model;
 mod nowhere;
+mod own_sessions;
 mod parts;
 mod protection;
 mod reading;

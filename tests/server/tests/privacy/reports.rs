@@ -29,7 +29,7 @@ fn a_subject_is_told_everything_and_nothing_of_others() {
     // Of session s0 the subject is the only user, of s1 it is one of two.
     let sent = [
         event(2, json!("ann"), json!({"plan": "pro"})),
-        event(4, Value::Null, json!({"seen": "before"})),
+        event(8, Value::Null, json!({"seen": "before"})),
         event(1, json!("ann"), json!({})),
         event(3, json!("bob"), json!({"secret": "of-bob"})),
         event(5, Value::Null, json!({"seen": "by-anyone"})),
