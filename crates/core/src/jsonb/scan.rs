@@ -71,6 +71,9 @@ pub(crate) fn unescape(body: &str, offset: usize, out: &mut Vec<u8>) -> Result<(
         if run == bytes.len() {
             break;
         }
+        if bytes[run] < 0x20 {
+            return Err(fail("22P02", offset + run, "raw control character in a string"));
+        }
         let plain = match bytes.get(run + 1) {
             Some(b'"') => b'"',
             Some(b'\\') => b'\\',
@@ -92,13 +95,37 @@ pub(crate) fn unescape(body: &str, offset: usize, out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
+/// Checks the escapes in `body`, what stands between a string's quotes. `\u0000` is one, though Postgres has no such character.
+pub(crate) fn check_escapes(body: &str) -> Result<(), JsonbError> {
+    let bytes = body.as_bytes();
+    let mut pos = 0;
+    while let Some(found) = bytes.get(pos..).and_then(|rest| rest.iter().position(|&byte| byte == b'\\')) {
+        let at = pos + found;
+        pos = match bytes.get(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => at + 2,
+            Some(b'u') => escaped(bytes, at, 0)?.1,
+            _ => return Err(fail("22P02", at, "invalid escape in a string")),
+        };
+    }
+    Ok(())
+}
+
 /// Appends the character of the `\u` escape (or pair of them) at `pos` and returns the position after it.
 fn unicode(bytes: &[u8], pos: usize, offset: usize, out: &mut Vec<u8>) -> Result<usize, JsonbError> {
+    let (c, end) = escaped(bytes, pos, offset)?;
+    if c == '\0' {
+        return Err(fail("22P05", offset + pos, "\\u0000 in a string"));
+    }
+    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    Ok(end)
+}
+
+/// The character of the `\u` escape (or pair of them) at `pos`, and the position after it.
+fn escaped(bytes: &[u8], pos: usize, offset: usize) -> Result<(char, usize), JsonbError> {
     let invalid = || fail("22P02", offset + pos, "invalid escape in a string");
     let lone = || fail("22P05", offset + pos, "lone surrogate in a string");
     let first = hex4(bytes, pos).ok_or_else(invalid)?;
     let (code, end) = match first {
-        0 => return Err(fail("22P05", offset + pos, "\\u0000 in a string")),
         0xDC00..=0xDFFF => return Err(lone()),
         0xD800..=0xDBFF => match hex4(bytes, pos + 6) {
             Some(second @ 0xDC00..=0xDFFF) => {
@@ -108,9 +135,7 @@ fn unicode(bytes: &[u8], pos: usize, offset: usize, out: &mut Vec<u8>) -> Result
         },
         code => (code, pos + 6),
     };
-    let c = char::from_u32(code).ok_or_else(lone)?;
-    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    Ok(end)
+    Ok((char::from_u32(code).ok_or_else(lone)?, end))
 }
 
 /// Reads the `\uXXXX` at `pos`.

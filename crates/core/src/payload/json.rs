@@ -1,8 +1,8 @@
-//! JSON as a tree that keeps strings and numbers as they are written: what is wrong inside one event is found when that event is
-//! read, and costs no other. Only brackets, commas and quotes must be right.
+//! JSON as a tree that keeps strings and numbers as they are written. Brackets, commas and quotes must be right; of a string or number
+//! that is none, the reader says where it stands, so that it costs the event that it is in and no other.
 
 use crate::event::{format_timestamp, parse_timestamp};
-use crate::jsonb::scan::{quote, skip_space, unescape};
+use crate::jsonb::scan::{check_escapes, quote, skip_space, unescape};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -35,15 +35,45 @@ fn not_json<T>(offset: usize, reason: &'static str) -> Result<T, NotJson> {
     Err(NotJson { offset, reason, sqlstate: "22032" })
 }
 
+/// What is wrong with a string or number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Flaw {
+    Word,
+    Control,
+    Escape,
+    Surrogate,
+}
+
+impl Flaw {
+    /// Its SQLSTATE, and what it is, without the value: that may be personal.
+    pub(super) fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Flaw::Word => ("22P02", "a value is no string, number, true, false or null"),
+            Flaw::Control => ("22P02", "raw control character in a string"),
+            Flaw::Escape => ("22P02", "invalid escape in a string"),
+            Flaw::Surrogate => ("22P05", "lone surrogate in a string"),
+        }
+    }
+}
+
+/// Flaws by the address of the text that has each, in order.
+pub(super) type Flaws = Vec<(usize, Flaw)>;
+
 /// Reads values; counts those of a whole payload.
 pub(super) struct Reader<'a> {
     text: &'a str,
     left: usize,
+    flaws: Flaws,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, left: VALUES }
+        Self { text, left: VALUES, flaws: Flaws::new() }
+    }
+
+    /// What was wrong with strings and numbers since this was asked last.
+    pub(super) fn take_flaws(&mut self) -> Flaws {
+        std::mem::take(&mut self.flaws)
     }
 
     /// The value that a piece of the text is, nothing else around it.
@@ -87,21 +117,40 @@ impl<'a> Reader<'a> {
                 if end == 0 {
                     return not_json(start, "a value is missing");
                 }
-                Ok((Value::Token(token[..end].into()), start + end))
+                let token = &token[..end];
+                if !is_token(token) {
+                    self.flaws.push((token.as_ptr().addr(), Flaw::Word));
+                }
+                Ok((Value::Token(token.into()), start + end))
             }
             None => not_json(start, "a value is missing"),
         }
     }
 
     /// The string at `start` with its quotes, and where it ends.
-    fn string(&self, start: usize, to: usize) -> Result<(&'a str, usize), NotJson> {
+    fn string(&mut self, start: usize, to: usize) -> Result<(&'a str, usize), NotJson> {
         let bytes = &self.text.as_bytes()[..to];
-        let mut pos = start + 1;
+        let (mut pos, mut has_escape, mut has_control) = (start + 1, false, false);
         while let Some(&byte) = bytes.get(pos) {
             match byte {
-                b'"' => return Ok((&self.text[start..=pos], pos + 1)),
-                b'\\' => pos += 2,
-                _ => pos += 1,
+                b'"' => {
+                    let written = &self.text[start..=pos];
+                    let flaw = match has_escape {
+                        _ if has_control => Some(Flaw::Control),
+                        true => flaw_of_escapes(written),
+                        false => None,
+                    };
+                    self.flaws.extend(flaw.map(|flaw| (written.as_ptr().addr(), flaw)));
+                    return Ok((written, pos + 1));
+                }
+                b'\\' => {
+                    has_escape = true;
+                    pos += 2;
+                }
+                _ => {
+                    has_control |= byte < 0x20;
+                    pos += 1;
+                }
             }
         }
         not_json(start, "a string has no end")
@@ -153,6 +202,31 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What is wrong with the escapes of a written string.
+fn flaw_of_escapes(written: &str) -> Option<Flaw> {
+    let problem = check_escapes(&written[1..written.len() - 1]).err()?;
+    Some(if problem.sqlstate == "22P05" { Flaw::Surrogate } else { Flaw::Escape })
+}
+
+/// Whether a text is true, false, null or a number as JSON has them.
+fn is_token(token: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = token.strip_prefix('-').unwrap_or(token);
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let is_number = digits(whole)
+        && (whole.len() == 1 || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)));
+    is_number || matches!(token, "true" | "false" | "null")
+}
+
 /// Whether a written key means this name.
 pub(super) fn is_named(written: &str, name: &str) -> bool {
     let inner = &written[1..written.len() - 1];
@@ -173,7 +247,7 @@ pub(super) fn is_named(written: &str, name: &str) -> bool {
 /// What a written string means; else the SQLSTATE and what is wrong.
 fn meaning(written: &str) -> Result<Cow<'_, str>, (&'static str, String)> {
     let inner = &written[1..written.len() - 1];
-    if !inner.contains('\\') {
+    if !inner.bytes().any(|byte| byte == b'\\' || byte < 0x20) {
         return Ok(Cow::Borrowed(inner));
     }
     let mut out = Vec::with_capacity(inner.len());
@@ -214,6 +288,25 @@ impl<'a> Value<'a> {
             Value::String(_) => "a string",
             Value::Array(_) => "an array",
             Value::Object(_) => "an object",
+        }
+    }
+
+    /// The addresses of those of its texts that are the payload's own.
+    pub(super) fn places(&self, out: &mut Vec<usize>) {
+        let place = |text: &Cow<str>, out: &mut Vec<usize>| {
+            if let Cow::Borrowed(text) = text {
+                out.push(text.as_ptr().addr());
+            }
+        };
+        match self {
+            Value::Token(text) | Value::String(text) => place(text, out),
+            Value::Array(elements) => elements.iter().for_each(|element| element.places(out)),
+            Value::Object(members) => {
+                for (key, value) in members {
+                    place(key, out);
+                    value.places(out);
+                }
+            }
         }
     }
 
@@ -261,7 +354,8 @@ impl<'a> Value<'a> {
     pub(super) fn text(&self) -> Result<Cow<'_, str>, (&'static str, String)> {
         match self {
             Value::String(written) => meaning(written),
-            Value::Token(token) => Ok(Cow::Borrowed(token)),
+            Value::Token(token) if is_token(token) => Ok(Cow::Borrowed(token)),
+            Value::Token(_) => Err((Flaw::Word.told().0, format!("is not JSON: {}", Flaw::Word.told().1))),
             other => Err(("22023", format!("is {}, not a text or number", other.kind()))),
         }
     }
@@ -394,7 +488,9 @@ impl<'a> Value<'a> {
     /// The text of what is to be a key: as [`Value::text`] has it, but numbers in one spelling.
     pub(super) fn key(&self) -> Result<Cow<'_, str>, (&'static str, String)> {
         match self {
-            Value::Token(token) => Ok(number(token).map_or(Cow::Borrowed(&**token), Cow::Owned)),
+            Value::Token(token) if is_token(token) => {
+                Ok(number(token).map_or(Cow::Borrowed(&**token), Cow::Owned))
+            }
             other => other.text(),
         }
     }

@@ -28,9 +28,9 @@ use crate::event::{
     parse_uuid,
 };
 use crate::jsonb::excerpt;
-use crate::jsonb::scan::quote;
+use crate::jsonb::scan::{quote, skip_space};
 use event::{Common, Event};
-use json::{NotJson, Reader, Value};
+use json::{Flaw, Flaws, NotJson, Reader, Value};
 use key::Known;
 use mapping::Place;
 use std::borrow::Cow;
@@ -160,6 +160,7 @@ pub struct Waiting<'a> {
     pub mapping: String,
     id: Option<String>,
     payload: Result<Value<'a>, Fault>,
+    flaw: Option<Flaw>,
 }
 
 impl<'a> Waiting<'a> {
@@ -169,20 +170,22 @@ impl<'a> Waiting<'a> {
         if !body.starts_with("{\"format\":") {
             return None;
         }
-        let mut value = Reader::new(body).whole(0, body.len()).ok()?;
+        let mut reader = Reader::new(body);
+        let mut value = reader.whole(0, body.len()).ok()?;
+        let flaw = reader.take_flaws().first().map(|(_, flaw)| *flaw);
         let mapping = value.take("mapping")?;
         let payload = match value.take("payload") {
             Some(payload) => Ok(payload),
             None => Err(unread(value.take("text")?.text().ok()?.into_owned())),
         };
         let id = value.take("event_id").and_then(|id| Some(id.text().ok()?.into_owned()));
-        Some(Self { id, mapping: mapping.text().ok()?.into_owned(), payload })
+        Some(Self { id, mapping: mapping.text().ok()?.into_owned(), payload, flaw })
     }
 
     /// Translates it again: what waits is one event, whatever it has that would make several of a payload.
     pub fn translate(self, format: Format, mapping: &Mapping, home: Home) -> Translated<'a> {
         let event = self.payload.map_or_else(Event::fault, |payload| Event::new(payload, &[]));
-        translated(format, &self.mapping, mapping, home, event, Known::Before(self.id))
+        translated(format, &self.mapping, mapping, home, event, self.flaw, Known::Before(self.id))
     }
 }
 
@@ -223,24 +226,33 @@ pub fn translate<'a>(
     let mut out = Vec::new();
     let mut made = 0;
     let (mut seen, mut said) = (key::Seen::default(), 0);
-    for (text, document) in documents(format, text)? {
+    for (text, document, flaws) in documents(format, text)? {
         let mut events = Vec::new();
-        if let Err(mut fault) = document.and_then(|document| format.vendor.events(document, &mut events)) {
-            // What can't be told apart is kept as it came.
-            fault.text = Some(text.to_owned());
-            events.push(Event::fault(fault));
-        }
+        let read = document.and_then(|document| format.vendor.events(document, &mut events));
+        let flaws = match read.and_then(|()| flaws_of(&events, &flaws)) {
+            Ok(flaws) => flaws,
+            Err(mut fault) => {
+                // What can't be told apart is kept as it came.
+                fault.text = Some(text.to_owned());
+                if !flaws.is_empty() {
+                    events.clear();
+                }
+                events.push(Event::fault(fault));
+                vec![]
+            }
+        };
         if out.len() + events.len() > limits.batch_events {
             let reason = format!("payload has more than {} events", limits.batch_events);
             return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
         }
-        for event in events {
+        for (number, event) in events.into_iter().enumerate() {
             pause();
             let known = match &limits.keys {
                 Some(keys) => Known::Placed(keys.id(out.len())),
                 None => Known::Seen(&mut seen, &mut said),
             };
-            let event = translated(format, named, mapping, home, event, known);
+            let flaw = flaws.get(number).copied().flatten();
+            let event = translated(format, named, mapping, home, event, flaw, known);
             count(&mut said, 0)?;
             count(&mut made, event.fields.iter().flatten().flatten().map(String::len).sum())?;
             out.push(event);
@@ -249,8 +261,35 @@ pub fn translate<'a>(
     Ok(out)
 }
 
-/// A value of a payload: its text, and what it is.
-type Document<'a> = (&'a str, Result<Value<'a>, Fault>);
+/// The flaw of each event that has one, as its own. Where one is of none of them, or of what they share, all of them are at fault.
+fn flaws_of(events: &[Event], flaws: &Flaws) -> Result<Vec<Option<Flaw>>, Fault> {
+    if flaws.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut is_own = vec![false; flaws.len()];
+    let mut of_events = Vec::with_capacity(events.len());
+    let mut places = Vec::new();
+    for event in events {
+        if let Ok(own) = &event.own {
+            own.places(&mut places);
+        }
+        let mut first = None;
+        for place in places.drain(..) {
+            if let Ok(at) = flaws.binary_search_by_key(&place, |(place, _)| *place) {
+                is_own[at] = true;
+                first = first.or(Some(flaws[at].1));
+            }
+        }
+        of_events.push(first);
+    }
+    match is_own.iter().position(|is_own| !is_own) {
+        Some(at) => Err(Fault::of(flaws[at].1)),
+        None => Ok(of_events),
+    }
+}
+
+/// A value of a payload: its text, what it is, and what is wrong in it.
+type Document<'a> = (&'a str, Result<Value<'a>, Fault>, Flaws);
 
 /// The values of a payload, each with its text: one, or one a line. A line that isn't one costs no other.
 fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError> {
@@ -265,15 +304,16 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
             let start = from;
             from += line.len();
             let line = line.trim_end_matches(['\n', '\r']);
-            (!line.trim().is_empty()).then_some((start, start + line.len()))
+            (skip_space(line.as_bytes(), 0) < line.len()).then_some((start, start + line.len()))
         })
     };
     let mut reader = Reader::new(text);
     if format.vendor.is_table(text) {
-        return Ok(lines().map(|(from, to)| (&text[from..to], format.vendor.row(&text[from..to]))).collect());
+        let row = |(from, to)| (&text[from..to], format.vendor.row(&text[from..to]), vec![]);
+        return Ok(lines().map(row).collect());
     }
     let error = match reader.whole(0, text.len()) {
-        Ok(value) => return Ok(vec![(text, Ok(value))]),
+        Ok(value) => return Ok(vec![(text, Ok(value), reader.take_flaws())]),
         Err(error) if error.sqlstate == "22032" => error,
         Err(error) => return Err(unreadable(error)),
     };
@@ -291,7 +331,8 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
             }
             Err(error) => return Err(unreadable(error)),
         };
-        documents.push((&text[from..to], document));
+        let flaws = reader.take_flaws();
+        documents.push((&text[from..to], document, flaws));
     }
     if any && documents.len() > 1 { Ok(documents) } else { Err(unreadable(error)) }
 }
@@ -310,6 +351,12 @@ impl Fault {
     #[cold]
     fn new(path: impl Into<String>, sqlstate: &'static str, reason: impl Into<String>) -> Self {
         Self { path: path.into(), sqlstate, reason: reason.into(), text: None }
+    }
+
+    #[cold]
+    fn of(flaw: Flaw) -> Self {
+        let (sqlstate, reason) = flaw.told();
+        Self::new("", sqlstate, format!("is not JSON: {reason}"))
     }
 
     #[cold]
@@ -413,6 +460,7 @@ fn translated<'a>(
     mapping: &Mapping,
     home: Home,
     event: Event<'a>,
+    flaw: Option<Flaw>,
     known: Known,
 ) -> Translated<'a> {
     let mut tenant = None;
@@ -421,6 +469,7 @@ fn translated<'a>(
     let event_id = key.as_ref().ok().and_then(|key| parse_uuid(&key.id));
     let id = key.as_ref().ok().and_then(|key| key.made.then(|| key.id.clone()));
     let fields = fields(format, mapping, home, &event, key, &mut tenant);
+    let fields = flaw.map_or(fields, |flaw| Err(Fault::of(flaw)));
     let tenant = tenant.filter(|tenant| crate::id::check(tenant).is_ok());
     let user = field(&event, mapping, "user", format.vendor.paths().user, || Ok(None)).ok().flatten();
     Translated {

@@ -53,10 +53,13 @@ impl Vendor for Snowplow {
             }
             match name {
                 "contexts" | "derived_contexts" | "unstruct_event" => {
-                    let document = Reader::new(column).whole(0, column.len());
-                    let document = document.map_err(|error| {
+                    let mut reader = Reader::new(column);
+                    let document = reader.whole(0, column.len()).map_err(|error| {
                         Fault::new(format!("/{name}"), "22P02", format!("is not JSON: {}", error.reason))
                     })?;
+                    if let Some((_, flaw)) = reader.take_flaws().first() {
+                        return Err(Fault { path: format!("/{name}"), ..Fault::of(*flaw) });
+                    }
                     described(name, document, &mut members);
                 }
                 _ => members.push((quoted(name).into(), Value::of_text(column))),

@@ -474,3 +474,30 @@ fn a_byte_order_mark_is_passed_over() {
     assert_eq!(sqlstate(client.query("SELECT tally.ingest($1::text)", &[&marked("")])), "22032");
     assert_eq!(sqlstate(client.query("SELECT tally.ingest($1::text)", &[&marked(&marked("[]"))])), "22032");
 }
+
+#[test]
+fn what_is_no_json_waits_in_quarantine_and_is_nobodys() {
+    let mut database = Database::new("payload_malformed");
+    let role = writer(&mut database, "acme");
+    let mut client = database.connect(&role);
+    let bare = track("m-1", "a", "north").to_string().replace("\"ann\"", "ann");
+    let at_the_top = track("m-2", "a", "north").to_string().replacen('{', "{\"z\": bad,", 1);
+    let beside =
+        json!({"sentAt": "@", "batch": [track("m-3", "a", "north")]}).to_string().replace("\"@\"", "01");
+    let good = track("m-4", "a", "north");
+    let payload = format!("[{bare},{good},{at_the_top}]");
+    assert_eq!(send(&mut client, "segment", &payload, None).unwrap().0, [1, 0, 0, 2]);
+    let (counts, details) = send(&mut client, "segment", &beside, None).unwrap();
+    assert_eq!(counts, [0, 0, 0, 1], "{details}");
+    let mut superuser = database.superuser();
+    let waiting = "SELECT count(*) FROM tally.quarantine WHERE sqlstate = '22P02' AND format = 'segment' AND tenant_id = 'acme' AND reason LIKE 'event is not JSON%'";
+    assert_eq!(number(&mut superuser, waiting), 3);
+    superuser.batch_execute("SELECT tally.redrive()").unwrap();
+    let waiting =
+        "SELECT count(*) FROM tally.quarantine WHERE sqlstate = '22P02' AND format = 'segment' AND tries = 1";
+    assert_eq!(number(&mut superuser, waiting), 3);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 1);
+    // Whoever it may mean is found there by an erasure.
+    let own = "SELECT count(*) FROM tally.quarantine WHERE tally_internal.names(body, 'user_id', '{ann}')";
+    assert_eq!(number(&mut superuser, own), 3);
+}
