@@ -6,7 +6,7 @@ CREATE FUNCTION tally.subject_report(tenant_id text, subject text) RETURNS SETOF
 AS $$
 DECLARE
   own      text := tally.current_tenant();
-  -- Under all of these the subject may be stored.
+  -- Under all of these the subject may be stored: as it was sent, and its token where the tenant has keys.
   ids      text[];
   kept     record;
   detached name[];
@@ -14,6 +14,7 @@ DECLARE
   accounts text[];
   alone    record;
   is_known boolean := false;
+  named    text;
 BEGIN
   PERFORM tally_internal.check_id('tenant_id', coalesce(subject_report.tenant_id, '')), tally_internal.check_id('subject', coalesce(subject_report.subject, ''));
   IF own <> subject_report.tenant_id OR tally.current_account() IS NOT NULL THEN
@@ -71,9 +72,14 @@ BEGIN
      WHERE p.tenant_id = subject_report.tenant_id AND tally_internal.is_content_naming(p.content, ids)
      ORDER BY a.at;
   is_known := is_known OR FOUND;
-  -- Whom it was about is kept only of one that is known: one who was erased is not named again.
+  -- Whom it was about is kept only of one that is known: one who was erased is not named again. As its events have it: of protected ids the token.
+  IF EXISTS (SELECT FROM tally.protection AS p WHERE p.tenant_id IN (subject_report.tenant_id, '') AND p.path = '') THEN
+    named := ids[2];
+  ELSE
+    named := subject_report.subject;
+  END IF;
   PERFORM tally_internal.record_act('subject_reported', NULL, NULL, subject_report.tenant_id, NULL,
-                                    CASE WHEN is_known THEN jsonb_build_object('subject', subject_report.subject) END);
+                                    CASE WHEN is_known AND named IS NOT NULL THEN jsonb_build_object('subject', named) END);
 END
 $$;
 COMMENT ON FUNCTION tally.subject_report(text, text) IS

@@ -154,6 +154,13 @@ fn a_subject_whose_id_is_protected_is_told_everything() {
             .unwrap();
         maintain(&mut housekeeper);
     }
+    // The audit log has whom each report was about; from the declaration on not as it was sent.
+    let named = |pattern: &str| {
+        format!("SELECT count(*) FROM tally.audit_personal AS p JOIN tally.audit_entry AS a USING (tenant_id, entry_id)
+        WHERE a.act = 'subject_reported' AND p.content LIKE '%\"subject\":\"{pattern}\"%'")
+    };
+    assert_eq!(number(&mut housekeeper, &named("ann")), 2, "of the two reports before it");
+    assert_eq!(number(&mut housekeeper, &named("tok.0.%")), 6);
     // What is done about it is in the record of processing.
     let query = "SELECT concat_ws('|', section, item, detail) FROM tally.privacy_report('token')";
     let processing = lines(&mut admin_of_declarations, "SELECT tally.enter('token')", query);
@@ -173,6 +180,8 @@ fn a_subject_whose_id_is_protected_is_told_everything() {
     keyed.write(keyed::KEY, "600");
     admin_of_declarations.query("SELECT tally.erase_subject('token', 'ann', 'r')", &[]).unwrap();
     assert_eq!(told("token"), (0, 0, 0));
+    let left = "SELECT count(*) FROM tally.audit_personal WHERE tenant_id = 'token' AND content LIKE '%\"subject\"%'";
+    assert_eq!(number(&mut housekeeper, left), 0, "tokens go with the person");
 }
 
 #[test]
