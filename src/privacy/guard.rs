@@ -11,10 +11,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tally_core::event::{EventRef, Properties};
-use tally_core::jsonb::{self, Change, JsonbError};
+use tally_core::jsonb::{self, Change, Found, JsonbError};
 use tally_core::privacy::{BoxPublic, Place, Treatment, Value};
 
-type Found = Result<Rc<Keys>, PrivacyFailure>;
+type OfTenant = Result<Rc<Keys>, PrivacyFailure>;
 
 /// Has the command that prints the keys run where it will be needed for the first time: called before anything is locked that others
 /// wait for, since it may take its time. What goes wrong is told where the keys are needed.
@@ -28,7 +28,7 @@ pub fn fetch_keys() {
 pub struct Guard {
     rules: Rc<Rules>,
     /// Of the tenants that have keys, or need them.
-    keys: BTreeMap<String, Found>,
+    keys: BTreeMap<String, OfTenant>,
     closer: Option<BoxPublic>,
 }
 
@@ -121,10 +121,16 @@ fn protected_properties(
     }
     let paths: Vec<&[String]> = rules.paths.iter().map(|path| path.steps()).collect();
     let newest = keys.newest();
-    let mut decide = |place: usize, text: &str, is_string: bool, path: &str| match rules.treatments[place] {
-        Treatment::Drop => Change::Remove,
-        Treatment::Token => Change::Text(keys.property(value(text, is_string), newest).text()),
-        Treatment::Seal => Change::Text(sealed(keys, text, is_string, &Place { tenant, event_id, path })),
+    let mut decide = |found: Found| {
+        let Found { text, is_string, at: path, .. } = found;
+        match rules.treatment(&found) {
+            None => Change::Keep,
+            Some(Treatment::Drop) => Change::Remove,
+            Some(Treatment::Token) => Change::Text(keys.property(value(text, is_string), newest).text()),
+            Some(Treatment::Seal) => {
+                Change::Text(sealed(keys, text, is_string, &Place { tenant, event_id, path }))
+            }
+        }
     };
     jsonb::replace(properties, &paths, &mut decide)
 }

@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
+use tally_core::jsonb::Found;
 use tally_core::privacy::{Path, Treatment};
 
 /// Pairs of tenant and event whose rules are kept ready.
@@ -25,6 +26,11 @@ pub struct EventRules {
 impl EventRules {
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.user.is_none()
+    }
+
+    /// What is to be done to a value that a path leads to; `None` where it goes along with what it is in.
+    pub fn treatment(&self, found: &Found) -> Option<Treatment> {
+        self.treatments[found.path].within(found.around.iter().map(|&path| self.treatments[path]))
     }
 }
 

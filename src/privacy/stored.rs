@@ -10,44 +10,63 @@ use pgrx::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::event::{self, Limits};
-use tally_core::jsonb::{self, Bounds, Change, Encoder};
+use tally_core::jsonb::{self, Bounds, Change, Encoder, Found};
 use tally_core::privacy::{Place, Token, Treatment, Value, is_box, seal_epoch};
 
-/// What is to stand in the place of a stored value; keeps what is as it should be.
-fn renewed(keys: &Keys, treatment: Treatment, text: &str, is_string: bool, place: &Place) -> Change {
-    match treatment {
-        Treatment::Drop => Change::Remove,
-        Treatment::Token => {
-            match Token::parse(text).filter(|token| is_string && token.epoch <= keys.newest()) {
-                Some(token) => keys.carried(&token).map_or(Change::Keep, |token| Change::Text(token.text())),
-                None => match opened(keys, text, is_string, place) {
-                    // Sealed until now.
-                    Some(plain) => {
-                        let (text, was_string) = spelled(&plain);
-                        Change::Text(keys.property(value(&text, was_string), keys.newest()).text())
-                    }
-                    None => Change::Text(keys.property(value(text, is_string), keys.newest()).text()),
-                },
-            }
+/// What is done to the stored values of one event.
+struct Renewal<'a> {
+    keys: &'a Keys,
+    rules: &'a EventRules,
+    paths: &'a [&'a [String]],
+    tenant: &'a str,
+    event_id: &'a [u8; 16],
+}
+
+impl Renewal<'_> {
+    /// What is to stand in the place of a stored value; keeps what is as it should be.
+    fn renewed(&self, found: &Found) -> Change {
+        let Found { text, is_string, .. } = *found;
+        let treatment = self.rules.treatment(found);
+        if treatment == Some(Treatment::Drop) {
+            return Change::Remove;
         }
-        Treatment::Seal => {
-            // What a token stands for is nowhere.
-            if is_string && Token::parse(text).is_some_and(|token| token.epoch <= keys.newest()) {
-                return Change::Keep;
+        // What a token stands for is nowhere: it stays one.
+        let token = Token::parse(text).filter(|token| is_string && token.epoch <= self.keys.newest());
+        if let Some(token) = token {
+            return self.keys.carried(&token).map_or(Change::Keep, |token| Change::Text(token.text()));
+        }
+        let place = Place { tenant: self.tenant, event_id: self.event_id, path: found.at };
+        let opened = opened(self.keys, text, is_string, &place);
+        let inner = opened.as_deref().and_then(|plain| self.renewed_inside(found, plain));
+        let is_renewed = inner.is_some();
+        let plain = inner.or(opened);
+        let (text, is_string) = match &plain {
+            Some(plain) => jsonb::printed(plain).expect("what was sealed is a value"),
+            None => (text.to_owned(), is_string),
+        };
+        match treatment {
+            Some(Treatment::Token) => {
+                Change::Text(self.keys.property(value(&text, is_string), self.keys.newest()).text())
             }
-            match seal_epoch(text).filter(|_| is_string) {
-                Some(epoch) if epoch == keys.newest() && opened(keys, text, is_string, place).is_some() => {
-                    Change::Keep
+            Some(Treatment::Seal) => {
+                let is_as_it_should_be =
+                    plain.is_some() && !is_renewed && seal_epoch(found.text) == Some(self.keys.newest());
+                if is_as_it_should_be {
+                    return Change::Keep;
                 }
-                _ => match opened(keys, text, is_string, place) {
-                    Some(plain) => {
-                        let (text, was_string) = spelled(&plain);
-                        Change::Text(sealed(keys, &text, was_string, place))
-                    }
-                    None => Change::Text(sealed(keys, text, is_string, place)),
-                },
+                Change::Text(sealed(self.keys, &text, is_string, &place))
             }
+            // It goes along with what it is in, where it is not sealed by itself.
+            _ => plain.map_or(Change::Keep, Change::Json),
         }
+    }
+
+    /// What was sealed, with what paths lead to inside as it should be; `None` where it is so.
+    fn renewed_inside(&self, found: &Found, plain: &str) -> Option<String> {
+        let around = [found.around, &[found.path]].concat();
+        let mut decide = |found: Found| self.renewed(&found);
+        jsonb::replace_inside(plain, found.at, &around, self.paths, &mut decide)
+            .expect("what was sealed is a value")
     }
 }
 
@@ -55,14 +74,6 @@ fn renewed(keys: &Keys, treatment: Treatment, text: &str, is_string: bool, place
 fn opened(keys: &Keys, text: &str, is_string: bool, place: &Place) -> Option<String> {
     let epoch = seal_epoch(text).filter(|_| is_string)?;
     keys.seal(epoch)?.open(text, place).ok().map(|plain| plain.as_str().to_owned())
-}
-
-/// A JSON value's text: a string's own characters, anything else as it is; and whether it is a string.
-fn spelled(json: &str) -> (String, bool) {
-    match serde_json::from_str::<String>(json) {
-        Ok(text) => (text, true),
-        Err(_) => (json.to_owned(), false),
-    }
 }
 
 fn renewed_properties(
@@ -75,9 +86,8 @@ fn renewed_properties(
     let mut bytes = Vec::new();
     Encoder::new().encode(text, Bounds::WIDEST, &mut bytes).expect("stored properties are an object");
     let paths: Vec<&[String]> = rules.paths.iter().map(|path| path.steps()).collect();
-    let mut decide = |rule: usize, text: &str, is_string: bool, path: &str| {
-        renewed(keys, rules.treatments[rule], text, is_string, &Place { tenant, event_id, path })
-    };
+    let renewal = Renewal { keys, rules, paths: &paths, tenant, event_id };
+    let mut decide = |found: Found| renewal.renewed(&found);
     let changed = jsonb::replace(&bytes, &paths, &mut decide).expect("what was encoded is well-formed")?;
     let mut text = String::new();
     jsonb::to_json(&changed, &mut text).expect("what was encoded is well-formed");

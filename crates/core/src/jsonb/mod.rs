@@ -15,7 +15,7 @@ use std::fmt;
 pub use digest::EMPTY_DIGEST;
 pub use encode::Encoder;
 pub use numeric::MAX_DIGITS;
-pub use replace::{Change, replace};
+pub use replace::{Change, Found, printed, replace, replace_inside};
 pub use scan::quote;
 pub use walk::{check, to_json};
 

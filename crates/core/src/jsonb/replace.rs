@@ -11,27 +11,45 @@ pub enum Change {
     Remove,
     /// A string stands in its place.
     Text(String),
+    /// What this JSON says stands in its place.
+    Json(String),
 }
 
+/// A value that a path leads to.
+pub struct Found<'a> {
+    /// The path, by its number.
+    pub path: usize,
+    /// The paths that lead to what the value is in, outermost first, by their numbers.
+    pub around: &'a [usize],
+    /// A string's own characters, else JSON. What paths lead to inside is changed already.
+    pub text: &'a str,
+    pub is_string: bool,
+    /// The path written out, with the places in arrays.
+    pub at: &'a str,
+}
+
+/// Says what becomes of a value.
+pub type Decide<'s> = dyn FnMut(Found) -> Change + 's;
+
 /// Walks paths: each is a list of keys, outermost first.
-pub struct Replacer<'p, 's> {
+struct Replacer<'p, 's> {
     /// The paths, each with its number.
     paths: &'p [&'p [String]],
-    /// Says what becomes of the value that path number so and so leads to: its text (a string's own characters, else JSON), whether
-    /// it is a string, and the path written out, with the places in arrays.
-    decide: &'s mut dyn FnMut(usize, &str, bool, &str) -> Change,
+    decide: &'s mut Decide<'s>,
+    /// The paths that lead to what the walk is in.
+    around: Vec<usize>,
     changed: bool,
     text: String,
 }
 
-/// Returns the container with the values at `paths` replaced as `decide` says; `None` where nothing changes. The bytes must be
-/// well-formed, as the encoder makes them and [`check`] checks them.
-pub fn replace(
+/// Returns the container with the values at `paths` replaced as `decide` says, those inside others first; `None` where nothing changes. The
+/// bytes must be well-formed, as the encoder makes them and [`check`] checks them.
+pub fn replace<'s>(
     bytes: &[u8],
     paths: &[&[String]],
-    decide: &mut dyn FnMut(usize, &str, bool, &str) -> Change,
+    decide: &'s mut Decide<'s>,
 ) -> Result<Option<Vec<u8>>, JsonbError> {
-    let mut replacer = Replacer { paths, decide, changed: false, text: String::new() };
+    let mut replacer = Replacer { paths, decide, around: Vec::new(), changed: false, text: String::new() };
     let mut out = Vec::with_capacity(bytes.len() + 64);
     let every: Vec<usize> = (0..paths.len()).collect();
     replacer.container(bytes, 0, bytes.len(), &every, 0, &mut String::new(), &mut out)?;
@@ -39,6 +57,59 @@ pub fn replace(
         return Err(Bounds::WIDEST.too_large(0));
     }
     Ok(replacer.changed.then_some(out))
+}
+
+/// The same of a value alone, given and returned as JSON: that at `at`, which the last of the paths `around` leads to.
+pub fn replace_inside<'s>(
+    json: &str,
+    at: &str,
+    around: &[usize],
+    paths: &[&[String]],
+    decide: &'s mut Decide<'s>,
+) -> Result<Option<String>, JsonbError> {
+    let outer = around.last().map_or(&[][..], |&path| paths[path]);
+    let inner: Vec<usize> = (0..paths.len())
+        .filter(|&path| paths[path].len() > outer.len() && paths[path].starts_with(outer))
+        .collect();
+    if inner.is_empty() {
+        return Ok(None);
+    }
+    let (kind, bytes) = value_of(json)?;
+    if kind != TYPE_CONTAINER {
+        return Ok(None);
+    }
+    let mut replacer =
+        Replacer { paths, decide, around: around.to_vec(), changed: false, text: String::new() };
+    let mut out = Vec::with_capacity(bytes.len() + 64);
+    replacer.container(&bytes, 0, bytes.len(), &inner, outer.len(), &mut at.to_owned(), &mut out)?;
+    if !replacer.changed {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    to_json(&out, &mut text)?;
+    Ok(Some(text))
+}
+
+/// A JSON value as it is printed where a path leads to it: a string's own characters, else JSON; and whether it is a string.
+pub fn printed(json: &str) -> Result<(String, bool), JsonbError> {
+    let (kind, bytes) = value_of(json)?;
+    let mut text = String::new();
+    print(&bytes, kind, 0, bytes.len(), &mut text)?;
+    Ok((text, kind == TYPE_STRING))
+}
+
+/// The type of a JSON value, and its bytes as a member of a container.
+fn value_of(json: &str) -> Result<(u32, Vec<u8>), JsonbError> {
+    let mut bytes = Vec::new();
+    Encoder::new().encode(&format!("{{\"v\":{json}}}"), Bounds::WIDEST, &mut bytes)?;
+    let (_, count, mut entries) = Entries::open(&bytes, 0, bytes.len())?;
+    if count != 1 {
+        return Err(fail("22032", 0, "more than one value"));
+    }
+    entries.next(&bytes)?;
+    let (kind, from, to) = entries.next(&bytes)?;
+    let from = if matches!(kind, TYPE_NUMERIC | TYPE_CONTAINER) { from.next_multiple_of(4) } else { from };
+    Ok((kind, bytes[from..to].to_vec()))
 }
 
 /// A member of a container that is being written.
@@ -52,6 +123,8 @@ enum Value {
     Same(u32, usize, usize),
     Text(String),
     Null,
+    /// Bytes that were made of it.
+    Made(u32, Vec<u8>),
     /// A container to be gone into, with the paths that lead on.
     Inside(usize, usize, Vec<usize>),
 }
@@ -120,20 +193,30 @@ impl Replacer<'_, '_> {
                     all.extend(ends);
                     Some(Value::Inside(from, to, all))
                 }
-                (_, Some(path)) => match self.ask(bytes, kind, from, to, path, at)? {
-                    Change::Keep if kind == TYPE_CONTAINER && !leads.is_empty() => {
-                        Some(Value::Inside(from, to, leads))
+                (_, Some(path)) => {
+                    let inner = match kind {
+                        TYPE_CONTAINER if !leads.is_empty() => {
+                            let depth = depth + usize::from(is_object);
+                            self.inside(bytes, from, to, path, &leads, depth, at)?
+                        }
+                        _ => None,
+                    };
+                    let change = match &inner {
+                        Some(made) => self.ask(made, kind, 0, made.len(), path, at)?,
+                        None => self.ask(bytes, kind, from, to, path, at)?,
+                    };
+                    self.changed |= !matches!(change, Change::Keep);
+                    match (change, inner) {
+                        (Change::Keep, Some(made)) => Some(Value::Made(kind, made)),
+                        (Change::Keep, None) => Some(Value::Same(kind, from, to)),
+                        (Change::Text(text), _) => Some(Value::Text(text)),
+                        (Change::Json(json), _) => {
+                            let (kind, made) = value_of(&json)?;
+                            Some(Value::Made(kind, made))
+                        }
+                        (Change::Remove, _) => (!is_object).then_some(Value::Null),
                     }
-                    Change::Keep => Some(Value::Same(kind, from, to)),
-                    Change::Text(text) => {
-                        self.changed = true;
-                        Some(Value::Text(text))
-                    }
-                    Change::Remove => {
-                        self.changed = true;
-                        (!is_object).then_some(Value::Null)
-                    }
-                },
+                }
                 (TYPE_CONTAINER, None) => Some(Value::Inside(from, to, leads)),
                 (_, None) => Some(Value::Same(kind, from, to)),
             };
@@ -144,6 +227,28 @@ impl Replacer<'_, '_> {
             at.truncate(length);
         }
         self.write(bytes, is_object, depth, members, names, out)
+    }
+
+    /// A value that a path leads to, as others that lead into it change it; `None` where they don't.
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    fn inside(
+        &mut self,
+        bytes: &[u8],
+        from: usize,
+        to: usize,
+        path: usize,
+        leads: &[usize],
+        depth: usize,
+        at: &mut String,
+    ) -> Result<Option<Vec<u8>>, JsonbError> {
+        let had_changed = std::mem::take(&mut self.changed);
+        self.around.push(path);
+        let mut made = Vec::new();
+        self.container(bytes, from.next_multiple_of(4), to, leads, depth, at, &mut made)?;
+        self.around.pop();
+        let has_changed = std::mem::replace(&mut self.changed, had_changed);
+        self.changed |= has_changed;
+        Ok(has_changed.then_some(made))
     }
 
     fn ending(&self, live: &[usize], depth: usize) -> Option<usize> {
@@ -170,24 +275,9 @@ impl Replacer<'_, '_> {
     ) -> Result<Change, JsonbError> {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let is_string = kind == TYPE_STRING;
-        match kind {
-            TYPE_STRING => text.push_str(
-                std::str::from_utf8(&bytes[from..to])
-                    .map_err(|_| fail("22P03", from, "text is not UTF-8"))?,
-            ),
-            TYPE_NUMERIC => {
-                let from = from.next_multiple_of(4);
-                numeric::decode(&bytes[from..to], from)?.print(&mut text);
-            }
-            TYPE_TRUE => text.push_str("true"),
-            TYPE_FALSE => text.push_str("false"),
-            _ => {
-                let from = from.next_multiple_of(4);
-                to_json(&bytes[from..to], &mut text)?;
-            }
-        }
-        let change = (self.decide)(path, &text, is_string, at);
+        print(bytes, kind, from, to, &mut text)?;
+        let found = Found { path, around: &self.around, text: &text, is_string: kind == TYPE_STRING, at };
+        let change = (self.decide)(found);
         self.text = text;
         Ok(change)
     }
@@ -243,6 +333,13 @@ impl Replacer<'_, '_> {
                     out.extend_from_slice(text.as_bytes());
                     TYPE_STRING
                 }
+                Value::Made(kind, made) => {
+                    if matches!(kind, TYPE_NUMERIC | TYPE_CONTAINER) {
+                        align(out);
+                    }
+                    out.extend_from_slice(&made);
+                    kind
+                }
                 Value::Null => TYPE_NULL,
                 Value::Inside(from, to, live) => {
                     let from = from.next_multiple_of(4);
@@ -254,6 +351,27 @@ impl Replacer<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Adds a value's text: a string's own characters, else JSON.
+fn print(bytes: &[u8], kind: u32, from: usize, to: usize, text: &mut String) -> Result<(), JsonbError> {
+    match kind {
+        TYPE_STRING => text.push_str(
+            std::str::from_utf8(&bytes[from..to]).map_err(|_| fail("22P03", from, "text is not UTF-8"))?,
+        ),
+        TYPE_NUMERIC => {
+            let from = from.next_multiple_of(4);
+            numeric::decode(&bytes[from..to], from)?.print(text);
+        }
+        TYPE_TRUE => text.push_str("true"),
+        TYPE_FALSE => text.push_str("false"),
+        TYPE_NULL => text.push_str("null"),
+        _ => {
+            let from = from.next_multiple_of(4);
+            to_json(&bytes[from..to], text)?;
+        }
+    }
+    Ok(())
 }
 
 /// Fills up to a multiple of 4, as containers and numbers begin.

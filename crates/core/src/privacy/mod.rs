@@ -44,6 +44,21 @@ impl Treatment {
             _ => None,
         }
     }
+
+    /// What is done to a value in others that are treated as a whole afterwards, as given; `None` where it goes along as it is. What is
+    /// dropped is gone from those, too, and what is made a token can't be read in what is sealed. A token of the whole is made
+    /// of what was sent: made of tokens, it would change with the keys.
+    pub fn within(self, around: impl Iterator<Item = Self>) -> Option<Self> {
+        let outer = around.min();
+        match (self, outer) {
+            (_, Some(Self::Drop)) => None,
+            (Self::Drop, _) => Some(Self::Drop),
+            (_, Some(Self::Token)) => None,
+            (Self::Token, _) => Some(Self::Token),
+            (Self::Seal, Some(_)) => None,
+            (Self::Seal, None) => Some(Self::Seal),
+        }
+    }
 }
 
 /// Why a key can't be had, or what is protected can't be read. Never says what was in it.

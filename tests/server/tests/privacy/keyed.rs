@@ -25,6 +25,18 @@ impl Keyed {
         keyed
     }
 
+    /// The same, and a custodian of whom no second factor is asked.
+    pub fn with_custodian(topic: &str) -> (Self, Client) {
+        let mut keyed = Self::new(topic);
+        let role = keyed.database.role("custodian", &["tally_custodian"]);
+        let open =
+            "SELECT tally.set_step_up_policy('reveal', false), tally.set_step_up_policy('unprotect', false)";
+        let mut superuser = keyed.database.superuser();
+        superuser.batch_execute(&format!("{open}; SELECT tally.trust_role('{role}')")).unwrap();
+        let custodian = keyed.database.connect(&role);
+        (keyed, custodian)
+    }
+
     /// Writes the file as the server's user.
     pub fn write(&self, text: &str, mode: &str) {
         let program = format!("rm -f {0}; umask 077; cat > {0} && chmod {mode} {0}", self.path);

@@ -4,6 +4,7 @@
 mod broken_off;
 mod declared_at_once;
 mod erasure;
+mod inside;
 mod keyed;
 mod log_lines;
 mod model;
