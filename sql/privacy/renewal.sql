@@ -11,6 +11,11 @@ CREATE FUNCTION tally_internal.renewed_user_id(tenant_id text, name text, user_i
 COMMENT ON FUNCTION tally_internal.renewed_user_id(text, text, text) IS
   'a stored user id as it should be now; null where it is to be dropped';
 
+CREATE FUNCTION tally_internal.renewed_session_id(tenant_id text, name text, session_id text) RETURNS text
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'renewed_session_id_wrapper';
+COMMENT ON FUNCTION tally_internal.renewed_session_id(text, text, text) IS
+  'a stored session id as it should be now: a token where a payload''s format made it of the user''s id and that is protected';
+
 CREATE FUNCTION tally_internal.closed_body(tenant_id text, batch_id int8, "position" int4, body text) RETURNS text
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'closed_body_wrapper';
 COMMENT ON FUNCTION tally_internal.closed_body(text, int8, int4, text) IS
@@ -43,19 +48,20 @@ BEGIN
   -- In the order of the table's index. Those that stand at the same moment as the last one belong to the step, too.
   EXECUTE format($query$
     WITH piece AS MATERIALIZED (
-      SELECT e.ctid AS place, e.account_id, e.occurred_at, e.user_id,
+      SELECT e.ctid AS place, e.account_id, e.occurred_at, e.user_id, e.session_id,
              tally_internal.renewed_event_properties(e.tenant_id, e.name, e.event_id, e.properties::text) AS properties,
-             CASE WHEN e.user_id IS NOT NULL THEN tally_internal.renewed_user_id(e.tenant_id, e.name, e.user_id) END AS new_user
+             CASE WHEN e.user_id IS NOT NULL THEN tally_internal.renewed_user_id(e.tenant_id, e.name, e.user_id) END AS new_user,
+             tally_internal.renewed_session_id(e.tenant_id, e.name, e.session_id) AS new_session
         FROM (SELECT e.ctid, e.* FROM %4$s AS e
                WHERE e.tenant_id = $1 AND ($2::text IS NULL OR (e.account_id, e.occurred_at) > ($2, $3))
                  AND e.tableoid = %1$s AND e.occurred_at >= %2$L AND e.occurred_at < %3$L
                ORDER BY e.account_id, e.occurred_at FETCH FIRST $4 ROWS WITH TIES) AS e
     ), changed AS (
-      UPDATE %4$s AS e SET properties = coalesce(p.properties::jsonb, e.properties), user_id = p.new_user
+      UPDATE %4$s AS e SET properties = coalesce(p.properties::jsonb, e.properties), user_id = p.new_user, session_id = p.new_session
         FROM piece AS p
-       WHERE e.ctid = p.place AND (p.properties IS NOT NULL OR p.new_user IS DISTINCT FROM p.user_id)
+       WHERE e.ctid = p.place AND (p.properties IS NOT NULL OR (p.new_user, p.new_session) IS DISTINCT FROM (p.user_id, p.session_id))
          AND e.tenant_id = $1 AND e.tableoid = %1$s AND e.occurred_at >= %2$L AND e.occurred_at < %3$L
-      RETURNING e.occurred_at, p.properties IS NOT NULL AS is_of_value, p.new_user IS DISTINCT FROM p.user_id AS is_of_user
+      RETURNING e.occurred_at, p.properties IS NOT NULL AS is_of_value, (p.new_user, p.new_session) IS DISTINCT FROM (p.user_id, p.session_id) AS is_of_user
     )
     SELECT (SELECT count(*) FROM piece) AS read, c.*,
            (SELECT p.account_id FROM piece AS p ORDER BY p.account_id DESC, p.occurred_at DESC LIMIT 1) AS account,
@@ -174,8 +180,8 @@ DECLARE
                              WHERE renewal.values_from IS NOT NULL);
   of_users text[] := ARRAY(SELECT r.rollup_name FROM tally.rollup AS r
                             WHERE renewal.users_from IS NOT NULL
-                              AND (tally_internal.reads_user_id(r.filter)
-                                   OR EXISTS (SELECT FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name AND tally_internal.reads_user_id(c.expression))));
+                              AND EXISTS (SELECT FROM (SELECT c.expression FROM tally.rollup_column AS c WHERE c.rollup_name = r.rollup_name UNION ALL SELECT r.filter) AS e (expression)
+                                           WHERE tally_internal.reads_user_id(e.expression) OR tally_internal.reads_session_id(e.expression)));
   piece text;
 BEGIN
   -- Also those that no event that is there concerns, but some that are gone.
@@ -211,11 +217,11 @@ $$;
 COMMENT ON FUNCTION tally_internal.step_privacy(text, int8) IS 'one step of it; says how much it did, null where another session is at it, and whether nothing is left for now';
 
 REVOKE ALL ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
-  tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),
+  tally_internal.renewed_session_id(text, text, text), tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8),
   tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.next_renewed(tally.privacy_renewal), tally_internal.step_privacy(text, int8),
   tally_internal.columns_keeping(text, text[]), tally_internal.protected_columns(tally.privacy_renewal, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.renewed_event_properties(text, text, uuid, text), tally_internal.renewed_user_id(text, text, text),
-  tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8) TO tally_owner;
+  tally_internal.renewed_session_id(text, text, text), tally_internal.closed_body(text, int8, int4, text), tally_internal.renew_events(text, int8), tally_internal.renew_quarantine(text, int8) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.next_renewed(tally.privacy_renewal), tally_internal.rollups_using(text), tally_internal.path_steps(text),
   tally_internal.columns_keeping(text, text[]), tally_internal.protected_columns(tally.privacy_renewal, text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.renew_stored(text, int8), tally_internal.task_privacy(), tally_internal.rollups_using(text), tally_internal.path_steps(text), tally_internal.reads_property(text, text),

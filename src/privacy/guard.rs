@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tally_core::event::{EventRef, Properties};
 use tally_core::jsonb::{self, Change, Found, JsonbError};
+use tally_core::payload::is_made_session;
 use tally_core::privacy::{BoxPublic, Place, Treatment, Value};
 
 type OfTenant = Result<Rc<Keys>, PrivacyFailure>;
@@ -86,13 +87,18 @@ impl Guard {
             Some((_, Some(Treatment::Drop | Treatment::Seal))) => None,
             _ => event.user_id.clone(),
         };
+        // One that a format made of the user's id would show it to whoever guesses.
+        let session_id = match event.session_id.as_deref().filter(|_| rules.user.is_some()) {
+            Some(session) if is_made_session(session) => Some(Cow::Owned(keys.user(session).text())),
+            _ => event.session_id.clone(),
+        };
         let properties =
             protected_properties(&rules, keys, &event.tenant_id, &event.event_id, event.properties.jsonb());
         let properties = match properties? {
             Some(jsonb) => Properties::from_parts(jsonb, event.properties.digest()),
             None => event.properties.clone(),
         };
-        Ok(Some(EventRef { user_id, properties, ..event.clone() }))
+        Ok(Some(EventRef { user_id, session_id, properties, ..event.clone() }))
     }
 
     /// Closes a quarantined event's text up, for the place where it is going to stand.

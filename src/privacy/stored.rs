@@ -11,6 +11,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::event::{self, Limits};
 use tally_core::jsonb::{self, Bounds, Change, Encoder, Found};
+use tally_core::payload::is_made_session;
 use tally_core::privacy::{Place, Token, Treatment, Value, is_box, seal_epoch};
 
 /// What is done to the stored values of one event.
@@ -122,6 +123,17 @@ fn renewed_user_id(tenant_id: &str, name: &str, user_id: &str) -> Result<Option<
         Some(Treatment::Token) => Some(keys::of_or_made(tenant_id)?.user(user_id).text()),
         Some(Treatment::Drop | Treatment::Seal) => None,
     })
+}
+
+/// A stored session id as it should be now.
+#[pg_extern(sql = false)]
+fn renewed_session_id(tenant_id: &str, name: &str, session_id: &str) -> Result<String, ErrorReport> {
+    let is_open = is_made_session(session_id)
+        && rules::current().is_some_and(|rules| rules.of(tenant_id, name).user.is_some());
+    if !is_open {
+        return Ok(session_id.to_owned());
+    }
+    Ok(keys::of_or_made(tenant_id)?.user(session_id).text())
 }
 
 /// Whether ingest would close up what it sends to a tenant's quarantine: for that tenant's sake, or for that of the tenant that it names.

@@ -77,3 +77,9 @@ fn reads_user_id(expression: &str) -> bool {
 fn is_user_id(expression: &str) -> bool {
     reads(expression).column.as_deref() == Some("user_id")
 }
+
+/// `reads_session_id(expression)`
+#[pg_extern(sql = false)]
+fn reads_session_id(expression: &str) -> bool {
+    reads(expression).reads_column("session_id")
+}

@@ -7,7 +7,7 @@ use tally_core::event::{
     EventView, FieldsParser, Keys, Limits, Places, Rejection, encode, event_id_from_key, format_uuid,
     to_json_text,
 };
-use tally_core::payload::{Format, Home, Mapping, Waiting, translate};
+use tally_core::payload::{Format, Home, Mapping, Waiting, is_made_session, translate};
 
 const HOME: Home<'static> = Home { tenant: Some("acme"), account: None };
 
@@ -372,10 +372,13 @@ fn ga4() {
         })
     };
     let lines = format!("{}\n{}", row("/a"), row("/b"));
+    // Of 123.456 and 1772442000: it stays the same for ever.
+    const SESSION: &str = "ga4.w9rNIBR-J6H-cLT4uAi-6ZmEULP8Tzx6";
+    assert!(is_made_session(SESSION));
     let events = good("ga4", &lines, json!({"account": "/user_properties/account"}));
     assert_eq!(
         pick(&events[0], &["account_id", "name", "user_id", "session_id", "occurred_at", "properties"]),
-        json!(["north", "page_view", "123.456", "123.456.1772442000", "2026-03-02T09:15:00.123456Z",
+        json!(["north", "page_view", "123.456", SESSION, "2026-03-02T09:15:00.123456Z",
                {"ga_session_id": 1772442000, "page_location": "/a", "value": 1.5}])
     );
     assert_ne!(events[0]["event_id"], events[1]["event_id"]);
@@ -384,6 +387,28 @@ fn ga4() {
     later["traffic_source"] = json!({"medium": "organic"});
     let later = good("ga4", &later.to_string(), json!({"account": "/user_properties/account"}));
     assert_eq!(later[0], events[0]);
+    // The session goes on where the user logs in, and is another of another user, or of another number.
+    let session = |changed: &dyn Fn(&mut serde_json::Value)| {
+        let mut row = row("/a");
+        changed(&mut row);
+        good("ga4", &row.to_string(), json!({"account": {"value": "n"}}))[0]["session_id"].clone()
+    };
+    assert_eq!(session(&|row| row["user_id"] = json!("ann")), SESSION);
+    assert_eq!(session(&|row| row["event_params"][0]["value"] = json!({"int_value": 1772442000})), SESSION);
+    let others = [
+        session(&|row| row["user_pseudo_id"] = json!("123.457")),
+        session(&|row| row["user_pseudo_id"] = json!("123")),
+        session(&|row| row["event_params"][0]["value"] = json!({"int_value": "1772442001"})),
+        session(&|row| row["user_pseudo_id"] = json!(null)),
+    ];
+    for other in &others {
+        assert_ne!(*other, SESSION);
+        assert!(is_made_session(other.as_str().unwrap()), "{other}");
+    }
+    assert_eq!(session(&|row| row["event_params"] = json!([])), json!(null));
+    for other in ["ga4.", "ga4.abc", "123.456.1772442000", &SESSION[1..], &format!("{SESSION}a")] {
+        assert!(!is_made_session(other), "{other}");
+    }
 }
 
 #[test]

@@ -3,9 +3,22 @@
 
 use super::json::Value;
 use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, compound};
+use crate::token;
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
 pub(super) struct Ga4;
+
+const SESSION: &str = "/event_params/ga_session_id";
+/// What ids of sessions begin with that are made of the user's id, and how many bytes of its hash follow.
+const MADE: &str = "ga4.";
+const HASH_BYTES: usize = 24;
+
+/// Whether a session's id has the form of those that are made of the user's id: whoever has a guess of that can make the same.
+pub fn is_made_session(text: &str) -> bool {
+    let hash = text.strip_prefix(MADE).and_then(token::decode);
+    hash.is_some_and(|hash| hash.len() == HASH_BYTES)
+}
 
 impl Vendor for Ga4 {
     fn paths(&self) -> &'static Paths {
@@ -37,11 +50,14 @@ impl Vendor for Ga4 {
         Ok(())
     }
 
-    /// A session's number is unique for its user alone.
+    /// A session's number is unique for its user alone. Both together are hashed, so that the session's id doesn't show the user's, and has
+    /// a form by which it is known to be made of one.
     fn session(&self, event: &Event) -> Result<Option<String>, Fault> {
-        let Some(number) = event.text(&["/event_params/ga_session_id"])? else { return Ok(None) };
-        let user = event.text(&["/user_pseudo_id"])?.unwrap_or_default();
-        Ok(Some(format!("{user}.{number}")))
+        if event.find(SESSION).is_none() {
+            return Ok(None);
+        }
+        let hash: [u8; 32] = Sha256::digest(compound(event, &["/user_pseudo_id", SESSION])).into();
+        Ok(Some(format!("{MADE}{}", token::encode(&hash[..HASH_BYTES]))))
     }
 
     /// Rows have no key of their own. The same row exported again, also from the table of the day after that of the moment, has

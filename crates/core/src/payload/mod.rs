@@ -21,6 +21,7 @@ mod snowplow;
 mod tally;
 
 pub use exposure::{Protected, exposed};
+pub use ga4::is_made_session;
 pub use mapping::Mapping;
 
 use crate::event::{

@@ -7,6 +7,7 @@ mod erasure;
 mod inside;
 mod keyed;
 mod log_lines;
+mod made_sessions;
 mod model;
 mod nowhere;
 mod own_sessions;
