@@ -20,7 +20,7 @@ COMMENT ON COLUMN tally.privacy_key.made_at IS 'when the first of them were made
 COMMENT ON COLUMN tally.privacy_key.rotated_at IS 'when the newest was made, if by a rotation';
 COMMENT ON COLUMN tally.privacy_key.retired_at IS 'when the last of the earlier ones had nothing left under it';
 COMMENT ON COLUMN tally.privacy_key.newest IS 'epoch of the key that new values of properties are protected with; that of user ids, 0, is never rotated';
-COMMENT ON COLUMN tally.privacy_key.oldest IS 'epoch of the first key that something may still be stored under';
+COMMENT ON COLUMN tally.privacy_key.oldest IS 'epoch of the first key that something protected may still be stored under in raw events';
 COMMENT ON COLUMN tally.privacy_key.tenant_id IS 'the tenant; empty for the keys of boxes, in which quarantined events are closed up';
 COMMENT ON COLUMN tally.privacy_key.wrapped_by IS 'id of the key-encrypting key';
 COMMENT ON COLUMN tally.privacy_key.wrapped IS 'the keys of the epochs from 0 on, wrapped (docs/formats.md)';
@@ -60,7 +60,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.retire_privacy_keys(text, int4) IS 'notes that nothing is stored under a tenant''s keys before an epoch any more';
+COMMENT ON FUNCTION tally_internal.retire_privacy_keys(text, int4) IS 'notes that nothing protected is stored in raw events under a tenant''s keys before an epoch any more';
 
 CREATE FUNCTION tally_internal.rotate_tenant_key(tenant_id text) RETURNS int4
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tally_rotate_tenant_key';
@@ -81,7 +81,7 @@ COMMENT ON FUNCTION tally_internal.master_key_id() IS 'the id of the key-encrypt
 CREATE FUNCTION tally_internal.tokens_of(tenant_id text, value text) RETURNS text[]
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tokens_of_wrapper';
 COMMENT ON FUNCTION tally_internal.tokens_of(text, text) IS
-  'the tokens that may stand for a value: of a property, the newest first, under every key that something may be stored under; last, that of a user id';
+  'the tokens that may stand for a value: of a property, the newest first, under every key that there was; last, that of a user id';
 
 CREATE FUNCTION tally_internal.stored_user_ids(tenant_id text, user_id text) RETURNS text[]
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tally_stored_user_ids';

@@ -156,7 +156,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.tokens_of(text, text) IS
-  'the tokens that may stand for a value in the tenant that is in scope, to look for it: of properties under every key that something may be stored under, and of user ids; under the conditions of tally.reveal(). Recorded, without the value';
+  'the tokens that may stand for a value in the tenant that is in scope, to look for it: of properties under every key that there was, and of user ids; under the conditions of tally.reveal(). Recorded, without the value';
 
 ALTER FUNCTION tally.tokens_of(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.set_reveal_limit(int4) OWNER TO tally_owner;

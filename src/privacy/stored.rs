@@ -158,16 +158,17 @@ fn closed_body(tenant_id: &str, batch_id: i64, position: i32, body: &str) -> Opt
     Some(opening::close_body(&closer, tenant_id, batch_id, position as u32, body))
 }
 
-/// The tokens that may stand for a value: of a property under every key that something may be stored under, and of a user id.
+/// The tokens that may stand for a value: of a property under every key that there ever was, and of a user id. What is JSON is meant as text
+/// and as what it says; elements of an array have tokens of their own, and null has none.
 #[pg_extern(sql = false)]
 fn tokens_of(tenant_id: &str, value: &str) -> Result<Vec<String>, ErrorReport> {
-    let Some(wrapped) = keys::wrapped(tenant_id, View::Now) else { return Ok(vec![]) };
-    let keys = wrapped.open(tenant_id)?;
-    let oldest = wrapped.oldest.max(1);
-    let is_number = value.ends_with(|last: char| last.is_ascii_digit())
-        && Encoder::new().encode(&format!("{{\"n\": {value}}}"), Bounds::WIDEST, &mut Vec::new()).is_ok();
-    let spellings = [Some(Value::Text(value)), is_number.then_some(Value::Json(value))];
-    let mut tokens: Vec<String> = (oldest..=keys.newest())
+    let Some(keys) = keys::of(tenant_id).transpose()? else { return Ok(vec![]) };
+    let json = jsonb::printed(value).ok().filter(|(text, is_string)| {
+        let is_whole = text != "null" && !text.starts_with('[');
+        is_whole && !is_string
+    });
+    let spellings = [Some(Value::Text(value)), json.as_ref().map(|(text, _)| Value::Json(text))];
+    let mut tokens: Vec<String> = (1..=keys.newest())
         .rev()
         .flat_map(|epoch| spellings.into_iter().flatten().map(move |value| (value, epoch)))
         .map(|(value, epoch)| keys.property(value, epoch).text())

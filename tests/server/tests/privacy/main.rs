@@ -18,3 +18,4 @@ mod renewal;
 mod reports;
 mod reveal;
 mod rotation;
+mod tokens_of;
