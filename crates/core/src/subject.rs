@@ -1,8 +1,10 @@
 //! Subjects, the persons that users are: how one that was erased is recognised without being named, and whom the text of an event
 //! names.
 
+use crate::id;
 use crate::payload::unread_text;
 use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::str::CharIndices;
@@ -33,7 +35,7 @@ fn hmac(key: &Key, message: &[u8]) -> [u8; 32] {
 
 /// Shows the values that a field has in the text of an event, at any depth, strings and numbers alike, until one breaks: what was sent may be
 /// rejected for having it in the wrong place or twice. Of a text that is no JSON, or that a payload's format couldn't read, every string and number,
-/// since nothing says what it stands for.
+/// since nothing says what it stands for; and where it is no JSON every field and every few words in a row, since nothing says where a value ends.
 pub fn named_in(body: &str, field: &str, mut see: impl FnMut(String) -> ControlFlow<()>) -> ControlFlow<()> {
     let is_json = is_json(body);
     show(body, is_json, is_json.then_some(field), &mut see)?;
@@ -52,6 +54,10 @@ fn show(
     field: Option<&str>,
     see: &mut impl FnMut(String) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
+    if !is_json {
+        fields(text, see)?;
+        runs(text, see)?;
+    }
     let mut tokens = Tokens(text.char_indices().peekable(), text).peekable();
     let mut is_fields = false;
     while let Some(token) = tokens.next() {
@@ -65,6 +71,42 @@ fn show(
             }
             Token::Colon => {}
             Token::Other => is_fields = false,
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Shows what stands between two tabs, quotes or ends of lines, or between two separators of a list, with the spaces around it and without.
+fn fields(text: &str, see: &mut impl FnMut(String) -> ControlFlow<()>) -> ControlFlow<()> {
+    let is_end = |c: char| "\t\r\n\"".contains(c);
+    let is_separator = |c: char| is_end(c) || ",;|".contains(c);
+    for field in text.split(is_end).chain(text.split(is_separator)) {
+        let trimmed = field.trim();
+        for field in [Some(field), Some(trimmed).filter(|trimmed| *trimmed != field)].into_iter().flatten() {
+            if (1..=id::MAX_BYTES).contains(&field.len()) {
+                see(field.to_owned())?;
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Words of an id that stands among others.
+const RUN_WORDS: usize = 8;
+
+/// Shows every word and every few words in a row, as they stand there: an id may have in it what parts words elsewhere.
+fn runs(text: &str, see: &mut impl FnMut(String) -> ControlFlow<()>) -> ControlFlow<()> {
+    let is_between = |c: char| c.is_whitespace() || ",:;=&|'()<>{}[]\"".contains(c);
+    // Where the last words begin.
+    let mut begins: VecDeque<usize> = VecDeque::new();
+    for word in text.split(is_between).filter(|word| !word.is_empty()) {
+        let start = word.as_ptr() as usize - text.as_ptr() as usize;
+        begins.push_front(start);
+        begins.truncate(RUN_WORDS);
+        let end = start + word.len();
+        for run in begins.iter().map(|&begin| &text[begin..end]).take_while(|run| run.len() <= id::MAX_BYTES)
+        {
+            see(run.to_owned())?;
         }
     }
     ControlFlow::Continue(())
@@ -185,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_field_is_found_wherever_and_however_it_is_written() {
-        let cases: [(&str, &[&str]); 12] = [
+        let cases: [(&str, &[&str]); 9] = [
             (r#"{"user_id":"ann"}"#, &["ann"]),
             (r#"{ "user_id" : 17 }"#, &["17"]),
             (r#"{"user\u005fid":"\u0061nn"}"#, &["ann"]),
@@ -195,9 +237,6 @@ mod tests {
             (r#"{"other":"ann"}"#, &[]),
             (r#"{"user_id":{"nested":"ann"}}"#, &[]),
             (r#"{"user_id":"\ud83d\ude00"}"#, &["😀"]),
-            (r#"{"user_id":"ann" oh"#, &["ann", "oh", "user_id"]),
-            (r#"ann"#, &["ann"]),
-            (r#"{"user_id":"cut"#, &["cut", "user_id"]),
         ];
         for (text, expected) in cases {
             let mut found = Vec::new();
@@ -207,6 +246,45 @@ mod tests {
             });
             found.sort();
             assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_found_in_what_is_no_json_whatever_is_in_it() {
+        let long = "x".repeat(id::MAX_BYTES);
+        for (text, id) in [
+            (r#"{"user_id":"ann" oh"#, "ann"),
+            ("ann", "ann"),
+            (r#"{"user_id":"cut"#, "cut"),
+            (r#"{"user_id":"\u0061nn" oh"#, "ann"),
+            ("web\tx\t2026\turn:user:4711\tfoo", "urn:user:4711"),
+            ("web\tann lee\tfoo", "ann lee"),
+            ("web\t{4711-0815}\tfoo", "{4711-0815}"),
+            (r#"{"event":"5" x","userId":"urn:user:4711"}"#, "urn:user:4711"),
+            (r#"{"event":"5" x","userId":"ann, lee"}"#, "ann, lee"),
+            (r#"{"event":"5" x","userId":"[ann]"}"#, "[ann]"),
+            ("user urn:user:4711 signed in", "urn:user:4711"),
+            ("ann lee signed in", "ann lee"),
+            ("1, ann lee, {4711}", "ann lee"),
+            ("1, ann lee, {4711}", "{4711}"),
+            ("user=ann;x=1", "ann"),
+            ("user=urn:user:4711&x=1", "urn:user:4711"),
+            (
+                "a\tone two three four five six seven eight nine ten\tb",
+                "one two three four five six seven eight nine ten",
+            ),
+            (&format!("a\t{long}\tb"), &long),
+        ] {
+            let is_named = |wanted: &str| {
+                named_in(text, "user_id", |value| {
+                    if value == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+                .is_break()
+            };
+            assert!(is_named(id), "{text}");
+            for other in ["an", "4711-081", "urn:user:471", ""] {
+                assert!(!is_named(other), "{text}: {other}");
+            }
         }
     }
 

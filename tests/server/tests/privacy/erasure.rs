@@ -857,3 +857,43 @@ fn asking_again_locks_nobody_out() {
     both.commit().unwrap();
     assert_eq!(one, other);
 }
+/// Of lines that are no event, and of what is no JSON, whatever parts words in it.
+#[test]
+fn an_id_with_separators_in_it_is_found_in_what_could_not_be_read() {
+    let bench = Bench::new("erased_words");
+    let mapping = r#"SELECT tally.define_mapping(format, format, '{"tenant": {"value": "t"}, "account": {"value": "n"}}') FROM unnest('{snowplow,segment}'::text[]) AS format"#;
+    bench.admin().batch_execute(mapping).unwrap();
+    let broken = r#"{"type":"track"}
+{"type":"track","event":"5" x","userId":"SUBJECT"}"#;
+    let mut loader = bench.database.connect(&bench.loader);
+    let mut superuser = bench.database.superuser();
+    for subject in ["urn:user:4711", "ann lee", "ann@x.example", "{4711}", "a, b; c"] {
+        let mut send = || {
+            for (format, text) in [
+                ("snowplow", "web\tx\t2026\tSUBJECT\tfoo"),
+                // Somebody else.
+                ("snowplow", "web\tx\t2026\tmyxSUBJECTx7\tfoo"),
+                ("segment", broken),
+            ] {
+                let send =
+                    format!("SELECT rejected FROM tally.ingest_from('{format}', $1::text, '{format}')");
+                let sent = text.replace("SUBJECT", subject);
+                assert!(loader.query_one(&send, &[&sent]).unwrap().get::<_, i64>(0) > 0, "{sent}");
+            }
+        };
+        send();
+        let mut waiting = || {
+            let query = "SELECT count(*), count(*) FILTER (WHERE tally_internal.names(body, 'user_id', ARRAY[$1::text])) FROM tally.quarantine";
+            let row = superuser.query_one(query, &[&subject]).unwrap();
+            (row.get::<_, i64>(0), row.get::<_, i64>(1))
+        };
+        let (before, named) = waiting();
+        assert_eq!(named, 2, "{subject}");
+        let certificate = bench.erase("t", subject);
+        assert_eq!(certificate["removed_elsewhere"]["quarantine"], json!(2), "{certificate}");
+        assert_eq!(waiting(), (before - 2, 0), "{subject}");
+        // The same again is not kept.
+        send();
+        assert_eq!(waiting(), (before, 0), "{subject}: the other two lines");
+    }
+}
