@@ -36,16 +36,18 @@ impl Vendor for Amplitude {
         Ok(event.find("/insert_id").map(|_| compound(event, parts)))
     }
 
-    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        for (path, name) in [
+    fn named(&self) -> &'static [(&'static str, &'static str)] {
+        &[
             ("/revenue", "revenue"),
             ("/price", "price"),
             ("/quantity", "quantity"),
             ("/productId", "productId"),
             ("/revenueType", "revenueType"),
-        ] {
-            add(event, path, name, out);
-        }
+        ]
+    }
+
+    fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        add(event, self.named(), out);
         add_members(event.members("/event_properties"), &[], out);
     }
 }

@@ -37,12 +37,17 @@ impl Vendor for CloudEvents {
         Ok(Some(compound(event, &["/source", "/id"])))
     }
 
+    fn named(&self) -> &'static [(&'static str, &'static str)] {
+        &[("/data", "data"), ("/data_base64", "data_base64"), ("/subject", "subject")]
+    }
+
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
         match event.find("/data") {
-            Some(Value::Object(members)) => add_members(members, &[], out),
-            _ => add(event, "/data", "data", out),
+            Some(Value::Object(members)) => {
+                add_members(members, &[], out);
+                add(event, &self.named()[1..], out);
+            }
+            _ => add(event, self.named(), out),
         }
-        add(event, "/data_base64", "data_base64", out);
-        add(event, "/subject", "subject", out);
     }
 }

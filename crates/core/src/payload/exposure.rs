@@ -49,24 +49,24 @@ pub fn exposed(format: Format, mapping: &Mapping, protected: &Protected) -> Opti
         None => paths.user.iter().map(|path| named(path)).collect(),
     };
     for (path, key, name) in mapping.reads() {
-        let source = named(path);
+        let source = &named(path)[..];
         let shows = match (protected.path, name) {
             // The user's id among the properties, in clear.
             ("", Some(name)) => users.iter().any(|user| {
-                user.starts_with(&source) && protected.leaves_open(&behind(name, &user[source.len()..]))
+                user.starts_with(source) && protected.leaves_open(&behind(name, &user[source.len()..]))
             }),
-            ("", None) if key == "user" => in_properties(paths, &source).is_some_and(|inner| {
+            ("", None) if key == "user" => in_properties(format, source).is_some_and(|inner| {
                 let is_left_out =
                     inner.first().is_some_and(|first| mapping.omit.iter().any(|name| name == first));
-                !is_left_out && protected.leaves_open(inner)
+                !is_left_out && protected.leaves_open(&inner)
             }),
-            ("", None) => protected.leaves_field_open(key) && users.contains(&source),
+            ("", None) => protected.leaves_field_open(key) && users.iter().any(|user| user == source),
             (_, name) => {
                 let is_clear = |inner: &[String]| match name {
                     Some(name) => protected.leaves_open(&behind(name, inner)),
                     None => protected.leaves_field_open(key),
                 };
-                let whole = is_around_properties(paths, &source) && is_clear(&property);
+                let whole = is_around_properties(paths, source) && is_clear(&property);
                 whole
                     || (0..source.len()).any(|from| {
                         let end = &source[from..];
@@ -93,21 +93,28 @@ fn behind(name: &str, inner: &[String]) -> Vec<String> {
     std::iter::once(name.to_owned()).chain(inner.iter().cloned()).collect()
 }
 
-/// The steps behind where the format has its properties; `None` of what lies elsewhere.
-fn in_properties<'s>(paths: &Paths, source: &'s [String]) -> Option<&'s [String]> {
-    paths
-        .properties
-        .iter()
-        .chain(paths.more_properties)
-        .find_map(|place| source.strip_prefix(&named(place)[..]))
+/// The steps among the properties that the format makes of what lies at these; `None` of what is none.
+fn in_properties(format: Format, source: &[String]) -> Option<Vec<String>> {
+    let paths = format.vendor.paths();
+    let inner = |place: &str| source.strip_prefix(&named(place)[..]).filter(|inner| !inner.is_empty());
+    let own = paths.properties.iter().chain(paths.more_properties).find_map(|place| inner(place));
+    let described = || source.split_first().filter(|(first, _)| is_described(first)).map(|(_, inner)| inner);
+    let elsewhere = |(path, name): &(&str, &str)| Some(behind(name, source.strip_prefix(&named(path)[..])?));
+    own.or_else(described)
         .filter(|inner| !inner.is_empty())
+        .map(<[String]>::to_vec)
+        .or_else(|| format.vendor.named().iter().find_map(elsewhere))
+}
+
+/// Whether it is Snowplow's column of what an event says of itself, which has the name of its schema behind it.
+fn is_described(step: &str) -> bool {
+    step.starts_with("unstruct_event")
 }
 
 /// Whether a path leads to all of the properties, or to something that they are in.
 fn is_around_properties(paths: &Paths, source: &[String]) -> bool {
     paths.properties.iter().chain(paths.more_properties).any(|place| named(place).starts_with(source))
-        // Snowplow's column of what an event says of itself has the name of its schema behind it.
-        || matches!(source, [only] if only.starts_with("unstruct_event"))
+        || matches!(source, [only] if is_described(only))
 }
 
 #[cfg(test)]
@@ -180,8 +187,25 @@ mod tests {
                 "properties: who",
             ),
             ("segment", r#"{"user": "/traits/id"}"#, "user"),
+            ("segment", r#"{"user": "/previousId"}"#, "user"),
+            ("cloudevents", r#"{"user": "/subject"}"#, "user"),
+            ("cloudevents", r#"{"user": ["/who", "/data/user/id"]}"#, "user"),
+            ("cloudevents", r#"{"user": "/data"}"#, "user"),
+            ("amplitude", r#"{"user": "/productId"}"#, "user"),
+            ("opentelemetry", r#"{"user": "/body/user"}"#, "user"),
+            ("snowplow", r#"{"user": "/se_label"}"#, "user"),
+            ("snowplow", r#"{"user": "/unstruct_event_com_acme_login_1/user"}"#, "user"),
         ] {
             assert_eq!(found(format, mapping, "", &[]).as_deref(), Some(key), "{mapping}");
+        }
+        for (format, mapping, more) in [
+            ("cloudevents", r#"{"user": "/subject", "omit": ["subject"]}"#, "/other"),
+            ("cloudevents", r#"{"user": "/subject"}"#, "/subject"),
+            ("cloudevents", r#"{"user": "/userid"}"#, "/other"),
+            ("opentelemetry", r#"{"user": "/body/user"}"#, "/body/user"),
+            ("snowplow", r#"{"user": "/unstruct_event_com_acme_login_1/user"}"#, "/user"),
+        ] {
+            assert_eq!(found(format, mapping, "", &[more]), None, "{mapping}");
         }
         for mapping in [
             "{}",

@@ -416,6 +416,11 @@ trait Vendor: Sync {
     /// Makes events of a value.
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault>;
 
+    /// Paths outside of where properties are that lead to one, and the name that it has.
+    fn named(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// Adds the properties.
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>);
 
@@ -692,10 +697,16 @@ fn add_members<'e, 'a>(
     out.extend(kept.map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(value))));
 }
 
-/// Adds what is at a path of the event as a property.
-fn add<'e, 'a>(event: &'e Event<'a>, path: &str, name: &'static str, out: &mut Vec<Property<'e, 'a>>) {
-    if let Some(value) = event.find(path) {
-        out.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
+/// Adds what is at paths of the event as properties.
+fn add<'e, 'a>(
+    event: &'e Event<'a>,
+    named: &[(&'static str, &'static str)],
+    out: &mut Vec<Property<'e, 'a>>,
+) {
+    for (path, name) in named {
+        if let Some(value) = event.find(path) {
+            out.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
+        }
     }
 }
 

@@ -46,9 +46,12 @@ impl Vendor for OpenTelemetry {
         Ok(Some(name.unwrap_or_else(|| "log".into())))
     }
 
+    fn named(&self) -> &'static [(&'static str, &'static str)] {
+        &[("/severityText", "severity"), ("/body", "body")]
+    }
+
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        add(event, "/severityText", "severity", out);
-        add(event, "/body", "body", out);
+        add(event, self.named(), out);
         add_members(event.members("/attributes"), &["event.name", "log.record.uid"], out);
     }
 }

@@ -50,15 +50,19 @@ impl Vendor for Segment {
         }
     }
 
+    fn named(&self) -> &'static [(&'static str, &'static str)] {
+        &[("/name", "name"), ("/category", "category"), ("/previousId", "previousId")]
+    }
+
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
+        let [pages @ .., alias] = self.named() else { return };
         match call(event).as_deref() {
             Ok("page" | "screen") => {
-                add(event, "/name", "name", out);
-                add(event, "/category", "category", out);
+                add(event, pages, out);
                 add_members(event.members("/properties"), &[], out);
             }
             Ok("identify" | "group") => add_members(event.members("/traits"), &[], out),
-            Ok("alias") => add(event, "/previousId", "previousId", out),
+            Ok("alias") => add(event, &[*alias], out),
             _ => add_members(event.members("/properties"), &[], out),
         }
     }

@@ -73,22 +73,23 @@ impl Vendor for Snowplow {
         Ok(())
     }
 
+    fn named(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("/app_id", "app_id"),
+            ("/platform", "platform"),
+            ("/page_url", "page_url"),
+            ("/page_title", "page_title"),
+            ("/page_referrer", "page_referrer"),
+            ("/se_category", "se_category"),
+            ("/se_action", "se_action"),
+            ("/se_label", "se_label"),
+            ("/se_property", "se_property"),
+            ("/se_value", "se_value"),
+        ]
+    }
+
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        const OWN: [&str; 10] = [
-            "app_id",
-            "platform",
-            "page_url",
-            "page_title",
-            "page_referrer",
-            "se_category",
-            "se_action",
-            "se_label",
-            "se_property",
-            "se_value",
-        ];
-        for name in OWN {
-            add(event, &format!("/{name}"), name, out);
-        }
+        add(event, self.named(), out);
         // Of the same name, what the event describes of itself counts.
         let Ok(Value::Object(members)) = &event.own else { return };
         for (key, value) in members {
