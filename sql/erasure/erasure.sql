@@ -69,8 +69,8 @@ CREATE TABLE tally.erasure_trace (
   analyzed_at timestamptz,
   table_name  text COLLATE "C" NOT NULL CONSTRAINT erasure_trace_pkey PRIMARY KEY
 );
-COMMENT ON TABLE tally.erasure_trace IS 'tables from which something was erased and whose files and statistics may still have it';
-COMMENT ON COLUMN tally.erasure_trace.changed_at IS 'when it was erased; the files have it until a vacuum after that';
+COMMENT ON TABLE tally.erasure_trace IS 'tables from which something was erased, or in which something stored was protected, and whose files and statistics may still have it';
+COMMENT ON COLUMN tally.erasure_trace.changed_at IS 'when that was; the files have it until a vacuum after that';
 COMMENT ON COLUMN tally.erasure_trace.analyzed_at IS 'when the statistics were made anew';
 COMMENT ON COLUMN tally.erasure_trace.table_name IS 'the table: in schema tally, or with the schema that it is in';
 
@@ -316,7 +316,7 @@ CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
     SELECT clock_timestamp(), t.name FROM pg_catalog.unnest(tables) AS t (name) GROUP BY t.name ORDER BY t.name
     ON CONFLICT (table_name) DO UPDATE SET changed_at = excluded.changed_at, analyzed_at = NULL;
   END;
-COMMENT ON FUNCTION tally_internal.note_trace(text[]) IS 'notes tables whose files and statistics may still have what was erased';
+COMMENT ON FUNCTION tally_internal.note_trace(text[]) IS 'notes tables whose files and statistics may still have what was erased or protected';
 
 CREATE FUNCTION tally_internal.note_removed(parts oid[]) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
@@ -325,7 +325,7 @@ AS $$
   SELECT tally_internal.note_trace(array_agg(CASE WHEN c.relnamespace = 'tally'::regnamespace THEN c.relname::text ELSE c.oid::regclass::text END) || 'events'::text)
     FROM pg_class AS c WHERE c.oid = ANY (note_removed.parts) HAVING count(*) > 0
 $$;
-COMMENT ON FUNCTION tally_internal.note_removed(oid[]) IS 'notes partitions of tally.events whose files and statistics may still have what was erased, whoever made them';
+COMMENT ON FUNCTION tally_internal.note_removed(oid[]) IS 'notes partitions of tally.events whose files and statistics may still have what was erased or protected, whoever made them';
 
 CREATE FUNCTION tally_internal.know_activity(tenant_id text, subjects text[], sent text[]) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -370,7 +370,7 @@ COMMENT ON FUNCTION tally_internal.certify_erasures(text, uuid[], jsonb[]) IS
 CREATE FUNCTION tally_internal.erasure_step(tenant_id text, max_rows int8) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tally_erasure_step';
 COMMENT ON FUNCTION tally_internal.erasure_step(text, int8) IS
-  'one step of what tally.erase_subjects() asked for of a tenant, or with an empty one of making statistics anew that may still have what was erased; returns how much it did, 0 where nothing is left';
+  'one step of what tally.erase_subjects() asked for of a tenant, or with an empty one of making statistics anew that may still have what was erased or protected; returns how much it did, 0 where nothing is left';
 
 CREATE FUNCTION tally_internal.erasing_tenants() RETURNS SETOF text
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'erasing_tenants_wrapper';
@@ -402,7 +402,7 @@ BEGIN
            WHERE t.analyzed_at IS NULL ORDER BY t.table_name LIMIT 1);
 END
 $$;
-COMMENT ON FUNCTION tally_internal.stale_statistics() IS 'a table from which something was erased and whose statistics may still have it; null where there is none';
+COMMENT ON FUNCTION tally_internal.stale_statistics() IS 'a table whose statistics may still have what was erased or protected; null where there is none';
 
 CREATE FUNCTION tally_internal.note_statistics(target oid) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
@@ -475,7 +475,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.erasure_state() IS
-  'how many erasures wait in the scope, since when the first does, and which tables weren''t vacuumed for a day after something was erased from them';
+  'how many erasures wait in the scope, since when the first does, and which tables weren''t vacuumed for a day after something was erased from them, or protected in them';
 
 CREATE FUNCTION tally_internal.health_erasure()
   RETURNS TABLE (place int4, component text, status text, value float8, "limit" float8, advice text)
@@ -492,7 +492,7 @@ BEGIN
   "limit" := 86400;
   status := CASE WHEN value > 7 * "limit" THEN 'failing' WHEN value > "limit" OR state.unvacuumed IS NOT NULL THEN 'warning' ELSE 'ok' END;
   advice := CASE WHEN value > "limit" THEN format('%s subjects wait to be erased, the first since %s: see that CALL tally.maintain() or the worker runs, and what tally.maintenance says of the task erasure', state.waiting, state.since)
-                 WHEN state.unvacuumed IS NOT NULL THEN format('what was erased is in their files still: VACUUM %s', state.unvacuumed) END;
+                 WHEN state.unvacuumed IS NOT NULL THEN format('what was erased or protected is in their files still: VACUUM %s', state.unvacuumed) END;
   RETURN NEXT;
 END
 $$;

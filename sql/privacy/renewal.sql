@@ -70,6 +70,10 @@ BEGIN
                    min(c.occurred_at) FILTER (WHERE c.is_of_value) AS values_from, max(c.occurred_at) FILTER (WHERE c.is_of_value) AS values_to
               FROM changed AS c) AS c
     $query$, place.leaf, place.first, place.next, place.source) INTO seen USING tenant, renewal.after_account, renewal.after_time, max_rows;
+  IF seen.written > 0 THEN
+    -- The planner's statistics have values, too, those of tally.events for a day.
+    PERFORM tally_internal.note_removed(ARRAY[place.leaf]);
+  END IF;
   UPDATE tally.privacy_renewal AS r
      SET rows_read = r.rows_read + seen.read, rows_changed = r.rows_changed + seen.written, updated_at = clock_timestamp(),
          users_from = least(r.users_from, seen.users_from), users_to = greatest(r.users_to, seen.users_to),
@@ -102,6 +106,9 @@ BEGIN
   UPDATE tally.quarantine AS q SET body = p.body, reason = 'it is closed up; tally.redrive() tells what is wrong with it'
     FROM piece AS p WHERE q.ctid = p.place AND p.body IS NOT NULL;
   GET DIAGNOSTICS written = ROW_COUNT;
+  IF written > 0 THEN
+    PERFORM tally_internal.note_trace('{quarantine}');
+  END IF;
   is_left := written = 0 AND EXISTS (SELECT FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '')
                                        AND tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) IS NOT NULL);
   UPDATE tally.privacy_renewal AS r

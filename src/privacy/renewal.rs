@@ -168,6 +168,10 @@ fn renew(tenant: &str, name: &str, from: Moment, until: Moment) -> i64 {
     if !columns.is_told && !kept.is_empty() {
         tell(tenant, name, &kept);
     }
+    // Their statistics have what was there.
+    let note = "SELECT tally_internal.note_trace(array_agg(concat(r.rollup_name, '_', t.part))) \
+                  FROM tally.rollup AS r, LATERAL (SELECT concat(unnest(r.grains), '_base') UNION ALL SELECT 'pending') AS t (part) WHERE r.rollup_name = $1";
+    session::as_owner(|| sql::run(note, &[name.into()]));
     done
 }
 

@@ -1,6 +1,6 @@
 //! Carrying over to rollups what was protected: where raw events of some buckets are gone, and with several sessions at it.
 
-use crate::keyed::{Keyed, array, event};
+use crate::keyed::{Keyed, array, event, maintain};
 use postgres::Client;
 use serde_json::json;
 use std::thread;
@@ -670,4 +670,29 @@ fn quarantined_events_of_a_protected_tenant_are_closed_up_wherever_they_wait() {
     assert_eq!(number(&mut superuser, again), 0);
     let redriven = "SELECT sum(rejected)::int8 FROM tally.redrive()";
     assert!(number(&mut superuser, redriven) >= 15);
+/// The planner's statistics, and of tally.events those over all partitions, which no autovacuum makes.
+#[test]
+fn statistics_are_made_anew_of_what_is_protected() {
+    let keyed = Keyed::new("renewal_statistics");
+    let mut client = keyed.database.superuser();
+    let sent = (0..200).map(|n| {
+        event("a", n, &format!("planted{}", n % 7), json!({"email": format!("planted{}@x.example", n % 3)}))
+    });
+    let malformed = (200..240).map(|n| event("a", n, "planted\u{1}", json!({})));
+    assert_eq!(ingest(&mut client, &array(sent.chain(malformed))).unwrap().accepted, 200);
+    maintain(&mut client);
+    client.batch_execute("ANALYZE").unwrap();
+    let shown = "SELECT count(*) FROM pg_stats WHERE schemaname = 'tally' AND concat(most_common_vals, histogram_bounds, most_common_elems) ~ 'planted'";
+    let before = number(&mut client, shown);
+    assert!(before >= 5, "{before}: of events, its month, user activity, sessions and quarantine");
+    client
+        .batch_execute(
+            "SELECT tally.protect_user_ids('token', 'a'), tally.protect_property(NULL, 'email', 'seal', 'a')",
+        )
+        .unwrap();
+    maintain(&mut client);
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    let left = "SELECT string_agg(DISTINCT tablename, ' ') FROM pg_stats WHERE schemaname = 'tally' AND concat(most_common_vals, histogram_bounds, most_common_elems) ~ 'planted'";
+    assert_eq!(client.query_one(left, &[]).unwrap().get::<_, Option<String>>(0), None);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.erasure_trace WHERE analyzed_at IS NULL"), 0);
 }
