@@ -280,7 +280,8 @@ DECLARE
 BEGIN
   PERFORM tally_internal.check_protection(protect_property.event, protect_property.path, protect_property.treatment, protect_property.tenant_id);
   pointer := tally_internal.property_path(protect_property.path);
-  IF pointer ~ '/[0-9]+(/|$)' THEN
+  -- The properties themselves are no array: the first step is the name of a key.
+  IF pointer ~ '^/.*/[0-9]+(/|$)' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('path "%s" has a number for a step', protect_property.path),
       HINT = 'leave out places in arrays: each element is meant';
   END IF;

@@ -43,14 +43,13 @@ fn named(path: &str) -> Vec<String> {
 /// around it: what else it may be can't be told from a path.
 pub fn exposed(format: Format, mapping: &Mapping, protected: &Protected) -> Option<String> {
     let paths = format.vendor.paths();
-    let property = named(protected.path);
+    let property: Vec<String> = steps(protected.path).collect();
     let users: Vec<Vec<String>> = match mapping.places("user") {
         Some(_) => mapping.reads().filter(|read| read.1 == "user").map(|(path, ..)| named(path)).collect(),
         None => paths.user.iter().map(|path| named(path)).collect(),
     };
     for (path, key, name) in mapping.reads() {
-        let source = &named(path)[..];
-        let shows = match (protected.path, name) {
+        let shows_from = |source: &[String]| match (protected.path, name) {
             // The user's id among the properties, in clear.
             ("", Some(name)) => users.iter().any(|user| {
                 user.starts_with(source) && protected.leaves_open(&behind(name, &user[source.len()..]))
@@ -79,7 +78,8 @@ pub fn exposed(format: Format, mapping: &Mapping, protected: &Protected) -> Opti
                     })
             }
         };
-        if shows {
+        // A number may be a place in an array, or the name of a key.
+        if shows_from(&named(path)) || shows_from(&steps(path).collect::<Vec<_>>()) {
             return Some(match name {
                 Some(name) => format!("{key}: {name}"),
                 None => key.to_owned(),
@@ -170,6 +170,18 @@ mod tests {
             None
         );
         assert!(found("cloudevents", r#"{"properties": {"d": "/data"}}"#, "/email", &[]).is_some());
+        // A key that is a number.
+        for (mapping, path, shows) in [
+            (r#"{"properties": {"note": "/properties/2024"}}"#, "/2024", true),
+            (r#"{"properties": {"note": "/properties/a/0"}}"#, "/a/0", true),
+            (r#"{"properties": {"note": "/properties/a"}}"#, "/a/0", true),
+            (r#"{"properties": {"note": "/properties/plan"}}"#, "/2024", false),
+            (r#"{"account": "/groupId"}"#, "/2024", false),
+            (r#"{"properties": {"note": "/properties/b/0"}}"#, "/a/0", false),
+        ] {
+            let found = found("segment", mapping, path, &[]);
+            assert_eq!(found.is_some(), shows, "{mapping} {path}: {found:?}");
+        }
         let own = r#"{"properties": {"d": "/unstruct_event_com_acme_1"}}"#;
         assert!(found("snowplow", own, "/email", &[]).is_some());
     }

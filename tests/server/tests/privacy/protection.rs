@@ -290,6 +290,14 @@ fn declarations_that_can_not_be_kept_are_refused() {
         assert_eq!(found, sqlstate, "{statement}");
         assert!(hint.contains(says), "{statement}: {hint}");
     }
+    // What can't be a place in an array is the name of a key.
+    let mapping =
+        r#"SELECT tally.define_mapping('m', 'segment', '{"properties": {"note": "/properties/plan"}}')"#;
+    admin.batch_execute(mapping).unwrap();
+    for path in ["2023", "/2024/email"] {
+        let declare = "SELECT tally.protect_property(NULL, $1, 'drop')";
+        assert!(admin.query_one(declare, &[&path]).unwrap().get::<_, bool>(0), "{path}");
+    }
     // A rollup that would meet tokens.
     admin
         .batch_execute(
