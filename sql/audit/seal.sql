@@ -81,6 +81,11 @@ $$;
 COMMENT ON FUNCTION tally_internal.audit_state() IS
   'since when entries wait to be sealed, null where none does; when the first seal was made; when an anchor was taken last, within 31 days';
 
+CREATE FUNCTION tally_internal.audit_waits_s() RETURNS float8
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'audit_waits_s_wrapper';
+COMMENT ON FUNCTION tally_internal.audit_waits_s() IS
+  'how many seconds entries have waited in shared memory while none was taken out of it; null where none waits, or none can';
+
 CREATE FUNCTION tally_internal.create_audit_month(month_start timestamptz) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -238,6 +243,7 @@ ALTER FUNCTION tally_internal.maintain_audit() OWNER TO tally_owner;
 ALTER FUNCTION tally_internal.audit_state() OWNER TO tally_owner;
 ALTER FUNCTION tally.export_audit() OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.cluster_number(), tally_internal.audit_sealed_to(int8), tally_internal.audit_rounds(int8), tally.seal_audit(int8), tally_internal.audit_step(int8), tally_internal.audit_state(),
+  tally_internal.audit_waits_s(),
   tally_internal.define_audit_table(text),
   tally_internal.create_audit_month(timestamptz), tally_internal.maintain_audit(), tally.export_audit(),
   tally_internal.audit_line(tally.audit_entry, tally.audit_personal), tally.audit_anchor(), tally.verify_audit(text[]) FROM PUBLIC;
@@ -246,7 +252,7 @@ GRANT EXECUTE ON FUNCTION tally_internal.cluster_number(), tally_internal.audit_
   tally_internal.audit_rounds(int8), tally_internal.create_audit_month(timestamptz), tally.export_audit(),
   tally_internal.audit_line(tally.audit_entry, tally.audit_personal) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.seal_audit(int8),
-  tally_internal.audit_step(int8), tally_internal.maintain_audit() TO tally_admin;
+  tally_internal.audit_step(int8), tally_internal.maintain_audit(), tally_internal.audit_waits_s() TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.audit_state() TO tally_admin, tally_auditor;
 GRANT EXECUTE ON FUNCTION tally.export_audit(), tally.audit_anchor(), tally.verify_audit(text[]) TO tally_auditor;
 
@@ -283,17 +289,21 @@ CREATE FUNCTION tally_internal.health_audit()
   LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  in_memory float8 := round(tally_internal.audit_waits_s());
+  in_table  float8 := (SELECT round(extract(epoch FROM clock_timestamp() - s.unsealed_since)) FROM tally_internal.audit_state() AS s);
 BEGIN
   -- A transaction that is open for long keeps what is newer from being sealed.
   place := 10;
   component := 'audit';
-  value := (SELECT round(extract(epoch FROM clock_timestamp() - s.unsealed_since)) FROM tally_internal.audit_state() AS s);
+  value := greatest(in_memory, in_table);
   "limit" := CASE WHEN tally_internal.worker_is_configured() THEN 60 ELSE 900 END;
   status := CASE WHEN value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
-  advice := CASE WHEN value > "limit" THEN format('entries of the audit log wait for their seal since %s seconds: see that the worker or CALL tally.maintain() runs, and for old transactions (SELECT pid, usename, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; SELECT * FROM pg_prepared_xacts)', value) END;
+  advice := CASE WHEN in_memory > "limit" THEN format('entries of the audit log wait in shared memory since %s seconds, and a restart loses them but for the log''s lines: see that the worker or CALL tally.maintain() runs, and what the server''s log says of event=audit_failed', in_memory)
+                 WHEN value > "limit" THEN format('entries of the audit log wait for their seal since %s seconds: see that the worker or CALL tally.maintain() runs, and for old transactions (SELECT pid, usename, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; SELECT * FROM pg_prepared_xacts)', value) END;
   RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.health_audit() IS 'part of tally.health(): how long entries wait for their seal';
+COMMENT ON FUNCTION tally_internal.health_audit() IS 'part of tally.health(): how long entries wait for their seal, or for their way out of shared memory';
 REVOKE ALL ON FUNCTION tally_internal.health_audit() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.health_audit() TO tally_admin;

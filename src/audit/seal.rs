@@ -237,6 +237,12 @@ fn define_audit_table(statement: &str) {
     lock::as_owner_defining(|| sql::run(statement, &[]));
 }
 
+/// How long entries have waited in shared memory while none was taken out of it, in seconds.
+#[pg_extern(sql = false)]
+fn audit_waits_s() -> Option<f64> {
+    ring::waits_since().map(|since| (session::clock() - since) as f64 / 1_000_000.0)
+}
+
 #[pg_extern(sql = false)]
 fn cluster_number() -> i64 {
     transaction_end::cluster() as i64

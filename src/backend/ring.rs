@@ -2,7 +2,7 @@
 //! database that `tally.worker_databases` listed when the server started. A writer never waits for the reader: what doesn't fit
 //! is refused; what never comes again is counted.
 
-use super::worker;
+use super::{session, worker};
 use core::ffi::CStr;
 use core::ptr;
 use pgrx::pg_sys;
@@ -40,6 +40,8 @@ struct Ring {
     tail: u64,
     /// Messages that didn't fit, and won't come again.
     refused: u64,
+    /// Since when something waits and nothing is taken away, in microseconds since 2000.
+    since: i64,
     /// The latch of the worker, null while there is none.
     latch: *mut pg_sys::Latch,
 }
@@ -109,6 +111,7 @@ unsafe extern "C-unwind" fn on_startup() {
                 head: 0,
                 tail: 0,
                 refused: 0,
+                since: 0,
                 latch: ptr::null_mut(),
             };
             rings.add(place * size).cast::<Ring>().write(ring);
@@ -188,6 +191,7 @@ unsafe fn copy_out(data: *const u8, capacity: usize, at: u64, bytes: &mut [u8]) 
 /// Can be called at the end of a transaction, once `is_there` was asked inside one.
 pub fn put(message: &[u8], should_fit: bool) -> bool {
     let Some(ring) = own(false) else { return false };
+    let now = session::clock();
     // SAFETY: nothing here fails: it copies what was found to fit.
     let (fits, latch) = unsafe {
         locked(ring, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring, data, capacity| {
@@ -196,6 +200,9 @@ pub fn put(message: &[u8], should_fit: bool) -> bool {
             let room = if should_fit { capacity } else { capacity - capacity / 4 };
             if used + needed > room {
                 return (false, ring.latch);
+            }
+            if used == 0 {
+                ring.since = now;
             }
             copy_in(data, capacity, ring.head, &(message.len() as u32).to_ne_bytes());
             copy_in(data, capacity, ring.head + LENGTH_BYTES as u64, message);
@@ -226,17 +233,40 @@ pub struct Waiting {
     upto: u64,
 }
 
-/// Messages that wait, about `most` bytes of them. They stay until they are taken away.
+/// Since when messages wait and none is taken away, in microseconds since 2000; `None` where none waits.
+pub fn waits_since() -> Option<i64> {
+    let ring = own(true)?;
+    // SAFETY: numbers are read.
+    unsafe {
+        locked(ring, pg_sys::LWLockMode::LW_SHARED, |ring, _, _| {
+            (ring.head > ring.tail).then_some(ring.since)
+        })
+    }
+}
+
+/// Messages that wait, about `most` bytes of them, and at least one where one waits. They stay until they are taken away.
 pub fn waiting(most: usize) -> Option<Waiting> {
     let ring = own(true)?;
     let mut bytes = vec![0; most];
-    // SAFETY: the buffer was made before, and only as much is copied as it has room for.
-    let (copied, tail, refused) = unsafe {
-        locked(ring, pg_sys::LWLockMode::LW_SHARED, |ring, data, capacity| {
-            let copied = ((ring.head - ring.tail) as usize).min(bytes.len()).min(capacity);
-            copy_out(data, capacity, ring.tail, &mut bytes[..copied]);
-            (copied, ring.tail, ring.refused)
-        })
+    let (copied, tail, refused) = loop {
+        // SAFETY: the buffer was made before, and only as much is copied as it has room for.
+        let (copied, tail, refused, first) = unsafe {
+            locked(ring, pg_sys::LWLockMode::LW_SHARED, |ring, data, capacity| {
+                let waiting = ((ring.head - ring.tail) as usize).min(capacity);
+                let mut first = [0; LENGTH_BYTES];
+                if waiting > 0 {
+                    copy_out(data, capacity, ring.tail, &mut first);
+                }
+                let copied = waiting.min(bytes.len());
+                copy_out(data, capacity, ring.tail, &mut bytes[..copied]);
+                (copied, ring.tail, ring.refused, u32::from_ne_bytes(first) as usize + LENGTH_BYTES)
+            })
+        };
+        if copied == 0 || first <= copied {
+            break (copied, tail, refused);
+        }
+        // The first one is longer than the buffer: none would ever be taken away.
+        bytes.resize(first, 0);
     };
     let (mut rest, mut messages) = (&bytes[..copied], Vec::new());
     while let Some((length, after)) = rest.split_first_chunk::<LENGTH_BYTES>()
@@ -252,10 +282,13 @@ impl Waiting {
     /// Takes the messages away, once they are safe elsewhere.
     pub fn take_away(&self) {
         let Some(ring) = own(false) else { return };
-        // SAFETY: two numbers are set.
+        let now = session::clock();
+        // SAFETY: numbers are set.
         unsafe {
             locked(ring, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring, _, _| {
-                ring.tail = ring.tail.max(self.upto);
+                if self.upto > ring.tail {
+                    (ring.tail, ring.since) = (self.upto, now);
+                }
                 ring.refused -= self.refused.min(ring.refused);
             });
         }

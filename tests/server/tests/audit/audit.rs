@@ -7,12 +7,19 @@ use std::thread;
 use std::time::Duration;
 use tally_server_tests::{Database, PrivateServer, TokenSigner, code, ingest, number, wait_for};
 
-/// A server whose worker stores and seals.
+/// A server whose worker stores and seals, with little shared memory for entries.
 fn served(topic: &str) -> PrivateServer {
+    served_with(topic, "256kB")
+}
+
+/// The same with so much shared memory for entries.
+pub fn served_with(topic: &str, buffer: &str) -> PrivateServer {
     let server = PrivateServer::create(
         topic,
-        "shared_preload_libraries = 'pg_tally'\ntally.worker_databases = 'shop'\ntally.worker_role = 'worker'\n\
-         tally.worker_interval = 1\ntally.audit_buffer = '256kB'\ncompute_query_id = on",
+        &format!(
+            "shared_preload_libraries = 'pg_tally'\ntally.worker_databases = 'shop'\ntally.worker_role = 'worker'\n\
+             tally.worker_interval = 1\ntally.audit_buffer = '{buffer}'\ncompute_query_id = on"
+        ),
     );
     let mut postgres = server.connect("postgres", "postgres");
     postgres

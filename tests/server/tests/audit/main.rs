@@ -3,4 +3,5 @@
 mod audit;
 mod audit_tampering;
 mod export;
+mod texts;
 mod trace;
