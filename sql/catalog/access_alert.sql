@@ -156,7 +156,7 @@ CREATE FUNCTION tally.set_alert_state(alert_id uuid, state text, note text DEFAU
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM tally_internal.refuse_confined();
+  PERFORM tally_internal.refuse_confined(), tally_internal.check_words('note', set_alert_state.note);
   IF set_alert_state.state IS NULL OR set_alert_state.state NOT IN ('open', 'acknowledged', 'closed') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('"%s" is no state of an alert', coalesce(set_alert_state.state, 'null')),
       HINT = 'open, acknowledged or closed';

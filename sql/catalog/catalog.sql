@@ -174,6 +174,7 @@ DECLARE
   before record;
   higher text;
 BEGIN
+  PERFORM tally_internal.check_words('reason', classify.reason);
   IF coalesce(classify.reason, '') !~ '\S' THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'a classification needs a reason', HINT = 'say why, in your own words: it is kept, and recorded in the audit log';
   END IF;
@@ -221,6 +222,8 @@ AS $$
 DECLARE
   name text;
 BEGIN
+  PERFORM tally_internal.check_words('owner', describe_asset.owner), tally_internal.check_words('purpose', describe_asset.purpose),
+    tally_internal.check_words('retention', describe_asset.retention);
   IF describe_asset.asset IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'asset must not be null',
       HINT = 'name it as tally.catalog does: schema.table, schema.table.column, property:KEY, event:NAME …';

@@ -268,8 +268,10 @@ CREATE FUNCTION tally.reject_export(id uuid, reason text) RETURNS void
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  export tally.export := tally_internal.judge_export(reject_export.id, 'reject');
+  export tally.export;
 BEGIN
+  PERFORM tally_internal.check_words('reason', reject_export.reason);
+  export := tally_internal.judge_export(reject_export.id, 'reject');
   UPDATE tally.export AS e SET state = 'rejected', decided_at = clock_timestamp(), reason = reject_export.reason WHERE e.id = export.id;
   PERFORM tally_internal.record_act('export_rejected', export.id::text, NULL, export.tenant_id, export.account_id, jsonb_build_object('reason', reject_export.reason));
 END
@@ -283,6 +285,7 @@ AS $$
 DECLARE
   export tally.export;
 BEGIN
+  PERFORM tally_internal.check_words('reason', withdraw_export.reason);
   PERFORM tally_internal.commit_for_good();
   -- Whoever requested it, and any approver, as long as it isn't started.
   SELECT e.* INTO export FROM tally.export AS e

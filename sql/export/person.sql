@@ -44,6 +44,7 @@ DECLARE
                      THEN 'login ' || coalesce((SELECT r.rolname::text FROM pg_roles AS r WHERE r.oid = map_person.login), map_person.login::oid::text)
                      ELSE 'subject ' || map_person.subject END;
 BEGIN
+  PERFORM tally_internal.check_words('subject', map_person.subject);
   PERFORM tally_internal.require_step_up('binding');
   IF num_nonnulls(map_person.login::oid, map_person.subject) <> 1 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'name a login or the subject of tokens, one of them',

@@ -104,6 +104,7 @@ AS $$
 DECLARE
   total int8;
 BEGIN
+  PERFORM tally_internal.check_words('reason', why);
   IF coalesce(pg_catalog.btrim(why), '') = '' THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'reason must not be empty',
       HINT = 'say why these events need not be counted: the reason is kept in tally.quarantine_discard';

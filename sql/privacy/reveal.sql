@@ -77,8 +77,10 @@ CREATE FUNCTION tally_internal.check_reveal(purpose text) RETURNS text
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  tenant text := tally.current_tenant();
+  tenant text;
 BEGIN
+  PERFORM tally_internal.check_words('purpose', check_reveal.purpose);
+  tenant := tally.current_tenant();
   IF tenant IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'no tenant in scope',
       HINT = 'what is sealed is a tenant''s: call tally.enter(tenant) first in the transaction';

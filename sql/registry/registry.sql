@@ -84,6 +84,7 @@ DECLARE
   breaks text[] := '{}';
   following int4;
 BEGIN
+  PERFORM tally_internal.check_words('reason', register_event.reason);
   IF pg_catalog.num_nulls(register_event.name, register_event.schema, register_event.breaking) OPERATOR(pg_catalog.>) 0
      OR coalesce(pg_catalog.btrim(register_event.reason), '') OPERATOR(pg_catalog.=) '' THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'name, schema, reason and breaking must be given',

@@ -258,6 +258,21 @@ CREATE FUNCTION tally_internal.check_id(field text, value text) RETURNS void
 COMMENT ON FUNCTION tally_internal.check_id(text, text) IS
   'raises an error unless the value is an id: 1 to 200 bytes without control characters';
 
+CREATE FUNCTION tally_internal.check_words(field text, value text) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF pg_catalog.octet_length(check_words.value) OPERATOR(pg_catalog.>) 2000 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = pg_catalog.format('%s has %s bytes, and may have 2,000', check_words.field, pg_catalog.octet_length(check_words.value)),
+      HINT = 'say it in fewer words, and name the document or ticket that has more';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.check_words(text, text) IS
+  'raises an error where what somebody wrote, such as a reason, is longer than 2,000 bytes: it has to fit into an entry of the audit log';
+
 ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_security;
 ALTER FUNCTION tally.bind_role(regrole, tally.scope_kind) OWNER TO tally_security;
 ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_security;
@@ -269,8 +284,8 @@ REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.sc
   tally_internal.confined_to(), tally.id_as_uuid(text), tally.id_as_int8(text),
   tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind),
   tally.trust_role(regrole), tally.unbind_role(regrole), tally_internal.check_bindable(regrole),
-  tally_internal.check_id(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.check_bindable(regrole), tally_internal.check_id(text, text) TO tally_owner, tally_security;
+  tally_internal.check_id(text, text), tally_internal.check_words(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.check_bindable(regrole), tally_internal.check_id(text, text), tally_internal.check_words(text, text) TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),

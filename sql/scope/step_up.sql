@@ -89,6 +89,7 @@ AS $$
 DECLARE
   seconds float8 := pg_catalog.date_part('epoch', max_age);
 BEGIN
+  PERFORM tally_internal.check_words('amr', pg_catalog.array_to_string(amr, ' ')), tally_internal.check_words('acr', pg_catalog.array_to_string(acr, ' '));
   PERFORM tally_internal.require_step_up('policy');
   IF set_step_up_policy.act IS NULL OR max_age IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'act and max_age must not be null',

@@ -4,7 +4,7 @@ use crate::audit::served_with;
 use postgres::Client;
 use std::thread;
 use std::time::Duration;
-use tally_server_tests::{code, number, wait_for};
+use tally_server_tests::{Database, code, number, wait_for};
 
 /// A message that is longer than what the worker takes in one step is taken nevertheless, and what comes behind it.
 #[test]
@@ -55,4 +55,59 @@ fn health_tells_how_long_entries_wait_in_memory() {
         (number(&mut superuser, "SELECT count(*) FROM tally.audit WHERE act = 'denied'") == 1).then_some(())
     });
     wait_for("nothing to wait", || (waits(&mut superuser) == 0.0).then_some(()));
+}
+
+/// Each function that takes a text of somebody's: too long a one is refused, before anything is looked at or done.
+#[test]
+fn what_people_write_has_a_limit() {
+    let mut database = Database::new("audit_words");
+    let roles = ["tally_admin", "tally_auditor", "tally_reader", "tally_custodian"];
+    let names = roles.map(|group| database.role(&group[6..], &[group]));
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{}', 'acme'), tally.bind_role('{}', 'acme'); SELECT tally.set_step_up_policy(act, false) FROM tally.step_up_acts()",
+            names[2], names[3]
+        ))
+        .unwrap();
+    let nothing = "00000000-0000-4000-8000-000000000001";
+    let long = "repeat('x', 2001)";
+    let calls = [
+        (2, format!("withdraw_export('{nothing}', {long})")),
+        (0, format!("reject_export('{nothing}', {long})")),
+        (2, format!("request_export('SELECT 1 AS one', {long}, 1)")),
+        (0, format!("classify('tally.events.name', 'internal', {long})")),
+        (0, format!("describe_asset('tally.events', owner => {long})")),
+        (0, format!("describe_asset('tally.events', purpose => {long})")),
+        (0, format!("describe_asset('tally.events', retention => {long})")),
+        (1, format!("set_alert_state('{nothing}', 'closed', {long})")),
+        (0, format!("set_step_up_policy('reveal', false, amr => ARRAY[{long}])")),
+        (
+            0,
+            "set_step_up_policy('reveal', false, acr => string_to_array(repeat('x ', 1000) || 'x', ' '))"
+                .to_owned(),
+        ),
+        (0, format!("map_person('jane', subject => {long})")),
+        (0, format!("register_event('signup', '{{}}', {long})")),
+        (0, format!("erase_subject('acme', 'somebody', {long})")),
+        (0, format!("erase_subjects('acme', '{{somebody}}', {long})")),
+        (2, format!("discard({long})")),
+        (3, format!("reveal('{nothing}', '/card', {long})")),
+        (3, format!("reveal('{nothing}', '/card', 'because' || repeat(' ', 17000))")),
+        (3, format!("reveal_quarantined(1, 1, {long})")),
+        (3, format!("tokens_of('x', {long})")),
+    ];
+    superuser.batch_execute(&format!("GRANT tally_writer TO {}", names[2])).unwrap();
+    let before = number(&mut superuser, "SELECT count(*) FROM tally.audit_entry");
+    let mut clients = names.each_ref().map(|name| database.connect(name));
+    for (client, call) in &calls {
+        assert_eq!(code(clients[*client].batch_execute(&format!("SELECT tally.{call}"))), "22023", "{call}");
+    }
+    drop(clients);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.audit_entry"), before);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.reveal_count"), 0);
+    // As long as it may be.
+    let mut admin = database.connect(&names[0]);
+    admin.batch_execute("SELECT tally.classify('tally.events.name', 'internal', repeat('x', 2000))").unwrap();
+    admin.batch_execute("SELECT tally.describe_asset('tally.events', owner => repeat('é', 1000))").unwrap();
 }
