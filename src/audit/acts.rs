@@ -9,10 +9,10 @@ use pgrx::datum::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde_json::Value;
-use tally_core::audit::{Entry, Personal, Record, commitment};
+use tally_core::audit::{Entry, Personal, Record, commitment, shorten, shorten_text};
 
-/// Bytes of an object, and of a detail's text: what is longer is cut, or left out and its length told. An entry must fit in shared
-/// memory and in a line of the log.
+/// Bytes of an object, and of the texts of a detail and of a personal part: what is longer is cut, and says so. An entry must fit in
+/// shared memory and in a line of the log.
 const OBJECT_BYTES: usize = 1000;
 const DETAIL_BYTES: usize = 16_000;
 
@@ -35,13 +35,10 @@ pub struct Act<'a> {
 impl Act<'_> {
     /// The entry of it, as done now by whoever logged in.
     pub(super) fn record(&self) -> Record {
-        let text = |value: &Value| (!value.is_null()).then(|| value.to_string());
+        let text = |value: &Value| (!value.is_null()).then(|| text(value.clone()));
         let personal = text(&self.personal)
             .map(|content| Personal { salt: session::random_bytes::<16>().to_vec(), content });
-        let detail = text(&self.detail).map(|detail| match detail.len() {
-            0..=DETAIL_BYTES => detail,
-            bytes => serde_json::json!({"left_out_bytes": bytes}).to_string(),
-        });
+        let detail = text(&self.detail);
         let entry = Entry {
             tenant_id: self.tenant.to_owned(),
             at: session::clock(),
@@ -49,13 +46,18 @@ impl Act<'_> {
             actor: session::session_role_name(),
             account_id: self.account.map(str::to_owned),
             act: self.act.to_owned(),
-            object: self.object.map(|object| cut(object, OBJECT_BYTES).to_owned()),
+            object: self.object.map(|object| shorten_text(object, OBJECT_BYTES)),
             detail,
             personal: personal.as_ref().map(commitment),
             ..Entry::default()
         };
         Record { entry, personal }
     }
+}
+
+/// What an entry keeps of a detail or a personal part.
+pub(super) fn text(value: Value) -> String {
+    shorten(value, DETAIL_BYTES).to_string()
 }
 
 /// The beginning of a text, of so many bytes at most.

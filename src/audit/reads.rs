@@ -3,7 +3,7 @@
 //!
 //! A statement that fails is recorded, too: rows may have reached the client before.
 
-use super::acts::{Act, cut};
+use super::acts::{self, Act, cut};
 use super::pending::{self, Kind};
 use crate::backend::arena::{self, Arena};
 use crate::backend::known::Known;
@@ -297,7 +297,7 @@ impl Statement {
         if let Some(trace) = trace {
             detail["trace_id"] = json!(trace);
         }
-        self.record.entry.detail = Some(detail.to_string());
+        self.record.entry.detail = Some(acts::text(detail));
         self.record
     }
 }

@@ -2,7 +2,8 @@
 
 use tally_core::audit::{
     Anchor, Entry, Fault, Frontier, Hash, Personal, Seal, Verifier, commitment, consistency_proof,
-    hash_from_hex, hex, inclusion_proof, leaf_hash, month_of, root, verify_consistency, verify_inclusion,
+    hash_from_hex, hex, inclusion_proof, leaf_hash, month_of, root, shorten, shorten_text,
+    verify_consistency, verify_inclusion,
 };
 
 /// The data of the leaves in the test vectors of certificate transparency (RFC 6962's reference implementation).
@@ -408,4 +409,52 @@ fn garbage_is_a_problem_and_no_panic() {
     }
     assert!(Anchor::read("{}").is_err() && Anchor::read("x").is_err());
     assert_eq!(hash_from_hex("00"), None);
+}
+
+/// Whoever pads one value, or many, hides no short one; what is there fits, and says how much is not.
+#[test]
+fn a_long_document_keeps_its_short_values() {
+    let long = |n: usize| "é\n".repeat(n / 3);
+    let plain = serde_json::json!({"from": {"a": "b"}, "reason": long(300), "n": 7});
+    assert_eq!(shorten(plain.clone(), 1000), plain);
+    let many: serde_json::Map<_, _> = (0..3000).map(|n| (format!("key {n}"), n.into())).collect();
+    for (lengths, is_nested) in
+        [(vec![20_000], false), (vec![900, 20_000, 300_000], false), (vec![20_000; 20], true)]
+    {
+        let texts: serde_json::Map<_, _> =
+            lengths.iter().enumerate().map(|(n, length)| (format!("t{n}"), long(*length).into())).collect();
+        let mut changed = texts.clone();
+        changed.insert("classification".into(), "public".into());
+        changed.insert("schema".into(), many.clone().into());
+        let document = if is_nested {
+            serde_json::json!({"from": changed, "to": changed, "undone": true})
+        } else {
+            serde_json::Value::Object(changed)
+        };
+        let short = shorten(document.clone(), 16_000);
+        assert!(short.to_string().len() <= 16_000, "{}", short.to_string().len());
+        let (before, after) =
+            if is_nested { (&document["from"], &short["from"]) } else { (&document, &short) };
+        assert_eq!(after["classification"], "public");
+        for (name, length) in (0..).map(|n| format!("t{n}")).zip(&lengths) {
+            let (text, kept) = (before[&name].as_str().unwrap(), &after[&name]);
+            if *length < 1000 {
+                assert_eq!(kept, text);
+                continue;
+            }
+            let begin = kept["begin"].as_str().unwrap();
+            assert!(text.starts_with(begin) && !begin.is_empty(), "{name}");
+            assert_eq!(kept["left_out_bytes"], text.len() - begin.len());
+            assert_eq!(kept["sha256"], hex(&sha256(text)));
+        }
+        assert!(after["schema"]["begin"].as_str().unwrap().starts_with("{\"key 0\":0"), "{after}");
+    }
+    let object = shorten_text(&long(3000), 1000);
+    assert!(object.starts_with(&long(900)) && object.len() < 1200 && object.contains("2001 bytes left out"));
+    assert_eq!(shorten_text("short", 1000), "short");
+}
+
+fn sha256(text: &str) -> Hash {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(text.as_bytes()).into()
 }

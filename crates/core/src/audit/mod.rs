@@ -11,6 +11,7 @@ mod entry;
 mod line;
 mod record;
 mod seal;
+mod shorten;
 mod tree;
 mod verifier;
 
@@ -19,6 +20,7 @@ pub use entry::{Entry, Personal, commitment};
 pub use line::{Line, SealedEntry};
 pub use record::Record;
 pub use seal::{Seal, hashes_of};
+pub use shorten::{shorten, shorten_text};
 pub use tree::{
     Frontier, consistency_proof, inclusion_proof, leaf_hash, node_hash, root, verify_consistency,
     verify_inclusion,

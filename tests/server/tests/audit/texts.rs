@@ -2,6 +2,7 @@
 
 use crate::audit::served_with;
 use postgres::Client;
+use serde_json::Value;
 use std::thread;
 use std::time::Duration;
 use tally_server_tests::{Database, code, number, wait_for};
@@ -110,4 +111,62 @@ fn what_people_write_has_a_limit() {
     let mut admin = database.connect(&names[0]);
     admin.batch_execute("SELECT tally.classify('tally.events.name', 'internal', repeat('x', 2000))").unwrap();
     admin.batch_execute("SELECT tally.describe_asset('tally.events', owner => repeat('é', 1000))").unwrap();
+}
+
+/// What is too long for an entry is cut, value by value: the others say what was done, and what was left out is named.
+#[test]
+fn a_long_value_hides_no_other() {
+    let mut database = Database::new("audit_padded");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut client = database.connect(&admin);
+    let pad = |n: usize| " ".repeat(n);
+    let filter = format!("name = 'a'{}", pad(17_000));
+    client
+        .execute("SELECT tally.create_rollup('r', '{day}', ARRAY['count(*) AS n'], filter => $1)", &[&filter])
+        .unwrap();
+    let long: String = (0..30_000).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+    let schema = format!(r#"{{"type": "object", "title": "{long}"}}"#);
+    client
+        .execute("SELECT tally.register_event('signup', $1::text::jsonb, 'ticket 4711')", &[&schema])
+        .unwrap();
+    let mut superuser = database.superuser();
+    let mut told = |act: &str| -> Value {
+        let query = "SELECT detail FROM tally.audit WHERE act = $1 ORDER BY at LIMIT 1";
+        superuser.query_one(query, &[&act]).unwrap().get(0)
+    };
+    let rollup = told("rollup_added");
+    assert_eq!(rollup["to"]["rollup_name"], "r", "{rollup}");
+    let cut = &rollup["to"]["filter"];
+    assert!(cut["begin"].as_str().unwrap().starts_with("name = 'a'   "), "{rollup}");
+    assert_eq!(
+        cut["begin"].as_str().unwrap().len() as u64 + cut["left_out_bytes"].as_u64().unwrap(),
+        filter.len() as u64
+    );
+    let hash: String =
+        client.query_one("SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')", &[&filter]).unwrap().get(0);
+    assert_eq!(cut["sha256"], hash.as_str());
+    let schema = told("schema_added");
+    assert_eq!(schema["to"]["reason"], "ticket 4711", "{schema}");
+    assert_eq!(schema["to"]["name"], "signup");
+    assert_eq!(schema["to"]["registered_by"], admin.as_str());
+    assert!(schema["to"]["schema"]["left_out_bytes"].as_u64().unwrap() > 10_000, "{schema}");
+    // The personal part, too, and an object, whoever hands it over.
+    superuser
+        .batch_execute(
+            "SET ROLE tally_owner;
+             SELECT tally_internal.record_act('padded', repeat('o', 5000), NULL, 'acme', NULL,
+               jsonb_build_object('reason', repeat('x', 1100000), 'subject', 'jane'))",
+        )
+        .unwrap();
+    superuser.batch_execute("RESET ROLE").unwrap();
+    let row =
+        superuser.query_one("SELECT object, personal FROM tally.audit WHERE act = 'padded'", &[]).unwrap();
+    let (object, personal): (String, Value) = (row.get(0), row.get(1));
+    assert!(
+        object.starts_with("ooo") && object.len() < 1200 && object.contains("bytes left out"),
+        "{object}"
+    );
+    assert_eq!(personal["subject"], "jane", "{}", personal.to_string().len());
+    assert!(personal["reason"]["left_out_bytes"].as_u64().unwrap() > 1_000_000);
+    assert!(client.query("SELECT * FROM tally.verify_audit()", &[]).unwrap().is_empty());
 }
