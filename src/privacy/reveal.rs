@@ -61,7 +61,8 @@ sql_function! {
             act: name,
             tenant: text(0),
             object: Some(text(1)),
-            detail: json!({"purpose": text(2)}),
+            // It may name the person: an erasure takes it away.
+            personal: json!({"purpose": text(2)}),
             ..Act::default()
         };
         let Some((revealed, _)) = after.as_ref().filter(|_| is_run && after != before) else {

@@ -1,6 +1,6 @@
 //! Revealing: who may, for what, how often, and that a sealed value opens in its own place alone.
 
-use crate::keyed::{Keyed, array, event, id};
+use crate::keyed::{Keyed, array, event, id, maintain};
 use postgres::{Client, Transaction};
 use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -133,8 +133,8 @@ fn custodians_have_values_revealed_with_a_second_factor_for_a_purpose_and_so_oft
     transaction.query(query, &[]).unwrap();
     transaction.commit().unwrap();
     let told = format!(
-        "SELECT count(*) FROM tally.audit_entry WHERE act = 'value_revealed' AND actor = '{}' AND tenant_id = 'a'
-            AND object LIKE '%000001 /card' AND detail LIKE '%case 4713%'",
+        "SELECT count(*) FROM tally.audit WHERE act = 'value_revealed' AND actor = '{}' AND tenant_id = 'a'
+            AND object LIKE '%000001 /card' AND personal ->> 'purpose' = 'case 4713'",
         roles[0]
     );
     assert_eq!(number(&mut superuser, &told), 1);
@@ -145,4 +145,61 @@ fn custodians_have_values_revealed_with_a_second_factor_for_a_purpose_and_so_oft
     // An hour may begin in between: once more then, not for ever.
     let refused = (0..4).filter(|_| reveal(&mut other, with, "b", 2, "card") == "53400").count();
     assert!(refused >= 2, "{refused}");
+}
+
+/// A purpose that names somebody goes with the erasure, what was revealed or tried, to whom and when stays.
+#[test]
+fn an_erasure_takes_the_purposes_of_reveals_that_name_the_person() {
+    let mut keyed = Keyed::new("reveal_purpose");
+    let role = keyed.database.role("custodian", &["tally_custodian"]);
+    let mut superuser = keyed.database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.trust_role('{role}'), tally.protect_property('signup', 'card', 'seal'); SELECT tally.set_step_up_policy(act, false) FROM tally.step_up_acts()"
+        ))
+        .unwrap();
+    let sent = [
+        event("a", 1, "user-4", json!({"card": "4111"})),
+        event("a", 2, "user-5", json!({"card": "5500"})),
+        json!({"tenant_id": "a", "account_id": "north", "name": "", "user_id": "user-5"}),
+    ];
+    assert_eq!(ingest(&mut superuser, &array(sent)).unwrap().accepted, 2);
+    let waiting = superuser.query_one("SELECT batch_id, position FROM tally.quarantine", &[]).unwrap();
+    let (batch_id, position): (i64, i32) = (waiting.get(0), waiting.get(1));
+    let mut custodian = keyed.database.connect(&role);
+    for call in [
+        format!("reveal('{}', '/card', 'complaint of user-4, ticket 4711')", id(1)),
+        format!("reveal('{}', '/card', 'ticket 4712')", id(2)),
+        format!("reveal_quarantined({batch_id}, {position}, 'user-4 asks')"),
+        "tokens_of('x', 'what user-4 sent')".to_owned(),
+    ] {
+        let statement = format!("BEGIN; SELECT tally.enter('a'); SELECT tally.{call}; COMMIT");
+        custodian.batch_execute(&statement).unwrap();
+    }
+    superuser.batch_execute("SELECT tally.set_reveal_limit(0)").unwrap();
+    let refused =
+        format!("BEGIN; SELECT tally.enter('a'); SELECT tally.reveal('{}', '/card', 'user-4 again')", id(1));
+    assert_eq!(code(custodian.batch_execute(&refused)), "53400");
+    custodian.batch_execute("ROLLBACK").unwrap();
+    drop(custodian);
+    let mut naming = |what: &str| {
+        let query = format!(
+            "SELECT count(*) FROM tally.audit WHERE act IN ('value_revealed', 'reveal_denied') AND concat(object, detail, personal) LIKE '%{what}%'"
+        );
+        number(&mut superuser, &query)
+    };
+    // That one was undone and has no worker to go to: it may be in the log alone.
+    assert!(naming("user-4") >= 3);
+    assert_eq!(naming("ticket 4712"), 1);
+    assert_eq!(naming(""), naming("user-4") + 1);
+    let before = naming("");
+    keyed
+        .database
+        .superuser()
+        .batch_execute("SELECT tally.erase_subject('a', 'user-4', 'ticket 4713')")
+        .unwrap();
+    maintain(&mut keyed.database.superuser());
+    assert_eq!((naming("user-4"), naming("ticket 4712"), naming("")), (0, 1, before));
+    let mut superuser = keyed.database.superuser();
+    assert!(superuser.query("SELECT * FROM tally.verify_audit()", &[]).unwrap().is_empty());
 }
