@@ -189,6 +189,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'the whole audit log is not for a session that is confined to a tenant',
       HINT = 'SELECT from tally.audit, which shows the tenant''s own entries';
   END IF;
+  -- What is seen was written by transactions that had begun by then, or by this one.
+  RETURN NEXT json_build_object('cluster', tally_internal.cluster_number()::text,
+    'next_xid', greatest(pg_snapshot_xmax(pg_current_snapshot())::text::numeric, pg_current_xact_id_if_assigned()::text::numeric + 1)::text,
+    'at', (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00+00') * 1000000)::int8)::text;
   FOR sealed IN SELECT s.* FROM tally.audit_seal AS s ORDER BY s.place LOOP
     RETURN NEXT json_build_object('seal', sealed.place, 'tenant_id', sealed.tenant_id, 'number', sealed.number, 'month', sealed.month,
       'origin', sealed.origin::text, 'from_xid', sealed.from_xid::text, 'to_xid', sealed.to_xid::text,
@@ -225,7 +229,7 @@ CREATE FUNCTION tally_internal.audit_line(entry tally.audit_entry, personal tall
       'leaf', encode(entry.leaf, 'hex'))::text;
   END;
 COMMENT ON FUNCTION tally.export_audit() IS
-  'the whole log as lines of JSON, each seal before its entries and what is not sealed at the end, for tally-verify and for keeping elsewhere';
+  'the whole log as lines of JSON, the cluster first, each seal before its entries, and what is not sealed at the end, for tally-verify and for keeping elsewhere';
 COMMENT ON FUNCTION tally_internal.audit_line(tally.audit_entry, tally.audit_personal) IS 'a line of tally.export_audit()';
 
 CREATE FUNCTION tally.audit_anchor() RETURNS text

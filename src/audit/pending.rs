@@ -10,6 +10,8 @@ use tally_core::audit::Record;
 
 /// Acts that a session without a worker keeps for its next transaction that writes. Older ones are in the log alone.
 const KEPT: usize = 1000;
+/// Microseconds for which they are kept: what is written a month after it happened counts as put in by hand (the check of the log).
+const KEPT_FOR_US: i64 = 7 * 86_400_000_000;
 /// Entries that wait in a transaction before they are handed over: a long one mustn't need memory without bounds.
 const WAITING: usize = 1000;
 
@@ -100,8 +102,24 @@ fn give_up(entries: usize) {
     }
 }
 
+/// Leaves to the log alone what has waited for too long.
+fn give_up_old() {
+    let since = now() - KEPT_FOR_US;
+    let is_old = |entry: &Pending| !entry.is_stored && entry.record.entry.at < since;
+    let mut pending = PENDING.take();
+    let old: Vec<Pending> = pending.extract_if(.., |entry| is_old(entry)).collect();
+    PENDING.with_borrow_mut(|now| {
+        pending.append(now);
+        *now = pending;
+    });
+    // Not while it is borrowed: this writes lines to the log.
+    old.iter().filter(|entry| entry.kind == Kind::Read).for_each(|entry| line::write("audit", &entry.record));
+    give_up(old.len());
+}
+
 /// Hands over everything that isn't stored. What the worker doesn't take stays, where it is an act, until the session writes.
 fn hand_over_waiting() {
+    give_up_old();
     // Not while it is borrowed: this writes lines to the log.
     let mut pending = PENDING.take();
     pending.retain(|entry| {
@@ -123,7 +141,11 @@ fn hand_over_waiting() {
 
 /// A transaction that writes anyway takes along what waits.
 pub fn before_commit() {
-    let waits = PENDING.with_borrow(|pending| pending.iter().any(|entry| !entry.is_stored));
+    let waits = || PENDING.with_borrow(|pending| pending.iter().any(|entry| !entry.is_stored));
+    if waits() {
+        give_up_old();
+    }
+    let waits = waits();
     if !waits || !transaction_end::has_written() || !transaction_end::may_write() || !store::is_installed() {
         return;
     }
@@ -209,9 +231,10 @@ fn leave() {
     if let Some(tell) = TELLS_AT_EXIT.get() {
         tell();
     }
-    let mut pending = PENDING.take();
     // A transaction that is open now is undone after this.
-    pending.iter_mut().for_each(undo);
+    PENDING.with_borrow_mut(|pending| pending.iter_mut().for_each(undo));
+    give_up_old();
+    let pending = PENDING.take();
     let refused = pending.iter().filter(|entry| !hand_over(&entry.record, entry.kind));
     give_up(refused.filter(|entry| entry.kind != Kind::Read).count());
 }

@@ -243,7 +243,7 @@ impl Log {
             origin: first.origin,
             from_xid,
             to_xid,
-            sealed_at: 5,
+            sealed_at: entries.iter().map(|entry| entry.at).max().unwrap_or(0) + 5,
             total: last.map_or(0, |(seal, _)| seal.total) + entries.len() as u64,
             previous: last.map_or([0; 32], |(seal, _)| seal.hash()),
             leaves: entries.iter().map(Entry::leaf).collect(),
@@ -360,17 +360,16 @@ fn tampering_is_found() {
         // A seal is gone, or says something else.
         let lines: Vec<String> = log.lines().into_iter().filter(|line| *line != seal_line(seal)).collect();
         assert!(!check(&lines, &log.anchors).is_intact());
-        let forged = Seal { sealed_at: 6, ..seal.clone() };
+        let forged = Seal { sealed_at: seal.sealed_at + 1, ..seal.clone() };
+        let says = |seal: &Seal| format!("\"sealed_at\":{}", seal.sealed_at);
         let lines: Vec<String> = log
             .lines()
             .into_iter()
-            .map(|line| {
-                if line == seal_line(seal) {
-                    line.replace("\"sealed_at\":5", "\"sealed_at\":6")
-                } else {
-                    line
-                }
-            })
+            .map(
+                |line| {
+                    if line == seal_line(seal) { line.replace(&says(seal), &says(&forged)) } else { line }
+                },
+            )
             .collect();
         let problem = &check(&lines, &log.anchors).problems[0];
         assert_eq!((problem.fault, problem.seal), (Fault::Seal, Some(forged.place)));
@@ -384,8 +383,13 @@ fn what_retention_drops_and_erasure_takes_is_no_fault_where_the_log_says_so() {
     let bare = Entry { personal: Some(commitment(&personal)), ..entry(3) };
     log.seal(vec![bare.clone()], 1, 200);
     let old: Vec<String> = vec![seal_line(&log.seals[0].0)];
-    let act =
-        |act: &str, object: String| Entry { act: act.into(), object: Some(object), xid: 300, ..entry(0) };
+    let act = |act: &str, object: String| Entry {
+        act: act.into(),
+        object: Some(object),
+        xid: 300,
+        at: entry(0).at + 60 * DAY,
+        ..entry(0)
+    };
     let dropped = act(tally_core::audit::MONTH_DROPPED, "2026-11-01".into());
     assert_eq!(check(&old, &[]).problems[0].fault, Fault::Missing);
     let told = [old, vec![entry_line(&dropped, &dropped.leaf())]].concat();
@@ -398,6 +402,142 @@ fn what_retention_drops_and_erasure_takes_is_no_fault_where_the_log_says_so() {
     let erased = act(tally_core::audit::PERSONAL_ERASED, tally_core::event::format_uuid(&bare.entry_id));
     let report = check(&[without, vec![entry_line(&erased, &erased.leaf())]].concat(), &[]);
     assert!(report.is_intact() && report.erased == 1, "{:?}", report.problems);
+}
+
+const DAY: i64 = 86_400_000_000;
+
+/// What says that retention dropped a month explains that its entries are gone only where it can be true.
+#[test]
+fn a_month_that_was_not_dropped_by_retention_is_missed() {
+    let november = |number: u64| entry(number);
+    let drop = |xid: u64, days: i64| Entry {
+        xid,
+        at: entry(0).at + days * DAY,
+        act: tally_core::audit::MONTH_DROPPED.into(),
+        object: Some("2026-11-01".into()),
+        ..entry(0)
+    };
+    // Seals 1 and 2 of one round, 3 of the next one.
+    let mut log = Log::default();
+    log.seal(vec![november(1)], 1, 200);
+    log.seal(vec![november(2)], 1, 200);
+    log.seal(vec![Entry { xid: 201, ..november(4) }], 200, 300);
+    let seals: Vec<String> = log.seals.iter().map(|(seal, _)| seal_line(seal)).collect();
+    let line = |entry: &Entry| entry_line(entry, &entry.leaf());
+    let entries: Vec<String> = log.seals.iter().map(|(_, entries)| line(&entries[0])).collect();
+    let said = |lines: &[&String], entry: &Entry, is_sealed: bool| {
+        let mut lines: Vec<String> = lines.iter().map(|line| (*line).clone()).collect();
+        if is_sealed {
+            let mut log = log.clone();
+            log.seal(vec![entry.clone()], 300, 400);
+            lines.push(seal_line(&log.seals[3].0));
+        }
+        lines.push(line(entry));
+        check(&lines, &[])
+    };
+    let all_gone = [&seals[0], &seals[1], &seals[2]];
+    for is_sealed in [true, false] {
+        // The first entry is of the 14th: the month is over for 30 days on day 47.
+        for (days, is_true) in [(0, false), (20, false), (46, false), (47, true), (400, true)] {
+            let report = said(&all_gone, &drop(350, days), is_sealed);
+            assert_eq!(report.is_intact(), is_true, "{days} {:?}", report.problems);
+            assert_eq!(report.dropped_months.len(), usize::from(is_true));
+            if !is_true {
+                let first = &report.problems[0];
+                assert_eq!((first.fault, first.seal), (Fault::Missing, Some(1)));
+                assert!(first.detail.contains("can't be true"), "{}", first.detail);
+            }
+        }
+        // A tenant's entry is none of retention's.
+        let of_acme = Entry { tenant_id: "acme".into(), ..drop(350, 60) };
+        assert_eq!(said(&all_gone, &of_acme, is_sealed).problems[0].fault, Fault::Missing);
+        // Another tenant's entry is there, or one of another round.
+        for some in [
+            vec![&seals[0], &entries[0], &seals[1], &seals[2]],
+            vec![&seals[0], &seals[1], &entries[1], &seals[2]],
+            vec![&seals[0], &seals[1], &seals[2], &entries[2]],
+        ] {
+            let report = said(&some, &drop(350, 60), is_sealed);
+            assert_eq!(report.problems[0].fault, Fault::Missing, "{some:?}");
+            assert!(report.dropped_months.is_empty());
+        }
+    }
+    // What came into the month after it was dropped is there, or dropped once more, or missed.
+    let mut log = log.clone();
+    log.seal(vec![drop(350, 60)], 300, 400);
+    let late = Entry { xid: 401, at: entry(0).at + DAY, ..november(7) };
+    log.seal(vec![Entry { xid: 402, at: entry(0).at + 60 * DAY, ..november(5) }], 400, 500);
+    log.seal(vec![late.clone()], 400, 500);
+    let seals: Vec<String> = log.seals.iter().map(|(seal, _)| seal_line(seal)).collect();
+    let lines = |with: bool| {
+        let mut lines = seals[..4].to_vec();
+        lines.extend([
+            line(&log.seals[3].1[0]),
+            seals[4].clone(),
+            line(&log.seals[4].1[0]),
+            seals[5].clone(),
+        ]);
+        lines.extend(with.then(|| line(&late)));
+        lines
+    };
+    // It is dated back, which is another thing.
+    assert_eq!(check(&lines(true), &[]).problems.iter().filter(|one| one.fault == Fault::Missing).count(), 0);
+    let report = check(&lines(false), &[]);
+    assert_eq!((report.problems[0].fault, report.problems[0].seal), (Fault::Missing, Some(6)));
+    let again = drop(501, 61);
+    let report = check(&[lines(false), vec![line(&again)]].concat(), &[]);
+    assert!(report.is_intact(), "{:?}", report.problems);
+}
+
+/// What was put in by hand is found where its time, its transaction or its cluster can't be.
+#[test]
+fn entries_that_cannot_have_been_written_are_found() {
+    let mut log = Log::new(3, 6);
+    let now = entry(0).at;
+    let cluster = |next_xid: u64, at: i64| {
+        serde_json::json!({"cluster": "7", "next_xid": next_xid.to_string(), "at": at}).to_string()
+    };
+    let with = |lines: &[String], last: &Entry| {
+        let mut all = vec![cluster(500, now + 2 * DAY)];
+        all.extend_from_slice(lines);
+        all.push(entry_line(last, &last.leaf()));
+        check(&all, &[])
+    };
+    for (what, unsealed, is_found) in [
+        ("as they come", Entry { xid: 499, ..entry(30) }, false),
+        ("a transaction to come", Entry { xid: 500, ..entry(30) }, true),
+        ("one that never comes", Entry { xid: 9_000_000_000_000_000_000, ..entry(30) }, true),
+        ("kept for a week", Entry { xid: 400, at: now - 7 * DAY, ..entry(30) }, false),
+        ("dated back", Entry { xid: 400, at: now - 40 * DAY, ..entry(30) }, true),
+        ("clocks differ", Entry { xid: 400, at: now + 2 * DAY + 1000, ..entry(30) }, false),
+        ("dated ahead", Entry { xid: 400, at: now + 40 * DAY, ..entry(30) }, true),
+        ("replicated now", Entry { origin: 8, xid: 3, at: now + 2 * DAY, ..entry(30) }, false),
+        ("of nobody's", Entry { origin: 8, xid: 3, ..entry(30) }, true),
+    ] {
+        let report = with(&log.lines(), &unsealed);
+        let faults: Vec<_> = report.problems.iter().map(|one| (one.fault, one.entry_id)).collect();
+        let expected = [(Fault::Inserted, Some(unsealed.entry_id))];
+        assert_eq!(faults, expected[..usize::from(is_found)], "{what}: {:?}", report.problems);
+    }
+    // The same once they are sealed, and of what comes after none is found.
+    for (days, is_found) in [(-7, false), (-40, true)] {
+        let mut log = log.clone();
+        let forged = Entry { xid: 130, at: now + days * DAY, ..entry(30) };
+        log.seal(vec![forged.clone()], 118, 140);
+        log.seal(vec![Entry { xid: 141, ..entry(33) }], 140, 150);
+        let report = check(&log.lines(), &[]);
+        let faults: Vec<_> = report.problems.iter().map(|one| (one.fault, one.entry_id)).collect();
+        assert_eq!(faults, [(Fault::Inserted, Some(forged.entry_id))][..usize::from(is_found)], "{days}");
+    }
+    let ahead = Entry { xid: 130, at: now + 40 * DAY, ..entry(30) };
+    log.seal(vec![ahead.clone()], 118, 140);
+    log.seals.last_mut().unwrap().0.sealed_at = now + 10;
+    log.seal(vec![Entry { xid: 141, ..entry(33) }], 140, 150);
+    let report = check(&log.lines(), &[]);
+    let faults: Vec<_> = report.problems.iter().map(|one| (one.fault, one.entry_id)).collect();
+    assert_eq!(faults, [(Fault::Inserted, Some(ahead.entry_id))], "{:?}", report.problems);
+    // An export of before that line was there is checked as then.
+    assert!(check(&Log::new(2, 6).lines(), &[]).is_intact());
 }
 
 #[test]

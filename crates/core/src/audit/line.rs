@@ -1,5 +1,5 @@
 //! The lines of an export: each is one JSON object, a seal or an entry. The entries of a seal follow it; those that aren't sealed
-//! yet come after the last one.
+//! yet come after the last one. The first line tells of the cluster that exported.
 
 use super::{Entry, Hash, Personal, Seal, from_hex, hash_from_hex, hashes_of};
 use crate::event::parse_uuid;
@@ -15,9 +15,20 @@ pub struct SealedEntry {
     pub personal: Option<Personal>,
 }
 
+/// The cluster that exported, as it was then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub origin: u64,
+    /// The first transaction that had not begun, so that none of its entries can be there.
+    pub next_xid: u64,
+    /// Microseconds since 2000-01-01 UTC.
+    pub at: i64,
+}
+
 /// One line of an export.
 #[derive(Clone, Debug)]
 pub enum Line {
+    Cluster(Cluster),
     Seal {
         seal: Box<Seal>,
         /// The hash that stands with it.
@@ -32,7 +43,13 @@ impl Line {
     /// Reads a line.
     pub fn read(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|problem| format!("not JSON: {problem}"))?;
-        let read = if value.get("seal").is_some() { read_seal(&value) } else { read_entry(&value) };
+        let read = if value.get("seal").is_some() {
+            read_seal(&value)
+        } else if value.get("cluster").is_some() {
+            read_cluster(&value)
+        } else {
+            read_entry(&value)
+        };
         read.ok_or_else(|| "neither a seal nor an entry".to_owned())
     }
 }
@@ -52,6 +69,14 @@ fn number<T: std::str::FromStr>(value: &Value, key: &str) -> Option<T> {
 
 fn hash(value: &Value, key: &str) -> Option<Hash> {
     hash_from_hex(value[key].as_str()?)
+}
+
+fn read_cluster(value: &Value) -> Option<Line> {
+    Some(Line::Cluster(Cluster {
+        origin: number::<i64>(value, "cluster")? as u64,
+        next_xid: number(value, "next_xid")?,
+        at: number(value, "at")?,
+    }))
 }
 
 fn read_seal(value: &Value) -> Option<Line> {

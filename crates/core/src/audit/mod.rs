@@ -6,9 +6,11 @@
 //! and root are an anchor, and vouch for every entry below.
 
 mod anchor;
+mod dropped;
 mod encoding;
 mod entry;
 mod line;
+mod moment;
 mod record;
 mod seal;
 mod shorten;
@@ -17,7 +19,7 @@ mod verifier;
 
 pub use anchor::Anchor;
 pub use entry::{Entry, Personal, commitment};
-pub use line::{Line, SealedEntry};
+pub use line::{Cluster, Line, SealedEntry};
 pub use record::Record;
 pub use seal::{Seal, hashes_of};
 pub use shorten::{shorten, shorten_text};

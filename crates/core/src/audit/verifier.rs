@@ -1,14 +1,19 @@
 //! The check of an export: that every entry is what was sealed, that every seal goes on from the one before, and that anchors
 //! which were kept elsewhere vouch for the whole. It reads line by line, and keeps one seal's entries at a time.
 
+use super::dropped::Months;
+use super::moment::Moments;
 use super::{
-    Anchor, Frontier, Hash, Line, MONTH_DROPPED, PERSONAL_ERASED, Seal, SealedEntry, commitment, root,
+    Anchor, Cluster, Entry, Frontier, Hash, Line, MONTH_DROPPED, PERSONAL_ERASED, Seal, SealedEntry,
+    commitment, root,
 };
 use crate::event::format_uuid;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Problems that a report lists; the rest is counted.
 const LISTED: usize = 1000;
+/// Microseconds after which an entry of another cluster that isn't sealed won't be.
+const LEFT_FOR: i64 = 86_400_000_000;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +24,7 @@ pub enum Fault {
     Changed,
     /// An entry is gone.
     Missing,
-    /// An entry was put in after its time was sealed.
+    /// An entry was put in: after its time was sealed, or with a time or a transaction at which it can't have been written.
     Inserted,
     /// An entry's personal part isn't what it was, or is gone and nothing says that it was erased.
     Personal,
@@ -130,9 +135,12 @@ pub struct Verifier {
     sealed_to: HashMap<u64, u64>,
     /// The first seal, and its first entry, since the last anchor that agreed.
     unvouched: Option<(u64, String, Option<[u8; 16]>)>,
-    /// Sealed entries of months that have none: place, tenant, month.
-    empty: BTreeMap<String, (u64, String)>,
-    dropped: HashSet<String>,
+    /// The cluster that exported, where the export tells.
+    cluster: Option<Cluster>,
+    /// Cluster and transactions of the round whose seals are being read.
+    round: Option<(u64, u64, u64)>,
+    months: Months,
+    moments: Moments,
     bare: Vec<(u64, String, [u8; 16])>,
     erased: HashSet<String>,
     report: Report,
@@ -151,8 +159,10 @@ impl Verifier {
             open: None,
             sealed_to: HashMap::new(),
             unvouched: None,
-            empty: BTreeMap::new(),
-            dropped: HashSet::new(),
+            cluster: None,
+            round: None,
+            months: Months::default(),
+            moments: Moments::default(),
             bare: Vec::new(),
             erased: HashSet::new(),
             report: Report::default(),
@@ -191,8 +201,15 @@ impl Verifier {
         match Line::read(text) {
             Ok(Line::Seal { seal, hash, frontier }) => {
                 self.close();
+                let round = (seal.origin, seal.from_xid, seal.to_xid);
+                if self.round != Some(round) {
+                    self.round = Some(round);
+                    self.months.begin_round(seal.place);
+                    self.moments.begin_round(seal.origin);
+                }
                 self.open = Some(Open { seal, hash, frontier, entries: Vec::new() });
             }
+            Ok(Line::Cluster(cluster)) => self.cluster = Some(cluster),
             Ok(Line::Entry(entry)) => self.entry(*entry),
             Err(problem) => {
                 let place = self.report.seals + 1;
@@ -204,14 +221,15 @@ impl Verifier {
     fn entry(&mut self, sealed: SealedEntry) {
         self.report.entries += 1;
         let entry = &sealed.entry;
+        let is_sealed = self.open.as_ref().is_some_and(|open| open.covers(entry));
         if entry.act == MONTH_DROPPED {
-            self.dropped.extend(entry.object.clone());
+            self.months.dropped(entry, is_sealed);
         } else if entry.act == PERSONAL_ERASED {
             self.erased.extend(entry.object.clone());
         }
         // Those of a seal follow it.
         match &mut self.open {
-            Some(open) if open.covers(entry) => open.entries.push(sealed),
+            Some(open) if is_sealed => open.entries.push(sealed),
             _ => self.unsealed(sealed),
         }
     }
@@ -231,8 +249,28 @@ impl Verifier {
             );
         } else if entry.leaf() != *leaf {
             self.note(u64::MAX, Fault::Changed, tenant, id, "it isn't what its hash says".to_owned());
+        } else if let Some(problem) = self.impossible(entry) {
+            self.note(u64::MAX, Fault::Inserted, tenant, id, problem);
         }
         self.personal(u64::MAX, &sealed);
+    }
+
+    /// Why an entry that isn't sealed can't have been written by the cluster that exported, if so.
+    fn impossible(&self, entry: &Entry) -> Option<String> {
+        let own = self.cluster;
+        if own.is_some_and(|own| own.origin == entry.origin && entry.xid >= own.next_xid) {
+            return Some("its transaction had not begun when the log was exported".to_owned());
+        }
+        // A restored database's log is sealed before its new cluster's own. What is replicated comes with its seals within minutes.
+        let is_left = own.is_some_and(|own| {
+            own.origin != entry.origin
+                && self.sealed_to.contains_key(&own.origin)
+                && entry.at < own.at - LEFT_FOR
+        });
+        if is_left {
+            return Some("it is of another cluster, whose entries aren't sealed any more".to_owned());
+        }
+        self.moments.problem_of_unsealed(entry, own.map(|own| own.at))
     }
 
     fn personal(&mut self, place: u64, sealed: &SealedEntry) {
@@ -338,10 +376,10 @@ impl Verifier {
 
     /// Compares a seal's leaves with its entries.
     fn compare(&mut self, seal: &Seal, entries: &[SealedEntry]) {
+        if !seal.leaves.is_empty() {
+            self.months.seal(seal.place, &seal.tenant_id, &seal.month, !entries.is_empty());
+        }
         if entries.is_empty() {
-            if !seal.leaves.is_empty() {
-                self.empty.entry(seal.month.clone()).or_insert((seal.place, seal.tenant_id.clone()));
-            }
             return;
         }
         let mut sealed: HashMap<Hash, usize> = HashMap::with_capacity(seal.leaves.len());
@@ -365,7 +403,10 @@ impl Verifier {
                     id,
                     "it isn't among the entries that were sealed".to_owned(),
                 );
+            } else if let Some(problem) = self.moments.problem(entry, Some(seal.sealed_at)) {
+                self.note(seal.place, Fault::Inserted, tenant, id, problem);
             }
+            self.moments.note(entry, seal.sealed_at);
             self.personal(seal.place, row);
         }
         let missing = sealed.values().min().copied();
@@ -395,13 +436,9 @@ impl Verifier {
             );
             self.note(seals + 1, Fault::MissingSeals, None, None, detail);
         }
-        for (month, (place, tenant)) in std::mem::take(&mut self.empty) {
-            if !self.dropped.contains(&month) {
-                let detail = format!(
-                    "its entries of the month {month} are gone, and nothing says that retention dropped them"
-                );
-                self.note(place, Fault::Missing, Some(&tenant), None, detail);
-            }
+        let (dropped, missing) = std::mem::take(&mut self.months).finish();
+        for (place, tenant, detail) in missing {
+            self.note(place, Fault::Missing, Some(&tenant), None, detail);
         }
         for (place, tenant, id) in std::mem::take(&mut self.bare) {
             if self.erased.contains(&format_uuid(&id)) {
@@ -411,8 +448,7 @@ impl Verifier {
                 self.note(place, Fault::Personal, Some(&tenant), Some(id), detail.to_owned());
             }
         }
-        self.report.dropped_months = self.dropped.into_iter().collect();
-        self.report.dropped_months.sort();
+        self.report.dropped_months = dropped;
         self.report.root = self.tree.root();
         self.problems.sort_by_key(|(place, _)| *place);
         self.report.problems = self.problems.into_iter().map(|(_, problem)| problem).collect();

@@ -55,6 +55,7 @@ fn export(client: &mut Transaction) -> (Vec<String>, Vec<(Seal, Vec<SealedEntry>
     for line in &lines {
         match Line::read(line).unwrap() {
             Line::Seal { seal, .. } => seals.push((*seal, Vec::new())),
+            Line::Cluster(_) => {}
             Line::Entry(entry) => {
                 let (seal, entries) = seals.last_mut().unwrap();
                 if entries.len() < seal.leaves.len() {
@@ -295,6 +296,113 @@ fn every_edit_is_found_and_its_place_named() {
     }
     assert_eq!(admin.query_one(clean, &[&anchors]).unwrap().get::<_, i64>(0), 0);
     assert_eq!(hex(&leaf_hash(b"")), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
+}
+
+/// Checks the log inside the database and without one; both find the same: the first fault, and which seal and entry it names.
+fn first_fault(admin: &mut Client, anchor: &str) -> Option<(String, Option<i64>, Option<String>)> {
+    let found = admin
+        .query("SELECT fault, seal, entry_id::text, detail FROM tally.verify_audit($1)", &[&anchor])
+        .unwrap();
+    let mut verifier = Verifier::new(vec![Anchor::read(anchor).unwrap()]);
+    for row in admin.query("SELECT tally.export_audit()", &[]).unwrap() {
+        verifier.read(row.get(0));
+    }
+    let report = verifier.finish();
+    let inside: Vec<String> = found.iter().map(|row| row.get(3)).collect();
+    let outside: Vec<String> = report.problems.iter().map(|problem| problem.detail.clone()).collect();
+    assert_eq!(inside, outside);
+    found.first().map(|row| (row.get(0), row.get(1), row.get(2)))
+}
+
+/// Who removes entries and says that retention did it is believed only where it can be true.
+#[test]
+fn what_retention_did_not_drop_is_missed_whatever_an_entry_says() {
+    let mut database = Database::new("audit_claims");
+    let role = database.role("admin", &["tally_admin"]);
+    let mut admin = database.connect(&role);
+    for tenant in ["a", "b"] {
+        admin.batch_execute(&format!("SELECT tally.set_audit_policy('all', '{tenant}')")).unwrap();
+    }
+    seal_all(&mut admin);
+    let anchor: String = admin.query_one("SELECT tally.audit_anchor()", &[]).unwrap().get(0);
+    assert_eq!(first_fault(&mut admin, &anchor), None);
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(
+            "BEGIN; ALTER TABLE tally.audit_rest DISABLE TRIGGER audit_kept; DELETE FROM tally.audit_entry WHERE tenant_id = 'b';
+             ALTER TABLE tally.audit_rest ENABLE ALWAYS TRIGGER audit_kept; COMMIT",
+        )
+        .unwrap();
+    let missing = first_fault(&mut admin, &anchor);
+    assert_eq!(missing.as_ref().map(|(fault, ..)| &fault[..]), Some("missing"));
+    superuser
+        .batch_execute(
+            "SET ROLE tally_owner;
+             SELECT tally_internal.record_act('audit_month_dropped', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-01'), '{\"entries\": 2}')",
+        )
+        .unwrap();
+    assert_eq!(first_fault(&mut admin, &anchor), missing);
+    seal_all(&mut admin);
+    assert_eq!(first_fault(&mut admin, &anchor), missing);
+}
+
+/// An entry that somebody writes by hand, with a hash that is right, is found where its time or transaction can't be.
+#[test]
+fn an_entry_that_cannot_have_been_written_is_found() {
+    let mut database = Database::new("audit_forged");
+    let role = database.role("admin", &["tally_admin"]);
+    let mut admin = database.connect(&role);
+    admin.batch_execute("SELECT tally.set_audit_policy('all', 'a')").unwrap();
+    seal_all(&mut admin);
+    let anchor: String = admin.query_one("SELECT tally.audit_anchor()", &[]).unwrap().get(0);
+    seal_all(&mut admin);
+    let mut superuser = database.superuser();
+    let mut forge = |xid: &str, interval: &str| -> String {
+        let mut transaction = superuser.transaction().unwrap();
+        let query = format!(
+            "SELECT {xid}::text, (extract(epoch FROM date_trunc('second', now()) + interval '{interval}' - timestamptz '2000-01-01 00:00:00+00') * 1000000)::int8,
+                    tally_internal.cluster_number(), gen_random_uuid()::text"
+        );
+        let row = transaction.query_one(&query, &[]).unwrap();
+        let (xid, at, origin, id): (String, i64, i64, String) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let entry = Entry {
+            tenant_id: "a".into(),
+            origin: origin as u64,
+            xid: xid.parse().unwrap(),
+            at,
+            entry_id: tally_core::event::parse_uuid(&id).unwrap(),
+            actor: "somebody".into(),
+            act: "export_approved".into(),
+            ..Entry::default()
+        };
+        transaction
+            .execute(
+                "INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf)
+                 VALUES ($1::text::xid8, timestamptz '2000-01-01 00:00:00+00' + interval '1 microsecond' * $2::int8, $3, $4::text::uuid, 'a', 'somebody', 'export_approved', $5)",
+                &[&xid, &at, &origin, &id, &&entry.leaf()[..]],
+            )
+            .unwrap();
+        transaction.commit().unwrap();
+        id
+    };
+    // Who can do everything can write what is right; only the server's log has no line of it.
+    forge("pg_current_xact_id()", "0");
+    seal_all(&mut admin);
+    assert_eq!(first_fault(&mut admin, &anchor), None);
+    let back = forge("pg_current_xact_id()", "-40 days");
+    let named = |found: Option<(String, Option<i64>, Option<String>)>| {
+        let (fault, seal, entry) = found.expect("a fault");
+        assert_eq!(fault, "inserted");
+        (seal.is_some(), entry.expect("an entry"))
+    };
+    assert_eq!(named(first_fault(&mut admin, &anchor)), (false, back.clone()));
+    seal_all(&mut admin);
+    assert_eq!(named(first_fault(&mut admin, &anchor)), (true, back));
+    let never = forge("9000000000000000000", "0");
+    let query = "SELECT entry_id::text FROM tally.verify_audit($1) WHERE fault = 'inserted'";
+    let found: Vec<String> = admin.query(query, &[&anchor]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(found.len() == 2 && found[1] == never, "{found:?}");
 }
 
 /// Has the program check an export that nobody changed.
