@@ -34,9 +34,9 @@ CREATE FUNCTION tally_internal.personal_functions() RETURNS name[]
   END;
 COMMENT ON FUNCTION tally_internal.personal_functions() IS 'functions of pg_tally that hand out ids of users, properties or what tokens say: an export that calls one is personal';
 
--- All that a query's answer hangs on beside rows: functions, relations and types, and what those stand on in turn.
-CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], types oid[], OUT basis text, OUT classification text, OUT unbound text,
-    OUT called oid[], OUT named oid[], OUT labels oid[], OUT read oid[])
+-- All that a query's answer hangs on beside rows: functions, operators, relations and types, and what those stand on in turn.
+CREATE FUNCTION tally_internal.export_basis(functions oid[], operators oid[], relations oid[], types oid[], OUT basis text, OUT classification text, OUT unbound text,
+    OUT called oid[], OUT named oid[], OUT read oid[], OUT shaped oid[], OUT mappings oid[])
   RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -48,6 +48,8 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
        WHERE e.extname = 'pg_tally' AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
     ), item (class, id, is_inner) AS (
       SELECT 'pg_proc'::regclass::oid, f.id, false FROM unnest(functions) AS f (id)
+      UNION
+      SELECT 'pg_operator'::regclass::oid, o.id, false FROM unnest(operators) AS o (id)
       UNION
       SELECT 'pg_class'::regclass::oid, r.id, false FROM unnest(relations) AS r (id)
       UNION
@@ -72,6 +74,10 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
           SELECT 'pg_class'::regclass::oid, h.inhrelid FROM pg_inherits AS h JOIN pg_class AS c ON c.oid = h.inhparent AND c.relkind <> 'p'
            WHERE i.class = 'pg_class'::regclass AND h.inhparent = i.id
           UNION ALL
+          -- But for foreign ones: what those are called elsewhere is a definition.
+          SELECT 'pg_class'::regclass::oid, t.relid::oid FROM pg_class AS p, pg_partition_tree(p.oid) AS t JOIN pg_class AS c ON c.oid = t.relid AND c.relkind = 'f'
+           WHERE i.class = 'pg_class'::regclass AND p.oid = i.id AND p.relkind = 'p'
+          UNION ALL
           -- A domain's type, an array's, a range's, a row's.
           SELECT 'pg_type'::regclass::oid, p.id
             FROM pg_type AS t
@@ -79,6 +85,21 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
               UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
               UNION ALL SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS p (id)
            WHERE i.class = 'pg_type'::regclass AND t.oid = i.id AND p.id <> 0
+          UNION ALL
+          -- By what values are compared, sorted and told apart: Postgres looks it up where a type or an operator has it.
+          SELECT 'pg_opfamily'::regclass::oid, o.opcfamily FROM pg_opclass AS o
+           WHERE i.class = 'pg_type'::regclass AND i.id >= 16384 AND o.opcintype = i.id AND o.opcmethod IN (403, 405)
+          UNION ALL
+          SELECT 'pg_opfamily'::regclass::oid, o.opcfamily FROM pg_range AS r JOIN pg_opclass AS o ON o.oid = r.rngsubopc
+           WHERE i.class = 'pg_type'::regclass AND i.id >= 16384 AND i.id IN (r.rngtypid, r.rngmultitypid)
+          UNION ALL
+          SELECT 'pg_opfamily'::regclass::oid, a.amopfamily FROM pg_amop AS a
+           WHERE i.class = 'pg_operator'::regclass AND i.id >= 16384 AND a.amopopr = i.id AND a.amopmethod IN (403, 405)
+          UNION ALL
+          SELECT 'pg_operator'::regclass::oid, a.amopopr FROM pg_amop AS a WHERE i.class = 'pg_opfamily'::regclass AND a.amopfamily = i.id AND a.amopopr >= 16384
+          UNION ALL
+          SELECT 'pg_proc'::regclass::oid, a.amproc::oid FROM pg_amproc AS a JOIN pg_opfamily AS f ON f.oid = a.amprocfamily
+           WHERE i.class = 'pg_opfamily'::regclass AND f.oid = i.id AND a.amproc::oid >= 12000 AND (a.amprocnum = 1 OR f.opfmethod = 405)
           UNION ALL
           -- What Postgres has itself is in no pg_depend.
           SELECT 'pg_proc'::regclass::oid, m.match[1]::oid
@@ -95,9 +116,9 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
           UNION ALL
           SELECT 'pg_proc'::regclass::oid, o.oprcode::oid FROM pg_operator AS o WHERE i.class = 'pg_operator'::regclass AND o.oid = i.id
         ) AS n (class, id)
-       WHERE n.class IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+       WHERE n.class IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_operator'::regclass, 'pg_opfamily'::regclass, 'pg_type'::regclass)
     ), function AS (
-      SELECT p.*, p.xmin AS version, l.lanname, e.extname, e.extversion, n.nspname, i.is_inner
+      SELECT p.*, concat(p.xmin, ' ', md5(p::text)) AS version, l.lanname, e.extname, e.extversion, n.nspname, i.is_inner
         FROM (SELECT i.id, bool_and(i.is_inner) FROM item AS i WHERE i.class = 'pg_proc'::regclass GROUP BY i.id) AS i (id, is_inner)
         JOIN pg_proc AS p ON p.oid = i.id JOIN pg_language AS l ON l.oid = p.prolang JOIN pg_namespace AS n ON n.oid = p.pronamespace
         LEFT JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
@@ -108,26 +129,60 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
       SELECT c.*, n.nspname FROM (SELECT DISTINCT i.id FROM item AS i WHERE i.class = 'pg_class'::regclass) AS i
         JOIN pg_class AS c ON c.oid = i.id JOIN pg_namespace AS n ON n.oid = c.relnamespace
     ), type AS (
-      SELECT t.* FROM (SELECT DISTINCT i.id FROM item AS i WHERE i.class = 'pg_type'::regclass) AS i JOIN pg_type AS t ON t.oid = i.id
+      SELECT t.*, t.xmin AS version FROM (SELECT DISTINCT i.id FROM item AS i WHERE i.class = 'pg_type'::regclass) AS i JOIN pg_type AS t ON t.oid = i.id
        WHERE t.oid >= 16384
+    ), shape (id) AS (
+      SELECT r.oid FROM relation AS r UNION SELECT t.typrelid FROM type AS t WHERE t.typrelid <> 0
+    ), far AS MATERIALIZED (
+      SELECT t.ftrelid, s.oid AS server, concat_ws(' ', t.xmin, t.ftoptions, s.oid, s.xmin, md5(s::text), w.oid, w.xmin, md5(w::text), p.xmin, md5(p::text)) AS version
+        FROM relation AS r JOIN pg_foreign_table AS t ON t.ftrelid = r.oid
+        JOIN pg_foreign_server AS s ON s.oid = t.ftserver JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw LEFT JOIN pg_proc AS p ON p.oid = w.fdwhandler
     ), line (text) AS (
-      -- With who wrote the row last: what is changed and changed back is not what was looked at.
-      SELECT concat_ws(' ', 'function', f.oid, f.version, f.proname, f.proowner, f.lanname, f.prosecdef, f.provolatile, f.prorettype, f.proargtypes, f.proconfig, f.extversion,
-               f.probin, md5(f.prosrc), md5(f.prosqlbody::text))
+      -- With who wrote the row last: what is changed and changed back is not what was looked at. One transaction may write several, so with its content.
+      SELECT concat_ws(' ', 'function', f.oid, f.version, f.proname, f.lanname, f.extversion,
+               (SELECT concat(a.xmin, ' ', md5(a::text)) FROM pg_aggregate AS a WHERE a.aggfnoid = f.oid))
         FROM function AS f WHERE f.oid >= 12000
       UNION ALL
-      SELECT concat_ws(' ', 'relation', r.oid, r.relname, r.relkind, r.relowner, r.relrowsecurity, r.relforcerowsecurity, r.reloptions,
-               (SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum) FROM pg_attribute AS a
-                 WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
+      SELECT concat_ws(' ', 'relation', r.oid, r.relname, r.relkind, r.relowner, r.relam, r.relrowsecurity, r.relforcerowsecurity, r.reloptions,
+               (SELECT f.version FROM far AS f WHERE f.ftrelid = r.oid),
+               (SELECT string_agg(concat(d.xmin, ' ', md5(d.adbin::text)), ',' ORDER BY d.adnum)
+                  FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated <> '' WHERE d.adrelid = r.oid),
                (SELECT string_agg(concat(w.xmin, ' ', md5(w.ev_action::text)), ',' ORDER BY w.rulename) FROM pg_rewrite AS w WHERE w.ev_class = r.oid),
                (SELECT string_agg(md5(concat_ws(' ', p.xmin, p.polcmd, p.polpermissive, p.polroles, p.polqual, p.polwithcheck)), ',' ORDER BY p.polname)
                   FROM pg_policy AS p WHERE p.polrelid = r.oid))
         FROM relation AS r
       UNION ALL
-      SELECT concat_ws(' ', 'type', t.oid, t.typname, t.typtype, t.typbasetype, t.typtypmod, t.typnotnull,
+      -- A row's columns are its type's; those that are gone tell what it was in between.
+      SELECT concat_ws(' ', 'columns', s.id,
+               (SELECT string_agg(concat_ws(' ', a.xmin, a.attnum, a.attisdropped, quote_literal(a.attname), a.atttypid, a.atttypmod, a.attcollation, a.attgenerated, a.attfdwoptions), ','
+                         ORDER BY a.attnum)
+                  FROM pg_attribute AS a WHERE a.attrelid = s.id AND a.attnum > 0))
+        FROM shape AS s
+      UNION ALL
+      SELECT concat_ws(' ', 'type', t.oid, t.typname, md5(t::text),
                (SELECT string_agg(concat(c.xmin, ' ', md5(c.conbin::text)), ',' ORDER BY c.conname) FROM pg_constraint AS c WHERE c.contypid = t.oid),
-               (SELECT md5(string_agg(v.enumlabel, ',' ORDER BY v.enumsortorder)) FROM pg_enum AS v WHERE v.enumtypid = t.oid))
+               (SELECT string_agg(concat_ws(' ', v.oid, v.xmin, md5(v.enumlabel)), ',' ORDER BY v.enumsortorder) FROM pg_enum AS v WHERE v.enumtypid = t.oid),
+               (SELECT concat(r.xmin, ' ', md5(r::text)) FROM pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)),
+               -- Its own reading and writing, which are in C.
+               (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, md5(p::text)), ',' ORDER BY p.oid)
+                  FROM (SELECT unnest(ARRAY[t.typinput, t.typoutput, t.typreceive, t.typsend, t.typmodin, t.typmodout, t.typsubscript]::oid[])
+                        UNION SELECT unnest(ARRAY[r.rngcanonical, r.rngsubdiff]::oid[]) FROM pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) AS f (id)
+                  JOIN pg_proc AS p ON p.oid = f.id WHERE f.id >= 12000))
         FROM type AS t
+      UNION ALL
+      SELECT concat_ws(' ', 'comparison', f.oid, f.xmin, md5(f::text),
+               (SELECT string_agg(concat_ws(' ', o.oid, o.xmin, md5(o::text)), ',' ORDER BY o.oid) FROM pg_opclass AS o WHERE o.opcfamily = f.oid),
+               (SELECT string_agg(concat_ws(' ', a.oid, a.xmin, md5(a::text)), ',' ORDER BY a.oid) FROM pg_amop AS a WHERE a.amopfamily = f.oid),
+               (SELECT string_agg(concat_ws(' ', a.oid, a.xmin, md5(a::text)), ',' ORDER BY a.oid) FROM pg_amproc AS a WHERE a.amprocfamily = f.oid))
+        FROM pg_opfamily AS f WHERE f.oid >= 16384 AND f.oid IN (SELECT i.id FROM item AS i WHERE i.class = 'pg_opfamily'::regclass)
+      UNION ALL
+      -- Which policies hold for whom: for who asks, and for those whose views are read.
+      SELECT concat_ws(' ', 'role', u.oid, u.rolsuper, u.rolbypassrls, string_agg(concat(h.id, ' ', pg_has_role(u.oid, h.id, 'USAGE')), ',' ORDER BY h.id))
+        FROM pg_roles AS u
+        LEFT JOIN (SELECT r.relowner FROM relation AS r WHERE r.relrowsecurity
+                   UNION SELECT m.id FROM relation AS r JOIN pg_policy AS p ON p.polrelid = r.oid, unnest(p.polroles) AS m (id) WHERE m.id <> 0) AS h (id) ON true
+       WHERE u.rolname = session_user OR u.oid IN (SELECT r.relowner FROM relation AS r WHERE r.relkind = 'v')
+       GROUP BY u.oid, u.rolsuper, u.rolbypassrls
     )
     SELECT (SELECT string_agg(l.text, E'\n' ORDER BY l.text) FROM line AS l),
            -- Aggregate is what reads rollups alone: of the catalogue's texts anybody can be an author.
@@ -166,14 +221,15 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], relations oid[], ty
              (SELECT format('temporary table %s', min(r.oid::regclass::text)) FROM relation AS r WHERE r.relpersistence = 't' HAVING count(*) > 0)),
            (SELECT array_agg(f.oid) FROM function AS f WHERE f.oid >= 12000),
            (SELECT array_agg(t.oid) FROM type AS t),
-           (SELECT array_agg(v.oid) FROM type AS t JOIN pg_enum AS v ON v.enumtypid = t.oid),
            -- What our own functions read inside is theirs to answer for: those that hand out people have their names here.
            (SELECT array_agg(DISTINCT coalesce(part.relid::oid, i.id)) FROM item AS i JOIN pg_class AS c ON c.oid = i.id
               LEFT JOIN LATERAL (SELECT t.relid FROM pg_partition_tree(i.id) AS t WHERE c.relkind = 'p') AS part ON true
-             WHERE i.class = 'pg_class'::regclass AND NOT i.is_inner);
+             WHERE i.class = 'pg_class'::regclass AND NOT i.is_inner),
+           (SELECT array_agg(s.id) FROM shape AS s),
+           (SELECT array_agg(m.umid ORDER BY m.umid) FROM pg_user_mappings AS m WHERE m.srvid IN (SELECT f.server FROM far AS f));
   END;
-COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[], oid[]) IS
-  'definitions that a query''s answer hangs on; what it reads: aggregate, raw or, by our own functions, personal; what of it can''t be bound to an approval, if anything; the functions called, types named and their labels that Postgres doesn''t have itself; and the tables read, with their partitions';
+COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[], oid[], oid[]) IS
+  'definitions that a query''s answer hangs on; what it reads: aggregate, raw or, by our own functions, personal; what of it can''t be bound to an approval, if anything; the functions called and types named that Postgres doesn''t have itself; the tables read, with their partitions; whose columns count; and the user mappings of foreign servers';
 
-REVOKE ALL ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[]) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[], oid[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[], oid[]) TO tally_owner;

@@ -343,7 +343,7 @@ BEGIN
     UPDATE tally.export AS e SET state = CASE end_export.state WHEN 'done' THEN 'done' ELSE 'failed' END, ended_at = clock_timestamp(), rows = handed_out,
       content_hash = decode(end_export.content_hash, 'hex'),
       reason = CASE end_export.state WHEN 'failed' THEN 'it has more rows than were approved'
-                                     WHEN 'changed' THEN 'a function or type that it uses was changed while it ran' ELSE e.reason END
+                                     WHEN 'changed' THEN 'something that it goes by was changed while it ran' ELSE e.reason END
      WHERE e.id = end_export.id AND e.state = 'running' AND e.requester = session_user;
   END IF;
 END

@@ -16,6 +16,8 @@ pub struct BoundQuery {
     pub relations: Vec<Oid>,
     /// All that it calls, also Postgres' own, by name or as operators and aggregates.
     pub functions: Vec<Oid>,
+    /// Those that it calls, and those that it sorts, groups and compares rows by.
+    pub operators: Vec<Oid>,
     pub types: Vec<Oid>,
 }
 
@@ -68,6 +70,7 @@ unsafe fn read(plan: pg_sys::SPIPlanPtr) -> Result<BoundQuery, &'static str> {
             CStr::from_ptr(pg_sys::nodeToString((*source).query_list.cast())).to_string_lossy().into_owned();
         Ok(BoundQuery {
             functions: functions_in(&tree),
+            operators: operators_in(&tree),
             types: types_in(&tree),
             tree,
             columns: columns.collect(),
@@ -78,20 +81,30 @@ unsafe fn read(plan: pg_sys::SPIPlanPtr) -> Result<BoundQuery, &'static str> {
 
 /// The functions that the text of a tree names.
 fn functions_in(tree: &str) -> Vec<Oid> {
-    numbers_after(tree, &[":funcid ", ":opfuncid ", ":aggfnoid ", ":winfnoid "])
+    numbers_after(
+        tree,
+        &[":funcid ", ":opfuncid ", ":aggfnoid ", ":winfnoid ", ":startInRangeFunc ", ":endInRangeFunc "],
+    )
+}
+
+/// The operators that it names, also in the lists of compared rows.
+fn operators_in(tree: &str) -> Vec<Oid> {
+    let mut found = numbers_after(tree, &[":opno ", ":eqop ", ":sortop ", "_neop "]);
+    found.extend(numbers_in_lists(tree, ":opnos (o"));
+    found
 }
 
 /// The types that it names: of constants, columns, parameters, results and casts, and in the lists of functions' columns.
 fn types_in(tree: &str) -> Vec<Oid> {
-    let of_columns = tree.split("types (o").skip(1).filter_map(|rest| rest.split(')').next());
-    let columns: Vec<Oid> = of_columns
-        .flat_map(str::split_whitespace)
-        .filter_map(|number| number.parse::<u32>().ok())
-        .map(Oid::from)
-        .collect();
     let mut found = numbers_after(tree, &["type ", "typeid ", "typeId "]);
-    found.extend(columns);
+    found.extend(numbers_in_lists(tree, "types (o"));
     found
+}
+
+/// The numbers in the lists that begin so.
+fn numbers_in_lists<'a>(tree: &'a str, beginning: &'a str) -> impl Iterator<Item = Oid> + 'a {
+    let lists = tree.split(beginning).skip(1).filter_map(|rest| rest.split(')').next());
+    lists.flat_map(str::split_whitespace).filter_map(|number| number.parse::<u32>().ok()).map(Oid::from)
 }
 
 /// The numbers that follow one of the fields, but for zero.
@@ -106,7 +119,7 @@ fn numbers_after(tree: &str, fields: &[&str]) -> Vec<Oid> {
     found.into_iter().map(Oid::from).collect()
 }
 
-/// What is watched: a function, a type, a label, or a cast that may come to be.
+/// What is watched: a function, a type, a cast that may come to be, or a relation.
 #[derive(Clone)]
 struct Watched {
     /// The cache of Postgres' own that it is in.
@@ -117,6 +130,25 @@ struct Watched {
     /// Which row of the catalogue it was; nothing where there was none.
     row: Option<Row>,
 }
+
+/// Where a change of what is watched is one for sure.
+const CERTAIN: [i32; 3] = [SysCacheIdentifier::PROCOID as i32, SysCacheIdentifier::TYPEOID as i32, CASTS];
+
+/// Where any change may matter, and there are few: what it comes to is looked up anew.
+const LOOKED_UP: [i32; 9] = [
+    SysCacheIdentifier::AGGFNOID as i32,
+    SysCacheIdentifier::AUTHMEMMEMROLE as i32,
+    SysCacheIdentifier::AUTHOID as i32,
+    SysCacheIdentifier::CLAOID as i32,
+    SysCacheIdentifier::ENUMOID as i32,
+    SysCacheIdentifier::FOREIGNDATAWRAPPEROID as i32,
+    SysCacheIdentifier::FOREIGNSERVEROID as i32,
+    SysCacheIdentifier::OPFAMILYOID as i32,
+    SysCacheIdentifier::USERMAPPINGOID as i32,
+];
+
+/// What vacuuming and new statistics tell of, too: its row is the same after those.
+const RELATIONS: i32 = SysCacheIdentifier::RELOID as i32;
 
 const CASTS: i32 = SysCacheIdentifier::CASTSOURCETARGET as i32;
 
@@ -134,8 +166,8 @@ struct Run {
     transaction: u32,
     watched: Vec<Watched>,
     has_changed: bool,
-    /// Whether there were changes that this backend wasn't told one by one.
-    has_missed: bool,
+    /// Whether there were changes that may be of something else, or that this backend wasn't told one by one.
+    must_look: bool,
 }
 
 thread_local! {
@@ -143,9 +175,9 @@ thread_local! {
     static RUNS: RefCell<Option<Vec<Run>>> = const { RefCell::new(None) };
 }
 
-/// Watches functions, types, labels of enumerations and the types' casts to json for a run, beside what other runs go by: running
-/// queries look them up when they use them.
-pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
+/// Watches functions, types, the types' casts to json and relations for a run, beside what other runs go by: running queries look
+/// functions and types up when they use them, and what functions read is locked when they first run.
+pub fn watch(run: i64, functions: &[Oid], types: &[Oid], relations: &[Oid]) {
     let nothing = Datum::from(0);
     let watched = |cache: i32, object: Oid| {
         let keys = (Datum::from(object), Datum::from(target(cache)));
@@ -153,21 +185,15 @@ pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
         let hash = unsafe { pg_sys::GetSysCacheHashValue(cache, keys.0, keys.1, nothing, nothing) };
         Watched { cache, object, hash, row: row_of(cache, object) }
     };
-    let caches = [
-        SysCacheIdentifier::PROCOID,
-        SysCacheIdentifier::TYPEOID,
-        SysCacheIdentifier::ENUMOID,
-        SysCacheIdentifier::CASTSOURCETARGET,
-    ];
-    let objects = [functions, types, labels, types];
-    let watched = caches
+    let [of_functions, of_types, of_casts] = CERTAIN;
+    let objects = [(of_functions, functions), (of_types, types), (of_casts, types), (RELATIONS, relations)];
+    let watched = objects
         .into_iter()
-        .zip(objects)
-        .flat_map(|(cache, objects)| objects.iter().map(move |object| (cache as i32, *object)))
+        .flat_map(|(cache, objects)| objects.iter().map(move |object| (cache, *object)))
         .map(|(cache, object)| watched(cache, object))
         .collect();
     let transaction = super::version::transaction_number();
-    let new = Run { run, transaction, watched, has_changed: false, has_missed: false };
+    let new = Run { run, transaction, watched, has_changed: false, must_look: false };
     let is_first = RUNS.with_borrow_mut(|runs| {
         let is_first = runs.is_none();
         let runs = runs.get_or_insert_default();
@@ -179,28 +205,31 @@ pub fn watch(run: i64, functions: &[Oid], types: &[Oid], labels: &[Oid]) {
     if is_first {
         // SAFETY: the callbacks are plain functions that touch thread-local cells only, registered once a backend.
         unsafe {
-            for cache in caches {
-                pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(changed), nothing);
+            for cache in CERTAIN.into_iter().chain(LOOKED_UP) {
+                pg_sys::CacheRegisterSyscacheCallback(cache, Some(changed), nothing);
             }
+            // Told of relations' columns, rules and policies, too.
+            pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), nothing);
         }
     }
 }
 
-/// Whether what is watched for a run has changed, in this transaction or by one that has committed.
-pub fn has_changed(run: i64) -> bool {
+/// Whether what is watched for a run has changed, in this transaction or by one that has committed. Where that isn't known, `has_other_basis`
+/// looks up whether what it goes by is another one.
+pub fn has_changed(run: i64, has_other_basis: impl FnOnce() -> bool) -> bool {
     super::session::accept_invalidations();
     let found = |runs: &mut Option<Vec<Run>>| {
         let run = runs.iter_mut().flatten().find(|watched| watched.run == run)?;
-        let missed = std::mem::take(&mut run.has_missed).then(|| run.watched.clone());
-        Some((run.has_changed, missed))
+        let looked_at = std::mem::take(&mut run.must_look).then(|| run.watched.clone());
+        Some((run.has_changed, looked_at))
     };
     match RUNS.with_borrow_mut(found) {
         None => true,
         Some((has_changed, None)) => has_changed,
-        // Where it isn't known, one looks: not while they are borrowed, since looking may bring news.
+        // Not while they are borrowed, since looking may bring news.
         Some((has_changed, Some(watched))) => {
             let is_another = |one: &Watched| row_of(one.cache, one.object) != one.row;
-            let has_changed = has_changed || watched.iter().any(is_another);
+            let has_changed = has_changed || watched.iter().any(is_another) || has_other_basis();
             RUNS.with_borrow_mut(|runs| {
                 for watched in runs.iter_mut().flatten().filter(|watched| watched.run == run) {
                     watched.has_changed |= has_changed;
@@ -209,6 +238,14 @@ pub fn has_changed(run: i64) -> bool {
             has_changed
         }
     }
+}
+
+/// Which rows user mappings are, as of now. What they say are secrets, and isn't read.
+pub fn versions_of_mappings(mappings: &[Oid]) -> String {
+    let version = |mapping: &Oid| {
+        format!("mapping {mapping:?} {:?}\n", row_of(SysCacheIdentifier::USERMAPPINGOID as i32, *mapping))
+    };
+    mappings.iter().map(version).collect()
 }
 
 /// Watches nothing for a run any longer.
@@ -254,8 +291,17 @@ extern "C-unwind" fn changed(_: Datum, cache: core::ffi::c_int, hash: u32) {
     RUNS.with_borrow_mut(|runs| {
         for run in runs.iter_mut().flatten() {
             // Zero stands for all: a backend that has read no messages for long, as on a busy server, is told nothing more.
-            run.has_missed |= hash == 0;
+            run.must_look |= hash == 0 || LOOKED_UP.contains(&cache);
             run.has_changed |= run.watched.iter().any(|each| each.cache == cache && each.hash == hash);
+        }
+    });
+}
+
+extern "C-unwind" fn relation_changed(_: Datum, relation: Oid) {
+    RUNS.with_borrow_mut(|runs| {
+        for run in runs.iter_mut().flatten() {
+            let is_watched = |each: &Watched| each.cache == RELATIONS && each.object == relation;
+            run.must_look |= relation == Oid::INVALID || run.watched.iter().any(is_watched);
         }
     });
 }

@@ -61,9 +61,9 @@ impl From<ExportError> for Report {
                 .detail(reason.unwrap_or_default())
                 .hint("it runs once, when it is approved and before it expires; request another one"),
             ExportError::Void(id) => Report::new(not_so, format!("export {id} is void"))
-                .detail("What it reads has changed since it was requested: a view, a function, a policy, a table's columns, or a role's rights.")
+                .detail("What it reads has changed since it was requested: a view, a function, a policy, a table's or a type's definition, or a role's rights.")
                 .hint("request it again"),
-            ExportError::Changed(id) => Report::new(not_so, format!("export {id} ends here: a function or a type that it uses was changed"))
+            ExportError::Changed(id) => Report::new(not_so, format!("export {id} ends here: something that it goes by was changed"))
                 .hint("what was handed out before is not the whole: request it again"),
             ExportError::NoProcess => Report::new("53000", "Postgres has no process to note with that the export runs")
                 .hint("raise max_worker_processes, or try again"),

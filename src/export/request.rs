@@ -39,8 +39,8 @@ pub struct Bound {
     /// Those that somebody made or an extension brought.
     pub functions: Vec<Oid>,
     pub types: Vec<Oid>,
-    /// Of enumerations among them.
-    pub labels: Vec<Oid>,
+    /// Relations and composite types, whose columns count.
+    pub shaped: Vec<Oid>,
 }
 
 impl Request {
@@ -106,6 +106,7 @@ impl Request {
             .text(&classification)
             .text(&query.tree)
             .text(&basis.text)
+            .text(&bound_query::versions_of_mappings(&basis.mappings))
             .finish();
         Ok(Bound {
             columns,
@@ -113,7 +114,7 @@ impl Request {
             hash,
             functions: basis.functions,
             types: basis.types,
-            labels: basis.labels,
+            shaped: basis.shaped,
         })
     }
 }
@@ -140,7 +141,9 @@ pub fn check_role() -> Result<(), ExportError> {
 struct Basis {
     functions: Vec<Oid>,
     types: Vec<Oid>,
-    labels: Vec<Oid>,
+    shaped: Vec<Oid>,
+    /// Of the foreign servers that are read.
+    mappings: Vec<Oid>,
     /// Tables, with their partitions.
     read: Vec<Oid>,
     text: String,
@@ -150,16 +153,17 @@ struct Basis {
 
 fn basis(query: &BoundQuery) -> Basis {
     session::as_owner(|| {
-        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named, b.labels, b.read \
-             FROM tally_internal.export_basis($1, $2, $3) AS b";
-        let values =
-            [query.functions.clone().into(), query.relations.clone().into(), query.types.clone().into()];
+        let read = "SELECT coalesce(b.basis, ''), b.classification, b.unbound, b.called, b.named, b.shaped, b.read, b.mappings \
+             FROM tally_internal.export_basis($1, $2, $3, $4) AS b";
+        let values = [&query.functions, &query.operators, &query.relations, &query.types]
+            .map(|ids| ids.clone().into());
         // With a snapshot of now: a cursor's is that of its beginning.
         let found = sql::changed_rows(read, &values, |row| Basis {
             functions: row.get(4).unwrap_or_default(),
             types: row.get(5).unwrap_or_default(),
-            labels: row.get(6).unwrap_or_default(),
+            shaped: row.get(6).unwrap_or_default(),
             read: row.get(7).unwrap_or_default(),
+            mappings: row.get(8).unwrap_or_default(),
             text: row.need(1),
             classification: row.need(2),
             unbound: row.get(3),

@@ -8,6 +8,7 @@ use crate::backend::bound_query;
 use crate::backend::cursor::Cursor;
 use crate::backend::report::Report;
 use crate::backend::row_count::rows_of;
+use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{session, sql};
 use crate::scope::{self, Scope};
 use pgrx::datum::Uuid;
@@ -84,7 +85,7 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
     let values = request.values()?;
     let cursor = session::with_settings_of_exports(|| Cursor::open(&request.query, &values));
     let bound = request.bind()?;
-    bound_query::watch(run.token, &bound.functions, &bound.types, &bound.labels);
+    bound_query::watch(run.token, &bound.functions, &bound.types, &bound.shaped);
     if hex(&request.bind()?.hash) != approved {
         audit::attempt(&act("export_void", &request, json!({"request_hash": approved})));
         fate::end(run, "void", 0, None);
@@ -102,6 +103,8 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
         run,
         running,
         max_rows: request.max_rows,
+        request,
+        approved,
         cursor: Some(cursor),
         waiting: VecDeque::new(),
         content: Content::default(),
@@ -116,6 +119,9 @@ struct Lines {
     run: Run,
     running: u64,
     max_rows: i64,
+    request: Request,
+    /// The hash of what was approved.
+    approved: String,
     cursor: Option<Cursor>,
     waiting: VecDeque<String>,
     content: Content,
@@ -140,13 +146,24 @@ impl Lines {
             scope::without_row_limit(|| cursor.fetch(rows, |line| waiting.push_back(line.to_owned())))
         });
         // After they were fetched, before one leaves.
-        if bound_query::has_changed(self.run.token) {
+        if bound_query::has_changed(self.run.token, || self.has_other_basis()) {
             self.end("changed");
             self.waiting.clear();
             Report::from(ExportError::Changed(format_uuid(&self.run.id))).raise();
         }
         if found == 0 {
             self.end("done");
+        }
+    }
+
+    /// Whether what would run now isn't what was approved.
+    fn has_other_basis(&self) -> bool {
+        match subtransaction::run(|| Verdict::Undo(self.request.bind())) {
+            Ok(Ok(bound)) => hex(&bound.hash) != self.approved,
+            Ok(Err(_)) => true,
+            // What it names is gone, or can't be read as it was.
+            Err(caught) if caught.is_about_data() => true,
+            Err(caught) => caught.rethrow(),
         }
     }
 

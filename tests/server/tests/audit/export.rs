@@ -11,23 +11,23 @@ use std::thread;
 use std::time::Duration;
 use tally_server_tests::{Database, TokenSigner, code, ingest, number, succeed};
 
-const TAKEN: &str = "no error";
+pub const TAKEN: &str = "no error";
 const DENIED: &str = "42501";
-const NOT_SO: &str = "55000";
+pub const NOT_SO: &str = "55000";
 const NO_SUCH: &str = "42704";
 
 /// Tenants `a` and `b` with events and notes; logins that request (of `a`) and approve (members of a group).
-struct Scene {
-    database: Database,
+pub struct Scene {
+    pub database: Database,
     signer: TokenSigner,
-    requester: String,
-    group: String,
+    pub requester: String,
+    pub group: String,
     approvers: [String; 2],
-    owner: String,
+    pub owner: String,
 }
 
 impl Scene {
-    fn new(topic: &str) -> Self {
+    pub fn new(topic: &str) -> Self {
         let mut database = Database::new(topic);
         let requester = database.role("requester", &["tally_reader"]);
         let group = database.role("approvers", &["tally_reader"]);
@@ -70,36 +70,40 @@ impl Scene {
     }
 
     /// A login that has shown a second factor.
-    fn approver(&self, place: usize) -> Client {
+    pub fn approver(&self, place: usize) -> Client {
         let mut client = self.database.connect(&self.approvers[place]);
         self.signer.step_up(&mut client, None).unwrap();
         client
     }
 
     /// An approved request of the requester's.
-    fn approved(&self, client: &mut Client, query: &str, max_rows: i64) -> String {
+    pub fn approved(&self, client: &mut Client, query: &str, max_rows: i64) -> String {
         let id = request(client, query, max_rows).unwrap();
         assert_eq!(approve(&mut self.approver(0), &id), TAKEN, "{query}");
         id
     }
 
-    fn state(&self, id: &str) -> String {
+    pub fn state(&self, id: &str) -> String {
         let query = "SELECT state FROM tally.exports WHERE id = $1::text::uuid";
         self.database.superuser().query_one(query, &[&id]).unwrap().get(0)
     }
 }
 
-fn request(client: &mut impl GenericClient, query: &str, max_rows: i64) -> Result<String, postgres::Error> {
+pub fn request(
+    client: &mut impl GenericClient,
+    query: &str,
+    max_rows: i64,
+) -> Result<String, postgres::Error> {
     let row =
         client.query_one("SELECT tally.request_export($1, 'a test', $2)::text", &[&query, &max_rows])?;
     Ok(row.get(0))
 }
 
-fn approve(client: &mut impl GenericClient, id: &str) -> String {
+pub fn approve(client: &mut impl GenericClient, id: &str) -> String {
     code(client.batch_execute(&format!("SELECT tally.approve_export('{id}')")))
 }
 
-fn run(client: &mut impl GenericClient, id: &str) -> Result<Vec<String>, postgres::Error> {
+pub fn run(client: &mut impl GenericClient, id: &str) -> Result<Vec<String>, postgres::Error> {
     let rows = client.query(&format!("SELECT tally.run_export('{id}')"), &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -934,7 +938,7 @@ fn of_postgres_own_functions_those_are_bound_that_were_looked_at() {
     let mut admin = database.superuser();
     // Which functions take arguments that Postgres alone can give doesn't matter here.
     let unlike = "SELECT coalesce(string_agg(p.oid::regprocedure::text, ' '), '') FROM pg_proc AS p
-         CROSS JOIN LATERAL tally_internal.export_basis(ARRAY[p.oid], '{}', '{}') AS b
+         CROSS JOIN LATERAL tally_internal.export_basis(ARRAY[p.oid], '{}', '{}', '{}') AS b
         WHERE p.oid < 12000 AND p.provolatile <> 'i' AND p.prokind = 'f' AND p.oid <> 'age(xid)'::regprocedure
           AND (b.unbound IS NULL) IS DISTINCT FROM (p.proname = ANY (tally_internal.bound_functions()))";
     let unlike: String = admin.query_one(unlike, &[]).unwrap().get(0);

@@ -3,5 +3,6 @@
 mod audit;
 mod audit_tampering;
 mod export;
+mod export_basis;
 mod texts;
 mod trace;
