@@ -126,7 +126,7 @@ BEGIN
   VALUES (clock_timestamp() + rule.valid_for, CASE WHEN rule.approvals = 0 THEN clock_timestamp() END, (request ->> 'max_rows')::int8, rule.approvals,
     (request ->> 'id')::uuid, request ->> 'tenant_id', request ->> 'account_id', session_user,
     tally_internal.with_persons(ARRAY(SELECT jsonb_array_elements_text(request -> 'identities'))), state, request ->> 'classification', rule.approvers,
-    request ->> 'purpose', request ->> 'query', request -> 'params', request -> 'columns', decode(request ->> 'query_hash', 'hex'),
+    request ->> 'purpose', request ->> 'query', (request ->> 'params')::jsonb, request -> 'columns', decode(request ->> 'query_hash', 'hex'),
     decode(request ->> 'request_hash', 'hex'));
   PERFORM tally_internal.record_act('export_requested', request ->> 'id',
     jsonb_build_object('classification', request -> 'classification', 'max_rows', request -> 'max_rows', 'approvals', rule.approvals,

@@ -22,14 +22,18 @@ impl Document {
     }
 }
 
-/// A jsonb value, read whole.
-fn read(datum: Datum) -> Result<Value, Report> {
-    // SAFETY: a non-null jsonb, which prints as a palloc'd C string in the server's encoding, UTF-8.
-    let text = unsafe {
+/// A jsonb value's text, which a palloc'd C string has in the server's encoding, UTF-8.
+fn print<'a>(datum: Datum) -> &'a str {
+    // SAFETY: a non-null jsonb. The text lives as long as the memory context of the call.
+    unsafe {
         let printed = pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]);
         core::str::from_utf8_unchecked(printed.expect("jsonb_out gives no null").to_bytes())
-    };
-    serde_json::from_str(text).map_err(|problem| {
+    }
+}
+
+/// A jsonb value, read whole.
+fn read(datum: Datum) -> Result<Value, Report> {
+    serde_json::from_str(print(datum)).map_err(|problem| {
         Report::new("22023", format!("the JSON document can't be used: {problem}"))
             .hint("numbers stay below 1.8e308, and objects and arrays nest at most 127 deep")
     })
@@ -54,6 +58,31 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Document {
 
 // SAFETY: the SQL type is jsonb, as of pgrx's own `JsonB`.
 unsafe impl SqlTranslatable for Document {
+    const TYPE_IDENT: &'static str = JsonB::TYPE_IDENT;
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
+
+/// A jsonb value as Postgres prints it, whose numbers have all their digits.
+pub struct Printed(pub String);
+
+impl FromDatum for Printed {
+    unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: Oid) -> Option<Self> {
+        (!is_null).then(|| Self(print(datum).to_owned()))
+    }
+}
+
+// SAFETY: as for `Document`.
+unsafe impl<'fcx> ArgAbi<'fcx> for Printed {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as for `Document`.
+        unsafe { arg.unbox_arg_using_from_datum().expect("a strict function's argument is not null") }
+    }
+}
+
+// SAFETY: as for `Document`.
+unsafe impl SqlTranslatable for Printed {
     const TYPE_IDENT: &'static str = JsonB::TYPE_IDENT;
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));

@@ -4,6 +4,7 @@ use crate::backend::call::{Call, sql_function};
 use crate::backend::report::Report;
 use pgrx::pg_sys::Datum;
 use std::cell::RefCell;
+use tally_core::export::parameters;
 use tally_core::naming::Names;
 
 thread_local! {
@@ -35,7 +36,7 @@ sql_function! {
     /// `is_query_naming(query, params, subjects)`
     fn tally_is_query_naming / pg_finfo_tally_is_query_naming(call) {
         let (query, params) = (call.text(0).unwrap_or_default(), call.text(1).unwrap_or_default());
-        let params = serde_json::from_str(params).unwrap_or_default();
-        ask(call, 2, |names| names.are_in_query(query) || names.are_in_json(&params))
+        let params = parameters(params).unwrap_or_default();
+        ask(call, 2, |names| names.are_in_query(query) || names.are_in_parameters(&params))
     }
 }

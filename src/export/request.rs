@@ -3,7 +3,7 @@
 use super::failure::ExportError;
 use crate::audit;
 use crate::backend::bound_query::{self, BoundQuery};
-use crate::backend::json::Document;
+use crate::backend::json::Printed;
 use crate::backend::report::Report;
 use crate::backend::{session, sql};
 use crate::scope::{self, Scope};
@@ -14,7 +14,7 @@ use pgrx::prelude::*;
 use serde_json::{Value, json};
 use tally_core::audit::hex;
 use tally_core::event::format_uuid;
-use tally_core::export::{Fingerprint, hash};
+use tally_core::export::{Fingerprint, hash, parameters};
 
 /// Bytes of a query, of a purpose and of all parameters.
 const QUERY_BYTES: usize = 100_000;
@@ -26,7 +26,8 @@ const PARAMETERS: usize = 100;
 pub struct Request {
     pub id: String,
     pub query: String,
-    pub params: Value,
+    /// A JSON array.
+    pub params: String,
     pub max_rows: i64,
     pub scope: Scope,
 }
@@ -49,16 +50,7 @@ impl Request {
         let problem = ExportError::Argument(
             "params is a JSON array of texts, numbers, booleans and nulls, at most 100",
         );
-        let Some(values) = self.params.as_array().filter(|values| values.len() <= PARAMETERS) else {
-            return Err(problem);
-        };
-        let texts = values.iter().map(|value| match value {
-            Value::Null => Some(None),
-            Value::String(text) => Some(Some(text.clone())),
-            Value::Bool(_) | Value::Number(_) => Some(Some(value.to_string())),
-            Value::Array(_) | Value::Object(_) => None,
-        });
-        texts.collect::<Option<_>>().ok_or(problem)
+        parameters(&self.params).filter(|values| values.len() <= PARAMETERS).ok_or(problem)
     }
 
     /// Reads the query as it would run now, for who acts, in the present scope.
@@ -184,7 +176,7 @@ fn request_export(
     query: Option<&str>,
     purpose: Option<&str>,
     max_rows: Option<i64>,
-    params: Option<Document>,
+    params: Option<Printed>,
 ) -> Result<Uuid, ErrorReport> {
     session::require_writable(c"tally.request_export()");
     let (Some(query), Some(purpose), Some(max_rows), Some(params)) = (query, purpose, max_rows, params)
@@ -199,7 +191,7 @@ fn request_export(
             ExportError::Argument("purpose must say what the export is for, in at most 2,000 bytes").into()
         );
     }
-    if query.len() + params.0.to_string().len() > QUERY_BYTES {
+    if query.len() + params.0.len() > QUERY_BYTES {
         return Err(
             ExportError::Argument("query and parameters must not be longer than 100,000 bytes").into()
         );

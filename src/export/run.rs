@@ -45,7 +45,7 @@ fn stored(id: &str, scope: Scope) -> Result<Stored, ExportError> {
         request: Request {
             id: id.to_owned(),
             query: row.need(1),
-            params: serde_json::from_str(&row.need::<String>(2)).unwrap_or(Value::Null),
+            params: row.need(2),
             max_rows: row.need(3),
             scope: scope.clone(),
         },

@@ -1,5 +1,6 @@
-//! Exports: the hash that binds an approval to what was requested, and that of the lines that are handed out.
+//! Exports: the hash that binds an approval to what was requested, the values of its parameters, and the hash of the lines that are handed out.
 
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 /// A hash of parts in their order: each counts with its length, so that no two sequences of parts look alike.
@@ -41,6 +42,19 @@ impl Fingerprint {
     pub fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
+}
+
+/// The values of a query's parameters, each a text, that a JSON array has: numbers with all their digits. `None` where it is something else,
+/// or has other arrays or objects in it.
+pub fn parameters(array: &str) -> Option<Vec<Option<String>>> {
+    let values: Vec<&RawValue> = serde_json::from_str(array).ok()?;
+    let text = |value: &RawValue| match value.get().as_bytes().first() {
+        Some(b'n') => Some(None),
+        Some(b'"') => serde_json::from_str(value.get()).ok().map(Some),
+        Some(b'[' | b'{') | None => None,
+        Some(_) => Some(Some(value.get().to_owned())),
+    };
+    values.into_iter().map(text).collect()
 }
 
 /// SHA-256 of lines, each with its line feed: what `sha256sum` says of a file that has them.

@@ -80,18 +80,9 @@ impl Names {
             })
     }
 
-    /// Whether a JSON document has one of them, as a string, a number or within a string.
-    pub fn are_in_json(&self, document: &serde_json::Value) -> bool {
-        use serde_json::Value;
-        match document {
-            Value::String(text) => self.are_in_value(text),
-            Value::Number(number) => self.are_in_value(&number.to_string()),
-            Value::Array(values) => values.iter().any(|value| self.are_in_json(value)),
-            Value::Object(members) => {
-                members.iter().any(|(key, value)| self.are_in_value(key) || self.are_in_json(value))
-            }
-            Value::Null | Value::Bool(_) => false,
-        }
+    /// Whether one of a query's parameters has one of them.
+    pub fn are_in_parameters(&self, values: &[Option<String>]) -> bool {
+        values.iter().flatten().any(|value| self.are_in_value(value))
     }
 }
 
