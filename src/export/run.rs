@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use tally_core::audit::hex;
 use tally_core::event::format_uuid;
-use tally_core::export::{Content, hash};
+use tally_core::export::{Content, hash, on_one_line};
 
 /// Rows of the first batch, and of any; bytes of one, as far as the rows before tell.
 const FIRST_ROWS: i64 = 16;
@@ -143,7 +143,7 @@ impl Lines {
         let rows = if self.rows == 0 { FIRST_ROWS } else { (BATCH_BYTES / average).clamp(1, MOST_ROWS) };
         let waiting = &mut self.waiting;
         let found = session::with_settings_of_exports(|| {
-            scope::without_row_limit(|| cursor.fetch(rows, |line| waiting.push_back(line.to_owned())))
+            scope::without_row_limit(|| cursor.fetch(rows, |line| waiting.push_back(on_one_line(line))))
         });
         // After they were fetched, before one leaves.
         if bound_query::has_changed(self.run.token, || self.has_other_basis()) {

@@ -1,4 +1,4 @@
-//! Exports: the hash that binds an approval to what was requested, the values of its parameters, and the hash of the lines that are handed out.
+//! Exports: the hash that binds an approval to what was requested, the values of its parameters, and the lines that are handed out.
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -55,6 +55,11 @@ pub fn parameters(array: &str) -> Option<Vec<Option<String>>> {
         Some(_) => Some(Some(value.get().to_owned())),
     };
     values.into_iter().map(text).collect()
+}
+
+/// A JSON document on one line. Outside strings a line's end means nothing, and inside one it is written as an escape.
+pub fn on_one_line(document: &str) -> String {
+    document.replace(['\n', '\r'], " ")
 }
 
 /// SHA-256 of lines, each with its line feed: what `sha256sum` says of a file that has them.

@@ -60,3 +60,24 @@ fn an_erasure_finds_the_person_whose_id_is_a_number_of_many_digits() {
     admin.batch_execute(&format!("SELECT tally.erase_subject('a', '{person}', 'a ticket')")).unwrap();
     assert_eq!(scene.state(&id), "void");
 }
+
+#[test]
+fn a_row_is_a_line_whatever_its_values() {
+    let scene = Scene::new("export_lines");
+    let mut client = scene.database.connect(&scene.requester);
+    let query = "SELECT E'{\"a\":\\n1.10,\\r\\n \"b\\\\n\": \"x\\\\r\\\\ny\"}'::json AS x, E'c\\nd' AS \"e\\nf\", n FROM shop.note WHERE n < 3 ORDER BY n";
+    let id = scene.approved(&mut client, query, 10);
+    let lines = run(&mut client, &id).unwrap();
+    let line = |n: i32| format!(r#"{{"x":{{"a": 1.10,   "b\n": "x\r\ny"}},"e\\nf":"c\nd","n":{n}}}"#);
+    assert_eq!(lines, [line(1), line(2)]);
+    let hash: bool = scene
+        .database
+        .superuser()
+        .query_one(
+            "SELECT content_hash = encode(sha256(convert_to($1, 'UTF8')), 'hex') FROM tally.exports",
+            &[&(lines.join("\n") + "\n")],
+        )
+        .unwrap()
+        .get(0);
+    assert!(hash);
+}
