@@ -28,6 +28,12 @@ pub fn current() -> pg_sys::TransactionId {
     unsafe { pg_sys::GetCurrentTransactionId() }
 }
 
+/// Whether it is the running transaction, or one inside it.
+pub fn is_running(transaction: u32) -> bool {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(transaction.into()) }
+}
+
 /// Whether what a transaction did holds: it is the running one, or committed. Its number is younger than the oldest whose status
 /// is kept.
 pub fn holds(transaction: pg_sys::TransactionId) -> bool {

@@ -25,6 +25,8 @@ pub enum ExportError {
     NotYours(String),
     /// It is in this state, for this reason.
     State { id: String, state: String, reason: Option<String> },
+    /// It was requested by the transaction that would run it.
+    SameTransaction(String),
     /// What it reads has changed since it was requested.
     Void(String),
     /// What it reads was changed while it ran.
@@ -60,6 +62,9 @@ impl From<ExportError> for Report {
             ExportError::State { id, state, reason } => Report::new(not_so, format!("export {id} is {state}"))
                 .detail(reason.unwrap_or_default())
                 .hint("it runs once, when it is approved and before it expires; request another one"),
+            ExportError::SameTransaction(id) => Report::new(not_so, format!("export {id} can't run in the transaction that requested it"))
+                .detail("That it is started is noted in a transaction of its own, which doesn't see the request before it is committed.")
+                .hint("COMMIT, then run it"),
             ExportError::Void(id) => Report::new(not_so, format!("export {id} is void"))
                 .detail("What it reads has changed since it was requested: a view, a function, a policy, a table's or a type's definition, or a role's rights.")
                 .hint("request it again"),

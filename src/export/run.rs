@@ -9,7 +9,7 @@ use crate::backend::cursor::Cursor;
 use crate::backend::report::Report;
 use crate::backend::row_count::rows_of;
 use crate::backend::subtransaction::{self, Verdict};
-use crate::backend::{session, sql};
+use crate::backend::{session, sql, transactions};
 use crate::scope::{self, Scope};
 use pgrx::datum::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -31,13 +31,15 @@ struct Stored {
     hash: String,
     state: String,
     reason: Option<String>,
+    /// Whether no other session sees yet what it is now.
+    is_uncommitted: bool,
 }
 
 /// The export of this id that the session requested, in the present scope.
 fn stored(id: &str, scope: Scope) -> Result<Stored, ExportError> {
     let (tenant, account) = parts(&scope);
     let query = "SELECT e.query, e.params::text, e.max_rows, encode(e.request_hash, 'hex'), \
-           CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END, e.reason \
+           CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END, e.reason, e.xmin::text::int8 \
       FROM tally.export AS e \
      WHERE e.id = $1::uuid AND e.tenant_id = $2 AND e.account_id IS NOT DISTINCT FROM $3 AND e.requester = session_user AND tally_internal.is_requester(e.identities)";
     let values = [id.into(), tenant.into(), account.into()];
@@ -52,6 +54,7 @@ fn stored(id: &str, scope: Scope) -> Result<Stored, ExportError> {
         hash: row.need(4),
         state: row.need(5),
         reason: row.get(6),
+        is_uncommitted: transactions::is_running(row.need::<i64>(7) as u32),
     };
     let found = session::as_owner(|| sql::rows(query, &values, read));
     found.into_iter().next().ok_or_else(|| ExportError::NotYours(id.to_owned()))
@@ -67,7 +70,8 @@ fn act<'a>(name: &'a str, request: &'a Request, detail: Value) -> Act<'a> {
 /// Checks that it is approved, and still what was approved, and starts it.
 fn begin(id: Uuid) -> Result<Lines, Report> {
     let run = Run { id: *id.as_bytes(), token: i64::from_be_bytes(session::random_bytes()) };
-    let Stored { request, hash: approved, state, reason } = stored(&format_uuid(&run.id), scope::current()?)?;
+    let Stored { request, hash: approved, state, reason, is_uncommitted } =
+        stored(&format_uuid(&run.id), scope::current()?)?;
     let refused = |state: String| {
         audit::attempt(&act(
             "export_denied",
@@ -78,6 +82,9 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
     };
     if state != "approved" {
         return Err(refused(state).into());
+    }
+    if is_uncommitted {
+        return Err(ExportError::SameTransaction(request.id).into());
     }
     check_role()?;
     // First: what it locks stays as it is from here on. What can't be read any more isn't what was approved either; but its own error

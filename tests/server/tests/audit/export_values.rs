@@ -1,6 +1,6 @@
 //! What an export hands out, and what it is asked with: every value as it is, each row on a line.
 
-use super::export::{Scene, TAKEN, approve, run};
+use super::export::{NOT_SO, Scene, TAKEN, approve, request, run};
 use tally_server_tests::{code, ingest};
 
 #[test]
@@ -80,4 +80,26 @@ fn a_row_is_a_line_whatever_its_values() {
         .unwrap()
         .get(0);
     assert!(hash);
+}
+
+#[test]
+fn what_was_requested_in_the_same_transaction_says_so() {
+    let scene = Scene::new("export_same_transaction");
+    scene.database.superuser().batch_execute("SELECT tally.set_export_policy('aggregate', 0)").unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    for savepoint in ["", "SAVEPOINT s"] {
+        let mut transaction = client.transaction().unwrap();
+        transaction.batch_execute(savepoint).unwrap();
+        let id = request(&mut transaction, "SELECT 1 AS n", 10).unwrap();
+        let error = run(&mut transaction, &id).unwrap_err();
+        let told = error.as_db_error().unwrap();
+        assert_eq!(
+            (told.code().code(), told.message().contains("in the transaction that requested it")),
+            (NOT_SO, true),
+            "{told:?}"
+        );
+    }
+    // Committed, it runs.
+    let id = request(&mut client, "SELECT 1 AS n", 10).unwrap();
+    assert_eq!(run(&mut client, &id).unwrap(), [r#"{"n":1}"#]);
 }
