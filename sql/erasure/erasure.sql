@@ -24,6 +24,7 @@ CREATE TABLE tally.erasure (
   detached_events  int8 NOT NULL DEFAULT 0,
   is_taken         boolean NOT NULL DEFAULT false,
   subject_hash     uuid NOT NULL,
+  requested_role   regrole,
   tenant_id        text COLLATE "C" NOT NULL,
   requested_by     text COLLATE "C" NOT NULL,
   reason           text COLLATE "C" NOT NULL,
@@ -45,6 +46,7 @@ COMMENT ON COLUMN tally.erasure.anonymous_events IS 'raw events without a user t
 COMMENT ON COLUMN tally.erasure.detached_events IS 'events that were removed from months that were detached, those without a user as above';
 COMMENT ON COLUMN tally.erasure.is_taken IS 'whether tally.maintain() is at it';
 COMMENT ON COLUMN tally.erasure.subject_hash IS 'stands for the subject: half of its HMAC-SHA256 under the tenant''s key';
+COMMENT ON COLUMN tally.erasure.requested_role IS 'where that is a role, its number: it stays the same when the role is renamed';
 COMMENT ON COLUMN tally.erasure.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.erasure.requested_by IS 'who asked for it: the subject of the token, or the role that logged in; empty where that one was erased, too';
 COMMENT ON COLUMN tally.erasure.reason IS 'why, in its words';
@@ -141,8 +143,8 @@ BEGIN
     END IF;
   END LOOP;
   FOR hash IN
-    INSERT INTO tally.erasure AS x (subject_hash, tenant_id, requested_by, reason, subject)
-    SELECT s.hash, request_erasures.tenant_id, request_erasures.requested_by, request_erasures.reason, min(s.subject)
+    INSERT INTO tally.erasure AS x (subject_hash, requested_role, tenant_id, requested_by, reason, subject)
+    SELECT s.hash, CASE request_erasures.requested_by WHEN session_user THEN quote_ident(session_user)::regrole END, request_erasures.tenant_id, request_erasures.requested_by, request_erasures.reason, min(s.subject)
       FROM unnest(subjects, hashes) AS s (subject, hash) GROUP BY s.hash ORDER BY s.hash
     ON CONFLICT DO NOTHING
     RETURNING x.subject_hash

@@ -11,6 +11,8 @@ CREATE TABLE tally.export (
   run_token      int8,
   approvals      int4 NOT NULL,
   id             uuid NOT NULL CONSTRAINT export_pkey PRIMARY KEY,
+  requester_role regrole NOT NULL,
+  approvers_role regrole NOT NULL,
   tenant_id      text COLLATE "C" NOT NULL,
   account_id     text COLLATE "C",
   requester      name NOT NULL,
@@ -41,6 +43,8 @@ COMMENT ON COLUMN tally.export.rows IS 'rows that were handed out';
 COMMENT ON COLUMN tally.export.run_token IS 'random number of the one who started it';
 COMMENT ON COLUMN tally.export.approvals IS 'people who must approve';
 COMMENT ON COLUMN tally.export.id IS 'the export';
+COMMENT ON COLUMN tally.export.requester_role IS 'the requester''s number: another role of its name is somebody else';
+COMMENT ON COLUMN tally.export.approvers_role IS 'the approvers'' number: another role of its name is none whose members may approve it';
 COMMENT ON COLUMN tally.export.tenant_id IS 'the tenant in whose scope it was requested; empty in the global scope';
 COMMENT ON COLUMN tally.export.account_id IS 'the account, where the scope was one';
 COMMENT ON COLUMN tally.export.requester IS 'the role that logged in and requested it';
@@ -58,16 +62,18 @@ COMMENT ON COLUMN tally.export.content_hash IS 'SHA-256 of the lines that were h
 COMMENT ON COLUMN tally.export.reason IS 'why it was rejected, withdrawn, void or failed';
 
 CREATE TABLE tally.export_approval (
-  at           timestamptz NOT NULL DEFAULT clock_timestamp(),
-  export_id    uuid NOT NULL,
-  approver     name NOT NULL,
-  identities   text[] COLLATE "C" NOT NULL,
-  request_hash bytea NOT NULL,
+  at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+  approver_role regrole NOT NULL,
+  export_id     uuid NOT NULL,
+  approver      name NOT NULL,
+  identities    text[] COLLATE "C" NOT NULL,
+  request_hash  bytea NOT NULL,
   CONSTRAINT export_approval_pkey PRIMARY KEY (export_id, identities)
 );
 ALTER TABLE tally.export_approval OWNER TO tally_owner;
 COMMENT ON TABLE tally.export_approval IS 'who approved which export';
 COMMENT ON COLUMN tally.export_approval.at IS 'when';
+COMMENT ON COLUMN tally.export_approval.approver_role IS 'the approver''s number';
 COMMENT ON COLUMN tally.export_approval.export_id IS 'the export';
 COMMENT ON COLUMN tally.export_approval.approver IS 'the role that logged in';
 COMMENT ON COLUMN tally.export_approval.identities IS 'who approved: login, subject of the token, and the person whose they are';
@@ -77,6 +83,28 @@ REVOKE ALL ON tally.export, tally.export_approval FROM PUBLIC;
 GRANT SELECT ON tally.export, tally.export_approval TO tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.export', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.export_approval', '');
+
+-- Another cluster has other numbers for the same roles: a dump has their names.
+CREATE FUNCTION tally_internal.number_identities() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  number text := 'role ' || (to_jsonb(NEW) ->> TG_ARGV[0])::regrole::oid;
+BEGIN
+  NEW.identities := ARRAY(SELECT CASE WHEN i.identity LIKE 'role %' THEN number ELSE i.identity END
+                            FROM unnest(NEW.identities) WITH ORDINALITY AS i (identity, place) ORDER BY i.place);
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.number_identities() IS
+  'trigger: has the number among the identities be that of the role in the column that the argument names, also after a restore';
+CREATE TRIGGER export_numbered BEFORE INSERT ON tally.export FOR EACH ROW EXECUTE FUNCTION tally_internal.number_identities('requester_role');
+CREATE TRIGGER export_approval_numbered BEFORE INSERT ON tally.export_approval
+  FOR EACH ROW EXECUTE FUNCTION tally_internal.number_identities('approver_role');
+ALTER TABLE tally.export ENABLE ALWAYS TRIGGER export_numbered;
+ALTER TABLE tally.export_approval ENABLE ALWAYS TRIGGER export_approval_numbered;
+REVOKE ALL ON FUNCTION tally_internal.number_identities() FROM PUBLIC;
 
 -- What was requested and approved stays as it is: only what became of it changes, and only by our functions. An erasure takes away
 -- words that name a person; without its query, what was not run is void.
@@ -121,10 +149,10 @@ DECLARE
 BEGIN
   SELECT * INTO rule FROM tally_internal.export_rule(request ->> 'tenant_id', request ->> 'classification', (request ->> 'max_rows')::int8);
   state := CASE WHEN rule.approvals = 0 THEN 'approved' ELSE 'requested' END;
-  INSERT INTO tally.export (expires_at, decided_at, max_rows, approvals, id, tenant_id, account_id, requester, identities, state, classification, approvers,
+  INSERT INTO tally.export (expires_at, decided_at, max_rows, approvals, id, requester_role, approvers_role, tenant_id, account_id, requester, identities, state, classification, approvers,
     purpose, query, params, columns, query_hash, request_hash)
   VALUES (clock_timestamp() + rule.valid_for, CASE WHEN rule.approvals = 0 THEN clock_timestamp() END, (request ->> 'max_rows')::int8, rule.approvals,
-    (request ->> 'id')::uuid, request ->> 'tenant_id', request ->> 'account_id', session_user,
+    (request ->> 'id')::uuid, quote_ident(session_user)::regrole, rule.approvers_role, request ->> 'tenant_id', request ->> 'account_id', session_user,
     tally_internal.with_persons(ARRAY(SELECT jsonb_array_elements_text(request -> 'identities'))), state, request ->> 'classification', rule.approvers,
     request ->> 'purpose', request ->> 'query', (request ->> 'params')::jsonb, request -> 'columns', decode(request ->> 'query_hash', 'hex'),
     decode(request ->> 'request_hash', 'hex'));
@@ -195,7 +223,7 @@ BEGIN
   END IF;
   problem := CASE
     WHEN cardinality(own) = 0 THEN 'a pool role approves for whom its token is made, and this one says for nobody'
-    WHEN NOT coalesce(pg_has_role(session_user, to_regrole(quote_ident(export.approvers)), 'USAGE'), false)
+    WHEN NOT tally_internal.may_approve(export.approvers, export.approvers_role)
       THEN format('role "%s" is no member of "%s", whose members may', session_user, export.approvers)
     -- As it is mapped now, and as it was mapped when it was requested.
     WHEN own && export.identities OR own && tally_internal.with_persons(export.identities)
@@ -248,7 +276,8 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('export %s was approved by the same person', export.id),
       HINT = format('%s people must approve it', export.approvals);
   END IF;
-  INSERT INTO tally.export_approval (export_id, approver, identities, request_hash) VALUES (export.id, session_user, own, export.request_hash);
+  INSERT INTO tally.export_approval (approver_role, export_id, approver, identities, request_hash)
+  VALUES (quote_ident(session_user)::regrole, export.id, session_user, own, export.request_hash);
   given := (SELECT count(*) FROM tally.export_approval AS a WHERE a.export_id = export.id);
   PERFORM tally_internal.record_act('export_approved', export.id::text,
     jsonb_build_object('by', 'person', 'approvals', given, 'of', export.approvals, 'request_hash', encode(export.request_hash, 'hex')), export.tenant_id, export.account_id,
@@ -290,7 +319,7 @@ BEGIN
   -- Whoever requested it, and any approver, as long as it isn't started.
   SELECT e.* INTO export FROM tally.export AS e
    WHERE e.id = withdraw_export.id
-     AND (tally_internal.is_requester(e.identities) OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false))
+     AND (tally_internal.is_requester(e.identities) OR tally_internal.may_approve(e.approvers, e.approvers_role))
      AND (tally_internal.confined_to() IS NULL OR e.tenant_id = tally_internal.confined_to())
      FOR UPDATE;
   IF NOT FOUND THEN
@@ -379,7 +408,7 @@ BEGIN
        -- What somebody requests who has asked for the erasure stays, as if it had been refused him for it.
        AND NOT EXISTS (SELECT FROM tally.erasure AS x
                         WHERE x.tenant_id = unname_exports.tenant_id AND x.finished_at IS NULL AND x.subject = ANY (subjects) AND x.requested_at <= e.requested_at
-                          AND e.identities && tally_internal.with_persons(ARRAY['login ' || x.requested_by, 'subject ' || x.requested_by]))
+                          AND e.identities && tally_internal.with_persons(ARRAY['login ' || x.requested_by, 'subject ' || x.requested_by, 'role ' || x.requested_role::oid]))
        AND (e.tenant_id = unname_exports.tenant_id
             OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[unname_exports.tenant_id])
                                      OR tally_internal.is_text_naming(e.purpose, ARRAY[unname_exports.tenant_id])))
@@ -437,11 +466,11 @@ CREATE VIEW tally.exports WITH (security_barrier = true) AS
    WHERE CASE WHEN (SELECT tally_internal.confined_to()) IS NULL
               THEN tally_internal.is_requester(e.identities)
                 OR pg_has_role(session_user, 'tally_auditor', 'USAGE')
-                OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false)
+                OR tally_internal.may_approve(e.approvers, e.approvers_role)
               ELSE tally.in_scope(e.tenant_id, coalesce(e.account_id, ''), (SELECT tally.scope_key()))
                AND (e.requester OPERATOR(pg_catalog.<>) session_user OR tally_internal.is_requester(e.identities)
                     OR pg_has_role(session_user, 'tally_auditor', 'USAGE')
-                    OR coalesce(pg_has_role(session_user, to_regrole(quote_ident(e.approvers)), 'USAGE'), false)) END;
+                    OR tally_internal.may_approve(e.approvers, e.approvers_role)) END;
 ALTER VIEW tally.exports OWNER TO tally_owner;
 COMMENT ON VIEW tally.exports IS 'exports: for auditors all, for approvers those that they may approve, for others their own; in a tenant''s scope the tenant''s, in an account''s scope the account''s, but of a login that people share those of the same person';
 COMMENT ON COLUMN tally.exports.id IS 'the export';

@@ -5,6 +5,7 @@ CREATE TABLE tally.export_policy (
   from_rows      int8 NOT NULL,
   approvals      int4 NOT NULL,
   valid_for_s    int4 NOT NULL,
+  approvers_role regrole NOT NULL,
   tenant_id      text COLLATE "C" NOT NULL,
   classification text COLLATE "C" NOT NULL,
   approvers      name NOT NULL,
@@ -24,6 +25,7 @@ COMMENT ON COLUMN tally.export_policy.approvals IS 'people who must approve; 0 a
 COMMENT ON COLUMN tally.export_policy.valid_for_s IS 'seconds from the request within which it must be approved and run';
 COMMENT ON COLUMN tally.export_policy.tenant_id IS 'the tenant; empty for every tenant without a row, and for the global scope';
 COMMENT ON COLUMN tally.export_policy.classification IS 'what is read: aggregate, raw or personal';
+COMMENT ON COLUMN tally.export_policy.approvers_role IS 'that group''s number: another role of its name, or the same under another name, is none whose members may approve';
 COMMENT ON COLUMN tally.export_policy.approvers IS 'the group role whose members may approve';
 COMMENT ON COLUMN tally.export_policy.set_by IS 'the role that logged in and set it';
 SELECT tally_internal.confine_table('tally.export_policy');
@@ -75,12 +77,12 @@ BEGIN
      WHERE p.tenant_id = coalesce(set_export_policy.tenant_id, '') AND p.classification = set_export_policy.classification
        AND p.from_rows = set_export_policy.from_rows;
   ELSE
-    INSERT INTO tally.export_policy AS p (from_rows, approvals, valid_for_s, tenant_id, classification, approvers)
-    VALUES (set_export_policy.from_rows, set_export_policy.approvals, seconds::int4, coalesce(set_export_policy.tenant_id, ''),
-            set_export_policy.classification, named)
+    INSERT INTO tally.export_policy AS p (from_rows, approvals, valid_for_s, approvers_role, tenant_id, classification, approvers)
+    VALUES (set_export_policy.from_rows, set_export_policy.approvals, seconds::int4, coalesce(set_export_policy.approvers, 'tally_admin'),
+            coalesce(set_export_policy.tenant_id, ''), set_export_policy.classification, named)
     ON CONFLICT ON CONSTRAINT export_policy_pkey
     DO UPDATE SET set_at = excluded.set_at, approvals = excluded.approvals, valid_for_s = excluded.valid_for_s, approvers = excluded.approvers,
-      set_by = excluded.set_by;
+      approvers_role = excluded.approvers_role, set_by = excluded.set_by;
   END IF;
 END
 $$;
@@ -88,11 +90,11 @@ COMMENT ON FUNCTION tally.set_export_policy(text, int4, text, int8, regrole, int
   'how many people must approve exports of what is aggregate, raw or personal, of so many rows or more; which group role''s members may, tally_admin''s by default; and within which time; for the tenant null: of every tenant without a policy of its own; approvals 0 approves aggregates by itself, null takes the policy back';
 
 CREATE FUNCTION tally_internal.export_rule(tenant_id text, classification text, max_rows int8, OUT approvals int4, OUT approvers name,
-    OUT valid_for interval) RETURNS record
+    OUT approvers_role regrole, OUT valid_for interval) RETURNS record
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT coalesce(f.approvals, 1), coalesce(f.approvers, 'tally_admin'), make_interval(secs => coalesce(f.valid_for_s, 86400))
+    SELECT coalesce(f.approvals, 1), coalesce(f.approvers, 'tally_admin'), coalesce(f.approvers_role, to_regrole('tally_admin')), make_interval(secs => coalesce(f.valid_for_s, 86400))
       FROM (SELECT) AS one
       LEFT JOIN LATERAL (
         SELECT p.* FROM tally.export_policy AS p
@@ -104,7 +106,17 @@ CREATE FUNCTION tally_internal.export_rule(tenant_id text, classification text, 
   END;
 COMMENT ON FUNCTION tally_internal.export_rule(text, text, int8) IS 'the policy that holds for an export';
 
+CREATE FUNCTION tally_internal.may_approve(approvers name, approvers_role regrole) RETURNS boolean
+  LANGUAGE sql STABLE PARALLEL RESTRICTED STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = approvers_role AND r.rolname = approvers AND pg_has_role(session_user, r.oid, 'USAGE'));
+  END;
+COMMENT ON FUNCTION tally_internal.may_approve(name, regrole) IS
+  'whether the role that logged in is a member of the group of approvers that has this name and this number: a role of one of them alone is another';
+
 ALTER FUNCTION tally.set_export_policy(text, int4, text, int8, regrole, interval) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally.set_export_policy(text, int4, text, int8, regrole, interval), tally_internal.export_rule(text, text, int8) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.export_rule(text, text, int8) TO tally_owner;
+REVOKE ALL ON FUNCTION tally.set_export_policy(text, int4, text, int8, regrole, interval), tally_internal.export_rule(text, text, int8), tally_internal.may_approve(name, regrole) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.export_rule(text, text, int8), tally_internal.may_approve(name, regrole) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally_internal.may_approve(name, regrole) TO tally_reader, tally_auditor, tally_admin; -- a view asks as who reads it
 GRANT EXECUTE ON FUNCTION tally.set_export_policy(text, int4, text, int8, regrole, interval) TO tally_admin;

@@ -2,20 +2,25 @@
 
 CREATE TABLE tally.person_identity (
   mapped_at timestamptz NOT NULL DEFAULT now(),
-  identity  text COLLATE "C" NOT NULL CONSTRAINT person_identity_pkey PRIMARY KEY,
+  login     regrole NOT NULL DEFAULT 0::oid::regrole,
+  identity  text COLLATE "C" NOT NULL,
   person    text COLLATE "C" NOT NULL,
-  mapped_by name NOT NULL DEFAULT session_user
+  mapped_by name NOT NULL DEFAULT session_user,
+  CONSTRAINT person_identity_pkey PRIMARY KEY (identity, login)
 );
 ALTER TABLE tally.person_identity OWNER TO tally_owner;
 COMMENT ON TABLE tally.person_identity IS 'logins and subjects of tokens that belong to the same person, who can''t approve under one what was requested under another';
 COMMENT ON COLUMN tally.person_identity.mapped_at IS 'when it was mapped';
-COMMENT ON COLUMN tally.person_identity.identity IS '"login " and a role''s name, or "subject " and the sub of a token';
+COMMENT ON COLUMN tally.person_identity.login IS 'the role, by whose number a login is known, whatever it is called later; - for a subject';
+COMMENT ON COLUMN tally.person_identity.identity IS '"login " and the name that the role had when it was mapped, or "subject " and the sub of a token';
 COMMENT ON COLUMN tally.person_identity.person IS 'the person, in your own words';
 COMMENT ON COLUMN tally.person_identity.mapped_by IS 'the role that logged in and mapped it';
 REVOKE ALL ON tally.person_identity FROM PUBLIC;
 GRANT SELECT ON tally.person_identity TO tally_admin, tally_auditor;
-SELECT pg_catalog.pg_extension_config_dump('tally.person_identity', '');
-SELECT tally_internal.record_changes_of('tally.person_identity', 'person', 'person', '{identity,person}');
+-- A login that was dropped is printed as a number, which is another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('tally.person_identity',
+  'WHERE login::pg_catalog.oid OPERATOR(pg_catalog.=) 0 OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) login::pg_catalog.oid)');
+SELECT tally_internal.record_changes_of('tally.person_identity', 'person', 'person', '{identity,person,login}');
 
 CREATE FUNCTION tally_internal.acting_identities() RETURNS text[]
   LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'acting_identities_wrapper';
@@ -31,7 +36,8 @@ CREATE FUNCTION tally_internal.with_persons(identities text[]) RETURNS text[]
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT identities || ARRAY(SELECT DISTINCT 'person ' || p.person FROM tally.person_identity AS p WHERE p.identity = ANY (identities) ORDER BY 1);
+    SELECT identities || ARRAY(SELECT DISTINCT 'person ' || p.person FROM tally.person_identity AS p
+                                WHERE CASE WHEN p.login::oid = 0 THEN p.identity ELSE 'role ' || p.login::oid END = ANY (identities) ORDER BY 1);
   END;
 COMMENT ON FUNCTION tally_internal.with_persons(text[]) IS 'identities, and the persons whose they are';
 
@@ -50,12 +56,22 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'name a login or the subject of tokens, one of them',
       HINT = 'tally.map_person(''jane'', login => ''jane_bi''), tally.map_person(''jane'', subject => ''jane@example.com'')';
   END IF;
+  IF map_person.person IS NOT NULL THEN
+    PERFORM tally_internal.check_id('person', map_person.person);
+  END IF;
+  -- What a login was mapped as under another name, and what was mapped as this name and is gone.
+  DELETE FROM tally.person_identity AS p
+   WHERE p.login = map_person.login AND (map_person.person IS NULL OR p.identity <> named)
+      OR p.identity = named AND p.login <> coalesce(map_person.login, '-') AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = p.login)
+      OR map_person.person IS NULL AND map_person.login IS NULL AND p.identity = named;
   IF map_person.person IS NULL THEN
-    DELETE FROM tally.person_identity AS p WHERE p.identity = named;
     RETURN;
   END IF;
-  PERFORM tally_internal.check_id('person', map_person.person);
-  INSERT INTO tally.person_identity AS p (identity, person) VALUES (named, map_person.person)
+  IF map_person.login IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = map_person.login) THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('role %s does not exist', map_person.login),
+      HINT = 'name a role that logs in';
+  END IF;
+  INSERT INTO tally.person_identity AS p (login, identity, person) VALUES (coalesce(map_person.login, '-'), named, map_person.person)
   ON CONFLICT ON CONSTRAINT person_identity_pkey
   DO UPDATE SET person = excluded.person, mapped_at = excluded.mapped_at, mapped_by = excluded.mapped_by;
 END

@@ -94,6 +94,7 @@ impl Request {
             .text(tenant)
             .optional(account)
             .text(&session::session_role_name())
+            .number(i64::from(session::session_role().to_u32()))
             .text(&columns.to_string())
             .text(&classification)
             .text(&query.tree)

@@ -41,7 +41,8 @@ fn stored(id: &str, scope: Scope) -> Result<Stored, ExportError> {
     let query = "SELECT e.query, e.params::text, e.max_rows, encode(e.request_hash, 'hex'), \
            CASE WHEN e.state IN ('requested', 'approved') AND e.expires_at <= clock_timestamp() THEN 'expired' ELSE e.state END, e.reason, e.xmin::text::int8 \
       FROM tally.export AS e \
-     WHERE e.id = $1::uuid AND e.tenant_id = $2 AND e.account_id IS NOT DISTINCT FROM $3 AND e.requester = session_user AND tally_internal.is_requester(e.identities)";
+     WHERE e.id = $1::uuid AND e.tenant_id = $2 AND e.account_id IS NOT DISTINCT FROM $3 AND e.requester = session_user \
+       AND e.requester_role = quote_ident(session_user)::regrole AND tally_internal.is_requester(e.identities)";
     let values = [id.into(), tenant.into(), account.into()];
     let read = |row: sql::Row| Stored {
         request: Request {

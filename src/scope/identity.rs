@@ -19,16 +19,18 @@ pub fn identities() -> Vec<String> {
     login.into_iter().chain(subject(step_up::stepped_up_subject())).collect()
 }
 
-/// Whether who acts is who those identities are of: of a login that an application's users share, the same subject, where they name one.
+/// Whether who acts is who those identities are of: the same login, which has its name and its number still, or the same subject; of a
+/// login that an application's users share, the same subject, where they name one.
 fn is_same(others: &[String]) -> bool {
     let own = identities();
-    let subjects = |of: &[String]| -> Vec<String> {
-        of.iter().filter(|identity| identity.starts_with("subject ")).cloned().collect()
-    };
-    let meet = |left: &[String], right: &[String]| left.iter().any(|identity| right.contains(identity));
-    let theirs = subjects(others);
+    let is_subject = |identity: &&String| identity.starts_with("subject ");
+    let is_theirs = |identity: &String| others.contains(identity);
+    let mut login = own.iter().filter(|identity| !is_subject(identity)).peekable();
+    let same_login = login.peek().is_some() && login.all(is_theirs);
+    let same_subject = own.iter().filter(is_subject).any(is_theirs);
     let is_shared = matches!(*binding(), Binding::Trusted);
-    meet(&own, others) && (!is_shared || theirs.is_empty() || meet(&subjects(&own), &theirs))
+    let names_subject = others.iter().any(|identity| is_subject(&identity));
+    if is_shared && names_subject { same_subject } else { same_login || same_subject }
 }
 
 #[pg_extern(sql = false)]

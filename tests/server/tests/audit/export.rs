@@ -348,6 +348,133 @@ fn nobody_approves_what_the_same_person_requested() {
     assert!(number(&mut admin, "SELECT count(*) FROM tally.audit WHERE act = 'export_rejected'") == 1);
 }
 
+/// What lint says of exports and persons: the rules' names, and the roles that they name.
+fn lint(admin: &mut Client) -> Vec<(String, String, String)> {
+    let query = "SELECT name, metadata ->> 'name', remediation FROM tally.lint() WHERE name ~ '^(export|person)_' ORDER BY 1, 2";
+    admin.query(query, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+fn names(findings: &[(String, String, String)], role: &str) -> Vec<String> {
+    findings.iter().filter(|finding| finding.1 == role).map(|finding| finding.0.clone()).collect()
+}
+
+#[test]
+fn a_login_that_is_renamed_stays_who_it_was_and_one_that_is_made_anew_is_somebody_else() {
+    let mut scene = Scene::new("export_names");
+    let (asks, other) =
+        (scene.database.role("asks", &["tally_reader"]), scene.database.role("other", &[&scene.group]));
+    let renamed = scene.database.reserve_role("renamed");
+    let mut admin = scene.database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.set_step_up_policy('approve_export', false), tally.bind_role('{asks}', 'a');
+             SELECT tally.map_person('jane', login => '{asks}'), tally.map_person('jane', login => '{other}')"
+        ))
+        .unwrap();
+    let query = "SELECT n FROM shop.note WHERE n <= 10";
+    let mut client = scene.database.connect(&asks);
+    let id = request(&mut client, query, 5000).unwrap();
+    assert_eq!(approve(&mut scene.database.connect(&other), &id), DENIED);
+    admin.batch_execute(&format!("ALTER ROLE {other} RENAME TO {renamed}")).unwrap();
+    assert_eq!(approve(&mut scene.database.connect(&renamed), &id), DENIED, "the same person, renamed");
+    assert_eq!(names(&lint(&mut admin), &renamed), [""; 0]);
+    // Another login takes the name that became free: it is somebody else, and both mappings stand.
+    admin.batch_execute(&format!("CREATE ROLE {other} LOGIN; GRANT {} TO {other}", scene.group)).unwrap();
+    assert_eq!(names(&lint(&mut admin), &other), ["export_approver_unmapped"]);
+    admin.batch_execute(&format!("SELECT tally.map_person('joe', login => '{other}')")).unwrap();
+    assert_eq!(approve(&mut scene.database.connect(&renamed), &id), DENIED, "jane still");
+    assert_eq!(approve(&mut scene.database.connect(&other), &id), TAKEN, "joe");
+    // Mapped again under the new name, and taken back under it.
+    admin.batch_execute(&format!("SELECT tally.map_person('jane', login => '{renamed}')")).unwrap();
+    let mapped = "SELECT string_agg(identity || ' ' || person, ', ' ORDER BY person, identity) FROM tally.person_identity";
+    let is_mapped = |admin: &mut Client| {
+        admin.query_one(mapped, &[]).unwrap().get::<_, Option<String>>(0).unwrap_or_default()
+    };
+    assert_eq!(is_mapped(&mut admin), format!("login {asks} jane, login {renamed} jane, login {other} joe"));
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.map_person(NULL, login => '{renamed}'), tally.map_person(NULL, login => '{other}')"
+        ))
+        .unwrap();
+    assert_eq!(is_mapped(&mut admin), format!("login {asks} jane"));
+
+    // Who asked is dropped, and another login has the name: it neither lists nor withdraws nor runs what the first one asked for.
+    drop(client);
+    let approved = {
+        let mut client = scene.database.connect(&asks);
+        let approved = request(&mut client, query, 5000).unwrap();
+        assert_eq!(approve(&mut scene.approver(0), &approved), TAKEN);
+        approved
+    };
+    admin.batch_execute(&format!("DROP ROLE {asks}; CREATE ROLE {asks} LOGIN; GRANT tally_reader TO {asks}; SELECT tally.bind_role('{asks}', 'a')")).unwrap();
+    let mut client = scene.database.connect(&asks);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.exports"), 0);
+    assert_eq!(code(run(&mut client, &approved)), NO_SUCH);
+    assert_eq!(code(client.batch_execute(&format!("SELECT tally.withdraw_export('{approved}')"))), NO_SUCH);
+    assert_eq!(scene.state(&approved), "approved");
+    let findings = lint(&mut admin);
+    assert_eq!(names(&findings, &asks), ["person_login_gone"]);
+    let fix = &findings.iter().find(|finding| finding.0 == "person_login_gone").unwrap().2;
+    admin.batch_execute(fix).unwrap();
+    assert_eq!(names(&lint(&mut admin), &asks), [""; 0]);
+    // Also in no tenant's scope, where one sees one's own alone.
+    admin.batch_execute(&format!("SELECT tally.trust_role('{asks}')")).unwrap();
+    assert_eq!(number(&mut scene.database.connect(&asks), "SELECT count(*) FROM tally.exports"), 0);
+    // Where a row is written whose numbers are of another cluster, as by a restore, they become those of the roles that it names.
+    let copy = "INSERT INTO tally.export SELECT (jsonb_populate_record(e, jsonb_build_object('id', gen_random_uuid(), 'identities', '{login x,role 1,subject s}'::text[],
+          'requester_role', (SELECT rolname FROM pg_roles WHERE oid = $1::text::regrole)))).* FROM tally.export AS e WHERE e.id = $2::text::uuid RETURNING identities::text";
+    let written: String = admin.query_one(copy, &[&asks, &approved]).unwrap().get(0);
+    let number: String = admin.query_one("SELECT $1::text::regrole::oid::text", &[&asks]).unwrap().get(0);
+    assert_eq!(written, format!("{{\"login x\",\"role {number}\",\"subject s\"}}"));
+}
+
+#[test]
+fn a_group_of_approvers_that_is_dropped_or_renamed_lets_nobody_of_its_name_approve() {
+    let mut scene = Scene::new("export_group");
+    let group = scene.database.reserve_role("second_group");
+    let renamed = scene.database.reserve_role("new_name");
+    let other = scene.database.role("other", &["tally_reader"]);
+    let mut admin = scene.database.superuser();
+    admin
+        .batch_execute(&format!(
+            "CREATE ROLE {group}; GRANT {group} TO {}; SELECT tally.set_step_up_policy('approve_export', false), tally.set_export_policy('raw', 1, approvers => '{group}')",
+            scene.approvers[0]
+        ))
+        .unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    let mut approver = scene.database.connect(&scene.approvers[0]);
+    let ask = |client: &mut Client| request(client, "SELECT n FROM shop.note", 5000).unwrap();
+    let [before, another] = [ask(&mut client), ask(&mut client)];
+    assert_eq!(approve(&mut approver, &another), TAKEN);
+    assert_eq!(names(&lint(&mut admin), &group), [""; 0]);
+    for change in [
+        format!("DROP ROLE {group}; CREATE ROLE {group}"),
+        format!("ALTER ROLE {group} RENAME TO {renamed}; CREATE ROLE {group}"),
+    ] {
+        admin.batch_execute(&format!("{change}; GRANT {group} TO {other}, {}", scene.approvers[0])).unwrap();
+        let after = ask(&mut client);
+        for id in [&before, &after] {
+            for role in [&other, &scene.approvers[0]] {
+                let mut stranger = scene.database.connect(role);
+                assert_eq!(approve(&mut stranger, id), DENIED, "{change}");
+                assert_eq!(
+                    code(stranger.batch_execute(&format!("SELECT tally.withdraw_export('{id}')"))),
+                    NO_SUCH,
+                    "{change}"
+                );
+                assert_eq!(number(&mut stranger, "SELECT count(*) FROM tally.exports"), 0, "{change}");
+            }
+        }
+        assert_eq!(names(&lint(&mut admin), &group), ["export_approvers_gone"], "{change}");
+        admin
+            .batch_execute(&format!("SELECT tally.set_export_policy('raw', 1, approvers => '{group}')"))
+            .unwrap();
+        assert_eq!(names(&lint(&mut admin), &group), [""; 0], "{change}");
+        let meant = ask(&mut client);
+        assert_eq!(approve(&mut scene.database.connect(&other), &meant), TAKEN, "{change}");
+    }
+}
+
 #[test]
 fn any_change_of_what_was_approved_voids_it() {
     let scene = Scene::new("export_void");
@@ -1183,11 +1310,13 @@ fn our_own_functions_that_hand_out_people_are_personal() {
 fn a_word_that_never_was_a_user_empties_nothing_and_nobody_empties_their_own() {
     let mut scene = Scene::new("export_words");
     let keeper = scene.database.role("keeper", &["tally_admin"]);
-    let both = scene.database.role("both", &["tally_admin", "tally_reader"]);
+    let one = scene.database.role("both", &["tally_admin", "tally_reader"]);
+    let second = scene.database.role("second", &["tally_reader"]);
+    let renamed = scene.database.reserve_role("renamed");
     let mut superuser = scene.database.superuser();
     superuser
         .batch_execute(&format!(
-            "SELECT tally.set_step_up_policy('erase_subject', false), tally.bind_role('{both}', 'a')"
+            "SELECT tally.set_step_up_policy('erase_subject', false), tally.bind_role('{one}', 'a'), tally.bind_role('{second}', 'a')"
         ))
         .unwrap();
     let user = |n: i32, user: &str, time: &str| {
@@ -1238,7 +1367,7 @@ fn a_word_that_never_was_a_user_empties_nothing_and_nobody_empties_their_own() {
         );
     }
     // What one has requested oneself, another has to empty.
-    let mut both = scene.database.connect(&both);
+    let mut both = scene.database.connect(&one);
     let own = asked(&mut both, "SELECT n FROM shop.note WHERE body <> 'karl-orff'", "a look");
     assert_eq!(erase(&mut both, "karl-orff"), DENIED);
     assert_eq!(
@@ -1252,10 +1381,34 @@ fn a_word_that_never_was_a_user_empties_nothing_and_nobody_empties_their_own() {
     both.batch_execute("SELECT tally.erase_subjects('a', '{late-lilly}', 'a ticket')").unwrap();
     let late = asked(&mut both, "SELECT n FROM shop.note", "of late-lilly");
     let others = asked(&mut client, "SELECT n FROM shop.note", "of late-lilly, too");
+    // By another login of the same person either, or under another name.
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.map_person('bo', login => '{one}'), tally.map_person('bo', login => '{second}')"
+        ))
+        .unwrap();
+    let by_second = asked(
+        &mut scene.database.connect(&second),
+        "SELECT n FROM shop.note",
+        "of late-lilly, by a second login",
+    );
+    superuser
+        .batch_execute(&format!(
+            "ALTER ROLE {one} RENAME TO {renamed}; SELECT tally.bind_role('{renamed}', 'a')"
+        ))
+        .unwrap();
+    let by_new_name = asked(
+        &mut scene.database.connect(&renamed),
+        "SELECT n FROM shop.note",
+        "of late-lilly, by a new name",
+    );
     superuser.batch_execute("CALL tally.maintain()").unwrap();
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure WHERE finished_at IS NULL"), 0);
     assert_eq!(
         (purpose_of(&mut superuser, &late), purpose_of(&mut superuser, &others)),
         ("of late-lilly".into(), String::new())
     );
+    for kept in [by_second, by_new_name] {
+        assert_ne!(purpose_of(&mut superuser, &kept), "");
+    }
 }

@@ -68,6 +68,16 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "spare",
         "CREATE ROLE $spare_approvers; GRANT $spare_approvers TO $spare; SELECT tally.set_export_policy('raw', 1, approvers => '$spare_approvers'), tally.map_person('jane', subject => 'jane')",
     ),
+    (
+        "export_approvers_gone",
+        "spare",
+        "CREATE ROLE $spare_approvers; SELECT tally.set_export_policy('raw', 1, approvers => '$spare_approvers'); DROP ROLE $spare_approvers",
+    ),
+    (
+        "person_login_gone",
+        "spare",
+        "CREATE ROLE $spare_gone; SELECT tally.map_person('jane', login => '$spare_gone'); DROP ROLE $spare_gone",
+    ),
     ("audit_unguarded", "tally.audit_rest", "DROP TRIGGER audit_kept ON tally.audit_rest"),
     ("audit_unguarded", "tally.audit_seal", "DROP TRIGGER audit_not_emptied ON tally.audit_seal"),
     ("audit_readable", "tally.audit_rest", "GRANT SELECT ON tally.audit_rest TO $app"),

@@ -3,8 +3,8 @@
 
 use postgres::{Client, SimpleQueryMessage};
 use tally_server_tests::{
-    Database, Installation, PrivateServer, TokenSigner, assert_same, contents, describe, ingest, json_array,
-    major, skip, succeed,
+    Database, Installation, PrivateServer, TokenSigner, assert_same, code, contents, describe, ingest,
+    json_array, major, skip, succeed,
 };
 
 fn events(numbers: std::ops::Range<usize>) -> String {
@@ -30,7 +30,10 @@ fn furnish(server: &PrivateServer) {
              CREATE ROLE app LOGIN; GRANT tally_writer, tally_reader TO app; SELECT tally.trust_role('app');
              CREATE ROLE bi LOGIN; GRANT tally_reader TO bi; SELECT tally.bind_role('bi', 't1', 'a1');
              CREATE ROLE dba LOGIN; GRANT tally_admin TO dba;
-             CREATE ROLE keeper;
+             CREATE ROLE keeper; CREATE ROLE judges; CREATE ROLE old_name LOGIN; CREATE ROLE stranger LOGIN;
+             SELECT tally.set_export_policy('personal', 1, approvers => 'judges'), tally.set_step_up_policy('approve_export', false);
+             SELECT tally.map_person('jane', login => 'bi'), tally.map_person('jane', login => 'old_name'), tally.map_person('joe', login => 'stranger');
+             ALTER ROLE old_name RENAME TO judge; DROP ROLE stranger; CREATE ROLE stranger LOGIN; GRANT judges, tally_reader TO judge, stranger;
              CREATE SCHEMA shop; CREATE TABLE shop.orders (tenant_id text COLLATE \"C\" NOT NULL, id int NOT NULL, PRIMARY KEY (tenant_id, id));
              ALTER SCHEMA shop OWNER TO keeper; ALTER TABLE shop.orders OWNER TO keeper; GRANT SELECT ON shop.orders TO bi; GRANT USAGE ON SCHEMA shop TO bi;
              SELECT count(*) FROM tally.protect('shop.orders', 'tenant_id');
@@ -80,8 +83,11 @@ fn rows(client: &mut Client) -> Vec<String> {
         .map(|(name, digest)| format!("{name}: {digest}"))
         .collect();
     // The built-in rollups are declared by the installation, at another moment.
-    // What a restore puts into tables of definitions is recorded in its turn.
-    rows.retain(|line| !line.starts_with("tally.rollup: ") && !line.starts_with("tally.audit_rest: "));
+    // What a restore puts into tables of definitions is recorded in its turn. A login that is gone is nobody there.
+    let other = ["rollup", "audit_rest", "audit_personal", "person_identity"];
+    rows.retain(|line| !other.iter().any(|table| line.starts_with(&format!("tally.{table}: "))));
+    let people = "SELECT 'person ' || p::text FROM tally.person_identity AS p WHERE EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = p.login)";
+    rows.extend(client.query(people, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
     let others = "SELECT 'rollup ' || r::text FROM tally.rollup AS r WHERE NOT EXISTS (SELECT FROM pg_depend AS d \
                    WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' \
                      AND d.objid = format('tally.%I', r.rollup_name || '_pending')::regclass)";
@@ -137,6 +143,13 @@ fn go_on(server: &PrivateServer) {
     assert_eq!(bi.query_one(own, &[]).unwrap().get::<_, i64>(0), 0);
     assert!(bi.query_one("SELECT count(*) FROM tally.events", &[]).unwrap().get::<_, i64>(0) > 0);
     assert_eq!(bi.query_one("SELECT count(*) FROM shop.orders", &[]).unwrap().get::<_, i64>(0), 10);
+    // Who is whom, and who may approve, goes by the roles of this cluster: by whatever name, and whoever has one's name.
+    let ask = "SELECT tally.request_export('SELECT name FROM tally.events', 'a test', 1000000)::text";
+    let id: String = bi.query_one(ask, &[]).unwrap().get(0);
+    let approve = |login: &str| {
+        code(server.connect(login, "shop").batch_execute(&format!("SELECT tally.approve_export('{id}')")))
+    };
+    assert_eq!((approve("judge"), approve("stranger")), ("42501".into(), "no error".into()));
 }
 
 #[test]
