@@ -336,6 +336,23 @@ END
 $$;
 COMMENT ON FUNCTION tally.withdraw_export(uuid, text) IS 'takes an export back that was not started, also an approved one: by who requested it, or an approver';
 
+-- Who was mapped to one person since is one person.
+CREATE FUNCTION tally_internal.are_several_people(id uuid) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN NOT EXISTS (
+    WITH party AS MATERIALIZED (
+      SELECT 0 AS place, tally_internal.with_persons(e.identities) AS identities FROM tally.export AS e WHERE e.id = are_several_people.id
+      UNION ALL
+      SELECT row_number() OVER (), tally_internal.with_persons(a.identities) FROM tally.export_approval AS a WHERE a.export_id = are_several_people.id)
+    SELECT FROM party AS p JOIN party AS o ON p.place < o.place AND p.identities && o.identities);
+END
+$$;
+COMMENT ON FUNCTION tally_internal.are_several_people(uuid) IS
+  'part of tally.run_export(): whether who requested an export and who approved it are all different people, as they are mapped now';
+
 -- Called by a process of its own, so that they stay whatever becomes of the transaction that hands the rows out.
 CREATE FUNCTION tally_internal.start_export(id uuid, token int8) RETURNS boolean
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -348,6 +365,7 @@ BEGIN
   UPDATE tally.export AS e SET state = 'running', started_at = clock_timestamp(), run_token = start_export.token
    WHERE e.id = start_export.id AND e.state = 'approved' AND e.requester = session_user AND e.expires_at > clock_timestamp()
      AND (SELECT count(*) FROM tally.export_approval AS a WHERE a.export_id = e.id AND a.request_hash = e.request_hash) >= e.approvals
+     AND tally_internal.are_several_people(e.id)
   RETURNING e.* INTO export;
   IF NOT FOUND THEN
     RETURN false;
@@ -365,8 +383,10 @@ CREATE FUNCTION tally_internal.end_export(id uuid, state text, handed_out int8, 
 AS $$
 BEGIN
   PERFORM tally_internal.commit_for_good();
-  IF end_export.state = 'void' THEN
-    UPDATE tally.export AS e SET state = 'void', decided_at = clock_timestamp(), reason = 'what it reads has changed since it was requested'
+  IF end_export.state IN ('void', 'alone') THEN
+    UPDATE tally.export AS e SET state = 'void', decided_at = clock_timestamp(),
+      reason = CASE end_export.state WHEN 'void' THEN 'what it reads has changed since it was requested'
+                                     ELSE 'who requested and who approved it are the same person, as they are mapped now' END
      WHERE e.id = end_export.id AND e.state IN ('requested', 'approved') AND e.requester = session_user;
   ELSE
     UPDATE tally.export AS e SET state = CASE end_export.state WHEN 'done' THEN 'done' ELSE 'failed' END, ended_at = clock_timestamp(), rows = handed_out,
@@ -514,12 +534,12 @@ ALTER FUNCTION tally.reject_export(uuid, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.withdraw_export(uuid, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.commit_for_good(),
   tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb),
-  tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text),
+  tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text), tally_internal.are_several_people(uuid),
   tally.approve_export(uuid, text), tally.reject_export(uuid, text), tally.withdraw_export(uuid, text), tally_internal.start_export(uuid, int8),
   tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.commit_for_good(),
   tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
-  tally_internal.judge_export(uuid, text), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]) TO tally_owner;
+  tally_internal.judge_export(uuid, text), tally_internal.are_several_people(uuid), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),
   tally.reject_export(uuid, text), tally.withdraw_export(uuid, text) TO tally_reader, tally_auditor, tally_admin;

@@ -29,6 +29,8 @@ pub enum ExportError {
     SameTransaction(String),
     /// What it reads has changed since it was requested.
     Void(String),
+    /// Who requested and who approved it are one person, as they are mapped by now.
+    SamePerson(String),
     /// What it reads was changed while it ran.
     Changed(String),
     /// Postgres has no process to note with that it runs.
@@ -68,6 +70,9 @@ impl From<ExportError> for Report {
             ExportError::Void(id) => Report::new(not_so, format!("export {id} is void"))
                 .detail("What it reads has changed since it was requested: a view, a function, a policy, a table's or a type's definition, or a role's rights.")
                 .hint("request it again"),
+            ExportError::SamePerson(id) => Report::new(not_so, format!("export {id} is void"))
+                .detail("Who requested and who approved it are the same person, as they are mapped now, or two who approved it are.")
+                .hint("request it again, and have another person approve it"),
             ExportError::Changed(id) => Report::new(not_so, format!("export {id} ends here: something that it goes by was changed"))
                 .hint("what was handed out before is not the whole: request it again"),
             ExportError::NoProcess => Report::new("53000", "Postgres has no process to note with that the export runs")

@@ -99,6 +99,14 @@ fn begin(id: Uuid) -> Result<Lines, Report> {
         fate::end(run, "void", 0, None);
         return Err(ExportError::Void(request.id).into());
     }
+    let several = "SELECT tally_internal.are_several_people($1::uuid)";
+    let are_several = session::as_owner(|| sql::one::<bool>(several, &[request.id.as_str().into()]));
+    if are_several != Some(true) {
+        let detail = json!({"request_hash": approved, "reason": "the same person approved it"});
+        audit::attempt(&act("export_void", &request, detail));
+        fate::end(run, "alone", 0, None);
+        return Err(ExportError::SamePerson(request.id).into());
+    }
     match fate::start(run) {
         None => return Err(ExportError::NoProcess.into()),
         // Another session was faster, or it was withdrawn meanwhile.

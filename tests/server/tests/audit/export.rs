@@ -476,6 +476,48 @@ fn a_group_of_approvers_that_is_dropped_or_renamed_lets_nobody_of_its_name_appro
 }
 
 #[test]
+fn four_eyes_are_judged_again_when_it_runs() {
+    let scene = Scene::new("export_mapped_later");
+    let Scene { requester, approvers: [one, two], group, .. } = &scene;
+    let mut admin = scene.database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.set_step_up_policy('approve_export', false), tally.set_export_policy('raw', 2, approvers => '{group}')"
+        ))
+        .unwrap();
+    let mut client = scene.database.connect(requester);
+    for (left, right) in [(requester, two), (one, two)] {
+        let id = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+        assert_eq!(approve(&mut scene.database.connect(one), &id), TAKEN);
+        assert_eq!(approve(&mut scene.database.connect(two), &id), TAKEN);
+        let map = |admin: &mut Client, person: &str| {
+            admin.batch_execute(&format!("SELECT tally.map_person({person}, login => '{left}'), tally.map_person({person}, login => '{right}')")).unwrap();
+        };
+        map(&mut admin, "'bob'");
+        assert!(
+            !admin
+                .query_one("SELECT tally_internal.start_export($1::text::uuid, 1)", &[&id])
+                .unwrap()
+                .get::<_, bool>(0)
+        );
+        assert_eq!(code(run(&mut client, &id)), NOT_SO, "{left} and {right} are one by now");
+        map(&mut admin, "NULL");
+        assert_eq!((scene.state(&id), code(run(&mut client, &id))), ("void".to_owned(), NOT_SO.to_owned()));
+        let again = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+        assert_eq!(approve(&mut scene.database.connect(one), &again), TAKEN);
+        assert_eq!(approve(&mut scene.database.connect(two), &again), TAKEN);
+        assert_eq!(run(&mut client, &again).unwrap().len(), 3000);
+    }
+    assert_eq!(
+        number(
+            &mut admin,
+            "SELECT count(*) FROM tally.audit WHERE act = 'export_void' AND detail ->> 'reason' = 'the same person approved it'"
+        ),
+        2
+    );
+}
+
+#[test]
 fn any_change_of_what_was_approved_voids_it() {
     let scene = Scene::new("export_void");
     let mut admin = scene.database.superuser();
