@@ -9,6 +9,7 @@ CREATE FUNCTION tally_internal.personal_found_from() RETURNS text
     SELECT concat_ws(' ',
       (SELECT concat_ws('/', count(*), sum(c.xmin::text::int8)) FROM tally_internal.catalog_relations() AS r JOIN pg_class AS c ON c.oid = r.relation),
       (SELECT concat_ws('/', count(*), sum(a.xmin::text::int8)) FROM tally_internal.catalog_relations() AS r JOIN pg_attribute AS a ON a.attrelid = r.relation),
+      (SELECT concat_ws('/', count(*), sum(d.xmin::text::int8)) FROM tally_internal.catalog_relations() AS r JOIN pg_attrdef AS d ON d.adrelid = r.relation),
       (SELECT concat_ws('/', count(*), sum(w.xmin::text::int8)) FROM tally_internal.catalog_relations() AS r JOIN pg_rewrite AS w ON w.ev_class = r.relation),
       (SELECT concat_ws('/', count(*), sum(i.xmin::text::int8)) FROM pg_inherits AS i),
       (SELECT concat_ws('/', count(*), sum(n.xmin::text::int8)) FROM tally.asset AS n),

@@ -4,14 +4,14 @@ CREATE FUNCTION tally_internal.view_sources(view oid, OUT column_number int2, OU
   RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'view_sources_wrapper';
 COMMENT ON FUNCTION tally_internal.view_sources(oid) IS
-  'what each column of a view comes from: columns (0 is a whole row), properties of tally.events and functions; column 0 is what its rows are chosen by';
+  'what each column of a view, or each generated column of a table, comes from: columns (0 is a whole row), properties of tally.events and functions; column 0 is what its rows are chosen by';
 
 CREATE FUNCTION tally_internal.expression_sources(expression text, OUT column_number int2, OUT source oid, OUT source_column int2, OUT property text, OUT called oid)
   RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'expression_sources_wrapper';
 COMMENT ON FUNCTION tally_internal.expression_sources(text) IS 'the same of an expression over an event, as rollups declare them';
 
--- The functions that views call, and those that these call in turn.
+-- The functions that views and generated columns call, and those that these call in turn.
 CREATE FUNCTION tally_internal.called_functions() RETURNS TABLE (relation oid, column_number int2, function oid)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -19,7 +19,7 @@ CREATE FUNCTION tally_internal.called_functions() RETURNS TABLE (relation oid, c
   BEGIN ATOMIC
     WITH RECURSIVE called (relation, column_number, function) AS (
       SELECT r.relation, s.column_number, s.called FROM tally_internal.catalog_relations() AS r CROSS JOIN LATERAL tally_internal.view_sources(r.relation) AS s
-       WHERE r.relkind IN ('v', 'm') AND s.called IS NOT NULL
+       WHERE (r.relkind IN ('v', 'm') OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = r.relation AND a.attgenerated <> '')) AND s.called IS NOT NULL
       UNION
       SELECT c.relation, c.column_number, d.refobjid FROM called AS c
         JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = c.function
@@ -27,7 +27,7 @@ CREATE FUNCTION tally_internal.called_functions() RETURNS TABLE (relation oid, c
     )
     SELECT c.relation, c.column_number, c.function FROM called AS c;
   END;
-COMMENT ON FUNCTION tally_internal.called_functions() IS 'the functions that a view''s columns come from; column 0 is what its rows are chosen by';
+COMMENT ON FUNCTION tally_internal.called_functions() IS 'the functions that a view''s columns, or generated columns of a table, come from; column 0 is what its rows are chosen by';
 
 -- A body that is a text may read anything.
 CREATE FUNCTION tally_internal.hidden_sources() RETURNS TABLE (source text, target text, through text)
@@ -46,7 +46,7 @@ CREATE FUNCTION tally_internal.hidden_sources() RETURNS TABLE (source text, targ
                         WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
        AND (c.column_number = 0 OR o.asset IS NOT NULL);
   END;
-COMMENT ON FUNCTION tally_internal.hidden_sources() IS 'views and their columns that come from a function whose body is a text: what that reads is unknown';
+COMMENT ON FUNCTION tally_internal.hidden_sources() IS 'views, their columns and generated columns that come from a function whose body is a text: what that reads is unknown';
 
 -- kind: value, what a value is made of; condition, what decides on rows, or how they are counted; definition, what declares it;
 -- part, what is one of many in it.
@@ -59,7 +59,7 @@ CREATE FUNCTION tally_internal.lineage_edges() RETURNS TABLE (source text, targe
     field AS MATERIALIZED (SELECT c.* FROM tally_internal.catalog_columns() AS c),
     seen AS MATERIALIZED (
       SELECT r.relation, r.name, r.kind, s.* FROM relation AS r CROSS JOIN LATERAL tally_internal.view_sources(r.relation) AS s
-       WHERE r.relkind IN ('v', 'm')
+       WHERE (r.relkind IN ('v', 'm') OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = r.relation AND a.attgenerated <> ''))
     ), told AS MATERIALIZED (
       -- What a function with a body that Postgres has read takes from tables, its result is made of.
       SELECT s.relation, s.name, s.kind, s.column_number, s.source, s.source_column, s.property FROM seen AS s WHERE s.called IS NULL
@@ -291,7 +291,7 @@ COMMENT ON COLUMN tally.lineage.source IS 'the asset that it comes from';
 COMMENT ON COLUMN tally.lineage.target IS 'the asset that is made of it';
 COMMENT ON COLUMN tally.lineage.kind IS
   'value: its value is made of it; condition: its rows are chosen, grouped or counted by it; definition: it is declared by it; part: it is one of many things in it; unknown: it comes from a function whose body is a text, which may read anything';
-COMMENT ON COLUMN tally.lineage.through IS 'by what: a view, a rollup, its fold, a partition, a definition, a schema, an event';
+COMMENT ON COLUMN tally.lineage.through IS 'by what: a view, a rollup, its fold, a partition, a table whose column is generated, a definition, a schema, an event';
 
 CREATE FUNCTION tally.impact(asset text) RETURNS TABLE (affected text, distance int4, kind text, by text[])
   LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT

@@ -1,10 +1,10 @@
-//! Which columns, properties and functions the columns of a query come from, by its tree.
+//! Which columns, properties and functions the columns of a query, or generated columns of a table, come from, by the tree.
 
 use super::list;
 use super::{schema, version};
 use core::ffi::{CStr, c_void};
 use core::ptr;
-use pgrx::pg_sys::{self, NodeTag, Oid};
+use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use pgrx::prelude::*;
 use std::collections::HashSet;
 
@@ -34,14 +34,22 @@ struct Trace {
     found: HashSet<Source>,
     /// The properties of tally.events: the table and the column.
     properties: (Oid, i16),
+    /// The table whose columns are meant outside of all queries.
+    table: Oid,
 }
 
-/// Of a view, or a materialized one; nothing of what is none.
-pub fn of_view(view: Oid, properties: (Oid, i16)) -> Vec<Edge> {
+impl Trace {
+    fn new(properties: (Oid, i16)) -> Self {
+        Self { stack: Vec::new(), found: HashSet::new(), properties, table: Oid::INVALID }
+    }
+}
+
+/// Of a view, or a materialized one, or of the generated columns of a table.
+pub fn of_relation(relation: Oid, properties: (Oid, i16)) -> Vec<Edge> {
     // SAFETY: the relation stays locked and open while the tree, which its cache entry owns, is read.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::try_relation_open(view, lock);
+        let relation = pg_sys::try_relation_open(relation, lock);
         if relation.is_null() {
             return Vec::new();
         }
@@ -49,11 +57,41 @@ pub fn of_view(view: Oid, properties: (Oid, i16)) -> Vec<Edge> {
         let edges = if matches!(kind, b'v' | b'm') && !(*relation).rd_rules.is_null() {
             edges(pg_sys::get_view_query(relation), properties)
         } else {
-            Vec::new()
+            generated(relation, properties)
         };
         pg_sys::relation_close(relation, lock);
         edges
     }
+}
+
+/// What the generated columns of an open table come from, also those that are computed when they are read. In a partition of tally.events
+/// its own properties are meant.
+unsafe fn generated(relation: pg_sys::Relation, properties: (Oid, i16)) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    // SAFETY: the descriptor is the open relation's; its defaults are texts that Postgres wrote.
+    unsafe {
+        let descriptor = (*relation).rd_att;
+        let Some(constraints) = (*descriptor).constr.as_ref() else { return edges };
+        let table = (*relation).rd_id;
+        let is_of_events = (*(*relation).rd_rel).relispartition
+            && pgrx::direct_function_call::<Oid>(pg_sys::pg_partition_root, &[Some(Datum::from(table))])
+                == Some(properties.0);
+        let properties = if is_of_events {
+            (table, pg_sys::get_attnum(table, c"properties".as_ptr()))
+        } else {
+            properties
+        };
+        for place in 0..usize::from(constraints.num_defval) {
+            let default = &*constraints.defval.add(place);
+            if version::attribute(descriptor, default.adnum as usize - 1).attgenerated == 0 {
+                continue;
+            }
+            let mut trace = Trace { table, ..Trace::new(properties) };
+            trace.all(vec![pg_sys::stringToNode(default.adbin).cast()]);
+            edges.extend(trace.found.into_iter().map(|source| (default.adnum, source)));
+        }
+    }
+    edges
 }
 
 unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Vec<Edge> {
@@ -62,12 +100,12 @@ unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Vec<Edge> 
     unsafe {
         for entry in entries((*query).targetList) {
             if !(*entry).resjunk {
-                let mut trace = Trace { stack: Vec::new(), found: HashSet::new(), properties };
+                let mut trace = Trace::new(properties);
                 trace.column(query, (*entry).resno);
                 edges.extend(trace.found.into_iter().map(|source| ((*entry).resno, source)));
             }
         }
-        let mut trace = Trace { stack: Vec::new(), found: HashSet::new(), properties };
+        let mut trace = Trace::new(properties);
         trace.conditions(query);
         edges.extend(trace.found.into_iter().map(|source| (0, source)));
     }
@@ -202,6 +240,8 @@ impl Trace {
             if level < self.stack.len() {
                 let depth = self.stack.len() - level;
                 self.at_level(depth, |trace| trace.entry((*variable).varno, (*variable).varattno));
+            } else if self.table != Oid::INVALID && (*variable).varattno >= 0 {
+                self.found.insert(Source::Column(self.table, (*variable).varattno));
             }
         }
     }

@@ -100,6 +100,22 @@ pub fn kind_and_writer(relation: Oid) -> Option<(u8, u32)> {
     }
 }
 
+/// Whether a relation has a column that is made of others.
+pub fn has_generated(relation: Oid) -> bool {
+    // SAFETY: the relation is closed again; its columns are read while it is open.
+    unsafe {
+        let opened = pg_sys::RelationIdGetRelation(relation);
+        if opened.is_null() {
+            return false;
+        }
+        let descriptor = (*opened).rd_att;
+        let found = (0..(*descriptor).natts as usize)
+            .any(|place| version::attribute(descriptor, place).attgenerated != 0);
+        pg_sys::RelationClose(opened);
+        found
+    }
+}
+
 /// Whether one transaction began before another, by their numbers.
 pub fn is_before(transaction: u32, other: u32) -> bool {
     // SAFETY: compares numbers.

@@ -66,7 +66,8 @@ fn look_up(table: Oid, relation: Oid, kind: u8, writer: u32) -> Personal {
     };
     // Numbers of transactions go round: their lower half is what rows have.
     let is_unseen = |seen: u64| !reads::is_before(writer, seen as u32);
-    let is_unknown = seen.is_some_and(is_unseen) && (kind == b'm' || is_of_rollup());
+    let is_unknown =
+        seen.is_some_and(is_unseen) && (kind == b'm' || is_of_rollup() || reads::has_generated(relation));
     let number = |name: String| Some(reads::column_number(relation, &CString::new(name).ok()?));
     let columns = names.unwrap_or_default().into_iter().filter_map(number).collect();
     Personal { columns, is_unknown }

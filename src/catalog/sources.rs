@@ -1,4 +1,4 @@
-//! What the columns of views and the expressions of rollups come from.
+//! What the columns of views, generated columns of tables and the expressions of rollups come from.
 
 use crate::backend::query_sources::{self, Edge, Source};
 use crate::backend::reads::{self, Column};
@@ -44,7 +44,7 @@ fn view_sources(
         name!(called, Option<Oid>),
     ),
 > {
-    rows(query_sources::of_view(view, properties()))
+    rows(query_sources::of_relation(view, properties()))
 }
 
 /// Of an expression over an event, as a rollup declares it. One that can't be read may come from anything.
