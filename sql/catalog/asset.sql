@@ -170,24 +170,40 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.find_asset(text) IS 'the asset of a name; an error where there is none';
 
--- A column is the one of that name, or, where none has it any longer, the one of that number: it was renamed. Where a table was put in
--- another one's place, what was said of that one holds for it too, as far as it protects, until somebody says something of its own.
+-- A column is the one of that number, whatever it is called now, and the one of that name where no column ever had the number, as after a
+-- restore. Where both are there and differ, nothing tells which is meant: what was said holds for both as far as it protects. Where a table was
+-- put in another one's place, or a column in another one's, what was said of that one holds for it too, as far as it protects, until somebody
+-- says something of its own.
 CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as text, classification text, reason text, covers text[],
     lowers text, owner text, purpose text, retention text, set_at timestamptz, set_by name, is_by_name boolean)
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    WITH here AS MATERIALIZED (
+    WITH meant AS MATERIALIZED (
     SELECT CASE WHEN n.relation IS NULL THEN n.asset WHEN n.column_name IS NULL THEN r.name ELSE r.name || '.' || pg_catalog.quote_ident(a.attname) END AS asset,
-           n.asset AS noted_as, n.classification, n.reason, n.covers, n.lowers, n.owner, n.purpose, n.retention, n.set_at, n.set_by
+           n.asset AS noted_as, n.classification, n.reason, n.covers, n.lowers, n.owner, n.purpose, n.retention, n.set_at, n.set_by,
+           coalesce(a.is_sure, true) OR n.lowers IS NULL AND tally_internal.class_level(n.classification) >= 3 AS is_said
       FROM tally.asset AS n
       LEFT JOIN tally_internal.catalog_relations() AS r ON r.relation = n.relation
       LEFT JOIN LATERAL (
-        SELECT c.attname FROM pg_catalog.pg_attribute AS c
+        SELECT c.attname,
+               c.attname = n.column_name AND c.attnum = n.column_number
+               OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS o
+                               WHERE o.attrelid = n.relation AND o.attnum > 0 AND o.attnum <> c.attnum AND (o.attnum = n.column_number OR o.attname = n.column_name)) AS is_sure
+          FROM pg_catalog.pg_attribute AS c
          WHERE c.attrelid = n.relation AND c.attnum > 0 AND NOT c.attisdropped AND (c.attname = n.column_name OR c.attnum = n.column_number)
-         ORDER BY c.attname = n.column_name DESC LIMIT 1
+         ORDER BY c.attnum = n.column_number DESC LIMIT 1
       ) AS a ON true
      WHERE n.relation IS NULL OR (r.relation IS NOT NULL AND (n.column_name IS NULL OR a.attname IS NOT NULL))
+    ), here AS MATERIALIZED (
+      -- Two may be meant to be of one column: what was said under its name, and the highest class.
+      SELECT DISTINCT ON (m.asset) m.asset, m.noted_as,
+             CASE WHEN h.level > tally_internal.class_level(m.classification) OR m.classification IS NULL OR NOT m.is_said THEN tally_internal.class_name(h.level) ELSE m.classification END,
+             m.reason, CASE WHEN m.is_said AND h.level = tally_internal.class_level(m.classification) THEN m.covers END,
+             CASE WHEN m.is_said AND h.level = tally_internal.class_level(m.classification) THEN m.lowers END, m.owner, m.purpose, m.retention, m.set_at, m.set_by
+        FROM meant AS m
+        LEFT JOIN LATERAL (SELECT max(tally_internal.class_level(o.classification)) AS level FROM meant AS o WHERE o.asset = m.asset AND o.is_said) AS h ON true
+       ORDER BY m.asset, m.noted_as = m.asset DESC, m.noted_as
     ), moved AS MATERIALIZED (
       SELECT n.* FROM tally.asset AS n WHERE n.relation IS NOT NULL AND NOT EXISTS (SELECT FROM here AS h WHERE h.asset = n.asset)
     )
@@ -200,7 +216,7 @@ CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as
         OR EXISTS (SELECT FROM tally_internal.catalog_columns() AS c WHERE m.column_name IS NOT NULL AND c.asset = m.asset);
   END;
 COMMENT ON FUNCTION tally_internal.asset_notes() IS
-  'tally.asset by the names that the assets have now, without those that are gone; is_by_name where another table of that name is meant';
+  'tally.asset by the names that the assets have now, without those that are gone; is_by_name where another table or column of that name is meant';
 
 REVOKE ALL ON FUNCTION tally_internal.class_level(text), tally_internal.class_name(int4), tally_internal.catalog_relations(), tally_internal.catalog_columns(),
   tally_internal.catalog_functions(), tally_internal.find_asset(text), tally_internal.asset_notes() FROM PUBLIC;

@@ -155,8 +155,16 @@ BEGIN
       END IF;
     END IF;
   ELSE
+    SELECT n.* INTO before FROM tally.asset AS n WHERE n.asset = noted;
     UPDATE tally.asset AS n SET asset = found.name, column_number = found.number, column_name = found.column_name, set_at = now(), set_by = session_user
      WHERE n.asset = noted;
+    -- What held for a column of the name by which it was said, too, is said of that from now on.
+    INSERT INTO tally.asset AS n (asset, relation, column_number, column_name, classification, reason, owner, purpose, retention)
+    SELECT before.asset, found.relation, a.attnum, a.attname, before.classification, before.reason, before.owner, before.purpose, before.retention
+      FROM pg_attribute AS a
+     WHERE a.attrelid = found.relation AND a.attname = before.column_name AND a.attnum > 0 AND a.attnum <> found.number AND before.lowers IS NULL
+       AND tally_internal.class_level(before.classification) >= 3
+    ON CONFLICT ON CONSTRAINT asset_pkey DO NOTHING;
   END IF;
   RETURN found.name;
 END

@@ -100,7 +100,7 @@ CREATE FUNCTION tally_internal.review_assets() RETURNS TABLE (section text, asse
       FROM note AS n LEFT JOIN class AS c ON c.asset = n.asset WHERE n.lowers IS NOT NULL
     UNION ALL
     SELECT 'exceptions', n.asset,
-           pg_catalog.concat_ws(', ', 'another table has this name since this was said of it', CASE WHEN n.classification IS NOT NULL THEN n.classification || ' holds for both' END),
+           pg_catalog.concat_ws(', ', 'another table or column has this name since this was said of it', CASE WHEN n.classification IS NOT NULL THEN n.classification || ' holds for both' END),
            pg_catalog.format('see what it is; SELECT tally.classify(%L, ''...'', ''...''); says it of the one that is there', n.asset)
       FROM note AS n WHERE n.is_by_name
     UNION ALL

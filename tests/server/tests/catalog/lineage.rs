@@ -362,7 +362,7 @@ fn what_takes_a_tables_place_is_protected_like_it_and_what_hides_is_said_to() {
     };
     assert_eq!(
         review(
-            "exceptions app.people.mail: another table has this name since this was said of it, personal holds for both"
+            "exceptions app.people.mail: another table or column has this name since this was said of it, personal holds for both"
         ),
         1
     );
@@ -431,6 +431,95 @@ fn what_takes_a_tables_place_is_protected_like_it_and_what_hides_is_said_to() {
     assert_eq!(number(&mut client, hidden), 2);
     classify(&mut client, "app.shown.h", "sensitive").unwrap();
     assert_eq!(number(&mut client, hidden), 1);
+}
+
+/// A table's owner may rename and add columns, and lower no class by it.
+#[test]
+fn what_was_said_of_a_column_stays_with_it_whatever_is_called_like_it_then() {
+    let mut database = Database::new("catalog_decoy");
+    let admin = database.role("admin", &["tally_admin"]);
+    let owner = database.role("owner", &[]);
+    let mut client = database.connect(&admin);
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "CREATE SCHEMA app AUTHORIZATION {owner}; SET ROLE {owner};
+             CREATE TABLE app.crm (gone int, mail text, phone text, nick text); CREATE VIEW app.over AS SELECT mail AS m FROM app.crm; ALTER TABLE app.crm DROP COLUMN gone; RESET ROLE"
+        ))
+        .unwrap();
+    classify(&mut client, "app.crm.mail", "personal").unwrap();
+    classify(&mut client, "app.crm.nick", "public").unwrap();
+    let mut keeper = database.connect(&owner);
+    let classes_of = |client: &mut Client, expected: &[(&str, &str)]| {
+        let known = classes(client);
+        for (asset, class) in expected {
+            assert_eq!(known[&format!("app.{asset}")], *class, "{asset}");
+        }
+    };
+    let review = |client: &mut Client, asset: &str| {
+        number(
+            client,
+            &format!(
+                "SELECT count(*) FROM tally.governance_review() WHERE asset = '{asset}' AND finding LIKE 'another table or column has this name%'"
+            ),
+        )
+    };
+    assert_eq!(review(&mut client, "app.crm.mail"), 0);
+    // A decoy in its place: both are protected, and the review tells.
+    keeper
+        .batch_execute("ALTER TABLE app.crm RENAME mail TO contact; ALTER TABLE app.crm ADD COLUMN mail text")
+        .unwrap();
+    classes_of(
+        &mut client,
+        &[
+            ("crm.contact", "personal"),
+            ("over.m", "personal"),
+            ("crm.mail", "personal"),
+            ("crm.phone", "internal"),
+            ("crm.nick", "public"),
+        ],
+    );
+    assert_eq!(review(&mut client, "app.crm.mail"), 1);
+    let columns: String = superuser
+        .query_one("SELECT columns FROM tally_internal.personal_columns_now() WHERE name = 'app.crm'", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(columns, r#"["contact", "mail"]"#);
+    // What lowers passes to no other column; two that exchange their names keep what protects them.
+    keeper
+        .batch_execute("ALTER TABLE app.crm DROP COLUMN nick; ALTER TABLE app.crm ADD COLUMN nick text")
+        .unwrap();
+    classes_of(&mut client, &[("crm.nick", "internal")]);
+    keeper.batch_execute("ALTER TABLE app.crm DROP COLUMN mail; ALTER TABLE app.crm RENAME phone TO mail; ALTER TABLE app.crm RENAME contact TO phone").unwrap();
+    classify(&mut client, "app.crm.mail", "public").unwrap();
+    classes_of(&mut client, &[("crm.phone", "personal"), ("crm.mail", "public"), ("over.m", "personal")]);
+    // Said anew, by the name that it has now.
+    classify(&mut client, "app.crm.phone", "sensitive").unwrap();
+    classes_of(&mut client, &[("crm.phone", "sensitive"), ("crm.mail", "public"), ("over.m", "sensitive")]);
+    assert_eq!(review(&mut client, "app.crm.phone") + review(&mut client, "app.crm.mail"), 0);
+    // A restored table has no numbers of columns that were dropped: by name, and where a number is another's, whatever protects holds for both.
+    superuser
+        .batch_execute(
+            "CREATE TABLE app.other (phone text, mail text, nick text);
+             UPDATE tally.asset SET relation = 'app.other', asset = replace(asset, 'crm', 'other') WHERE column_name IN ('phone', 'mail')",
+        )
+        .unwrap();
+    let number_of = |client: &mut Client, column: &str| {
+        number(
+            client,
+            &format!("SELECT column_number::bigint FROM tally.asset WHERE asset = 'app.other.{column}'"),
+        )
+    };
+    assert_eq!((number_of(&mut client, "phone"), number_of(&mut client, "mail")), (2, 3));
+    classes_of(
+        &mut client,
+        &[("other.phone", "sensitive"), ("other.mail", "sensitive"), ("other.nick", "internal")],
+    );
+    assert_eq!(classify(&mut client, "app.other.mail", "public").unwrap(), "public");
+    classes_of(
+        &mut client,
+        &[("other.phone", "sensitive"), ("other.mail", "public"), ("other.nick", "internal")],
+    );
 }
 
 /// Reads of personal columns are recorded, and each change of a definition is an entry that says who, why, from what, to what, and
