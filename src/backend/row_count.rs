@@ -1,11 +1,12 @@
 //! Counting the rows that a statement hands out, before they leave: between the executor and whoever receives them.
 
 use super::list;
+use super::memory;
 use super::report::Report;
 use super::schema;
 use super::version::attribute;
 use core::ffi::{CStr, c_int};
-use pgrx::pg_sys::{self, DestReceiver, NodeTag, Oid};
+use pgrx::pg_sys::{self, Datum, DestReceiver, NodeTag, Oid};
 use pgrx::prelude::*;
 use std::cell::RefCell;
 
@@ -193,14 +194,142 @@ unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
             match attribute(descriptor, place).attlen {
                 // A C string.
                 -2 => CStr::from_ptr(value.cast_mut_ptr()).count_bytes() as u64,
-                -1 => match super::value::varlena_in_place(value) {
-                    Some(bytes) => bytes.len() as u64,
-                    None => pg_sys::toast_raw_datum_size(value) as u64,
-                },
+                -1 => varlena(value, attribute(descriptor, place).atttypid),
                 fixed => fixed.max(0) as u64,
             }
         });
         values.sum()
+    }
+}
+
+/// Bytes of a value of variable length. What is inside of records may be compressed there.
+unsafe fn varlena(value: Datum, of_type: Oid) -> u64 {
+    // SAFETY: a value of the type, and not null.
+    unsafe {
+        let bytes = match super::value::varlena_in_place(value) {
+            Some(bytes) => bytes.len() as u64,
+            None => pg_sys::toast_raw_datum_size(value) as u64,
+        };
+        if PLAIN.contains(&of_type) {
+            return bytes;
+        }
+        let inside = Inside::of(of_type);
+        if inside == Inside::Nothing {
+            return bytes;
+        }
+        memory::in_temporary(c"pg_tally size of a record", || inside.size(value, of_type)).max(bytes)
+    }
+}
+
+/// Types that most columns of variable length have, with no records inside.
+const PLAIN: [Oid; 8] = [
+    pg_sys::TEXTOID,
+    pg_sys::VARCHAROID,
+    pg_sys::BPCHAROID,
+    pg_sys::NUMERICOID,
+    pg_sys::BYTEAOID,
+    pg_sys::JSONBOID,
+    pg_sys::JSONOID,
+    pg_sys::TEXTARRAYOID,
+];
+
+/// Where a type has records, whose fields may be compressed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    /// It is one.
+    Record,
+    /// Its elements are or have such.
+    Elements(Oid),
+    /// Its bounds are: a range, or several.
+    Bounds,
+}
+
+impl Inside {
+    unsafe fn of(of_type: Oid) -> Self {
+        // SAFETY: syscache look-ups.
+        unsafe {
+            let base = pg_sys::getBaseType(of_type);
+            let has = |part: Oid| part != Oid::INVALID && Self::of(part) != Self::Nothing;
+            if base == pg_sys::RECORDOID {
+                return Self::Record;
+            }
+            let element = pg_sys::get_element_type(base);
+            match pg_sys::get_typtype(base) as u8 {
+                pg_sys::TYPTYPE_COMPOSITE => Self::Record,
+                pg_sys::TYPTYPE_RANGE if has(pg_sys::get_range_subtype(base)) => Self::Bounds,
+                pg_sys::TYPTYPE_MULTIRANGE if has(pg_sys::get_multirange_range(base)) => Self::Bounds,
+                _ if has(element) => Self::Elements(element),
+                _ => Self::Nothing,
+            }
+        }
+    }
+
+    /// Bytes of a value that has records, with what is in them uncompressed.
+    unsafe fn size(self, value: Datum, of_type: Oid) -> u64 {
+        // SAFETY: a value of the type, and not null; what is allocated is in a temporary context.
+        unsafe {
+            pg_sys::check_stack_depth();
+            match self {
+                Self::Nothing => varlena(value, of_type),
+                Self::Record => fields(value),
+                Self::Elements(element) => {
+                    let (mut length, mut by_value, mut align) = (0, false, 0);
+                    pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
+                    let (mut values, mut nulls, mut count) =
+                        (core::ptr::null_mut(), core::ptr::null_mut(), 0);
+                    let array = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
+                    pg_sys::deconstruct_array(
+                        array,
+                        element,
+                        length.into(),
+                        by_value,
+                        align,
+                        &mut values,
+                        &mut nulls,
+                        &mut count,
+                    );
+                    (0..count as usize)
+                        .filter(|place| !*nulls.add(*place))
+                        .map(|place| varlena(*values.add(place), element))
+                        .sum()
+                }
+                // They are printed as they leave.
+                Self::Bounds => {
+                    let (mut output, mut is_varlena) = (Oid::INVALID, false);
+                    pg_sys::getTypeOutputInfo(of_type, &mut output, &mut is_varlena);
+                    CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, value)).count_bytes() as u64
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of a record's fields.
+unsafe fn fields(record: Datum) -> u64 {
+    // SAFETY: a record says which type it has; its values are of the types that the descriptor says.
+    unsafe {
+        let header: pg_sys::HeapTupleHeader = pg_sys::pg_detoast_datum(record.cast_mut_ptr()).cast();
+        let datum = (*header).t_choice.t_datum;
+        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(datum.datum_typeid, datum.datum_typmod);
+        let mut tuple = pg_sys::HeapTupleData {
+            t_len: (datum.datum_len_ as u32) >> 2,
+            t_data: header,
+            ..Default::default()
+        };
+        let columns = (*descriptor).natts as usize;
+        let mut values = vec![Datum::from(0usize); columns];
+        let mut nulls = vec![true; columns];
+        pg_sys::heap_deform_tuple(&mut tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        let sizes = (0..columns).filter(|place| !nulls[*place]).map(|place| {
+            let column = attribute(descriptor, place);
+            match column.attlen {
+                -2 => CStr::from_ptr(values[place].cast_mut_ptr()).count_bytes() as u64,
+                -1 => varlena(values[place], column.atttypid),
+                fixed => fixed.max(0) as u64,
+            }
+        });
+        sizes.sum()
     }
 }
 

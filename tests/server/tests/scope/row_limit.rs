@@ -171,6 +171,59 @@ fn no_way_of_asking_gets_around_the_limit() {
 }
 
 /// A client, and the messages that it is told.
+#[test]
+fn what_is_compressed_inside_of_records_counts_as_what_leaves() {
+    let mut database = Database::new("row_limit_records");
+    let bound = database.role("bound", &["tally_reader"]);
+    let owner = database.role("owner", &[]);
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "ALTER DATABASE {} SET session_preload_libraries = pg_tally;
+             SELECT tally.bind_role('{bound}', 'a'), tally.limit_tenant('a', max_rows => 10);
+             CREATE SCHEMA shop AUTHORIZATION {owner}; GRANT USAGE ON SCHEMA shop TO PUBLIC; SET ROLE {owner};
+             CREATE TYPE shop.pair AS (n int, body text); CREATE DOMAIN shop.checked AS shop.pair CHECK (VALUE IS NOT NULL);
+             CREATE TYPE shop.span AS RANGE (subtype = shop.pair); CREATE TYPE shop.nested AS (p shop.pair, all_of shop.pair[]);
+             CREATE TABLE shop.big (tenant_id text NOT NULL, n int NOT NULL, body text NOT NULL, PRIMARY KEY (tenant_id, n));
+             INSERT INTO shop.big VALUES ('a', 1, repeat('all is the same. ', 20000)), ('b', 1, '');
+             INSERT INTO shop.big SELECT 'a', n, 'short' FROM generate_series(2, 4) AS n;
+             RESET ROLE; SELECT tally.protect('shop.big'); GRANT SELECT ON shop.big TO PUBLIC",
+            database.name()
+        ))
+        .unwrap();
+    let mut client = database.connect(&bound);
+    for (value, types) in [
+        ("body", ""),
+        ("row(body)", ""),
+        ("array[row(body)]", ""),
+        ("row(1, row(2, row(body)))", ""),
+        ("array[array[row(body)]]", ""),
+        ("b", ""),
+        ("array_agg(b)", ""),
+        ("row(n, body)", "::shop.pair"),
+        ("row(n, body)", "::shop.checked"),
+        ("array[row(n, body)]", "::shop.checked[]"),
+        ("row(row(n, body), array[row(n, body)::shop.pair])", "::shop.nested"),
+        ("shop.span(row(0, '')::shop.pair, row(n, body)::shop.pair)", ""),
+        ("shop.span_multirange(shop.span(row(0, '')::shop.pair, row(n, body)::shop.pair))", ""),
+    ] {
+        let ask = |condition: &str| format!("SELECT {value}{types} FROM shop.big AS b WHERE {condition}");
+        assert_eq!(run(&mut client, &ask("n = 1")), OVER, "{value}");
+        assert_eq!(run(&mut client, &ask("n = 2")), WITHIN, "{value}");
+        let copied = client
+            .copy_out(&format!("COPY ({}) TO STDOUT", ask("n = 1")))
+            .map(|mut rows| rows.read_to_end(&mut Vec::new()).is_ok());
+        assert!(!copied.unwrap_or(false), "{value} by COPY");
+    }
+    assert_eq!(
+        run(
+            &mut client,
+            "SELECT row(n, body), NULL::shop.pair, array[NULL, row(n, NULL)::shop.pair] FROM shop.big WHERE n > 1"
+        ),
+        WITHIN
+    );
+}
+
 fn listening(database: &Database, role: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let mut config = database.config(role);
