@@ -217,7 +217,7 @@ BEGIN
   END IF;
   PERFORM tally_internal.commit_for_good();
   SELECT e.* INTO export FROM tally.export AS e
-   WHERE e.id = judge_export.id AND (confined IS NULL OR e.tenant_id = confined) FOR UPDATE;
+   WHERE e.id = judge_export.id AND (confined IS NULL OR tally.in_scope(e.tenant_id, coalesce(e.account_id, ''), tally.scope_key())) FOR UPDATE;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no export %s', judge_export.id), HINT = 'tally.exports lists them';
   END IF;
@@ -320,7 +320,7 @@ BEGIN
   SELECT e.* INTO export FROM tally.export AS e
    WHERE e.id = withdraw_export.id
      AND (tally_internal.is_requester(e.identities) OR tally_internal.may_approve(e.approvers, e.approvers_role))
-     AND (tally_internal.confined_to() IS NULL OR e.tenant_id = tally_internal.confined_to())
+     AND (tally_internal.confined_to() IS NULL OR tally.in_scope(e.tenant_id, coalesce(e.account_id, ''), tally.scope_key()))
      FOR UPDATE;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no export %s of yours', coalesce(withdraw_export.id::text, 'null')), HINT = 'tally.exports lists them';

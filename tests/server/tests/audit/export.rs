@@ -476,6 +476,34 @@ fn a_group_of_approvers_that_is_dropped_or_renamed_lets_nobody_of_its_name_appro
 }
 
 #[test]
+fn an_approver_of_one_account_judges_that_accounts_exports_alone() {
+    let scene = Scene::new("export_account");
+    let Scene { requester, approvers: [one, _], .. } = &scene;
+    let mut admin = scene.database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.set_step_up_policy('approve_export', false), tally.bind_role('{one}', 'a', 'x1')"
+        ))
+        .unwrap();
+    let mut client = scene.database.connect(requester);
+    let of_tenant = request(&mut client, "SELECT n FROM shop.note", 5000).unwrap();
+    let mut inside = client.transaction().unwrap();
+    inside.batch_execute("SELECT tally.enter('a', 'x1')").unwrap();
+    let of_account = request(&mut inside, "SELECT name FROM tally.events", 5000).unwrap();
+    inside.commit().unwrap();
+    let mut approver = scene.database.connect(one);
+    assert_eq!(number(&mut approver, "SELECT count(*) FROM tally.exports"), 1);
+    assert_eq!(approve(&mut approver, &of_tenant), NO_SUCH);
+    for act in ["reject", "withdraw"] {
+        let statement = format!("SELECT tally.{act}_export('{of_tenant}', 'no')");
+        assert_eq!(code(approver.batch_execute(&statement)), NO_SUCH, "{act}");
+    }
+    assert_eq!(approve(&mut approver, &of_account), TAKEN);
+    assert_eq!(code(approver.batch_execute(&format!("SELECT tally.withdraw_export('{of_account}')"))), TAKEN);
+    assert_eq!(scene.state(&of_tenant), "requested");
+}
+
+#[test]
 fn four_eyes_are_judged_again_when_it_runs() {
     let scene = Scene::new("export_mapped_later");
     let Scene { requester, approvers: [one, two], group, .. } = &scene;
