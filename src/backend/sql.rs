@@ -87,7 +87,8 @@ pub fn moment(micros: i64) -> String {
 
 /// SQL for the microseconds since 2000 of a moment, given as SQL.
 pub fn micros(moment: &str) -> String {
-    format!("(extract(epoch FROM {moment}) * 1000000)::int8 - 946684800000000")
+    // Counted from 1970 on, the last ones are more than a bigint holds, and are rounded.
+    format!("(extract(epoch FROM {moment} - timestamptz '2000-01-01 00:00:00+00') * 1000000)::int8")
 }
 
 /// SQL that is true where `column` lies in a range of microseconds since 2000; the least and the greatest number bound nothing.

@@ -289,6 +289,11 @@ mod tests {
             prop::collection::vec(-400_i32..400, 0..200),
             prop::collection::vec(9_000_i32..9_400, 0..300),
             prop::collection::vec(-100_000_i32..2_000_000, 0..20),
+            prop::collection::vec(any::<i64>().prop_map(day_of), 0..20),
+            prop::collection::vec(
+                prop::sample::select(vec![i32::MIN, i32::MAX, day_of(i64::MIN), day_of(i64::MAX)]),
+                0..3
+            ),
         ]
     }
 

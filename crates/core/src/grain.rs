@@ -41,14 +41,15 @@ impl Grain {
         }
     }
 
-    /// Start of the bucket that holds `time`; both in microseconds since 2000-01-01 00:00 UTC.
+    /// Start of the bucket that holds `time`; both in microseconds since 2000-01-01 00:00 UTC. Of a start that 64 bits don't hold
+    /// the least number that they do.
     pub fn floor(self, time: i64) -> i64 {
         let day = time.div_euclid(DAY);
         match self {
-            Grain::Minute => time - time.rem_euclid(MINUTE),
-            Grain::Hour => time - time.rem_euclid(HOUR),
-            Grain::Day => day * DAY,
-            Grain::Week => (day - (day - FIRST_MONDAY).rem_euclid(7)) * DAY,
+            Grain::Minute => time.saturating_sub(time.rem_euclid(MINUTE)),
+            Grain::Hour => time.saturating_sub(time.rem_euclid(HOUR)),
+            Grain::Day => day.saturating_mul(DAY),
+            Grain::Week => (day - (day - FIRST_MONDAY).rem_euclid(7)).saturating_mul(DAY),
             Grain::Month | Grain::Quarter | Grain::Year => {
                 let (year, month, _) = civil_from_days(day);
                 let first = match self {
@@ -56,12 +57,12 @@ impl Grain {
                     Grain::Quarter => month - (month - 1) % 3,
                     _ => 1,
                 };
-                days_from_civil(year, first, 1) * DAY
+                days_from_civil(year, first, 1).saturating_mul(DAY)
             }
         }
     }
 
-    /// Start of the first bucket that begins at `time` or later.
+    /// Start of the first bucket that begins at `time` or later; the greatest number of 64 bits where it is beyond them.
     pub fn ceiling(self, time: i64) -> i64 {
         let floor = self.floor(time);
         if floor == time {
@@ -77,7 +78,7 @@ impl Grain {
             Grain::Quarter => 92 * DAY,
             Grain::Year => 366 * DAY,
         };
-        self.floor(floor + step)
+        floor.checked_add(step).map_or(i64::MAX, |later| self.floor(later))
     }
 
     /// Whether every bucket of `coarser` is made of whole buckets of this grain.
@@ -152,6 +153,18 @@ mod tests {
                 prop_assert!(ceiling >= time);
                 prop_assert_eq!(grain.floor(ceiling), ceiling);
                 prop_assert!(ceiling == time || grain.floor(ceiling - 1) == floor);
+            }
+        }
+
+        /// A bucket that 64 bits don't hold is taken for the nearest moment that they hold.
+        #[test]
+        fn there_is_a_floor_and_a_ceiling_of_every_time(off in 0_i64..1_000 * DAY, time: i64) {
+            for time in [time, i64::MIN + off, i64::MAX - off] {
+                for grain in Grain::ALL {
+                    let (floor, ceiling) = (grain.floor(time), grain.ceiling(time));
+                    prop_assert!(floor <= time && time <= ceiling, "{grain} {time}: {floor} {ceiling}");
+                    prop_assert!(grain.floor(floor) <= floor && grain.ceiling(ceiling) >= ceiling);
+                }
             }
         }
 

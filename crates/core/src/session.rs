@@ -70,10 +70,11 @@ impl Windows {
         let mut bytes = vec![VERSION];
         varint::write(varint::fold_sign(before), &mut bytes);
         for window in &self.windows {
+            // Between the ends of what 64 bits hold with a sign there is more than they hold with one.
             if window.first != before {
-                varint::write((window.first - before - GAP - 1) as u64, &mut bytes);
+                varint::write(window.first.abs_diff(before) - GAP as u64 - 1, &mut bytes);
             }
-            varint::write((window.last - window.first) as u64, &mut bytes);
+            varint::write(window.last.abs_diff(window.first), &mut bytes);
             varint::write(window.events, &mut bytes);
             before = window.last;
         }
@@ -135,13 +136,13 @@ impl<'a> WindowsRef<'a> {
 }
 
 fn read(first: i64, rest: &mut &[u8]) -> Option<Window> {
-    let last = first.checked_add(i64::try_from(varint::read(rest)?).ok()?)?;
+    let last = first.checked_add_unsigned(varint::read(rest)?)?;
     Some(Window { first, last, events: varint::read(rest)? })
 }
 
 /// Where the window after one that ends at `last` begins.
 fn next(last: i64, rest: &mut &[u8]) -> Option<i64> {
-    last.checked_add(GAP + 1)?.checked_add(i64::try_from(varint::read(rest)?).ok()?)
+    last.checked_add(GAP + 1)?.checked_add_unsigned(varint::read(rest)?)
 }
 
 #[cfg(test)]
@@ -152,7 +153,7 @@ mod tests {
     /// The obvious way: sort, cut where the gap is exceeded.
     fn cut(mut times: Vec<i64>) -> Vec<Window> {
         times.sort_unstable();
-        let sessions = times.chunk_by(|a, b| b - a <= GAP);
+        let sessions = times.chunk_by(|a, b| i128::from(*b) - i128::from(*a) <= i128::from(GAP));
         sessions.map(|s| Window { first: s[0], last: s[s.len() - 1], events: s.len() as u64 }).collect()
     }
 
@@ -231,6 +232,16 @@ mod tests {
             prop::collection::vec(-5 * GAP..5 * GAP, 0..20),
             prop::collection::vec((-20_i64..20).prop_map(|n| n * GAP / 2), 0..20),
             prop::collection::vec((-9_i64..9, -1_i64..2).prop_map(|(n, off)| n * (GAP + 1) + off), 0..20),
+            prop::collection::vec(any_time(), 0..20),
+        ]
+    }
+
+    /// Also the ends of what 64 bits hold and of what SQL knows, between which there are more microseconds than fit.
+    fn any_time() -> impl Strategy<Value = i64> {
+        let ends = vec![i64::MIN, i64::MAX, -211_813_488_000_000_000, 9_223_371_331_200_000_000 - 1];
+        prop_oneof![
+            any::<i64>(),
+            (prop::sample::select(ends), -2 * GAP..2 * GAP).prop_map(|(end, off)| end.saturating_add(off)),
         ]
     }
 

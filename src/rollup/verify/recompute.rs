@@ -68,7 +68,13 @@ fn argument(column: &Column, text: &str) -> String {
         Kind::Sum => format!("({text}\n)::numeric"),
         Kind::Percentiles => format!("({text}\n)::float8"),
         Kind::Distinct => match expression.type_oid {
-            pg_sys::TIMESTAMPTZOID => sql::micros(&format!("({text}\n)")),
+            // As they are stored, the infinite ones are the least and the greatest number.
+            pg_sys::TIMESTAMPTZOID => format!(
+                "CASE ({text}\n) WHEN '-infinity' THEN {} WHEN 'infinity' THEN {} ELSE {} END",
+                "'-9223372036854775808'::int8",
+                "'9223372036854775807'::int8",
+                sql::micros(&format!("({text}\n)"))
+            ),
             _ => match Hashable::of(expression.type_oid).expect("checked when declared") {
                 Hashable::Int2 | Hashable::Int4 | Hashable::Int8 => format!("({text}\n)::int8"),
                 Hashable::Uuid => format!("uuid_send(({text}\n))"),

@@ -5,6 +5,7 @@ mod corruption;
 mod dependents;
 mod differential;
 mod layout;
+mod measures;
 mod newest;
 mod plans;
 mod relief;

@@ -1,0 +1,96 @@
+//! Measures of values that nobody expects: the ends of what a type holds, text that the database orders in its own way, types of which
+//! Postgres has no minimum, and literals that say a moment.
+
+use postgres::{Client, SimpleQueryMessage};
+use serde_json::json;
+use tally_server_tests::{Database, assert_right, fold_all, ingest, number};
+
+/// An administrator who also ingests and reads everything.
+fn administrator(database: &mut Database) -> Client {
+    let admin = database.role("admin", &["tally_admin", "tally_writer", "tally_reader", "tally_auditor"]);
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.trust_role($1::text::regrole)", &[&admin]).unwrap();
+    database.connect(&admin)
+}
+
+/// Sends one event with these properties.
+fn send(
+    client: &mut Client,
+    number: usize,
+    tenant: &str,
+    account: &str,
+    properties: serde_json::Value,
+) -> i64 {
+    let event = json!([{"tenant_id": tenant, "account_id": account, "name": "ran", "event_id": format!("00000000-0000-4000-8000-{number:012}"),
+                        "occurred_at": "2026-03-01T00:00:00Z", "properties": properties}]);
+    ingest(client, &event.to_string()).unwrap().accepted
+}
+
+/// Rows of a query in the scope of everybody, each as text.
+fn rows(admin: &mut Client, query: &str) -> Vec<String> {
+    let all = format!("BEGIN; SELECT tally.enter_global(); {query}; COMMIT");
+    let messages = admin.simple_query(&all).unwrap_or_else(|problem| panic!("{query}: {problem:?}"));
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|place| row.get(place).unwrap_or("-")).collect::<Vec<_>>().join(" "))
+        }
+        _ => None,
+    });
+    // The first is what entering the scope answers.
+    rows.skip(1).collect()
+}
+
+fn refused(client: &mut Client, statement: &str) -> (String, String) {
+    let error = client.batch_execute(statement).expect_err(statement);
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error}"));
+    (error.code().code().to_owned(), error.hint().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn any_time_of_a_sender_is_measured_and_folded() {
+    let mut database = Database::new("extreme_times");
+    let mut admin = administrator(&mut database);
+    admin
+        .batch_execute(
+            "SELECT tally.create_rollup('far', '{day,month}', dimensions => '{}', measures => ARRAY[
+               $$session_windows(to_timestamp(tally.property_float(properties, 't'))) AS visits$$,
+               $$days(to_timestamp(tally.property_float(properties, 't'))) AS present$$,
+               $$min(to_timestamp(tally.property_float(properties, 't'))) AS least$$,
+               $$last(to_timestamp(tally.property_float(properties, 't'))) AS latest$$,
+               $$distinct(to_timestamp(tally.property_float(properties, 't'))) AS several$$,
+               $$distinct(CASE WHEN tally.property_float(properties, 't') < 0 THEN '-infinity'::timestamptz ELSE 'infinity' END) AS ever$$,
+               $$max(CASE WHEN tally.property_float(properties, 't') < 0 THEN '-infinity'::timestamptz ELSE 'infinity' END) AS evermost$$,
+               $$percentiles(tally.property_float(properties, 't')) AS some$$])",
+        )
+        .unwrap();
+    // The first and the last time that there is, from account to account in one batch or in several, and a tenant beside them.
+    let ends = [-210_866_803_200_i64, 9_224_318_015_999];
+    for (place, end) in ends.into_iter().enumerate() {
+        assert_eq!(send(&mut admin, place, "one", "apart", json!({"t": end})), 1);
+        assert_eq!(
+            send(&mut admin, 10 + place, "other", "calm", json!({"t": 1_700_000_000 + 60 * place})),
+            1
+        );
+    }
+    let both: Vec<_> = ends
+        .iter()
+        .enumerate()
+        .map(|(place, end)| {
+            json!({"tenant_id": "one", "account_id": "at_once", "name": "ran", "event_id": format!("00000000-0000-4000-8000-0000000000{}", 20 + place),
+                   "occurred_at": "2026-03-01T00:00:00Z", "properties": {"t": end}})
+        })
+        .collect();
+    assert_eq!(ingest(&mut admin, &json!(both).to_string()).unwrap().accepted, 2);
+    let shown = "SELECT tenant_id, account_id, visits, present, several, ever, evermost FROM tally.far_month ORDER BY 1, 2";
+    let expected =
+        ["one apart 2 2 2 2 infinity", "one at_once 2 2 2 2 infinity", "other calm 1 1 2 1 infinity"];
+    assert_eq!(rows(&mut admin, shown), expected, "before the fold");
+    assert_right(&mut admin, "far");
+    fold_all(&mut admin, "far");
+    assert_eq!(number(&mut database.superuser(), "SELECT count(*) FROM tally.far_pending"), 0);
+    assert_eq!(rows(&mut admin, shown), expected, "after the fold");
+    assert_right(&mut admin, "far");
+    let starts = "SELECT tally.session_window_starts(visits) = ARRAY[to_timestamp(-210866803200), to_timestamp(9224318015999)] \
+                    FROM tally.far_day_state WHERE account_id = 'apart'";
+    assert_eq!(rows(&mut admin, starts), ["t"]);
+}
