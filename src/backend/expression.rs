@@ -123,6 +123,8 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
                 });
             }
         }
+        // The parser did so before the cast was put around.
+        pg_sys::assign_expr_collations(ptr::null_mut(), node);
         let mut columns: *mut pg_sys::Bitmapset = ptr::null_mut();
         pg_sys::pull_varattnos(node, 1, &raw mut columns);
         let first = pg_sys::bms_next_member(columns, -1);

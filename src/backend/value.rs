@@ -3,7 +3,7 @@
 use super::arena::Arena;
 use super::expression::Expression;
 use core::ffi::CStr;
-use pgrx::pg_sys::{self, Datum};
+use pgrx::pg_sys::{self, Datum, Oid};
 
 /// The bytes of a value, for grouping: equal bytes are equal values of every type.
 pub fn append_bytes(value: Datum, of: &Expression, bytes: &mut Vec<u8>) {
@@ -164,6 +164,7 @@ impl NumericSum {
 pub struct Extreme {
     expression: Expression,
     compare: *mut pg_sys::FmgrInfo,
+    collation: Oid,
     greatest: bool,
     kept: Option<Datum>,
 }
@@ -185,7 +186,9 @@ impl Extreme {
             let entry = pg_sys::lookup_type_cache(of.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
             &raw mut (*entry).cmp_proc_finfo
         };
-        Self { expression: *of, compare, greatest, kept: None }
+        // By which the columns that keep such values are ordered, whatever the expression's own or the database's says.
+        let collation = if of.collation == Oid::INVALID { Oid::INVALID } else { pg_sys::C_COLLATION_OID };
+        Self { expression: *of, compare, collation, greatest, kept: None }
     }
 
     /// Takes one more value into account, keeping it in the arena where it is the new extreme.
@@ -193,7 +196,7 @@ impl Extreme {
         if let Some(kept) = self.kept {
             // SAFETY: both datums are non-null values of the type whose comparison this is.
             let order = unsafe {
-                pg_sys::FunctionCall2Coll(self.compare, self.expression.collation, value, kept).value() as i32
+                pg_sys::FunctionCall2Coll(self.compare, self.collation, value, kept).value() as i32
             };
             if order == 0 || (order > 0) != self.greatest {
                 return;

@@ -19,7 +19,7 @@ pub fn statement(part: &Part, whole: &Range<i64>) -> (String, Option<String>) {
     let tenant = part.of_tenant();
     let mut inputs = String::new();
     let mut names = "tenant_id, account_id, bucket".to_owned();
-    let mut dimensions = String::new();
+    let (mut dimensions, mut shown) = (String::new(), String::new());
     let mut measures = String::new();
     for (place, column) in definition.columns.iter().enumerate() {
         // What was evaluated already has the type that it is cast to, if to any.
@@ -29,7 +29,9 @@ pub fn statement(part: &Part, whole: &Range<i64>) -> (String, Option<String>) {
         names.push_str(&format!(", c{place}"));
         if column.kind == Kind::Dimension {
             inputs.push_str(&format!(", {}\n", text.expect("a dimension has an expression")));
-            dimensions.push_str(&format!(", c{place}"));
+            let value = grouped(column, place);
+            dimensions.push_str(&format!(", {value}"));
+            shown.push_str(&format!(", {value} AS c{place}"));
             continue;
         }
         inputs
@@ -49,7 +51,7 @@ pub fn statement(part: &Part, whole: &Range<i64>) -> (String, Option<String>) {
     };
     let kept = within("bucket", whole) + " AND " + &frozen.not_frozen("bucket") + &tenant;
     let theirs = format!(
-        "SELECT input.tenant_id, account_id, bucket{dimensions}{measures} \
+        "SELECT input.tenant_id, account_id, bucket{shown}{measures} \
            FROM (SELECT events.tenant_id, events.account_id, date_trunc('{grain}', events.occurred_at, 'UTC'){inputs} \
                    FROM {source}) AS input ({names}) \
            JOIN tally.tenant AS key ON key.tenant_id = input.tenant_id \
@@ -59,6 +61,14 @@ pub fn statement(part: &Part, whole: &Range<i64>) -> (String, Option<String>) {
     let statement =
         difference::statement(definition, *grain, &Sides { ours, theirs, kind: Theirs::Recomputed });
     (statement, (!definition.is_built_in()).then_some(raw))
+}
+
+/// A dimension's value as ingest groups by it: text by its bytes, also where its collation calls others equal.
+fn grouped(column: &Column, place: usize) -> String {
+    match &column.expression {
+        Some(expression) if expression.collation != Oid::INVALID => format!("(c{place} COLLATE \"C\")"),
+        _ => format!("c{place}"),
+    }
 }
 
 /// What the recomputation aggregates.

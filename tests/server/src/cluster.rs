@@ -26,6 +26,17 @@ impl Database {
         Database::clone_of("template1", topic)
     }
 
+    /// Makes a database with the extension whose text is ordered as a language does: "a" before "B".
+    pub fn in_language(language: &str, topic: &str) -> Database {
+        let sorted = format!("template0 LOCALE_PROVIDER icu ICU_LOCALE '{language}' LOCALE 'C.UTF-8'");
+        let database = Database::clone_of(&sorted, topic);
+        database
+            .superuser()
+            .batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity')")
+            .expect("creating the extension");
+        database
+    }
+
     fn clone_of(template: &str, topic: &str) -> Database {
         let turn = Turn::take();
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -94,3 +94,72 @@ fn any_time_of_a_sender_is_measured_and_folded() {
                     FROM tally.far_day_state WHERE account_id = 'apart'";
     assert_eq!(rows(&mut admin, starts), ["t"]);
 }
+
+/// Extremes, first and last values of text, in several types, with and without a collation of their own; a dimension that has one.
+const TEXTS: &str = "SELECT tally.create_rollup('texts', '{day,month}', dimensions => ARRAY[$$((properties ->> 'y') COLLATE app.any_case) AS plan$$],
+    measures => ARRAY[
+    $$min(properties ->> 'x') AS lo$$, $$max(properties ->> 'x') AS hi$$, $$first(properties ->> 'x') AS f$$, $$last(properties ->> 'x') AS l$$,
+    $$min((properties ->> 'x') COLLATE \"en-x-icu\") AS en_lo$$, $$max((properties ->> 'x') COLLATE \"en-x-icu\") AS en_hi$$,
+    $$first((properties ->> 'x') COLLATE app.any_case) AS case_f$$, $$max((properties ->> 'x') COLLATE app.any_case) AS case_hi$$,
+    $$min(ARRAY[properties ->> 'x']) AS list_lo$$, $$max(ARRAY[properties ->> 'x']) AS list_hi$$, $$min((properties ->> 'x')::varchar) AS v_lo$$,
+    $$max((properties ->> 'x')::char(3)) AS c_hi$$, $$last((properties ->> 'x')::app.word) AS w_l$$, $$max((properties ->> 'x')::app.word) AS w_hi$$,
+    $$last(app.words(properties ->> 'x', 'zz')) AS r_l$$,
+    $$distinct((properties ->> 'x') COLLATE app.any_case) AS different$$])";
+
+fn text_is_ordered_by_its_bytes(database: &mut Database) {
+    let mut admin = administrator(database);
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC;
+             CREATE COLLATION app.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             CREATE DOMAIN app.word AS text; CREATE TYPE app.words AS RANGE (subtype = text, collation = \"C\")",
+        )
+        .unwrap();
+    admin.batch_execute(TEXTS).unwrap();
+    let mut sent = 0;
+    for round in 0..2 {
+        let all: Vec<_> = ["a", "B", "A", "b"]
+            .iter()
+            .enumerate()
+            .map(|(place, x)| {
+                json!({"tenant_id": "t", "account_id": "one", "name": "ran", "event_id": format!("00000000-0000-4000-8000-90000000{round}0{place}0"),
+                       "occurred_at": "2026-03-01T00:00:00Z", "properties": {"x": x, "y": x}})
+            })
+            .collect();
+        assert_eq!(ingest(&mut admin, &json!(all).to_string()).unwrap().accepted, 4);
+        for (account, order) in [("two", ["a", "B", "A", "b"]), ("three", ["B", "b", "a", "A"])] {
+            for x in order {
+                sent += 1;
+                assert_eq!(send(&mut admin, sent, "t", account, json!({"x": x, "y": "same"})), 1);
+            }
+        }
+        let shown = "SELECT account_id, count(*), min(lo), max(hi), min(f), max(l), min(en_lo), max(en_hi), min(case_f), max(case_hi), min(list_lo), max(list_hi),
+                            min(v_lo), max(c_hi), max(w_l), max(w_hi), max(r_l::text COLLATE \"C\") FROM tally.texts_month GROUP BY 1 ORDER BY 1";
+        let expected = ["one 4", "three 1", "two 1"]
+            .map(|account| format!("{account} A b A b A b A b {{A}} {{b}} A b b b [b,zz)"));
+        // Of the padded one, without its blanks.
+        let plain = |rows: Vec<String>| -> Vec<String> {
+            rows.iter().map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+        };
+        assert_eq!(plain(rows(&mut admin, shown)), expected, "round {round}, before the fold");
+        assert_right(&mut admin, "texts");
+        fold_all(&mut admin, "texts");
+        assert_eq!(plain(rows(&mut admin, shown)), expected, "round {round}, after the fold");
+        assert_right(&mut admin, "texts");
+    }
+    admin
+        .batch_execute("BEGIN; SELECT tally.enter_global(); SELECT tally.rebuild_rollup('texts'); COMMIT")
+        .unwrap();
+    assert_right(&mut admin, "texts");
+}
+
+#[test]
+fn text_is_ordered_by_its_bytes_where_the_database_orders_it_otherwise() {
+    text_is_ordered_by_its_bytes(&mut Database::in_language("en", "icu_texts"));
+}
+
+#[test]
+fn text_is_ordered_by_its_bytes_where_an_expression_orders_it_otherwise() {
+    text_is_ordered_by_its_bytes(&mut Database::new("c_texts"));
+}
