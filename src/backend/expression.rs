@@ -4,6 +4,7 @@ use super::expression_code::Code;
 use super::expression_reads::Reads;
 use super::heap::{Declared, Layout, TableError};
 use super::list;
+use super::moment;
 use super::report::Report;
 pub use super::types::type_name;
 use core::ptr;
@@ -87,12 +88,14 @@ pub struct Analysis {
     /// The name that a SELECT would give the column.
     pub name: String,
     pub code: Code,
+    /// Whether a literal in it says a moment by a word, as `'now'`: what it counts depends on who analyses it, and when.
+    pub says_moment: bool,
 }
 
 /// Analyses `text`, which may end in `AS name`. Code of anybody's may run: input functions of literals, and functions of
 /// constants.
 pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<Analysis, ExpressionError> {
-    let query = parsed(text)?;
+    let (query, words) = parsed(text)?;
     // SAFETY: the query's nodes live in the current memory context; each pointer is checked or guaranteed by the node's type.
     unsafe {
         let query = &*query;
@@ -152,6 +155,7 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
         }
         // Before planning, which puts the bodies of functions in the place of their calls.
         let code = Code::of(node);
+        let says_moment = moment::is_read(node, &words);
         let node = pg_sys::expression_planner(node.cast()).cast::<pg_sys::Node>();
         let type_oid = pg_sys::exprType(node);
         let (mut length, mut by_value, mut align) = (0, false, 0);
@@ -162,12 +166,13 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
             expression: Expression { node, type_oid, collation, length, by_value, is_built_in },
             name,
             code,
+            says_moment,
         })
     }
 }
 
 /// The query over events whose only column is the expression, in the current memory context.
-fn parsed(text: &str) -> Result<*mut pg_sys::Query, ExpressionError> {
+fn parsed(text: &str) -> Result<(*mut pg_sys::Query, Vec<i32>), ExpressionError> {
     let not_plain = || ExpressionError::NotPlain(text.to_owned());
     // A newline before FROM, so that a comment at the end can't swallow it.
     let query = CString::new(format!("SELECT {text}\nFROM tally.events")).map_err(|_| not_plain())?;
@@ -182,6 +187,8 @@ fn parsed(text: &str) -> Result<*mut pg_sys::Query, ExpressionError> {
         if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
             return Err(not_plain());
         }
+        // Analysing changes the tree.
+        let words = moment::words((*statement).stmt);
         let found =
             pg_sys::parse_analyze_fixedparams(statement, query.as_ptr(), ptr::null(), 0, ptr::null_mut());
         let query = &*found;
@@ -204,13 +211,13 @@ fn parsed(text: &str) -> Result<*mut pg_sys::Query, ExpressionError> {
             && query.setOperations.is_null()
             && query.limitCount.is_null()
             && query.limitOffset.is_null();
-        if plain { Ok(found) } else { Err(not_plain()) }
+        if plain { Ok((found, words)) } else { Err(not_plain()) }
     }
 }
 
 /// What an expression reads; nothing of it is evaluated, but code of anybody's may run: input functions of literals.
 pub fn reads(text: &str) -> Result<Reads, ExpressionError> {
-    let query = parsed(text)?;
+    let (query, _) = parsed(text)?;
     // SAFETY: as in `analyse`.
     unsafe {
         let entry = pg_sys::list_nth((*query).targetList, 0).cast::<pg_sys::TargetEntry>();

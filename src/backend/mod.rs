@@ -43,6 +43,7 @@ pub mod lock;
 pub mod log;
 pub mod lookup;
 pub mod memory;
+mod moment;
 pub mod named_rows;
 pub mod own_transaction;
 pub mod partition;

@@ -55,7 +55,7 @@ fn create_rollup(
     let mut columns = dimension_columns(dimensions, &mut code)?;
     columns.extend(measure_columns(&measures, &mut code)?);
     if let Some(filter) = filter {
-        code.add(definition::analyse_filter(filter)?.code);
+        code.add(lasting(filter, definition::analyse_filter(filter)?)?.code);
         // The parentheses of that must not be what makes it whole.
         definition::analyse(filter, Some(pg_sys::BOOLOID))?;
     }
@@ -230,9 +230,18 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
     }
 }
 
+/// Refuses an expression that counts by when it is analysed. Not where declarations are read: one from before 0.2.0 may be such,
+/// and is reported.
+fn lasting(text: &str, analysis: Analysis) -> Result<Analysis, RollupError> {
+    if analysis.says_moment {
+        return Err(ExpressionError::NotImmutable(text.to_owned()).into());
+    }
+    Ok(analysis)
+}
+
 /// `expression` or `expression AS name`.
 fn dimension(text: String, code: &mut Code) -> Result<Column, RollupError> {
-    let Analysis { expression, name, code: found } = definition::analyse(&text, None)?;
+    let Analysis { expression, name, code: found, .. } = lasting(&text, definition::analyse(&text, None)?)?;
     // Verifying puts it behind others.
     if !expression::is_item(&text) {
         return Err(ExpressionError::NotPlain(text).into());
@@ -263,7 +272,8 @@ fn measure(text: &str, code: &mut Code) -> Result<Column, RollupError> {
     if kind == Kind::Count && argument == "*" {
         return Ok(Column { name, kind, expression: None, text: None });
     }
-    let Analysis { expression, code: found, .. } = definition::analyse(argument, kind.argument_type())?;
+    let Analysis { expression, code: found, .. } =
+        lasting(argument, definition::analyse(argument, kind.argument_type())?)?;
     // Verifying puts it in parentheses.
     definition::analyse(&format!("({argument}\n)"), kind.argument_type())?;
     code.add(found);

@@ -90,8 +90,8 @@ fn strange(code: &Code) -> Vec<(String, Problem)> {
     rows.into_iter().map(read).collect()
 }
 
-/// What is wrong with the code of each declared rollup: the function or the whole expression, and how: open, elevated, unreadable, or
-/// what it sets.
+/// What is wrong with the code of each declared rollup: the function or the whole expression, and how: open, elevated, unreadable,
+/// momentary, or what it sets.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
 fn strange_code() -> Result<
@@ -114,6 +114,9 @@ fn strange_code() -> Result<
         });
         match analysed {
             Ok(Ok(analysis)) => {
+                if analysis.says_moment {
+                    found.push((rollup.clone(), text.clone(), "momentary".to_owned()));
+                }
                 found.extend(strange(&analysis.code).into_iter().map(|(function, problem)| {
                     let problem = match problem {
                         Problem::Open => "open".to_owned(),

@@ -163,3 +163,90 @@ fn text_is_ordered_by_its_bytes_where_the_database_orders_it_otherwise() {
 fn text_is_ordered_by_its_bytes_where_an_expression_orders_it_otherwise() {
     text_is_ordered_by_its_bytes(&mut Database::new("c_texts"));
 }
+
+#[test]
+fn literals_that_say_a_moment_are_not_immutable() {
+    let mut database = Database::new("moments");
+    let mut admin = administrator(&mut database);
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; CREATE DOMAIN app.moment AS timestamptz; CREATE DOMAIN app.later AS app.moment;
+             CREATE TYPE app.pair AS (x int, at timestamptz); CREATE TYPE app.mood AS ENUM ('now', 'today'); CREATE DOMAIN app.span AS tstzrange",
+        )
+        .unwrap();
+    let filters = [
+        "occurred_at < 'now'",
+        "occurred_at < 'NOW'::timestamptz",
+        "occurred_at < timestamptz ' Today '",
+        "occurred_at < CAST('tomorrow' AS timestamptz(0))",
+        "occurred_at < E'n\\x6fw'",
+        "occurred_at < U&'\\006eow'::timestamptz",
+        "occurred_at < $m$now$m$",
+        "occurred_at BETWEEN 'yesterday' AND '2026-01-01Z'",
+        "occurred_at < 'today 12:00'::timestamptz",
+        "(occurred_at AT TIME ZONE 'UTC') < 'now'",
+        "(occurred_at AT TIME ZONE 'UTC')::date = 'today'",
+        "(occurred_at AT TIME ZONE 'UTC')::date = ANY ('{2026-01-01,yesterday}')",
+        "occurred_at IN ('2026-01-01Z', 'tomorrow')",
+        "(occurred_at AT TIME ZONE 'UTC')::time < 'now'",
+        "(occurred_at AT TIME ZONE 'UTC')::time < timetz 'now'::time",
+        "occurred_at <@ '[now,tomorrow)'::tstzrange",
+        "occurred_at <@ '{[2026-01-01Z,now)}'::tstzmultirange",
+        "occurred_at <@ '[now,)'::app.span",
+        "occurred_at < 'now'::app.later",
+        "occurred_at < ('(1,now)'::app.pair).at",
+        "occurred_at < coalesce(NULL, 'now'::timestamptz)",
+        "CASE WHEN name = 'x' THEN occurred_at < 'now' ELSE true END",
+        "date_part('day', occurred_at - 'now') > 1",
+    ];
+    let declare = |measure: &str, dimensions: &str, filter: &str| {
+        format!(
+            "SELECT tally.create_rollup('nw', '{{day}}', ARRAY[$d${measure}$d$], ARRAY[{dimensions}]::text[], {filter})"
+        )
+    };
+    let calls =
+        filters.iter().map(|filter| declare("count(*) AS n", "", &format!("$d${filter}$d$"))).chain([
+            declare("max('now'::timestamptz) AS n", "", "NULL"),
+            declare("count(NULLIF(occurred_at, 'today')) AS n", "", "NULL"),
+            declare("days(least(occurred_at, 'now')) AS n", "", "NULL"),
+            declare("count(*) AS n", "$d$(occurred_at < 'now') AS is_early$d$", "NULL"),
+        ]);
+    for call in calls {
+        let (code, hint) = refused(&mut admin, &call);
+        assert!(code == "42P17" && hint.contains("moment"), "{call}: {code} {hint}");
+    }
+    // What is a word there is none here.
+    for filter in [
+        "name = 'now'",
+        "name = 'buy now' AND occurred_at > '2026-01-01Z'",
+        "properties @> '{\"when\": \"today\"}'",
+        "name = ANY ('{now,tomorrow}')",
+        "occurred_at < 'infinity' AND occurred_at > 'epoch'",
+        "(properties ->> 'known') = 'yesterday'",
+        "'now'::app.mood = 'today'",
+        "occurred_at - '2026-01-01Z' > interval '1 day'",
+    ] {
+        admin
+            .batch_execute(&declare("count(*) AS n", "", &format!("$d${filter}$d$")))
+            .unwrap_or_else(|problem| panic!("{filter}: {problem:?}"));
+        admin.batch_execute("SELECT tally.drop_rollup('nw')").unwrap();
+    }
+}
+
+#[test]
+fn a_rollup_from_before_that_says_a_moment_is_reported_and_goes_on() {
+    let mut database = Database::new("old_moment");
+    let mut admin = administrator(&mut database);
+    admin.batch_execute("SELECT tally.create_rollup('old', '{day}', '{count(*) AS n}', '{}', $$occurred_at < 'infinity'$$)").unwrap();
+    // As 0.1.0 took it.
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute("UPDATE tally.rollup SET filter = $$occurred_at < 'now'$$ WHERE rollup_name = 'old'")
+        .unwrap();
+    let login: String = admin.query_one("SELECT session_user::text", &[]).unwrap().get(0);
+    let mut admin = database.connect(&login);
+    assert_eq!(send(&mut admin, 1, "t", "a", json!({})), 1);
+    let found = "SELECT count(*) FROM tally.lint() AS l WHERE to_jsonb(l)::text LIKE '%declared_code%' AND to_jsonb(l)::text LIKE '%session%now%'";
+    assert_eq!(number(&mut admin, found), 1);
+}
