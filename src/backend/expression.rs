@@ -6,6 +6,7 @@ use super::heap::{Declared, Layout, TableError};
 use super::list;
 use super::moment;
 use super::report::Report;
+use super::sql;
 pub use super::types::type_name;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid, ffi::pg_guard_ffi_boundary};
@@ -246,6 +247,24 @@ pub fn is_item(text: &str) -> bool {
 pub fn has_array_type(oid: Oid) -> bool {
     // SAFETY: a syscache look-up.
     unsafe { pg_sys::get_array_type(oid) != pg_sys::InvalidOid }
+}
+
+/// Whether Postgres has a `min` of a type of its own, or of one that it casts it to by itself.
+pub fn has_minimum(oid: Oid) -> bool {
+    let least = "SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_proc AS f JOIN pg_catalog.pg_type AS t ON t.oid = $1
+         WHERE f.proname = 'min' AND f.pronamespace = 'pg_catalog'::regnamespace
+           AND (f.proargtypes[0] = t.oid OR (f.proargtypes[0] = 'anyarray'::regtype AND t.typcategory = 'A')
+             OR (f.proargtypes[0] = 'anyenum'::regtype AND t.typtype = 'e')
+             OR EXISTS (SELECT FROM pg_catalog.pg_cast AS c
+                         WHERE c.castsource = t.oid AND c.casttarget = f.proargtypes[0] AND c.castcontext = 'i')))";
+    sql::one(least, &[oid.into()]) == Some(true)
+}
+
+/// Whether a type is one that a column can't have, as an anonymous row.
+pub fn is_pseudo(oid: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    matches!(unsafe { pg_sys::get_typtype(oid) } as u8, b'p')
 }
 
 /// Whether Postgres' own min and max take a type as it is. Of a row or a range they would take what it is cast to, and casts are

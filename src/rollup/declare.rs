@@ -287,9 +287,11 @@ fn measure(text: &str, code: &mut Code) -> Result<Column, RollupError> {
             Some("min and max need a type with an order that is no row and no range")
         }
         Kind::First | Kind::Last
-            if !Extreme::is_ordered(&expression) || !expression::has_array_type(expression.type_oid) =>
+            if !Extreme::is_ordered(&expression)
+                || !expression::has_array_type(expression.type_oid)
+                || expression::is_pseudo(expression.type_oid) =>
         {
-            Some("first and last need a type that has an order and is not an array")
+            Some("first and last need a type that has an order and is no array and no anonymous row")
         }
         _ => None,
     };

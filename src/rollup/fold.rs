@@ -281,13 +281,15 @@ pub fn aggregate_of(column: &Column, name: &str, at: &str) -> String {
 }
 
 /// SQL for the least or the greatest of some values. Of a type that somebody made `min` need not be Postgres' own of any type: what an
-/// implicit cast of its owner's leads to may be meant as well. The order is the type's, as when ingest compares.
+/// implicit cast of its owner's leads to may be meant as well; and of some of Postgres' types, as uuid and boolean, there is none. The
+/// order is the type's, as when ingest compares.
 pub fn extreme(column: &Column, value: &str, function: &str, order: &str) -> String {
-    let is_strange = column.expression.as_ref().is_some_and(|expression| {
-        !expression::is_type_of_postgres(expression.type_oid)
-            && expression::has_array_type(expression.type_oid)
+    let is_without = column.expression.as_ref().is_some_and(|expression| {
+        let of = expression.type_oid;
+        expression::has_array_type(of)
+            && (!expression::is_type_of_postgres(of) || !expression::has_minimum(of))
     });
-    if is_strange {
+    if is_without {
         format!("(array_agg({value} ORDER BY {value}{order}) FILTER (WHERE num_nulls({value}) = 0))[1]")
     } else {
         format!("{function}({value})")

@@ -295,8 +295,13 @@ fn states(definition: &Definition, grain: Grain) -> String {
 fn alone_in_view(column: &Column) -> String {
     let (name, stored) = (quote(&column.name), column.stored_type());
     let function = match column.kind {
-        Kind::Min if expression::is_type_of_postgres(stored) => "min",
-        Kind::Max if expression::is_type_of_postgres(stored) => "max",
+        Kind::Min | Kind::Max
+            if !expression::is_type_of_postgres(stored) || !expression::has_minimum(stored) =>
+        {
+            return name;
+        }
+        Kind::Min => "min",
+        Kind::Max => "max",
         _ => return name,
     };
     let merged = format!("SELECT pg_typeof({function}(NULL::{}))::oid", type_name(stored));

@@ -250,3 +250,48 @@ fn a_rollup_from_before_that_says_a_moment_is_reported_and_goes_on() {
     let found = "SELECT count(*) FROM tally.lint() AS l WHERE to_jsonb(l)::text LIKE '%declared_code%' AND to_jsonb(l)::text LIKE '%session%now%'";
     assert_eq!(number(&mut admin, found), 1);
 }
+
+#[test]
+fn types_without_a_minimum_in_postgres_have_extremes() {
+    let mut database = Database::new("any_order");
+    let mut admin = administrator(&mut database);
+    admin
+        .batch_execute(
+            "SELECT tally.create_rollup('any', '{day,month}', dimensions => '{}', measures => ARRAY[
+               'min(event_id) AS id_lo', 'max(event_id) AS id_hi', 'last(event_id) AS id_l',
+               $$min((properties ->> 'n')::int4 > 1) AS is_lo$$, $$max((properties ->> 'n')::int4 > 1) AS is_hi$$,
+               $$min(properties -> 'n') AS json_lo$$, $$max(properties -> 'n') AS json_hi$$, $$max((properties ->> 'n')::int4::bit(4)) AS bit_hi$$,
+               $$min(('08:00:2b:01:02:0' || (properties ->> 'n'))::macaddr) AS mac_lo$$, $$max(('08:00:2b:01:02:03:04:0' || (properties ->> 'n'))::macaddr8) AS mac_hi$$,
+               $$max(array_to_tsvector(ARRAY[properties ->> 'n'])) AS vector_hi$$, $$min(decode('0' || (properties ->> 'n'), 'hex')) AS bytes_lo$$,
+               $$max((properties ->> 'n')::\"char\") AS char_hi$$, $$min((properties ->> 'n')::name) AS name_lo$$])",
+        )
+        .unwrap();
+    for round in 0..2 {
+        for n in [2, 1, 3] {
+            assert_eq!(send(&mut admin, round * 10 + n, "t", "a", json!({"n": n})), 1);
+        }
+        let shown = "SELECT right(id_lo::text, 2), right(id_hi::text, 2), right(id_l::text, 2), is_lo, is_hi, json_lo, json_hi, bit_hi, mac_lo, mac_hi,
+                            vector_hi, bytes_lo, char_hi, name_lo FROM tally.any_month";
+        let expected = format!(
+            "01 {0}3 {0}3 f t 1 3 0011 08:00:2b:01:02:01 08:00:2b:01:02:03:04:03 '3' \\x01 3 1",
+            round
+        );
+        assert_eq!(rows(&mut admin, shown).join(" | "), expected, "before the fold");
+        assert_right(&mut admin, "any");
+        fold_all(&mut admin, "any");
+        assert_eq!(rows(&mut admin, shown).join(" | "), expected, "after the fold");
+        assert_right(&mut admin, "any");
+    }
+    for (measure, word) in [
+        ("first(ROW(name, account_id)) AS f", "row"),
+        ("last(ARRAY[name]) AS l", "array"),
+        ("min(ROW(name)) AS m", "row"),
+        ("max(point(1, 2)) AS m", "order"),
+    ] {
+        let error = refused(
+            &mut admin,
+            &format!("SELECT tally.create_rollup('none', '{{day}}', ARRAY['{measure}'])"),
+        );
+        assert!(error.0 == "42804" && error.1.contains(word), "{measure}: {error:?}");
+    }
+}
