@@ -79,7 +79,7 @@ CREATE AGGREGATE tally.window_funnel("window" interval, mode text, occurred_at t
   DESERIALFUNC = tally_internal.funnel_deserialize, FINALFUNC_MODIFY = READ_ONLY, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tally.window_funnel(interval, text, timestamptz, VARIADIC boolean[]) IS
-  'the same with a mode: strict_increase, strict_order, both with a comma between, or any_order';
+  'the same with a mode: strict_increase, strict_order, both with a comma between in any order, or any_order';
 
 CREATE AGGREGATE tally.funnel_times("window" interval, mode text, occurred_at timestamptz, steps int4, mask int4) (
   SFUNC = tally_internal.funnel_times_trans, STYPE = internal, SSPACE = 256, FINALFUNC = tally_internal.funnel_times_final,

@@ -140,15 +140,20 @@ pub fn rule(call: &Call, window: usize, mode: Option<&str>, steps: usize) -> Res
     if !(1..=MAX_STEPS).contains(&steps) {
         return Err(refused("a funnel has 1 to 31 steps", "leave some out, or cut it in two"));
     }
-    let (order, strict_increase) = match mode.unwrap_or_default() {
-        "" => (Order::Steps, false),
-        "strict_increase" => (Order::Steps, true),
-        "strict_order" => (Order::Strict, false),
-        "strict_order,strict_increase" => (Order::Strict, true),
-        "any_order" => (Order::Any, false),
-        other => {
-            return Err(Report::new("22023", format!("unknown funnel mode \"{other}\""))
-                .hint("modes are strict_increase, strict_order, 'strict_order,strict_increase' and any_order; the empty text is none of them"));
+    let given = mode.unwrap_or_default();
+    let words =
+        given.split_once(',').map_or((given.trim(), None), |(one, other)| (one.trim(), Some(other.trim())));
+    let (order, strict_increase) = match words {
+        ("", None) => (Order::Steps, false),
+        ("strict_increase", None) => (Order::Steps, true),
+        ("strict_order", None) => (Order::Strict, false),
+        ("strict_order", Some("strict_increase")) | ("strict_increase", Some("strict_order")) => {
+            (Order::Strict, true)
+        }
+        ("any_order", None) => (Order::Any, false),
+        _ => {
+            return Err(Report::new("22023", format!("unknown funnel mode \"{given}\""))
+                .hint("modes are strict_increase, strict_order, both with a comma between, and any_order; the empty text is none of them"));
         }
     };
     Ok(Rule { steps, window, order, strict_increase })

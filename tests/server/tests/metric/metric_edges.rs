@@ -356,3 +356,34 @@ fn an_event_that_is_dated_ahead_did_not_occur_in_the_last_day() {
     let row = client.query_one("SELECT events, share FROM tally.slo", &[]).unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, Option<f64>>(1)), (1, Some(0.0)));
 }
+
+#[test]
+fn modes_of_a_funnel_go_in_any_order() {
+    let database = Database::new("funnel_modes");
+    let mut client = database.superuser();
+    let mut depth = |mode: &str| {
+        let funnel = "SELECT tally.window_funnel('1 hour', $1, at, page = 'a', page = 'b', page = 'c') FROM (VALUES
+                        ('2026-03-01 00:00Z'::timestamptz, 'a'), ('2026-03-01 00:01Z', 'b'), ('2026-03-01 00:01Z', 'c')) AS v (at, page)";
+        client
+            .query_one(funnel, &[&mode])
+            .map(|row| row.get::<_, i32>(0))
+            .map_err(|error| error.code().map(|code| code.code().to_owned()))
+    };
+    for mode in
+        ["strict_order,strict_increase", "strict_increase,strict_order", " strict_increase , strict_order "]
+    {
+        assert_eq!(depth(mode), Ok(2), "{mode}");
+    }
+    for (mode, expected) in [("", 3), ("strict_order", 3), (" any_order", 3), ("strict_increase", 2)] {
+        assert_eq!(depth(mode), Ok(expected), "{mode}");
+    }
+    for mode in [
+        "strict_order,",
+        ",",
+        "strict_order,any_order",
+        "strict_order,strict_order",
+        "strict_order,strict_increase,strict_order",
+    ] {
+        assert_eq!(depth(mode), Err(Some("22023".to_owned())), "{mode}");
+    }
+}
