@@ -275,7 +275,7 @@ BEGIN
   exact := whole_from IS NULL;
   CASE d ->> 'kind'
     WHEN 'events', 'sum', 'mean' THEN
-      SELECT CASE d ->> 'kind' WHEN 'sum' THEN coalesce(sum(t.number), 0) WHEN 'mean' THEN avg(t.number) ELSE count(*) END INTO value
+      SELECT CASE d ->> 'kind' WHEN 'sum' THEN coalesce(sum(t.number), 0) WHEN 'mean' THEN (sum(t.number) + 0.00000000000000000000) / nullif(count(t.number), 0) ELSE count(*) END INTO value
         FROM (SELECT CASE WHEN n.number IS NOT NULL AND d -> 'outliers' ->> 'treat' = 'clamp'
                           THEN least(greatest(n.number, least_number), greatest_number) ELSE n.number END AS number
                 FROM (SELECT coalesce(tally.property_number(e.properties, d ->> 'property'),

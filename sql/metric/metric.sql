@@ -235,7 +235,9 @@ BEGIN
                   ELSE 0 END AS previous,
              coalesce(max(f.amount) OVER (before ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) > 0 AS known,
              sum(f.amount) OVER before AS cumulative,
-             round(avg(f.amount) FILTER (WHERE f.amount > 0) OVER (PARTITION BY f.currency, f.number), 6) AS arpa
+             -- An average has 16 digits in all; a quotient has as many behind the point as what is divided.
+             round((sum(f.amount) FILTER (WHERE f.amount > 0) OVER (PARTITION BY f.currency, f.number) + 0.00000000000000000000)
+                   / nullif(count(*) FILTER (WHERE f.amount > 0) OVER (PARTITION BY f.currency, f.number), 0), 6) AS arpa
         FROM filled AS f
       WINDOW before AS (PARTITION BY f.tenant_id, f.account_id, f.currency ORDER BY f.number)
     )

@@ -147,6 +147,16 @@ fn the_largest_doubles_stay_finite_and_in_order() {
     assert!(
         digest.mean().unwrap().is_finite() && digest.trimmed_mean(0.1, 1.0).unwrap().unwrap().is_finite()
     );
+    // A sum that was too great on the way, in any order and in parts.
+    let (great, mean) = (1e308, 1e308 / 3.0);
+    for values in [[great, great, -great], [great, -great, great], [-great, great, great]] {
+        let whole = digest_of(10, &values).mean().unwrap();
+        let mut parts = TDigest::new(10).unwrap();
+        values.iter().for_each(|value| parts.merge(&digest_of(10, &[*value]).to_bytes()).unwrap());
+        for seen in [whole, parts.finish().mean().unwrap()] {
+            assert!((seen / mean - 1.0).abs() < 1e-12, "{values:?}: {seen}");
+        }
+    }
     let top = digest_of(10, &[f64::MAX; 3]);
     assert_eq!((top.mean(), top.quantile(0.5)), (Some(f64::MAX), Ok(Some(f64::MAX))));
 }

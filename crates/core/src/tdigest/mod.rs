@@ -233,8 +233,11 @@ impl stored::Sink for TDigest {
     }
 }
 
-/// Adds two sums; past the largest double the result sticks there instead of becoming infinite.
+/// Adds two sums; past the largest double the result is that, and stays it whatever is added: what was cut off can't be known.
 #[inline]
 fn add_sums(a: f64, b: f64) -> f64 {
-    (a + b).clamp(-f64::MAX, f64::MAX)
+    if a.abs() == f64::MAX {
+        return a;
+    }
+    if b.abs() == f64::MAX { b } else { (a + b).clamp(-f64::MAX, f64::MAX) }
 }

@@ -357,6 +357,46 @@ fn an_event_that_is_dated_ahead_did_not_occur_in_the_last_day() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, Option<f64>>(1)), (1, Some(0.0)));
 }
 
+/// An average of numeric has 16 digits in all, so that of great amounts none behind the point.
+#[test]
+fn averages_of_great_amounts_have_their_fractions() {
+    let mut database = Database::new("great_amounts");
+    let reader = database.role("reader", &["tally_reader"]);
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 't')", &[&reader]).unwrap();
+    superuser
+        .batch_execute(
+            "SELECT tally.define_metric('usual', '{\"kind\": \"mean\", \"event\": \"paid\", \"property\": \"amount\"}')",
+        )
+        .unwrap();
+    let amount = |digits: &str, n: usize| {
+        format!(
+            r#"{{"tenant_id": "t", "account_id": "a{n}", "name": "paid", "event_id": "00000000-0000-4000-8000-{n:012}",
+                "occurred_at": "2026-03-01T00:00:00Z", "properties": {{"amount": {digits}, "currency": "EUR"}}}}"#
+        )
+    };
+    let events = format!("[{},{}]", amount("100000000000000000", 1), amount("100000000000000001", 2));
+    assert_eq!(ingest(&mut superuser, &events).unwrap().accepted, 2);
+    let mut reader = database.connect(&reader);
+    for (query, expected) in [
+        (
+            "SELECT DISTINCT arpa::text FROM tally.revenue('2026-03-01Z', '2026-04-01Z')",
+            "100000000000000000.500000",
+        ),
+        (
+            "SELECT trim_scale(value)::text FROM tally.metric_value('usual', '2026-03-01Z', '2026-04-01Z')",
+            "100000000000000000.5",
+        ),
+        (
+            "SELECT coalesce(value::text, '-') FROM tally.metric_value('usual', '2026-04-01Z', '2026-05-01Z')",
+            "-",
+        ),
+        ("SELECT coalesce(max(arpa)::text, '-') FROM tally.revenue('2026-04-01Z', '2026-05-01Z')", "-"),
+    ] {
+        assert_eq!(reader.query_one(query, &[]).unwrap().get::<_, String>(0), expected, "{query}");
+    }
+}
+
 #[test]
 fn modes_of_a_funnel_go_in_any_order() {
     let database = Database::new("funnel_modes");
