@@ -97,6 +97,14 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'the treatment of missing values or outliers is none',
       HINT = 'missing is skip or zero; outliers is {"treat": "drop" or "clamp", "least": number, "greatest": number}';
   END IF;
+  IF (definition -> 'outliers' ->> 'least')::numeric > (definition -> 'outliers' ->> 'greatest')::numeric THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'least must not be greater than greatest',
+      HINT = 'outliers is {"treat": "drop" or "clamp", "least": number, "greatest": number}';
+  END IF;
+  IF definition ->> 'activation' = definition ->> 'start' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'the activation event must not be the event that starts',
+      HINT = 'name the event that shows that a unit found the product''s value';
+  END IF;
   IF definition ->> 'unit' = 'account' AND (definition -> 'approximate')::boolean THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'accounts are counted exactly',
       HINT = 'leave "approximate" out: the rollup has sketches of users alone';

@@ -18,20 +18,21 @@ DECLARE
   roles    text;
   wanted   text;
   -- The end of the last day that is over.
-  over     date := least((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC' + interval '1 day',
-                         statement_timestamp() AT TIME ZONE 'UTC')::date;
+  over     date;
   lost     timestamptz;
   members  text;
 BEGIN
   PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_range(retention."from", retention."to"), tally_internal.check_metric_grain(retention.grain),
           tally_internal.check_metric_unit(retention.unit);
+  over := least((retention."to" - interval '1 microsecond') AT TIME ZONE 'UTC' + interval '1 day',
+                statement_timestamp() AT TIME ZONE 'UTC')::date;
   IF retention.kind IS NULL OR retention.kind NOT IN ('first_time', 'rolling', 'bracketed') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('unknown kind of retention %s', coalesce(quote_ident(retention.kind), 'null')),
       HINT = 'kinds are first_time, rolling and bracketed';
   END IF;
-  IF retention.kind = 'bracketed' AND (cardinality(retention.brackets) IS NULL OR cardinality(retention.brackets) = 0
-     OR retention.brackets[1] < 0 OR array_position(retention.brackets, NULL) IS NOT NULL
+  IF retention.kind = 'bracketed' AND (cardinality(retention.brackets) IS NULL OR array_ndims(retention.brackets) IS DISTINCT FROM 1
+     OR array_lower(retention.brackets, 1) <> 1 OR retention.brackets[1] < 0 OR array_position(retention.brackets, NULL) IS NOT NULL
      OR EXISTS (SELECT FROM generate_subscripts(retention.brackets, 1) AS i
                  WHERE retention.brackets[i] >= retention.brackets[i + 1])) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',

@@ -15,10 +15,16 @@ BEGIN
       MESSAGE = format('from (%s) must be earlier than to (%s)', "from", "to"),
       HINT = 'a range holds its start and not its end';
   END IF;
+  -- Windows and periods around a range are times, too.
+  IF "from" < timestamptz '4700-01-01 00:00Z BC' OR "to" > timestamptz '290000-01-01 00:00Z' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('from (%s) and to (%s) must lie between 4700 BC and the year 290000', "from", "to"),
+      HINT = 'there are no events before the year 1, nor after 9999';
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.check_metric_range(timestamptz, timestamptz) IS
-  'raises an error unless from and to are finite times, from the earlier';
+  'raises an error unless from and to are finite times, from the earlier, and windows around them are times';
 
 CREATE FUNCTION tally_internal.check_metric_unit(unit text) RETURNS void
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT
@@ -63,10 +69,15 @@ BEGIN
       MESSAGE = 'the window must not contain months or years, which differ in length',
       HINT = 'give days, such as interval ''30 days''; a day is 24 hours';
   END IF;
+  IF "window" > interval '1000000 days' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('the window must not be longer than 1000000 days, not %s', "window"),
+      HINT = 'give a length of time, such as interval ''7 days''';
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.check_metric_window(interval) IS
-  'raises an error unless the window is longer than 0 and free of months and years';
+  'raises an error unless the window is longer than 0, no longer than a million days, and free of months and years';
 
 -- Counted from 0001-01-01, which was a Monday, so that integer division cuts weeks for every event that there can be.
 CREATE FUNCTION tally_internal.period_number(grain text, at timestamptz) RETURNS int4

@@ -141,7 +141,7 @@ impl From<RollupError> for Report {
                 format!("unknown measure \"{text}\""),
             )
             .hint(
-                "write kind(expression) AS name, where kind is count, sum, min, max, distinct or percentiles",
+                "write kind(expression) AS name, where kind is count, sum, min, max, distinct, percentiles, first, last, days or session_windows",
             ),
             RollupError::DuplicateColumn(name) => {
                 Report::new("42701", format!("column \"{name}\" exists already"))

@@ -276,7 +276,21 @@ fn bad_arguments_are_refused_with_a_hint() {
         "active_users('[2026-01-01,2026-01-05)', unit => 'session')",
         "did_at_least('a', 0, '2026-01-01Z', '2026-02-01Z')",
         "account_health(NULL)",
+        "retention('a', 'a', 'day', '2026-01-01Z', '2026-02-01Z', kind => 'bracketed', brackets => '{{0,1}}')",
+        "retention_curve('a', 'a', 'day', '2026-01-01Z', '2026-02-01Z', kind => 'bracketed', brackets => '[0:1]={0,1}')",
+        "funnel(ARRAY['a'], '106751991 days', '2026-01-01Z', '2026-02-01Z')",
+        "activation('a', 'b', '106751991 days', '2026-01-01Z', '2026-02-01Z')",
+        "funnel(ARRAY['a'], '1 day', '2026-01-01Z', '294276-12-31 23:59Z')",
+        "retention('a', 'a', 'day', '294276-12-01Z', '294276-12-31 23:59Z')",
+        "activation('a', 'b', '1 day', '4714-11-24 00:00Z BC', '2026-02-01Z')",
+        "revenue('294276-12-01Z', '294276-12-31 23:59Z')",
+        "session_metrics('294276-12-01Z', '294276-12-31 23:59Z')",
+        "metric_value('extreme', '294276-12-01Z', '294276-12-31 23:59Z')",
+        "metric_series('extreme', '294276-12-01Z', '294276-12-31 23:59Z', 'month')",
+        "cohort_members('of_users', '294276-12-01Z', '294276-12-31 23:59Z')",
+        "did_at_least('a', 1, '4714-11-24 00:00Z BC', '2026-02-01Z')",
     ];
+    admin.batch_execute("SELECT tally.define_metric('extreme', '{\"kind\": \"events\"}')").unwrap();
     let admins = [
         ("define_metric('x', '{\"kind\": \"mystery\"}')", "22023"),
         ("define_metric('x', '{\"kind\": \"cohort\", \"at_least\": 1}')", "22023"),
@@ -292,6 +306,18 @@ fn bad_arguments_are_refused_with_a_hint() {
         ),
         ("define_metric('x', '{\"kind\": \"retention\", \"grain\": \"day\", \"period\": 1.5}')", "22023"),
         ("define_metric('x', NULL)", "22023"),
+        (
+            "define_metric('x', '{\"kind\": \"sum\", \"property\": \"p\", \"outliers\": {\"treat\": \"clamp\", \"least\": 3, \"greatest\": 2}}')",
+            "22023",
+        ),
+        (
+            "define_metric('x', '{\"kind\": \"activation\", \"start\": \"a\", \"activation\": \"a\", \"window\": \"1 day\"}')",
+            "22023",
+        ),
+        (
+            "define_metric('x', '{\"kind\": \"activation\", \"activation\": \"a\", \"window\": \"106751991 days\"}')",
+            "22023",
+        ),
         ("define_metric('x', '{\"kind\": \"sum\", \"property\": \"p\", \"missing\": \"guess\"}')", "22023"),
         (
             "define_metric('x', '{\"kind\": \"sum\", \"property\": \"p\", \"outliers\": {\"least\": 3}}')",
