@@ -857,6 +857,7 @@ fn asking_again_locks_nobody_out() {
     both.commit().unwrap();
     assert_eq!(one, other);
 }
+
 /// Of lines that are no event, and of what is no JSON, whatever parts words in it.
 #[test]
 fn an_id_with_separators_in_it_is_found_in_what_could_not_be_read() {

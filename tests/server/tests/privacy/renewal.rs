@@ -670,6 +670,8 @@ fn quarantined_events_of_a_protected_tenant_are_closed_up_wherever_they_wait() {
     assert_eq!(number(&mut superuser, again), 0);
     let redriven = "SELECT sum(rejected)::int8 FROM tally.redrive()";
     assert!(number(&mut superuser, redriven) >= 15);
+}
+
 /// The planner's statistics, and of tally.events those over all partitions, which no autovacuum makes.
 #[test]
 fn statistics_are_made_anew_of_what_is_protected() {
