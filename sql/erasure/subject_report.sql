@@ -74,7 +74,7 @@ BEGIN
   is_known := is_known OR FOUND;
   -- Whom it was about is kept only of one that is known: one who was erased is not named again. As its events have it: of protected ids the token.
   IF EXISTS (SELECT FROM tally.protection AS p WHERE p.tenant_id IN (subject_report.tenant_id, '') AND p.path = '') THEN
-    named := ids[2];
+    named := CASE WHEN subject_report.subject LIKE 'tok.0.%' THEN subject_report.subject ELSE ids[2] END;
   ELSE
     named := subject_report.subject;
   END IF;

@@ -323,6 +323,10 @@ unsafe fn fields(record: Datum) -> u64 {
         pg_sys::heap_deform_tuple(&mut tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
         let sizes = (0..columns).filter(|place| !nulls[*place]).map(|place| {
             let column = attribute(descriptor, place);
+            // Of a field that was dropped since, rows of before have a value, which nobody is shown.
+            if column.attisdropped {
+                return 0;
+            }
             match column.attlen {
                 -2 => CStr::from_ptr(values[place].cast_mut_ptr()).count_bytes() as u64,
                 -1 => varlena(values[place], column.atttypid),

@@ -79,9 +79,10 @@ sql_function! {
 
 /// `tally_internal.request_renewal()`, whatever the caller's scope.
 #[pg_extern(sql = false)]
-fn start_renewal(tenant_id: &str, changed: Vec<String>) {
+fn start_renewal(tenant_id: &str, changed: Vec<Option<String>>) {
     session::require_writable(c"tally.rotate_keys()");
     let request = "SELECT tally_internal.request_renewal($1, $2)";
+    let changed: Vec<String> = changed.into_iter().flatten().collect();
     session::as_owner(|| sql::run(request, &[tenant_id.into(), changed.into()]));
 }
 

@@ -18,7 +18,7 @@ fn renewable_times(
     from: TimestampWithTimeZone,
     to: TimestampWithTimeZone,
     tenant_id: &str,
-    column_names: Vec<String>,
+    column_names: Vec<Option<String>>,
 ) -> Result<
     TableIterator<
         'static,
@@ -33,7 +33,10 @@ fn renewable_times(
     let end = if asked.end == i64::MAX { i64::MAX } else { definition.ceiling(asked.end) };
     let moment =
         |micros: i64| TimestampWithTimeZone::try_from(micros).expect("a moment near those asked for");
-    let columns = definition.columns.iter().filter(|column| column_names.contains(&column.name));
+    let columns = definition
+        .columns
+        .iter()
+        .filter(|column| column_names.iter().flatten().any(|name| *name == column.name));
     let has_value: Vec<String> = columns.filter_map(has_value).collect();
     let times = times(definition, &(start..end), tenant_id, &has_value).into_iter();
     Ok(TableIterator::new(
