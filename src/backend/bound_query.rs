@@ -147,7 +147,7 @@ const LOOKED_UP: [i32; 9] = [
     SysCacheIdentifier::USERMAPPINGOID as i32,
 ];
 
-/// What vacuuming, new statistics and GRANT tell of, too.
+/// What vacuuming and new statistics tell of, too: its row is the same after those.
 const RELATIONS: i32 = SysCacheIdentifier::RELOID as i32;
 
 const CASTS: i32 = SysCacheIdentifier::CASTSOURCETARGET as i32;
@@ -228,9 +228,7 @@ pub fn has_changed(run: i64, has_other_basis: impl FnOnce() -> bool) -> bool {
         Some((has_changed, None)) => has_changed,
         // Not while they are borrowed, since looking may bring news.
         Some((has_changed, Some(watched))) => {
-            // A relation's row is another one after a GRANT, too: what its definition is by now is looked up.
-            let is_another =
-                |one: &Watched| one.cache != RELATIONS && row_of(one.cache, one.object) != one.row;
+            let is_another = |one: &Watched| row_of(one.cache, one.object) != one.row;
             let has_changed = has_changed || watched.iter().any(is_another) || has_other_basis();
             RUNS.with_borrow_mut(|runs| {
                 for watched in runs.iter_mut().flatten().filter(|watched| watched.run == run) {

@@ -258,7 +258,8 @@ pub fn has_minimum(oid: Oid) -> bool {
              OR (f.proargtypes[0] = 'anyenum'::regtype AND t.typtype = 'e')
              OR EXISTS (SELECT FROM pg_catalog.pg_cast AS c
                          WHERE c.castsource = t.oid AND c.casttarget = f.proargtypes[0] AND c.castcontext = 'i')))";
-    sql::one(least, &[oid.into()]) == Some(true)
+    // A standby asks, too.
+    sql::rows(least, &[oid.into()], |row| row.need::<bool>(1)) == [true]
 }
 
 /// Whether a type is one that a column can't have, as an anonymous row.
