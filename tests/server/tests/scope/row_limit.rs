@@ -222,6 +222,16 @@ fn what_is_compressed_inside_of_records_counts_as_what_leaves() {
         ),
         WITHIN
     );
+    // Rows of before a field was dropped have it still, and nobody is shown it.
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE TABLE shop.fewer (n int, long text, m int); INSERT INTO shop.fewer VALUES (1, repeat('x', 50000), 2); ALTER TABLE shop.fewer DROP COLUMN long;
+             GRANT SELECT ON shop.fewer TO PUBLIC",
+        )
+        .unwrap();
+    assert_eq!(run(&mut client, "SELECT f FROM shop.fewer AS f"), WITHIN);
+    assert_eq!(run(&mut client, "SELECT array_agg(f) FROM shop.fewer AS f"), WITHIN);
 }
 
 fn listening(database: &Database, role: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
