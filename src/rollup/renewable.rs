@@ -29,8 +29,7 @@ fn renewable_times(
     let asked = rebuild::range(Some(from), Some(to))?;
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
-    let start = if asked.start == i64::MIN { i64::MIN } else { definition.floor(asked.start) };
-    let end = if asked.end == i64::MAX { i64::MAX } else { definition.ceiling(asked.end) };
+    let range = definition.floor(asked.start)..definition.ceiling(asked.end);
     let moment =
         |micros: i64| TimestampWithTimeZone::try_from(micros).expect("a moment near those asked for");
     let columns = definition
@@ -38,7 +37,7 @@ fn renewable_times(
         .iter()
         .filter(|column| column_names.iter().flatten().any(|name| *name == column.name));
     let has_value: Vec<String> = columns.filter_map(has_value).collect();
-    let times = times(definition, &(start..end), tenant_id, &has_value).into_iter();
+    let times = times(definition, &range, tenant_id, &has_value).into_iter();
     Ok(TableIterator::new(
         times
             .map(|(time, is_renewable)| (moment(time.start), moment(time.end), is_renewable))

@@ -48,7 +48,7 @@ pub fn unreadable(part: &Part, range: &Range<i64>, frozen: &str) -> String {
 pub fn unlike_finer(part: &Part, range: &Range<i64>) -> Option<String> {
     let Part { definition, grain, .. } = part;
     let finest = finest_within(definition, *grain)?;
-    let ended = if part.horizon == i64::MIN { i64::MIN } else { grain.floor(part.horizon) };
+    let ended = grain.floor(part.horizon);
     let of_all = if ended == i64::MIN { "false".to_owned() } else { within("bucket", &(i64::MIN..ended)) };
     let condition = format!(
         "{} AND ({of_all} OR NOT {}){}",

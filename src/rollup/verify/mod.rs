@@ -102,8 +102,7 @@ fn read(row: Vec<Option<String>>) -> Difference {
 /// Statements that find the differences of whole buckets: from the one that holds the start to the one that holds the
 /// moment before the end; each with the condition of the events whose expressions it reads evaluated, if any.
 fn statements(part: &Part, range: &Range<i64>) -> Vec<(String, Option<String>)> {
-    let start = if range.start == i64::MIN { i64::MIN } else { part.grain.floor(range.start) };
-    let end = if range.end == i64::MAX { i64::MAX } else { part.grain.ceiling(range.end) };
+    let (start, end) = (part.grain.floor(range.start), part.grain.ceiling(range.end));
     let thawed = if part.horizon == i64::MIN { i64::MIN } else { part.grain.ceiling(part.horizon) };
     let mut statements = Vec::new();
     if start.max(thawed) < end {
