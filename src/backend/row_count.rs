@@ -191,14 +191,22 @@ unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
             if *(*slot).tts_isnull.add(place) {
                 return 0;
             }
-            match attribute(descriptor, place).attlen {
-                // A C string.
-                -2 => CStr::from_ptr(value.cast_mut_ptr()).count_bytes() as u64,
-                -1 => varlena(value, attribute(descriptor, place).atttypid),
-                fixed => fixed.max(0) as u64,
-            }
+            size(value, attribute(descriptor, place))
         });
         values.sum()
+    }
+}
+
+/// Bytes of a column's value, which is not null.
+unsafe fn size(value: Datum, column: &pg_sys::FormData_pg_attribute) -> u64 {
+    // SAFETY: a value of the column's type.
+    unsafe {
+        match column.attlen {
+            // A C string.
+            -2 => CStr::from_ptr(value.cast_mut_ptr()).count_bytes() as u64,
+            -1 => varlena(value, column.atttypid),
+            fixed => fixed.max(0) as u64,
+        }
     }
 }
 
@@ -321,19 +329,10 @@ unsafe fn fields(record: Datum) -> u64 {
         let mut values = vec![Datum::from(0usize); columns];
         let mut nulls = vec![true; columns];
         pg_sys::heap_deform_tuple(&mut tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-        let sizes = (0..columns).filter(|place| !nulls[*place]).map(|place| {
-            let column = attribute(descriptor, place);
-            // Of a field that was dropped since, rows of before have a value, which nobody is shown.
-            if column.attisdropped {
-                return 0;
-            }
-            match column.attlen {
-                -2 => CStr::from_ptr(values[place].cast_mut_ptr()).count_bytes() as u64,
-                -1 => varlena(values[place], column.atttypid),
-                fixed => fixed.max(0) as u64,
-            }
-        });
-        sizes.sum()
+        let column = |place: usize| attribute(descriptor, place);
+        // Of a field that was dropped since, rows of before have a value, which nobody is shown.
+        let is_shown = |place: &usize| !nulls[*place] && !column(*place).attisdropped;
+        (0..columns).filter(is_shown).map(|place| size(values[place], column(place))).sum()
     }
 }
 
