@@ -1,6 +1,6 @@
 //! What a background worker needs of the backend besides pgrx's own wrapper.
 
-use super::version;
+use super::{session, version};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -60,15 +60,8 @@ pub fn has_clients() -> bool {
 
 /// Whether the server's configuration preloads the library.
 pub fn was_preloaded() -> bool {
-    // SAFETY: a C string of the settings' own, or null.
-    unsafe {
-        let libraries = pg_sys::GetConfigOption(c"shared_preload_libraries".as_ptr(), true, false);
-        !libraries.is_null()
-            && CStr::from_ptr(libraries)
-                .to_string_lossy()
-                .split(',')
-                .any(|name| name.trim().trim_matches('"') == "pg_tally")
-    }
+    session::setting(c"shared_preload_libraries")
+        .is_some_and(|libraries| libraries.split(',').any(|name| name.trim().trim_matches('"') == "pg_tally"))
 }
 
 unsafe extern "C-unwind" {

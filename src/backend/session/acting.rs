@@ -1,6 +1,6 @@
 //! Doing a piece of work as somebody else, or with other settings.
 
-use super::setting::{SCOPE_SETTING, with_settings};
+use super::setting::{SCOPE_SETTING, setting, with_settings};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CString;
 use tally_core::scope_key;
@@ -39,10 +39,11 @@ pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
 /// Runs `work` with the settings in which declared expressions are read, whoever loads them: where names are looked up, and
 /// what a literal means.
 pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
+    let abbreviations = (c"timezone_abbreviations", c"Default");
     let settings = [
+        abbreviations,
         (c"search_path", c"pg_catalog, tally, pg_temp"),
         (c"timezone", c"UTC"),
-        (c"timezone_abbreviations", c"Default"),
         (c"datestyle", c"ISO, MDY"),
         (c"intervalstyle", c"postgres"),
         (c"standard_conforming_strings", c"on"),
@@ -52,7 +53,9 @@ pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
         (c"extra_float_digits", c"1"),
         (c"xmloption", c"content"),
     ];
-    with_settings(&settings, work)
+    // To set the abbreviations reads a file.
+    let are_set = setting(abbreviations.0).as_deref() == abbreviations.1.to_str().ok();
+    with_settings(&settings[usize::from(are_set)..], work)
 }
 
 /// Runs `work` with the same settings, and those by which Postgres writes amounts and words.

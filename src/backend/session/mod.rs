@@ -26,7 +26,7 @@ pub use role::{
 };
 pub use setting::{
     application_name, can_set, client_statement, is_known, reported_path_bytes, reserve_prefix,
-    set_for_session, set_local, set_scope, telling_setting, with_settings,
+    set_for_session, set_local, set_scope, setting, telling_setting, with_settings,
 };
 pub use sleep::{check_for_interrupts, pause};
 pub use transaction::{

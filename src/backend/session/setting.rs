@@ -17,12 +17,7 @@ pub(super) const SCOPE_SETTING: &CStr = c"tally.scope";
 
 /// What the client calls itself; `None` where it doesn't say.
 pub fn application_name() -> Option<String> {
-    // SAFETY: a C string of the setting's own, or null.
-    unsafe {
-        let name = pg_sys::GetConfigOption(c"application_name".as_ptr(), true, false);
-        let name = (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned());
-        name.filter(|name| !name.is_empty())
-    }
+    setting(c"application_name").filter(|name| !name.is_empty())
 }
 
 /// Bytes of search_path as it is set, where Postgres reports it to the client.
@@ -77,16 +72,15 @@ pub fn telling_setting() -> Option<&'static str> {
 
 /// Whether a setting exists.
 pub fn is_known(setting: &CStr) -> bool {
-    // SAFETY: a C string of the setting's own, or null.
-    unsafe { !pg_sys::GetConfigOption(setting.as_ptr(), true, false).is_null() }
+    self::setting(setting).is_some()
 }
 
-/// Whether a setting has this value, in these words.
-fn is_set_to(setting: &CStr, value: &CStr) -> bool {
+/// What a setting is set to, where it exists.
+pub fn setting(name: &CStr) -> Option<String> {
     // SAFETY: a C string of the setting's own or of a buffer that lasts until the next question, or null.
     unsafe {
-        let now = pg_sys::GetConfigOption(setting.as_ptr(), true, false);
-        !now.is_null() && CStr::from_ptr(now) == value
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
     }
 }
 
@@ -102,11 +96,7 @@ pub fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -
     // SAFETY: opens and closes one level of settings; on error Postgres closes it with the (sub)transaction.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
-        for &(name, value) in settings {
-            // To set it reads a file.
-            if name == c"timezone_abbreviations" && is_set_to(name, value) {
-                continue;
-            }
+        for (name, value) in settings {
             write_setting(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
         }
         let result = work();
