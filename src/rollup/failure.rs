@@ -72,6 +72,8 @@ pub enum RollupError {
         column: String,
         problem: &'static str,
     },
+    /// The database's objects are of a release that lacks what this needs.
+    Outdated,
     /// An expression can't be evaluated for an event that is stored. What the error says isn't told: it may have values of the event.
     Stored {
         rollup: String,
@@ -205,6 +207,11 @@ impl From<RollupError> for Report {
                 "22003",
                 format!("rollup \"{rollup}\": {column} {problem}"),
             ),
+            RollupError::Outdated => Report::new(
+                "55000",
+                "rollups can be verified after the update to this release",
+            )
+            .hint("ALTER EXTENSION pg_tally UPDATE; the objects of this database are of an earlier release than the library"),
             RollupError::Stored { rollup, column, sqlstate } => {
                 let what = column.map_or_else(|| "an expression".to_owned(), |column| format!("column \"{column}\""));
                 let detail = format!("{what}: SQLSTATE {sqlstate}. The error's own text isn't told, as it may have values of that event.");

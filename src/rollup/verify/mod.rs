@@ -17,7 +17,7 @@ use super::frozen::Frozen;
 use super::hidden;
 use super::rebuild;
 use crate::backend::scan::{self, Snapshot};
-use crate::backend::session;
+use crate::backend::{schema, session};
 use crate::raw::horizon;
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
@@ -60,6 +60,9 @@ fn verify_rollup(
     >,
     ErrorReport,
 > {
+    if !schema::is_updated() {
+        return Err(RollupError::Outdated.into());
+    }
     let range = rebuild::range(from, to)?;
     // No partition is dropped between reading the horizon and reading the events.
     session::lock_relation(session::relation(c"events"), pg_sys::AccessShareLock);
