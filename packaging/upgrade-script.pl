@@ -109,8 +109,7 @@ $names    ]::pg_catalog.name[];
   body pg_catalog.text;
 BEGIN
   -- From 17 on a body that names the schema ties a function to it once more, and Postgres moves only what one tie holds. Such a body
-  -- is put back afterwards.
-  PERFORM pg_catalog.set_config('check_function_bodies', 'off', true);
+  -- is put back afterwards. (An updating script's bodies aren't checked: Postgres sees to that.)
   FOR tied IN
     SELECT p.oid FROM pg_catalog.pg_proc AS p
      WHERE p.pronamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace AND p.proname OPERATOR(pg_catalog.=) ANY (names)
@@ -125,10 +124,9 @@ BEGIN
                       AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
   LOOP
     body := pg_catalog.pg_get_functiondef(tied);
-    bodies := pg_catalog.array_append(bodies, pg_catalog.regexp_replace(body, '^(CREATE OR REPLACE \\w+ )tally[.]', '\\1tally_internal.'));
+    bodies := pg_catalog.array_append(bodies, pg_catalog.regexp_replace(body, \$re\$^(CREATE OR REPLACE \\w+ )tally[.]\$re\$, \$re\$\\1tally_internal.\$re\$));
     EXECUTE pg_catalog.regexp_replace(body, 'BEGIN ATOMIC.*', 'AS ''''');
   END LOOP;
-  PERFORM pg_catalog.set_config('check_function_bodies', 'on', true);
   FOR moved IN
     SELECT o.kind, o.name
       FROM (SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid

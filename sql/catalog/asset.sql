@@ -16,7 +16,7 @@ CREATE TABLE tally.asset (
   retention      text COLLATE "C",
   set_by         name NOT NULL DEFAULT session_user,
   CONSTRAINT asset_classification_known CHECK (classification IN ('public', 'internal', 'confidential', 'personal', 'sensitive')),
-  CONSTRAINT asset_classification_has_a_reason CHECK (classification IS NULL OR reason ~ '\S')
+  CONSTRAINT asset_classification_has_a_reason CHECK (classification IS NULL OR reason ~ $re$\S$re$)
 );
 COMMENT ON TABLE tally.asset IS 'what was said about assets with tally.classify() and tally.describe_asset()';
 COMMENT ON COLUMN tally.asset.set_at IS 'when it was said last';

@@ -86,12 +86,12 @@ CREATE FUNCTION tally_internal.review_assets() RETURNS TABLE (section text, asse
     class AS MATERIALIZED (SELECT c.* FROM tally_internal.classes() AS c)
     SELECT 'owners', a.asset, 'nobody answers for this ' || a.kind, pg_catalog.format('SELECT tally.describe_asset(%L, owner => ''...'');', a.asset)
       FROM asset AS a
-     WHERE a.owner IS NULL AND a.asset !~ '^(tally|tally_internal)\.' AND a.kind IN ('table', 'view', 'materialized view', 'foreign table', 'rollup', 'metric', 'cohort')
+     WHERE a.owner IS NULL AND a.asset !~ $re$^(tally|tally_internal)\.$re$ AND a.kind IN ('table', 'view', 'materialized view', 'foreign table', 'rollup', 'metric', 'cohort')
        AND a.asset NOT IN ('rollup:usage', 'rollup:user_activity', 'rollup:session', 'rollup:payment')
     UNION ALL
     SELECT 'purposes', a.asset, pg_catalog.format('%s, and nobody said what for', a.classification), pg_catalog.format('SELECT tally.describe_asset(%L, purpose => ''...'');', a.asset)
       FROM asset AS a
-     WHERE a.purpose IS NULL AND a.classification IN ('personal', 'sensitive') AND a.asset !~ '^(tally|tally_internal)\.' AND a.kind IN ('table', 'view', 'materialized view', 'property')
+     WHERE a.purpose IS NULL AND a.classification IN ('personal', 'sensitive') AND a.asset !~ $re$^(tally|tally_internal)\.$re$ AND a.kind IN ('table', 'view', 'materialized view', 'property')
     UNION ALL
     SELECT 'exceptions', n.asset,
            pg_catalog.format('%s instead of %s since %s, by %s: %s%s', n.classification, n.lowers, n.set_at::date, n.set_by, n.reason,

@@ -27,7 +27,7 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
     ), fn AS (
       SELECT p.*, p.oid::regprocedure AS ref, n.nspname, r.rolname, r.rolsuper, r.rolsuper OR r.rolbypassrls AS bypasses,
              (SELECT pg_catalog.substr(c.setting, 13) FROM pg_catalog.unnest(p.proconfig) AS c (setting)
-               WHERE c.setting LIKE 'search\_path=%') AS path,
+               WHERE c.setting LIKE $re$search\_path=%$re$) AS path,
              EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
                       WHERE a.grantee = 0) AS is_public,
              EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
@@ -67,8 +67,8 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
         FROM fn AS f
        WHERE f.prosecdef AND f.bypasses AND NOT f.is_member AND f.nspname NOT IN ('tally', 'tally_internal')
          AND (EXISTS (SELECT FROM isolated AS i
-                       WHERE f.prosrc ~ (CASE WHEN i.is_own THEN '\mtally\.' ELSE '\m' END
-                         || pg_catalog.regexp_replace(i.relname, '(\W)', '\\\1', 'g') || '\M'))
+                       WHERE f.prosrc ~ (CASE WHEN i.is_own THEN $re$\mtally\.$re$ ELSE $re$\m$re$ END
+                         || pg_catalog.regexp_replace(i.relname, $re$(\W)$re$, $re$\\\1$re$, 'g') || $re$\M$re$))
            OR EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN reader AS s ON s.id = d.refobjid
                        WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = f.oid
                          AND d.refclassid = 'pg_catalog.pg_class'::regclass))

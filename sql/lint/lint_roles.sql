@@ -221,7 +221,7 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
            pg_catalog.format('take auto_explain out of %s, or let it write nowhere but to the log: see docs/SECURITY.md', l.name)
       FROM (SELECT s.name, true FROM pg_catalog.pg_settings AS s
              WHERE s.name IN ('shared_preload_libraries', 'session_preload_libraries', 'local_preload_libraries')
-               AND s.setting ~ '\mauto_explain\M' AND s.source NOT IN ('database', 'user', 'database user')
+               AND s.setting ~ $re$\mauto_explain\M$re$ AND s.source NOT IN ('database', 'user', 'database user')
             UNION ALL
             SELECT DISTINCT c.name || ' of ' || pg_catalog.concat_ws(' in database ', r.rolname, d.datname), false
               FROM pg_catalog.pg_db_role_setting AS s
@@ -229,7 +229,7 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
               LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
               CROSS JOIN LATERAL (SELECT pg_catalog.split_part(x, '=', 1), x FROM pg_catalog.unnest(s.setconfig) AS x) AS c (name, setting)
              WHERE s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
-               AND c.setting ~ '^(session|local)_preload_libraries=.*\mauto_explain\M') AS l (name, is_own)
+               AND c.setting ~ $re$^(session|local)_preload_libraries=.*\mauto_explain\M$re$) AS l (name, is_own)
     UNION ALL
     -- What the server's own files say is shown to superusers and members of pg_read_all_settings; others aren't told.
     SELECT DISTINCT 'library_not_preloaded', 'role', NULL::text, b.rolname::text,
@@ -239,12 +239,12 @@ CREATE FUNCTION tally_internal.lint_roles(OUT rule text, OUT type text, OUT sche
      WHERE b.is_confined AND b.rolcanlogin
        AND EXISTS (SELECT FROM pg_catalog.pg_settings AS s WHERE s.name = 'shared_preload_libraries')
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings AS s
-                        WHERE s.name IN ('shared_preload_libraries', 'session_preload_libraries') AND s.setting ~ '\mpg_tally\M'
+                        WHERE s.name IN ('shared_preload_libraries', 'session_preload_libraries') AND s.setting ~ $re$\mpg_tally\M$re$
                           AND s.source NOT IN ('database', 'user', 'database user'))
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
                         WHERE s.setrole IN (0, b.id)
                           AND s.setdatabase IN (0, (SELECT o.oid FROM pg_catalog.pg_database AS o WHERE o.datname = pg_catalog.current_database()))
-                          AND c.setting ~ '^session_preload_libraries=.*\mpg_tally\M');
+                          AND c.setting ~ $re$^session_preload_libraries=.*\mpg_tally\M$re$);
   END;
 COMMENT ON FUNCTION tally_internal.lint_roles() IS 'findings of tally.lint() about roles, bindings and their settings';
 

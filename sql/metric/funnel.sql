@@ -44,12 +44,12 @@ CREATE FUNCTION tally_internal.funnel_steps_in(steps text) RETURNS jsonb
 AS $$
 BEGIN
   -- Objects, and arrays of Postgres with bounds, are neither.
-  IF steps ~ '^\s*\[object |^\s*\{\s*"\s*\{|^\s*\{\s*"[^"]*"\s*:|^\s*\[\s*-?\d+\s*:' OR steps !~ '^\s*[[{]' THEN
+  IF steps ~ $re$^\s*\[object |^\s*\{\s*"\s*\{|^\s*\{\s*"[^"]*"\s*:|^\s*\[\s*-?\d+\s*:$re$ OR steps !~ $re$^\s*[[{]$re$ THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('the steps of a funnel are neither a JSON array nor an array of names: %s', left(steps, 100)),
       HINT = 'send the text of a JSON array, as JSON.stringify or json.dumps makes it, such as ["signed_up", "paid"]';
   END IF;
-  RETURN CASE WHEN steps ~ '^\s*\[' THEN steps::jsonb ELSE to_jsonb(steps::text[]) END;
+  RETURN CASE WHEN steps ~ $re$^\s*\[$re$ THEN steps::jsonb ELSE to_jsonb(steps::text[]) END;
 END
 $$;
 COMMENT ON FUNCTION tally_internal.funnel_steps_in(text) IS 'the steps of a funnel given as text: a JSON array, or an array of names as Postgres writes it';

@@ -99,7 +99,7 @@ BEGIN
   -- With those of no tenant, which each declaration has gone through, too: everybody's, since what names one tenant may wait with another.
   WITH piece AS MATERIALIZED (
     SELECT q.ctid AS place, tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) AS body
-      FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '') AND q.body !~ '^box\.[0-9]+\.[A-Za-z0-9_-]{64,}$'
+      FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '') AND q.body !~ '^box[.][0-9]+[.][A-Za-z0-9_-]{64,}$'
                AND (q.tenant_id = tenant OR tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) IS NOT NULL)
              LIMIT max_rows FOR UPDATE SKIP LOCKED) AS q
   )

@@ -106,8 +106,8 @@ CREATE FUNCTION tally_internal.event_parts() RETURNS TABLE (part oid, first time
   SET datestyle = 'ISO'
 AS $$
   SELECT p.part, p.first, p.next, isfinite(p.first) AND p.first = date_trunc('month', p.first) AND p.next = p.first + interval '1 month'
-    FROM (SELECT c.oid, coalesce(substring(b.text FROM 'FROM \(''(.*?)''\)')::timestamptz, '-infinity'),
-                 coalesce(substring(b.text FROM 'TO \(''(.*?)''\)')::timestamptz, 'infinity')
+    FROM (SELECT c.oid, coalesce(substring(b.text FROM $re$FROM \('(.*?)'\)$re$)::timestamptz, '-infinity'),
+                 coalesce(substring(b.text FROM $re$TO \('(.*?)'\)$re$)::timestamptz, 'infinity')
             FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b (text)
            WHERE i.inhparent = 'tally.events'::regclass) AS p (part, first, next)
 $$;

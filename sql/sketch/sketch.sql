@@ -5,12 +5,12 @@ CREATE TYPE tally.hll;
 CREATE FUNCTION tally_internal.hll_in(cstring) RETURNS tally.hll
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_in';
 COMMENT ON FUNCTION tally_internal.hll_in(cstring) IS
-  'text form of hll: \x and hexadecimal digits';
+  $re$text form of hll: \x and hexadecimal digits$re$;
 
 CREATE FUNCTION tally_internal.hll_out(tally.hll) RETURNS cstring
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_out';
 COMMENT ON FUNCTION tally_internal.hll_out(tally.hll) IS
-  'text form of hll: \x and hexadecimal digits';
+  $re$text form of hll: \x and hexadecimal digits$re$;
 
 CREATE FUNCTION tally_internal.hll_recv(internal) RETURNS tally.hll
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_hll_recv';
@@ -46,12 +46,12 @@ CREATE TYPE tally.tdigest;
 CREATE FUNCTION tally_internal.tdigest_in(cstring) RETURNS tally.tdigest
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_in';
 COMMENT ON FUNCTION tally_internal.tdigest_in(cstring) IS
-  'text form of tdigest: \x and hexadecimal digits';
+  $re$text form of tdigest: \x and hexadecimal digits$re$;
 
 CREATE FUNCTION tally_internal.tdigest_out(tally.tdigest) RETURNS cstring
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_out';
 COMMENT ON FUNCTION tally_internal.tdigest_out(tally.tdigest) IS
-  'text form of tdigest: \x and hexadecimal digits';
+  $re$text form of tdigest: \x and hexadecimal digits$re$;
 
 CREATE FUNCTION tally_internal.tdigest_recv(internal) RETURNS tally.tdigest
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_tdigest_recv';

@@ -52,7 +52,7 @@ const STRANGE: &str = "
                           AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'pg_tally')
        AND (p.prosecdef OR k.setting IS NOT NULL
          OR l.lanname NOT IN ('internal', 'c')
-        AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS s (setting) WHERE s.setting LIKE 'search\\_path=%'))
+        AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS s (setting) WHERE starts_with(s.setting, 'search_path=')))
      ORDER BY 2, 1";
 
 /// Refuses code that has no fixed search path, where names would mean what a caller's path says, that has its owner's rights, or

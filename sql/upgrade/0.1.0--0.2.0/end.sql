@@ -81,7 +81,7 @@ BEGIN
      ORDER BY r.rollup_name, g.grain
   LOOP
     EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id,
-      pg_catalog.regexp_replace(existing.definition, '\n   FROM (?!.*\n   FROM )',
+      pg_catalog.regexp_replace(existing.definition, $re$\n   FROM (?!.*\n   FROM )$re$,
         pg_catalog.format(E',\n    (bucket AT TIME ZONE ''UTC'')::date AS %I\n   FROM ', existing.grain)));
     EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', existing.id, existing.grain,
       'the bucket as a date, of its first day (UTC), the same in every time zone');
@@ -92,10 +92,10 @@ BEGIN
            pg_catalog.regexp_replace(
              pg_catalog.regexp_replace(
                pg_catalog.regexp_replace(
-                 pg_catalog.regexp_replace(pg_catalog.rtrim(pg_catalog.pg_get_viewdef(v.id), ';'), '^( +)\(sum\((.*)\)\)::bigint AS ', '\1tally_internal.total(\2) AS ', 'gn'),
-                 '^( +)tally\.rollup\(', '\1tally_internal.rollup_few(', 'gn'),
-               '^( +)tally\.union_days\(', '\1tally_internal.union_few_days(', 'gn'),
-             '^( +)tally\.union_session_windows\(', '\1tally_internal.union_few_session_windows(', 'gn') AS definition
+                 pg_catalog.regexp_replace(pg_catalog.rtrim(pg_catalog.pg_get_viewdef(v.id), ';'), $re$^( +)\(sum\((.*)\)\)::bigint AS $re$, $re$\1tally_internal.total(\2) AS $re$, 'gn'),
+                 $re$^( +)tally\.rollup\($re$, $re$\1tally_internal.rollup_few($re$, 'gn'),
+               $re$^( +)tally\.union_days\($re$, $re$\1tally_internal.union_few_days($re$, 'gn'),
+             $re$^( +)tally\.union_session_windows\($re$, $re$\1tally_internal.union_few_session_windows($re$, 'gn') AS definition
       FROM tally.rollup AS r
       CROSS JOIN LATERAL pg_catalog.unnest(r.grains) AS g (grain)
       CROSS JOIN LATERAL (
@@ -118,7 +118,7 @@ BEGIN
         ' SELECT tenant_id, account_id, bucket%s FROM (SELECT tenant_id, account_id, bucket%s FROM %s WHERE %s IS NOT TRUE UNION ALL %s) AS rows'
         ' LEFT JOIN (SELECT count(*)) AS no_row_locks ON true',
         existing.grain, existing.pending, existing.names, existing.alone, existing.base, has_pending,
-        pg_catalog.regexp_replace(existing.definition, '\n( +)UNION ALL\n', pg_catalog.format(E' WHERE %s\n\\1UNION ALL\n', has_pending)));
+        pg_catalog.regexp_replace(existing.definition, $re$\n( +)UNION ALL\n$re$, pg_catalog.format(E' WHERE %s\n\\1UNION ALL\n', has_pending)));
     END IF;
     EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS %s', existing.id, existing.definition);
   END LOOP;

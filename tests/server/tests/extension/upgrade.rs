@@ -388,3 +388,120 @@ fn an_upgrade_script_is_held_against_a_fresh_install_and_there_is_no_way_back() 
             .any(|line| !found.contains(line) && line.starts_with("policy tally.novelty.tally_guard"))
     );
 }
+
+#[test]
+fn an_update_and_a_reader_that_need_the_same_tables_both_get_through() {
+    let Some((version, script)) = released().into_iter().find(|(version, _)| version != CURRENT) else {
+        return;
+    };
+    let placed = folder().join(format!("pg_tally--{version}.sql"));
+    let _placed = (!placed.exists()).then(|| Placed::new(&format!("pg_tally--{version}.sql"), &script));
+    let mut database = Database::without_extension("locked");
+    let mut client = install(&database, &version);
+    furnish(&mut client);
+    let reader = database.role("reader", &["tally_reader"]);
+    client.batch_execute(&format!("SELECT tally.bind_role('{reader}', 't1')")).unwrap();
+    // The library with objects of before says what it can't do.
+    let verified = client.batch_execute("SELECT tally.verify_rollup('usage')").unwrap_err();
+    assert_eq!(verified.code().map(|code| code.code()), Some("55000"), "{verified}");
+    // Its tables first, and then, by their policies, the bindings.
+    let mut reading = database.connect(&reader);
+    reading.batch_execute("BEGIN; LOCK TABLE tally.usage_pending IN ACCESS SHARE MODE").unwrap();
+    let updating = std::thread::spawn(move || client.batch_execute("ALTER EXTENSION pg_tally UPDATE"));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(!updating.is_finished(), "nothing was locked");
+    let counted = reading.query_one("SELECT sum(n)::int8 FROM tally.plans_week", &[]);
+    assert_eq!(counted.unwrap().get::<_, i64>(0), 100);
+    reading.batch_execute("COMMIT").unwrap();
+    updating.join().unwrap().unwrap();
+}
+
+/// Settings under which Postgres reads literals otherwise, or asks more of a body, are nothing to the scripts.
+#[test]
+fn scripts_say_the_same_under_settings_that_change_how_they_are_read() {
+    let Some((version, script)) = released().into_iter().find(|(version, _)| version != CURRENT) else {
+        return;
+    };
+    let placed = folder().join(format!("pg_tally--{version}.sql"));
+    let _placed = (!placed.exists()).then(|| Placed::new(&format!("pg_tally--{version}.sql"), &script));
+    let described =
+        |database: &Database| describe(&mut database.superuser(), &["tally", "tally_internal"], false);
+    let fresh = Database::new("read_plainly");
+    let wanted = of_the_extension(described(&fresh));
+    let settings = "SET standard_conforming_strings = off; SET escape_string_warning = off; SET backslash_quote = off; \
+                    LOAD 'plpgsql'; SET plpgsql.extra_errors = 'all'; SET plpgsql.variable_conflict = 'use_variable'";
+    for from in [None, Some(&version)] {
+        let database = Database::without_extension("read_otherwise");
+        if let Some(version) = from {
+            furnish(&mut install(&database, version));
+        }
+        let mut client = database.superuser();
+        client.batch_execute(settings).unwrap();
+        let script =
+            if from.is_some() { "ALTER EXTENSION pg_tally UPDATE" } else { "CREATE EXTENSION pg_tally" };
+        client.batch_execute(script).unwrap_or_else(|problem| panic!("{script}: {problem}"));
+        assert_same(script, &wanted, &of_the_extension(described(&database)));
+        // What runs later, in a session that has them.
+        client.batch_execute("SELECT tally.open_months('2026-01-01')").unwrap();
+        client.batch_execute("CALL tally.maintain()").unwrap();
+        let funnel = "SELECT count(*) FROM tally.funnel('[\"n\"]', '1 day', '2026-01-01', '2026-02-01')";
+        let mut transaction = client.transaction().unwrap();
+        transaction.batch_execute("SELECT tally.enter_global()").unwrap();
+        assert_eq!(transaction.query_one(funnel, &[]).unwrap().get::<_, i64>(0), 1);
+    }
+}
+
+/// No literal has a backslash, which some sessions read as the beginning of an escape.
+#[test]
+fn no_literal_of_a_script_hangs_on_how_backslashes_are_read() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql"));
+    let mut looked = 0;
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let found = with_backslash(&text);
+            assert!(found.is_empty(), "{entry:?}: {found:?}: put it between $re$");
+            looked += 1;
+        }
+    }
+    assert!(looked > 50);
+    assert_eq!(with_backslash(r"SELECT 'a\b', E'\n', $$ '\x' $$, $re$\y$re$ -- '\z"), [r"'a\b'", r"'\x'"]);
+}
+
+/// Literals of an SQL text with a backslash, in bodies, too.
+fn with_backslash(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let until = |start: usize, end: &str| {
+            rest[start..].find(end).map_or(rest.len(), |place| start + place + end.len())
+        };
+        let length = match next {
+            '-' if rest.starts_with("--") => until(2, "\n"),
+            '"' => until(1, "\""),
+            '\'' => {
+                let end = until(1, "'");
+                if rest[..end].contains('\\') {
+                    found.push(rest[..end].to_owned());
+                }
+                end
+            }
+            'E' if rest.starts_with("E'") => {
+                let mut end = until(2, "'");
+                while rest[end..].starts_with('\'') {
+                    end = until(end + 1, "'");
+                }
+                end
+            }
+            '$' if rest.starts_with("$re$") => until(4, "$re$"),
+            next => next.len_utf8(),
+        };
+        rest = &rest[length..];
+    }
+    found
+}
