@@ -66,12 +66,14 @@ COMMENT ON COLUMN tally.erasure_run.next_month IS 'raw events of earlier months 
 COMMENT ON COLUMN tally.erasure_run.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.erasure_run.forgotten IS 'rows of theirs that were removed elsewhere, once all months are done';
 
+-- Without a key: who notes something has rows of a tenant's locked, or ingest locked out, and must wait for nobody.
 CREATE TABLE tally.erasure_trace (
   changed_at  timestamptz NOT NULL,
   analyzed_at timestamptz,
-  table_name  text COLLATE "C" NOT NULL CONSTRAINT erasure_trace_pkey PRIMARY KEY
+  table_name  text COLLATE "C" NOT NULL
 );
-COMMENT ON TABLE tally.erasure_trace IS 'tables from which something was erased, or in which something stored was protected, and whose files and statistics may still have it';
+ALTER TABLE tally.erasure_trace REPLICA IDENTITY FULL;
+COMMENT ON TABLE tally.erasure_trace IS 'tables from which something was erased, or in which something stored was protected, and whose files and statistics may still have it: a row each time, one once the statistics were made anew';
 COMMENT ON COLUMN tally.erasure_trace.changed_at IS 'when that was; the files have it until a vacuum after that';
 COMMENT ON COLUMN tally.erasure_trace.analyzed_at IS 'when the statistics were made anew';
 COMMENT ON COLUMN tally.erasure_trace.table_name IS 'the table: in schema tally, or with the schema that it is in';
@@ -315,8 +317,7 @@ CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
     INSERT INTO tally.erasure_trace (changed_at, table_name)
-    SELECT clock_timestamp(), t.name FROM pg_catalog.unnest(tables) AS t (name) GROUP BY t.name ORDER BY t.name
-    ON CONFLICT (table_name) DO UPDATE SET changed_at = excluded.changed_at, analyzed_at = NULL;
+    SELECT clock_timestamp(), t.name FROM pg_catalog.unnest(tables) AS t (name) GROUP BY t.name;
   END;
 COMMENT ON FUNCTION tally_internal.note_trace(text[]) IS 'notes tables whose files and statistics may still have what was erased or protected';
 
@@ -393,38 +394,44 @@ CREATE FUNCTION tally_internal.stale_statistics() RETURNS oid
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  stale text;
 BEGIN
   -- What was vacuumed since, or is gone, has nothing left; a partitioned table has no file.
-  DELETE FROM tally.erasure_trace AS t
-   WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = tally_internal.traced_table(t.table_name)
-                        AND (c.relkind = 'r' OR t.analyzed_at IS NULL))
-      OR EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = tally_internal.traced_table(t.table_name)
-                    AND t.analyzed_at IS NOT NULL AND greatest(s.last_vacuum, s.last_autovacuum) > t.changed_at);
-  RETURN (SELECT tally_internal.traced_table(t.table_name)::oid FROM tally.erasure_trace AS t
-           WHERE t.analyzed_at IS NULL ORDER BY t.table_name LIMIT 1);
+  WITH traced AS MATERIALIZED (
+    SELECT n.table_name, c.relkind, greatest(s.last_vacuum, s.last_autovacuum) AS vacuumed_at
+      FROM (SELECT DISTINCT t.table_name FROM tally.erasure_trace AS t) AS n
+      LEFT JOIN pg_class AS c ON c.oid = tally_internal.traced_table(n.table_name)
+      LEFT JOIN pg_stat_all_tables AS s ON s.relid = c.oid
+  )
+  DELETE FROM tally.erasure_trace AS t USING traced AS n
+   WHERE t.table_name = n.table_name
+     AND (n.relkind IS NULL OR t.analyzed_at IS NOT NULL AND (n.relkind <> 'r' OR n.vacuumed_at > t.changed_at));
+  SELECT t.table_name INTO stale FROM tally.erasure_trace AS t WHERE t.analyzed_at IS NULL ORDER BY t.table_name LIMIT 1;
+  IF stale IS NULL THEN
+    RETURN NULL;
+  END IF;
+  -- What has been noted by now is what the statistics will know of; what is noted from now on stays for another step.
+  WITH noted AS (DELETE FROM tally.erasure_trace AS t WHERE t.table_name = stale RETURNING t.changed_at)
+  INSERT INTO tally.erasure_trace (changed_at, analyzed_at, table_name)
+  SELECT max(n.changed_at), clock_timestamp(), stale FROM noted AS n;
+  RETURN tally_internal.traced_table(stale)::oid;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.stale_statistics() IS 'a table whose statistics may still have what was erased or protected; null where there is none';
-
-CREATE FUNCTION tally_internal.note_statistics(target oid) RETURNS void
-  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-  UPDATE tally.erasure_trace AS t SET analyzed_at = clock_timestamp() WHERE tally_internal.traced_table(t.table_name) = target;
-$$;
-COMMENT ON FUNCTION tally_internal.note_statistics(oid) IS 'notes that the statistics of a table were made anew';
+COMMENT ON FUNCTION tally_internal.stale_statistics() IS
+  'a table whose statistics may still have what was erased or protected, null where there is none; notes that they were made anew, which the caller does in the same transaction';
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
-  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid) FROM PUBLIC;
+  tally_internal.traced_table(text), tally_internal.stale_statistics() FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
   tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
-  tally_internal.traced_table(text), tally_internal.stale_statistics(), tally_internal.note_statistics(oid),
+  tally_internal.traced_table(text), tally_internal.stale_statistics(),
   tally_internal.registered(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants() TO tally_admin;
 
@@ -470,7 +477,8 @@ CREATE FUNCTION tally_internal.erasure_state(OUT waiting int8, OUT since timesta
 AS $$
 BEGIN
   SELECT count(*), min(x.requested_at) INTO waiting, since FROM tally.erasure AS x WHERE x.finished_at IS NULL;
-  unvacuumed := (SELECT string_agg(coalesce(tally_internal.traced_table(t.table_name)::text, t.table_name), ', ' ORDER BY t.table_name) FROM tally.erasure_trace AS t
+  unvacuumed := (SELECT string_agg(coalesce(tally_internal.traced_table(t.table_name)::text, t.table_name), ', ' ORDER BY t.table_name)
+                   FROM (SELECT t.table_name, max(t.changed_at) AS changed_at FROM tally.erasure_trace AS t GROUP BY t.table_name) AS t
                    LEFT JOIN pg_stat_all_tables AS s ON s.relid = tally_internal.traced_table(t.table_name)
                   WHERE t.changed_at < clock_timestamp() - interval '1 day'
                     AND s.n_dead_tup > 0 AND coalesce(greatest(s.last_vacuum, s.last_autovacuum), '-infinity') < t.changed_at);

@@ -18,4 +18,5 @@ mod renewal;
 mod reports;
 mod reveal;
 mod rotation;
+mod side_by_side;
 mod tokens_of;
