@@ -12,6 +12,7 @@ use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::pg_sys::{self, Datum};
 
 const WAITING: i32 = 0;
+const EVENTS: i32 = 1;
 const ROLLUPS: i32 = 2;
 
 sql_function! {
@@ -30,7 +31,8 @@ sql_function! {
             WAITING => pause_ingest(Attempts::One)?,
             // No horizon moves until the buckets are made anew.
             ROLLUPS if is_begun => pause_ingest(Attempts::Several)?,
-            ROLLUPS => hold_declarations()?,
+            // Nor is a rollup declared; and an erasure would lock the tenant's events in an order of its own.
+            EVENTS | ROLLUPS => enter()?,
             _ => {}
         }
         let held = "SELECT true FROM tally.privacy_renewal AS r WHERE r.tenant_id = $1 AND r.stage = $2 FOR UPDATE SKIP LOCKED";
@@ -44,7 +46,7 @@ sql_function! {
                 Some(next) if next.is_begun != is_begun => return Ok(None),
                 next => rollup(tenant, next),
             },
-            1 => step("SELECT tally_internal.renew_events($1, $2)", tenant, max_rows),
+            EVENTS => step("SELECT tally_internal.renew_events($1, $2)", tenant, max_rows),
             3 => step("SELECT tally_internal.renew_quarantine($1, $2)", tenant, max_rows),
             _ => 0,
         };
@@ -58,10 +60,11 @@ fn pause_ingest(attempts: Attempts) -> Result<(), Busy> {
     lock::relations("ingest can't be paused", &[ingest], attempts)
 }
 
-/// Keeps rollups from being declared or dropped, and horizons from being moved, until the transaction ends; ingest goes on.
-fn hold_declarations() -> Result<(), Busy> {
+/// Keeps rollups from being declared or dropped, horizons from being moved, and persons from being erased, until the transaction ends; ingest
+/// goes on.
+fn enter() -> Result<(), Busy> {
     let declared = (session::relation(c"rollup"), pg_sys::RowExclusiveLock);
-    lock::relations("rollups are being declared", &[declared], Attempts::Several)
+    lock::relations("ingest is paused", &[declared], Attempts::Several)
 }
 
 fn begin(tenant: &str) -> i64 {

@@ -9,6 +9,7 @@ use crate::backend::{schema, session};
 use crate::ingest::options::{OnConflict, Options};
 use crate::ingest::pipeline::{self, Home};
 use crate::privacy::{self, Body, PrivacyFailure};
+use crate::raw::gate;
 use crate::raw::outcome::Outcome;
 use crate::scope::Scope;
 use pgrx::datum::DatumWithOid;
@@ -58,6 +59,8 @@ door! {
         }
         let mut conditions = conditions(call, 0);
         conditions.push(call.int(6).into());
+        // Before the events are locked: an erasure has ingest locked out when it comes to them.
+        gate::enter();
         let taken = in_scope(&scope, || take(&conditions));
         let limits = pipeline::limits();
         let homes: Vec<Home> =

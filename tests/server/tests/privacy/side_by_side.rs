@@ -10,6 +10,7 @@ use tally_server_tests::{ingest, number, wait_for};
 struct Shop {
     keyed: Keyed,
     admin: String,
+    writer: String,
 }
 
 const STEP: &str = "SELECT tally_internal.step_privacy('a', 1000)";
@@ -18,8 +19,11 @@ impl Shop {
     fn new(topic: &str) -> Self {
         let mut keyed = Keyed::new(topic);
         let admin = keyed.database.role("admin", &["tally_admin"]);
+        let writer = keyed.database.role("writer", &["tally_writer"]);
         let mut superuser = keyed.database.superuser();
-        superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+        let open =
+            "SELECT tally.set_step_up_policy('erase_subject', false), tally.trust_role($1::text::regrole)";
+        superuser.execute(open, &[&writer]).unwrap();
         let at = |number: u32, user: &str, time: &str| -> Value {
             let mut event = event("a", number, user, json!({}));
             event["occurred_at"] = json!(time);
@@ -33,7 +37,7 @@ impl Shop {
         assert_eq!(ingest(&mut superuser, &array(sent)).unwrap().accepted, 40);
         let broken = ["second", "first"].map(|user| at(100, user, "never"));
         assert_eq!(ingest(&mut superuser, &array(broken)).unwrap().rejected, 2);
-        Self { keyed, admin }
+        Self { keyed, admin, writer }
     }
 
     fn admin(&self) -> Client {
@@ -78,11 +82,28 @@ impl Shop {
 }
 
 #[test]
+fn raw_events_that_are_being_protected() {
+    let shop = Shop::new("beside_renewed_events");
+    shop.protect_until(1);
+    shop.erase_beside(shop.admin(), STEP);
+    crate::keyed::maintain(&mut shop.admin());
+    let left = "SELECT count(*) FILTER (WHERE user_id LIKE 'tok.%') * 1000 + count(*) FROM tally.events";
+    assert_eq!(number(&mut shop.keyed.database.superuser(), left), 20_020);
+}
+
+#[test]
 fn quarantined_events_that_are_being_closed_up() {
     let shop = Shop::new("beside_renewed_quarantine");
     shop.protect_until(3);
     shop.erase_beside(shop.admin(), STEP);
     crate::keyed::maintain(&mut shop.admin());
+}
+
+#[test]
+fn quarantined_events_that_are_being_redriven() {
+    let shop = Shop::new("beside_redrive");
+    let writer = shop.keyed.database.connect(&shop.writer);
+    shop.erase_beside(writer, "SELECT tally.redrive()");
 }
 
 #[test]
