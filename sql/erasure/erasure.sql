@@ -56,15 +56,17 @@ COMMENT ON COLUMN tally.erasure.months_missing IS 'starts of the months that the
 
 CREATE TABLE tally.erasure_run (
   started_at timestamptz NOT NULL DEFAULT now(),
-  next_month timestamptz NOT NULL DEFAULT '-infinity',
   tenant_id  text COLLATE "C" NOT NULL CONSTRAINT erasure_run_pkey PRIMARY KEY,
-  forgotten  jsonb
+  forgotten  jsonb,
+  searched   text[] NOT NULL DEFAULT '{}',
+  months_missing timestamptz[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE tally.erasure_run IS 'how far tally.maintain() has come with the subjects of a tenant that it erases together';
 COMMENT ON COLUMN tally.erasure_run.started_at IS 'when it began: every batch that had begun before had ended';
-COMMENT ON COLUMN tally.erasure_run.next_month IS 'raw events of earlier months are done';
 COMMENT ON COLUMN tally.erasure_run.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.erasure_run.forgotten IS 'rows of theirs that were removed elsewhere, once all months are done';
+COMMENT ON COLUMN tally.erasure_run.searched IS 'the months that are done, by number and name of the table: one that was elsewhere is searched when it is attached meanwhile';
+COMMENT ON COLUMN tally.erasure_run.months_missing IS 'starts of the months that were elsewhere when all others were done';
 
 -- Without a key: who notes something has rows of a tenant's locked, or ingest locked out, and must wait for nobody.
 CREATE TABLE tally.erasure_trace (

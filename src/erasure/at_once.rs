@@ -3,6 +3,7 @@
 
 use super::elsewhere;
 use super::failure::ErasureError;
+use super::missing;
 use super::removal;
 use super::request::Request;
 use crate::backend::call::sql_function;
@@ -44,23 +45,32 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     let tenant = request.tenant;
     let before = times(request, hashes);
     privacy::fetch_keys();
+    // First: what is attached from here on is found below, or told.
+    let lost = rollup::Lost::of(tenant);
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
     let users = Stored::of(tenant, &request.subjects)?;
-    let mut places = removal::find(tenant, &users.ids, &everything);
-    let known = removal::detached_months();
-    for month in &known {
-        places.extend(removal::find_in_detached(tenant, &users.ids, month));
-    }
-    let lost = rollup::Lost::of(tenant);
+    let (known, mut places) = loop {
+        let known = removal::detached_months();
+        let mut places = removal::find(tenant, &users.ids, &everything);
+        for month in &known {
+            places.extend(removal::find_in_detached(tenant, &users.ids, month));
+        }
+        // One that is attached between the two would be in neither; none is detached any more, since the events were read.
+        if removal::detached_months() == known {
+            break (known, places);
+        }
+    };
     if before > 0 && places.is_empty() {
         // Ingest has refused its events since, so that there is nothing to wait for.
         request.note(hashes);
         let users = Stored::of(tenant, &request.subjects)?;
         let forgotten = elsewhere::forget(tenant, &users, &lost.months)?;
-        return elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months);
+        return elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing::of(&lost, &known));
     }
     gate::close(&[], Attempts::Several)?;
+    // What is attached from here on is told.
+    let lost = lost.now(tenant);
     // As they are stored now: the tenant may have got keys meanwhile.
     let users = Stored::of(tenant, &request.subjects)?;
     places.extend(match removal::find_by_activity(tenant, &users.ids) {
@@ -80,7 +90,6 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     for place in &places {
         removal::remove(tenant, &users, place, &detached)?;
     }
-    let lost = lost.now(tenant);
-    let forgotten = elsewhere::forget(tenant, &users, &lost)?;
-    elsewhere::certify(tenant, hashes, 1, &forgotten, &lost)
+    let forgotten = elsewhere::forget(tenant, &users, &lost.months)?;
+    elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing::of(&lost, &detached))
 }

@@ -114,13 +114,15 @@ impl Ending {
 }
 
 /// Writes the certificates of some subjects; `forgotten` is what `forget` told of all that were erased together. Who was erased before, and of
-/// whom nothing was there again, keeps the one of before. The caller has locked ingest out, or nothing is left to be removed.
+/// whom nothing was there again, keeps the one of before. `missing` are the months that nobody could search. The caller has locked ingest
+/// out, or nothing is left to be removed.
 pub fn certify(
     tenant: &str,
     hashes: &[Uuid],
     together: i64,
     forgotten: &Value,
     lost: &[i64],
+    missing: &[i64],
 ) -> Result<(), ErasureError> {
     let rollups = rollup::kept(tenant, lost)?;
     let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
@@ -169,7 +171,7 @@ pub fn certify(
     let hashes: Vec<Uuid> = ending.iter().map(|subject| subject.hash).collect();
     let write = "SELECT tally_internal.certify_erasures($1, $2, $3)";
     session::as_owner(|| sql::run(write, &[tenant.into(), hashes.into(), certificates.into()]));
-    missing::note(tenant, ending.iter().chain(&nothing).map(|subject| subject.hash).collect(), lost);
+    missing::note(tenant, ending.iter().chain(&nothing).map(|subject| subject.hash).collect(), missing);
     Ok(())
 }
 

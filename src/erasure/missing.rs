@@ -2,22 +2,39 @@
 
 use crate::backend::session;
 use crate::backend::sql;
+use crate::rollup::Lost;
 use crate::scope;
 use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
-/// Notes the months in which some subjects' events were out of reach, for `tally.lint()` to tell when they are there again; those that lie
-/// in schema tally, detached, were searched.
-pub fn note(tenant: &str, hashes: Vec<Uuid>, lost: &[i64]) {
-    let months: Vec<String> = lost.iter().map(|&month| sql::moment(month)).collect();
+/// The months in which a tenant's events were out of reach: those whose events are elsewhere. Those that lie in schema tally, detached,
+/// were searched.
+pub fn of(lost: &Lost, searched: &[String]) -> Vec<i64> {
+    let query = format!(
+        "SELECT {}, to_char(u.month AT TIME ZONE 'UTC', 'YYYY_MM') FROM unnest({}) AS u (month) ORDER BY 1",
+        sql::micros("u.month"),
+        array(&lost.months)
+    );
+    let read = |row: sql::Row| (row.need::<i64>(1), row.need::<String>(2));
+    let named = session::as_owner(|| sql::changed_rows(&query, &[], read)).into_iter();
+    let is_searched = |name: &String| searched.contains(&format!("events_p{name}"));
+    named.filter(|(_, name)| !is_searched(name)).map(|(month, _)| month).collect()
+}
+
+/// SQL for an array of moments.
+pub fn array(months: &[i64]) -> String {
+    let months: Vec<String> = months.iter().map(|&month| sql::moment(month)).collect();
+    format!("ARRAY[{}]::timestamptz[]", months.join(", "))
+}
+
+/// Notes the months in which some subjects' events were out of reach, for `tally.lint()` to tell when they are there again.
+pub fn note(tenant: &str, hashes: Vec<Uuid>, months: &[i64]) {
     let note = format!(
         "UPDATE tally.erasure AS x SET months_missing = m.months \
-           FROM (SELECT coalesce(array_agg(u.month ORDER BY u.month), '{{}}') AS months FROM unnest(ARRAY[{}]::timestamptz[]) AS u (month) \
-                  WHERE NOT EXISTS (SELECT FROM tally_internal.detached_months() AS d (month) \
-                                     WHERE d.month = 'events_p' || to_char(u.month AT TIME ZONE 'UTC', 'YYYY_MM'))) AS m \
+           FROM (SELECT ARRAY(SELECT u.month FROM unnest({}) AS u (month) ORDER BY 1) AS months) AS m \
           WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.months_missing <> m.months",
-        months.join(", ")
+        array(months)
     );
     session::as_owner(|| sql::run(&note, &[tenant.into(), hashes.into()]));
 }

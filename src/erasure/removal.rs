@@ -47,14 +47,24 @@ fn places(query: &str, tenant: &str, subjects: &[String]) -> BTreeSet<Place> {
     session::as_owner(|| sql::changed_rows(query, &values, read)).into_iter().collect()
 }
 
-/// Starts of the months that are a partition each, from `from` on, in order.
-pub fn months_from(from: i64) -> Vec<i64> {
+/// A partition of the events.
+#[derive(PartialEq, Eq)]
+pub struct Part {
+    /// The start of the month that it is; `None` where it is another time.
+    pub month: Option<i64>,
+    /// What tells its table from any other, also from one that takes its name, or its number in a restored database.
+    pub mark: String,
+}
+
+/// The partitions as they are now, in order of time.
+pub fn parts() -> Vec<Part> {
     let query = format!(
-        "SELECT {} FROM tally_internal.event_parts() AS p WHERE p.is_month ORDER BY 1",
+        "SELECT CASE WHEN p.is_month THEN {} END, concat(p.part, ' ', c.relname) \
+           FROM tally_internal.event_parts() AS p JOIN pg_class AS c ON c.oid = p.part ORDER BY p.first, 2",
         sql::micros("p.first")
     );
-    let months = session::as_owner(|| sql::rows(&query, &[], |row| row.need::<i64>(1)));
-    months.into_iter().filter(|&month| month >= from).collect()
+    let read = |row: sql::Row| Part { month: row.get(1), mark: row.need(2) };
+    session::as_owner(|| sql::changed_rows(&query, &[], read))
 }
 
 /// Where subjects have raw events in partitions that are not one month each: somebody made those.

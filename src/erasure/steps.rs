@@ -6,10 +6,11 @@
 
 use super::elsewhere;
 use super::failure::ErasureError;
+use super::missing;
 use super::removal::{self, Place};
 use crate::backend::call::sql_function;
 use crate::backend::lock::{self, Attempts};
-use crate::backend::sql::{self, Moment};
+use crate::backend::sql;
 use crate::backend::{session, statistics};
 use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
@@ -26,7 +27,10 @@ const CERTIFICATES: i64 = 500;
 
 /// A tenant's subjects that are being erased.
 struct Run {
-    next_month: i64,
+    /// Marks of the months that are done.
+    searched: Vec<String>,
+    /// The months that nobody could search.
+    missing: Vec<i64>,
     forgotten: Option<Value>,
 }
 
@@ -94,11 +98,14 @@ fn clear_statistics() -> i64 {
 /// The tenant's run; `None` where there is none.
 fn current(tenant: &str) -> Option<Run> {
     let query = format!(
-        "SELECT {}, r.forgotten FROM tally.erasure_run AS r WHERE r.tenant_id = $1",
-        sql::micros("greatest(r.next_month, timestamptz '4000-01-01 BC')")
+        "SELECT r.searched, ARRAY(SELECT {} FROM unnest(r.months_missing) AS m), r.forgotten FROM tally.erasure_run AS r WHERE r.tenant_id = $1",
+        sql::micros("m")
     );
-    let read =
-        |row: sql::Row| Run { next_month: row.need(1), forgotten: row.get::<JsonB>(2).map(|told| told.0) };
+    let read = |row: sql::Row| Run {
+        searched: row.need(1),
+        missing: row.need(2),
+        forgotten: row.get::<JsonB>(3).map(|told| told.0),
+    };
     session::as_owner(|| sql::changed_rows(&query, &[tenant.into()], read)).into_iter().next()
 }
 
@@ -129,7 +136,10 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
     let stored = || Stored::of(tenant, taken.iter().map(|(subject, _)| subject));
     let subjects = stored()?;
     let Some(forgotten) = &run.forgotten else {
-        let month = removal::months_from(run.next_month).first().copied();
+        // Whenever a month was attached, as long as others are left.
+        let parts = removal::parts();
+        let next = parts.iter().find(|part| part.month.is_some() && !run.searched.contains(&part.mark));
+        let month = next.and_then(|part| part.month);
         let detached = removal::detached_months();
         let mut places = match month {
             Some(month) => removal::find(tenant, &subjects.ids, &removal::time_of(month)),
@@ -144,23 +154,24 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         if is_last || !places.is_empty() {
             gate::close(&[], Attempts::One)?;
         }
-        // The tenant may have got keys meanwhile: another step looks for them by those, too. Or a month was detached.
-        if stored()? != subjects || removal::detached_months() != detached {
+        // The tenant may have got keys meanwhile: another step looks for them by those, too. Or a month was detached, or attached.
+        if stored()? != subjects || removal::detached_months() != detached || removal::parts() != parts {
             return Ok(1);
         }
         let (done, is_over) = remove_some(tenant, &subjects, &places, &detached, max_rows)?;
-        return match month {
+        return match (next, lost) {
             _ if !is_over => Ok(done),
-            Some(month) => {
-                let next = Moment(removal::time_of(month).end);
-                let note = "UPDATE tally.erasure_run SET next_month = $2 WHERE tenant_id = $1";
-                session::as_owner(|| sql::run(note, &[tenant.into(), next.into()]));
+            (Some(part), _) => {
+                let note =
+                    "UPDATE tally.erasure_run SET searched = array_append(searched, $2) WHERE tenant_id = $1";
+                session::as_owner(|| sql::run(note, &[tenant.into(), part.mark.as_str().into()]));
                 Ok(done)
             }
-            None => match lost {
-                Some(lost) => forget(tenant, &subjects, taken.len(), &lost.now(tenant)),
-                None => Ok(done),
-            },
+            // Of what is attached from now on it was noted that nobody could look into it.
+            (None, Some(lost)) => {
+                forget(tenant, &subjects, taken.len(), &lost.months, &missing::of(&lost, &detached))
+            }
+            (None, None) => Ok(done),
         };
     };
     let some: Vec<Uuid> = taken.iter().take(CERTIFICATES as usize).map(|&(_, hash)| hash).collect();
@@ -170,7 +181,10 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         return Ok(1);
     }
     let together = forgotten["subjects"].as_i64().unwrap_or(taken.len() as i64);
-    elsewhere::certify(tenant, &some, together, forgotten, &rollup::Lost::of(tenant).months)?;
+    let lost = rollup::Lost::of(tenant);
+    let mut missing = missing::of(&lost, &removal::detached_months());
+    missing.extend(run.missing.iter().filter(|month| !missing.contains(month)).collect::<Vec<_>>());
+    elsewhere::certify(tenant, &some, together, forgotten, &lost.months, &missing)?;
     Ok(some.len() as i64)
 }
 
@@ -192,11 +206,20 @@ fn remove_some(
     Ok((done.max(1), true))
 }
 
-/// Removes what else is kept of them. The caller has locked ingest out.
-fn forget(tenant: &str, subjects: &Stored, persons: usize, lost: &[i64]) -> Result<i64, ErasureError> {
+/// Removes what else is kept of them. The caller has locked ingest out; `missing` are the months that nobody could search.
+fn forget(
+    tenant: &str,
+    subjects: &Stored,
+    persons: usize,
+    lost: &[i64],
+    missing: &[i64],
+) -> Result<i64, ErasureError> {
     let mut forgotten = elsewhere::forget(tenant, subjects, lost)?;
     forgotten["subjects"] = persons.into();
-    let note = "UPDATE tally.erasure_run SET forgotten = $2 WHERE tenant_id = $1";
-    session::as_owner(|| sql::run(note, &[tenant.into(), JsonB(forgotten).into()]));
+    let missing = missing::array(missing);
+    let note = format!(
+        "UPDATE tally.erasure_run SET forgotten = $2, months_missing = {missing} WHERE tenant_id = $1"
+    );
+    session::as_owner(|| sql::run(&note, &[tenant.into(), JsonB(forgotten).into()]));
     Ok(1)
 }

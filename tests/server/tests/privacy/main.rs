@@ -1,6 +1,7 @@
 //! Personal data: what is stored in its place, who may see it again, and under which keys; and that a person who is erased leaves
 //! nothing behind.
 
+mod attached;
 mod broken_off;
 mod declared_at_once;
 mod erasure;
