@@ -8,17 +8,20 @@ use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
-/// The months in which a tenant's events were out of reach: those whose events are elsewhere. Those that lie in schema tally, detached,
-/// were searched.
+/// The months in which a tenant's events were out of reach: those whose events are elsewhere, also from before the horizon of all. Those that lie
+/// in schema tally, detached, by hand or by `detach_raw()`, were searched.
 pub fn of(lost: &Lost, searched: &[String]) -> Vec<i64> {
+    let months: Vec<i64> = lost.earlier.iter().chain(&lost.months).copied().collect();
     let query = format!(
         "SELECT {}, to_char(u.month AT TIME ZONE 'UTC', 'YYYY_MM') FROM unnest({}) AS u (month) ORDER BY 1",
         sql::micros("u.month"),
-        array(&lost.months)
+        array(&months)
     );
     let read = |row: sql::Row| (row.need::<i64>(1), row.need::<String>(2));
     let named = session::as_owner(|| sql::changed_rows(&query, &[], read)).into_iter();
-    let is_searched = |name: &String| searched.contains(&format!("events_p{name}"));
+    let is_searched = |name: &String| {
+        ["events_p", "detached_events_"].iter().any(|table| searched.contains(&format!("{table}{name}")))
+    };
     named.filter(|(_, name)| !is_searched(name)).map(|(month, _)| month).collect()
 }
 

@@ -230,6 +230,8 @@ pub struct Lost {
     tables: Vec<(Oid, Range<i64>)>,
     /// Their beginnings.
     pub months: Vec<i64>,
+    /// The same from before the horizon of all, which we took out: what was left of one may be put back.
+    pub earlier: Vec<i64>,
 }
 
 impl Lost {
@@ -237,8 +239,12 @@ impl Lost {
     pub fn of(tenant: &str) -> Self {
         let tables = tables_of_events();
         let from = horizon::of_all().map_or(i64::MIN, |(moment, _)| moment);
-        let own = format!("tenant_id = {} AND {}", sql::literal(tenant), within("bucket", &(from..i64::MAX)));
-        Self { tables, months: months_without_events(&own).into_iter().map(|(month, _)| month).collect() }
+        let gone = |time: Range<i64>| -> Vec<i64> {
+            let own = format!("tenant_id = {} AND {}", sql::literal(tenant), within("bucket", &time));
+            months_without_events(&own).into_iter().map(|(month, _)| month).collect()
+        };
+        let earlier = if from == i64::MIN { Vec::new() } else { gone(i64::MIN..from) };
+        Self { tables, months: gone(from..i64::MAX), earlier }
     }
 
     /// As of now, where ingest is locked out: read again only if a table came or went since.

@@ -1,4 +1,4 @@
-//! Months that are attached while somebody is being erased in steps.
+//! Months that are attached while somebody is being erased in steps, or after months below the horizon were elsewhere.
 
 use crate::erasure::{Bench, traces};
 use postgres::Client;
@@ -81,4 +81,36 @@ fn a_month_that_is_attached_before_the_certificate_is_told() {
     assert_eq!(again["events_removed"], json!(1), "{again}");
     assert!(!is_told(&bench));
     bench.verify();
+}
+
+/// The months below it are gone by what we did, but one that was moved away may come back.
+#[test]
+fn a_month_below_the_horizon_that_is_there_again_is_told() {
+    for in_steps in [false, true] {
+        let bench = Bench::new(if in_steps { "below_steps" } else { "below_once" });
+        assert_eq!(bench.send(&events()).accepted, 8);
+        bench.fold();
+        let (mut admin, mut superuser) = (bench.admin(), bench.database.superuser());
+        admin.batch_execute("SELECT tally.detach_raw('2026-03-01')").unwrap();
+        superuser
+            .batch_execute(
+                "CREATE SCHEMA archive; ALTER TABLE tally.detached_events_2026_02 SET SCHEMA archive",
+            )
+            .unwrap();
+        if in_steps {
+            admin.execute("SELECT tally.erase_subjects('t', ARRAY[$1], 'ticket 1')", &[&SUBJECT]).unwrap();
+            admin.batch_execute("CALL tally.maintain()").unwrap();
+        } else {
+            bench.erase("t", SUBJECT);
+        }
+        assert!(!is_told(&bench), "in steps: {in_steps}");
+        superuser
+            .batch_execute("ALTER TABLE archive.detached_events_2026_02 RENAME TO events_p2026_02")
+            .unwrap();
+        superuser.batch_execute(BACK).unwrap();
+        assert!(is_told(&bench), "in steps: {in_steps}");
+        let again = bench.erase("t", SUBJECT);
+        assert_eq!(again["events_removed"], json!(1), "{again}");
+        assert!(!is_told(&bench), "in steps: {in_steps}");
+    }
 }
