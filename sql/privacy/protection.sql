@@ -36,6 +36,9 @@ CREATE TABLE tally.privacy_renewal (
   months_done  text COLLATE "C" NOT NULL DEFAULT '',
   month        text COLLATE "C",
   after_account text COLLATE "C",
+  after_batch  int8,
+  after_position int4,
+  is_left      boolean NOT NULL DEFAULT false,
   rollup_done  text COLLATE "C" NOT NULL DEFAULT '',
   rollup_in_hand text COLLATE "C",
   left_in      text[] NOT NULL DEFAULT '{}',
@@ -58,7 +61,10 @@ COMMENT ON COLUMN tally.privacy_renewal.values_to IS 'the last one';
 COMMENT ON COLUMN tally.privacy_renewal.tenant_id IS 'the tenant';
 COMMENT ON COLUMN tally.privacy_renewal.months_done IS 'the last table of events that is done; they are gone through by name';
 COMMENT ON COLUMN tally.privacy_renewal.month IS 'the table in hand';
-COMMENT ON COLUMN tally.privacy_renewal.after_account IS 'of it, up to which account it is done';
+COMMENT ON COLUMN tally.privacy_renewal.after_account IS 'of it, up to which account it is done; of the quarantine, up to which tenant';
+COMMENT ON COLUMN tally.privacy_renewal.after_batch IS 'of the quarantine, up to which batch of that tenant it is done';
+COMMENT ON COLUMN tally.privacy_renewal.after_position IS 'and up to which of the batch''s events';
+COMMENT ON COLUMN tally.privacy_renewal.is_left IS 'whether some of the quarantine were in others'' hands: they are come back to';
 COMMENT ON COLUMN tally.privacy_renewal.rollup_in_hand IS 'the rollup that is being made anew, a month or a year at a time';
 COMMENT ON COLUMN tally.privacy_renewal.rollup_from IS 'of it, up to when it is done';
 COMMENT ON COLUMN tally.privacy_renewal.left_in IS 'rollups that keep user ids or tokens as they were before in buckets of which raw events are gone';
@@ -109,7 +115,7 @@ AS $$
   DO UPDATE SET requested_at = now(), updated_at = NULL, finished_at = NULL, after_time = NULL, rows_read = 0, rows_changed = 0, stage = 0,
     -- What the one before has changed and not carried over to rollups, this one carries over.
     users_from = CASE WHEN r.finished_at IS NULL THEN r.users_from END, users_to = CASE WHEN r.finished_at IS NULL THEN r.users_to END,
-    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL,
+    values_from = CASE WHEN r.finished_at IS NULL THEN r.values_from END, values_to = CASE WHEN r.finished_at IS NULL THEN r.values_to END, months_done = '', month = NULL, after_account = NULL, after_batch = NULL, after_position = NULL, is_left = false, rollup_done = '', rollup_in_hand = NULL, rollup_from = NULL,
     -- What others of that name have, which were declared since, isn't what these kept.
     left_in = ARRAY(SELECT l.rollup_name FROM unnest(r.left_in) WITH ORDINALITY AS l (rollup_name, place)
                       JOIN tally.rollup AS o ON o.rollup_name = l.rollup_name

@@ -91,42 +91,58 @@ COMMENT ON FUNCTION tally_internal.renew_events(text, int8) IS 'part of a step: 
 CREATE FUNCTION tally_internal.renew_quarantine(tenant text, max_rows int8) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  -- By the key, whatever the planner knows of the table: else each step may read it as a whole.
+  SET enable_seqscan = off
+  SET enable_bitmapscan = off
 AS $$
 DECLARE
-  written int8;
-  is_left boolean;
+  renewal tally.privacy_renewal;
+  seen    record;
 BEGIN
-  -- With those of no tenant, which each declaration has gone through, too: everybody's, since what names one tenant may wait with another.
-  WITH piece AS MATERIALIZED (
-    SELECT q.ctid AS place, tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) AS body
-      FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '') AND q.body !~ '^box[.][0-9]+[.][A-Za-z0-9_-]{64,}$'
-               AND (q.tenant_id = tenant OR tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) IS NOT NULL)
-             LIMIT max_rows FOR UPDATE SKIP LOCKED) AS q
-  )
-  UPDATE tally.quarantine AS q SET body = p.body, reason = 'it is closed up; tally.redrive() tells what is wrong with it'
-    FROM piece AS p WHERE q.ctid = p.place AND p.body IS NOT NULL;
-  GET DIAGNOSTICS written = ROW_COUNT;
-  IF written > 0 THEN
+  SELECT r.* INTO STRICT renewal FROM tally.privacy_renewal AS r WHERE r.tenant_id = tenant;
+  -- In the order of the key. With those of no tenant, which each declaration has gone through, too: everybody's, since what names one tenant may
+  -- wait with another. What a redrive has in its hands is not waited for.
+  EXECUTE format($query$
+    WITH piece AS MATERIALIZED (
+      SELECT q.ctid AS place, q.tenant_id, q.batch_id, q."position", tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) AS body
+        FROM (SELECT q.ctid, q.* FROM tally.quarantine AS q
+               WHERE %s AND (q.tenant_id, q.batch_id, q."position") > ($2, $3, $4)
+               ORDER BY q.tenant_id, q.batch_id, q."position" LIMIT $5) AS q
+    ), held AS MATERIALIZED (
+      SELECT q.ctid AS place FROM tally.quarantine AS q WHERE q.ctid = ANY (ARRAY(SELECT p.place FROM piece AS p WHERE p.body IS NOT NULL)) FOR UPDATE SKIP LOCKED
+    ), changed AS (
+      UPDATE tally.quarantine AS q SET body = p.body, reason = 'it is closed up; tally.redrive() tells what is wrong with it'
+        FROM piece AS p JOIN held AS h ON h.place = p.place WHERE q.ctid = h.place
+      RETURNING 1
+    )
+    SELECT count(*) AS read, count(p.body) AS due, (SELECT count(*) FROM changed) AS written, l.*
+      FROM piece AS p, (SELECT max(l.tenant_id) AS tenant, max(l.batch_id) AS batch, max(l."position") AS place
+                          FROM (SELECT p.* FROM piece AS p ORDER BY p.tenant_id DESC, p.batch_id DESC, p."position" DESC LIMIT 1) AS l) AS l
+     GROUP BY l.tenant, l.batch, l.place
+    $query$, CASE WHEN tenant = '' THEN 'true' ELSE 'q.tenant_id = $1' END)
+    INTO seen USING tenant, coalesce(renewal.after_account, tenant), coalesce(renewal.after_batch, -9223372036854775808), coalesce(renewal.after_position, -1), max_rows;
+  IF seen.written > 0 THEN
     PERFORM tally_internal.note_trace('{quarantine}');
   END IF;
-  is_left := written = 0 AND EXISTS (SELECT FROM tally.quarantine AS q WHERE (q.tenant_id = tenant OR tenant = '')
-                                       AND tally_internal.closed_body(q.tenant_id, q.batch_id, q."position", q.body) IS NOT NULL);
-  UPDATE tally.privacy_renewal AS r
-     SET rows_read = r.rows_read + written, rows_changed = r.rows_changed + written, updated_at = clock_timestamp(),
-         stage = CASE WHEN written = 0 AND NOT is_left THEN 4 ELSE r.stage END,
-         finished_at = CASE WHEN written = 0 AND NOT is_left THEN clock_timestamp() END
-   WHERE r.tenant_id = tenant;
-  IF is_left THEN
-    -- In a redrive's hands: they come in another round.
-    RETURN written;
-  ELSIF written = 0 THEN
-    PERFORM tally_internal.retire_privacy_keys(k.tenant_id, k.newest) FROM tally.privacy_key AS k WHERE k.tenant_id = tenant;
-    RETURN 0;
+  IF seen.read > 0 THEN
+    UPDATE tally.privacy_renewal AS r
+       SET rows_read = r.rows_read + seen.read, rows_changed = r.rows_changed + seen.written, updated_at = clock_timestamp(),
+           after_account = seen.tenant, after_batch = seen.batch, after_position = seen.place, is_left = r.is_left OR seen.due > seen.written
+     WHERE r.tenant_id = tenant;
+    RETURN seen.read;
   END IF;
-  RETURN written;
+  -- Those that were left come in another round.
+  UPDATE tally.privacy_renewal AS r
+     SET updated_at = clock_timestamp(), after_account = NULL, after_batch = NULL, after_position = NULL, is_left = false,
+         stage = CASE WHEN r.is_left THEN r.stage ELSE 4 END, finished_at = CASE WHEN NOT r.is_left THEN clock_timestamp() END
+   WHERE r.tenant_id = tenant;
+  IF NOT renewal.is_left THEN
+    PERFORM tally_internal.retire_privacy_keys(k.tenant_id, k.newest) FROM tally.privacy_key AS k WHERE k.tenant_id = tenant;
+  END IF;
+  RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.renew_quarantine(text, int8) IS 'part of a step: some of a tenant''s quarantined events';
+COMMENT ON FUNCTION tally_internal.renew_quarantine(text, int8) IS 'part of a step: some of a tenant''s quarantined events, or with an empty one of everybody''s';
 
 CREATE FUNCTION tally_internal.renew_stored(tenant_id text, max_rows int8) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'renew_stored_wrapper';

@@ -119,11 +119,21 @@ impl Erased {
 
     /// Whether the text of an event that isn't valid names such a user of a tenant. It may be large.
     pub fn is_named_in(&self, body: &str, tenant: &str) -> bool {
+        self.is_named_in_any(body, &[tenant])
+    }
+
+    /// The same of several tenants: the text is gone through once.
+    fn is_named_in_any(&self, body: &str, tenants: &[&str]) -> bool {
+        if tenants.is_empty() {
+            return false;
+        }
         let mut waiting = Vec::new();
         let any = |waiting: &mut Vec<String>| {
-            session::check_for_interrupts();
-            let users: Vec<_> = waiting.iter().map(|user| (0, tenant, user.as_str())).collect();
-            let is_any = !self.find(&users).is_empty();
+            let is_any = tenants.iter().any(|tenant| {
+                session::check_for_interrupts();
+                let users: Vec<_> = waiting.iter().map(|user| (0, *tenant, user.as_str())).collect();
+                !self.find(&users).is_empty()
+            });
             waiting.clear();
             is_any
         };
@@ -151,7 +161,7 @@ impl Erased {
             }
             ControlFlow::Continue(())
         });
-        tenants.iter().any(|tenant| self.is_named_in(body, tenant))
+        self.is_named_in_any(body, &tenants.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The places at which such a user of a tenant stands.

@@ -16,6 +16,7 @@ mod parts;
 mod protection;
 mod reading;
 mod renewal;
+mod renewed_quarantine;
 mod reports;
 mod reveal;
 mod rotation;
