@@ -309,19 +309,26 @@ CREATE FUNCTION tally_internal.declare_protection(tenant_id text, event_name tex
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  before text;
+  is_changed boolean;
 BEGIN
   PERFORM tally_internal.lock_mappings();
-  before := (SELECT p.treatment FROM tally.protection AS p
-              WHERE p.tenant_id IN (declare_protection.tenant_id, '') AND p.event_name = declare_protection.event_name AND p.path = declare_protection.path
-              ORDER BY p.tenant_id DESC LIMIT 1);
+  -- By what was in force for these events, also those of a name for which something is declared for all tenants: one for the tenant goes before
+  -- that, and one for the event before one for every event. Of what was dropped nothing is left anywhere.
+  is_changed := EXISTS (
+    SELECT FROM (SELECT declare_protection.event_name
+                  UNION SELECT o.event_name FROM tally.protection AS o
+                         WHERE declare_protection.event_name = '' AND o.tenant_id = '' AND o.path = declare_protection.path
+                           AND NOT EXISTS (SELECT FROM tally.protection AS p
+                                            WHERE p.tenant_id = declare_protection.tenant_id AND p.event_name = o.event_name AND p.path = declare_protection.path)) AS e (name)
+      LEFT JOIN LATERAL (SELECT p.treatment FROM tally.protection AS p
+                          WHERE p.tenant_id IN (declare_protection.tenant_id, '') AND p.event_name IN (e.name, '') AND p.path = declare_protection.path
+                          ORDER BY p.tenant_id DESC, p.event_name DESC LIMIT 1) AS f ON true
+     WHERE coalesce(f.treatment, '') NOT IN ('drop', declare_protection.treatment));
   IF NOT tally_internal.write_protection(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path, declare_protection.treatment) THEN
     RETURN false;
   END IF;
   PERFORM tally_internal.refuse_exposed(declare_protection.tenant_id, declare_protection.event_name, declare_protection.path);
-  -- Of what was dropped nothing is left anywhere.
-  PERFORM tally_internal.start_renewal(declare_protection.tenant_id,
-                                       CASE WHEN before IN ('drop', declare_protection.treatment) THEN '{}'::text[] ELSE ARRAY[declare_protection.path] END);
+  PERFORM tally_internal.start_renewal(declare_protection.tenant_id, CASE WHEN is_changed THEN ARRAY[declare_protection.path] ELSE '{}'::text[] END);
   RETURN true;
 END
 $$;

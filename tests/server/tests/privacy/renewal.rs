@@ -504,6 +504,33 @@ fn tokens_are_carried_over_however_a_rollup_reads_them() {
     assert_eq!(number(&mut admin, told), SPELLINGS.len() as i64, "{said}");
 }
 
+/// What counts is what was done to the events that a declaration is about, whichever declaration said it.
+#[test]
+fn a_declaration_changes_what_was_in_force_for_its_events() {
+    let keyed = Keyed::new("renewal_in_force");
+    let mut client = keyed.database.superuser();
+    let mut changed = |declarations: &str, last: &str| -> Vec<String> {
+        client.batch_execute(declarations).unwrap();
+        maintain(&mut client);
+        client.batch_execute(last).unwrap();
+        let query = "SELECT changed_paths FROM tally.privacy_renewal WHERE tenant_id = 'a'";
+        client.query_one(query, &[]).unwrap().get(0)
+    };
+    // It was dropped from every event, and was sealed in none.
+    let dropped = "SELECT tally.protect_property(NULL, 'email', 'drop', 'a')";
+    assert_eq!(changed(dropped, "SELECT tally.protect_property('signup', 'email', 'token', 'a')"), [""; 0]);
+    // What the tenant had declared for every event went before what was declared for all tenants' events of the name.
+    let sealed = "SELECT tally.protect_property(NULL, 'phone', 'seal', 'a'), tally.protect_property('signup', 'phone', 'drop')";
+    let last = "SELECT tally.protect_property('signup', 'phone', 'token', 'a')";
+    assert_eq!(changed(sealed, last), ["/phone"]);
+    let same = "SELECT tally.protect_property(NULL, 'card', 'seal', 'a'), tally.protect_property('signup', 'card', 'token')";
+    assert_eq!(changed(same, "SELECT tally.protect_property('signup', 'card', 'token', 'a')"), ["/card"]);
+    let of_name =
+        "SELECT tally.protect_property(NULL, 'id', 'token'), tally.protect_property('signup', 'id', 'seal')";
+    assert_eq!(changed(of_name, "SELECT tally.protect_property(NULL, 'id', 'token', 'a')"), ["/id"]);
+    assert_eq!(changed("SELECT 1", "SELECT tally.protect_property('login', 'card', 'seal', 'a')"), [""; 0]);
+}
+
 /// Runs a step in another session, and `change` once it waits for a lock of `holder`'s transaction.
 fn step_behind(shop: &Shop, holder: &mut Client, change: impl FnOnce(&mut Client)) {
     let mut other = shop.admin();
