@@ -11,6 +11,7 @@ use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
 /// out, and removed their raw events; `lost` are the months whose events are gone otherwise.
@@ -41,6 +42,30 @@ pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, Er
     let values = [tenant.into(), subjects.sent.clone().into()];
     told["detached"] = session::as_owner(|| sql::one::<i64>(detached, &values)).unwrap_or(0).into();
     Ok(told)
+}
+
+/// In what `forget_together` tells: what there was of those that had been erased before.
+const AGAIN: &str = "again";
+
+/// The same of the subjects of a run. Those that were erased before are gone through by themselves, so that it is known whether anything was there
+/// of them again.
+pub fn forget_together(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, ErasureError> {
+    let before = "SELECT x.subject FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject = ANY ($2) \
+        AND EXISTS (SELECT FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL)";
+    let values = [tenant.into(), subjects.sent.clone().into()];
+    let before: HashSet<String> =
+        session::as_owner(|| sql::changed_rows(before, &values, |row| row.need(1))).into_iter().collect();
+    let (again, new) = subjects.split(|sent| before.contains(sent));
+    if again.ids.is_empty() || new.ids.is_empty() {
+        return forget(tenant, subjects, lost);
+    }
+    let (again, new) = (forget(tenant, &again, lost)?, forget(tenant, &new, lost)?);
+    let rows = |told: &Value, part: &String| told[part.as_str()].as_i64().unwrap_or(0);
+    let parts = new.as_object().into_iter().flatten().map(|(part, _)| part);
+    let all = parts.map(|part| (part.clone(), (rows(&again, part) + rows(&new, part)).into()));
+    let mut all = Value::Object(all.collect());
+    all[AGAIN] = again;
+    Ok(all)
 }
 
 /// Rows and values of the subjects in buckets that aren't made anew.
@@ -97,6 +122,7 @@ struct Ending {
     reason: String,
     events: i64,
     anonymous_events: i64,
+    detached_events: i64,
     first_at: Option<TimestampWithTimeZone>,
     last_at: Option<TimestampWithTimeZone>,
     /// How often it was erased before.
@@ -106,10 +132,16 @@ struct Ending {
 impl Ending {
     /// Whether it was erased before, and nothing was there again.
     fn has_found_nothing(&self, forgotten: &Value) -> bool {
-        let has_nothing = |(part, rows): (&String, &Value)| part == "subjects" || rows.as_i64() == Some(0);
+        let has_nothing = |(part, rows): (&String, &Value)| {
+            part == "detached" || part == "subjects" || rows.as_i64() == Some(0)
+        };
         self.before > 0
-            && self.events + self.anonymous_events == 0
-            && forgotten.as_object().is_some_and(|parts| parts.iter().all(has_nothing))
+            && self.events + self.anonymous_events + self.detached_events == 0
+            && forgotten
+                .get(AGAIN)
+                .unwrap_or(forgotten)
+                .as_object()
+                .is_some_and(|parts| parts.iter().all(has_nothing))
     }
 }
 
@@ -126,7 +158,7 @@ pub fn certify(
 ) -> Result<(), ErasureError> {
     let rollups = rollup::kept(tenant, lost)?;
     let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
-                         x.first_at, x.last_at, \
+                         x.detached_events, x.first_at, x.last_at, \
                          (SELECT count(*) FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL) \
                     FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NULL";
     let read = |row: sql::Row| Ending {
@@ -135,9 +167,10 @@ pub fn certify(
         reason: row.need(3),
         events: row.need(4),
         anonymous_events: row.need(5),
-        first_at: row.get(6),
-        last_at: row.get(7),
-        before: row.need(8),
+        detached_events: row.need(6),
+        first_at: row.get(7),
+        last_at: row.get(8),
+        before: row.need(9),
     };
     let values = [tenant.into(), hashes.to_vec().into()];
     let ending = session::as_owner(|| sql::changed_rows(ending, &values, read));
@@ -147,6 +180,10 @@ pub fn certify(
         let withdraw = "DELETE FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject_hash = ANY ($2) AND x.finished_at IS NULL";
         let hashes: Vec<Uuid> = nothing.iter().map(|subject| subject.hash).collect();
         session::as_owner(|| sql::run(withdraw, &[tenant.into(), hashes.into()]));
+    }
+    let mut told = forgotten.clone();
+    if let Some(parts) = told.as_object_mut() {
+        parts.remove(AGAIN);
     }
     let certificates: Vec<JsonB> = ending
         .iter()
@@ -161,7 +198,7 @@ pub fn certify(
                 "anonymous_events_removed": subject.anonymous_events,
                 "erased_before": subject.before,
                 "erased_together": together,
-                "removed_elsewhere": forgotten,
+                "removed_elsewhere": told,
                 "left_in_rollups": left(&rollups, subject),
                 "left_in_the_ledger": "keys of its events, without its id, so that a retry is not counted again",
                 "left_in_files": "until tables are vacuumed, and in WAL, standbys and backups until those are gone",

@@ -214,7 +214,7 @@ fn forget(
     lost: &[i64],
     missing: &[i64],
 ) -> Result<i64, ErasureError> {
-    let mut forgotten = elsewhere::forget(tenant, subjects, lost)?;
+    let mut forgotten = elsewhere::forget_together(tenant, subjects, lost)?;
     forgotten["subjects"] = persons.into();
     let missing = missing::array(missing);
     let note = format!(

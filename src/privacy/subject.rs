@@ -48,6 +48,17 @@ impl Stored {
         }
         Ok(all)
     }
+
+    /// Those of which the id as sent meets a condition, and the others.
+    pub fn split(&self, is_first: impl Fn(&String) -> bool) -> (Self, Self) {
+        let (mut first, mut others) = (Self::default(), Self::default());
+        for (id, sent) in self.ids.iter().zip(&self.sent) {
+            let part = if is_first(sent) { &mut first } else { &mut others };
+            part.ids.push(id.clone());
+            part.sent.push(sent.clone());
+        }
+        (first, others)
+    }
 }
 
 type Keys = HashMap<String, subject::Key>;

@@ -825,6 +825,40 @@ fn who_is_there_again_is_erased_again() {
     }
 }
 
+/// Who is asked for again together with others, and of whom nothing is there, keeps the certificate, whatever the others had.
+#[test]
+fn who_has_nothing_keeps_the_certificate_beside_others() {
+    let bench = Bench::new("again_beside");
+    assert_eq!(bench.send(&two_users()).accepted, 8);
+    let first = bench.erase("t", SUBJECT);
+    let rejected = json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": "second"});
+    assert_eq!(bench.send(&[rejected]).rejected, 1);
+    let mut admin = bench.admin();
+    let asked = "SELECT tally.erase_subjects('t', ARRAY[$1, 'second', 'u'], 'ticket 2')";
+    assert_eq!(admin.query_one(asked, &[&SUBJECT]).unwrap().get::<_, i64>(0), 3);
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let certificates = "SELECT certificate::text FROM tally.erasure ORDER BY reason, events";
+    let certificates: Vec<Value> = bench
+        .database
+        .superuser()
+        .query(certificates, &[])
+        .unwrap()
+        .iter()
+        .map(|row| serde_json::from_str(row.get(0)).unwrap())
+        .collect();
+    assert_eq!(certificates.len(), 3, "{certificates:?}");
+    assert_eq!(certificates[0], first);
+    for (certificate, events) in certificates[1..].iter().zip([0, 4]) {
+        assert_eq!(certificate["events_removed"], json!(events), "{certificate}");
+        assert_eq!(certificate["erased_together"], json!(3), "{certificate}");
+        assert_eq!(certificate["erased_before"], json!(0), "{certificate}");
+        let told = &certificate["removed_elsewhere"];
+        assert_eq!(told["quarantine"], json!(1), "{certificate}");
+        assert!(told.get("again").is_none(), "{certificate}");
+    }
+    assert_eq!(bench.erase("t", SUBJECT), first);
+}
+
 /// Asking again where nothing is there keeps nobody waiting, and two who ask at once get one certificate.
 #[test]
 fn asking_again_locks_nobody_out() {
