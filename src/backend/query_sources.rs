@@ -4,9 +4,11 @@ use super::list;
 use super::{schema, version};
 use core::ffi::{CStr, c_void};
 use core::ptr;
+use pgrx::check_for_interrupts;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use pgrx::prelude::*;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 /// Queries inside of queries that are followed; deeper ones are taken to come from nothing that isn't found above.
 const MAX_DEPTH: usize = 200;
@@ -29,9 +31,22 @@ pub type Edge = (i16, Source);
 /// A query and those around it, the outermost first.
 type Stack = Vec<*mut pg_sys::Query>;
 
+/// What is followed once, however often it is named.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    /// A column of a query by its number.
+    Column(*mut pg_sys::Query, i16),
+    /// A column of an entry of a query's range table, by their numbers.
+    Entry(*mut pg_sys::Query, i32, i16),
+    Conditions(*mut pg_sys::Query),
+}
+
 struct Trace {
     stack: Stack,
     found: HashSet<Source>,
+    /// What was found before. A query stands in one place, so that its parts always mean the same.
+    known: HashMap<Part, Rc<HashSet<Source>>>,
+    begun: HashSet<*mut pg_sys::Query>,
     /// The properties of tally.events: the table and the column.
     properties: (Oid, i16),
     /// The table whose columns are meant outside of all queries.
@@ -40,7 +55,14 @@ struct Trace {
 
 impl Trace {
     fn new(properties: (Oid, i16)) -> Self {
-        Self { stack: Vec::new(), found: HashSet::new(), properties, table: Oid::INVALID }
+        Self {
+            stack: Vec::new(),
+            found: HashSet::new(),
+            known: HashMap::new(),
+            begun: HashSet::new(),
+            properties,
+            table: Oid::INVALID,
+        }
     }
 }
 
@@ -96,25 +118,24 @@ unsafe fn generated(relation: pg_sys::Relation, properties: (Oid, i16)) -> Vec<E
 
 unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Vec<Edge> {
     let mut edges = Vec::new();
+    let mut trace = Trace::new(properties);
     // SAFETY: a valid query, the caller's promise.
     unsafe {
         for entry in entries((*query).targetList) {
             if !(*entry).resjunk {
-                let mut trace = Trace::new(properties);
                 trace.column(query, (*entry).resno);
-                edges.extend(trace.found.into_iter().map(|source| ((*entry).resno, source)));
+                edges.extend(trace.found.drain().map(|source| ((*entry).resno, source)));
             }
         }
-        let mut trace = Trace::new(properties);
         trace.conditions(query);
-        edges.extend(trace.found.into_iter().map(|source| (0, source)));
+        edges.extend(trace.found.drain().map(|source| (0, source)));
     }
     edges
 }
 
 impl Trace {
     /// Does something inside a query, in which `stack` are those around it.
-    unsafe fn inside(&mut self, query: *mut pg_sys::Query, work: impl FnOnce(&mut Self)) {
+    fn inside(&mut self, query: *mut pg_sys::Query, work: impl FnOnce(&mut Self)) {
         if self.stack.len() < MAX_DEPTH {
             self.stack.push(query);
             work(self);
@@ -129,22 +150,73 @@ impl Trace {
         self.stack.extend(inner);
     }
 
-    /// What a column of a query comes from; 0 stands for all of them.
-    unsafe fn column(&mut self, query: *mut pg_sys::Query, number: i16) {
+    /// Adds what a part comes from, which is followed when it is named first.
+    fn once(&mut self, part: Part, follow: impl FnOnce(&mut Self)) {
+        let known = self.known.get(&part).cloned().unwrap_or_else(|| {
+            check_for_interrupts!();
+            let outer = core::mem::take(&mut self.found);
+            follow(self);
+            let found = Rc::new(core::mem::replace(&mut self.found, outer));
+            self.known.insert(part, found.clone());
+            found
+        });
+        self.found.extend(known.iter().cloned());
+    }
+
+    /// Follows what a query names, in the order in which one may name another: a long row of names, followed from its end, would be as
+    /// deep as it is long.
+    unsafe fn begin(&mut self, query: *mut pg_sys::Query) {
+        if !self.begun.insert(query) {
+            return;
+        }
+        let outer = core::mem::take(&mut self.found);
         // SAFETY: a valid query.
-        unsafe {
-            if !(*query).setOperations.is_null() {
-                let parts = (*query).setOperations;
-                return self.inside(query, |trace| trace.parts(parts, number));
-            }
-            for entry in entries((*query).targetList) {
-                if (number == 0 && !(*entry).resjunk) || (*entry).resno == number {
-                    self.inside(query, |trace| {
-                        walk((*entry).expr.cast(), ptr::from_mut(trace).cast());
-                    });
+        self.inside(query, |trace| unsafe {
+            for with in nodes((*query).cteList) {
+                let with = (*with.cast::<pg_sys::CommonTableExpr>()).ctequery;
+                if (*with).type_ == NodeTag::T_Query {
+                    let with = with.cast::<pg_sys::Query>();
+                    for entry in entries((*with).targetList) {
+                        trace.column(with, (*entry).resno);
+                    }
                 }
             }
-        }
+            for (place, entry) in (1..).zip(nodes((*query).rtable)) {
+                let entry = entry.cast::<pg_sys::RangeTblEntry>();
+                let columns = match (*entry).rtekind {
+                    pg_sys::RTEKind::RTE_RELATION => 0,
+                    pg_sys::RTEKind::RTE_JOIN => (*entry).joinmergedcols,
+                    _ => list::length((*(*entry).eref).colnames),
+                };
+                for number in 1..=columns {
+                    trace.entry(place, number as i16);
+                }
+            }
+        });
+        self.found = outer;
+    }
+
+    /// What a column of a query comes from; 0 stands for all of them.
+    unsafe fn column(&mut self, query: *mut pg_sys::Query, number: i16) {
+        self.once(Part::Column(query, number), |trace| {
+            // SAFETY: a valid query.
+            unsafe {
+                trace.begin(query);
+                if !(*query).setOperations.is_null() {
+                    let parts = (*query).setOperations;
+                    return trace.inside(query, |trace| trace.parts(parts, number));
+                }
+                for entry in entries((*query).targetList) {
+                    if number == 0 && !(*entry).resjunk {
+                        trace.column(query, (*entry).resno);
+                    } else if (*entry).resno == number {
+                        trace.inside(query, |trace| {
+                            walk((*entry).expr.cast(), ptr::from_mut(trace).cast());
+                        });
+                    }
+                }
+            }
+        });
     }
 
     /// Of UNION, INTERSECT and EXCEPT: of each of the queries.
@@ -167,9 +239,16 @@ impl Trace {
 
     /// Of a column of an entry of the range table of the innermost query.
     unsafe fn entry(&mut self, place: i32, number: i16) {
+        let Some(&query) = self.stack.last() else { return };
+        // SAFETY: the innermost query is a valid one.
+        self.once(Part::Entry(query, place, number), |trace| unsafe {
+            trace.entry_of(query, place, number);
+        });
+    }
+
+    unsafe fn entry_of(&mut self, query: *mut pg_sys::Query, place: i32, number: i16) {
         // SAFETY: the place, from 1, is one of the range table's; what an entry has is told by its kind.
         unsafe {
-            let Some(&query) = self.stack.last() else { return };
             if place < 1 || place > list::length((*query).rtable) {
                 return;
             }
@@ -249,15 +328,15 @@ impl Trace {
     /// What a query is made of besides the columns that it returns, and what those inside of it are.
     unsafe fn conditions(&mut self, query: *mut pg_sys::Query) {
         // SAFETY: a valid query.
-        unsafe {
-            self.inside(query, |trace| {
-                let mut expressions = vec![(*query).jointree.cast(), (*query).havingQual];
-                for entry in entries((*query).targetList) {
-                    if (*entry).resjunk || is_grouped((*query).groupClause, (*entry).ressortgroupref) {
-                        expressions.push((*entry).expr.cast());
-                    }
+        self.once(Part::Conditions(query), |trace| unsafe {
+            trace.begin(query);
+            for entry in entries((*query).targetList) {
+                if (*entry).resjunk || is_grouped((*query).groupClause, (*entry).ressortgroupref) {
+                    trace.column(query, (*entry).resno);
                 }
-                trace.all(expressions);
+            }
+            trace.inside(query, |trace| {
+                trace.all(vec![(*query).jointree.cast(), (*query).havingQual]);
                 for entry in nodes((*query).rtable) {
                     let entry = entry.cast::<pg_sys::RangeTblEntry>();
                     if (*entry).rtekind == pg_sys::RTEKind::RTE_SUBQUERY {
@@ -271,10 +350,11 @@ impl Trace {
                     }
                 }
             });
-        }
+        });
     }
 
-    /// `properties -> 'key'` and the like of tally.events: one property, not all of them.
+    /// `properties -> 'key'` and the like of tally.events: one property, not all of them. Follows such a call, of whatever object, and
+    /// says whether it is one.
     unsafe fn property(&mut self, node: *mut pg_sys::Node) -> bool {
         // SAFETY: the tag says which struct a node is.
         unsafe {
@@ -310,12 +390,14 @@ impl Trace {
             let of = core::mem::replace(&mut self.found, outer);
             let (table, column) = self.properties;
             let is_properties = of.len() == 1 && of.contains(&Source::Column(table, column));
-            if is_properties && let Some(key) = String::from_datum(key.constvalue, false) {
-                self.found.insert(Source::Property(key));
-                self.found.insert(Source::Function(function));
-                return true;
+            match String::from_datum(key.constvalue, false).filter(|_| is_properties) {
+                Some(key) => {
+                    self.found.insert(Source::Property(key));
+                }
+                None => self.found.extend(of),
             }
-            false
+            self.found.insert(Source::Function(function));
+            true
         }
     }
 }
@@ -342,6 +424,7 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, trace: *mut c_void) ->
             return false;
         }
         pg_sys::check_stack_depth();
+        check_for_interrupts!();
         let found = &mut *trace.cast::<Trace>();
         match (*node).type_ {
             NodeTag::T_Var => {

@@ -53,6 +53,85 @@ fn columns_of_rollups_come_from_what_their_expressions_read() {
     }
 }
 
+/// Views that name what they are made of again and again, each in another way: followed anew at each name, forty of these are too many for
+/// any machine.
+fn steep_views() -> Vec<(&'static str, String)> {
+    const STEPS: usize = 40;
+    let steps = |step: &dyn Fn(usize) -> String| (0..STEPS).map(step).collect::<Vec<_>>().join(", ");
+    let queries = steps(&|n| format!("c{} (x) AS (SELECT a.x + b.x FROM c{n} AS a, c{n} AS b)", n + 1));
+    let objects = steps(&|n| {
+        format!("c{} (x) AS (SELECT (a.x -> 'p') || (b.x -> 'q') FROM c{n} AS a, c{n} AS b)", n + 1)
+    });
+    let beside = steps(&|n| format!("LATERAL (VALUES (v{n}.x + v{n}.x)) AS v{} (x)", n + 1));
+    let called = steps(&|n| format!("LATERAL int4abs(v{n}.x + v{n}.x) AS v{} (x)", n + 1));
+    let arrows = "-> 'a'".repeat(STEPS);
+    let inside = (0..STEPS).fold("n".to_owned(), |of, _| format!("(SELECT {of} FROM app.steep GROUP BY 1)"));
+    let ordered =
+        (0..STEPS).fold("n".to_owned(), |of, _| format!("(SELECT n FROM app.steep ORDER BY {of} LIMIT 1)"));
+    vec![
+        ("queries", format!("WITH c0 (x) AS (SELECT n FROM app.steep), {queries} SELECT x FROM c{STEPS}")),
+        ("objects", format!("WITH c0 (x) AS (SELECT doc FROM app.steep), {objects} SELECT x FROM c{STEPS}")),
+        ("beside", format!("SELECT v{STEPS}.x FROM (SELECT n FROM app.steep) AS v0 (x), {beside}")),
+        ("called", format!("SELECT v{STEPS}.x FROM (SELECT n FROM app.steep) AS v0 (x), {called}")),
+        ("arrows", format!("SELECT doc {arrows} AS x FROM app.steep")),
+        ("sent", format!("SELECT properties {arrows} AS x FROM tally.events")),
+        ("inside", format!("SELECT {inside} AS x FROM app.steep")),
+        ("ordered", format!("SELECT {ordered} AS x FROM app.steep")),
+    ]
+}
+
+#[test]
+fn a_view_is_followed_in_the_time_of_its_text_and_a_timeout_ends_it() {
+    let mut database = Database::new("catalog_steep");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let views: Vec<String> = steep_views()
+        .into_iter()
+        .map(|(name, query)| format!("CREATE VIEW app.{name} (x) AS {query};"))
+        .collect();
+    superuser
+        .batch_execute(&format!(
+            "CREATE SCHEMA app; CREATE TABLE app.steep (n int, doc jsonb); {}",
+            views.concat()
+        ))
+        .unwrap();
+    superuser.batch_execute("SET statement_timeout = '20s'").unwrap();
+    let sources = "SELECT DISTINCT concat(s.source::regclass, '.' || a.attname, 'property:' || s.property, s.called::regproc) AS found
+                     FROM tally_internal.view_sources($1::text::regclass) AS s
+                     LEFT JOIN pg_attribute AS a ON a.attrelid = s.source AND a.attnum = s.source_column
+                    WHERE s.column_number = 1 ORDER BY 1";
+    for (name, expected) in [
+        ("queries", "app.steep.n int4pl"),
+        ("objects", "app.steep.doc jsonb_concat jsonb_object_field"),
+        ("beside", "app.steep.n int4pl"),
+        ("called", "app.steep.n int4abs int4pl"),
+        ("arrows", "app.steep.doc jsonb_object_field"),
+        ("sent", "jsonb_object_field property:a"),
+        ("inside", "app.steep.n"),
+        ("ordered", "app.steep.n"),
+    ] {
+        let found = superuser.query(sources, &[&format!("app.{name}")]);
+        let found: Vec<String> = found
+            .unwrap_or_else(|problem| panic!("{name}: {problem:?}"))
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        assert_eq!(found.join(" "), expected, "{name}");
+    }
+    // And so for whoever asks.
+    let mut client = database.connect(&admin);
+    client.batch_execute("SET statement_timeout = '60s'").unwrap();
+    classify(&mut client, "app.steep.n", "personal").unwrap();
+    let known = classes(&mut client);
+    for name in ["queries", "beside", "called", "inside", "ordered", "sent"] {
+        assert_eq!(known[&format!("app.{name}.x")], "personal", "{name}");
+    }
+    for name in ["objects", "arrows"] {
+        assert_eq!(known[&format!("app.{name}.x")], "internal", "{name}");
+    }
+    client.batch_execute("SELECT count(*) FROM tally.lint()").unwrap();
+}
+
 /// Before 18 no column is computed when it is read.
 fn of_generated(statements: &str, has_virtual: bool) -> String {
     let heir = "CREATE TABLE app.split_heir (id int, mail text); CREATE TABLE app.child";
