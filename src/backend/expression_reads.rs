@@ -4,11 +4,11 @@ use super::expression_code::Code;
 use super::{list, schema};
 use core::ffi::{CStr, c_void};
 use core::ptr;
-use pgrx::direct_function_call;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use pgrx::prelude::*;
+use pgrx::{check_for_interrupts, direct_function_call};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use tally_core::privacy::{Reading, Step};
 
 /// What an expression reads.
@@ -41,10 +41,10 @@ impl Reads {
     /// # Safety
     /// The node is a valid expression tree, whose variables are of the table.
     pub(super) unsafe fn of(node: *mut pg_sys::Node, table: Oid) -> Self {
-        let mut walk = Walk { table, reads: Self::default() };
+        let mut walk = Walk { table, reads: Self::default(), found: HashSet::new() };
         // SAFETY: the caller's promise.
         unsafe {
-            walk.read(node, &[], &[]);
+            walk.read(node, &[Reading::default()]);
             let bare = without_relabelling(node);
             let mut reads = walk.reads;
             reads.column = match (*bare).type_ {
@@ -93,49 +93,67 @@ enum Way {
     Without(Vec<String>),
 }
 
+impl Way {
+    /// What is looked at of the document, where of what the function makes of it some readings are.
+    fn before(&self, looked_at: &[Reading]) -> Vec<Reading> {
+        let of = |reading: &Reading| -> Vec<Reading> {
+            match self {
+                Self::To(ways) => ways
+                    .iter()
+                    .map(|way| Reading { steps: [&way[..], &reading.steps].concat(), without: Vec::new() })
+                    .collect(),
+                Self::Without(keys) => vec![Reading {
+                    steps: reading.steps.clone(),
+                    without: [&keys[..], &reading.without].concat(),
+                }],
+            }
+        };
+        looked_at.iter().flat_map(of).collect()
+    }
+}
+
 struct Walk {
     table: Oid,
     reads: Reads,
+    /// The readings among these.
+    found: HashSet<Reading>,
 }
 
 impl Walk {
-    /// Notes what a node reads of which only what lies `beneath` is looked at, and where it is the properties, not what is under the
-    /// keys `without`.
-    unsafe fn read(&mut self, node: *mut pg_sys::Node, beneath: &[Step], without: &[String]) {
+    /// Notes what a node reads, of which only what lies where the steps of some readings lead is looked at, and where it is the
+    /// properties, not what is under the keys `without`. All of them at once: each node is read once.
+    unsafe fn read(&mut self, node: *mut pg_sys::Node, looked_at: &[Reading]) {
+        let whole = &[Reading::default()];
         // SAFETY: the tag says which struct a node is; lists are of nodes.
         unsafe {
             if node.is_null() {
                 return;
             }
             pg_sys::check_stack_depth();
+            check_for_interrupts!();
             match (*node).type_ {
-                NodeTag::T_Var => self.variable((*node.cast::<pg_sys::Var>()).varattno, beneath, without),
-                NodeTag::T_RelabelType => self.read(without_relabelling(node), beneath, without),
+                NodeTag::T_Var => self.variable((*node.cast::<pg_sys::Var>()).varattno, looked_at),
+                NodeTag::T_RelabelType => self.read(without_relabelling(node), looked_at),
                 NodeTag::T_CoalesceExpr => {
                     for argument in list::items((*node.cast::<pg_sys::CoalesceExpr>()).args) {
-                        self.read(argument, beneath, without);
+                        self.read(argument, looked_at);
                     }
                 }
                 NodeTag::T_CaseExpr => {
                     let case = &*node.cast::<pg_sys::CaseExpr>();
-                    self.read(case.arg.cast(), &[], &[]);
+                    self.read(case.arg.cast(), whole);
                     for when in list::items::<pg_sys::CaseWhen>(case.args) {
-                        self.read((*when).expr.cast(), &[], &[]);
-                        self.read((*when).result.cast(), beneath, without);
+                        self.read((*when).expr.cast(), whole);
+                        self.read((*when).result.cast(), looked_at);
                     }
-                    self.read(case.defresult.cast(), beneath, without);
+                    self.read(case.defresult.cast(), looked_at);
                 }
                 _ => {
                     let call = called(node).and_then(|(function, arguments)| way(function, &arguments));
                     match call.or_else(|| subscripted(node)) {
-                        Some((document, Way::To(ways))) => {
-                            for steps in ways {
-                                self.read(document, &[&steps, beneath].concat(), &[]);
-                            }
-                        }
-                        Some((document, Way::Without(keys))) => {
-                            self.read(document, beneath, &[&keys, without].concat());
-                        }
+                        // Of a document that nothing is looked for in, nothing is read.
+                        Some((_, Way::To(ways))) if ways.is_empty() => {}
+                        Some((document, way)) => self.read(document, &way.before(looked_at)),
                         None => {
                             pg_sys::expression_tree_walker(node, Some(walk), ptr::from_mut(self).cast());
                         }
@@ -145,12 +163,13 @@ impl Walk {
         }
     }
 
-    fn variable(&mut self, number: i16, beneath: &[Step], without: &[String]) {
+    fn variable(&mut self, number: i16, looked_at: &[Reading]) {
         match name_of(self.table, number) {
             Some(name) if name == "properties" => {
-                let reading = Reading { steps: beneath.to_vec(), without: without.to_vec() };
-                if !self.reads.properties.contains(&reading) {
-                    self.reads.properties.push(reading);
+                for reading in looked_at {
+                    if self.found.insert(reading.clone()) {
+                        self.reads.properties.push(reading.clone());
+                    }
                 }
             }
             Some(name) => {
@@ -169,7 +188,7 @@ impl Walk {
 #[pg_guard]
 unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, reads: *mut c_void) -> bool {
     // SAFETY: the walker passes nodes of a valid tree, and the context that it was given.
-    unsafe { (*reads.cast::<Walk>()).read(node, &[], &[]) };
+    unsafe { (*reads.cast::<Walk>()).read(node, &[Reading::default()]) };
     false
 }
 

@@ -3,7 +3,7 @@
 use super::Path;
 
 /// A step on the way to what is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// The value of a key of an object.
     Key(String),
@@ -21,7 +21,7 @@ impl Step {
 }
 
 /// What the steps lead to, with all that is in it; without steps the properties as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reading {
     pub steps: Vec<Step>,
     /// Keys that were taken out of the properties before.

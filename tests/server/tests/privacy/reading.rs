@@ -4,7 +4,7 @@
 use crate::keyed::{Keyed, array, event, maintain};
 use postgres::Client;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tally_server_tests::{ingest, number};
 
 /// Paths of properties that events differ in; the empty one is the user id.
@@ -284,6 +284,40 @@ fn what_was_taken_out_of_the_properties_is_not_read() {
     admin.batch_execute("SELECT tally.protect_property(NULL, 'email', 'token')").unwrap();
     let refused = admin.batch_execute("SELECT tally.protect_property(NULL, 'phone', 'token')").unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "2BP01");
+}
+
+/// Of a document that is looked at in forty places, what decides on it is read once, however deep that goes.
+#[test]
+fn what_is_looked_at_in_many_places_is_read_once() {
+    let keyed = Keyed::new("reading_deep");
+    let mut superuser = keyed.database.superuser();
+    superuser.batch_execute("SET statement_timeout = '20s'").unwrap();
+    let keys = |of: &str| (0..40).map(|n| format!("{of}{n}")).collect::<Vec<_>>();
+    let (asked, other) = (keys("k").join(","), keys("o").join(","));
+    let document =
+        serde_json::to_string(&BTreeMap::from_iter(keys("c").into_iter().map(|key| (key, 1)))).unwrap();
+    let expression = (0..30).fold("properties".to_owned(), |of, depth| {
+        let way = match depth % 3 {
+            0 => format!("{of} ?| '{{{asked}}}'"),
+            1 => format!("{of} ?& '{{{other}}}'"),
+            _ => format!("{of} @> '{document}'"),
+        };
+        format!("(CASE WHEN {way} THEN properties -> 'then' ELSE coalesce(properties - 'less', '{{}}') END)")
+    });
+    for (path, is_read) in [
+        ("/k39", true),
+        ("/then/o0", true),
+        ("/o0", true),
+        ("/c7", true),
+        ("/then", true),
+        ("/less", false),
+        ("/x", false),
+    ] {
+        let query = "SELECT tally_internal.reads_property($1 || ' ?| ''{a,b}''', $2)";
+        let found = superuser.query_one(query, &[&expression, &path]);
+        let found: bool = found.unwrap_or_else(|problem| panic!("{path}: {problem:?}")).get(0);
+        assert_eq!(found, is_read, "{path}");
+    }
 }
 
 /// An expression whose function is gone may have read anything, and is in nobody's way but where something is to be protected.
