@@ -181,6 +181,17 @@ CREATE FUNCTION tally_internal.rollups_using(path text) RETURNS text[]
   END;
 COMMENT ON FUNCTION tally_internal.rollups_using(text) IS 'declared rollups with an expression that reads what is at a path of the properties, or something that it is in, or that is in it';
 
+CREATE FUNCTION tally_internal.lock_rollups() RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  LOCK TABLE tally.rollup IN ROW EXCLUSIVE MODE;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.lock_rollups() IS
+  'waits for the rollups that other sessions are declaring or altering, and has them wait until the transaction ends; whoever asks which of them read what is to be protected calls it first, and before any other lock';
+
 CREATE FUNCTION tally_internal.protected_paths(tenant_id text, event_name text) RETURNS text[]
   LANGUAGE sql STABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -291,6 +302,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('path "%s" has a number for a step', protect_property.path),
       HINT = 'leave out places in arrays: each element is meant';
   END IF;
+  PERFORM tally_internal.lock_rollups();
   used_by := tally_internal.rollups_using(pointer);
   IF cardinality(used_by) > 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist',
@@ -485,7 +497,7 @@ ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
   tally_internal.request_renewal(text, text[]), tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text),
-  tally_internal.rollups_using(text), tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.is_user_id(text), tally_internal.reads_session_id(text),
+  tally_internal.lock_rollups(), tally_internal.rollups_using(text), tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.is_user_id(text), tally_internal.reads_session_id(text),
   tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
   tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
@@ -493,7 +505,7 @@ REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_s
   tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb), tally_internal.sensitive_privacy() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text, text[]),
-  tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text), tally_internal.rollups_using(text),
+  tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text), tally_internal.lock_rollups(), tally_internal.rollups_using(text),
   tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.is_user_id(text), tally_internal.reads_session_id(text), tally_internal.protected_paths(text, text),
   tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
   tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),

@@ -91,6 +91,10 @@ BEGIN
       HINT = 'say in the reason why the schema is needed or changed: it is kept in tally.event_schema';
   END IF;
   PERFORM tally_internal.check_id('name', register_event.name), tally_internal.check_event_schema(register_event.schema);
+  -- Before the registry, as everybody who locks both.
+  IF EXISTS (SELECT FROM tally_internal.personal_properties(register_event.schema)) THEN
+    PERFORM tally_internal.lock_rollups();
+  END IF;
   -- One registration at a time: the version before this one must stay the latest. Ingest doesn't wait for it.
   LOCK TABLE tally.event_schema IN SHARE ROW EXCLUSIVE MODE;
   SELECT s.* INTO latest FROM tally.event_schema AS s

@@ -1,5 +1,5 @@
-//! Mappings of payloads and protections that two sessions declare, or take back, at the same time: whoever comes second is judged by what
-//! the first committed.
+//! Mappings of payloads, rollups and protections that two sessions declare, or take back, at the same time: whoever comes second is judged
+//! by what the first committed.
 
 use crate::keyed::Keyed;
 use postgres::Client;
@@ -14,10 +14,17 @@ const PROTECT: &str = "SELECT tally.protect_property(NULL, 'email', 'drop')";
 const PROTECT_USERS: &str = "SELECT tally.protect_user_ids('token', 'a')";
 const MARK: &str =
     r#"SELECT tally.register_event('signup', '{"properties": {"email": {"x-personal": "drop"}}}', 'a test')"#;
+const READ: &str = "SELECT tally.create_rollup('mails', '{day}', ARRAY['count(*) AS n'], dimensions => ARRAY['properties->>''email'' AS mail'])";
+const READ_MORE: &str =
+    "SELECT tally.alter_rollup('plans', add_measures => ARRAY['max(properties->>''email'') AS mail'])";
 const TAKE_BACK: &str = "SELECT tally.unprotect_property(NULL, 'note')";
 
 /// A statement, one that together with it shows what is protected, and what is raised where that was committed before it.
-const TOGETHER: [(&str, &str, &str); 8] = [
+const TOGETHER: [(&str, &str, &str); 12] = [
+    (PROTECT, READ, "2BP01"),
+    (PROTECT, READ_MORE, "2BP01"),
+    (MARK, READ, "2BP01"),
+    (MARK, READ_MORE, "2BP01"),
     (PROTECT, COPY, "2BP01"),
     (PROTECT_USERS, COPY, "2BP01"),
     (MARK, COPY, "2BP01"),
@@ -38,6 +45,8 @@ fn administrators(keyed: &mut Keyed) -> (Client, Client) {
 /// Makes what is declared what it was at first.
 fn begin_anew(keyed: &Keyed) {
     let statement = "TRUNCATE tally.payload_mapping; DELETE FROM tally.protection; DELETE FROM tally.event_schema;
+                     SELECT tally.drop_rollup(r.rollup_name) FROM tally.rollup AS r WHERE r.rollup_name IN ('mails', 'plans');
+                     SELECT tally.create_rollup('plans', '{day}', ARRAY['count(*) AS n'], dimensions => ARRAY['properties->>''plan'' AS plan']);
                      SELECT tally.protect_property(NULL, path, 'drop') FROM unnest('{street,note}'::text[]) AS path";
     keyed.database.superuser().batch_execute(statement).unwrap();
 }
