@@ -48,7 +48,7 @@ CREATE FUNCTION tally_internal.renewable_times(rollup_name text, "from" timestam
 COMMENT ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) IS
   'a range of time, widened to whole buckets of every grain, in parts: whether a tenant''s raw events of these buckets are all there, so that tally.rebuild_rollup() makes them anew; of those of which some are gone the ones in which the rollup has a value in any of these columns';
 REVOKE ALL ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) TO tally_owner;
 
 CREATE FUNCTION tally.drop_raw(before timestamptz) RETURNS SETOF text
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_raw_wrapper';

@@ -11,6 +11,7 @@ mod log_lines;
 mod made_sessions;
 mod model;
 mod nowhere;
+mod others_tenants;
 mod own_sessions;
 mod parts;
 mod protection;
