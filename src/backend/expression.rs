@@ -6,6 +6,7 @@ use super::heap::{Declared, Layout, TableError};
 use super::list;
 use super::moment;
 use super::report::Report;
+use super::session;
 use super::sql;
 pub use super::types::type_name;
 use core::ptr;
@@ -259,7 +260,7 @@ pub fn has_minimum(oid: Oid) -> bool {
              OR EXISTS (SELECT FROM pg_catalog.pg_cast AS c
                          WHERE c.castsource = t.oid AND c.casttarget = f.proargtypes[0] AND c.castcontext = 'i')))";
     // A standby asks, too.
-    sql::rows(least, &[oid.into()], |row| row.need::<bool>(1)) == [true]
+    session::as_owner(|| sql::rows(least, &[oid.into()], |row| row.need::<bool>(1)) == [true])
 }
 
 /// Whether a type is one that a column can't have, as an anonymous row.

@@ -772,3 +772,91 @@ fn dead_rows_of_pending_tables_are_vacuumed_in_time() {
         assert!(largest[place] < 4 * 14_000 * row(rollup), "{rollup}: {} bytes", largest[place]);
     }
 }
+
+/// What the caller has under the names of Postgres' own operators and functions, first in its path, is called by none of our statements.
+#[test]
+fn operators_of_the_caller_are_never_called() {
+    let mut database = Database::new("upkeep_path");
+    let admin = database.role("admin", &["tally_admin", "tally_auditor"]);
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "CREATE SCHEMA evil AUTHORIZATION {admin}; SELECT tally.trust_role('{admin}'), tally.set_step_up_policy('erase_subject', false)"
+        ))
+        .unwrap();
+    let mut client = database.connect(&admin);
+    for of in [
+        "oid",
+        "name",
+        "text",
+        "\"char\"",
+        "int2",
+        "int4",
+        "int8",
+        "boolean",
+        "uuid",
+        "timestamptz",
+        "regtype",
+        "regclass",
+        "jsonb",
+    ] {
+        client
+            .batch_execute(&format!(
+                "CREATE FUNCTION evil.called(a {of}, b {of}) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'an operator of {of} is called'; END $$"
+            ))
+            .unwrap();
+        for operator in ["=", "<>", "<", "<=", ">", ">="] {
+            client
+                .batch_execute(&format!(
+                    "CREATE OPERATOR evil.{operator} (LEFTARG = {of}, RIGHTARG = {of}, FUNCTION = evil.called)"
+                ))
+                .unwrap();
+        }
+    }
+    for function in [
+        "concat(VARIADIC a text[])",
+        "coalesce_all(a text)",
+        "to_char(a timestamptz, b text)",
+        "lower(a text)",
+        "date_trunc(a text, b timestamptz, c text)",
+        "num_nulls(VARIADIC a text[])",
+    ] {
+        client
+            .batch_execute(&format!(
+                "CREATE FUNCTION evil.{function} RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a function is called'; END $$"
+            ))
+            .unwrap();
+    }
+    let event = |number: u32, month: u32| {
+        format!(
+            r#"{{"tenant_id":"a","account_id":"x","name":"n","user_id":"u{number}","event_id":"00000000-0000-4000-8000-{number:012}","occurred_at":"2026-{month:02}-03T00:00:00Z","properties":{{"k":"v{number}"}}}}"#
+        )
+    };
+    let events = (1..9).map(|number| event(number, 1 + number % 2)).collect::<Vec<_>>().join(",");
+    assert_eq!(ingest(&mut superuser, &format!("[{events}]")).unwrap().accepted, 8);
+    superuser.batch_execute(&format!("ALTER ROLE {admin} SET search_path = evil, pg_catalog")).unwrap();
+    client = database.connect(&admin);
+    for statement in [
+        "SELECT tally.create_rollup('r', '{day,month}', ARRAY['count(*) AS n', 'max(user_id) AS who', 'min(event_id) AS least', 'first(user_id) AS beginner'], dimensions => ARRAY['user_id', 'name'])",
+        "SELECT tally.create_rollup('late', '{day}', ARRAY['max(user_id) AS who'], backfill => false)",
+        "SELECT tally.backfill('late', 10)",
+        "SELECT tally.alter_rollup('r', ARRAY['max(properties->>''k'') AS k'])",
+        "SELECT tally.fold('r', 1000)",
+        "BEGIN; SELECT tally.enter('a'); SELECT tally.verify_rollup('r'); COMMIT",
+        "CALL tally.maintain()",
+        "SELECT tally.drop_raw('2026-02-01')",
+        "BEGIN; SELECT tally.enter('a'); SELECT tally.verify_rollup('r'); COMMIT",
+        "SELECT tally.rebuild_rollup('r', '2026-02-01', '2026-03-01')",
+        "SELECT tally.erase_subject('a', 'u1', 'asked for')",
+        "SELECT tally.erase_subject('a', 'u2', 'asked for')",
+        "SELECT tally.erase_subjects('a', '{u3,u4}', 'asked for')",
+        "CALL tally.maintain()",
+        "SELECT tally.set_retention('a', '20 years')",
+        "SELECT tally.lint()",
+        "BEGIN; SELECT tally.enter('a'); SELECT tally.health(); COMMIT",
+        "SELECT tally.drop_rollup('late')",
+    ] {
+        client.batch_execute(statement).unwrap_or_else(|problem| panic!("{statement}: {problem:?}"));
+    }
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure WHERE finished_at IS NOT NULL"), 4);
+}
