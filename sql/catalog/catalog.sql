@@ -64,7 +64,8 @@ BEGIN
     -- Where a transaction was open when it looked last, what had been written since then wasn't known to be all.
     UPDATE tally.personal_column AS p SET columns = seen
      WHERE p.relation = '-' AND p.columns <> seen
-       AND EXISTS (SELECT FROM pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND age(c.xmin) <= age(p.columns::xid8::xid));
+       AND (EXISTS (SELECT FROM pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND age(c.xmin) <= age(p.columns::xid8::xid))
+            OR EXISTS (SELECT FROM pg_attribute AS a WHERE a.attgenerated <> '' AND age(a.xmin) <= age(p.columns::xid8::xid)));
     RETURN 0;
   END IF;
   LOCK TABLE tally.personal_column IN SHARE ROW EXCLUSIVE MODE;

@@ -82,35 +82,66 @@ pub fn own_name(relation: Oid) -> Option<String> {
     }
 }
 
-/// A relation's kind, and the transaction that wrote its row of Postgres' catalogue last; the frozen one where that was long ago.
+/// A relation's kind, and the transaction that wrote last what Postgres' catalogue has of it or of its generated columns; the frozen one
+/// where that was long ago. Who says anew what such a column is made of may write the column's row alone.
 pub fn kind_and_writer(relation: Oid) -> Option<(u8, u32)> {
-    // SAFETY: a look-up in the cache, whose row is read before it is released.
+    // SAFETY: look-ups in the cache, whose rows are read before they are released.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::RELOID as core::ffi::c_int;
         let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(relation));
         if row.is_null() {
             return None;
         }
-        let header = &*(*row).t_data;
-        let is_frozen = u32::from(header.t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN;
-        let writer = if is_frozen { pg_sys::FrozenTransactionId } else { header.t_choice.t_heap.t_xmin };
+        let mut last = writer(row);
         let kind = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relkind as u8;
         pg_sys::ReleaseSysCache(row);
-        Some((kind, u32::from(writer)))
+        for column in generated(relation) {
+            let cache = pg_sys::SysCacheIdentifier::ATTNUM as core::ffi::c_int;
+            let keys = (pg_sys::Datum::from(relation), pg_sys::Datum::from(column));
+            let row = pg_sys::SearchSysCache2(cache, keys.0, keys.1);
+            if !row.is_null() {
+                let writer = writer(row);
+                pg_sys::ReleaseSysCache(row);
+                last = if is_before(last, writer) { writer } else { last };
+            }
+        }
+        Some((kind, last))
     }
+}
+
+/// # Safety
+/// The tuple is a row of a table.
+unsafe fn writer(row: pg_sys::HeapTuple) -> u32 {
+    // SAFETY: the caller's promise.
+    let header = unsafe { &*(*row).t_data };
+    let is_frozen = u32::from(header.t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN;
+    // SAFETY: a row that is no part of a tuple in memory has a transaction there.
+    u32::from(if is_frozen { pg_sys::FrozenTransactionId } else { unsafe { header.t_choice.t_heap.t_xmin } })
 }
 
 /// Whether a relation has a column that is made of others.
 pub fn has_generated(relation: Oid) -> bool {
+    !generated(relation).is_empty()
+}
+
+/// The columns of a relation that are made of others.
+fn generated(relation: Oid) -> Vec<Column> {
     // SAFETY: the relation is closed again; its columns are read while it is open.
     unsafe {
         let opened = pg_sys::RelationIdGetRelation(relation);
         if opened.is_null() {
-            return false;
+            return Vec::new();
         }
         let descriptor = (*opened).rd_att;
-        let found = (0..(*descriptor).natts as usize)
-            .any(|place| version::attribute(descriptor, place).attgenerated != 0);
+        let mut found = Vec::new();
+        // Without defaults there are none.
+        if !(*descriptor).constr.is_null() {
+            found.extend(
+                (0..(*descriptor).natts as usize)
+                    .filter(|&place| version::attribute(descriptor, place).attgenerated != 0)
+                    .map(|place| place as Column + 1),
+            );
+        }
         pg_sys::RelationClose(opened);
         found
     }

@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::rc::Rc;
 
 thread_local! {
-    /// By relation and who wrote its row of Postgres' catalogue last.
+    /// By relation and who wrote last what Postgres' catalogue has of it.
     static PERSONAL: Known<(Oid, u32), Personal> = const { Known::new() };
 }
 

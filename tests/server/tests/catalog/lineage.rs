@@ -662,6 +662,40 @@ fn the_audit_log_knows_what_is_personal_and_what_changed() {
         .then_some(())
     });
     assert_eq!(reads(&mut auditor, "tally.usage_day_base") + reads(&mut auditor, "app.prices"), 0);
+    // A generated column may be made of anything else, until somebody has looked; of one that is computed when it is read nothing but the
+    // column's own row tells.
+    let is_virtual =
+        number(&mut superuser, "SELECT current_setting('server_version_num')::int8 / 10000") >= 18;
+    superuser
+        .batch_execute(&format!(
+            "SET ROLE admin; CREATE TABLE app.sums (tenant_id text NOT NULL, n int, m int GENERATED ALWAYS AS (n + 1) {});
+             SELECT tally.protect('app.sums'); GRANT SELECT ON app.sums TO bi; RESET ROLE",
+            if is_virtual { "VIRTUAL" } else { "STORED" }
+        ))
+        .unwrap();
+    wait_for("a look that has seen the table", || {
+        looks(&mut admin);
+        let seen =
+            "SELECT count(*) FROM tally.personal_column AS p WHERE p.relation = '-' AND p.columns::int8 >
+                      (SELECT max(c.xmin::text::int8) FROM pg_class AS c WHERE c.oid = 'app.sums'::regclass)";
+        (number(&mut superuser, seen) == 1).then_some(())
+    });
+    bi.batch_execute("SELECT m FROM app.sums").unwrap();
+    // As long as this is open, nobody has seen what began after it.
+    postgres = server.connect("postgres", "shop");
+    postgres.batch_execute("BEGIN; SELECT pg_current_xact_id()").unwrap();
+    superuser
+        .batch_execute(if is_virtual {
+            "ALTER TABLE app.sums ALTER COLUMN m SET EXPRESSION AS (n + 2)"
+        } else {
+            "SET allow_system_table_mods = on; UPDATE pg_attribute SET attstattarget = 1 WHERE attrelid = 'app.sums'::regclass AND attname = 'm'"
+        })
+        .unwrap();
+    looks(&mut admin);
+    bi.batch_execute("SELECT m + 1 FROM app.sums").unwrap();
+    wait_for("the read", || (reads(&mut auditor, "app.sums") > 0).then_some(()));
+    assert_eq!(reads(&mut auditor, "app.sums"), 1);
+    postgres.batch_execute("ROLLBACK").unwrap();
     admin
         .batch_execute("SELECT tally.classify('app.orders.mail', 'internal', 'all of example.com')")
         .unwrap();
