@@ -96,8 +96,8 @@ fn operators_in(tree: &str) -> Vec<Oid> {
 
 /// The types that it names: of constants, columns, parameters, results and casts, and in the lists of functions' columns.
 fn types_in(tree: &str) -> Vec<Oid> {
-    let mut found = numbers_after(tree, &["type ", "typeid ", "typeId "]);
-    found.extend(numbers_in_lists(tree, "types (o"));
+    let mut found = numbers_after(tree, &["type ", "typeid ", "typeId ", ":typid "]);
+    found.extend(numbers_in_lists(tree, "ypes (o"));
     found
 }
 
