@@ -1,7 +1,7 @@
 //! Which columns, properties and functions the columns of a query, or generated columns of a table, come from, by the tree.
 
 use super::list;
-use super::{schema, version};
+use super::{reads, schema, version};
 use core::ffi::{CStr, c_void};
 use core::ptr;
 use pgrx::check_for_interrupts;
@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Queries inside of queries that are followed; deeper ones are taken to come from nothing that isn't found above.
+/// Queries inside of queries that are followed.
 const MAX_DEPTH: usize = 200;
 /// Functions of Postgres that take one property out of an object: `->`, `->>`, `?`.
 const TAKES_PROPERTY: [u32; 3] = [3478, 3214, 4047];
@@ -51,6 +51,9 @@ struct Trace {
     properties: (Oid, i16),
     /// The table whose columns are meant outside of all queries.
     table: Oid,
+    /// Where on the stack it began, and whether something was nested too deeply to be followed from there.
+    began_at: usize,
+    is_too_deep: bool,
 }
 
 impl Trace {
@@ -62,38 +65,66 @@ impl Trace {
             begun: HashSet::new(),
             properties,
             table: Oid::INVALID,
+            began_at: place_on_stack(),
+            is_too_deep: false,
         }
+    }
+
+    /// Whether two thirds of what a session may use of the stack are used: what is nested more deeply isn't followed, which would be an error
+    /// for whoever asks. Postgres itself gets through more.
+    fn is_deep(&mut self) -> bool {
+        // SAFETY: reads backend state.
+        let allowed = unsafe { pg_sys::max_stack_depth } as usize * 1024 / 3 * 2;
+        self.is_too_deep |= self.began_at.abs_diff(place_on_stack()) > allowed;
+        self.is_too_deep
     }
 }
 
-/// Of a view, or a materialized one, or of the generated columns of a table.
+#[inline(never)]
+fn place_on_stack() -> usize {
+    let here = 0u8;
+    core::hint::black_box(&raw const here) as usize
+}
+
+/// Of a view, or a materialized one, or of the generated columns of a table. What somebody is changing just now, or what is nested too
+/// deeply, may come from anything: whoever asks waits for nobody, and fails for nobody.
 pub fn of_relation(relation: Oid, properties: (Oid, i16)) -> Vec<Edge> {
     // SAFETY: the relation stays locked and open while the tree, which its cache entry owns, is read.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::try_relation_open(relation, lock);
-        if relation.is_null() {
+        let Some(columns) = reads::number_of_columns(relation) else { return Vec::new() };
+        if !pg_sys::ConditionalLockRelationOid(relation, lock) {
+            return of_anything(columns, properties);
+        }
+        let opened = pg_sys::try_relation_open(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        if opened.is_null() {
+            pg_sys::UnlockRelationOid(relation, lock);
             return Vec::new();
         }
-        let kind = (*(*relation).rd_rel).relkind as u8;
-        let edges = if matches!(kind, b'v' | b'm') && !(*relation).rd_rules.is_null() {
-            edges(pg_sys::get_view_query(relation), properties)
+        let kind = (*(*opened).rd_rel).relkind as u8;
+        let edges = if matches!(kind, b'v' | b'm') && !(*opened).rd_rules.is_null() {
+            edges(pg_sys::get_view_query(opened), properties)
         } else {
-            generated(relation, properties)
+            generated(opened, properties)
         };
-        pg_sys::relation_close(relation, lock);
-        edges
+        pg_sys::relation_close(opened, lock);
+        edges.unwrap_or_else(|| of_anything(columns, properties))
     }
 }
 
+/// Each column, and what rows are chosen by, as if it came from whole events.
+fn of_anything(columns: i16, (events, _): (Oid, i16)) -> Vec<Edge> {
+    (0..=columns).map(|number| (number, Source::Column(events, 0))).collect()
+}
+
 /// What the generated columns of an open table come from, also those that are computed when they are read. In a partition of tally.events
-/// its own properties are meant.
-unsafe fn generated(relation: pg_sys::Relation, properties: (Oid, i16)) -> Vec<Edge> {
+/// its own properties are meant. `None` where something is nested too deeply.
+unsafe fn generated(relation: pg_sys::Relation, properties: (Oid, i16)) -> Option<Vec<Edge>> {
     let mut edges = Vec::new();
     // SAFETY: the descriptor is the open relation's; its defaults are texts that Postgres wrote.
     unsafe {
         let descriptor = (*relation).rd_att;
-        let Some(constraints) = (*descriptor).constr.as_ref() else { return edges };
+        let Some(constraints) = (*descriptor).constr.as_ref() else { return Some(edges) };
         let table = (*relation).rd_id;
         let is_of_events = (*(*relation).rd_rel).relispartition
             && pgrx::direct_function_call::<Oid>(pg_sys::pg_partition_root, &[Some(Datum::from(table))])
@@ -110,13 +141,17 @@ unsafe fn generated(relation: pg_sys::Relation, properties: (Oid, i16)) -> Vec<E
             }
             let mut trace = Trace { table, ..Trace::new(properties) };
             trace.all(vec![pg_sys::stringToNode(default.adbin).cast()]);
+            if trace.is_too_deep {
+                return None;
+            }
             edges.extend(trace.found.into_iter().map(|source| (default.adnum, source)));
         }
     }
-    edges
+    Some(edges)
 }
 
-unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Vec<Edge> {
+/// `None` where it is nested too deeply.
+unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Option<Vec<Edge>> {
     let mut edges = Vec::new();
     let mut trace = Trace::new(properties);
     // SAFETY: a valid query, the caller's promise.
@@ -130,7 +165,7 @@ unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Vec<Edge> 
         trace.conditions(query);
         edges.extend(trace.found.drain().map(|source| (0, source)));
     }
-    edges
+    if trace.is_too_deep { None } else { Some(edges) }
 }
 
 impl Trace {
@@ -140,6 +175,8 @@ impl Trace {
             self.stack.push(query);
             work(self);
             self.stack.pop();
+        } else {
+            self.is_too_deep = true;
         }
     }
 
@@ -423,9 +460,11 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, trace: *mut c_void) ->
         if node.is_null() {
             return false;
         }
-        pg_sys::check_stack_depth();
         check_for_interrupts!();
         let found = &mut *trace.cast::<Trace>();
+        if found.is_deep() {
+            return true;
+        }
         match (*node).type_ {
             NodeTag::T_Var => {
                 found.variable(node.cast());

@@ -119,6 +119,21 @@ unsafe fn writer(row: pg_sys::HeapTuple) -> u32 {
     u32::from(if is_frozen { pg_sys::FrozenTransactionId } else { unsafe { header.t_choice.t_heap.t_xmin } })
 }
 
+/// How many columns a relation has, with those that were dropped; `None` where there is no such relation. Locks nothing.
+pub fn number_of_columns(relation: Oid) -> Option<Column> {
+    let cache = pg_sys::SysCacheIdentifier::RELOID as core::ffi::c_int;
+    // SAFETY: the row is read before it is released.
+    unsafe {
+        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(relation));
+        if row.is_null() {
+            return None;
+        }
+        let number = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relnatts;
+        pg_sys::ReleaseSysCache(row);
+        Some(number)
+    }
+}
+
 /// Whether a relation has a column that is made of others.
 pub fn has_generated(relation: Oid) -> bool {
     !generated(relation).is_empty()

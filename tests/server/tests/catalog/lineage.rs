@@ -132,6 +132,66 @@ fn a_view_is_followed_in_the_time_of_its_text_and_a_timeout_ends_it() {
     client.batch_execute("SELECT count(*) FROM tally.lint()").unwrap();
 }
 
+/// What one tenant's login makes, or changes just now, keeps nobody's exports nor the catalogue.
+#[test]
+fn a_view_that_is_nested_too_deeply_or_being_dropped_comes_from_anything_and_stops_nobody() {
+    let mut database = Database::new("catalog_deep");
+    let admin = database.role("admin", &["tally_admin"]);
+    let [maker, other] = ["maker", "other"].map(|name| database.role(name, &["tally_reader"]));
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{maker}', 't1'), tally.bind_role('{other}', 't2'); CREATE SCHEMA app AUTHORIZATION {maker}"
+        ))
+        .unwrap();
+    let mut maker = database.connect(&maker);
+    let deep = |by: &str, times: usize| format!("{}n{}", "(".repeat(times), format!("{by} n)").repeat(times));
+    let beneath =
+        (0..150).fold("SELECT n FROM app.deep".to_owned(), |of, _| format!("SELECT n FROM ({of}) AS of"));
+    maker
+        .batch_execute(&format!(
+            "CREATE TABLE app.deep (n int, made int GENERATED ALWAYS AS ({}) STORED);
+             CREATE VIEW app.long (x) AS SELECT {} FROM app.deep;
+             CREATE VIEW app.beneath (x) AS {beneath};
+             CREATE VIEW app.plain (x) AS SELECT n FROM app.deep",
+            deep("+", 1500),
+            deep("-", 1500)
+        ))
+        .unwrap();
+    let sources = |name: &str| {
+        let query =
+            "SELECT coalesce(string_agg(DISTINCT s.source::regclass || '.' || s.source_column, ' '), '-')
+                       FROM tally_internal.view_sources($1::text::regclass) AS s WHERE s.column_number <> 0";
+        let mut superuser = database.superuser();
+        superuser.batch_execute("SET lock_timeout = '5s'").unwrap();
+        superuser.query_one(query, &[&name]).unwrap().get::<_, String>(0)
+    };
+    assert_eq!(sources("app.long"), "tally.events.0");
+    assert_eq!(sources("app.deep"), "tally.events.0");
+    assert_eq!(sources("app.plain"), "app.deep.1");
+    let ask = |what: &str| {
+        let mut other = database.connect(&other);
+        other.batch_execute("SET statement_timeout = '20s'; SET lock_timeout = '5s'").unwrap();
+        let request = "SELECT tally.request_export('SELECT count(*) FROM tally.usage_day', 'how many', 10)";
+        other.batch_execute(request).unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+        let mut client = database.connect(&admin);
+        client.batch_execute("SET lock_timeout = '5s'").unwrap();
+        let known = classes(&mut client);
+        assert_eq!(known["app.long.x"], "personal", "{what}");
+        assert_eq!(known["app.deep.made"], "personal", "{what}");
+        let mut superuser = database.superuser();
+        superuser.batch_execute("CALL tally.maintain()").unwrap();
+        let failed = "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL";
+        assert_eq!(number(&mut superuser, failed), 0, "{what}");
+    };
+    ask("nested deeply");
+    maker.batch_execute("BEGIN; DROP VIEW app.plain").unwrap();
+    assert_eq!(sources("app.plain"), "tally.events.0");
+    ask("being dropped");
+    maker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(sources("app.plain"), "app.deep.1");
+}
+
 /// Before 18 no column is computed when it is read.
 fn of_generated(statements: &str, has_virtual: bool) -> String {
     let heir = "CREATE TABLE app.split_heir (id int, mail text); CREATE TABLE app.child";
