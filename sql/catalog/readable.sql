@@ -103,8 +103,10 @@ CREATE FUNCTION tally_internal.reads(OUT role_id oid, OUT relation oid, OUT is_r
        WHERE NOT u.rolsuper AND NOT u.rolbypassrls AND (t.relforcerowsecurity OR NOT pg_catalog.pg_has_role(k.reader, t.relowner, 'USAGE'))
     ), needs AS MATERIALIZED (
       SELECT h.role_id, h.source, h.reader,
-             bool_or(p.polname = 'tally_guard' OR a.function IN ('tally.current_tenant()'::regprocedure, 'tally.current_account()'::regprocedure,
+             bool_or(p.polname = 'tally_guard' AND NOT tally_internal.is_record(h.source) OR a.function IN ('tally.current_tenant()'::regprocedure, 'tally.current_account()'::regprocedure,
                'tally.scope_key()'::regprocedure, 'tally.scope_is_global()'::regprocedure)) AS a_scope,
+             -- Or to be an auditor.
+             bool_or(p.polname = 'tally_guard' AND tally_internal.is_record(h.source)) AS a_record,
              bool_or(coalesce(a.function = 'tally_internal.confined_to()'::regprocedure, false)) AS no_doubt,
              bool_or(f.function IS NOT NULL) AS what_is_refused
         FROM held AS h JOIN policy AS p ON p.polrelid = h.source
@@ -133,7 +135,7 @@ CREATE FUNCTION tally_internal.reads(OUT role_id oid, OUT relation oid, OUT is_r
     ), barred AS MATERIALIZED (
       SELECT DISTINCT h.relation, b.role_id FROM reach AS h JOIN broken AS b ON b.view = h.view
     ), bounds AS MATERIALIZED (
-      SELECT p.role_id, p.relation, bool_or(n.a_scope) AS a_scope, bool_or(n.no_doubt) AS no_doubt, bool_or(n.what_is_refused) AS what_is_refused
+      SELECT p.role_id, p.relation, bool_or(n.a_scope) AS a_scope, bool_or(n.a_record) AS a_record, bool_or(n.no_doubt) AS no_doubt, bool_or(n.what_is_refused) AS what_is_refused
         FROM pair AS p JOIN seen AS s ON s.relation = p.relation
         JOIN needs AS n ON n.role_id = p.role_id AND n.source = s.source AND n.reader = CASE WHEN s.reader = 0 THEN p.role_id ELSE s.reader END
        WHERE p.some GROUP BY p.role_id, p.relation
@@ -151,14 +153,15 @@ CREATE FUNCTION tally_internal.reads(OUT role_id oid, OUT relation oid, OUT is_r
         FROM reach AS h JOIN calls AS c ON c.view = h.view GROUP BY h.relation
     ), answer AS (
       SELECT p.role_id, p.relation, p.whole, p.some, p.binding, p.how,
-             coalesce(b.a_scope, false) OR coalesce(c.a_scope, false) AS a_scope, coalesce(c.an_auditor, false) AS an_auditor,
+             coalesce(b.a_scope, false) OR coalesce(c.a_scope, false) OR coalesce(b.a_record, false) AND NOT u.is_auditor AS a_scope, coalesce(c.an_auditor, false) AS an_auditor,
              coalesce(c.whole, false) AND NOT (p.is_unbound OR p.binding = 'global' AND p.how <> 'none') AS is_confined,
-             p.is_unbound AND (pg_catalog.pg_has_role(p.role_id, 'tally_auditor', 'USAGE')) AS is_auditor,
+             u.is_auditor,
              p.sees_all,
              p.in_schema AND p.some AND NOT coalesce(b.what_is_refused, false)
                AND NOT EXISTS (SELECT FROM barred AS d WHERE d.relation = p.relation AND d.role_id IN (0, p.role_id))
                AND NOT (coalesce(b.no_doubt, false) AND p.how = 'none' AND p.binding <> 'none') AS may
         FROM pair AS p
+        CROSS JOIN LATERAL (SELECT p.is_unbound AND pg_catalog.pg_has_role(p.role_id, 'tally_auditor', 'USAGE')) AS u (is_auditor)
         LEFT JOIN bounds AS b ON b.role_id = p.role_id AND b.relation = p.relation
         LEFT JOIN called AS c ON c.relation = p.relation
     ), judged AS (

@@ -97,10 +97,12 @@ CREATE FUNCTION tally_internal.policies(target regclass, tenant_column name, acc
           p.declared_account IS NOT NULL OR o.is_whole
         ) AS g (guard, printed_guard, has_parts)
     )
-    SELECT v.* FROM guard AS g
+    SELECT v.policy_name, v.is_permissive, v.role_names, tally_internal.asked_of(target, v.declared), tally_internal.asked_of(target, v.printed)
+      FROM guard AS g
      CROSS JOIN LATERAL (VALUES
        ('tally_tenant'::name, true, '{public}'::name[], g.equal, g.printed_equal),
-       ('tally_global', true, '{tally_analyst,tally_owner}', '(SELECT tally.scope_is_global())',
+       ('tally_global', true, CASE WHEN tally_internal.is_record(target) THEN '{tally_analyst,tally_auditor,tally_owner}'::name[]
+                                   ELSE '{tally_analyst,tally_owner}' END, '(SELECT tally.scope_is_global())',
         '( SELECT tally.scope_is_global() AS scope_is_global)'),
        ('tally_guard', false, '{public}', g.guard, CASE WHEN g.has_parts THEN '(' || g.printed_guard || ')' ELSE g.printed_guard END)
      ) AS v (policy_name, is_permissive, role_names, declared, printed);

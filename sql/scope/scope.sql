@@ -295,6 +295,51 @@ GRANT EXECUTE ON FUNCTION tally_internal.confined_to() TO tally_owner, tally_rea
 GRANT EXECUTE ON FUNCTION tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind), tally.trust_role(regrole),
   tally.unbind_role(regrole) TO tally_admin;
 
+-- Records of administration by tenant: auditors read those of every tenant without a scope, everybody else as any table with tenant rows.
+CREATE FUNCTION tally_internal.record_tenant() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'record_tenant_wrapper';
+COMMENT ON FUNCTION tally_internal.record_tenant() IS
+  'as tally.current_tenant(), and null for an auditor who is in no scope and bound to no tenant';
+
+CREATE FUNCTION tally_internal.record_account() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'record_account_wrapper';
+COMMENT ON FUNCTION tally_internal.record_account() IS
+  'as tally.current_account(), and null for an auditor who is in no scope and bound to no tenant';
+
+CREATE FUNCTION tally_internal.record_is_global() RETURNS boolean
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'record_is_global_wrapper';
+COMMENT ON FUNCTION tally_internal.record_is_global() IS
+  'as tally.scope_is_global(), and true for an auditor who is in no scope and bound to no tenant';
+
+CREATE FUNCTION tally_internal.record_key() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'record_key_wrapper';
+COMMENT ON FUNCTION tally_internal.record_key() IS
+  'as tally.scope_key(), and that of everything for an auditor who is in no scope and bound to no tenant';
+
+CREATE FUNCTION tally_internal.is_record(target regclass) RETURNS boolean
+  LANGUAGE c STABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'is_record_wrapper';
+COMMENT ON FUNCTION tally_internal.is_record(regclass) IS 'whether a table has records of administration by tenant, which auditors read without a scope';
+
+CREATE FUNCTION tally_internal.asked_of(target regclass, condition text) RETURNS text
+  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT CASE WHEN tally_internal.is_record(target)
+                THEN pg_catalog.regexp_replace(pg_catalog.regexp_replace(condition,
+                       'tally\.(?:current|scope)_(\w+)\(\) AS \w+', 'tally_internal.record_\1() AS record_\1', 'g'),
+                       'tally\.(?:current|scope)_(\w+)\(\)', 'tally_internal.record_\1()', 'g')
+                ELSE condition END;
+  END;
+COMMENT ON FUNCTION tally_internal.asked_of(regclass, text) IS
+  'the condition of a policy, which asks for the scope, as a table has it: of records of administration, for the scope that those are read in';
+
+REVOKE ALL ON FUNCTION tally_internal.record_tenant(), tally_internal.record_account(), tally_internal.record_is_global(), tally_internal.record_key(),
+  tally_internal.is_record(regclass), tally_internal.asked_of(regclass, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.record_tenant(), tally_internal.record_account(), tally_internal.record_is_global(), tally_internal.record_key()
+  TO tally_owner, tally_reader, tally_writer, tally_auditor;
+GRANT EXECUTE ON FUNCTION tally_internal.is_record(regclass), tally_internal.asked_of(regclass, text) TO tally_owner, tally_reader, tally_writer, tally_auditor;
+GRANT EXECUTE ON FUNCTION tally.in_scope(text, text) TO tally_auditor;
+
 -- Every table with tenant rows gets these policies, in the transaction that creates it.
 -- The permissive policies open, the restrictive one closes: a permissive policy added later can't widen the scope.
 -- The permissive one compares the tenant in SQL, where an index serves it; the restrictive one compares the whole scope.
@@ -322,13 +367,14 @@ BEGIN
     guard := 'tally.in_scope(tenant_id, account_id, (SELECT tally.scope_key()))';
   END IF;
   EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
-  EXECUTE pg_catalog.format('CREATE POLICY tally_tenant ON %s TO PUBLIC '
+  EXECUTE tally_internal.asked_of(target, pg_catalog.format('CREATE POLICY tally_tenant ON %s TO PUBLIC '
     'USING (tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant())) '
-    'WITH CHECK (tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant()))', target);
-  EXECUTE pg_catalog.format('CREATE POLICY tally_global ON %s TO tally_analyst, tally_owner '
-    'USING ((SELECT tally.scope_is_global())) WITH CHECK ((SELECT tally.scope_is_global()))', target);
-  EXECUTE pg_catalog.format('CREATE POLICY tally_guard ON %s AS RESTRICTIVE TO PUBLIC USING (%s) WITH CHECK (%s)',
-    target, guard, guard);
+    'WITH CHECK (tenant_id OPERATOR(pg_catalog.=) (SELECT tally.current_tenant()))', target));
+  EXECUTE tally_internal.asked_of(target, pg_catalog.format('CREATE POLICY tally_global ON %s TO tally_analyst, tally_owner%s '
+    'USING ((SELECT tally.scope_is_global())) WITH CHECK ((SELECT tally.scope_is_global()))', target,
+    CASE WHEN tally_internal.is_record(target) THEN ', tally_auditor' END));
+  EXECUTE tally_internal.asked_of(target, pg_catalog.format('CREATE POLICY tally_guard ON %s AS RESTRICTIVE TO PUBLIC USING (%s) WITH CHECK (%s)',
+    target, guard, guard));
 END
 $$;
 COMMENT ON FUNCTION tally_internal.secure_table(regclass) IS

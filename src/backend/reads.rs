@@ -19,9 +19,9 @@ impl<'a> Reads<'a> {
         (!statement.rtable.is_null()).then_some(Self(statement))
     }
 
-    /// Whether a table of the statement, also one that the plan leaves out, has a policy of this name that holds for whoever
-    /// reads it.
-    pub fn are_bound_by(&self, policy: &CStr) -> bool {
+    /// Whether a table of the statement that is `meant`, also one that the plan leaves out, has a policy of this name that holds for
+    /// whoever reads it.
+    pub fn are_bound_by(&self, policy: &CStr, meant: impl Fn(Oid) -> bool) -> bool {
         // SAFETY: the range table is a list of its entries, whose relations the statement has locked.
         unsafe {
             list::items::<pg_sys::RangeTblEntry>(self.0.rtable).any(|entry| {
@@ -30,6 +30,7 @@ impl<'a> Reads<'a> {
                     && pg_sys::check_enable_rls(entry.relid, version::reader(self.0, entry), true)
                         == CheckEnableRlsResult::RLS_ENABLED as core::ffi::c_int
                     && has_policy(entry.relid, policy)
+                    && meant(entry.relid)
             })
         }
     }

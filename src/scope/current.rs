@@ -3,7 +3,7 @@
 use super::binding::{Binding, binding};
 use super::failure::ScopeError;
 use super::kind::Scope;
-use crate::backend::session;
+use crate::backend::{reads, session};
 use crate::settings;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -40,6 +40,42 @@ pub fn key_for_auditing() -> Result<String, ScopeError> {
         Ok(Scope::Global) if !is_auditor() => Err(ScopeError::Denied(session::session_role_name())),
         scope => Ok(scope?.key()),
     }
+}
+
+/// The scope that records of administration are read in (`is_record`): that of everything for a member of tally_auditor who is in no
+/// scope and bound to no tenant. What an elevated function reads and writes of them for whoever calls it needs a scope as ever.
+pub(super) fn for_records() -> Result<Scope, ScopeError> {
+    match current() {
+        Err(ScopeError::Missing)
+            if matches!(*binding(), Binding::Trusted | Binding::None)
+                && session::session_is_member_of(c"tally_auditor")
+                && !session::is_elevated() =>
+        {
+            Ok(Scope::Global)
+        }
+        scope => scope,
+    }
+}
+
+/// Tables of tenants' rows that auditors read, of every tenant, without a scope: what was set, counted and done for a tenant.
+const RECORDS: [&str; 11] = [
+    "erasure",
+    "erasure_run",
+    "isolated_tenant",
+    "opened_months",
+    "quarantine_discard",
+    "quota",
+    "quota_state",
+    "quota_take",
+    "raw_loss",
+    "stream",
+    "unregistered_policy",
+];
+
+/// Whether a table is one of the records that auditors read.
+#[pg_extern(sql = false)]
+pub(super) fn is_record(relation: pg_sys::Oid) -> bool {
+    reads::own_name(relation).is_some_and(|name| RECORDS.contains(&name.as_str()))
 }
 
 pub(super) fn is_analyst() -> bool {
@@ -128,6 +164,29 @@ fn current_account() -> Result<Option<String>, ErrorReport> {
 #[pg_extern(sql = false)]
 fn scope_is_global() -> Result<bool, ErrorReport> {
     Ok(current()? == Scope::Global)
+}
+
+#[pg_extern(sql = false)]
+fn record_tenant() -> Result<Option<String>, ErrorReport> {
+    Ok(match for_records()? {
+        Scope::Global => None,
+        Scope::Tenant { tenant, .. } => Some(tenant),
+    })
+}
+
+#[pg_extern(sql = false)]
+fn record_account() -> Result<Option<String>, ErrorReport> {
+    Ok(for_records()?.account())
+}
+
+#[pg_extern(sql = false)]
+fn record_is_global() -> Result<bool, ErrorReport> {
+    Ok(for_records()? == Scope::Global)
+}
+
+#[pg_extern(sql = false)]
+fn record_key() -> Result<String, ErrorReport> {
+    Ok(for_records()?.key())
 }
 
 /// The tenant beyond which the session sees nothing: that of its scope, or that of its login.

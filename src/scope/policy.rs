@@ -5,7 +5,7 @@
 //! two-hundredth of the rows for granted and sorted where it should have hashed. This function tells it what to expect, and
 //! how to find one account by an index.
 
-use super::current::{current, entered};
+use super::current::{current, entered, for_records, is_record};
 use super::kind::Scope;
 use crate::backend::call::{self, Call, Outcome, sql_function};
 use crate::backend::planner::{self, Condition};
@@ -77,8 +77,12 @@ const GUARD: &core::ffi::CStr = c"tally_guard";
 /// `in_scope_support`.
 pub fn require_scope(reads: &Reads) -> Result<(), ErrorReport> {
     // The tables first: who reads others has nothing looked up about itself.
-    if entered().is_none() && reads.are_bound_by(GUARD) && session::is_installed() {
-        current()?;
+    if entered().is_none() && reads.are_bound_by(GUARD, |_| true) && session::is_installed() {
+        if reads.are_bound_by(GUARD, |table| !is_record(table)) {
+            current()?;
+        } else {
+            for_records()?;
+        }
     }
     Ok(())
 }

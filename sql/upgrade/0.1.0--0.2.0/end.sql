@@ -1,10 +1,10 @@
--- Every guard: ours, those of declared rollups and partitions, and those of protected tables.
+-- Every guard: ours, those of declared rollups and partitions, and those of protected tables; of the records that auditors read every policy.
 DO $upgrade$
 DECLARE
   guarded record;
 BEGIN
   FOR guarded IN
-    SELECT p.polrelid::pg_catalog.regclass AS id, w.declared
+    SELECT p.polrelid::pg_catalog.regclass AS id, w.policy_name, w.declared, pg_catalog.array_to_string(w.role_names, ', ') AS role_names
       FROM pg_catalog.pg_policy AS p
       JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.polrelid
       LEFT JOIN LATERAL (
@@ -16,10 +16,13 @@ BEGIN
              THEN (SELECT a.attname FROM pg_catalog.pg_attribute AS a
                     WHERE a.attrelid OPERATOR(pg_catalog.=) p.polrelid AND a.attname OPERATOR(pg_catalog.=) 'account_id' AND NOT a.attisdropped)
              ELSE t.account_column END) AS w
-     WHERE p.polname OPERATOR(pg_catalog.=) 'tally_guard' AND w.policy_name OPERATOR(pg_catalog.=) 'tally_guard'
-     ORDER BY p.polrelid
+     WHERE w.policy_name OPERATOR(pg_catalog.=) p.polname
+       AND (p.polname OPERATOR(pg_catalog.=) 'tally_guard'
+            OR p.polname OPERATOR(pg_catalog.=) ANY ('{tally_tenant,tally_global}'::pg_catalog.name[]) AND tally_internal.is_record(p.polrelid))
+     ORDER BY p.polrelid, w.policy_name
   LOOP
-    EXECUTE pg_catalog.format('ALTER POLICY tally_guard ON %s USING (%s) WITH CHECK (%s)', guarded.id, guarded.declared, guarded.declared);
+    EXECUTE pg_catalog.format('ALTER POLICY %I ON %s TO %s USING (%s) WITH CHECK (%s)', guarded.policy_name, guarded.id, guarded.role_names,
+      guarded.declared, guarded.declared);
   END LOOP;
 END
 $upgrade$;

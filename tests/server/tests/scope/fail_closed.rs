@@ -4,7 +4,7 @@
 use postgres::Client;
 use postgres::error::SqlState;
 use serde_json::json;
-use tally_server_tests::{Database, ingest, of_this_major};
+use tally_server_tests::{Database, ingest, number, of_this_major};
 
 /// Statements that need no row to be answered. RANGE is a month in which nobody has an event, or everybody.
 const STATEMENTS: &[&str] = &[
@@ -205,4 +205,71 @@ fn what_enters_a_scope_first_may_be_planned_before() {
         .unwrap();
     client.batch_execute("INSERT INTO shop.own DEFAULT VALUES").unwrap();
     assert_eq!(client.query_one("SELECT count(*) FROM shop.own", &[]).unwrap().get::<_, i64>(0), 1);
+}
+
+/// Records of administration are an auditor's to read, of every tenant and without a scope; nothing else is, nor are they anybody
+/// else's, and what acts on them with its owner's rights wants a scope as ever.
+#[test]
+fn an_auditor_reads_records_of_every_tenant_and_nothing_else() {
+    let mut database = Database::new("records");
+    let roles = [
+        ("auditor", &["tally_auditor"][..]),
+        ("reading_auditor", &["tally_auditor", "tally_reader", "tally_writer"]),
+        ("admin", &["tally_admin"]),
+        ("bound_auditor", &["tally_auditor", "tally_reader", "tally_writer"]),
+        ("account_auditor", &["tally_auditor", "tally_reader", "tally_writer"]),
+        ("analyst", &["tally_analyst"]),
+        ("reader", &["tally_reader"]),
+    ]
+    .map(|(topic, groups)| (topic, database.role(topic, groups)));
+    let of = |topic: &str| roles.iter().find(|(known, _)| *known == topic).unwrap().1.as_str();
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{}', 'a'), tally.bind_role('{}', 'a', 'x');
+             INSERT INTO tally.quarantine_discard VALUES (now(), 1, 'a', 'r', 'w'), (now(), 1, 'b', 'r', 'w');
+             INSERT INTO tally.stream (tenant_id, account_id, stream, owned_by) VALUES ('a', '', 's', 'r'), ('b', '', 's', 'r');
+             INSERT INTO tally.erasure (finished_at, subject_hash, tenant_id, requested_by, reason, certificate)
+             VALUES (now(), gen_random_uuid(), 'a', 'r', 'w', '{{}}'), (now(), gen_random_uuid(), 'b', 'r', 'w', '{{}}')",
+            of("bound_auditor"),
+            of("account_auditor")
+        ))
+        .unwrap();
+    let read = |topic: &str, query: &str| {
+        let mut client = database.connect(of(topic));
+        match client.query_one(query, &[]) {
+            Ok(row) => row.get::<_, i64>(0).to_string(),
+            Err(error) => error.as_db_error().unwrap().message().to_owned(),
+        }
+    };
+    let missing = "no tenant in scope";
+    for (topic, all) in [
+        ("auditor", "2"),
+        ("reading_auditor", "2"),
+        ("admin", "2"),
+        ("bound_auditor", "1"),
+        ("account_auditor", "0"),
+        ("analyst", missing),
+        ("reader", missing),
+    ] {
+        for record in ["quarantine_discard", "stream", "erasures"] {
+            assert_eq!(
+                read(topic, &format!("SELECT count(*) FROM tally.{record}")),
+                all,
+                "{topic}: {record}"
+            );
+        }
+    }
+    for topic in ["reading_auditor", "admin"] {
+        for query in [
+            "SELECT count(*) FROM tally.events",
+            "SELECT count(*) FROM tally.stream AS s JOIN tally.events AS e USING (tenant_id)",
+            "SELECT count(*) FROM tally.stream AS s, tally.usage_day AS u WHERE false",
+            "SELECT tally.discard('w')",
+            "SELECT length(tally.current_tenant())::int8",
+        ] {
+            assert_eq!(read(topic, query), missing, "{topic}: {query}");
+        }
+    }
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.stream"), 2);
 }
