@@ -7,13 +7,20 @@ CREATE FUNCTION tally_internal.lint_export(OUT rule text, OUT type text, OUT sch
   BEGIN ATOMIC
     WITH approver AS (
       SELECT DISTINCT l.oid AS id, l.rolname, g.rolname AS group_name
-        FROM tally.export_policy AS p JOIN pg_catalog.pg_roles AS g ON g.oid = p.approvers_role AND g.rolname = p.approvers
+        FROM (SELECT r.approvers, r.approvers_role FROM tally.export_policy AS r WHERE r.approvals > 0
+              UNION
+              -- And of what no policy says anything: members of tally_admin.
+              SELECT r.approvers, r.approvers_role
+                FROM (SELECT '' UNION SELECT o.tenant_id FROM tally.export_policy AS o) AS t (tenant_id)
+                CROSS JOIN pg_catalog.unnest('{aggregate,raw,personal}'::text[]) AS k (classification)
+                CROSS JOIN LATERAL tally_internal.export_rule(t.tenant_id, k.classification, 0) AS r
+               WHERE r.approvals > 0) AS p
+        JOIN pg_catalog.pg_roles AS g ON g.oid = p.approvers_role AND g.rolname = p.approvers
         JOIN pg_catalog.pg_roles AS l ON l.rolcanlogin AND NOT l.rolsuper AND pg_catalog.pg_has_role(l.oid, g.oid, 'USAGE')
-       WHERE p.approvals > 0
     )
     SELECT 'export_approver_alone', 'role', NULL::text, a.rolname::text,
            pg_catalog.format('role %I may approve exports, as a member of %I, and say who must, as a member of tally_admin: it needs nobody else', a.rolname, a.group_name),
-           CASE a.group_name WHEN 'tally_admin' THEN 'name approvers who are no administrators: tally.set_export_policy(..., approvers => ...)'
+           CASE a.group_name WHEN 'tally_admin' THEN 'name approvers who are no administrators, of aggregate, raw and personal, each: tally.set_export_policy(..., approvers => ...)'
                              ELSE pg_catalog.format('REVOKE %I FROM %I;', a.group_name, a.rolname) END
       FROM approver AS a WHERE pg_catalog.pg_has_role(a.id, 'tally_admin', 'MEMBER')
     UNION ALL

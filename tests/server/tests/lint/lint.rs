@@ -63,6 +63,27 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "spare",
         "CREATE ROLE $spare_approvers; GRANT $spare_approvers, tally_admin TO $spare; SELECT tally.set_export_policy('raw', 1, approvers => '$spare_approvers')",
     ),
+    // Where no policy says who approves, members of tally_admin do: of everything, of personal data, of few rows, of one tenant's.
+    (
+        "export_approver_alone",
+        "spare",
+        "GRANT tally_admin TO $spare; SELECT tally.set_export_policy(c, NULL) FROM unnest('{aggregate,raw,personal}'::text[]) AS c",
+    ),
+    (
+        "export_approver_alone",
+        "spare",
+        "GRANT tally_admin TO $spare; SELECT tally.set_export_policy('personal', NULL)",
+    ),
+    (
+        "export_approver_alone",
+        "spare",
+        "GRANT tally_admin TO $spare; SELECT tally.set_export_policy('raw', NULL), tally.set_export_policy('raw', 2, from_rows => 10, approvers => '$group')",
+    ),
+    (
+        "export_approver_alone",
+        "spare",
+        "GRANT tally_admin TO $spare; SELECT tally.set_export_policy('raw', 2, tenant_id => 'a', from_rows => 10, approvers => '$group')",
+    ),
     (
         "export_approver_unmapped",
         "spare",
@@ -604,16 +625,18 @@ fn clean(database: &mut Database) -> (Client, Vec<(&'static str, String)>) {
         ("$owner", database.role("owner", &["tally_writer"])),
         ("$app", database.role("app", &["tally_reader"])),
         ("$spare", database.role("spare", &[])),
+        ("$group", database.reserve_role("group")),
         ("$database", database.name().to_owned()),
     ];
     let mut admin = database.superuser();
     let event = json!({"tenant_id": "a", "account_id": "a1", "name": "run",
         "event_id": "00000000-0000-4000-8000-000000000001", "occurred_at": "2026-01-05T00:00:00Z"});
     ingest(&mut admin, &event.to_string()).unwrap();
-    let (owner, app) = (&roles[0].1, &roles[1].1);
+    let (owner, app, group) = (&roles[0].1, &roles[1].1, &roles[3].1);
     admin
         .batch_execute(&format!(
-            "SELECT tally.bind_role('{app}', 'a'); ALTER DATABASE {} SET session_preload_libraries = pg_tally;
+            "CREATE ROLE {group}; SELECT tally.set_export_policy(c, 1, approvers => '{group}') FROM unnest('{{aggregate,raw,personal}}'::text[]) AS c;
+             SELECT tally.bind_role('{app}', 'a'); ALTER DATABASE {} SET session_preload_libraries = pg_tally;
              CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner};
              CREATE TABLE shop.orders (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
              CREATE TABLE shop.item (tenant_id text NOT NULL, id int, FOREIGN KEY (tenant_id, id) REFERENCES shop.orders);
