@@ -22,6 +22,63 @@ fn classify(client: &mut Client, asset: &str, classification: &str) -> Result<St
         .map(|row| row.get(0))
 }
 
+/// Columns of pg_tally's own tables that have ids of persons, or words that somebody writes about one, are personal from the start, and so
+/// is what shows them: those that the audit log keeps apart as what may name a person, and those whose names say so.
+#[test]
+fn what_may_name_a_person_in_pg_tallys_own_tables_is_personal() {
+    let mut database = Database::new("catalog_own");
+    let admin = database.role("admin", &["tally_admin"]);
+    let known = classes(&mut database.connect(&admin));
+    // What is said of data.
+    let of_nobody = [
+        "tally.asset.reason",
+        "tally.asset.purpose",
+        "tally.catalog.reason",
+        "tally.catalog.purpose",
+        "tally.event_schema.reason",
+        "tally.lineage.source",
+        "tally.maintenance.subject",
+    ];
+    let named: Vec<String> = database
+        .superuser()
+        .query(
+            "SELECT format('tally.%I.%I', c.relname, a.attname)
+               FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                AND (a.attname ~ '^(reason|purpose|note|owner|person|identity|identities|subject|requested_by|query|params|body|content|user_id|session_id|properties|source|client)$'
+                       AND c.relname <> 'inbox' -- which shows nothing
+                     OR EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgfoid = 'tally_internal.record_change()'::regprocedure
+                                   AND a.attname = ANY (string_to_array(split_part(encode(t.tgargs, 'escape'), '\\000', 3), ','))))",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let wrong: Vec<&String> = named
+        .iter()
+        .filter(|column| (known[*column] == "personal") == of_nobody.contains(&column.as_str()))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for column in [
+        "tally.person_identity.login",
+        "tally.asset.owner",
+        "tally.access_alert.note",
+        "tally.exports.params",
+        "tally.erasures.reason",
+    ] {
+        assert!(named.iter().any(|name| name == column), "{column} of {named:#?}");
+    }
+    for secret in [
+        "tally.tenant.sketch_key",
+        "tally.stream_key.secret",
+        "tally.erasure_key.hash_key",
+        "tally.privacy_key.wrapped",
+    ] {
+        assert_eq!(known[secret], "confidential", "{secret}");
+    }
+}
+
 /// A rollup's columns come from the properties that their expressions lead to, however these are spelt; where that can't be told, from all.
 #[test]
 fn columns_of_rollups_come_from_what_their_expressions_read() {
