@@ -1,10 +1,49 @@
 -- What people say about assets: how they are classified and why, whose they are, what they are for. Everything else in the catalogue
 -- is found in what is declared.
 
+-- A column by its number, as long as it lives and whatever it is called; by its name where it is written, as in a dump: where that is
+-- restored, columns that had been dropped are in no table, and the others have other numbers.
+CREATE TYPE tally_internal.column_place;
+CREATE FUNCTION tally_internal.column_place_in(cstring) RETURNS tally_internal.column_place
+  LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_column_place_in';
+COMMENT ON FUNCTION tally_internal.column_place_in(cstring) IS 'text form of column_place: schema.table.column, or - for one that isn''t there';
+CREATE FUNCTION tally_internal.column_place_out(tally_internal.column_place) RETURNS cstring
+  LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_column_place_out';
+COMMENT ON FUNCTION tally_internal.column_place_out(tally_internal.column_place) IS 'text form of column_place, by the names of now';
+CREATE FUNCTION tally_internal.column_place_recv(internal) RETURNS tally_internal.column_place
+  LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_column_place_recv';
+COMMENT ON FUNCTION tally_internal.column_place_recv(internal) IS 'binary form of column_place: its text form';
+CREATE FUNCTION tally_internal.column_place_send(tally_internal.column_place) RETURNS bytea
+  LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'tally_column_place_send';
+COMMENT ON FUNCTION tally_internal.column_place_send(tally_internal.column_place) IS 'binary form of column_place: its text form';
+CREATE TYPE tally_internal.column_place (
+  INPUT = tally_internal.column_place_in, OUTPUT = tally_internal.column_place_out, RECEIVE = tally_internal.column_place_recv,
+  SEND = tally_internal.column_place_send, LIKE = int8
+);
+COMMENT ON TYPE tally_internal.column_place IS 'a column of a table or view, whatever it is called later; a dump has its name';
+CREATE CAST (tally_internal.column_place AS int8) WITHOUT FUNCTION;
+CREATE CAST (int8 AS tally_internal.column_place) WITHOUT FUNCTION;
+
+CREATE FUNCTION tally_internal.place_of_column(relation oid, number int2) RETURNS tally_internal.column_place
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT ((relation::int8 << 16) | number::int8)::tally_internal.column_place;
+  END;
+COMMENT ON FUNCTION tally_internal.place_of_column(oid, int2) IS 'the place of the column of a table that has this number';
+
+CREATE FUNCTION tally_internal.number_of_column(place tally_internal.column_place) RETURNS int2
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT (place::int8 & 65535::int8)::int2;
+  END;
+COMMENT ON FUNCTION tally_internal.number_of_column(tally_internal.column_place) IS 'the number of the column that is in this place; 0 where it was gone before a restore';
+
 CREATE TABLE tally.asset (
   set_at         timestamptz NOT NULL DEFAULT now(),
   relation       regclass,
-  column_number  int2,
+  place          tally_internal.column_place,
   asset          text COLLATE "C" NOT NULL CONSTRAINT asset_pkey PRIMARY KEY,
   column_name    text COLLATE "C",
   classification text COLLATE "C",
@@ -21,7 +60,7 @@ CREATE TABLE tally.asset (
 COMMENT ON TABLE tally.asset IS 'what was said about assets with tally.classify() and tally.describe_asset()';
 COMMENT ON COLUMN tally.asset.set_at IS 'when it was said last';
 COMMENT ON COLUMN tally.asset.relation IS 'the table or view, where it is one or a column of one: it stays the same when that is renamed';
-COMMENT ON COLUMN tally.asset.column_number IS 'the column, where it is one';
+COMMENT ON COLUMN tally.asset.place IS 'the column, where it is one: it stays the same when that is renamed, and in a dump has its name; - where it is gone';
 COMMENT ON COLUMN tally.asset.asset IS 'the asset as the catalogue named it then';
 COMMENT ON COLUMN tally.asset.column_name IS 'the column''s name then';
 COMMENT ON COLUMN tally.asset.classification IS 'public, internal, confidential, personal or sensitive; null where nobody said';
@@ -170,8 +209,8 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.find_asset(text) IS 'the asset of a name; an error where there is none';
 
--- A column is the one of that number, whatever it is called now, and the one of that name where no column ever had the number, as after a
--- restore. Where both are there and differ, nothing tells which is meant: what was said holds for both as far as it protects. Where a table was
+-- A column is the one in that place, whatever it is called now. Where another one has the name by which it was said, nothing tells which is
+-- meant: what was said holds for both as far as it protects, and for that alone where the one in the place is gone. Where a table was
 -- put in another one's place, or a column in another one's, what was said of that one holds for it too, as far as it protects, until somebody
 -- says something of its own.
 CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as text, classification text, reason text, covers text[],
@@ -183,12 +222,12 @@ CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as
     SELECT CASE WHEN n.relation IS NULL THEN n.asset WHEN n.column_name IS NULL THEN r.name ELSE r.name || '.' || pg_catalog.quote_ident(a.attname) END AS asset,
            n.asset AS noted_as, n.classification, n.reason, n.covers, n.lowers, n.owner, n.purpose, n.retention, n.set_at, n.set_by,
            coalesce(a.is_sure, true) OR n.lowers IS NULL AND tally_internal.class_level(n.classification) >= 3 AS is_said
-      FROM tally.asset AS n
+      FROM (SELECT t.*, tally_internal.number_of_column(t.place) AS column_number FROM tally.asset AS t) AS n
       LEFT JOIN tally_internal.catalog_relations() AS r ON r.relation = n.relation
       LEFT JOIN LATERAL (
         SELECT c.attname,
                c.attname = n.column_name AND c.attnum = n.column_number
-               OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS o
+               OR n.column_number <> 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS o
                                WHERE o.attrelid = n.relation AND o.attnum > 0 AND o.attnum <> c.attnum AND (o.attnum = n.column_number OR o.attname = n.column_name)) AS is_sure
           FROM pg_catalog.pg_attribute AS c
          WHERE c.attrelid = n.relation AND c.attnum > 0 AND NOT c.attisdropped AND (c.attname = n.column_name OR c.attnum = n.column_number)
@@ -218,7 +257,9 @@ CREATE FUNCTION tally_internal.asset_notes() RETURNS TABLE (asset text, noted_as
 COMMENT ON FUNCTION tally_internal.asset_notes() IS
   'tally.asset by the names that the assets have now, without those that are gone; is_by_name where another table or column of that name is meant';
 
-REVOKE ALL ON FUNCTION tally_internal.class_level(text), tally_internal.class_name(int4), tally_internal.catalog_relations(), tally_internal.catalog_columns(),
+REVOKE ALL ON FUNCTION tally_internal.column_place_in(cstring), tally_internal.column_place_out(tally_internal.column_place), tally_internal.column_place_recv(internal),
+  tally_internal.column_place_send(tally_internal.column_place), tally_internal.place_of_column(oid, int2), tally_internal.number_of_column(tally_internal.column_place),
+  tally_internal.class_level(text), tally_internal.class_name(int4), tally_internal.catalog_relations(), tally_internal.catalog_columns(),
   tally_internal.catalog_functions(), tally_internal.find_asset(text), tally_internal.asset_notes() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.class_level(text), tally_internal.class_name(int4), tally_internal.catalog_relations(), tally_internal.catalog_columns(),
+GRANT EXECUTE ON FUNCTION tally_internal.place_of_column(oid, int2), tally_internal.number_of_column(tally_internal.column_place), tally_internal.class_level(text), tally_internal.class_name(int4), tally_internal.catalog_relations(), tally_internal.catalog_columns(),
   tally_internal.catalog_functions(), tally_internal.find_asset(text), tally_internal.asset_notes() TO tally_owner, tally_analyst, tally_auditor;

@@ -147,7 +147,8 @@ BEGIN
   PERFORM tally_internal.free_asset_name(found.name);
   noted := (SELECT n.noted_as FROM tally_internal.asset_notes() AS n WHERE n.asset = found.name AND NOT n.is_by_name);
   IF noted IS NULL THEN
-    INSERT INTO tally.asset AS n (asset, relation, column_number, column_name) VALUES (found.name, found.relation, found.number, found.column_name);
+    INSERT INTO tally.asset AS n (asset, relation, place, column_name)
+    VALUES (found.name, found.relation, tally_internal.place_of_column(found.relation, found.number), found.column_name);
     -- What held for the one that came into its place is said of that from now on.
     IF before.relation IS NOT NULL AND before.relation <> found.relation THEN
       UPDATE tally.asset AS n SET owner = before.owner, purpose = before.purpose, retention = before.retention WHERE n.asset = found.name;
@@ -157,11 +158,11 @@ BEGIN
     END IF;
   ELSE
     SELECT n.* INTO before FROM tally.asset AS n WHERE n.asset = noted;
-    UPDATE tally.asset AS n SET asset = found.name, column_number = found.number, column_name = found.column_name, set_at = now(), set_by = session_user
+    UPDATE tally.asset AS n SET asset = found.name, place = tally_internal.place_of_column(found.relation, found.number), column_name = found.column_name, set_at = now(), set_by = session_user
      WHERE n.asset = noted;
     -- What held for a column of the name by which it was said, too, is said of that from now on.
-    INSERT INTO tally.asset AS n (asset, relation, column_number, column_name, classification, reason, owner, purpose, retention)
-    SELECT before.asset, found.relation, a.attnum, a.attname, before.classification, before.reason, before.owner, before.purpose, before.retention
+    INSERT INTO tally.asset AS n (asset, relation, place, column_name, classification, reason, owner, purpose, retention)
+    SELECT before.asset, found.relation, tally_internal.place_of_column(found.relation, a.attnum), a.attname, before.classification, before.reason, before.owner, before.purpose, before.retention
       FROM pg_attribute AS a
      WHERE a.attrelid = found.relation AND a.attname = before.column_name AND a.attnum > 0 AND a.attnum <> found.number AND before.lowers IS NULL
        AND tally_internal.class_level(before.classification) >= 3

@@ -18,6 +18,7 @@ pub mod bound_query;
 pub mod cache;
 pub mod call;
 pub mod changes;
+pub mod column_name;
 pub mod command;
 pub mod copied_row;
 pub mod cursor;

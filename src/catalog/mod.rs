@@ -3,6 +3,7 @@
 
 mod access;
 mod personal;
+mod place;
 mod sources;
 
 use crate::audit;

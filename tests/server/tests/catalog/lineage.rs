@@ -693,29 +693,6 @@ fn what_was_said_of_a_column_stays_with_it_whatever_is_called_like_it_then() {
     classify(&mut client, "app.crm.phone", "sensitive").unwrap();
     classes_of(&mut client, &[("crm.phone", "sensitive"), ("crm.mail", "public"), ("over.m", "sensitive")]);
     assert_eq!(review(&mut client, "app.crm.phone") + review(&mut client, "app.crm.mail"), 0);
-    // A restored table has no numbers of columns that were dropped: by name, and where a number is another's, whatever protects holds for both.
-    superuser
-        .batch_execute(
-            "CREATE TABLE app.other (phone text, mail text, nick text);
-             UPDATE tally.asset SET relation = 'app.other', asset = replace(asset, 'crm', 'other') WHERE column_name IN ('phone', 'mail')",
-        )
-        .unwrap();
-    let number_of = |client: &mut Client, column: &str| {
-        number(
-            client,
-            &format!("SELECT column_number::bigint FROM tally.asset WHERE asset = 'app.other.{column}'"),
-        )
-    };
-    assert_eq!((number_of(&mut client, "phone"), number_of(&mut client, "mail")), (2, 3));
-    classes_of(
-        &mut client,
-        &[("other.phone", "sensitive"), ("other.mail", "sensitive"), ("other.nick", "internal")],
-    );
-    assert_eq!(classify(&mut client, "app.other.mail", "public").unwrap(), "public");
-    classes_of(
-        &mut client,
-        &[("other.phone", "sensitive"), ("other.mail", "public"), ("other.nick", "internal")],
-    );
 }
 
 /// Reads of personal columns are recorded, and each change of a definition is an entry that says who, why, from what, to what, and

@@ -149,7 +149,7 @@ fn what_documents_name_is_there() {
     client.batch_execute("LOAD 'pg_tally'").unwrap();
     let installed = "SELECT proname::text FROM pg_proc WHERE pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
           UNION SELECT relname FROM pg_class WHERE relnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
-          UNION SELECT typname FROM pg_type WHERE typnamespace = 'tally'::regnamespace
+          UNION SELECT typname FROM pg_type WHERE typnamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace)
           UNION SELECT n FROM unnest(ARRAY['key_file', 'key_command']) AS n WHERE current_setting('tally.' || n, true) IS NOT NULL
           UNION SELECT substr(name, 7) FROM pg_settings WHERE name LIKE 'tally.%'";
     let rows = client.query(installed, &[]).unwrap();

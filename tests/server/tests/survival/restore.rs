@@ -45,7 +45,15 @@ fn furnish(server: &PrivateServer) {
              SELECT tally.set_retention('t1', '30 years'); SELECT tally.set_slo(NULL, '1 hour', '1 hour');
              SELECT tally.register_event('registered', '{\"type\": \"object\"}', 'a test');
              SELECT tally.define_metric('active', '{\"kind\": \"units\", \"event\": \"n1\", \"unit\": \"user\"}');
-             SELECT tally.define_cohort('regulars', '{\"event\": \"n1\", \"at_least\": 3, \"unit\": \"user\"}');",
+             SELECT tally.define_cohort('regulars', '{\"event\": \"n1\", \"at_least\": 3, \"unit\": \"user\"}');
+             CREATE SCHEMA crm; CREATE TABLE crm.people (gone int, mail text, \"Phone No.\" text, nick text, odd text, born date, gone_too int, city text);
+             ALTER TABLE crm.people DROP gone, DROP gone_too; CREATE VIEW crm.mails AS SELECT mail AS m, nick FROM crm.people;
+             SELECT tally.classify('crm.people.' || c, k, 'a test') FROM (VALUES ('mail', 'personal'), ('\"Phone No.\"', 'sensitive'), ('odd', 'public'), ('born', 'personal')) AS v (c, k);
+             SELECT tally.classify('crm.mails.nick', 'public', 'a test'), tally.describe_asset('crm.people.city', owner => 'sales', purpose => 'maps', retention => 'a year'),
+                    tally.describe_asset('crm.people', owner => 'sales');
+             -- A decoy, and columns that came into the place of ones that are gone.
+             ALTER TABLE crm.people RENAME mail TO contact; ALTER TABLE crm.people ADD mail text;
+             ALTER TABLE crm.people DROP odd, DROP born; ALTER TABLE crm.people ADD odd text, ADD born date;",
         )
         .unwrap();
     signer().register(&mut server.connect("postgres", "shop")).unwrap();
@@ -96,9 +104,20 @@ fn rows(client: &mut Client) -> Vec<String> {
 }
 
 fn shown(client: &mut Client) -> Vec<String> {
+    let said = "SELECT 'said ' || concat_ws(' ', c.asset, c.classification, c.origin, c.reason, c.owner, c.purpose, c.retention) FROM tally.catalog AS c WHERE c.asset ~ '^crm.(people|mails)' ORDER BY 1";
+    let mut said: Vec<String> = client.query(said, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    for line in
+        ["contact personal", "\"Phone No.\" sensitive", "mail personal", "odd internal", "born personal"]
+    {
+        assert!(
+            said.iter().any(|said| said.starts_with(&format!("said crm.people.{line}"))),
+            "{line}: {said:#?}"
+        );
+    }
     let mut transaction = client.transaction().unwrap();
     transaction.execute("SELECT tally.enter_global()", &[]).unwrap();
     let mut lines = Vec::new();
+    lines.append(&mut said);
     for view in ["usage_day", "usage_hour", "plans_week", "later_day"] {
         let query = format!("SELECT '{view} ' || v::text FROM tally.{view} AS v ORDER BY 1");
         lines.extend(transaction.query(&query, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
