@@ -134,7 +134,8 @@ extension_sql_file!("../sql/export/export.sql", name = "export", requires = ["ex
 extension_sql_file!("../sql/export/lint_export.sql", name = "lint_export", requires = ["export"]);
 extension_sql_file!("../sql/privacy/lint_privacy.sql", name = "lint_privacy", requires = ["lint_export"]);
 extension_sql_file!("../sql/erasure/lint_erasure.sql", name = "lint_erasure", requires = ["lint_privacy"]);
-extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["lint_erasure"]);
+extension_sql_file!("../sql/extension/named_roles.sql", name = "named_roles", requires = ["lint_erasure"]);
+extension_sql_file!("../sql/scope/testing.sql", name = "testing", requires = ["named_roles"]);
 extension_sql_file!("../sql/extension/dropping.sql", name = "dropping", requires = ["testing"]);
 // The last one: it looks at every object.
 extension_sql_file!("../sql/extension/ambient.sql", name = "ambient", finalize);

@@ -293,6 +293,65 @@ fn a_cluster_of_an_earlier_major_version_is_upgraded_and_works_on() {
     goes_on("upgraded", &upgraded, &before);
 }
 
+/// A row that goes by a role which the cluster lacks stops its whole table. `tally.named_roles()` tells which roles those are: where they are
+/// made before, as nobody's logins, all rows come, and none of them is anybody else's.
+#[test]
+fn a_cluster_that_lacks_roles_is_told_which_it_needs() {
+    let old = PrivateServer::create("old", "");
+    old.connect("postgres", "postgres").batch_execute("CREATE DATABASE shop").unwrap();
+    let mut before = old.connect("postgres", "shop");
+    before
+        .batch_execute(
+            "CREATE EXTENSION pg_tally; CREATE ROLE \"The Bi\" LOGIN; CREATE ROLE judge LOGIN; CREATE ROLE judges; CREATE ROLE was LOGIN; CREATE ROLE eraser LOGIN; CREATE ROLE gone;
+             SELECT tally.bind_role('\"The Bi\"', 't1'), tally.set_export_policy('raw', 1, approvers => 'judges'), tally.map_person('jane', login => 'was'), tally.map_person('x', login => 'gone');
+             ALTER ROLE was RENAME TO is_now; DROP ROLE gone;
+             INSERT INTO tally.export (expires_at, max_rows, approvals, id, requester_role, approvers_role, tenant_id, requester, identities, state, classification, approvers, purpose, query, params, columns, query_hash, request_hash)
+             VALUES (now(), 1, 1, '00000000-0000-4000-8000-000000000001', '\"The Bi\"', 'judges', 't1', 'The Bi', '{\"role 1\"}', 'approved', 'raw', 'judges', 'p', 'q', '[]', '[]', '', '');
+             INSERT INTO tally.export_approval (approver_role, export_id, approver, identities, request_hash) VALUES ('judge', '00000000-0000-4000-8000-000000000001', 'judge', '{\"role 2\"}', '');
+             INSERT INTO tally.erasure (finished_at, subject_hash, requested_role, tenant_id, requested_by, reason, certificate) VALUES (now(), gen_random_uuid(), 'eraser', 't1', 'eraser', 'r', '{}')",
+        )
+        .unwrap();
+    let names = |client: &mut Client| -> Vec<String> {
+        let query = "SELECT DISTINCT role_name::text COLLATE \"C\" FROM tally.named_roles() ORDER BY 1";
+        client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let needed = names(&mut before);
+    assert_eq!(needed, ["The Bi", "eraser", "is_now", "judge", "judges"]);
+    let dump = old.data().join("shop.dump").to_str().unwrap().to_owned();
+    succeed(old.client("pg_dump").args(["-Fc", "-f", &dump, "shop"]));
+    let new = PrivateServer::create("new", "");
+    let mut postgres = new.connect("postgres", "postgres");
+    postgres.batch_execute("CREATE DATABASE lacking").unwrap();
+    let restore = |database: &str| {
+        let mut command = new.client("pg_restore");
+        command.args(["--exit-on-error", "-d", database, &dump]);
+        command
+    };
+    assert!(!restore("lacking").output().unwrap().status.success());
+    // The statements that docs/runbooks/restore.md has made.
+    let statements =
+        "SELECT DISTINCT format('CREATE ROLE %I NOLOGIN;', role_name) FROM tally.named_roles() ORDER BY 1";
+    for row in before.query(statements, &[]).unwrap() {
+        postgres.batch_execute(row.get(0)).unwrap();
+    }
+    postgres.batch_execute("CREATE DATABASE shop").unwrap();
+    succeed(&mut restore("shop"));
+    let mut after = new.connect("postgres", "shop");
+    assert_eq!(names(&mut after), needed);
+    let held = |client: &mut Client| -> Vec<String> {
+        let query = "SELECT concat_ws(' ', role_name, bound_as) FROM tally.role_binding UNION ALL SELECT concat_ws(' ', requester_role, approvers_role, id) FROM tally.export
+                     UNION ALL SELECT concat_ws(' ', approver_role, export_id) FROM tally.export_approval UNION ALL SELECT concat_ws(' ', approvers_role, approvers) FROM tally.export_policy
+                     UNION ALL SELECT concat_ws(' ', p.login, p.identity, p.person) FROM tally.person_identity AS p JOIN pg_roles AS r ON r.oid = p.login
+                     UNION ALL SELECT concat_ws(' ', requested_role, subject_hash) FROM tally.erasure ORDER BY 1";
+        client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    assert_eq!(held(&mut after), held(&mut before));
+    // Who isn't wanted is dropped, and nobody who comes to have the name is the one that was.
+    after.batch_execute("DROP ROLE judges; CREATE ROLE judges").unwrap();
+    let gone = "SELECT count(*) FROM tally.lint() WHERE name = 'export_approvers_gone'";
+    assert_eq!(after.query_one(gone, &[]).unwrap().get::<_, i64>(0), 1);
+}
+
 /// What the extension's own tables hold would be missing from every dump if it weren't marked.
 #[test]
 fn every_table_of_the_extension_is_dumped() {
