@@ -226,10 +226,15 @@ CREATE FUNCTION tally_internal.export_basis(functions oid[], operators oid[], re
               LEFT JOIN LATERAL (SELECT t.relid FROM pg_partition_tree(i.id) AS t WHERE c.relkind = 'p') AS part ON true
              WHERE i.class = 'pg_class'::regclass AND NOT i.is_inner),
            (SELECT array_agg(s.id) FROM shape AS s),
-           (SELECT array_agg(m.umid ORDER BY m.umid) FROM pg_user_mappings AS m WHERE m.srvid IN (SELECT f.server FROM far AS f));
+           -- A foreign table is read by the mapping of who asks, of a view's owner, or of who owns a function that has its owner's rights, or else by that of everybody.
+           (SELECT array_agg(m.umid ORDER BY m.umid) FROM pg_user_mappings AS m
+             WHERE m.srvid IN (SELECT f.server FROM far AS f)
+               AND (m.umuser = 0 OR m.umuser IN (SELECT u.oid FROM pg_roles AS u WHERE u.rolname = session_user
+                                                 UNION SELECT r.relowner FROM relation AS r WHERE r.relkind = 'v'
+                                                 UNION SELECT f.proowner FROM function AS f WHERE f.prosecdef)));
   END;
 COMMENT ON FUNCTION tally_internal.export_basis(oid[], oid[], oid[], oid[]) IS
-  'definitions that a query''s answer hangs on; what it reads: aggregate, raw or, by our own functions, personal; what of it can''t be bound to an approval, if anything; the functions called and types named that Postgres doesn''t have itself; the tables read, with their partitions; whose columns count; and the user mappings of foreign servers';
+  'definitions that a query''s answer hangs on; what it reads: aggregate, raw or, by our own functions, personal; what of it can''t be bound to an approval, if anything; the functions called and types named that Postgres doesn''t have itself; the tables read, with their partitions; whose columns count; and the user mappings by which foreign tables are read';
 
 REVOKE ALL ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[], oid[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.bound_functions(), tally_internal.personal_functions(), tally_internal.export_basis(oid[], oid[], oid[], oid[]) TO tally_owner;

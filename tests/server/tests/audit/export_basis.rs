@@ -331,6 +331,53 @@ fn whatever_an_answer_hangs_on_voids_its_approval_when_it_changes() {
     }
 }
 
+/// What is somebody else's, or no part of any answer, leaves an approval as it is.
+#[test]
+fn what_an_answer_does_not_hang_on_leaves_its_approval() {
+    let mut scene = Scene::new("export_basis_else");
+    let other = scene.database.role("other", &[]);
+    let mut admin = scene.database.superuser();
+    admin
+        .batch_execute(&format!(
+            "CREATE EXTENSION file_fdw; CREATE FOREIGN DATA WRAPPER files HANDLER file_fdw_handler; CREATE SERVER disk FOREIGN DATA WRAPPER files; CREATE USER MAPPING FOR PUBLIC SERVER disk;
+             CREATE FOREIGN TABLE shop.file (line text) SERVER disk OPTIONS (filename 'PG_VERSION'); GRANT SELECT ON shop.file TO PUBLIC;
+             CREATE FOREIGN TABLE shop.own_file (line text) SERVER disk OPTIONS (filename 'PG_VERSION'); ALTER FOREIGN TABLE shop.own_file OWNER TO {0};
+             CREATE VIEW shop.over_file AS SELECT line FROM shop.own_file; ALTER VIEW shop.over_file OWNER TO {0}; GRANT SELECT ON shop.over_file TO PUBLIC",
+            scene.owner
+        ))
+        .unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    for (query, change, outcome) in [
+        ("SELECT line FROM shop.file", "CREATE USER MAPPING FOR @ SERVER disk", TAKEN),
+        ("SELECT line FROM shop.file", "ALTER USER MAPPING FOR @ SERVER disk OPTIONS (password 'b')", TAKEN),
+        ("SELECT line FROM shop.file", "DROP USER MAPPING FOR @ SERVER disk", TAKEN),
+        (
+            "SELECT line FROM shop.file",
+            "GRANT SELECT ON shop.file TO @; COMMENT ON COLUMN shop.file.line IS 'a line'",
+            TAKEN,
+        ),
+        ("SELECT line FROM shop.over_file", "CREATE USER MAPPING FOR @ SERVER disk", TAKEN),
+        ("SELECT line FROM shop.over_file", "CREATE USER MAPPING FOR # SERVER disk", NOT_SO),
+        (
+            "SELECT line FROM shop.over_file",
+            "ALTER USER MAPPING FOR # SERVER disk OPTIONS (password 'b')",
+            NOT_SO,
+        ),
+        ("SELECT line FROM shop.over_file", "CREATE USER MAPPING FOR $ SERVER disk", NOT_SO),
+        (
+            "SELECT line FROM shop.over_file",
+            "ALTER USER MAPPING FOR PUBLIC SERVER disk OPTIONS (password 'b')",
+            NOT_SO,
+        ),
+    ] {
+        let id = scene.approved(&mut client, query, 50_000);
+        let change = change.replace('@', &other).replace('$', &scene.requester).replace('#', &scene.owner);
+        admin.batch_execute(&change).unwrap_or_else(|error| panic!("{change}: {error:?}"));
+        assert_eq!(code(run(&mut client, &id)), outcome, "{query}: {change}");
+    }
+    admin.batch_execute("DROP SERVER disk CASCADE").unwrap();
+}
+
 #[test]
 fn nothing_that_an_answer_hangs_on_changes_while_it_runs() {
     let scene = Scene::new("export_basis_runs");
