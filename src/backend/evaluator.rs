@@ -258,7 +258,13 @@ fn is_of_reading(setting: &str) -> bool {
     SETTINGS.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Runs `work` as nobody, confined. Enough for expressions of Postgres' own functions and ours, which read no setting.
+/// Runs `work`, in which Postgres' own functions and ours alone run, as nobody, confined, with fixed settings: functions that are called
+/// immutable read some nevertheless.
+pub fn of_built_in<T>(work: impl FnOnce() -> T) -> T {
+    session::with_fixed_settings(|| as_nobody(work))
+}
+
+/// Runs `work` as nobody, confined. Enough to compare values of Postgres' own types, which no setting changes.
 pub fn as_nobody<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: a catalogue look-up of a constant name.
     let role = unsafe { pg_sys::get_role_oid(ROLE.as_ptr(), true) };

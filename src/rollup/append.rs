@@ -29,7 +29,7 @@ pub fn append(rows: &[EventRow], hashers: &Hashers) -> Result<Vec<Option<Added>>
     let shared = shared::current()?;
     let definitions = &shared.definitions;
     let events = session::relation(c"events");
-    let values = evaluator::as_nobody(|| {
+    let values = evaluator::of_built_in(|| {
         let rows = rows.iter().map(|row| (&row.values[..], &row.nulls[..]));
         shared.expressions.evaluate(events, &EVENTS, rows)
     })?;

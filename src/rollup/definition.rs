@@ -184,10 +184,10 @@ impl Definition {
             .collect()
     }
 
-    /// Evaluates expressions of this rollup by `work`, whose result must be its own: with nobody's rights, and where somebody
+    /// Evaluates expressions of this rollup by `work`, whose result must be its own: with nobody's rights and fixed settings, and where somebody
     /// else's code may run, so that nothing of it is left.
     pub fn evaluate<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.is_built_in() { evaluator::as_nobody(work) } else { evaluator::apart(work) }
+        if self.is_built_in() { evaluator::of_built_in(work) } else { evaluator::apart(work) }
     }
 
     /// Whether evaluating it runs Postgres' own functions and ours alone.

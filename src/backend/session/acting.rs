@@ -1,6 +1,7 @@
 //! Doing a piece of work as somebody else, or with other settings.
 
-use super::setting::{SCOPE_SETTING, setting, with_settings};
+use super::setting::{self, SCOPE_SETTING, with_settings};
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CString;
 use tally_core::scope_key;
@@ -36,26 +37,34 @@ pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Runs `work` with the settings in which declared expressions are read, whoever loads them: where names are looked up, and
-/// what a literal means.
+/// The settings in which declared expressions are read and evaluated, whoever does: where names are looked up, what a literal means, and
+/// how values become text, in which functions that Postgres calls immutable go by the session's settings, too.
+const FIXED: [(&CStr, &CStr); 12] = [
+    (c"timezone_abbreviations", c"Default"),
+    (c"search_path", c"pg_catalog, tally, pg_temp"),
+    (c"timezone", c"UTC"),
+    (c"datestyle", c"ISO, MDY"),
+    (c"intervalstyle", c"postgres"),
+    (c"standard_conforming_strings", c"on"),
+    (c"transform_null_equals", c"off"),
+    (c"array_nulls", c"on"),
+    (c"bytea_output", c"hex"),
+    (c"extra_float_digits", c"1"),
+    (c"xmlbinary", c"base64"),
+    (c"xmloption", c"content"),
+];
+
+/// Runs `work` with the fixed settings. Only what differs is set: to set the abbreviations reads a file.
 pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
-    let abbreviations = (c"timezone_abbreviations", c"Default");
-    let settings = [
-        abbreviations,
-        (c"search_path", c"pg_catalog, tally, pg_temp"),
-        (c"timezone", c"UTC"),
-        (c"datestyle", c"ISO, MDY"),
-        (c"intervalstyle", c"postgres"),
-        (c"standard_conforming_strings", c"on"),
-        (c"transform_null_equals", c"off"),
-        (c"array_nulls", c"on"),
-        (c"bytea_output", c"hex"),
-        (c"extra_float_digits", c"1"),
-        (c"xmloption", c"content"),
-    ];
-    // To set the abbreviations reads a file.
-    let are_set = setting(abbreviations.0).as_deref() == abbreviations.1.to_str().ok();
-    with_settings(&settings[usize::from(are_set)..], work)
+    let mut differing = FIXED;
+    let mut count = 0;
+    for (name, value) in FIXED {
+        if !setting::is(name, value) {
+            differing[count] = (name, value);
+            count += 1;
+        }
+    }
+    if count == 0 { work() } else { with_settings(&differing[..count], work) }
 }
 
 /// Runs `work` with the same settings, and those by which Postgres writes amounts and words.
@@ -65,7 +74,6 @@ pub fn with_settings_of_exports<T>(work: impl FnOnce() -> T) -> T {
         (c"lc_numeric", c"C"),
         (c"lc_time", c"C"),
         (c"quote_all_identifiers", c"off"),
-        (c"xmlbinary", c"base64"),
     ];
     with_fixed_settings(|| with_settings(&settings, work))
 }

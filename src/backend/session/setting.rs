@@ -6,7 +6,15 @@ use std::ffi::CString;
 
 /// What is asked several times a statement and raises no error: pgrx's guard would cost more than the answer.
 mod unguarded {
+    use core::ffi::c_char;
+
     unsafe extern "C-unwind" {
+        /// With `missing_ok`, and without `restrict_privileged`.
+        pub fn GetConfigOption(
+            name: *const c_char,
+            missing_ok: bool,
+            restrict_privileged: bool,
+        ) -> *const c_char;
         pub fn IsInParallelMode() -> bool;
         pub fn IsTransactionState() -> bool;
     }
@@ -81,6 +89,15 @@ pub fn setting(name: &CStr) -> Option<String> {
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+    }
+}
+
+/// Whether a setting exists and is this, letter by letter.
+pub fn is(name: &CStr, value: &CStr) -> bool {
+    // SAFETY: as in `setting`.
+    unsafe {
+        let found = unguarded::GetConfigOption(name.as_ptr(), true, false);
+        !found.is_null() && CStr::from_ptr(found) == value
     }
 }
 

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use tally_server_tests::{
-    Database, PrivateServer, Summary, assert_same, bin_and_sockets, contents, describe, ingest, number,
-    of_this_major, seeded,
+    Database, PrivateServer, Summary, assert_right, assert_same, bin_and_sockets, contents, describe,
+    fold_all, ingest, number, of_this_major, seeded,
 };
 
 /// How many of these are set in one database, those of one test together; each alone with TALLY_SETTINGS=1.
@@ -476,6 +476,93 @@ fn settings_of_a_role_reach_no_further_than_its_own_statements() {
         number(&mut superuser, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass"),
         2
     );
+}
+
+/// Expressions of Postgres' own functions that say that they are immutable, and read a setting nevertheless: a rollup's name, the
+/// expression, and a setting under which it is something else.
+const READERS: [(&str, &str, &str); 5] = [
+    ("zoned", "(occurred_at AT TIME ZONE 'IST')::date", "timezone_abbreviations = 'India'"),
+    ("hashed", "sha256(name::bytea)::text", "bytea_output = 'escape'"),
+    ("rounded", "tally.property_float(properties, 'x')::text", "extra_float_digits = -5"),
+    ("timed", "xmlforest(occurred_at AS t)::text", "timezone = 'Asia/Tokyo'"),
+    ("encoded", "xmlforest(sha256(name::bytea) AS t)::text", "xmlbinary = 'hex'"),
+];
+
+/// Whoever brings an event, fills, rebuilds or erases: what is stored is what the fixed settings make of it, as dimension, in a filter and
+/// as a measure.
+#[test]
+fn expressions_that_read_a_setting_read_the_fixed_one() {
+    let mut database = Database::new("readers");
+    let (writer, admin) =
+        (database.role("writer", &["tally_writer"]), database.role("admin", &["tally_admin"]));
+    let mut superuser = database.superuser();
+    superuser.execute("SELECT tally.bind_role($1::text::regrole, 'a')", &[&writer]).unwrap();
+    superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+    let has_xml = "SELECT count(*) FROM pg_settings WHERE name = 'xmlbinary' AND xpath_exists('/a', '<a/>')";
+    assert_eq!(number(&mut superuser, has_xml), 1);
+    let (mut writer, mut admin) = (database.connect(&writer), database.connect(&admin));
+    let declare = |admin: &mut Client, suffix: &str| {
+        for (rollup, expression, _) in READERS {
+            let declare = format!(
+                "SELECT tally.create_rollup('{rollup}{suffix}', '{{day}}', dimensions => ARRAY[$a${expression} AS value$a$],
+                   measures => ARRAY['count(*) AS n', $a$min({expression}) AS least$a$], filter => $a$length(({expression})::text) > 0$a$)"
+            );
+            let declare = declare.replace("((occurred_at AT TIME ZONE 'IST')::date)::text", "'day'");
+            admin.batch_execute(&declare).unwrap();
+        }
+    };
+    let all = READERS.map(|(_, _, setting)| format!("SET LOCAL {setting};")).concat();
+    let mut numbers = |admin: &mut Client, suffix: &str| -> Vec<String> {
+        let of = |(rollup, _, _): (&str, &str, &str)| {
+            fold_all(admin, &format!("{rollup}{suffix}"));
+            let query = format!(
+                "SELECT string_agg(concat_ws(' ', bucket, value, n, least), ', ' ORDER BY bucket, value) FROM tally.{rollup}{suffix}_day_base"
+            );
+            let found: Option<String> = superuser.query_one(&query, &[]).unwrap().get(0);
+            found.unwrap_or_default()
+        };
+        READERS.map(of).to_vec()
+    };
+    declare(&mut admin, "");
+    let mut sent = 0;
+    let mut send = |settings: &str, user: &str| {
+        sent += 1;
+        let event = format!(
+            r#"{{"tenant_id":"a","account_id":"x","name":"n","user_id":"{user}","occurred_at":"2021-01-01T20:00:00Z","properties":{{"x":0.1234567890123456}},"event_id":"00000000-0000-4000-8000-{sent:012}"}}"#
+        );
+        writer.batch_execute(&format!("BEGIN; {settings}")).unwrap();
+        assert_eq!(ingest(&mut writer, &event).unwrap().accepted, 1, "{settings}");
+        writer.batch_execute("COMMIT").unwrap();
+    };
+    send("", "u");
+    for (_, _, setting) in READERS {
+        send(&format!("SET LOCAL {setting};"), "gone");
+    }
+    let expected = numbers(&mut admin, "");
+    for ((rollup, expression, setting), numbers) in READERS.into_iter().zip(&expected) {
+        assert!(!numbers.contains(','), "under {setting} {expression} is something else: {numbers}");
+        assert_right(&mut admin, rollup);
+    }
+    // Filled from events that are there, made anew, and made anew from what an erasure leaves.
+    admin.batch_execute(&format!("BEGIN; {all}")).unwrap();
+    declare(&mut admin, "_later");
+    admin.batch_execute("COMMIT").unwrap();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    assert_eq!(numbers(&mut admin, "_later"), expected);
+    admin.batch_execute(&format!("BEGIN; {all}")).unwrap();
+    for (rollup, _, _) in READERS {
+        admin.execute("SELECT tally.rebuild_rollup($1)", &[&rollup]).unwrap();
+    }
+    admin.batch_execute("COMMIT").unwrap();
+    assert_eq!(numbers(&mut admin, ""), expected);
+    admin
+        .batch_execute(&format!("BEGIN; {all} SELECT tally.erase_subject('a', 'gone', 'ticket 1'); COMMIT"))
+        .unwrap();
+    let left: Vec<String> = expected.iter().map(|numbers| numbers.replace(" 6 ", " 1 ")).collect();
+    assert_eq!(numbers(&mut admin, ""), left);
+    for (rollup, _, _) in READERS {
+        assert_right(&mut admin, rollup);
+    }
 }
 
 /// A server whose processes are all in use: months are made in the caller's transaction, and folds wait for housekeeping.
