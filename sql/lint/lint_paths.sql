@@ -113,11 +113,13 @@ CREATE FUNCTION tally_internal.lint_paths(OUT rule text, OUT type text, OUT sche
       SELECT 'declared_code', 'rollup', 'tally', s.rollup_name,
              CASE s.problem WHEN 'unreadable' THEN pg_catalog.format('rollup %I can''t be evaluated, and ingest fails: %s', s.rollup_name, s.code)
                WHEN 'momentary' THEN pg_catalog.format('what rollup %I counts depends on when a session began: %s', s.rollup_name, s.code)
+               WHEN 'mutable' THEN pg_catalog.format('what rollup %I counts depends on settings or on other rows: %s', s.rollup_name, s.code)
                WHEN 'open' THEN pg_catalog.format('rollup %I calls %s, which has no fixed search_path', s.rollup_name, s.code)
                WHEN 'elevated' THEN pg_catalog.format('rollup %I calls %s, which runs with its owner''s rights', s.rollup_name, s.code)
                ELSE pg_catalog.format('rollup %I calls %s, which %s', s.rollup_name, s.code, s.problem) END,
              CASE s.problem WHEN 'unreadable' THEN 'make what it needs, with USAGE and EXECUTE for tally_evaluator, or drop it with tally.drop_rollup()'
                WHEN 'momentary' THEN pg_catalog.format('SELECT tally.drop_rollup(%L);', s.rollup_name)
+               WHEN 'mutable' THEN pg_catalog.format('SELECT tally.drop_rollup(%L);', s.rollup_name)
                WHEN 'open' THEN pg_catalog.format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', s.code)
                WHEN 'elevated' THEN pg_catalog.format('ALTER FUNCTION %s SECURITY INVOKER;', s.code)
                ELSE pg_catalog.format('ALTER FUNCTION %s RESET %s;', s.code, pg_catalog.substr(s.problem, 6)) END

@@ -5,6 +5,7 @@ use super::expression_reads::Reads;
 use super::heap::{Declared, Layout, TableError};
 use super::list;
 use super::moment;
+use super::mutable_parts;
 use super::report::Report;
 use super::session;
 use super::sql;
@@ -92,6 +93,8 @@ pub struct Analysis {
     pub code: Code,
     /// Whether a literal in it says a moment by a word, as `'now'`: what it counts depends on who analyses it, and when.
     pub says_moment: bool,
+    /// Whether a part of it that Postgres takes for immutable goes by settings, other rows or the moment.
+    pub has_mutable_part: bool,
 }
 
 /// Analyses `text`, which may end in `AS name`. Code of anybody's may run: input functions of literals, and functions of
@@ -158,6 +161,7 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
         // Before planning, which puts the bodies of functions in the place of their calls.
         let code = Code::of(node);
         let says_moment = moment::is_read(node, &words);
+        let has_mutable_part = mutable_parts::has_any(node);
         let node = pg_sys::expression_planner(node.cast()).cast::<pg_sys::Node>();
         let type_oid = pg_sys::exprType(node);
         let (mut length, mut by_value, mut align) = (0, false, 0);
@@ -169,6 +173,7 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
             name,
             code,
             says_moment,
+            has_mutable_part,
         })
     }
 }

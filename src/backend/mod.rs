@@ -45,6 +45,7 @@ pub mod log;
 pub mod lookup;
 pub mod memory;
 mod moment;
+mod mutable_parts;
 pub mod named_rows;
 pub mod own_transaction;
 pub mod partition;

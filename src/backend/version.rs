@@ -33,6 +33,24 @@ pub fn is_enforced(check: &pg_sys::ConstrCheck) -> bool {
     is_enforced
 }
 
+/// The type as which a node reads a value out of a document: since 17 SQL/JSON has such, which ask for no immutable input function.
+pub fn type_read_from_json(node: *mut pg_sys::Node) -> Option<Oid> {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = node;
+        None
+    }
+    // SAFETY: the tag says which struct a node is.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_JsonExpr {
+            return None;
+        }
+        let returning = (*node.cast::<pg_sys::JsonExpr>()).returning;
+        (!returning.is_null()).then(|| (*returning).typid)
+    }
+}
+
 /// Number of the running transaction, unlike any other of this backend; 0 where the process has none yet, or none any more.
 pub fn transaction_number() -> u32 {
     // SAFETY: a process that can have transactions has a PGPROC.

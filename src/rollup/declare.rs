@@ -230,10 +230,10 @@ fn parse_grains(names: impl Iterator<Item = String>) -> Result<Vec<Grain>, Rollu
     }
 }
 
-/// Refuses an expression that counts by when it is analysed. Not where declarations are read: one from before 0.2.0 may be such,
+/// Refuses an expression that counts by when it is analysed, or by settings that Postgres doesn't ask of. Not where declarations are read: one from before 0.2.0 may be such,
 /// and is reported.
 fn lasting(text: &str, analysis: Analysis) -> Result<Analysis, RollupError> {
-    if analysis.says_moment {
+    if analysis.says_moment || analysis.has_mutable_part {
         return Err(ExpressionError::NotImmutable(text.to_owned()).into());
     }
     Ok(analysis)

@@ -91,7 +91,7 @@ fn strange(code: &Code) -> Vec<(String, Problem)> {
 }
 
 /// What is wrong with the code of each declared rollup: the function or the whole expression, and how: open, elevated, unreadable,
-/// momentary, or what it sets.
+/// momentary, mutable, or what it sets.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
 fn strange_code() -> Result<
@@ -114,8 +114,9 @@ fn strange_code() -> Result<
         });
         match analysed {
             Ok(Ok(analysis)) => {
-                if analysis.says_moment {
-                    found.push((rollup.clone(), text.clone(), "momentary".to_owned()));
+                if analysis.says_moment || analysis.has_mutable_part {
+                    let problem = if analysis.says_moment { "momentary" } else { "mutable" };
+                    found.push((rollup.clone(), text.clone(), problem.to_owned()));
                 }
                 found.extend(strange(&analysis.code).into_iter().map(|(function, problem)| {
                     let problem = match problem {

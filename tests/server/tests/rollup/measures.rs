@@ -234,6 +234,61 @@ fn literals_that_say_a_moment_are_not_immutable() {
     }
 }
 
+/// What is written into XML, or read out of a document as a type, is held to what a cast is.
+#[test]
+fn what_goes_by_settings_inside_xml_and_json_is_not_immutable() {
+    let mut database = Database::new("mutable_parts");
+    let mut admin = administrator(&mut database);
+    let declare = |expression: &str| {
+        format!(
+            "SELECT tally.create_rollup('mp', '{{day}}', ARRAY[$d$max({expression}) AS n$d$], '{{}}'::text[])"
+        )
+    };
+    let mut immutable =
+        vec!["xmlforest(occurred_at AS t, name, 1.5 AS n)::text", "xmlelement(name a, event_id)::text"];
+    let mut mutable = vec![
+        "xmlforest(1259::regclass AS t)::text",
+        "xmlforest(ARRAY[1259::regclass] AS t)::text",
+        "xmlelement(name a, xmlattributes('$1'::money * 2 AS t))::text",
+        "xmlconcat(xmlelement(name a, occurred_at - '2026-01-01Z'))::text",
+        "coalesce(name, xmlforest(row(occurred_at) AS t)::text)",
+    ];
+    let has_json = "SELECT count(*) FROM (VALUES (current_setting('server_version_num')::int >= 170000)) AS v (has) WHERE has";
+    if number(&mut database.superuser(), has_json) == 1 {
+        immutable.extend([
+            "JSON_VALUE(properties, '$.n' RETURNING int)",
+            "JSON_VALUE(properties, '$.n')",
+            "JSON_QUERY(properties, '$.n')::text",
+        ]);
+        mutable.extend([
+            "JSON_VALUE(properties, '$.at' RETURNING timestamptz)",
+            "JSON_VALUE(properties, '$.at' RETURNING date)",
+            "coalesce(occurred_at, JSON_VALUE(properties, '$.at' RETURNING timestamptz NULL ON ERROR))",
+        ]);
+    }
+    for expression in mutable {
+        let (code, hint) = refused(&mut admin, &declare(expression));
+        assert!(code == "42P17" && hint.contains("settings"), "{expression}: {code} {hint}");
+    }
+    for expression in immutable {
+        admin
+            .batch_execute(&declare(expression))
+            .unwrap_or_else(|problem| panic!("{expression}: {problem:?}"));
+        admin.batch_execute("SELECT tally.drop_rollup('mp')").unwrap();
+    }
+    // One from before goes on, and is reported.
+    admin.batch_execute(&declare("name")).unwrap();
+    database
+        .superuser()
+        .batch_execute("UPDATE tally.rollup_column SET expression = 'xmlforest(1259::regclass AS t)::text' WHERE rollup_name = 'mp'")
+        .unwrap();
+    let login: String = admin.query_one("SELECT session_user::text", &[]).unwrap().get(0);
+    let mut admin = database.connect(&login);
+    assert_eq!(send(&mut admin, 1, "t", "a", json!({})), 1);
+    let found = "SELECT count(*) FROM tally.lint() AS l WHERE to_jsonb(l)::text LIKE '%declared_code%' AND to_jsonb(l)::text LIKE '%settings%regclass%'";
+    assert_eq!(number(&mut admin, found), 1);
+}
+
 #[test]
 fn a_rollup_from_before_that_says_a_moment_is_reported_and_goes_on() {
     let mut database = Database::new("old_moment");
