@@ -1,5 +1,13 @@
 -- What is kept of a person, to be handed out to it.
 
+CREATE FUNCTION tally_internal.user_dimensions(tenant_id text, ids text[])
+  RETURNS TABLE (rollup_name text, column_name text, type_name text, made text[])
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'user_dimensions_wrapper';
+COMMENT ON FUNCTION tally_internal.user_dimensions(text, text[]) IS
+  'dimensions of declared rollups that are the user id or made from it, each with its type and those of its values, as text, that are of these users of a tenant and of nobody else: what an erasure deletes where it can''t make it anew';
+REVOKE ALL ON FUNCTION tally_internal.user_dimensions(text, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.user_dimensions(text, text[]) TO tally_owner;
+
 CREATE FUNCTION tally.subject_report(tenant_id text, subject text) RETURNS SETOF jsonb
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -56,14 +64,16 @@ BEGIN
     SELECT jsonb_build_object('from', 'batches', 'row', to_jsonb(b)) FROM tally.ingest_batch AS b
      WHERE b.tenant_id = subject_report.tenant_id AND (b.source = ANY (ids) OR b.client = ANY (ids)) ORDER BY b.batch_id;
   is_known := is_known OR FOUND;
-  -- Rollups by user.
+  -- Rollups by user, or by what is made of the id.
   FOR kept IN
-    SELECT r.rollup_name, g.grain, c.column_name FROM tally.rollup AS r
-      JOIN tally.rollup_column AS c ON c.rollup_name = r.rollup_name AND c.kind = 'dimension' AND tally_internal.is_user_id(c.expression)
-     CROSS JOIN LATERAL unnest(r.grains) AS g (grain) ORDER BY 1, 2
+    SELECT r.rollup_name, g.grain, jsonb_object_agg(d.column_name, d.made) AS made,
+           string_agg(format('v.%I = ANY (ARRAY(SELECT jsonb_array_elements_text($2 -> %L))::%s[])', d.column_name, d.column_name, d.type_name), ' OR ') AS is_own
+      FROM tally_internal.user_dimensions(subject_report.tenant_id, array_remove(ids, NULL)) AS d
+      JOIN tally.rollup AS r ON r.rollup_name = d.rollup_name
+     CROSS JOIN LATERAL unnest(r.grains) AS g (grain) GROUP BY 1, 2 ORDER BY 1, 2
   LOOP
-    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND v.%I = ANY ($2) ORDER BY v.bucket',
-      kept.rollup_name || ' by ' || kept.grain, kept.rollup_name || '_' || kept.grain, kept.column_name) USING subject_report.tenant_id, ids;
+    RETURN QUERY EXECUTE format('SELECT jsonb_build_object(''from'', %L, ''row'', to_jsonb(v)) FROM tally.%I AS v WHERE v.tenant_id = $1 AND (%s) ORDER BY v.bucket',
+      kept.rollup_name || ' by ' || kept.grain, kept.rollup_name || '_' || kept.grain, kept.is_own) USING subject_report.tenant_id, kept.made;
     is_known := is_known OR FOUND;
   END LOOP;
   RETURN QUERY
@@ -83,7 +93,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.subject_report(text, text) IS
-  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, in detached months, too, with those without a user that an erasure takes with them (within a day of one of its own in the same session, and of nobody else''s there), quarantined events, batches that it is the source or client of, rollups by user, personal parts of audit entries that name it. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
+  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, in detached months, too, with those without a user that an erasure takes with them (within a day of one of its own in the same session, and of nobody else''s there), quarantined events, batches that it is the source or client of, rollups by user or by what is made of its id alone, personal parts of audit entries that name it. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
 ALTER FUNCTION tally.subject_report(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.subject_report(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.subject_report(text, text) TO tally_admin;

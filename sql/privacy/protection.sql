@@ -162,10 +162,6 @@ CREATE FUNCTION tally_internal.reads_user_id(expression text) RETURNS boolean
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'reads_user_id_wrapper';
 COMMENT ON FUNCTION tally_internal.reads_user_id(text) IS 'whether an expression over an event reads the user id';
 
-CREATE FUNCTION tally_internal.is_user_id(expression text) RETURNS boolean
-  LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'is_user_id_wrapper';
-COMMENT ON FUNCTION tally_internal.is_user_id(text) IS 'whether an expression over an event is the user id and nothing else';
-
 CREATE FUNCTION tally_internal.reads_session_id(expression text) RETURNS boolean
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'reads_session_id_wrapper';
 COMMENT ON FUNCTION tally_internal.reads_session_id(text) IS 'whether an expression over an event reads the session id';
@@ -497,7 +493,7 @@ ALTER FUNCTION tally.protect_user_ids(text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.unprotect_user_ids(text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_steps(text), tally_internal.write_protection(text, text, text, text),
   tally_internal.request_renewal(text, text[]), tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text),
-  tally_internal.lock_rollups(), tally_internal.rollups_using(text), tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.is_user_id(text), tally_internal.reads_session_id(text),
+  tally_internal.lock_rollups(), tally_internal.rollups_using(text), tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.reads_session_id(text),
   tally_internal.protected_paths(text, text), tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
   tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally.protect_property(text, text, text, text),
@@ -506,7 +502,7 @@ REVOKE ALL ON FUNCTION tally_internal.property_path(text), tally_internal.path_s
 GRANT EXECUTE ON FUNCTION tally_internal.path_steps(text) TO tally_owner, tally_reader;
 GRANT EXECUTE ON FUNCTION tally_internal.property_path(text), tally_internal.write_protection(text, text, text, text), tally_internal.request_renewal(text, text[]),
   tally_internal.start_renewal(text, text[]), tally_internal.check_protection(text, text, text, text), tally_internal.lock_rollups(), tally_internal.rollups_using(text),
-  tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.is_user_id(text), tally_internal.reads_session_id(text), tally_internal.protected_paths(text, text),
+  tally_internal.reads_property(text, text), tally_internal.reads_user_id(text), tally_internal.reads_session_id(text), tally_internal.protected_paths(text, text),
   tally_internal.exposures(text, text), tally_internal.refuse_copied(text, text, text),
   tally_internal.refuse_exposed(text, text, text), tally_internal.refuse_opened(text, text, text), tally_internal.take_protection_back(text, text, text),
   tally_internal.declare_protection(text, text, text, text), tally_internal.personal_properties(jsonb, text), tally_internal.protect_marked(text, jsonb) TO tally_owner;

@@ -75,14 +75,18 @@ fn name_of(table: Oid, number: i16) -> Option<String> {
     }
 }
 
+/// What a node is the value of, under another type or another collation.
 unsafe fn without_relabelling(mut node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: the tag says which struct a node is.
     unsafe {
-        while (*node).type_ == NodeTag::T_RelabelType {
-            node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
+        loop {
+            node = match (*node).type_ {
+                NodeTag::T_RelabelType => (*node.cast::<pg_sys::RelabelType>()).arg.cast(),
+                NodeTag::T_CollateExpr => (*node.cast::<pg_sys::CollateExpr>()).arg.cast(),
+                _ => return node,
+            };
         }
     }
-    node
 }
 
 /// How a function reads the document that it takes first, or the second of its two arguments.
@@ -133,7 +137,9 @@ impl Walk {
             check_for_interrupts!();
             match (*node).type_ {
                 NodeTag::T_Var => self.variable((*node.cast::<pg_sys::Var>()).varattno, looked_at),
-                NodeTag::T_RelabelType => self.read(without_relabelling(node), looked_at),
+                NodeTag::T_RelabelType | NodeTag::T_CollateExpr => {
+                    self.read(without_relabelling(node), looked_at);
+                }
                 NodeTag::T_CoalesceExpr => {
                     for argument in list::items((*node.cast::<pg_sys::CoalesceExpr>()).args) {
                         self.read(argument, looked_at);

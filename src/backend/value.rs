@@ -4,6 +4,7 @@ use super::arena::Arena;
 use super::expression::Expression;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::CString;
 
 /// The bytes of a value, for grouping: equal bytes are equal values of every type.
 pub fn append_bytes(value: Datum, of: &Expression, bytes: &mut Vec<u8>) {
@@ -105,6 +106,31 @@ pub fn canonical_numeric(datum: Datum) -> String {
         pg_sys::pfree(text.cast());
         canonical
     }
+}
+
+/// A value that isn't null as its type's output function writes it.
+pub fn print(value: Datum, of: Oid) -> String {
+    let (mut output, mut is_varlena) = (Oid::INVALID, false);
+    // SAFETY: a datum of this type; the function returns a palloc'd C string.
+    unsafe {
+        pg_sys::getTypeOutputInfo(of, &raw mut output, &raw mut is_varlena);
+        let text = pg_sys::OidOutputFunctionCall(output, value);
+        let printed = CStr::from_ptr(text).to_string_lossy().into_owned();
+        pg_sys::pfree(text.cast());
+        printed
+    }
+}
+
+/// Reads a text as a value of a type, and writes that; an error where it is none.
+pub fn reprint(text: &str, of: Oid) -> String {
+    let text = CString::new(text).expect("ids contain no NUL");
+    let (mut input, mut parameter) = (Oid::INVALID, Oid::INVALID);
+    // SAFETY: the string outlives the call.
+    let value = unsafe {
+        pg_sys::getTypeInputInfo(of, &raw mut input, &raw mut parameter);
+        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1)
+    };
+    print(value, of)
 }
 
 /// Hands the value's bytes to `use_bytes`; of a varlena those after its header, detoasted.

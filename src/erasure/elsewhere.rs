@@ -6,7 +6,7 @@ use super::missing;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
 use crate::privacy::Stored;
-use crate::rollup::{self, Kept};
+use crate::rollup::{self, Kept, Own};
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
@@ -23,10 +23,13 @@ pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, Er
         .into_iter()
         .next()
         .unwrap_or_default();
-    let rollups = rollup::kept(tenant, lost)?;
+    let rollups = rollup::kept(tenant, lost, &subjects.ids)?;
     let mut rows = 0;
     for kept in &rollups {
-        rows += session::as_owner(|| forget_in_rollup(kept, tenant, &subjects.ids));
+        // What values are compared by is text, written as it was where the expressions were evaluated.
+        rows += session::with_fixed_settings(|| {
+            session::as_owner(|| forget_in_rollup(kept, tenant, &subjects.ids))
+        });
     }
     if rows > 0 && subjects.sent.windows(2).all(|pair| pair[0] == pair[1]) {
         // Of one alone it is known whose they are.
@@ -71,42 +74,52 @@ pub fn forget_together(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<
 /// Rows and values of the subjects in buckets that aren't made anew.
 fn forget_in_rollup(kept: &Kept, tenant: &str, subjects: &[String]) -> i64 {
     let mut changed = 0;
-    let mut count = |statement: String| {
+    let mut count = |statement: String, values: &[String]| {
+        if values.is_empty() {
+            return;
+        }
         let counted = format!("WITH gone AS ({statement} RETURNING 1) SELECT count(*) FROM gone");
-        changed += sql::one::<i64>(&counted, &[tenant.into(), subjects.to_vec().into()]).unwrap_or(0);
+        changed += sql::one::<i64>(&counted, &[tenant.into(), values.to_vec().into()]).unwrap_or(0);
     };
-    let is_one = |column: &str, folds_case: bool| {
-        let column = quote(column);
-        match folds_case {
-            false => format!("c.{column} = ANY ($2)"),
-            // By every way of folding it: the rollup's expression may have had any collation.
-            true => format!(
-                "c.{column} = ANY (ARRAY(SELECT v.text FROM unnest($2) AS s (id), \
-                   LATERAL (VALUES (s.id), (lower(s.id)), (upper(s.id)), (lower(s.id COLLATE \"C\")), (upper(s.id COLLATE \"C\"))) AS v (text)))"
-            ),
+    let is_one = |own: &Own| {
+        let column = quote(&own.column);
+        if own.is_text {
+            format!("c.{column} = ANY ($2)")
+        } else {
+            // Not by a cast, which may be anybody's function, nor by the type's equality, which not every type has.
+            format!("c.{column} IS NOT NULL AND format('%s', c.{column}) COLLATE \"C\" = ANY ($2)")
         }
     };
     for table in &kept.tables {
         let table = quote(table);
         for column in &kept.user_columns {
-            let is_one = is_one(column, false);
-            count(format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND {is_one}"));
+            let column = quote(column);
+            count(
+                format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND c.{column} = ANY ($2)"),
+                subjects,
+            );
         }
     }
     if let Some(frozen) = sql::within_any("c.bucket", &kept.frozen) {
-        for (table, dimension) in
-            kept.tables.iter().flat_map(|table| kept.named_dimensions.iter().map(move |named| (table, named)))
+        for (table, own) in
+            kept.tables.iter().flat_map(|table| kept.named_dimensions.iter().map(move |own| (table, own)))
         {
-            let (table, is_one) = (quote(table), is_one(&dimension.column, dimension.folds_case));
-            count(format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND {is_one} AND {frozen}"));
+            let (table, is_one) = (quote(table), is_one(own));
+            count(
+                format!("DELETE FROM tally.{table} AS c WHERE c.tenant_id = $1 AND {is_one} AND {frozen}"),
+                &own.values,
+            );
         }
         for measure in &kept.named_measures {
-            let is_one = is_one(&measure.column, measure.folds_case);
+            let is_one = is_one(&measure.own);
             for (table, set) in &measure.without {
                 let table = quote(table);
-                count(format!(
-                    "UPDATE tally.{table} AS c SET {set} WHERE c.tenant_id = $1 AND {is_one} AND {frozen}"
-                ));
+                count(
+                    format!(
+                        "UPDATE tally.{table} AS c SET {set} WHERE c.tenant_id = $1 AND {is_one} AND {frozen}"
+                    ),
+                    &measure.own.values,
+                );
             }
         }
     }
@@ -156,7 +169,7 @@ pub fn certify(
     lost: &[i64],
     missing: &[i64],
 ) -> Result<(), ErasureError> {
-    let rollups = rollup::kept(tenant, lost)?;
+    let rollups = rollup::kept(tenant, lost, &[])?;
     let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
                          x.detached_events, x.first_at, x.last_at, \
                          (SELECT count(*) FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL) \

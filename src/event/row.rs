@@ -62,6 +62,17 @@ impl EventRow {
         Self { values, nulls }
     }
 
+    /// The row of an event of which nothing is known but its user.
+    pub fn of_user(tenant: &str, user: &str, arena: &mut Arena) -> Self {
+        let mut row =
+            Self { values: [Datum::from(0); EVENT_COLUMNS.len()], nulls: [true; EVENT_COLUMNS.len()] };
+        for (place, text) in [(TENANT_ID, tenant), (USER_ID, user)] {
+            row.values[place] = arena.varlena(text.as_bytes());
+            row.nulls[place] = false;
+        }
+        row
+    }
+
     /// Takes a row that a query over `event_column_names` returned.
     pub fn read(values: &[Datum], nulls: &[bool]) -> Self {
         Self {

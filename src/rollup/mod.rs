@@ -31,6 +31,7 @@ mod renewable;
 mod shape;
 mod shared;
 mod strange_code;
+mod user_values;
 mod verify;
 mod view_settings;
 
@@ -40,4 +41,4 @@ pub use failure::RollupError;
 pub use pending::{Needed, needs_raw_before, pending_without_lock};
 pub use reads::reads;
 pub use relief::{Added, begin_attempt, begin_call, relieve};
-pub use renew::{Gone, Kept, Lost, kept, renew};
+pub use renew::{Gone, Kept, Lost, Own, kept, renew};

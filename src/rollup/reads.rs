@@ -72,12 +72,6 @@ fn reads_user_id(expression: &str) -> bool {
     reads(expression).reads_column("user_id")
 }
 
-/// `is_user_id(expression)`
-#[pg_extern(sql = false)]
-fn is_user_id(expression: &str) -> bool {
-    reads(expression).column.as_deref() == Some("user_id")
-}
-
 /// `reads_session_id(expression)`
 #[pg_extern(sql = false)]
 fn reads_session_id(expression: &str) -> bool {

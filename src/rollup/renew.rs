@@ -6,16 +6,14 @@ use super::append;
 use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, await_folding};
 use super::frozen::{self, joined, renewed_from};
-use super::reads::reads;
 use super::rebuild::months_without_events;
-use crate::backend::expression_reads::Reads;
+use super::user_values::{self, is_of_user, is_user, reads_of};
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within, within_any};
 use crate::raw::{horizon, leaf};
 use core::ops::Range;
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{self, Oid};
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use tally_core::grain::Grain;
 
 /// What is gone of an account.
@@ -119,31 +117,11 @@ fn buckets(definition: &Definition, from: i64, moments: &[i64]) -> BTreeSet<(i64
         .collect()
 }
 
-/// What a column's expression reads.
-fn reads_of(column: &Column) -> Rc<Reads> {
-    column.text.as_deref().map_or_else(Rc::default, reads)
-}
-
-/// Whether a dimension is the user, so that each group is one user's.
-fn is_user(column: &Column) -> bool {
-    reads_of(column).column.as_deref() == Some("user_id")
-}
-
-/// Whether a column is made from the user.
-fn is_of_user(column: &Column) -> bool {
-    reads_of(column).reads_column("user_id")
-}
-
 /// Whether a dimension's values may be one user's alone: made from its id, its session or from what the application sends.
 fn is_telling(column: &Column) -> bool {
     let reads = reads_of(column);
     !reads.properties.is_empty()
         || ["user_id", "session_id", "event_id"].iter().any(|of| reads.reads_column(of))
-}
-
-/// Whether a column's values are in capitals, or in small letters.
-fn folds_case(column: &Column) -> bool {
-    reads_of(column).folds_case
 }
 
 /// What a rollup may know of a tenant's users where it isn't made anew.
@@ -155,8 +133,8 @@ pub struct Kept {
     pub tables: Vec<String>,
     /// Dimensions that are the user: rows of a user are its own.
     pub user_columns: Vec<String>,
-    /// Texts that are made from the user: other dimensions, extremes, first and last values.
-    pub named_dimensions: Vec<NamedDimension>,
+    /// What is made from the user: other dimensions, extremes, first and last values.
+    pub named_dimensions: Vec<Own>,
     pub named_measures: Vec<NamedMeasure>,
     /// Sketches, extremes and values in which one user's events can't be told from others' afterwards.
     pub merged_columns: Vec<String>,
@@ -166,24 +144,23 @@ pub struct Kept {
     pub telling_dimensions: Vec<String>,
 }
 
-/// A dimension whose value may be a user's id.
-pub struct NamedDimension {
+/// Values of a column that are users' alone.
+pub struct Own {
     pub column: String,
-    /// Whether it is made in capitals, or in small letters.
-    pub folds_case: bool,
+    pub is_text: bool,
+    /// As text.
+    pub values: Vec<String>,
 }
 
-/// A measure whose value may be a user's id.
+/// A measure whose value may be made from a user's id.
 pub struct NamedMeasure {
-    pub column: String,
-    /// Whether it is made in capitals, or in small letters.
-    pub folds_case: bool,
+    pub own: Own,
     /// For each table, that of the finest grain first: SQL that sets what a row `c` has without the value.
     pub without: Vec<(String, String)>,
 }
 
 impl NamedMeasure {
-    fn new(definition: &Definition, column: &Column) -> Self {
+    fn new(definition: &Definition, column: &Column, own: Own) -> Self {
         let base = |grain: Grain| definition.table(&format!("{grain}_base"));
         let finest = definition.pending_grain();
         let has_finest = definition.grains.contains(&finest);
@@ -216,11 +193,7 @@ impl NamedMeasure {
             definition.grains.iter().partition(|&&grain| grain == finest);
         let bases = finest_first.into_iter().chain(coarser).map(|grain| (base(grain), without(grain)));
         let pending = (definition.table("pending"), unknown.clone());
-        Self {
-            column: column.name.clone(),
-            folds_case: folds_case(column),
-            without: bases.chain([pending]).collect(),
-        }
+        Self { own, without: bases.chain([pending]).collect() }
     }
 }
 
@@ -257,17 +230,23 @@ fn tables_of_events() -> Vec<(Oid, Range<i64>)> {
     session::as_owner(|| leaf::leaves("true", &[])).into_iter().map(|leaf| (leaf.table, leaf.time)).collect()
 }
 
-/// The rollups, as an erasure must know them, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller
+/// The rollups, as an erasure of some users must know them, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller
 /// has locked ingest out.
-pub fn kept(tenant: &str, lost: &[i64]) -> Result<Vec<Kept>, RollupError> {
+pub fn kept(tenant: &str, lost: &[i64], users: &[String]) -> Result<Vec<Kept>, RollupError> {
     let definitions = definition::all()?;
     let names = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<String> {
         columns.map(|column| column.name.clone()).collect()
     };
     let describe = |definition: &Definition| {
         await_folding(definition)?;
-        let is_text = |column: &&Column| {
-            matches!(column.stored_type(), pgrx::pg_sys::TEXTOID | pgrx::pg_sys::VARCHAROID)
+        let frozen = frozen::times(definition, tenant, lost);
+        let users = if frozen.is_empty() { &[] } else { users };
+        let own = |column: &Column| -> Result<Own, RollupError> {
+            Ok(Own {
+                column: column.name.clone(),
+                is_text: matches!(column.stored_type(), pg_sys::TEXTOID | pg_sys::VARCHAROID),
+                values: user_values::of_users(definition, column, tenant, users)?,
+            })
         };
         let is_value =
             |column: &&Column| matches!(column.kind, Kind::Min | Kind::Max | Kind::First | Kind::Last);
@@ -276,23 +255,21 @@ pub fn kept(tenant: &str, lost: &[i64]) -> Result<Vec<Kept>, RollupError> {
         let has_user = definition.dimensions().any(is_user);
         Ok(Kept {
             rollup: definition.name.clone(),
-            frozen: frozen::times(definition, tenant, lost),
+            frozen,
             grains: definition.grains.iter().map(|grain| grain.to_string()).collect(),
             tables: definition.tables(),
             user_columns: names(&mut definition.dimensions().filter(|column| is_user(column))),
             named_dimensions: definition
                 .dimensions()
                 .filter(|column| !is_user(column) && is_of_user(column))
-                .filter(is_text)
-                .map(|column| NamedDimension { column: column.name.clone(), folds_case: folds_case(column) })
-                .collect(),
+                .map(own)
+                .collect::<Result<_, _>>()?,
             named_measures: definition
                 .measures()
                 .filter(is_value)
                 .filter(|column| is_of_user(column))
-                .filter(is_text)
-                .map(|column| NamedMeasure::new(definition, column))
-                .collect(),
+                .map(|column| Ok(NamedMeasure::new(definition, column, own(column)?)))
+                .collect::<Result<_, RollupError>>()?,
             // Of a rollup by user nothing of another user's group is a user's.
             merged_columns: names(&mut definition.measures().filter(is_merged).filter(|_| !has_user)),
             counted_columns: names(

@@ -562,6 +562,118 @@ fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
     );
 }
 
+/// What an expression makes of an id goes with it, whatever its type is and however it is written, where events are gone; what it makes of
+/// others' ids, too, stays and is named.
+#[test]
+fn what_is_made_of_an_id_goes_whatever_its_type() {
+    const UUID: &str = "4b77e0d1-9c3a-4f5e-8b6d-7e0f1a2b3c4d";
+    const NUMBER: &str = "0471108150";
+    const WORD: &str = "pLanted-4b77e0";
+    let bench = Bench::new("made");
+    let mut admin = bench.admin();
+    for (name, filter, made) in [
+        ("uuids", "length(user_id) = 36", "user_id::uuid"),
+        ("numbers", "user_id ~ '^[0-9]+$'", "user_id::int8"),
+        ("amounts", "user_id ~ '^[0-9]+$'", "(user_id::numeric / 10)::text"),
+        ("marked", "true", "'u:' || user_id"),
+        ("hashed", "true", "md5(user_id)"),
+        ("hashes", "true", "md5(user_id)::uuid"),
+        ("titled", "true", "initcap(user_id)"),
+        ("halves", "length(user_id) = 36", "coalesce(session_id, user_id)::uuid"),
+    ] {
+        let declare = format!(
+            "SELECT tally.create_rollup('{name}', '{{day,month}}', dimensions => ARRAY[$a${made} AS who$a$], measures => ARRAY['count(*) AS n'], filter => $a${filter}$a$);
+             SELECT tally.create_rollup('{name}_of_all', '{{day,month}}', dimensions => ARRAY['name'],
+               measures => ARRAY['count(*) AS n', $a$min({made}) AS least$a$, $a$max({made}) AS greatest$a$, $a$first({made}) AS earliest$a$, $a$last({made}) AS latest$a$], filter => $a${filter}$a$)"
+        );
+        admin.batch_execute(&declare).unwrap();
+    }
+    for (name, made) in [
+        ("letters", "left(user_id, 1)"),
+        ("known", "user_id IS NOT NULL"),
+        ("lengths", "length(user_id)"),
+        ("shares", "abs(hashtext(user_id) % 20)"),
+        ("kinds", "CASE WHEN user_id ~ '^[0-9]' THEN 'number' ELSE 'word' END"),
+        ("ends", "right(user_id, 2)"),
+    ] {
+        let declare = format!(
+            "SELECT tally.create_rollup('{name}', '{{day}}', dimensions => ARRAY[$a${made} AS part$a$], measures => ARRAY['count(*) AS n', $a$last({made}) AS latest$a$])"
+        );
+        admin.batch_execute(&declare).unwrap();
+    }
+    let mut sent = 0;
+    let mut event = |user: &str| {
+        sent += 1;
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{sent:012}"),
+               "occurred_at": format!("2026-01-10T10:00:{sent:02}Z"), "user_id": user})
+    };
+    let own = [UUID, NUMBER, WORD];
+    let others = ["4b77e0d1-9c3a-4f5e-8b6d-7e0f1a2b3c4e", "471108151", "planted-4b77e1"];
+    let events: Vec<Value> = own.into_iter().chain(others).map(&mut event).collect();
+    assert_eq!(bench.send(&events).accepted, 6);
+    bench.fold();
+    admin.batch_execute("SELECT tally.drop_raw('2026-02-01')").unwrap();
+    let mut superuser = bench.database.superuser();
+    let rows = |superuser: &mut Client, table: &str| -> Vec<String> {
+        let query = format!(
+            "SELECT (to_jsonb(b) - '{{tenant_id,account_id,bucket}}'::text[])::text FROM tally.{table}_day_base AS b ORDER BY 1"
+        );
+        superuser.query(&query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let parts = ["letters", "known", "lengths", "shares", "kinds", "ends"];
+    let before = parts.map(|table| rows(&mut superuser, table));
+    superuser.batch_execute("SELECT tally.set_step_up_policy('subject_report', false)").unwrap();
+    // What a report hands out is what an erasure takes.
+    let told = |admin: &mut Client, user: &str| -> Vec<String> {
+        let mut transaction = admin.transaction().unwrap();
+        transaction.batch_execute("SELECT tally.enter('t', NULL); SET LOCAL datestyle = 'German'").unwrap();
+        let query = "SELECT r ->> 'from' FROM tally.subject_report('t', $1) AS r WHERE r -> 'row' ? 'who' AND r ->> 'from' LIKE '% by day' ORDER BY 1";
+        let told = transaction.query(query, &[&user]).unwrap().iter().map(|row| row.get(0)).collect();
+        // That it was told is an act: undone, its entry would come after the erasure.
+        transaction.commit().unwrap();
+        told
+    };
+    let by_day =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| format!("{name} by day")).collect() };
+    assert_eq!(
+        told(&mut admin, UUID),
+        by_day(&["halves", "hashed", "hashes", "marked", "names", "titled", "uuids"])
+    );
+    assert_eq!(
+        told(&mut admin, NUMBER),
+        by_day(&["amounts", "hashed", "hashes", "marked", "names", "numbers", "titled"])
+    );
+    for user in own {
+        let certificate = bench.erase("t", user);
+        let left = certificate["left_in_rollups"].as_array().unwrap();
+        let by: Vec<&Value> = left
+            .iter()
+            .filter(|left| parts.contains(&left["rollup"].as_str().unwrap()))
+            .map(|left| &left["by"])
+            .collect();
+        assert_eq!(by, vec![&json!(["part"]); parts.len()], "{certificate}");
+        assert_eq!(told(&mut admin, user), Vec::<String>::new());
+    }
+    for _ in 0..2 {
+        admin.batch_execute("CALL tally.maintain()").unwrap();
+    }
+    let made = "SELECT md5($1), md5($1)::uuid::text, initcap($1)";
+    for user in own {
+        let row = superuser.query_one(made, &[&user]).unwrap();
+        for text in [user.trim_start_matches('0'), row.get(0), row.get(1), row.get(2)] {
+            assert_eq!(traces(&mut superuser, text), Vec::<String>::new(), "{user}");
+        }
+    }
+    for name in ["uuids", "numbers", "amounts", "halves"] {
+        assert_eq!(rows(&mut superuser, name).len(), 1, "{name}");
+    }
+    for name in ["marked", "hashed", "hashes", "titled"] {
+        assert_eq!(rows(&mut superuser, name).len(), 3, "{name}");
+    }
+    assert_eq!(parts.map(|table| rows(&mut superuser, table)), before);
+    bench.verify();
+}
+
 /// As where it was dropped by hand: buckets that need it stay, and keep nobody from being erased.
 #[test]
 fn a_month_taken_out_by_hand_is_in_nobodys_way() {
