@@ -326,8 +326,8 @@ CREATE FUNCTION tally_internal.asked_of(target regclass, condition text) RETURNS
   BEGIN ATOMIC
     SELECT CASE WHEN tally_internal.is_record(target)
                 THEN pg_catalog.regexp_replace(pg_catalog.regexp_replace(condition,
-                       'tally\.(?:current|scope)_(\w+)\(\) AS \w+', 'tally_internal.record_\1() AS record_\1', 'g'),
-                       'tally\.(?:current|scope)_(\w+)\(\)', 'tally_internal.record_\1()', 'g')
+                       $re$tally\.(?:current|scope)_(\w+)\(\) AS \w+$re$, $re$tally_internal.record_\1() AS record_\1$re$, 'g'),
+                       $re$tally\.(?:current|scope)_(\w+)\(\)$re$, $re$tally_internal.record_\1()$re$, 'g')
                 ELSE condition END;
   END;
 COMMENT ON FUNCTION tally_internal.asked_of(regclass, text) IS
