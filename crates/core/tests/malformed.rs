@@ -174,11 +174,23 @@ fn a_scalar_or_key_that_is_none_is_refused_wherever_it_stands() {
                 assert!(serde_json::from_str::<Value>(&text).is_err(), "{text}");
                 assert!(!accepted(format, &text).contains(&true), "{format}: {text}");
             }
-            // Of several, one's own costs that one, and what stands elsewhere all of them.
+            // Of several, one's own costs that one, what they share, and any key, each of them; and a value that is in none of them none.
             for text in replaced(&several, by) {
                 let accepted = accepted(format, &text);
+                let is_key = text.contains(&format!("{by}:1"));
+                if is_key && !by.starts_with('"') {
+                    // Of brackets, commas or quotes that are wrong nobody could say whose they are.
+                    assert!(accepted.is_empty(), "{format}: {text}");
+                    continue;
+                }
+                assert_eq!(accepted.len(), 3, "{format}: {text}");
                 let good = accepted.iter().filter(|&&one| one).count();
-                assert!(good == 0 || (good == 2 && accepted.len() == 3), "{format}: {text}");
+                let is = |name: &str| text.contains(&format!("\"{name}\":{by}"));
+                let is_beside = ["api_key", "sentAt", "writeKey", "historical_migration", "min_id_length"]
+                    .into_iter()
+                    .any(is);
+                let is_right = if is_beside { good == 3 } else { [0, 2].contains(&good) };
+                assert!(is_right, "{format}: {text}");
             }
         }
     }
@@ -213,6 +225,13 @@ fn one_that_is_wrong_costs_no_other_and_says_what_is_wrong_without_its_value() {
         );
         // Nobody is taken for its user.
         assert!(!found[1].body(&mut 0).unwrap().contains("user_id"));
+    }
+    // Of one alone everything is its own, wherever it stands.
+    for alone in [
+        r#"{"api_key":bad,"event":"x","distinct_id":"a","uuid":"1","timestamp":"2026-03-02T09:15:00Z"}"#,
+        r#"{"event":"x","api_key":bad,"distinct_id":"a","uuid":"1","timestamp":"2026-03-02T09:15:00Z"}"#,
+    ] {
+        assert_eq!(accepted("posthog", alone), [false], "{alone}");
     }
     // A line of other white space than JSON's is no empty one.
     let event = r#"{"type":"track","event":"x","messageId":"1","timestamp":"2026-03-02T09:15:00Z"}"#;

@@ -671,3 +671,80 @@ proptest! {
         let _ = Mapping::parse(&text);
     }
 }
+
+/// What the reader says of each event of a payload: nothing, or the SQLSTATE; and what quarantine keeps of it.
+fn judged(format: &str, text: &str) -> Vec<(Option<&'static str>, String)> {
+    let mapping = json!({"account": {"value": "n"}, "properties": {"of": "/resource/attributes/of"}});
+    let mapping = Mapping::parse(&mapping.to_string()).unwrap();
+    let translated =
+        translate(Format::of(format).unwrap(), text, ("m", &mapping), HOME, &limits(), &mut || {});
+    let translated = translated.unwrap();
+    let limits = limits();
+    let mut parser = FieldsParser::new(&limits);
+    let one = |one: &tally_core::payload::Translated| {
+        let event = one.event(&mut parser);
+        (event.err().map(|rejection| rejection.sqlstate), one.body(&mut 0).unwrap())
+    };
+    translated.iter().map(one).collect()
+}
+
+fn told(judged: &[(Option<&'static str>, String)]) -> Vec<Option<&'static str>> {
+    judged.iter().map(|(sqlstate, _)| *sqlstate).collect()
+}
+
+#[test]
+fn what_events_share_is_judged_with_each_of_them() {
+    let track = |user: &str| {
+        format!(
+            r#"{{"type":"track","event":"x","messageId":"{user}","userId":"{user}","timestamp":"2026-03-02T09:15:00Z"}}"#
+        )
+    };
+    // Each waits for itself, with its user and with what it shares, and names nobody else.
+    let text = format!(
+        r#"{{"batch":[{},{}],"context":{{"ip":undefined,"app":"web"}}}}"#,
+        track("ann"),
+        track("bob")
+    );
+    let segment = judged("segment", &text);
+    assert_eq!(told(&segment), [Some("22P02"); 2]);
+    for ((_, body), (own, other)) in segment.iter().zip([("ann", "bob"), ("bob", "ann")]) {
+        assert!(body.contains(r#""context":{"ip":undefined,"app":"web"}"#), "{body}");
+        let named = named_in(body, "user_id");
+        assert!(named.contains(&own.to_owned()) && !named.contains(&other.to_owned()), "{body}");
+    }
+    // What is none of its own, nor shared, costs no event.
+    let beside = format!(r#"{{"sentAt":undefined,"batch":[{},{}]}}"#, track("ann"), track("bob"));
+    assert_eq!(told(&judged("segment", &beside)), [None; 2]);
+    // Of several resources, one's costs its own records.
+    let record = |id: &str| json!({"timeUnixNano": "1772442900123456789", "attributes": [{"key": "log.record.uid", "value": {"stringValue": id}}]});
+    let resource = |of: &str, ids: [&str; 2]| {
+        json!({"resource": {"attributes": [{"key": "of", "value": {"stringValue": of}}]},
+               "scopeLogs": [{"scope": {"name": "s"}, "logRecords": ids.map(record)}]})
+    };
+    let logs = json!({"resourceLogs": [resource("@", ["1", "2"]), resource("good", ["3", "4"])]}).to_string();
+    let wrong = logs.replace("\"@\"", r#""\ud800""#);
+    assert_eq!(told(&judged("opentelemetry", &wrong)), [Some("22P05"), Some("22P05"), None, None]);
+    // And one that can't be told apart waits whole, and alone.
+    let mut logs: Value = serde_json::from_str(&logs).unwrap();
+    logs["resourceLogs"][0]["scopeLogs"] = json!("records of carl");
+    let found = judged("opentelemetry", &logs.to_string());
+    assert_eq!(told(&found), [Some("22023"), None, None]);
+    assert!(found[0].1.contains("records of carl") && !found[0].1.contains("good"), "{}", found[0].1);
+    assert!(found[0].1.contains(r#"\"of\""#), "with its resource: {}", found[0].1);
+    logs["resourceLogs"][0]["scopeLogs"] = json!([{"logRecords": [record("1")]}, {"logRecords": 5}]);
+    let found = judged("opentelemetry", &logs.to_string());
+    assert_eq!(told(&found), [None, Some("22023"), None, None]);
+    // What a format takes nothing from is the event's own all the same: it waits as it came, alone.
+    let row = |id: u32, other: &str| {
+        format!(
+            r#"{{"event_timestamp":"1772442900123456","event_name":"v","user_pseudo_id":"u{id}","stream_id":"{id}",
+                "event_params":[{{"key":"p","value":{{"string_value":"/a","int_value":{other}}}}}]}}"#
+        )
+    };
+    let found = judged("ga4", &format!("[{}, {} ,{}]", row(1, "null"), row(2, "NaN"), row(3, "null")));
+    assert_eq!(told(&found), [None, Some("22P02"), None]);
+    let named = named_in(&found[1].1, "user_id");
+    assert!(named.contains(&"u2".into()) && !named.iter().any(|name| ["u1", "u3"].contains(&&**name)));
+    let kept: Value = serde_json::from_str(&found[1].1).unwrap();
+    assert_eq!(kept["text"], row(2, "NaN"), "as it came");
+}

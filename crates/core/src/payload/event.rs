@@ -1,23 +1,31 @@
 //! An event of a payload: what is its own, and what it shares with others of its batch.
 
-use super::json::Value;
+use super::json::{Flaw, Flaws, Value, object_at};
 use super::mapping::steps;
 use super::{Fault, text};
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// What a batch says for several events: an object whose members those of an event's own go before.
 pub(super) struct Common<'a> {
     value: Value<'a>,
+    /// From where to where its texts are in the payload, where no others are between them.
+    span: Option<Span>,
     /// Where paths lead in it, so that an event more doesn't cost a search more.
     found: RefCell<HashMap<String, Option<Vec<usize>>>>,
 }
 
 impl<'a> Common<'a> {
     pub(super) fn new(value: Value<'a>) -> Rc<Self> {
-        Rc::new(Self { value, found: RefCell::default() })
+        Rc::new(Self { value, span: None, found: RefCell::default() })
+    }
+
+    /// What was made of a value of the payload that has this span.
+    pub(super) fn made(value: Value<'a>, span: Option<Span>) -> Rc<Self> {
+        Rc::new(Self { value, span, found: RefCell::default() })
     }
 
     fn find(&self, path: &str) -> Option<&Value<'a>> {
@@ -31,20 +39,104 @@ impl<'a> Common<'a> {
     }
 }
 
+/// The addresses of the first and of the last text of a value.
+pub(super) type Span = (usize, usize);
+
+/// The flaw that a value has.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) flaw: Flaw,
+    /// Whether what the format took shows it.
+    pub(super) is_shown: bool,
+}
+
+/// Which of the flaws are within a span.
+fn within(span: Span, flaws: &Flaws) -> Range<usize> {
+    let at = |most: usize| flaws.partition_point(|(place, _)| *place < most);
+    at(span.0)..at(span.1 + 1)
+}
+
+/// Which of the flaws are in a value's texts.
+fn shown<'f>(value: &Value, flaws: &'f Flaws) -> impl Iterator<Item = usize> + use<'f> {
+    let mut places = Vec::new();
+    value.places(&mut places);
+    places.into_iter().filter_map(|place| flaws.binary_search_by_key(&place, |(place, _)| *place).ok())
+}
+
+fn flaw_of(value: &Value, span: Option<Span>, flaws: &Flaws) -> Option<Found> {
+    let hidden = span.map(|span| within(span, flaws));
+    if hidden.as_ref().is_some_and(Range::is_empty) {
+        return None;
+    }
+    let shown = shown(value, flaws).next();
+    let at = shown.or(hidden.and_then(|mut hidden| hidden.next()))?;
+    Some(Found { flaw: flaws[at].1, is_shown: shown.is_some() })
+}
+
 /// An event as its format made it.
 pub(super) struct Event<'a> {
     pub(super) own: Result<Value<'a>, Fault>,
+    /// From where to where its own texts are in the payload.
+    span: Option<Span>,
     shared: Vec<Rc<Common<'a>>>,
 }
 
 impl<'a> Event<'a> {
     pub(super) fn new(own: Value<'a>, shared: &[Rc<Common<'a>>]) -> Self {
-        Self { own: Ok(own), shared: shared.to_vec() }
+        Self { span: own.span(), own: Ok(own), shared: shared.to_vec() }
+    }
+
+    /// One of which its format takes some of what the payload has, made by `make`.
+    pub(super) fn made(
+        own: Value<'a>,
+        make: impl FnOnce(Value<'a>) -> Value<'a>,
+        shared: &[Rc<Common<'a>>],
+    ) -> Self {
+        Self { span: own.span(), own: Ok(make(own)), shared: shared.to_vec() }
     }
 
     /// What can't be read as an event.
     pub(super) fn fault(fault: Fault) -> Self {
-        Self { own: Err(fault), shared: vec![] }
+        Self { own: Err(fault), span: None, shared: vec![] }
+    }
+
+    /// The flaw that the event has, in what is its own or in what it shares.
+    pub(super) fn flaw(
+        &self,
+        flaws: &Flaws,
+        of_common: &mut HashMap<*const Common<'a>, Option<Found>>,
+    ) -> Option<Found> {
+        let own = self.own.as_ref().ok()?;
+        let own = self.span.and_then(|span| flaw_of(own, Some(span), flaws));
+        own.or_else(|| {
+            self.shared.iter().find_map(|shared| {
+                let known = of_common.entry(Rc::as_ptr(shared));
+                *known.or_insert_with(|| flaw_of(&shared.value, shared.span, flaws))
+            })
+        })
+    }
+
+    /// Notes which of the flaws are in what is its own or in what it shares.
+    pub(super) fn note(&self, flaws: &Flaws, noted: &mut HashSet<*const Common<'a>>, inside: &mut [bool]) {
+        let mut note = |at: usize| inside[at] = true;
+        self.span.into_iter().flat_map(|span| within(span, flaws)).for_each(&mut note);
+        for shared in self.shared.iter().filter(|shared| noted.insert(Rc::as_ptr(shared))) {
+            match shared.span {
+                Some(span) => within(span, flaws).for_each(&mut note),
+                None => shown(&shared.value, flaws).for_each(&mut note),
+            }
+        }
+    }
+
+    /// Makes of it a text that can't be read: what its format took of the payload's text doesn't show the flaw.
+    pub(super) fn unread(&mut self, text: &str, flaw: Flaw) {
+        let spans = self.shared.iter().map(|shared| shared.span);
+        let parts = std::iter::once(self.span).chain(spans).flatten();
+        let parts: Vec<&str> = parts.filter_map(|(from, _)| object_at(text, from)).collect();
+        let kept = if parts.is_empty() { text.to_owned() } else { parts.join("\n") };
+        if self.own.is_ok() {
+            self.own = Err(Fault { text: Some(kept), ..Fault::of(flaw) });
+        }
     }
 
     /// What a path leads to, unless that is null or an empty string.

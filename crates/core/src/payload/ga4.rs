@@ -37,16 +37,7 @@ impl Vendor for Ga4 {
             Value::Array(rows) => rows,
             row => vec![row],
         };
-        for mut row in rows {
-            for lists in ["event_params", "user_properties"] {
-                if let Some(list) = row.take(lists)
-                    && let Value::Object(members) = &mut row
-                {
-                    members.push((format!("\"{lists}\"").into(), object(list)));
-                }
-            }
-            out.push(Event::new(row, &[]));
-        }
+        out.extend(rows.into_iter().map(|row| Event::made(row, flat, &[])));
         Ok(())
     }
 
@@ -80,6 +71,18 @@ impl Vendor for Ga4 {
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
         add_members(event.members("/event_params"), &[], out);
     }
+}
+
+/// A row with its lists of keys and values as objects.
+fn flat<'a>(mut row: Value<'a>) -> Value<'a> {
+    for lists in ["event_params", "user_properties"] {
+        if let Some(list) = row.take(lists)
+            && let Value::Object(members) = &mut row
+        {
+            members.push((format!("\"{lists}\"").into(), object(list)));
+        }
+    }
+    row
 }
 
 /// A list of keys and values as an object; what is none stays.

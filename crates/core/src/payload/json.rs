@@ -202,6 +202,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The text of the object whose first key has an address; `None` where it is none.
+pub(super) fn object_at(text: &str, first_key: usize) -> Option<&str> {
+    let before = text[..first_key - text.as_ptr().addr()].trim_end_matches([' ', '\n', '\r', '\t']);
+    let open = before.len().checked_sub(1).filter(|_| before.ends_with('{'))?;
+    let (_, end) = Reader::new(text).value(open, text.len(), 0).ok()?;
+    Some(&text[open..end])
+}
+
+/// Whether the string that begins at an address is a key.
+pub(super) fn is_key(text: &str, address: usize) -> bool {
+    let start = address - text.as_ptr().addr();
+    let end =
+        text[start..].starts_with('"').then(|| Reader::new(text).string(start, text.len()).ok()).flatten();
+    end.is_some_and(|(_, end)| text.as_bytes().get(skip_space(text.as_bytes(), end)) == Some(&b':'))
+}
+
 /// What is wrong with the escapes of a written string.
 fn flaw_of_escapes(written: &str) -> Option<Flaw> {
     let problem = check_escapes(&written[1..written.len() - 1]).err()?;
@@ -306,6 +322,26 @@ impl<'a> Value<'a> {
                     place(key, out);
                     value.places(out);
                 }
+            }
+        }
+    }
+
+    /// The addresses of the first and the last of its texts that are the payload's own.
+    pub(super) fn span(&self) -> Option<(usize, usize)> {
+        Some((self.edge(false)?, self.edge(true)?))
+    }
+
+    fn edge(&self, is_last: bool) -> Option<usize> {
+        let own = |text: &Cow<str>| matches!(text, Cow::Borrowed(_)).then(|| text.as_ptr().addr());
+        match (self, is_last) {
+            (Value::Token(text) | Value::String(text), _) => own(text),
+            (Value::Array(elements), false) => elements.iter().find_map(|element| element.edge(false)),
+            (Value::Array(elements), true) => elements.iter().rev().find_map(|element| element.edge(true)),
+            (Value::Object(members), false) => {
+                members.iter().find_map(|(key, value)| own(key).or_else(|| value.edge(false)))
+            }
+            (Value::Object(members), true) => {
+                members.iter().rev().find_map(|(key, value)| value.edge(true).or_else(|| own(key)))
             }
         }
     }

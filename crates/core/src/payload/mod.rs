@@ -30,11 +30,12 @@ use crate::event::{
 };
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::{quote, skip_space};
-use event::{Common, Event};
+use event::{Common, Event, Found};
 use json::{Flaw, Flaws, NotJson, Reader, Value};
 use key::Known;
 use mapping::Place;
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// The formats, by the names that users give them.
@@ -230,18 +231,15 @@ pub fn translate<'a>(
     for (text, document, flaws) in documents(format, text)? {
         let mut events = Vec::new();
         let read = document.and_then(|document| format.vendor.events(document, &mut events));
-        let flaws = match read.and_then(|()| flaws_of(&events, &flaws)) {
-            Ok(flaws) => flaws,
-            Err(mut fault) => {
-                // What can't be told apart is kept as it came.
-                fault.text = Some(text.to_owned());
-                if !flaws.is_empty() {
-                    events.clear();
-                }
-                events.push(Event::fault(fault));
-                vec![]
-            }
+        let read = match flaws.first() {
+            Some((_, flaw)) if events.is_empty() => read.and(Err(Fault::of(*flaw))),
+            _ => read,
         };
+        if let Err(fault) = read {
+            // What can't be told apart is kept as it came.
+            events.push(Event::fault(Fault { text: Some(text.to_owned()), ..fault }));
+        }
+        let flaws = flaws_of(text, &mut events, &flaws);
         if out.len() + events.len() > limits.batch_events {
             let reason = format!("payload has more than {} events", limits.batch_events);
             return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
@@ -262,31 +260,26 @@ pub fn translate<'a>(
     Ok(out)
 }
 
-/// The flaw of each event that has one, as its own. Where one is of none of them, or of what they share, all of them are at fault.
-fn flaws_of(events: &[Event], flaws: &Flaws) -> Result<Vec<Option<Flaw>>, Fault> {
+/// The flaw of each event that has one, in what is its own or in what it shares. A value that no event has, as the time at which a batch was sent, costs
+/// none; a key might have been any, and costs each.
+fn flaws_of(text: &str, events: &mut [Event], flaws: &Flaws) -> Vec<Option<Flaw>> {
     if flaws.is_empty() {
-        return Ok(vec![]);
+        return vec![];
     }
-    let mut is_own = vec![false; flaws.len()];
+    let (mut noted, mut inside) = (HashSet::new(), vec![false; flaws.len()]);
+    events.iter().for_each(|event| event.note(flaws, &mut noted, &mut inside));
+    let beside = flaws.iter().zip(inside).find(|((place, _), inside)| !inside && json::is_key(text, *place));
+    let beside = beside.map(|((_, flaw), _)| Found { flaw: *flaw, is_shown: false });
+    let mut of_common = HashMap::new();
     let mut of_events = Vec::with_capacity(events.len());
-    let mut places = Vec::new();
     for event in events {
-        if let Ok(own) = &event.own {
-            own.places(&mut places);
+        let found = event.flaw(flaws, &mut of_common).or(beside);
+        if let Some(Found { flaw, is_shown: false }) = found {
+            event.unread(text, flaw);
         }
-        let mut first = None;
-        for place in places.drain(..) {
-            if let Ok(at) = flaws.binary_search_by_key(&place, |(place, _)| *place) {
-                is_own[at] = true;
-                first = first.or(Some(flaws[at].1));
-            }
-        }
-        of_events.push(first);
+        of_events.push(found.filter(|found| found.is_shown).map(|found| found.flaw));
     }
-    match is_own.iter().position(|is_own| !is_own) {
-        Some(at) => Err(Fault::of(flaws[at].1)),
-        None => Ok(of_events),
-    }
+    of_events
 }
 
 /// A value of a payload: its text, what it is, and what is wrong in it.
@@ -647,7 +640,7 @@ fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event, user: Optio
             found.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
         }
     }
-    let mut last = std::collections::HashMap::new();
+    let mut last = HashMap::new();
     for (number, (name, _)) in found.iter().enumerate() {
         last.insert(&**name, number);
     }

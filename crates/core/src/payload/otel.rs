@@ -2,7 +2,7 @@
 //! stand beside it, with their attributes likewise.
 
 use super::ga4::is_integer;
-use super::json::Value;
+use super::json::{Value, is_named};
 use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch};
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -29,12 +29,27 @@ impl Vendor for OpenTelemetry {
             return Ok(());
         };
         for mut of_resource in resources {
-            let resource = common("resource", of_resource.take("resource"));
-            for mut of_scope in batch(&mut of_resource, "scopeLogs")?.unwrap_or_default() {
+            // What can't be told apart costs nothing beside it.
+            if let Err(fault) = has_list(&of_resource, "scopeLogs") {
+                out.push(unread(&of_resource, fault));
+                continue;
+            }
+            let scopes = batch(&mut of_resource, "scopeLogs")?.unwrap_or_default();
+            let resource = of_resource.take("resource");
+            let faults: Vec<Option<Event>> = scopes
+                .iter()
+                .map(|scope| has_list(scope, "logRecords").err().map(|fault| alone(&resource, scope, fault)))
+                .collect();
+            let resource = common("resource", resource);
+            for (mut of_scope, fault) in scopes.into_iter().zip(faults) {
+                if let Some(fault) = fault {
+                    out.push(fault);
+                    continue;
+                }
                 let scope = common("scope", of_scope.take("scope"));
                 let records = batch(&mut of_scope, "logRecords")?.unwrap_or_default();
                 let shared = [resource.clone(), scope];
-                out.extend(records.into_iter().map(|record| Event::new(flat(record), &shared)));
+                out.extend(records.into_iter().map(|record| Event::made(record, flat, &shared)));
             }
         }
         Ok(())
@@ -56,10 +71,38 @@ impl Vendor for OpenTelemetry {
     }
 }
 
+/// A fault where a value is no object with a list at a key, or without any.
+fn has_list(value: &Value, key: &str) -> Result<(), Fault> {
+    let Value::Object(members) = value else {
+        return Err(Fault::new("", "22023", format!("is {}, not an object", value.kind())));
+    };
+    match members.iter().rfind(|(written, _)| is_named(written, key)) {
+        None | Some((_, Value::Array(_))) => Ok(()),
+        Some((_, other)) => {
+            Err(Fault::new(format!("/{key}"), "22023", format!("is {}, not an array", other.kind())))
+        }
+    }
+}
+
+/// What no records can be made of, as a text that can't be read.
+fn unread<'a>(value: &Value, fault: Fault) -> Event<'a> {
+    let mut text = String::new();
+    value.print(&mut text);
+    Event::fault(Fault { text: Some(text), ..fault })
+}
+
+/// The same of a scope, with its resource.
+fn alone<'a>(resource: &Option<Value>, scope: &Value, fault: Fault) -> Event<'a> {
+    let mut members = vec![(Cow::Borrowed("\"scopeLogs\""), Value::Array(vec![scope.clone()]))];
+    members.extend(resource.clone().map(|resource| (Cow::Borrowed("\"resource\""), resource)));
+    unread(&Value::Object(members), fault)
+}
+
 /// What stands beside records, under its name.
 fn common<'a>(name: &str, value: Option<Value<'a>>) -> Rc<Common<'a>> {
-    let value = flat(value.unwrap_or(Value::Object(vec![])));
-    Common::new(Value::Object(vec![(format!("\"{name}\"").into(), value)]))
+    let value = value.unwrap_or(Value::Object(vec![]));
+    let span = value.span();
+    Common::made(Value::Object(vec![(format!("\"{name}\"").into(), flat(value))]), span)
 }
 
 /// A resource, scope or record with its attributes as an object and its body as what it says.

@@ -20,9 +20,11 @@ impl Vendor for PostHog {
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let Some(events) = batch(&mut document, "batch")? else {
-            // The key of the project says nothing about the event.
-            document.take("api_key");
-            one_or_many(document, &[], out);
+            match document {
+                // The key of the project says nothing about the event.
+                Value::Object(_) => out.push(Event::made(document, without_key, &[])),
+                other => one_or_many(other, &[], out),
+            }
             return Ok(());
         };
         for fleeting in ["api_key", "sent_at", "historical_migration"] {
@@ -35,4 +37,9 @@ impl Vendor for PostHog {
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
         add_members(event.members("/properties"), &["distinct_id", "token", "$session_id"], out);
     }
+}
+
+fn without_key(mut event: Value) -> Value {
+    event.take("api_key");
+    event
 }

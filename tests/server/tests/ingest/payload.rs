@@ -482,12 +482,12 @@ fn what_is_no_json_waits_in_quarantine_and_is_nobodys() {
     let mut client = database.connect(&role);
     let bare = track("m-1", "a", "north").to_string().replace("\"ann\"", "ann");
     let at_the_top = track("m-2", "a", "north").to_string().replacen('{', "{\"z\": bad,", 1);
-    let beside =
-        json!({"sentAt": "@", "batch": [track("m-3", "a", "north")]}).to_string().replace("\"@\"", "01");
+    let shared = json!({"context": {"ip": "@"}, "batch": [track("m-3", "a", "north")]});
+    let shared = shared.to_string().replace("\"@\"", "01");
     let good = track("m-4", "a", "north");
     let payload = format!("[{bare},{good},{at_the_top}]");
     assert_eq!(send(&mut client, "segment", &payload, None).unwrap().0, [1, 0, 0, 2]);
-    let (counts, details) = send(&mut client, "segment", &beside, None).unwrap();
+    let (counts, details) = send(&mut client, "segment", &shared, None).unwrap();
     assert_eq!(counts, [0, 0, 0, 1], "{details}");
     let mut superuser = database.superuser();
     let waiting = "SELECT count(*) FROM tally.quarantine WHERE sqlstate = '22P02' AND format = 'segment' AND tenant_id = 'acme' AND reason LIKE 'event is not JSON%'";
@@ -500,4 +500,35 @@ fn what_is_no_json_waits_in_quarantine_and_is_nobodys() {
     // Whoever it may mean is found there by an erasure.
     let own = "SELECT count(*) FROM tally.quarantine WHERE tally_internal.names(body, 'user_id', '{ann}')";
     assert_eq!(number(&mut superuser, own), 3);
+}
+
+#[test]
+fn what_a_batch_shares_costs_no_other_person_where_one_was_erased() {
+    let mut database = Database::new("payload_shared");
+    let role = writer(&mut database, "acme");
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(
+            "SELECT tally.set_step_up_policy('erase_subject', false); SELECT tally.erase_subject('acme', 'ann', 'ticket')",
+        )
+        .unwrap();
+    let mut client = database.connect(&role);
+    let of = |id: &str, user: &str| {
+        let mut event = track(id, "a", "north");
+        event["userId"] = json!(user);
+        event
+    };
+    let batch = json!({"batch": [of("m-1", "ann"), of("m-2", "bob"), of("m-3", "carl")], "integrations": {"all": "@"}});
+    let wrong = batch.to_string().replace("\"@\"", "True");
+    let (counts, details) = send(&mut client, "segment", &wrong, None).unwrap();
+    assert_eq!(counts, [0, 0, 0, 3], "{details}");
+    let kept = superuser.query("SELECT body FROM tally.quarantine ORDER BY position", &[]).unwrap();
+    let kept: Vec<String> = kept.iter().map(|row| row.get(0)).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    for (body, user) in kept.iter().zip(["bob", "carl"]) {
+        assert!(body.contains(user) && body.contains("\"all\":True") && !body.contains("ann"), "{body}");
+    }
+    // As they should have been, they count.
+    let right = batch.to_string().replace("\"@\"", "true");
+    assert_eq!(send(&mut client, "segment", &right, None).unwrap().0, [2, 0, 0, 1]);
 }
