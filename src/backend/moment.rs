@@ -4,9 +4,8 @@
 use core::ffi::{CStr, c_char, c_void};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
+use tally_core::moment_word;
 
-/// Words that input functions of dates and times take for the moment of the transaction; in any letter case.
-const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
 /// The letter by which Postgres' types of dates and times are marked; lengths of time have another one.
 const DATE_AND_TIME: c_char = b'D' as c_char;
 /// Most columns of a row.
@@ -42,8 +41,7 @@ unsafe extern "C-unwind" fn note_words(node: *mut pg_sys::Node, places: *mut c_v
         if (*node).type_ == pg_sys::NodeTag::T_A_Const {
             let literal = &*node.cast::<pg_sys::A_Const>();
             if !literal.isnull && literal.val.node.type_ == pg_sys::NodeTag::T_String {
-                let text = CStr::from_ptr(literal.val.sval.sval).to_bytes().to_ascii_lowercase();
-                if WORDS.iter().any(|word| text.windows(word.len()).any(|part| part == *word)) {
+                if moment_word::is_in(CStr::from_ptr(literal.val.sval.sval).to_bytes()) {
                     (*places.cast::<Vec<i32>>()).push(literal.location);
                 }
             }

@@ -13,6 +13,7 @@ pub mod grain;
 pub mod hll;
 pub mod id;
 pub mod jsonb;
+pub mod moment_word;
 pub mod naming;
 pub mod numeric;
 pub mod payload;

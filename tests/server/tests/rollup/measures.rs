@@ -172,7 +172,7 @@ fn literals_that_say_a_moment_are_not_immutable() {
         .superuser()
         .batch_execute(
             "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; CREATE DOMAIN app.moment AS timestamptz; CREATE DOMAIN app.later AS app.moment;
-             CREATE TYPE app.pair AS (x int, at timestamptz); CREATE TYPE app.mood AS ENUM ('now', 'today'); CREATE DOMAIN app.span AS tstzrange",
+             CREATE TYPE app.pair AS (x int, at timestamptz); CREATE TYPE app.note AS (note text, at timestamptz); CREATE TYPE app.mood AS ENUM ('now', 'today'); CREATE DOMAIN app.span AS tstzrange",
         )
         .unwrap();
     let filters = [
@@ -196,6 +196,9 @@ fn literals_that_say_a_moment_are_not_immutable() {
         "occurred_at <@ '[now,)'::app.span",
         "occurred_at < 'now'::app.later",
         "occurred_at < ('(1,now)'::app.pair).at",
+        "occurred_at < ('(1,n\\ow)'::app.pair).at",
+        "occurred_at < ('(know,now)'::app.note).at",
+        "occurred_at < 'today12:00'",
         "occurred_at < coalesce(NULL, 'now'::timestamptz)",
         "CASE WHEN name = 'x' THEN occurred_at < 'now' ELSE true END",
         "date_part('day', occurred_at - 'now') > 1",
@@ -225,6 +228,8 @@ fn literals_that_say_a_moment_are_not_immutable() {
         "occurred_at < 'infinity' AND occurred_at > 'epoch'",
         "(properties ->> 'known') = 'yesterday'",
         "'now'::app.mood = 'today'",
+        "occurred_at > ('(know,2026-01-01Z)'::app.note).at",
+        "name = ('(\"nowhere, todays\",2026-01-01Z)'::app.note).note",
         "occurred_at - '2026-01-01Z' > interval '1 day'",
     ] {
         admin
