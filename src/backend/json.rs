@@ -11,7 +11,7 @@ use pgrx::{FromDatum, JsonB};
 use serde_json::Value;
 use std::ffi::CStr;
 
-/// A jsonb value, read whole. What jsonb may hold and serde_json doesn't, numbers beyond doubles and deep nesting, is an error of
+/// A jsonb value, read whole. Numbers keep all their digits. What jsonb may hold and serde_json doesn't, deep nesting, is an error of
 /// the caller's: pgrx's own type panics there.
 pub struct Document(pub Value);
 
@@ -35,7 +35,7 @@ fn print<'a>(datum: Datum) -> &'a str {
 fn read(datum: Datum) -> Result<Value, Report> {
     serde_json::from_str(print(datum)).map_err(|problem| {
         Report::new("22023", format!("the JSON document can't be used: {problem}"))
-            .hint("numbers stay below 1.8e308, and objects and arrays nest at most 127 deep")
+            .hint("objects and arrays nest at most 127 deep")
     })
 }
 

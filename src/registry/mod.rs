@@ -85,13 +85,9 @@ impl Registry {
 }
 
 fn problem(schema: &Schema, event: &EventRef) -> Option<String> {
-    let mut text = String::new();
-    if let Err(error) = jsonb::to_json(event.properties.jsonb(), &mut text) {
-        return Some(error.reason);
-    }
-    match serde_json::from_str(&text) {
+    match jsonb::value(event.properties.jsonb()) {
         Ok(properties) => schema.problem(&properties),
-        Err(error) => Some(error.to_string()),
+        Err(error) => Some(error.reason),
     }
 }
 

@@ -4,7 +4,7 @@ mod corpus;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use tally_core::jsonb::{Bounds, EMPTY_DIGEST, EMPTY_OBJECT, Encoder, JsonbError, check, to_json};
+use tally_core::jsonb::{Bounds, EMPTY_DIGEST, EMPTY_OBJECT, Encoder, JsonbError, check, to_json, value};
 
 const WIDEST: Bounds = Bounds::WIDEST;
 
@@ -315,5 +315,24 @@ proptest! {
         if let Ok(digest) = check(&bytes, WIDEST) {
             prop_assert_eq!(encode(&print(&bytes)), Ok((bytes, digest)));
         }
+    }
+}
+
+#[test]
+fn a_tree_of_values_has_all_digits_and_takes_no_key_for_a_number() {
+    let text = format!(
+        r#"{{"a":[12345678901234567890.123456789,18446744073709551617,0.10,-0.5,1e399,null,true,false,{{"b":[]}}],"é\n":"\u00e9",
+            "":{{"$serde_json::private::Number":"5","$serde_json::private::RawValue":"[1]"}},"x":{{{}}}}}"#,
+        (0..100).map(|place| format!("\"k{place}\":{place}")).collect::<Vec<_>>().join(",")
+    );
+    let (bytes, _) = encode(&text).expect("sound text");
+    let tree = value(&bytes).expect("sound bytes");
+    assert_eq!(tree["a"][0].to_string(), "12345678901234567890.123456789");
+    assert_eq!(tree["a"][4].to_string(), format!("1{}", "0".repeat(399)));
+    assert!(tree[""].is_object(), "{}", tree[""]);
+    // Spelt again and read again, it is the same.
+    assert_eq!(encode(&tree.to_string()).expect("sound text").0, bytes);
+    for end in 0..bytes.len() {
+        assert!(value(&bytes[..end]).is_err());
     }
 }

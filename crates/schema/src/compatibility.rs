@@ -11,6 +11,7 @@
 //!   which isn't held against it;
 //! * a compatible change of a property's schema, of `items` and of `additionalProperties`.
 
+use crate::exact::{Decimal, alike};
 use serde_json::{Map, Value};
 
 /// Keywords that say nothing of what is valid.
@@ -48,7 +49,7 @@ const RESTRICTIONS: [&str; 10] = [
 /// Lists what the newer version may refuse although the older one took it; nothing where it is compatible.
 pub fn breaks(older: &Value, newer: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    compare(older, newer, "", &mut found);
+    compare(&alike(older), &alike(newer), "", &mut found);
     found
 }
 
@@ -163,7 +164,10 @@ fn keyword_change(
             compare(before.unwrap_or(&Value::Bool(true)), value, &format!("{place}/[]"), found);
         }
         _ if LOWER_BOUNDS.contains(&keyword) || UPPER_BOUNDS.contains(&keyword) => {
-            let number = |value: &Value| value.as_f64();
+            let number = |value: &Value| match value {
+                Value::Number(number) => Some(Decimal::of(number)),
+                _ => None,
+            };
             let widened = match (before.and_then(number), number(value)) {
                 (Some(before), Some(after)) if LOWER_BOUNDS.contains(&keyword) => after <= before,
                 (Some(before), Some(after)) => after >= before,

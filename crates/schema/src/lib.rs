@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod compatibility;
+mod exact;
 mod standard;
 
 use jsonschema::{PatternOptions, Validator};
@@ -46,7 +47,8 @@ impl Schema {
             return Err(SchemaError(format!("schema has {bytes} bytes, at most {MAX_BYTES} are allowed")));
         }
         check(schema, 1)?;
-        let built = jsonschema::options()
+        let is_draft_4 = schema["$schema"].as_str().is_some_and(|draft| draft.contains("draft-04"));
+        let built = exact::judging(jsonschema::options(), is_draft_4)
             .with_pattern_options(
                 PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
             )

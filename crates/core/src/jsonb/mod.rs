@@ -8,6 +8,7 @@ mod encode;
 mod numeric;
 mod replace;
 pub(crate) mod scan;
+mod value;
 mod walk;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use encode::Encoder;
 pub use numeric::MAX_DIGITS;
 pub use replace::{Change, Found, printed, replace, replace_inside};
 pub use scan::quote;
+pub use value::value;
 pub use walk::{check, to_json};
 
 /// The deepest nesting that any limit may allow; parsing and walking recurse at most this far.

@@ -7,6 +7,7 @@ mod find_event;
 mod inbox;
 mod ingest_options;
 mod interrupted;
+mod numbers;
 mod outcomes;
 mod payload;
 mod poison;
