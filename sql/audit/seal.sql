@@ -22,22 +22,27 @@ DECLARE
   own    int8 := tally_internal.cluster_number();
   start  xid8 := tally_internal.audit_sealed_to(own);
   step   xid8;
+  -- Whether a step leaves some of another cluster's, for the next one.
+  is_left bool := false;
 BEGIN
   FOR origin IN
-    -- Of other clusters there are entries only after a restore, and then from the start of this one's log.
-    SELECT own
+    -- Of other clusters there are entries only after a restore, and then from the start of this one's log: its own come last.
+    (SELECT DISTINCT e.origin FROM tally.audit_entry AS e
+      WHERE e.origin <> own AND NOT EXISTS (SELECT FROM tally.audit_seal AS s WHERE s.origin = own))
     UNION ALL
-    SELECT DISTINCT e.origin FROM tally.audit_entry AS e
-     WHERE e.origin <> own AND NOT EXISTS (SELECT FROM tally.audit_seal AS s WHERE s.origin = own)
+    SELECT own
   LOOP
     start := tally_internal.audit_sealed_to(audit_rounds.origin);
     -- A step ends with a transaction.
     SELECT s.xid INTO step FROM (SELECT e.xid FROM tally.audit_entry AS e
                                   WHERE e.origin = audit_rounds.origin AND e.xid >= start AND (e.origin <> own OR e.xid < oldest)
                                   ORDER BY e.xid OFFSET greatest(max_entries, 1) - 1 LIMIT 1) AS s;
-    IF step IS NULL AND audit_rounds.origin <> own THEN
-      SELECT max(e.xid) INTO step FROM tally.audit_entry AS e WHERE e.origin = audit_rounds.origin AND e.xid >= start;
+    IF audit_rounds.origin <> own THEN
+      SELECT least(step, max(e.xid)), is_left OR coalesce(step < max(e.xid), false) INTO step, is_left
+        FROM tally.audit_entry AS e WHERE e.origin = audit_rounds.origin AND e.xid >= start;
       CONTINUE WHEN step IS NULL;
+    ELSIF is_left THEN
+      RETURN;
     END IF;
     from_xid := start::text;
     to_xid := coalesce((step::text::numeric + 1)::text, oldest::text);

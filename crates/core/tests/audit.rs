@@ -524,11 +524,30 @@ fn entries_that_cannot_have_been_written_are_found() {
         let mut log = log.clone();
         let forged = Entry { xid: 130, at: now + days * DAY, ..entry(30) };
         log.seal(vec![forged.clone()], 118, 140);
+        log.seals.last_mut().unwrap().0.sealed_at = now + 10;
         log.seal(vec![Entry { xid: 141, ..entry(33) }], 140, 150);
         let report = check(&log.lines(), &[]);
         let faults: Vec<_> = report.problems.iter().map(|one| (one.fault, one.entry_id)).collect();
         assert_eq!(faults, [(Fault::Inserted, Some(forged.entry_id))][..usize::from(is_found)], "{days}");
     }
+    // Of a clock that was ahead and is set right nothing is found, but what is dated back against the clock by which it was sealed.
+    let mut fast = log.clone();
+    fast.seal(vec![Entry { xid: 130, at: now + 45 * DAY, ..entry(30) }], 118, 140);
+    fast.seal(vec![Entry { xid: 141, at: now + 1000, ..entry(33) }], 140, 150);
+    for (days, is_found) in [(-7, false), (-40, true)] {
+        let mut log = fast.clone();
+        let last = Entry { xid: 151, at: now + days * DAY, ..entry(36) };
+        log.seal(vec![last.clone()], 150, 160);
+        log.seals.last_mut().unwrap().0.sealed_at = now + 2000;
+        let unsealed = Entry { xid: 161, at: now + 3000, ..entry(39) };
+        let report = with(&log.lines(), &unsealed);
+        let faults: Vec<_> = report.problems.iter().map(|one| (one.fault, one.entry_id)).collect();
+        assert_eq!(faults, [(Fault::Inserted, Some(last.entry_id))][..usize::from(is_found)], "{days}");
+    }
+    let unsealed = Entry { xid: 161, at: now + 3000, ..entry(39) };
+    fast.seals.pop();
+    let report = with(&fast.lines(), &unsealed);
+    assert!(report.is_intact(), "{:?}", report.problems);
     let ahead = Entry { xid: 130, at: now + 40 * DAY, ..entry(30) };
     log.seal(vec![ahead.clone()], 118, 140);
     log.seals.last_mut().unwrap().0.sealed_at = now + 10;

@@ -40,8 +40,10 @@ impl Moments {
             let days = (entry.at - there_by?) / DAY;
             return Some(format!("it is dated {days} days after it was there"));
         }
-        let days = (before? - entry.at) / DAY;
-        (before? - entry.at > BACK).then(|| {
+        // What was sealed while the clock was ahead makes nothing late that came once it was right again.
+        let before = before?.min(there_by.unwrap_or(i64::MAX));
+        let days = (before - entry.at) / DAY;
+        (before - entry.at > BACK).then(|| {
             format!("it is dated {days} days before entries that had been sealed when it was written")
         })
     }

@@ -493,3 +493,54 @@ fn crashes_leave_the_log_whole() {
         assert_eq!(stored, acknowledged, "round {round}");
     }
 }
+
+/// After a restore there may be more of the other cluster's than one step seals; all of it is sealed before anything of this one's.
+#[test]
+fn all_of_a_restored_log_is_sealed_before_the_clusters_own() {
+    let database = Database::new("audit_restored");
+    let mut superuser = database.superuser();
+    let mut transaction = superuser.transaction().unwrap();
+    transaction
+        .batch_execute(
+            "DO $$ DECLARE part text; BEGIN
+               FOR part IN SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace AND c.relname ~ '^audit_(p[0-9]|rest|seal)' AND c.relkind = 'r' LOOP
+                 EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', part);
+               END LOOP;
+             END $$;
+             DELETE FROM tally.audit_seal; DELETE FROM tally.audit_entry;
+             INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf)
+             SELECT n::text::xid8, now(), origin, gen_random_uuid(), 'a', 'somebody', 'limit_changed', decode(repeat('00', 32), 'hex')
+               FROM generate_series(3, 9) AS n, unnest(ARRAY[42, 43, tally_internal.cluster_number()]) AS origin",
+        )
+        .unwrap();
+    let mut steps = 0;
+    loop {
+        let sealed: i64 = transaction.query_one("SELECT tally.seal_audit(2)", &[]).unwrap().get(0);
+        if sealed == 0 {
+            break;
+        }
+        steps += 1;
+        assert!(steps < 30);
+    }
+    let sealed: Vec<(i64, i64)> = transaction
+        .query(
+            "SELECT s.origin, sum(s.entries) FROM tally.audit_seal AS s WHERE s.tenant_id = 'a'
+              GROUP BY s.origin ORDER BY s.origin = tally_internal.cluster_number(), s.origin",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    assert_eq!(sealed[..2], [(42, 7), (43, 7)]);
+    assert_eq!(sealed[2].1, 7);
+    let first_of_own: bool = transaction
+        .query_one(
+            "SELECT min(s.place) FILTER (WHERE s.origin NOT IN (42, 43)) > max(s.place) FILTER (WHERE s.origin IN (42, 43)) FROM tally.audit_seal AS s",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert!(first_of_own);
+    transaction.rollback().unwrap();
+}
