@@ -259,17 +259,7 @@ COMMENT ON FUNCTION tally_internal.check_id(text, text) IS
   'raises an error unless the value is an id: 1 to 200 bytes without control characters';
 
 CREATE FUNCTION tally_internal.check_words(field text, value text) RETURNS void
-  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-  SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  IF pg_catalog.octet_length(check_words.value) OPERATOR(pg_catalog.>) 2000 THEN
-    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-      MESSAGE = pg_catalog.format('%s has %s bytes, and may have 2,000', check_words.field, pg_catalog.octet_length(check_words.value)),
-      HINT = 'say it in fewer words, and name the document or ticket that has more';
-  END IF;
-END
-$$;
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'check_words_wrapper';
 COMMENT ON FUNCTION tally_internal.check_words(text, text) IS
   'raises an error where what somebody wrote, such as a reason, is longer than 2,000 bytes: it has to fit into an entry of the audit log';
 

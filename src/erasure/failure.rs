@@ -14,8 +14,6 @@ pub enum ErasureError {
     Missing(&'static str),
     /// The reason names the subject.
     Named,
-    /// The reason has so many bytes.
-    TooLong(usize),
     /// The session is confined to another tenant.
     Elsewhere,
     /// The tenant's keys, under which events of the subject may be stored, are not at hand.
@@ -64,11 +62,6 @@ impl From<ErasureError> for Report {
             ),
             ErasureError::Named => Report::new("22023", "the reason names the subject that is to be erased")
                 .hint("reasons are kept: refer to the request, by the number of a ticket for instance"),
-            ErasureError::TooLong(bytes) => {
-                Report::new("22023", format!("reason has {bytes} bytes, and may have 2,000")).hint(
-                    "reasons are kept: say it in fewer words, and name the document or ticket that has more",
-                )
-            }
             ErasureError::Elsewhere => Report::new("42501", "this session acts for another tenant")
                 .hint("erase a subject in its own tenant's scope, or in none"),
             ErasureError::Privacy(failure) => failure.into(),

@@ -13,9 +13,6 @@ use pgrx::pg_sys::Datum;
 /// Bytes from which on a subject is looked for in the reason: shorter ones stand in it by chance.
 const TELLING_BYTES: usize = 4;
 
-/// Bytes of a reason: it has to fit into an entry of the audit log, and stays with the certificate.
-const REASON_BYTES: usize = 2000;
-
 /// Whom to erase, and why.
 pub struct Request<'a> {
     pub tenant: &'a str,
@@ -40,9 +37,7 @@ impl<'a> Request<'a> {
         let subjects = subjects.ok_or(ErasureError::Missing("subject"))?;
         let reason =
             reason.filter(|reason| !reason.trim().is_empty()).ok_or(ErasureError::Missing("reason"))?;
-        if reason.len() > REASON_BYTES {
-            return Err(ErasureError::TooLong(reason.len()));
-        }
+        scope::check_words("reason", reason)?;
         scope::check("tenant_id", tenant)?;
         for subject in &subjects {
             scope::check("subject", subject)?;

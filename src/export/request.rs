@@ -16,9 +16,8 @@ use tally_core::audit::hex;
 use tally_core::event::format_uuid;
 use tally_core::export::{Fingerprint, hash, parameters};
 
-/// Bytes of a query, of a purpose and of all parameters.
+/// Bytes of a query and of all its parameters.
 const QUERY_BYTES: usize = 100_000;
-const PURPOSE_BYTES: usize = 2_000;
 /// Parameters.
 const PARAMETERS: usize = 100;
 
@@ -187,11 +186,10 @@ fn request_export(
     if max_rows < 1 {
         return Err(ExportError::Argument("max_rows must be 1 or more").into());
     }
-    if purpose.trim().is_empty() || purpose.len() > PURPOSE_BYTES {
-        return Err(
-            ExportError::Argument("purpose must say what the export is for, in at most 2,000 bytes").into()
-        );
+    if purpose.trim().is_empty() {
+        return Err(ExportError::Argument("purpose must say what the export is for").into());
     }
+    scope::check_words("purpose", purpose)?;
     if query.len() + params.0.len() > QUERY_BYTES {
         return Err(
             ExportError::Argument("query and parameters must not be longer than 100,000 bytes").into()

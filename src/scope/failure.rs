@@ -1,6 +1,7 @@
 //! Why a scope is refused, and what in it.
 
 use super::witness::{self, Denial};
+use super::words::WORDS_BYTES;
 use crate::backend::report::{Report, raised_by_pgrx};
 use tally_core::token::TokenError;
 
@@ -23,6 +24,8 @@ pub enum ScopeError {
     RoleSetting { role: String, setting: String },
     /// A tenant or account is not an id.
     BadId(String),
+    /// What somebody wrote has so many bytes.
+    TooLong { field: String, bytes: usize },
     /// A confined session used this.
     Confined(String),
     /// A confined session ran a command that lasts.
@@ -92,6 +95,10 @@ impl From<ScopeError> for Report {
                 Report::new(denied, format!("role \"{role}\" is a pool role with a setting of its own: {setting}")).hint(format!(
                     "a client could have set it for the next one, and it can change answers: ALTER ROLE {role} RESET {setting} as another role; what all clients need can be set for the database"
                 ))
+            }
+            ScopeError::TooLong { field, bytes } => {
+                Report::new("22023", format!("{field} has {bytes} bytes, and may have {WORDS_BYTES}"))
+                    .hint("it is kept: say it in fewer words, and name the document or ticket that has more")
             }
             ScopeError::BadId(problem) => Report::new("22023", problem)
                 .hint("an id is 1 to 200 bytes of text without control characters"),
@@ -220,6 +227,7 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         | ScopeError::BadAct
         | ScopeError::Untold(_)
         | ScopeError::BadId(_)
+        | ScopeError::TooLong { .. }
         | ScopeError::Busy(..) => None,
         ScopeError::TooManyRows(most) | ScopeError::CopiesTable(most) => {
             denial("rows", format!("more than {most} rows of one statement"))

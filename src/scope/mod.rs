@@ -19,6 +19,7 @@ mod step_up;
 mod token;
 mod trial;
 mod witness;
+mod words;
 
 pub use class::is_confined;
 pub use confine::install as confine;
@@ -32,3 +33,4 @@ pub use limit::without_row_limit;
 pub use step_up::{require_step_up, stepped_up_subject};
 pub use token::subject;
 pub use witness::{Denial, Entered, SteppedUp, Witness, tell};
+pub use words::check as check_words;
