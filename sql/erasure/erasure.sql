@@ -171,9 +171,13 @@ CREATE FUNCTION tally_internal.anonymous_events(tenant_id text, account_id text,
   SET timezone = 'UTC'
 AS $$
 DECLARE
+  -- A session that a format made of the user's id has two spellings where the user ids were protected after a month was detached: its token tells it.
+  spelling text := CASE WHEN cardinality(tally_internal.stored_user_ids(anonymous_events.tenant_id, 'ga4.')) > 1
+                        THEN 'CASE WHEN e.session_id LIKE ''ga4.%'' THEN (tally_internal.stored_user_ids(e.tenant_id, e.session_id))[2] ELSE e.session_id END'
+                        ELSE 'e.session_id' END;
   stored   text := (SELECT string_agg(format(
-                      'SELECT %L::name AS part, e.event_id, e.occurred_at, e.user_id, e.session_id FROM tally.%I AS e
-                        WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.occurred_at >= $3 AND e.occurred_at <= $4 AND e.session_id IS NOT NULL', t.name, t.name), ' UNION ALL ')
+                      'SELECT %L::name AS part, e.event_id, e.occurred_at, e.user_id, %s AS session_id FROM tally.%I AS e
+                        WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.occurred_at >= $3 AND e.occurred_at <= $4 AND e.session_id IS NOT NULL', t.name, spelling, t.name), ' UNION ALL ')
                       FROM unnest('events'::name || detached) AS t (name));
   sessions text[];
   first_at timestamptz;

@@ -3,7 +3,7 @@
 use crate::keyed::{KEY, Keyed, maintain};
 use postgres::Client;
 use serde_json::json;
-use tally_server_tests::{number, verify};
+use tally_server_tests::{fold_all, number, verify};
 
 /// In no other id, number or text by chance.
 const USER: &str = "planted.4711";
@@ -69,5 +69,60 @@ fn a_session_stays_one_over_a_declaration_and_shows_no_user() {
         );
         let shown = "SELECT count(*) FROM tally.events AS e WHERE e::text ~ 'planted|ga4\\.'";
         assert_eq!(number(&mut admin, shown), 0, "{treatment}");
+    }
+}
+
+/// A row of a session of somebody's, seconds from the beginning of March.
+fn visit(seconds: i64, visitor: &str, user: Option<&str>) -> String {
+    json!({
+        "event_name": "page_view", "event_timestamp": ((1_772_323_200 + seconds) * 1_000_000).to_string(), "stream_id": "1",
+        "user_pseudo_id": visitor, "user_id": user, "event_params": [{"key": "ga_session_id", "value": {"int_value": "1772"}}]
+    })
+    .to_string()
+}
+
+/// In a month that was detached before the declaration the session has one spelling, and in those that are there another.
+#[test]
+fn a_session_is_one_over_a_month_that_was_detached_before_the_declaration() {
+    let mut keyed = Keyed::new("made_sessions_detached");
+    let role = keyed.database.role("loader", &["tally_writer"]);
+    let mut admin = keyed.database.superuser();
+    admin
+        .batch_execute(&format!(
+            r#"SELECT tally.bind_role('{role}', 'a');
+               SELECT tally.define_mapping('s', 'ga4', '{{"tenant": {{"value": "a"}}, "account": {{"value": "n"}}, "user": "/user_id"}}');
+               SELECT tally.set_step_up_policy('erase_subject', false), tally.set_step_up_policy('subject_report', false)"#
+        ))
+        .unwrap();
+    let mut loader = keyed.database.connect(&role);
+    let rows = [
+        // Ann's event is detached, what goes with it is there; and the other way round.
+        visit(-600, "v1", Some("ann")),
+        visit(600, "v1", None),
+        visit(-1200, "v2", None),
+        visit(600, "v2", Some("ann")),
+        // Near both of them, or Bob's alone: these stay.
+        visit(-600, "v3", Some("bob")),
+        visit(300, "v3", None),
+        visit(600, "v3", Some("ann")),
+        visit(-600, "v4", Some("bob")),
+        visit(600, "v4", None),
+    ];
+    assert_eq!(send(&mut loader, &rows), [9, 0, 0, 0]);
+    for rollup in ["payment", "session", "usage", "user_activity"] {
+        fold_all(&mut admin, rollup);
+    }
+    admin
+        .batch_execute("SELECT tally.detach_raw('2026-03-01'); SELECT tally.protect_user_ids('token', 'a')")
+        .unwrap();
+    maintain(&mut admin);
+    let mut transaction = admin.transaction().unwrap();
+    transaction.batch_execute("SELECT tally.enter('a')").unwrap();
+    let report = "SELECT count(*) FROM tally.subject_report('a', 'ann') AS r WHERE r -> 'row' ? 'event_id'";
+    assert_eq!(transaction.query_one(report, &[]).unwrap().get::<_, i64>(0), 5);
+    transaction.commit().unwrap();
+    admin.batch_execute("SELECT tally.erase_subject('a', 'ann', 'ticket')").unwrap();
+    for (part, left) in [("events", 2), ("detached_events_2026_02", 2)] {
+        assert_eq!(number(&mut admin, &format!("SELECT count(*) FROM tally.{part}")), left, "{part}");
     }
 }
