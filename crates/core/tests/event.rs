@@ -458,3 +458,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_element_without_an_id_of_its_own_gets_one() {
+    let id = [7; 16];
+    let limits = Limits::default();
+    let rest =
+        r#""tenant_id": "acme", "account_id": "n", "name": "a", "occurred_at": "2026-03-02T09:15:00Z""#;
+    let text = format_uuid(&id);
+    for raw in [
+        format!("{{{rest}}}"),
+        format!("{{ {rest} }}"),
+        format!("{{{rest}, \"event_id\": null}}"),
+        format!("{{\"event_id\":null, {rest}}}"),
+        format!(r#"{{{rest}, "\u0065vent_id" : null }}"#),
+        format!("{{{rest}, \"properties\": {{\"event_id\": \"evt_1\"}}}}"),
+        format!("{{\"properties\": {{\"a\": [{{\"event_id\": 5}}]}}, {rest}}}"),
+        format!("{{{rest}, \"event_id\": null, \"properties\": {{\"event_id\": null}}}}"),
+        format!(r#"{{"user_id": "\"event_id\":", {rest}}}"#),
+    ] {
+        let with = with_id(&raw, &id).unwrap_or_else(|| panic!("{raw}"));
+        let event = parse_event(&with, &limits).unwrap_or_else(|problem| panic!("{problem}: {with}"));
+        assert_eq!(event.event_id, id, "{with}");
+        let properties = |text: &str| serde_json::from_str::<Value>(text).unwrap()["properties"].clone();
+        assert_eq!(properties(&with), properties(&raw), "{with}");
+    }
+    // It's known also where the rest can't be read.
+    for raw in ["{}", "{ }", r#"{"name": nothing}"#, r#"{"name": nothing, "event_id": null}"#] {
+        let with = with_id(raw, &id).unwrap();
+        assert_eq!(parse_event(&with, &limits).unwrap_err().event_id, Some(id), "{with}");
+    }
+    for raw in [
+        format!("{{{rest}, \"event_id\": \"{text}\"}}"),
+        format!(r#"{{{rest}, "event\u005fid": "x"}}"#),
+        format!("{{{rest}, \"event_id\": 5}}"),
+        format!("{{{rest}, \"event_id\": null, \"event_id\": null}}"),
+        "5".into(),
+        "\"event_id\"".into(),
+        "[{}]".into(),
+    ] {
+        assert_eq!(with_id(&raw, &id), None, "{raw}");
+    }
+}

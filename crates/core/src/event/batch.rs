@@ -202,11 +202,20 @@ fn element<'a>(
     Ok(Item { position, raw, event: Err(reject(raw, fault)) })
 }
 
-/// The text of an element with an id added, if it is an object that has none.
+/// The text of an element with an id added, if it is an object that has none: null is none, and what is inside of a field isn't the element's.
 pub fn with_id(raw: &str, id: &[u8; 16]) -> Option<String> {
-    let rest = raw.strip_prefix('{').filter(|_| !raw.contains("\"event_id\""))?;
-    let comma = if rest.trim_start().starts_with('}') { "" } else { ", " };
-    Some(format!("{{\"event_id\": \"{}\"{comma}{rest}", format_uuid(id)))
+    let rest = raw.strip_prefix('{')?;
+    let given: Vec<usize> = fields(raw).filter(|(field, _)| field == "event_id").map(|(_, at)| at).collect();
+    match given[..] {
+        [] => {
+            let comma = if rest.trim_start().starts_with('}') { "" } else { ", " };
+            Some(format!("{{\"event_id\": \"{}\"{comma}{rest}", format_uuid(id)))
+        }
+        [at] if raw[at..].starts_with("null") => {
+            Some(format!("{}\"{}\"{}", &raw[..at], format_uuid(id), &raw[at + 4..]))
+        }
+        _ => None,
+    }
 }
 
 /// Parses the text of one event, the text form of the SQL type.
@@ -233,25 +242,15 @@ fn reject(raw: &str, fault: Fault) -> Rejection {
 
 /// Reads tenant and event id from an element that is not an event. A field given twice is not read at all.
 fn salvage(raw: &str) -> (Option<String>, Option<[u8; 16]>) {
-    let bytes = raw.as_bytes();
     let (mut tenants, mut ids) = (Vec::new(), Vec::new());
-    let mut pos = 0;
-    // Every step starts at the brace or at a comma between fields.
-    while matches!(bytes.get(pos), Some(b'{' | b',')) && tenants.len() < 2 && ids.len() < 2 {
-        let Some((key, end)) = string_at(raw, skip_space(bytes, pos + 1)) else { break };
-        let colon = skip_space(bytes, end);
-        if bytes.get(colon) != Some(&b':') {
-            break;
-        }
-        let value = skip_space(bytes, colon + 1);
-        match key.as_str() {
+    for (field, value) in fields(raw) {
+        match field.as_str() {
             "tenant_id" => tenants.push(string_at(raw, value)),
             "event_id" => ids.push(string_at(raw, value)),
             _ => {}
         }
-        match element_end(bytes, value) {
-            Ok(end) => pos = end,
-            Err(_) => break,
+        if tenants.len() == 2 || ids.len() == 2 {
+            break;
         }
     }
     let tenant = match &mut tenants[..] {
@@ -263,6 +262,26 @@ fn salvage(raw: &str) -> (Option<String>, Option<[u8; 16]>) {
         _ => None,
     };
     (tenant, id)
+}
+
+/// The fields of an element that is an object, each with where its value begins, as far as they can be read.
+fn fields(raw: &str) -> impl Iterator<Item = (String, usize)> {
+    let bytes = raw.as_bytes();
+    let mut pos = 0;
+    std::iter::from_fn(move || {
+        // Every step starts at the brace or at a comma between fields.
+        if !matches!(bytes.get(pos), Some(b'{' | b',')) {
+            return None;
+        }
+        let (field, end) = string_at(raw, skip_space(bytes, pos + 1))?;
+        let colon = skip_space(bytes, end);
+        if bytes.get(colon) != Some(&b':') {
+            return None;
+        }
+        let value = skip_space(bytes, colon + 1);
+        pos = element_end(bytes, value).unwrap_or(bytes.len());
+        Some((field, value))
+    })
 }
 
 /// Reads the string whose opening quote is at `pos`.

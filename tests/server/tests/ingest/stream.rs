@@ -166,6 +166,46 @@ fn events_without_ids_get_them_from_their_place_in_the_stream() {
     assert_eq!(client.query_one(query, &[&nameless.to_string()]).unwrap().get::<_, i64>(0), 1);
 }
 
+#[test]
+fn what_is_rejected_without_an_id_is_redriven_with_the_streams() {
+    let mut database = Database::new("stream_later");
+    let role = tenant(&mut database, "w", "acme", None);
+    let mut client = database.connect(&role);
+    // Too far ahead, for some seconds.
+    let time = "SELECT to_char((now() + interval '1 day 5 seconds') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let time: String = client.query_one(time, &[]).unwrap().get(0);
+    let head = format!(r#""tenant_id": "acme", "account_id": "n", "name": "a", "occurred_at": "{time}""#);
+    let sent = [
+        format!("{{{head}}}"),
+        format!("{{{head}, \"event_id\": null}}"),
+        format!(r#"{{"event\u005fid": null, {head}}}"#),
+        format!("{{{head}, \"properties\": {{\"event_id\": \"evt_1\"}}}}"),
+        format!("{{\"properties\": {{\"a\": [{{\"event_id\": 5}}]}}, {head}}}"),
+        format!(r#"{{"user_id": "\"event_id\":", {head}}}"#),
+    ];
+    let text = format!("[{}]", sent.join(","));
+    let options = at(5).to_string();
+    let query = "SELECT rejected FROM tally.ingest($1, $2)";
+    assert_eq!(client.query_one(query, &[&text, &options]).unwrap().get::<_, i64>(0), 6);
+    let mut superuser = database.superuser();
+    let waiting =
+        "SELECT count(DISTINCT q.event_id) FROM tally.quarantine AS q, tally.find_event(q.event_id) AS f";
+    assert_eq!(number(&mut client, waiting), 6);
+    let were = "CREATE TABLE were AS SELECT event_id FROM tally.quarantine";
+    superuser.batch_execute(were).unwrap();
+    let mut accepted = 0;
+    wait_for("the events to be no longer too far ahead", || {
+        accepted += number(&mut client, "SELECT accepted FROM tally.redrive()");
+        (accepted == 6).then_some(())
+    });
+    let stored = "SELECT count(*) FROM tally.events JOIN were USING (event_id)";
+    assert_eq!(number(&mut superuser, stored), 6);
+    // Sent again after a reset, they are duplicates.
+    client.query("SELECT tally.reset_stream('orders-3', NULL)", &[]).unwrap();
+    let query = "SELECT duplicates FROM tally.ingest($1, $2)";
+    assert_eq!(client.query_one(query, &[&text, &options]).unwrap().get::<_, i64>(0), 6);
+}
+
 /// An event without an id, which says its number.
 fn nameless(number: i64) -> Value {
     let mut event = event(1);
