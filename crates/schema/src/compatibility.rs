@@ -2,17 +2,22 @@
 //!
 //! Conservative: what can't be shown to be compatible is a break. Compatible are, at every place of a schema:
 //!
-//! * equal schemas, annotations (`title`, `description`, `examples`, `default`, `$comment`, `deprecated`) aside;
-//! * dropping a keyword that only restricts, and schemas that are empty or `true`;
+//! * equal schemas of one draft, annotations (`title`, `description`, `examples`, `default`, `$comment`, `deprecated`) aside, whose references
+//!   lead to what they led to;
+//! * dropping a keyword that only restricts, unless `unevaluatedProperties` or `unevaluatedItems` would refuse what it let pass, and
+//!   schemas that are empty or `true`;
 //! * more `type`s, and `number` in place of `integer`; more values in an `enum`, and an `enum` in place of a `const` in it;
-//! * wider bounds: a smaller `minimum`, `minLength`, `minItems`, `minProperties` …, a greater `maximum` …;
+//! * wider bounds: a smaller `minimum`, `minLength`, `minItems`, `minProperties` …, a greater `maximum` …; `minContains` is 1 where it is absent;
 //! * fewer `required` fields;
 //! * a new optional property: where other properties were open before, a sender may have used its name for something else,
-//!   which isn't held against it;
+//!   which isn't held against it; where `patternProperties`, `additionalProperties` or `unevaluatedProperties` judged it before, it takes what they took;
 //! * a compatible change of a property's schema, of `items` and of `additionalProperties`.
 
 use crate::exact::{Decimal, alike};
-use serde_json::{Map, Value};
+use crate::{Schema, reference};
+use jsonschema::Draft;
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 /// Keywords that say nothing of what is valid.
 const ANNOTATIONS: [&str; 9] = [
@@ -32,8 +37,9 @@ const LOWER_BOUNDS: [&str; 6] =
 /// Keywords of which a greater number takes more.
 const UPPER_BOUNDS: [&str; 6] =
     ["maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains"];
-/// Keywords whose absence takes everything, and which no other keyword depends on.
-const RESTRICTIONS: [&str; 10] = [
+/// Keywords whose absence takes everything, and which no other keyword but those for what is unevaluated depends on.
+const RESTRICTIONS: [&str; 11] = [
+    "contains",
     "pattern",
     "format",
     "multipleOf",
@@ -46,11 +52,63 @@ const RESTRICTIONS: [&str; 10] = [
     "dependentSchemas",
 ];
 
+/// Keywords that let a property, or an item, count as evaluated: by a schema's own rules for them, or those of others that it has for the same value.
+const EVALUATE_BOTH: [&str; 11] = [
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+    "then",
+    "else",
+    "dependencies",
+    "dependentSchemas",
+];
+const EVALUATE_PROPERTIES: [&str; 2] = ["patternProperties", "additionalProperties"];
+const EVALUATE_ITEMS: [&str; 4] = ["items", "prefixItems", "additionalItems", "contains"];
+
+/// Keywords that must be the same: what they mean stands elsewhere, or is meant elsewhere.
+const SAME: [&str; 9] = [
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+    "$defs",
+    "definitions",
+    "$anchor",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "id",
+];
+/// What `minContains` is where it is absent.
+static ONE: LazyLock<Value> = LazyLock::new(|| json!(1));
+
+/// What was found so far, and by which draft both schemas are read.
+struct Found {
+    draft: Draft,
+    breaks: Vec<String>,
+}
+
+impl Found {
+    fn push(&mut self, what: String) {
+        self.breaks.push(what);
+    }
+}
+
 /// Lists what the newer version may refuse although the older one took it; nothing where it is compatible.
 pub fn breaks(older: &Value, newer: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    compare(&alike(older), &alike(newer), "", &mut found);
-    found
+    let (older, newer) = (&alike(older), &alike(newer));
+    let mut found = Found { draft: Draft::default().detect(older), breaks: Vec::new() };
+    compare(older, newer, "", &mut found);
+    // Also what is the same as before may refer to what isn't, and mean something else in another draft.
+    if !is_open(newer) {
+        if found.draft != Draft::default().detect(newer) {
+            found.push("$schema is another draft".into());
+        }
+        found.breaks.extend(reference::breaks(older, newer, found.draft));
+    }
+    found.breaks
 }
 
 fn is_open(schema: &Value) -> bool {
@@ -61,7 +119,7 @@ fn is_open(schema: &Value) -> bool {
     }
 }
 
-fn compare(older: &Value, newer: &Value, place: &str, found: &mut Vec<String>) {
+fn compare(older: &Value, newer: &Value, place: &str, found: &mut Found) {
     if older == newer || is_open(newer) || *older == Value::Bool(false) {
         return;
     }
@@ -72,12 +130,11 @@ fn compare(older: &Value, newer: &Value, place: &str, found: &mut Vec<String>) {
         _ => return found.push(at(place, "takes less than before")),
     };
     // A reference or a choice may mean anything: only equal ones are compared, and only where the definitions are equal.
-    for keyword in
-        ["$ref", "$dynamicRef", "$recursiveRef", "$defs", "definitions", "$anchor", "$dynamicAnchor"]
-    {
-        if old.get(keyword) != new.get(keyword) {
-            found.push(at(place, &format!("{keyword} is not the same")));
-        }
+    for keyword in SAME.into_iter().filter(|keyword| old.get(*keyword) != new.get(*keyword)) {
+        found.push(at(place, &format!("{keyword} is not the same")));
+    }
+    if !place.is_empty() && (old.contains_key("$schema") || new.contains_key("$schema")) {
+        found.push(at(place, "$schema may mean another draft"));
     }
     for (keyword, value) in new {
         if old.get(keyword) != Some(value) && !ANNOTATIONS.contains(&keyword.as_str()) {
@@ -87,27 +144,39 @@ fn compare(older: &Value, newer: &Value, place: &str, found: &mut Vec<String>) {
     // A property that is declared no longer is one of the others.
     let declared = |schema: &Map<String, Value>| schema.get("properties").and_then(Value::as_object).cloned();
     let (before, after) = (declared(old).unwrap_or_default(), declared(new).unwrap_or_default());
-    let others = new.get("additionalProperties").unwrap_or(&Value::Bool(true));
+    let others = others(new).unwrap_or(&Value::Bool(true));
     for (name, earlier) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
         compare(earlier, others, &format!("{place}/{name}"), found);
     }
     // What is dropped takes more, unless another keyword's meaning depends on it.
+    let is_closed = |keyword: &str| new.get(keyword).is_some_and(|schema| !is_open(schema));
+    let (closes_properties, closes_items) =
+        (is_closed("unevaluatedProperties"), is_closed("unevaluatedItems"));
     for keyword in old.keys().filter(|keyword| !new.contains_key(*keyword)) {
         let key = keyword.as_str();
-        let harmless = ANNOTATIONS.contains(&key)
-            || LOWER_BOUNDS.contains(&key)
-            || UPPER_BOUNDS.contains(&key)
-            || RESTRICTIONS.contains(&key)
-            || key.starts_with('$')
-            || ["type", "enum", "required", "items", "additionalProperties", "anyOf", "oneOf", "definitions"]
-                .contains(&key);
-        // Without `properties`, `additionalProperties` judges what they judged.
-        let harmless =
-            harmless || (key == "properties" && new.get("additionalProperties").is_none_or(is_open));
-        if !harmless {
-            found.push(at(place, &format!("{key} is dropped")));
+        let evaluates = (closes_properties || closes_items) && EVALUATE_BOTH.contains(&key)
+            || closes_properties && EVALUATE_PROPERTIES.contains(&key)
+            || closes_items && EVALUATE_ITEMS.contains(&key);
+        match key {
+            _ if evaluates => found.push(at(place, &format!("{key} is dropped beside unevaluated ones"))),
+            // Absent, it is 1.
+            "minContains" => keyword_change(key, old, new, &json!(1), place, found),
+            // Compared above: what they judged, the others judge.
+            "properties" => {}
+            "type" | "enum" | "required" | "items" | "additionalProperties" | "anyOf" | "oneOf" => {}
+            "unevaluatedProperties" | "unevaluatedItems" => {}
+            _ if [&ANNOTATIONS[..], &LOWER_BOUNDS, &UPPER_BOUNDS, &RESTRICTIONS, &SAME]
+                .iter()
+                .any(|harmless| harmless.contains(&key)) => {}
+            _ => found.push(at(place, &format!("{key} is dropped"))),
         }
     }
+}
+
+/// What judges the properties that nothing else of the schema does; `None` where anything goes.
+fn others(schema: &Map<String, Value>) -> Option<&Value> {
+    let judge = schema.get("additionalProperties").or_else(|| schema.get("unevaluatedProperties"));
+    judge.filter(|judge| !is_open(judge))
 }
 
 fn keyword_change(
@@ -116,9 +185,12 @@ fn keyword_change(
     new: &Map<String, Value>,
     value: &Value,
     place: &str,
-    found: &mut Vec<String>,
+    found: &mut Found,
 ) {
-    let before = old.get(keyword);
+    let before = match keyword {
+        "minContains" => old.get(keyword).or(old.get("contains").map(|_| &*ONE)),
+        _ => old.get(keyword),
+    };
     match keyword {
         "type" => {
             let takes = |kind: &str| {
@@ -136,7 +208,9 @@ fn keyword_change(
         }
         "enum" => {
             let listed = |wanted: &Value| value.as_array().is_some_and(|values| values.contains(wanted));
-            let kept = match (before, old.get("const")) {
+            // Draft 4 doesn't know `const`.
+            let only = old.get("const").filter(|_| found.draft != Draft::Draft4);
+            let kept = match (before, only) {
                 (Some(Value::Array(values)), _) => values.iter().all(listed),
                 (None, Some(only)) => listed(only),
                 _ => false,
@@ -163,6 +237,8 @@ fn keyword_change(
         "items" if !old.contains_key("prefixItems") && !new.contains_key("prefixItems") => {
             compare(before.unwrap_or(&Value::Bool(true)), value, &format!("{place}/[]"), found);
         }
+        // Without `contains` it means nothing.
+        "minContains" | "maxContains" if !new.contains_key("contains") => {}
         _ if LOWER_BOUNDS.contains(&keyword) || UPPER_BOUNDS.contains(&keyword) => {
             let number = |value: &Value| match value {
                 Value::Number(number) => Some(Decimal::of(number)),
@@ -178,25 +254,53 @@ fn keyword_change(
             }
         }
         // Reported above.
-        "$ref" | "$dynamicRef" | "$recursiveRef" | "$defs" | "definitions" | "$anchor" | "$dynamicAnchor" => {
-        }
+        _ if SAME.contains(&keyword) => {}
         _ => found.push(at(place, &format!("{keyword} is new or changed"))),
     }
 }
 
-/// A property that was declared keeps taking what it took. One that wasn't was judged by `additionalProperties` before;
-/// where that was open, a new optional one is no break.
-fn properties(old: &Map<String, Value>, value: &Value, place: &str, found: &mut Vec<String>) {
+/// A property that was declared keeps taking what it took. One that wasn't was judged by `patternProperties` before, or else by what judges
+/// the others; where those were open, a new optional one is no break.
+fn properties(old: &Map<String, Value>, value: &Value, place: &str, found: &mut Found) {
     let nothing = Map::new();
     let before = old.get("properties").and_then(Value::as_object).unwrap_or(&nothing);
     let after = value.as_object().unwrap_or(&nothing);
-    let others = old.get("additionalProperties").unwrap_or(&Value::Bool(true));
+    let others = others(old);
+    let patterns = old.get("patternProperties").and_then(Value::as_object).unwrap_or(&nothing);
+    let is_matched = matching(patterns);
+    // A schema for the same value may have evaluated it, and then nothing else judged it.
+    let may_be_evaluated = !old.contains_key("additionalProperties")
+        && EVALUATE_BOTH.iter().any(|keyword| old.contains_key(*keyword));
     for (name, schema) in after {
-        match before.get(name) {
-            Some(earlier) => compare(earlier, schema, &format!("{place}/{name}"), found),
-            None if is_open(others) => {}
-            None => compare(others, schema, &format!("{place}/{name}"), found),
+        let place = format!("{place}/{name}");
+        match (before.get(name), others) {
+            (Some(earlier), _) => compare(earlier, schema, &place, found),
+            _ if is_open(schema) => {}
+            // Which of them, doesn't matter where it takes what each of them does.
+            (None, _) if is_matched(name) => {
+                for pattern in patterns.values() {
+                    compare(pattern, schema, &place, found);
+                }
+            }
+            (None, None) => {}
+            (None, Some(_)) if may_be_evaluated => {
+                found
+                    .push(at(&place, "is new, and may have been taken by another schema for the same value"));
+            }
+            (None, Some(others)) => compare(others, schema, &place, found),
         }
+    }
+}
+
+/// Tells which names any of the patterns matches, as the validator has it; all of them where that can't be told.
+fn matching(patterns: &Map<String, Value>) -> impl Fn(&str) -> bool {
+    let none: Map<String, Value> = patterns.keys().map(|pattern| (pattern.clone(), json!(false))).collect();
+    let has_any = !none.is_empty();
+    let schema = has_any.then(|| Schema::compile(&json!({"patternProperties": none})).ok());
+    move |name| match &schema {
+        None => false,
+        Some(None) => true,
+        Some(Some(schema)) => schema.problem(&json!({name: null})).is_some(),
     }
 }
 
@@ -215,9 +319,7 @@ fn at(place: &str, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Schema;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn base() -> Value {
         json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 10},

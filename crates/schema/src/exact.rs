@@ -246,6 +246,15 @@ pub(crate) fn judging<'i, R>(
     is_draft_4: bool,
 ) -> ValidationOptions<'i, R> {
     type Parent = Map<String, Value>;
+    // Draft 4 has no such keyword.
+    let options = if is_draft_4 {
+        options
+    } else {
+        options.with_keyword("const", |_: &Parent, only: &Value, _: Location| {
+            let (wanted, told) = (spelling(only), only.to_string());
+            rule(move |value| (spelling(value) != wanted).then(|| format!("{told} was expected")))
+        })
+    };
     options
         .with_keyword("minimum", |parent: &Parent, limit: &Value, _: Location| {
             bound(parent, limit, "exclusiveMinimum", Ordering::Less, "minimum")
@@ -260,10 +269,6 @@ pub(crate) fn judging<'i, R>(
             exclusive(limit, Ordering::Greater, "greater than or equal to the maximum")
         })
         .with_keyword("multipleOf", |_: &Parent, divisor: &Value, _: Location| multiple_of(divisor))
-        .with_keyword("const", |_: &Parent, only: &Value, _: Location| {
-            let (wanted, told) = (spelling(only), only.to_string());
-            rule(move |value| (spelling(value) != wanted).then(|| format!("{told} was expected")))
-        })
         .with_keyword("enum", |_: &Parent, values: &Value, _: Location| {
             one_of(values.as_array().map_or(&[], |values| values))
         })

@@ -3,6 +3,7 @@
 
 mod compatibility;
 mod exact;
+mod reference;
 mod standard;
 
 use jsonschema::{PatternOptions, Validator};
@@ -47,6 +48,11 @@ impl Schema {
             return Err(SchemaError(format!("schema has {bytes} bytes, at most {MAX_BYTES} are allowed")));
         }
         check(schema, 1)?;
+        if reference::is_endless(schema) {
+            return Err(SchemaError(
+                "a reference leads back to its own place, so that judging a value never ends".into(),
+            ));
+        }
         let is_draft_4 = schema["$schema"].as_str().is_some_and(|draft| draft.contains("draft-04"));
         let built = exact::judging(jsonschema::options(), is_draft_4)
             .with_pattern_options(
@@ -150,6 +156,25 @@ mod tests {
         ] {
             assert!(Schema::compile(&bad).is_err(), "{}", cut(&bad.to_string()));
         }
+    }
+
+    #[test]
+    fn a_reference_that_leads_back_for_the_same_value_is_refused() {
+        for endless in [
+            json!({"$ref": "#"}),
+            json!({"properties": {"a": {"allOf": [{"$ref": "#/properties/a"}]}}}),
+            json!({"$defs": {"a b": {"anyOf": [{}, {"$ref": "#y"}]}, "y": {"$anchor": "y", "not": {"$ref": "#/$defs/a%20b"}}},
+                   "items": {"$ref": "#y"}}),
+            json!({"if": {"$dynamicRef": "#x"}, "$dynamicAnchor": "x"}),
+            json!({"dependentSchemas": {"a": {"$ref": "#"}}}),
+        ] {
+            assert!(Schema::compile(&endless).is_err(), "{endless}");
+        }
+        let tree = schema(
+            json!({"properties": {"inner": {"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}, "n": {"type": "integer"}}}),
+        );
+        assert_eq!(tree.problem(&json!({"inner": [{"inner": [{"n": 1}]}]})), None);
+        assert!(tree.problem(&json!({"inner": [{"inner": [{"n": "x"}]}]})).is_some());
     }
 
     #[test]
