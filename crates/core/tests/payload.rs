@@ -285,6 +285,66 @@ fn events_of_a_stream_have_its_ids() {
 }
 
 #[test]
+fn a_payload_is_the_same_as_text_and_as_jsonb() {
+    let mapping = json!({"account": {"value": "n"}, "properties": {"copied": "/properties/n"}});
+    // As text, and as jsonb prints it.
+    for (format, text, printed) in [
+        (
+            "posthog",
+            r#"{"event": "a", "distinct_id": 1.50e3, "uuid": "k", "timestamp": 1.7955E15, "properties": {"n": 1}}"#,
+            r#"{"uuid": "k", "event": "a", "timestamp": 1795500000000000, "properties": {"n": 1}, "distinct_id": 1500}"#,
+        ),
+        (
+            "posthog",
+            r#"{"event": -0, "distinct_id": 12.5e-3, "uuid": "k", "timestamp": 17955e5, "properties": {"a": {"x": 1, "\u0078": 2}}}"#,
+            r#"{"uuid": "k", "event": 0, "timestamp": 1795500000, "properties": {"a": {"x": 2}}, "distinct_id": 0.0125}"#,
+        ),
+        (
+            "ga4",
+            r#"{"event_name": "a", "event_timestamp": "1772442900123456", "event_params": [{"key": "a", "value": {"int_value": 1}}, {"key": "\u0061", "value": {"int_value": 2}}]}"#,
+            r#"{"event_name": "a", "event_params": [{"key": "a", "value": {"int_value": 1}}, {"key": "a", "value": {"int_value": 2}}], "event_timestamp": "1772442900123456"}"#,
+        ),
+        (
+            "opentelemetry",
+            r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": 1.772442900123456789e18, "attributes": [{"key": "a", "value": {"stringValue": "x"}}, {"key": "\u0061", "value": {"kvlistValue": {"values": [{"key": "b", "value": {"boolValue": true}}, {"key": "\u0062", "value": {"boolValue": false}}]}}}]}]}]}]}"#,
+            r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [{"key": "a", "value": {"stringValue": "x"}}, {"key": "a", "value": {"kvlistValue": {"values": [{"key": "b", "value": {"boolValue": true}}, {"key": "b", "value": {"boolValue": false}}]}}}], "timeUnixNano": 1772442900123456789}]}]}]}"#,
+        ),
+        (
+            "mixpanel",
+            r#"{"event": "a", "properties": {"time": 1.7955e9, "distinct_id": 1E+2, "$insert_id": 1e0, "tags": [{"k": 1, "k": [2]}]}}"#,
+            r#"{"event": "a", "properties": {"tags": [{"k": [2]}], "time": 1795500000, "$insert_id": 1, "distinct_id": 100}}"#,
+        ),
+    ] {
+        assert_eq!(good(format, text, mapping.clone()), good(format, printed, mapping.clone()), "{text}");
+    }
+}
+
+#[test]
+fn what_is_as_deep_and_large_as_may_be_is_read_again() {
+    let posthog = Format::of("posthog").unwrap();
+    let event = |more: &str| {
+        format!(r#"{{"event": "a", "distinct_id": "u", "timestamp": "2026-03-02T09:15:00Z", {more}}}"#)
+    };
+    let deep = |levels: usize| event(&format!("\"a\": {}{}", "[".repeat(levels), "]".repeat(levels)));
+    let large = |values: usize| event(&format!("\"uuid\": \"k\", \"a\": [{}0]", "0,".repeat(values - 1)));
+    let (none, limits) = (Mapping::default(), Limits { batch_bytes: 64 << 20, ..limits() });
+    let mapping = json!({"account": {"value": "n"}});
+    let found_later = Mapping::parse(&mapping.to_string()).unwrap();
+    for (at_limit, beyond) in [(deep(63), deep(64)), (large(1_999_994), large(1_999_995))] {
+        let refused = translate(posthog, &beyond, ("", &none), HOME, &limits, &mut || {});
+        assert_eq!(refused.err().unwrap().sqlstate, "54000");
+        let found = translate(posthog, &at_limit, ("", &none), HOME, &limits, &mut || {}).unwrap();
+        let body = found[0].body(&mut 0).unwrap();
+        let again =
+            Waiting::read(&body).expect("an event of a payload").translate(posthog, &found_later, HOME);
+        assert!(again.event(&mut FieldsParser::new(&limits)).is_ok());
+    }
+    // What it says is one content, however it's spelt.
+    let spelt = |text: &str| good("posthog", text, mapping.clone())[0]["event_id"].clone();
+    assert_eq!(spelt(&deep(63)), spelt(&deep(63).replace("\"a\":", "\"\\u0061\" :")));
+}
+
+#[test]
 fn what_many_events_share_is_searched_once() {
     // Half a million members in the head, and a hundred thousand events beside it; then as many scopes of one resource.
     let mut head: serde_json::Map<String, Value> =

@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 const DEPTH: usize = 64;
 /// The most values in a payload: two million take some 100 MB.
 pub(super) const VALUES: usize = 2_000_000;
+/// How much more an event may have as we print it, beside what it says of itself: Snowplow's contexts are documents of their own inside of it.
+const PRINTED_DEPTH: usize = DEPTH + 8;
+const PRINTED_VALUES: usize = 4 * VALUES;
 
 /// A JSON value, its text borrowed where it is the payload's own.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,12 +66,18 @@ pub(super) type Flaws = Vec<(usize, Flaw)>;
 pub(super) struct Reader<'a> {
     text: &'a str,
     left: usize,
+    depth: usize,
     flaws: Flaws,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, left: VALUES, flaws: Flaws::new() }
+        Self { text, left: VALUES, depth: DEPTH, flaws: Flaws::new() }
+    }
+
+    /// Of an event that we have printed, which was within the bounds when it came.
+    pub(super) fn of_printed(text: &'a str) -> Self {
+        Self { text, left: PRINTED_VALUES, depth: PRINTED_DEPTH, flaws: Flaws::new() }
     }
 
     /// What was wrong with strings and numbers since this was asked last.
@@ -102,7 +111,7 @@ impl<'a> Reader<'a> {
             });
         }
         self.left -= 1;
-        if depth == DEPTH {
+        if depth == self.depth {
             return Err(NotJson { offset: from, reason: "payload nests deeper than 64", sqlstate: "54000" });
         }
         let start = self.space(from, to);
@@ -386,11 +395,11 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text of a string, number or boolean; else the SQLSTATE and what is wrong.
+    /// The text of a string, number or boolean, a number's as jsonb would have it; else the SQLSTATE and what is wrong.
     pub(super) fn text(&self) -> Result<Cow<'_, str>, (&'static str, String)> {
         match self {
             Value::String(written) => meaning(written),
-            Value::Token(token) if is_token(token) => Ok(Cow::Borrowed(token)),
+            Value::Token(token) if is_token(token) => Ok(as_jsonb(token)),
             Value::Token(_) => Err((Flaw::Word.told().0, format!("is not JSON: {}", Flaw::Word.told().1))),
             other => Err(("22023", format!("is {}, not a text or number", other.kind()))),
         }
@@ -422,6 +431,36 @@ impl<'a> Value<'a> {
                 }
                 out.push('}');
             }
+        }
+    }
+
+    /// Appends the value as [`Value::print`] does, of members of one key the last alone, as jsonb keeps them.
+    pub(super) fn print_once(&self, out: &mut String) {
+        match self {
+            Value::Array(elements) => {
+                out.push('[');
+                for (number, element) in elements.iter().enumerate() {
+                    if number > 0 {
+                        out.push(',');
+                    }
+                    element.print_once(out);
+                }
+                out.push(']');
+            }
+            Value::Object(members) => {
+                out.push('{');
+                let begin = out.len();
+                for (key, value) in last_of_each(members) {
+                    if out.len() > begin {
+                        out.push(',');
+                    }
+                    out.push_str(key);
+                    out.push(':');
+                    value.print_once(out);
+                }
+                out.push('}');
+            }
+            _ => self.print(out),
         }
     }
 
@@ -532,9 +571,52 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Of members, the last of each key, in order.
+pub(super) fn last_of_each<K: AsRef<str>, V>(members: &[(K, V)]) -> impl Iterator<Item = (&str, &V)> {
+    let last: HashMap<Cow<str>, usize> = match members.len() {
+        0 | 1 => HashMap::new(),
+        _ => members.iter().enumerate().map(|(number, (key, _))| (one_key(key.as_ref()), number)).collect(),
+    };
+    let members = members.iter().enumerate();
+    members.filter_map(move |(number, (key, value))| {
+        let key = key.as_ref();
+        let is_last = last.is_empty() || last[&one_key(key)] == number;
+        is_last.then_some((key, value))
+    })
+}
+
 /// A written key by which it is told from others: what it means.
-fn one_key(written: &str) -> Cow<'_, str> {
+pub(super) fn one_key(written: &str) -> Cow<'_, str> {
     meaning(written).unwrap_or(Cow::Borrowed(written))
+}
+
+/// Digits that a number of a field is written out with: more than any field may have.
+const FIELD_DIGITS: i64 = 400;
+
+/// A number as jsonb prints it: without exponent, unless it is far too long for any field, and without a sign of zero.
+fn as_jsonb(token: &str) -> Cow<'_, str> {
+    let unsigned = token.strip_prefix('-').unwrap_or(token);
+    let is_zero = |mantissa: &str| mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    let Some(at) = unsigned.find(['e', 'E']) else {
+        return Cow::Borrowed(if is_zero(unsigned) { unsigned } else { token });
+    };
+    let (mantissa, exponent) = (&unsigned[..at], unsigned[at + 1..].parse::<i64>());
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let Some(exponent) = exponent.ok().filter(|exponent| (-FIELD_DIGITS..=FIELD_DIGITS).contains(exponent))
+    else {
+        return Cow::Borrowed(token);
+    };
+    let mut digits = format!("{whole}{fraction}");
+    // Digits before the point, which may lie outside of those that there are.
+    let point = whole.len() as i64 + exponent;
+    let zeros = |count: i64| "0".repeat(count.max(0) as usize);
+    digits = format!("{}{digits}{}", zeros(1 - point), zeros(point - digits.len() as i64));
+    let (whole, fraction) = digits.split_at(point.max(1) as usize);
+    let whole = whole.trim_start_matches('0');
+    let sign = if token.starts_with('-') && !is_zero(mantissa) { "-" } else { "" };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Cow::Owned(format!("{sign}{whole}{point}{fraction}"))
 }
 
 /// Digits that a number is written out with; a longer one has an exponent.

@@ -55,7 +55,7 @@ pub(super) fn event_id(format: Format, mapping: &Mapping, event: &Event, known: 
     // Nothing tells it from others but what it says, in whatever spelling.
     let mut whole = String::new();
     event.print(&mut whole);
-    let content = match Reader::new(&whole).whole(0, whole.len()) {
+    let content = match Reader::of_printed(&whole).whole(0, whole.len()) {
         Ok(value) => value.canonical(true),
         Err(_) => whole,
     };

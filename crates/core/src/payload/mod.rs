@@ -172,7 +172,7 @@ impl<'a> Waiting<'a> {
         if !body.starts_with("{\"format\":") {
             return None;
         }
-        let mut reader = Reader::new(body);
+        let mut reader = Reader::of_printed(body);
         let mut value = reader.whole(0, body.len()).ok()?;
         let flaw = reader.take_flaws().first().map(|(_, flaw)| *flaw);
         let mapping = value.take("mapping")?;
@@ -640,14 +640,9 @@ fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event, user: Optio
             found.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
         }
     }
-    let mut last = HashMap::new();
-    for (number, (name, _)) in found.iter().enumerate() {
-        last.insert(&**name, number);
-    }
     let mut out = String::from("{");
-    for (number, (name, value)) in found.iter().enumerate() {
-        let is_left_out = || mapping.omit.iter().any(|omitted| json::is_named(name, omitted));
-        if last[&**name] != number || is_left_out() {
+    for (name, value) in json::last_of_each(&found) {
+        if mapping.omit.iter().any(|omitted| json::is_named(name, omitted)) {
             continue;
         }
         if out.len() > 1 {
@@ -655,7 +650,7 @@ fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event, user: Optio
         }
         out.push_str(name);
         out.push(':');
-        value.print(&mut out);
+        value.print_once(&mut out);
     }
     out.push('}');
     out
