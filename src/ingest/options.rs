@@ -36,32 +36,16 @@ pub enum OnGap {
     Refuse,
 }
 
-/// A position as JSON has it: a number, or its digits, for languages whose numbers end before.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Position {
-    Number(i64),
-    Digits(String),
-}
-
-impl Position {
-    fn read(self, field: &str) -> Result<i64, IngestError> {
-        let number = match self {
-            Position::Number(number) => Some(number),
-            Position::Digits(digits) => digits.parse().ok(),
-        };
-        let problem =
-            || IngestError::Options(format!("{field} is not a whole number from 0 to 9223372036854775807"));
-        number.filter(|number| *number >= 0).ok_or_else(problem)
-    }
-}
-
-/// Positions of one event, or of as many as there are from one to another.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Run {
-    One(Position),
-    Many(Position, Position),
+/// A position as JSON has it: a number, or its digits, for languages whose numbers end before. `field` names it in a message.
+fn position(field: &str, given: &Value) -> Result<i64, IngestError> {
+    let number = match given {
+        Value::Number(number) => number.as_i64(),
+        Value::String(digits) => digits.parse().ok(),
+        _ => None,
+    };
+    let problem =
+        || IngestError::Options(format!("{field} is not a whole number from 0 to 9223372036854775807"));
+    number.filter(|number| *number >= 0).ok_or_else(problem)
 }
 
 /// The stream that a batch is a piece of.
@@ -86,23 +70,22 @@ struct Given {
     client: Option<String>,
     traceparent: Option<String>,
     stream: Option<String>,
-    first: Option<Position>,
-    position: Option<Position>,
-    positions: Option<Vec<Run>>,
+    first: Option<Value>,
+    position: Option<Value>,
+    /// Positions of one event, or two of as many as there are from one to the other.
+    positions: Option<Vec<Value>>,
     on_gap: Option<OnGap>,
 }
 
-/// The positions that runs stand for, in order.
-fn listed(runs: Vec<Run>) -> Result<Vec<i64>, IngestError> {
+/// The positions that are listed, in order.
+fn listed(runs: Vec<Value>) -> Result<Vec<i64>, IngestError> {
     let most = settings::batch_max_events();
     let mut positions: Vec<i64> = Vec::new();
     for run in runs {
-        let (from, to) = match run {
-            Run::One(position) => {
-                let position = position.read("positions")?;
-                (position, position)
-            }
-            Run::Many(from, to) => (from.read("positions")?, to.read("positions")?),
+        let read = |given: &Value| position("a position, or an end of a range, in positions", given);
+        let (from, to) = match &run {
+            Value::Array(ends) if ends.len() == 2 => (read(&ends[0])?, read(&ends[1])?),
+            one => (read(one)?, read(one)?),
         };
         if from > to || positions.last().is_some_and(|last| *last > from) {
             return Err(IngestError::Options("positions are not in order".into()));
@@ -136,7 +119,7 @@ impl Given {
         if let Err(error) = id::check(&name) {
             return wrong(&format!("stream {}", error.problem()));
         }
-        let read = |field: &str, given: Option<Position>| given.map(|given| given.read(field)).transpose();
+        let read = |field: &str, given: Option<Value>| given.map(|given| position(field, &given)).transpose();
         let (first, position) = (read("first", self.first.take())?, read("position", self.position.take())?);
         let positions = self.positions.take().map(listed).transpose()?;
         let ends = positions.as_deref().and_then(|all| Some((*all.first()?, *all.last()?)));

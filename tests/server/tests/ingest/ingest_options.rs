@@ -323,3 +323,28 @@ fn the_log_leads_from_a_trace_to_its_call() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn a_position_that_is_none_is_told_in_words() {
+    let database = Database::new("options_position");
+    let mut client = database.superuser();
+    let wanted = "is not a whole number from 0 to 9223372036854775807";
+    for options in [
+        json!({"stream": "s", "position": 1.5}),
+        json!({"stream": "s", "position": -1}),
+        json!({"stream": "s", "position": true}),
+        json!({"stream": "s", "position": "one"}),
+        json!({"stream": "s", "position": 9_223_372_036_854_775_808u64}),
+        json!({"stream": "s", "first": [1], "position": 2}),
+        json!({"stream": "s", "positions": [1.5]}),
+        json!({"stream": "s", "positions": [null]}),
+        json!({"stream": "s", "positions": [[1, 2, 3]]}),
+        json!({"stream": "s", "positions": [[1, {"to": 2}]]}),
+    ] {
+        let error = with_options(&mut client, "[]", &options).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "22023", "{options}");
+        assert!(error.message().contains(wanted), "{options}: {}", error.message());
+        assert!(error.hint().is_some(), "{options}");
+    }
+}
