@@ -1,6 +1,7 @@
 //! Metrics, against an oracle that shares no code with them.
 
 mod dashboards;
+mod documented_periods;
 mod metric_definitions;
 mod metric_edges;
 mod metrics;
