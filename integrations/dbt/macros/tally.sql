@@ -1,4 +1,5 @@
-{# Distinct users over the rows of a group, from a view whose name ends in _state. Their numbers don't add up; their sketches merge. #}
+{# Distinct users over the rows of a group, from a view whose name ends in _state. Their numbers don't add up; their sketches merge, within a tenant: a login that
+   sees several groups by tenant_id, too. #}
 {% macro tally_users(sketch='users') -%}
 tally.distinct_count(tally.rollup({{ adapter.quote(sketch) }}))
 {%- endmacro %}

@@ -34,6 +34,6 @@ pub use private_server::{Installation, PrivateServer, succeed, wait_for};
 pub use rollups::{assert_right, fold_all, verify};
 pub use seed::{seeded, skip};
 pub use session::Session;
-pub use story::told;
+pub use story::{told, told_of_several};
 pub use token::TokenSigner;
 pub use wire::Wire;

@@ -19,6 +19,15 @@ pub fn told(topic: &str) -> (Database, [String; 2]) {
     (database, [writer, reader])
 }
 
+/// A database with the demo's story, and a login that sees all three of its tenants.
+pub fn told_of_several(topic: &str) -> (Database, String) {
+    let (mut database, _) = told(topic);
+    let analyst = database.role("analyst", &["tally_analyst"]);
+    let binding = format!("SELECT tally.bind_role('{analyst}', scope => 'global')");
+    database.superuser().batch_execute(&binding).unwrap();
+    (database, analyst)
+}
+
 fn story_until_now() -> Vec<tally_workload::Event> {
     let until = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as i64;
     Story { seed: 1, until }.events()

@@ -2,7 +2,7 @@
 
 use postgres::{Client, SimpleQueryMessage};
 use std::path::{Path, PathBuf};
-use tally_server_tests::told;
+use tally_server_tests::{told, told_of_several};
 
 /// UTC, one west and one east of it, and the ends of what there is.
 const ZONES: [&str; 5] = ["UTC", "America/New_York", "Pacific/Auckland", "Etc/GMT+12", "Pacific/Kiritimati"];
@@ -61,8 +61,8 @@ fn rows(client: &mut Client, query: &str) -> Vec<Vec<Option<String>>> {
     rows
 }
 
-#[test]
-fn weeks_and_months_are_those_of_utc_in_any_time_zone() {
+/// The first example of docs/bi.md, and the models of the package.
+fn queries() -> Vec<String> {
     let text = std::fs::read_to_string(checkout().join("docs/bi.md")).unwrap();
     let (_, rest) = text.split_once("```sql acme_bi\n").unwrap();
     let documented = rest.split_once("```").unwrap().0.trim().trim_end_matches(';').to_owned();
@@ -75,10 +75,25 @@ fn weeks_and_months_are_those_of_utc_in_any_time_zone() {
     for model in &models {
         queries.push(compiled(&format!("models/{}", model.file_name().unwrap().to_str().unwrap())));
     }
+    queries
+}
 
+#[test]
+fn a_global_login_is_answered_of_all_tenants() {
+    let (database, analyst) = told_of_several("periods_of_several");
+    let mut client = database.connect(&analyst);
+    for query in queries() {
+        assert!(rows(&mut client, &query).len() > 1, "{query}");
+    }
+    let test = compiled("tests/users_are_fewer_than_their_sum.sql");
+    assert_eq!(rows(&mut client, &test), Vec::<Vec<_>>::new());
+}
+
+#[test]
+fn weeks_and_months_are_those_of_utc_in_any_time_zone() {
     let (database, [_, reader]) = told("periods");
     let mut client = database.connect(&reader);
-    for query in &queries {
+    for query in &queries() {
         let answers = ZONES.map(|zone| {
             client.batch_execute(&format!("SET timezone = '{zone}'")).unwrap();
             rows(&mut client, query)
