@@ -1,5 +1,6 @@
 -- A schema for BI tools with what people read of pg_tally and nothing else: each view there is one of schema tally, with its comments,
--- and shows each login what that login may see.
+-- and shows each login what that login may see. Sketches of distinct counts (hll) are left out: a reader isn't shown their bytes, and a
+-- preview of the view would fail. Ask those of schema tally, through tally.distinct_count().
 --   psql -d DATABASE -f integrations/bi/views.sql                    schema analytics
 --   psql -d DATABASE -v schema=reading -f integrations/bi/views.sql  another one
 -- As a member of tally_admin that may create schemas in the database. Run it again after an update, and when rollups came or changed. Before
@@ -29,7 +30,7 @@ BEGIN
              WHERE r.rollup_name NOT IN ('user_activity', 'session') OR s.suffix = '' AND r.rollup_name <> 'session'
             UNION ALL VALUES ('users'), ('accounts'), ('sessions'), ('events'), ('quarantine')) AS wanted
       JOIN pg_class AS c ON c.relname = wanted.name COLLATE "C" AND c.relnamespace = 'tally'::regnamespace
-      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid <> 'tally.hll'::regtype
      GROUP BY c.oid, c.relname ORDER BY c.relname
   LOOP
     -- Made anew, since a column may have gone; what somebody has built on a view stands in the way, and is named.
@@ -37,7 +38,7 @@ BEGIN
     EXECUTE format('CREATE VIEW %1$I.%2$I WITH (security_invoker = true) AS SELECT %3$s FROM tally.%2$I', place, source.relname, source.columns);
     EXECUTE format('COMMENT ON VIEW %I.%I IS %L', place, source.relname, obj_description(source.oid, 'pg_class'));
     EXECUTE (SELECT string_agg(format('COMMENT ON COLUMN %I.%I.%I IS %L', place, source.relname, a.attname, col_description(source.oid, a.attnum)), '; ')
-               FROM pg_attribute AS a WHERE a.attrelid = source.oid AND a.attnum > 0 AND NOT a.attisdropped);
+               FROM pg_attribute AS a WHERE a.attrelid = source.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid <> 'tally.hll'::regtype);
     EXECUTE format('GRANT SELECT ON %I.%I TO tally_reader', place, source.relname);
   END LOOP;
 END

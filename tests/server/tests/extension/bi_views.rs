@@ -106,6 +106,31 @@ fn tools_list_what_people_read() {
             assert_eq!(refused.code().unwrap().code(), "42501", "{login} reads {view}");
         }
     }
+    // A preview, as tools ask for it, shows rows of each; so it does of the columns that are left out.
+    for view in &wanted {
+        let preview = |schema: &str| format!("SELECT * FROM {schema}.{view} LIMIT 200");
+        reader.simple_query(&preview("analytics")).unwrap_or_else(|problem| panic!("{view}: {problem:?}"));
+        let hidden = "SELECT count(*) FROM pg_attribute WHERE attrelid = $1::text::regclass AND atttypid = 'tally.hll'::regtype";
+        let hidden: i64 = superuser.query_one(hidden, &[&format!("tally.{view}")]).unwrap().get(0);
+        let refused = reader.simple_query(&preview("tally")).err();
+        let refused = refused.map(|problem| problem.code().unwrap().code().to_owned());
+        assert_eq!(refused.as_deref(), (hidden > 0).then_some("42501"), "{view}");
+    }
+    // What docs/bi.md says of sketches.
+    for (query, refused) in [
+        ("SELECT tally.distinct_count(tally.rollup(users)), count(users) FROM tally.usage_day_state", None),
+        ("SELECT count(*) FROM (SELECT users FROM tally.usage_day_state GROUP BY users) AS g", None),
+        ("SELECT value FROM tally.usage_day_state", None),
+        ("SELECT users FROM tally.usage_day_state LIMIT 1", Some("42501")),
+        ("SELECT DISTINCT users FROM tally.usage_day_state", Some("42501")),
+        ("SELECT count(DISTINCT users) FROM tally.usage_day_state", Some("42883")),
+        ("SELECT name FROM tally.usage_day_state ORDER BY users", Some("42883")),
+        ("SELECT name FROM tally.usage_day_state WHERE users = 'x'", Some("42883")),
+    ] {
+        let answer =
+            reader.simple_query(query).err().map(|problem| problem.code().unwrap().code().to_owned());
+        assert_eq!(answer.as_deref(), refused, "{query}");
+    }
     // Every column says what it says in tally.
     let silent = "SELECT count(*) FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
          JOIN pg_class AS o ON o.relname = c.relname AND o.relnamespace = 'tally'::regnamespace
