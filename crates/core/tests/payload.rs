@@ -808,3 +808,67 @@ fn what_events_share_is_judged_with_each_of_them() {
     let kept: Value = serde_json::from_str(&found[1].1).unwrap();
     assert_eq!(kept["text"], row(2, "NaN"), "as it came");
 }
+
+#[test]
+fn what_a_batch_shares_is_the_same_when_an_event_waits() {
+    let batch = |shared: &Value, own: &Value| {
+        let mut event = json!({"type": "track", "event": "e", "messageId": "m", "userId": "u", "timestamp": "2026-03-02T09:15:00Z"});
+        event.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        let mut batch = shared.clone();
+        batch["batch"] = json!([event]);
+        batch.to_string()
+    };
+    let mapping = json!({"account": {"value": "n"}, "properties":
+        {"ctx": "/context", "lib": "/context/lib", "name": "/context/lib/name", "first": "/context/0", "second": "/context/1/a"}});
+    let said = |shared: Value, own: Value| {
+        let events = good("segment", &batch(&shared, &own), mapping.clone());
+        events[0]["properties"].clone()
+    };
+    assert_eq!(
+        said(json!({"context": {"lib": "x"}}), json!({"context": {"ip": "y"}})),
+        json!({"ctx": {"ip": "y", "lib": "x"}, "lib": "x"})
+    );
+    assert_eq!(
+        said(
+            json!({"context": {"lib": {"name": "x", "v": 1}, "a": 1}}),
+            json!({"context": {"lib": {"v": 2, "name": null}, "a": ""}})
+        ),
+        json!({"ctx": {"lib": {"v": 2, "name": "x"}, "a": 1}, "lib": {"v": 2, "name": "x"}, "name": "x"})
+    );
+    // What isn't an object goes before whole; null and the empty text before nothing.
+    assert_eq!(said(json!({"context": {"lib": "x"}}), json!({"context": 5})), json!({"ctx": 5}));
+    assert_eq!(
+        said(json!({"context": [1, {"a": 2}]}), json!({"context": [3]})),
+        json!({"ctx": [3], "first": 3})
+    );
+    assert_eq!(said(json!({"context": [1]}), json!({"context": {"a": 1}})), json!({"ctx": {"a": 1}}));
+    assert_eq!(
+        said(json!({"context": {"lib": "x"}}), json!({"context": null})),
+        json!({"ctx": {"lib": "x"}, "lib": "x"})
+    );
+    assert_eq!(
+        said(json!({"properties": {"a": 1, "b": 2}}), json!({"properties": {"b": 3}})),
+        json!({"a": 1, "b": 3})
+    );
+
+    // All of two levels.
+    let inner = [
+        json!(null),
+        json!(""),
+        json!(1),
+        json!("x"),
+        json!([2, {"a": 3}]),
+        json!({}),
+        json!({"name": null}),
+        json!({"name": "z", "v": 1}),
+    ];
+    let mut outer: Vec<Value> = inner.iter().map(|inner| json!({"lib": inner, "0": inner})).collect();
+    outer.extend(inner.clone());
+    for shared in &outer {
+        for own in &outer {
+            said(json!({"context": shared}), json!({"context": own}));
+        }
+        said(json!({}), json!({"context": shared}));
+        said(json!({"context": shared}), json!({}));
+    }
+}

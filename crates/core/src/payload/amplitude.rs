@@ -48,6 +48,6 @@ impl Vendor for Amplitude {
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
         add(event, self.named(), out);
-        add_members(event.members("/event_properties"), &[], out);
+        add_members(event, "/event_properties", &[], out);
     }
 }

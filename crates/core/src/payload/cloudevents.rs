@@ -43,8 +43,8 @@ impl Vendor for CloudEvents {
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
         match event.find("/data") {
-            Some(Value::Object(members)) => {
-                add_members(members, &[], out);
+            Some(Value::Object(_)) => {
+                add_members(event, "/data", &[], out);
                 add(event, &self.named()[1..], out);
             }
             _ => add(event, self.named(), out),

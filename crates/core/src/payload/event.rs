@@ -9,13 +9,21 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// What a batch says for several events: an object whose members those of an event's own go before.
+/// What a batch says for several events: an object whose members those of an event's own go before, where they aren't null, an
+/// empty string or objects on both sides.
 pub(super) struct Common<'a> {
     value: Value<'a>,
     /// From where to where its texts are in the payload, where no others are between them.
     span: Option<Span>,
     /// Where paths lead in it, so that an event more doesn't cost a search more.
-    found: RefCell<HashMap<String, Option<Vec<usize>>>>,
+    found: RefCell<HashMap<String, Option<Route>>>,
+}
+
+/// Where a path leads in what is shared.
+struct Route {
+    places: Vec<usize>,
+    /// How many of the values on the way, from the outermost, are objects.
+    objects: usize,
 }
 
 impl<'a> Common<'a> {
@@ -28,12 +36,21 @@ impl<'a> Common<'a> {
         Rc::new(Self { value, span, found: RefCell::default() })
     }
 
-    fn find(&self, path: &str) -> Option<&Value<'a>> {
+    /// What a path leads to, where the first values on the way, so many, are objects.
+    fn find(&self, path: &str, objects: usize) -> Option<&Value<'a>> {
+        let reached = |route: &Route| {
+            if route.objects >= objects { self.value.follow(&route.places) } else { None }
+        };
         if let Some(known) = self.found.borrow().get(path) {
-            return self.value.follow(known.as_deref()?);
+            return known.as_ref().and_then(reached);
         }
-        let route = self.value.route(steps(path));
-        let found = route.as_deref().and_then(|route| self.value.follow(route));
+        let route = self.value.route(steps(path)).map(|places| {
+            let is_object =
+                |end: &usize| matches!(self.value.follow(&places[..*end]), Some(Value::Object(_)));
+            let objects = (0..places.len()).take_while(is_object).count();
+            Route { places, objects }
+        });
+        let found = route.as_ref().and_then(reached);
         self.found.borrow_mut().insert(path.to_owned(), route);
         found
     }
@@ -139,12 +156,48 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// What a path leads to, unless that is null or an empty string.
+    /// What a path leads to in the one object that [`Event::print`] writes, unless that is null or an empty string; of an object, as
+    /// much as is the event's own, if any is.
     pub(super) fn find(&self, path: &str) -> Option<&Value<'a>> {
+        Some(self.seek(path)?.0)
+    }
+
+    /// The same with what is shared of an object.
+    pub(super) fn whole(&self, path: &str) -> Option<Cow<'_, Value<'a>>> {
+        Some(match self.seek(path)? {
+            (own, Some(shared)) => Cow::Owned(own.over(shared)),
+            (found, None) => Cow::Borrowed(found),
+        })
+    }
+
+    /// What a path leads to, and the object that is shared beside it where it is one of the event's own.
+    fn seek(&self, path: &str) -> Option<(&Value<'a>, Option<&Value<'a>>)> {
+        let Ok(own @ Value::Object(_)) = &self.own else {
+            return self.find_shared(path, 0).map(|shared| (shared, None));
+        };
+        let (mut found, mut objects, mut is_shared) = (own, 0, true);
+        for step in steps(path) {
+            let next = found.step(&step);
+            if is_shared && matches!(found, Value::Object(_)) {
+                objects += 1;
+                match next.filter(|next| !next.is_empty()) {
+                    Some(next) => found = next,
+                    None => return self.find_shared(path, objects).map(|shared| (shared, None)),
+                }
+            } else {
+                // An array, and what is in it, goes before as it is.
+                is_shared = false;
+                found = next?;
+            }
+        }
+        let is_object = |value: &&Value| matches!(value, Value::Object(_));
+        let beside = if is_shared && is_object(&found) { self.find_shared(path, objects) } else { None };
+        (!found.is_empty()).then(|| (found, beside.filter(is_object)))
+    }
+
+    fn find_shared(&self, path: &str, objects: usize) -> Option<&Value<'a>> {
         let found = |value: &&Value<'a>| -> bool { !value.is_empty() };
-        let own = self.own.as_ref().ok();
-        let own = own.and_then(|own| own.follow(&own.route(steps(path))?)).filter(found);
-        own.or_else(|| self.shared.iter().find_map(|shared| shared.find(path).filter(found)))
+        self.shared.iter().find_map(|shared| shared.find(path, objects).filter(found))
     }
 
     /// The text at the first of these paths that leads to one.
@@ -157,12 +210,7 @@ impl<'a> Event<'a> {
         Ok(None)
     }
 
-    /// The members of the object at a path, in their written form.
-    pub(super) fn members(&self, path: &str) -> &[(Cow<'a, str>, Value<'a>)] {
-        self.find(path).map_or(&[], Value::members)
-    }
-
-    /// As one object.
+    /// As one object, with what it shares.
     pub(super) fn print(&self, out: &mut String) {
         let shared: Vec<&Value> = self.shared.iter().map(|shared| &shared.value).collect();
         match &self.own {

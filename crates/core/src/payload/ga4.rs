@@ -69,7 +69,7 @@ impl Vendor for Ga4 {
     }
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        add_members(event.members("/event_params"), &[], out);
+        add_members(event, "/event_params", &[], out);
     }
 }
 

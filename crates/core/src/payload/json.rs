@@ -371,15 +371,24 @@ impl<'a> Value<'a> {
         let mut route = Vec::new();
         let mut value = self;
         for step in steps {
-            let place = match value {
-                Value::Array(_) => step.parse().ok()?,
-                Value::Object(members) => members.iter().rposition(|(key, _)| is_named(key, &step))?,
-                _ => return None,
-            };
+            let place = value.place(&step)?;
             value = value.part(place)?;
             route.push(place);
         }
         Some(route)
+    }
+
+    fn place(&self, step: &str) -> Option<usize> {
+        match self {
+            Value::Array(_) => step.parse().ok(),
+            Value::Object(members) => members.iter().rposition(|(key, _)| is_named(key, step)),
+            _ => None,
+        }
+    }
+
+    /// What one step of a path leads to.
+    pub(super) fn step(&self, step: &str) -> Option<&Value<'a>> {
+        self.part(self.place(step)?)
     }
 
     /// What is at the end of a route.
@@ -464,8 +473,29 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Appends an object with what others have beside it: members that it has as objects, too, are merged likewise, else the own one
-    /// goes before, and of the others the first.
+    /// With what another has beside it: where both are objects, members are merged likewise, else the own one goes before, unless
+    /// that is null or an empty string.
+    pub(super) fn over(&self, other: &Value<'a>) -> Value<'a> {
+        let (own, others) = match (self, other) {
+            (Value::Object(own), Value::Object(others)) => (own, others),
+            _ if self.is_empty() && !other.is_empty() => return other.clone(),
+            _ => return self.clone(),
+        };
+        let mut beside: HashMap<Cow<str>, &Value<'a>> =
+            others.iter().map(|(key, value)| (one_key(key), value)).collect();
+        let merged = |(key, value): &(Cow<'a, str>, Value<'a>)| {
+            let value = beside.get(&one_key(key)).map_or_else(|| value.clone(), |other| value.over(other));
+            (key.clone(), value)
+        };
+        let mut members: Vec<_> = own.iter().map(merged).collect();
+        for (key, _) in own {
+            beside.remove(&one_key(key));
+        }
+        members.extend(others.iter().filter(|(key, _)| beside.contains_key(&one_key(key))).cloned());
+        Value::Object(members)
+    }
+
+    /// Appends an object as [`Value::over`] has it with several others; of these the first goes before.
     pub(super) fn print_over(&self, others: &[&Value], out: &mut String) {
         let members = |value: &Value| matches!(value, Value::Object(_));
         if others.is_empty() || !members(self) || !others.iter().all(|other| members(other)) {
@@ -490,6 +520,7 @@ impl<'a> Value<'a> {
         for (key, value) in self.members() {
             member(key, out);
             match beside.get(&one_key(key)) {
+                Some(other) if value.is_empty() && !other.is_empty() => other.print(out),
                 Some(other) => value.print_over(&[other], out),
                 None => value.print(out),
             }

@@ -33,6 +33,6 @@ impl Vendor for Mixpanel {
     }
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        add_members(event.members("/properties"), &["time", "distinct_id", "$insert_id", "token"], out);
+        add_members(event, "/properties", &["time", "distinct_id", "$insert_id", "token"], out);
     }
 }

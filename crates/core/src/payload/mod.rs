@@ -636,8 +636,8 @@ fn properties(vendor: &dyn Vendor, mapping: &Mapping, event: &Event, user: Optio
             || user.is_none_or(|user| value.text().map_or(true, |text| text != user))
     });
     for (name, path) in &mapping.properties {
-        if let Some(value) = event.find(path) {
-            found.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
+        if let Some(value) = event.whole(path) {
+            found.push((Cow::Owned(json::quoted(name)), value));
         }
     }
     let mut out = String::from("{");
@@ -675,14 +675,25 @@ fn batch<'a>(document: &mut Value<'a>, key: &str) -> Result<Option<Vec<Value<'a>
     }
 }
 
-/// Adds the members of an object as properties, but for those named.
-fn add_members<'e, 'a>(
-    members: &'e [(Cow<'a, str>, Value<'a>)],
-    without: &[&str],
-    out: &mut Vec<Property<'e, 'a>>,
-) {
-    let kept = members.iter().filter(|(key, _)| !without.iter().any(|name| json::is_named(key, name)));
-    out.extend(kept.map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(value))));
+/// Adds the members of the object at a path as properties, but for those named.
+fn add_members<'e, 'a>(event: &'e Event<'a>, path: &str, without: &[&str], out: &mut Vec<Property<'e, 'a>>) {
+    let is_kept = |key: &str| !without.iter().any(|name| json::is_named(key, name));
+    match event.whole(path) {
+        Some(Cow::Borrowed(Value::Object(members))) => {
+            let kept = members.iter().filter(|(key, _)| is_kept(key));
+            out.extend(kept.map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(value))));
+        }
+        Some(Cow::Owned(Value::Object(members))) => {
+            let kept = members.into_iter().filter(|(key, _)| is_kept(key));
+            out.extend(kept.map(|(key, value)| (Cow::Owned(key.into_owned()), Cow::Owned(value))));
+        }
+        _ => {}
+    }
+}
+
+/// Adds members as properties.
+fn add_all<'e, 'a>(members: &'e [(Cow<'a, str>, Value<'a>)], out: &mut Vec<Property<'e, 'a>>) {
+    out.extend(members.iter().map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(value))));
 }
 
 /// Adds what is at paths of the event as properties.
@@ -692,14 +703,14 @@ fn add<'e, 'a>(
     out: &mut Vec<Property<'e, 'a>>,
 ) {
     for (path, name) in named {
-        if let Some(value) = event.find(path) {
-            out.push((Cow::Owned(json::quoted(name)), Cow::Borrowed(value)));
+        if let Some(value) = event.whole(path) {
+            out.push((Cow::Owned(json::quoted(name)), value));
         }
     }
 }
 
 /// The values at paths as one text, each told apart from the next, however they are spelt.
 fn compound(event: &Event, paths: &[&str]) -> String {
-    let parts = paths.iter().map(|path| event.find(path).cloned().unwrap_or(Value::NULL)).collect();
+    let parts = paths.iter().map(|path| event.whole(path).map_or(Value::NULL, Cow::into_owned)).collect();
     Value::Array(parts).canonical(false)
 }

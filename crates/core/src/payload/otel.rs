@@ -67,7 +67,7 @@ impl Vendor for OpenTelemetry {
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
         add(event, self.named(), out);
-        add_members(event.members("/attributes"), &["event.name", "log.record.uid"], out);
+        add_members(event, "/attributes", &["event.name", "log.record.uid"], out);
     }
 }
 

@@ -35,7 +35,7 @@ impl Vendor for PostHog {
     }
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        add_members(event.members("/properties"), &["distinct_id", "token", "$session_id"], out);
+        add_members(event, "/properties", &["distinct_id", "token", "$session_id"], out);
     }
 }
 

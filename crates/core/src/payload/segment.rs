@@ -59,11 +59,11 @@ impl Vendor for Segment {
         match call(event).as_deref() {
             Ok("page" | "screen") => {
                 add(event, pages, out);
-                add_members(event.members("/properties"), &[], out);
+                add_members(event, "/properties", &[], out);
             }
-            Ok("identify" | "group") => add_members(event.members("/traits"), &[], out),
+            Ok("identify" | "group") => add_members(event, "/traits", &[], out),
             Ok("alias") => add(event, &[*alias], out),
-            _ => add_members(event.members("/properties"), &[], out),
+            _ => add_members(event, "/properties", &[], out),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Snowplow: enriched events, tab-separated as the pipeline writes them, or as the JSON that its analytics SDKs make of that.
 
 use super::json::{Reader, Value, quoted};
-use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, one_or_many};
+use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_all, one_or_many};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -94,7 +94,7 @@ impl Vendor for Snowplow {
         let Ok(Value::Object(members)) = &event.own else { return };
         for (key, value) in members {
             if let (true, Value::Object(described)) = (key.starts_with("\"unstruct_event"), value) {
-                add_members(described, &[], out);
+                add_all(described, out);
             }
         }
     }

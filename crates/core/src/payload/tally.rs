@@ -30,6 +30,6 @@ impl Vendor for Tally {
     }
 
     fn properties<'e, 'a>(&self, event: &'e Event<'a>, out: &mut Vec<Property<'e, 'a>>) {
-        add_members(event.members("/properties"), &[], out);
+        add_members(event, "/properties", &[], out);
     }
 }
