@@ -810,6 +810,35 @@ fn what_events_share_is_judged_with_each_of_them() {
 }
 
 #[test]
+fn texts_and_numbers_are_one_key_at_one_path_alone() {
+    let mapping = json!({"account": {"value": "n"}, "user": {"value": "u"}});
+    let ids = |format: &str, event: &dyn Fn(&str) -> String| {
+        [r#""1""#, "1", "1.0", r#""1.0""#]
+            .map(|key| good(format, &event(key), mapping.clone())[0]["event_id"].clone())
+    };
+    let at_one_path = |key: &str| {
+        format!(r#"{{"type":"track","event":"e","messageId":{key},"timestamp":"2026-03-02T09:15:00Z"}}"#)
+    };
+    let [text, number, long, other] = ids("segment", &at_one_path);
+    assert_eq!([&text, &text], [&number, &long]);
+    assert_ne!(text, other);
+    let of_several = |key: &str| {
+        format!(r#"{{"event":"e","properties":{{"distinct_id":"u","time":1772442900,"$insert_id":{key}}}}}"#)
+    };
+    let [text, number, long, other] = ids("mixpanel", &of_several);
+    assert_eq!(number, long);
+    assert!(text != number && text != other && number != other);
+    let content = |key: &str| {
+        format!(
+            r#"[{{"event":"e","distinct_id":"u","timestamp":"2026-03-02T09:15:00Z","properties":{{"a":{key}}}}}]"#
+        )
+    };
+    let [text, number, long, other] = ids("posthog", &content);
+    assert_eq!(number, long);
+    assert!(text != number && text != other && number != other);
+}
+
+#[test]
 fn what_a_batch_shares_is_the_same_when_an_event_waits() {
     let batch = |shared: &Value, own: &Value| {
         let mut event = json!({"type": "track", "event": "e", "messageId": "m", "userId": "u", "timestamp": "2026-03-02T09:15:00Z"});
