@@ -10,6 +10,7 @@ use super::subtransaction::{self, Verdict};
 use super::{session, sql};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
+use std::cell::Cell;
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,44 @@ pub fn relations(what: &str, wanted: &[Wanted], attempts: Attempts) -> Result<()
             waiting_at_most(left, || session::lock_relation(relation, mode));
         }
     };
-    tries(attempts, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of(wanted) })
+    tries(attempts, taken(take)).ok_or_else(|| Busy { what: what.to_owned(), holders: holders_of(wanted) })
+}
+
+/// Runs work that locks rows of some tables, which others may have locked for as long as they like: a try that doesn't get a lock in a moment
+/// is undone with all locks that it took, and made again. `is_busy` tells the work's own errors that say the same.
+pub fn tried<T, E: From<Busy>>(
+    what: &str,
+    tables: &[Oid],
+    attempts: Attempts,
+    is_busy: impl Fn(&E) -> bool,
+    work: impl Fn() -> Result<Verdict<T>, E>,
+) -> Result<T, E> {
+    let last = Cell::new(None);
+    let take = |_| {
+        let tried = subtransaction::run(|| match work() {
+            Ok(Verdict::Keep(done)) => Verdict::Keep(Ok(done)),
+            Ok(Verdict::Undo(done)) => Verdict::Undo(Ok(done)),
+            Err(error) => Verdict::Undo(Err(error)),
+        });
+        match tried {
+            Ok(Err(error)) if is_busy(&error) => {
+                last.set(Some(error));
+                None
+            }
+            Ok(result) => Some(result),
+            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
+                last.set(None);
+                None
+            }
+            Err(caught) => caught.rethrow(),
+        }
+    };
+    tries(attempts, take).unwrap_or_else(|| {
+        // Whoever locks rows has a lock on their table that stands in the way of this one.
+        let wanted: Vec<_> = tables.iter().map(|&table| (table, pg_sys::ExclusiveLock)).collect();
+        let busy = || Busy { what: what.to_owned(), holders: holders_of(&wanted) }.into();
+        Err(last.take().unwrap_or_else(busy))
+    })
 }
 
 /// Takes a lock of ours that stands for a piece of work on a table.
@@ -74,7 +112,8 @@ pub fn named(what: &str, table: Oid, work: u32, attempts: Attempts) -> Result<()
             session::lock(table.to_u32(), work, true);
         });
     };
-    tries(attempts, take).map_err(|()| Busy { what: what.to_owned(), holders: holders_of_named(table, work) })
+    tries(attempts, taken(take))
+        .ok_or_else(|| Busy { what: what.to_owned(), holders: holders_of_named(table, work) })
 }
 
 /// Runs `work` with a lock_timeout that is at most so long; the caller's own stays where it is shorter.
@@ -104,7 +143,23 @@ pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
     session::as_owner(|| session::with_settings(&known, || waiting_at_most(LONGEST_TRY, work)))
 }
 
-fn tries(attempts: Attempts, take: impl Fn(Instant)) -> Result<(), ()> {
+/// A try that takes locks; `None` where one didn't come.
+fn taken(take: impl Fn(Instant)) -> impl Fn(Instant) -> Option<()> {
+    move |deadline| {
+        let tried = subtransaction::run(|| {
+            take(deadline);
+            Verdict::Keep(())
+        });
+        match tried {
+            Ok(()) => Some(()),
+            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => None,
+            Err(caught) => caught.rethrow(),
+        }
+    }
+}
+
+/// Makes a try until one gives something; `None` where none does. Each is told by when it should end.
+fn tries<T>(attempts: Attempts, take: impl Fn(Instant) -> Option<T>) -> Option<T> {
     // A caller that set a lock_timeout wants an answer by then.
     let own = match session::lock_timeout() {
         0 => None,
@@ -113,14 +168,9 @@ fn tries(attempts: Attempts, take: impl Fn(Instant)) -> Result<(), ()> {
     let tries = if attempts == Attempts::One { 1 } else { TRIES };
     let mut time = if attempts == Attempts::One { LONGEST_TRY } else { FIRST_TRY };
     for number in 1..=tries {
-        let tried = subtransaction::run(|| {
-            take(Instant::now() + time);
-            Verdict::Keep(())
-        });
-        match tried {
-            Ok(()) => return Ok(()),
-            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {}
-            Err(caught) => caught.rethrow(),
+        let taken = take(Instant::now() + time);
+        if taken.is_some() {
+            return taken;
         }
         if number == tries || own.is_some_and(|until| Instant::now() + RETRY_PAUSE >= until) {
             break;
@@ -128,7 +178,7 @@ fn tries(attempts: Attempts, take: impl Fn(Instant)) -> Result<(), ()> {
         session::pause(RETRY_PAUSE);
         time = (time * 2).min(LONGEST_TRY);
     }
-    Err(())
+    None
 }
 
 /// Whether another session's ANALYZE, or another command of an administrator's, has a table's lock that keeps partitions from being

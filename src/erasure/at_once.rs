@@ -7,7 +7,8 @@ use super::missing;
 use super::removal;
 use super::request::Request;
 use crate::backend::call::sql_function;
-use crate::backend::lock::Attempts;
+use crate::backend::lock::{self, Attempts};
+use crate::backend::subtransaction::Verdict;
 use crate::backend::{session, sql};
 use crate::privacy::{self, Stored};
 use crate::raw::gate;
@@ -50,7 +51,7 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     // Looked for while ingest goes on; what came in between, the rollup of users' activity knows.
     let everything = i64::MIN..i64::MAX;
     let users = Stored::of(tenant, &request.subjects)?;
-    let (known, mut places) = loop {
+    let (known, places) = loop {
         let known = removal::detached_months();
         let mut places = removal::find(tenant, &users.ids, &everything);
         for month in &known {
@@ -61,35 +62,55 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
             break (known, places);
         }
     };
+    let tables = elsewhere::tables();
+    let try_to = |work: &dyn Fn() -> Result<Verdict<()>, ErasureError>| {
+        let is_busy = |error: &ErasureError| matches!(error, ErasureError::Busy(_));
+        lock::tried(elsewhere::BUSY, &tables, Attempts::Several, is_busy, work)
+    };
     if before > 0 && places.is_empty() {
         // Ingest has refused its events since, so that there is nothing to wait for.
-        request.note(hashes);
+        return try_to(&|| {
+            waiting_for_nobody(|| request.note(hashes));
+            let users = Stored::of(tenant, &request.subjects)?;
+            let forgotten = waiting_for_nobody(|| elsewhere::forget(tenant, &users, &lost.months))?;
+            let missing = missing::of(&lost, &known);
+            waiting_for_nobody(|| elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing))?;
+            Ok(Verdict::Keep(()))
+        });
+    }
+    try_to(&|| {
+        // Before ingest is locked out: it goes through what the caller requested himself.
+        waiting_for_nobody(|| request.note(hashes));
+        gate::close(&[], Attempts::One)?;
+        // Another session may have done it meanwhile.
+        if times(request, hashes) > before {
+            return Ok(Verdict::Undo(()));
+        }
+        // What is attached from here on is told.
+        let lost = lost.now(tenant);
+        // As they are stored now: the tenant may have got keys meanwhile.
         let users = Stored::of(tenant, &request.subjects)?;
-        let forgotten = elsewhere::forget(tenant, &users, &lost.months)?;
-        return elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing::of(&lost, &known));
-    }
-    gate::close(&[], Attempts::Several)?;
-    // What is attached from here on is told.
-    let lost = lost.now(tenant);
-    // As they are stored now: the tenant may have got keys meanwhile.
-    let users = Stored::of(tenant, &request.subjects)?;
-    places.extend(match removal::find_by_activity(tenant, &users.ids) {
-        Some(places) => places,
-        None => removal::find(tenant, &users.ids, &everything),
-    });
-    // Into a month that was detached nothing comes any more.
-    let detached = removal::detached_months();
-    for month in detached.iter().filter(|month| !known.contains(month)) {
-        places.extend(removal::find_in_detached(tenant, &users.ids, month));
-    }
-    // Another session may have done it meanwhile.
-    if times(request, hashes) > before {
-        return Ok(());
-    }
-    request.note(hashes);
-    for place in &places {
-        removal::remove(tenant, &users, place, &detached)?;
-    }
-    let forgotten = elsewhere::forget(tenant, &users, &lost.months)?;
-    elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing::of(&lost, &detached))
+        let mut places = places.clone();
+        places.extend(match removal::find_by_activity(tenant, &users.ids) {
+            Some(places) => places,
+            None => removal::find(tenant, &users.ids, &everything),
+        });
+        // Into a month that was detached nothing comes any more.
+        let detached = removal::detached_months();
+        for month in detached.iter().filter(|month| !known.contains(month)) {
+            places.extend(removal::find_in_detached(tenant, &users.ids, month));
+        }
+        for place in &places {
+            removal::remove(tenant, &users, place, &detached)?;
+        }
+        let forgotten = waiting_for_nobody(|| elsewhere::forget(tenant, &users, &lost.months))?;
+        let missing = missing::of(&lost, &detached);
+        waiting_for_nobody(|| elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing))?;
+        Ok(Verdict::Keep(()))
+    })
+}
+
+/// Runs work on rows that a tenant's transaction may have locked, and keep so: it is waited for a moment, since everybody's ingest waits.
+fn waiting_for_nobody<T>(work: impl FnOnce() -> T) -> T {
+    lock::waiting_at_most(lock::LONGEST_TRY, work)
 }

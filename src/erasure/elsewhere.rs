@@ -9,9 +9,18 @@ use crate::privacy::Stored;
 use crate::rollup::{self, Kept, Own};
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::Oid;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
 use std::collections::HashSet;
+
+/// What an error says where another transaction has rows locked that an erasure changes.
+pub const BUSY: &str = "what else is kept of those who are erased can't be changed";
+
+/// Tables of which tenants' own functions lock rows, for as long as their transactions stay open.
+pub fn tables() -> [Oid; 2] {
+    [c"quarantine", c"export"].map(session::relation)
+}
 
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
 /// out, and removed their raw events; `lost` are the months whose events are gone otherwise.

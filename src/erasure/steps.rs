@@ -11,6 +11,7 @@ use super::removal::{self, Place};
 use crate::backend::call::sql_function;
 use crate::backend::lock::{self, Attempts};
 use crate::backend::sql;
+use crate::backend::subtransaction::Verdict;
 use crate::backend::{session, statistics};
 use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
@@ -121,11 +122,13 @@ fn begin(tenant: &str) -> Result<i64, ErasureError> {
                  WHERE x.tenant_id = $1 AND x.finished_at IS NULL AND x.subject_hash = ANY (ARRAY(\
                    SELECT w.subject_hash FROM tally.erasure AS w WHERE w.tenant_id = $1 AND w.finished_at IS NULL \
                     ORDER BY w.requested_at, w.subject_hash LIMIT $2))";
-    session::as_owner(|| {
-        sql::run(take, &[tenant.into(), SUBJECTS.into()]);
-        sql::run("INSERT INTO tally.erasure_run (tenant_id) VALUES ($1)", &[tenant.into()]);
-    });
-    Ok(1)
+    bounded(|| {
+        session::as_owner(|| {
+            sql::run(take, &[tenant.into(), SUBJECTS.into()]);
+            sql::run("INSERT INTO tally.erasure_run (tenant_id) VALUES ($1)", &[tenant.into()]);
+        });
+        Ok(1)
+    })
 }
 
 fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
@@ -206,6 +209,15 @@ fn remove_some(
     Ok((done.max(1), true))
 }
 
+/// Runs work on rows that a tenant's transaction may have locked, and keep so: it is waited for a moment, since everybody's ingest waits. The step
+/// comes again.
+fn bounded<T>(work: impl Fn() -> Result<T, ErasureError>) -> Result<T, ErasureError> {
+    let is_busy = |error: &ErasureError| matches!(error, ErasureError::Busy(_));
+    lock::tried(elsewhere::BUSY, &elsewhere::tables(), Attempts::One, is_busy, || {
+        lock::waiting_at_most(lock::LONGEST_TRY, || work().map(Verdict::Keep))
+    })
+}
+
 /// Removes what else is kept of them. The caller has locked ingest out; `missing` are the months that nobody could search.
 fn forget(
     tenant: &str,
@@ -214,7 +226,7 @@ fn forget(
     lost: &[i64],
     missing: &[i64],
 ) -> Result<i64, ErasureError> {
-    let mut forgotten = elsewhere::forget_together(tenant, subjects, lost)?;
+    let mut forgotten = bounded(|| elsewhere::forget_together(tenant, subjects, lost))?;
     forgotten["subjects"] = persons.into();
     let missing = missing::array(missing);
     let note = format!(

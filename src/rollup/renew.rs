@@ -198,6 +198,7 @@ impl NamedMeasure {
 }
 
 /// Months of which a tenant has numbers and whose events are gone, though nothing of ours took those out.
+#[derive(Clone)]
 pub struct Lost {
     /// The tables that events lay in then, with their bounds.
     tables: Vec<(Oid, Range<i64>)>,
@@ -221,8 +222,8 @@ impl Lost {
     }
 
     /// As of now, where ingest is locked out: read again only if a table came or went since.
-    pub fn now(self, tenant: &str) -> Self {
-        if self.tables == tables_of_events() { self } else { Self::of(tenant) }
+    pub fn now(&self, tenant: &str) -> Self {
+        if self.tables == tables_of_events() { self.clone() } else { Self::of(tenant) }
     }
 }
 

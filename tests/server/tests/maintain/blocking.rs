@@ -187,6 +187,108 @@ fn housekeeping_waits_for_nobody_and_nobody_for_it() {
     );
 }
 
+/// Whatever of its own a tenant, or who judges its exports, has locked in a transaction that stays open: an erasure of one of its persons is refused, or
+/// comes again with housekeeping, and nobody's ingest waits. Nothing of it is lost.
+#[test]
+fn an_erasure_waits_for_nobody_with_ingest_locked_out() {
+    let mut shop = Shop::new("erased");
+    let judge = shop.database.role("judge", &["tally_admin"]);
+    let mut superuser = shop.database.superuser();
+    superuser
+        .batch_execute(
+            "SELECT tally.set_step_up_policy('erase_subject', false), tally.set_step_up_policy('approve_export', false)",
+        )
+        .unwrap();
+    let open = [
+        ("withdraw_export", &shop.a, "SELECT tally.withdraw_export('ID', 'no')"),
+        ("withdraw_export in a savepoint", &shop.a, "SAVEPOINT s; SELECT tally.withdraw_export('ID', 'no')"),
+        ("approve_export", &judge, "SELECT tally.approve_export('ID')"),
+        ("reject_export", &judge, "SELECT tally.reject_export('ID', 'no')"),
+        ("discard", &shop.a, "SELECT tally.discard('junk')"),
+        ("redrive", &shop.a, "SELECT tally.redrive()"),
+    ];
+    let left = |superuser: &mut Client, person: &str| {
+        let left = format!(
+            "SELECT (SELECT count(*) FROM tally.events WHERE user_id = '{person}') + (SELECT count(*) FROM tally.quarantine WHERE body ~ '{person}') \
+                  + (SELECT count(*) FROM tally.export WHERE purpose ~ '{person}')"
+        );
+        number(superuser, &left)
+    };
+    for (place, (what, role, statement)) in open.into_iter().enumerate() {
+        let person = format!("person-{place}");
+        let sent = |time: &str| of_person(&person, time, place);
+        let mut a = shop.a();
+        assert_eq!(ingest(&mut a, &sent("2026-11-15T12:00:00Z")).unwrap().accepted, 1);
+        assert_eq!(ingest(&mut a, &sent("never")).unwrap().rejected, 1);
+        let request = "SELECT tally.request_export('SELECT name FROM tally.events', $1, 10)::text";
+        let id: String = a.query_one(request, &[&format!("about {person}")]).unwrap().get(0);
+        let mut holder = shop.database.connect(role);
+        holder.batch_execute("BEGIN").unwrap();
+        for statement in statement.replace("ID", &id).split("; ") {
+            holder.batch_execute(statement).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        }
+        for round in 0..2 {
+            std::thread::scope(|scope| {
+                let erasing = scope.spawn(|| {
+                    let mut admin = shop.admin();
+                    if round == 0 {
+                        return admin.batch_execute(&format!(
+                            "SELECT tally.erase_subject('a', '{person}', 'asked for')"
+                        ));
+                    }
+                    admin
+                        .batch_execute(&format!(
+                            "SELECT tally.erase_subjects('a', '{{{person}}}', 'asked for')"
+                        ))
+                        .unwrap();
+                    admin.batch_execute("CALL tally.maintain()")
+                });
+                std::thread::sleep(Duration::from_secs(1));
+                shop.assert_b_is_free(what, 3000 + 100 * place + 10 * round);
+                let answer = soon(what, || erasing.join().unwrap());
+                if round == 1 {
+                    return answer.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                }
+                let refused = answer.expect_err(what);
+                assert_eq!(sqlstate(&refused), "55P03", "{what}: {refused:?}");
+                let refused = refused.as_db_error().unwrap();
+                assert!(
+                    refused.detail().unwrap().contains(&format!("process {}", pid_of(&shop, role))),
+                    "{what}: {refused:?}"
+                );
+                assert!(refused.hint().unwrap().contains("try again"), "{what}: {refused:?}");
+                let noted = "SELECT count(*) FROM tally.erasure WHERE finished_at IS NULL";
+                assert_eq!(number(&mut shop.database.superuser(), noted), 0, "{what}");
+            });
+        }
+        assert!(left(&mut superuser, &person) > 0, "{what}");
+        holder.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(
+            number(&mut superuser, "SELECT count(*) FROM tally.erasure WHERE finished_at IS NULL"),
+            1,
+            "{what}"
+        );
+        shop.admin().batch_execute("CALL tally.maintain()").unwrap();
+        assert_eq!(left(&mut superuser, &person), 0, "{what}");
+        let failed = "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL";
+        assert_eq!(number(&mut superuser, failed), 0, "{what}");
+    }
+}
+
+/// An event of somebody of tenant a's, valid or, by its time, not.
+fn of_person(person: &str, time: &str, number: usize) -> String {
+    format!(
+        r#"{{"tenant_id":"a","account_id":"x","name":"n","user_id":"{person}","occurred_at":"{time}",
+            "event_id":"a9000000-0000-4000-8000-{number:012}"}}"#
+    )
+}
+
+/// The process of the only transaction of a role's that idles.
+fn pid_of(shop: &Shop, role: &str) -> i32 {
+    let idle = "SELECT pid FROM pg_stat_activity WHERE usename = $1::text AND state = 'idle in transaction'";
+    shop.database.superuser().query_one(idle, &[&role]).unwrap().get(0)
+}
+
 /// A month that can't be dropped because somebody reads is emptied row by row: events go when their time has come.
 #[test]
 fn retention_goes_on_while_somebody_reads() {
