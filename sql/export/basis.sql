@@ -24,13 +24,13 @@ CREATE FUNCTION tally_internal.bound_functions() RETURNS name[]
 COMMENT ON FUNCTION tally_internal.bound_functions() IS
   'functions of Postgres'' own that an export may call though they aren''t IMMUTABLE';
 
--- Those of ours that hand out who somebody is, or what events carry: what they read inside isn't seen by who asks which tables a query reads.
+-- Those of ours that hand out who somebody is, or what events carry, as those do that count by the values of a property: what they read inside isn't seen by who asks which tables a query reads.
 CREATE FUNCTION tally_internal.personal_functions() RETURNS name[]
   LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT '{cohort_members,cohort_units,did_at_least,export_audit,find_access_alerts,find_event,find_personal_data,kept_units,preview_protection,
-      readable_quarantined,reveal,reveal_quarantined,subject_report,tokens_of}'::name[];
+    SELECT '{cohort_members,cohort_units,did_at_least,export_audit,find_access_alerts,find_event,find_personal_data,funnel,kept_units,preview_protection,
+      readable_quarantined,reveal,reveal_quarantined,revenue,subject_report,tokens_of}'::name[];
   END;
 COMMENT ON FUNCTION tally_internal.personal_functions() IS 'functions of pg_tally that hand out ids of users, properties or what tokens say: an export that calls one is personal';
 

@@ -1357,6 +1357,18 @@ fn our_own_functions_that_hand_out_people_are_personal() {
     for (query, class) in [
         ("SELECT * FROM tally.find_event('00000000-0000-4000-8000-000000000000')", "personal"),
         ("SELECT * FROM tally.did_at_least('run', 1, '2026-01-01', '2026-02-01')", "personal"),
+        (
+            "SELECT segment FROM tally.funnel('[\"run\"]'::jsonb, '1 day', '2026-01-01', '2026-02-01', breakdown => 'card')",
+            "personal",
+        ),
+        (
+            "SELECT segment FROM tally.funnel('{run}'::text[], '1 day', '2026-01-01', '2026-02-01', breakdown => 'card')",
+            "personal",
+        ),
+        (
+            "SELECT currency FROM tally.revenue('2026-01-01', '2026-02-01', currency_property => 'card', event => 'run')",
+            "personal",
+        ),
         ("SELECT day, dau FROM tally.active_users(daterange('2026-01-01', '2026-01-03'))", "raw"),
     ] {
         assert_eq!(class_of(&mut client, query), class, "{query}");
@@ -1371,6 +1383,26 @@ fn our_own_functions_that_hand_out_people_are_personal() {
            AND p.proname <> ALL (tally_internal.personal_functions())";
     let mut admin = scene.database.superuser();
     assert_eq!(admin.query_one(unnamed, &[]).unwrap().get::<_, Option<String>>(0), None);
+    // Nor is any text that another one gives a property's value or a user: ids of tenants and accounts, names and states of what is declared, and
+    // what the catalogue, the checks and the session have.
+    let looked_at = "{account_health,accounts_health,current_account,current_scope,current_tenant,describe_metric,event_schema_breaks,first_account,
+         governance_review,health,impact,last_account,library_version,lint,lint_rules,lock_holders,metric_series,metric_value,open_lineage,privacy_report,
+         readable_by,rollup_status,scope_key,standard_schema,step_up_acts,token_audience,verify_audit}";
+    let texts = "SELECT string_agg(DISTINCT p.proname, ',' ORDER BY p.proname) FROM pg_proc AS p
+         WHERE p.pronamespace = 'tally'::regnamespace AND p.provolatile <> 'v' AND p.proname <> ALL (tally_internal.personal_functions() || $1::text::name[])
+           AND (SELECT bool_or(t.typcategory IN ('S', 'A') OR t.oid IN ('json'::regtype, 'jsonb'::regtype, 'record'::regtype))
+                  FROM pg_type AS t
+                 WHERE t.oid IN (SELECT a.of FROM unnest(p.proargmodes, p.proallargtypes) AS a (mode, of) WHERE a.mode IN ('o', 't')
+                                  UNION SELECT p.prorettype WHERE p.proargmodes IS NULL))
+           AND EXISTS (SELECT FROM aclexplode(p.proacl) AS g JOIN pg_roles AS r ON r.oid = g.grantee
+                        WHERE r.rolname IN ('tally_reader', 'tally_analyst', 'tally_auditor', 'tally_admin'))";
+    assert_eq!(
+        admin
+            .query_one(texts, &[&looked_at.replace(char::is_whitespace, "")])
+            .unwrap()
+            .get::<_, Option<String>>(0),
+        None
+    );
     let gone = "SELECT string_agg(f.name, ',') FROM unnest(tally_internal.personal_functions()) AS f (name)
                  WHERE NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = f.name AND p.pronamespace IN ('tally'::regnamespace, 'tally_internal'::regnamespace))";
     assert_eq!(admin.query_one(gone, &[]).unwrap().get::<_, Option<String>>(0), None);
