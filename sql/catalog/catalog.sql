@@ -186,7 +186,7 @@ DECLARE
   higher text;
 BEGIN
   PERFORM tally_internal.check_words('reason', classify.reason);
-  IF coalesce(classify.reason, '') !~ $re$\S$re$ THEN
+  IF coalesce(tally_internal.visible_characters(classify.reason), 0) = 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'a classification needs a reason', HINT = 'say why, in your own words: it is kept, and recorded in the audit log';
   END IF;
   IF classify.classification IS NOT NULL AND wanted IS NULL THEN

@@ -105,7 +105,7 @@ DECLARE
   total int8;
 BEGIN
   PERFORM tally_internal.check_words('reason', why);
-  IF coalesce(pg_catalog.btrim(why), '') = '' THEN
+  IF coalesce(tally_internal.visible_characters(why), 0) = 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'reason must not be empty',
       HINT = 'say why these events need not be counted: the reason is kept in tally.quarantine_discard';
   END IF;

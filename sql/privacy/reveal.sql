@@ -85,7 +85,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'no tenant in scope',
       HINT = 'what is sealed is a tenant''s: call tally.enter(tenant) first in the transaction';
   END IF;
-  IF coalesce(length(btrim(check_reveal.purpose)), 0) < 5 THEN
+  IF coalesce(tally_internal.visible_characters(check_reveal.purpose), 0) < 5 THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'purpose must say what the value is needed for',
       HINT = 'it is kept in the audit log; a case number and a word or two will do';
   END IF;

@@ -86,7 +86,7 @@ DECLARE
 BEGIN
   PERFORM tally_internal.check_words('reason', register_event.reason);
   IF pg_catalog.num_nulls(register_event.name, register_event.schema, register_event.breaking) OPERATOR(pg_catalog.>) 0
-     OR coalesce(pg_catalog.btrim(register_event.reason), '') OPERATOR(pg_catalog.=) '' THEN
+     OR coalesce(tally_internal.visible_characters(register_event.reason), 0) OPERATOR(pg_catalog.=) 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'name, schema, reason and breaking must be given',
       HINT = 'say in the reason why the schema is needed or changed: it is kept in tally.event_schema';
   END IF;

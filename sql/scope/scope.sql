@@ -263,6 +263,11 @@ CREATE FUNCTION tally_internal.check_words(field text, value text) RETURNS void
 COMMENT ON FUNCTION tally_internal.check_words(text, text) IS
   'raises an error where what somebody wrote, such as a reason, is longer than 2,000 bytes: it has to fit into an entry of the audit log';
 
+CREATE FUNCTION tally_internal.visible_characters(text text) RETURNS int4
+  LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'visible_characters_wrapper';
+COMMENT ON FUNCTION tally_internal.visible_characters(text) IS
+  'how many characters of a purpose or a reason show something: white space of any kind, and characters that take no place, say nothing';
+
 ALTER FUNCTION tally.bind_role(regrole, text, text) OWNER TO tally_security;
 ALTER FUNCTION tally.bind_role(regrole, tally.scope_kind) OWNER TO tally_security;
 ALTER FUNCTION tally.trust_role(regrole) OWNER TO tally_security;
@@ -274,8 +279,8 @@ REVOKE ALL ON FUNCTION tally.current_tenant(), tally.current_account(), tally.sc
   tally_internal.confined_to(), tally.id_as_uuid(text), tally.id_as_int8(text),
   tally.enter(text, text), tally.enter_global(), tally.bind_role(regrole, text, text), tally.bind_role(regrole, tally.scope_kind),
   tally.trust_role(regrole), tally.unbind_role(regrole), tally_internal.check_bindable(regrole),
-  tally_internal.check_id(text, text), tally_internal.check_words(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.check_bindable(regrole), tally_internal.check_id(text, text), tally_internal.check_words(text, text) TO tally_owner, tally_security;
+  tally_internal.check_id(text, text), tally_internal.check_words(text, text), tally_internal.visible_characters(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.check_bindable(regrole), tally_internal.check_id(text, text), tally_internal.check_words(text, text), tally_internal.visible_characters(text) TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.current_tenant(), tally.current_account(), tally.scope_is_global(),
   tally.scope_key(), tally.in_scope(text, text, text), tally.in_scope(text, text),
   tally.first_account(text), tally.last_account(text), tally.current_scope(),

@@ -36,7 +36,7 @@ impl<'a> Request<'a> {
         let subjects: Option<Vec<String>> = subjects.and_then(|subjects| subjects.into_iter().collect());
         let subjects = subjects.ok_or(ErasureError::Missing("subject"))?;
         let reason =
-            reason.filter(|reason| !reason.trim().is_empty()).ok_or(ErasureError::Missing("reason"))?;
+            reason.filter(|reason| scope::says_something(reason)).ok_or(ErasureError::Missing("reason"))?;
         scope::check_words("reason", reason)?;
         scope::check("tenant_id", tenant)?;
         for subject in &subjects {

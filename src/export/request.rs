@@ -186,7 +186,7 @@ fn request_export(
     if max_rows < 1 {
         return Err(ExportError::Argument("max_rows must be 1 or more").into());
     }
-    if purpose.trim().is_empty() {
+    if !scope::says_something(purpose) {
         return Err(ExportError::Argument("purpose must say what the export is for").into());
     }
     scope::check_words("purpose", purpose)?;

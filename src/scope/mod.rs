@@ -33,4 +33,4 @@ pub use limit::without_row_limit;
 pub use step_up::{require_step_up, stepped_up_subject};
 pub use token::subject;
 pub use witness::{Denial, Entered, SteppedUp, Witness, tell};
-pub use words::check as check_words;
+pub use words::{check as check_words, says_something};

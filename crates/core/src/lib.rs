@@ -32,3 +32,4 @@ pub mod token_bucket;
 pub mod traceparent;
 pub mod unit_funnel;
 pub mod varint;
+pub mod words;

@@ -147,6 +147,104 @@ fn custodians_have_values_revealed_with_a_second_factor_for_a_purpose_and_so_oft
     assert!(refused >= 2, "{refused}");
 }
 
+/// So often is for a person, whatever its logins are called and however many it has.
+#[test]
+fn the_limit_is_a_persons_under_all_its_logins() {
+    let mut keyed = Keyed::new("reveal_person");
+    let roles = ["one", "two", "else"].map(|topic| keyed.database.role(topic, &["tally_custodian"]));
+    let renamed = keyed.database.reserve_role("renamed");
+    let mut superuser = keyed.database.superuser();
+    superuser
+        .batch_execute(
+            "SELECT tally.set_step_up_policy('reveal', false), tally.set_step_up_policy('binding', false), tally.set_reveal_limit(3),
+                    tally.protect_property('signup', 'card', 'seal')",
+        )
+        .unwrap();
+    for role in &roles {
+        superuser.batch_execute(&format!("SELECT tally.bind_role('{role}', 'a')")).unwrap();
+    }
+    for role in &roles[..2] {
+        superuser.batch_execute(&format!("SELECT tally.map_person('jane', login => '{role}')")).unwrap();
+    }
+    assert_eq!(
+        ingest(&mut superuser, &array([event("a", 1, "ada", json!({"card": "4111"}))])).unwrap().accepted,
+        1
+    );
+    // A new hour counts anew.
+    away_from_the_hours_end();
+    let ask = |role: &str| reveal(&mut keyed.database.connect(role), None, "", 1, "card");
+    let answers = [&roles[0], &roles[1], &roles[0], &roles[1], &roles[0]].map(|role| ask(role));
+    assert_eq!(answers, ["\"4111\"", "\"4111\"", "\"4111\"", "53400", "53400"]);
+    // Nor is anybody another one who is called otherwise, mapped or not.
+    let answers = [(); 4].map(|()| ask(&roles[2]));
+    assert_eq!(answers, ["\"4111\"", "\"4111\"", "\"4111\"", "53400"]);
+    for role in [&roles[2], &roles[0]] {
+        superuser.batch_execute(&format!("ALTER ROLE {role} RENAME TO {renamed}")).unwrap();
+        // What is bound is the name.
+        superuser.batch_execute(&format!("SELECT tally.bind_role('{renamed}', 'a')")).unwrap();
+        let answer = ask(&renamed);
+        superuser.batch_execute(&format!("ALTER ROLE {renamed} RENAME TO {role}")).unwrap();
+        assert_eq!(answer, "53400");
+    }
+}
+
+/// What says what something is for can be read: white space and characters that show nothing say nothing.
+#[test]
+fn purposes_and_reasons_have_characters_that_can_be_seen() {
+    let (keyed, mut custodian) = Keyed::with_custodian("purposes");
+    let mut superuser = keyed.database.superuser();
+    superuser
+        .batch_execute(
+            "SELECT tally.set_step_up_policy('erase_subject', false), tally.protect_property('signup', 'card', 'seal')",
+        )
+        .unwrap();
+    let sent = array([event("a", 1, "ada", json!({"card": "4111"}))]);
+    assert_eq!(ingest(&mut superuser, &sent).unwrap().accepted, 1);
+    let said = [
+        " ",
+        "\n\n\n\n\n",
+        "\u{a0}\u{a0}\u{a0}\u{a0}\u{a0}",
+        "\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}",
+        "\u{feff}\t\u{2028}\u{3000}\u{ad}\u{2060}",
+        "\u{202e}\u{2800}\u{3164}\u{fe0f}\u{e0020}\u{34f}\u{180e}",
+    ];
+    let refused = |client: &mut Client, statement: &str, said: &str| {
+        let mut transaction = client.transaction().unwrap();
+        let answer = transaction.execute(statement, &[&said]);
+        assert!(matches!(code(answer.map(drop)).as_str(), "22004" | "22023"), "{statement}: {said:?}");
+    };
+    for said in said {
+        for of in [
+            "reveal('00000000-0000-4000-8000-000000000001', 'card', ",
+            "reveal_quarantined(1, 0, ",
+            "tokens_of('ada', ",
+        ] {
+            refused(&mut custodian, &format!("SELECT tally.enter('a'), tally.{of}$1)"), said);
+        }
+        for of in [
+            "erase_subject('a', 'nobody', $1)",
+            "erase_subjects('a', '{nobody}', $1)",
+            "discard($1)",
+            "register_event('signup', '{}', $1)",
+            "classify('tally.events.name', 'internal', $1)",
+            "request_export('SELECT name FROM tally.events', $1, 10)",
+        ] {
+            refused(&mut superuser, &format!("SELECT tally.{of}"), said);
+        }
+    }
+    // Short of words, too, and words of any script.
+    let mut reveal = |said: &str| {
+        let mut transaction = custodian.transaction().unwrap();
+        transaction.batch_execute("SELECT tally.enter('a')").unwrap();
+        let reveal = "SELECT tally.reveal('00000000-0000-4000-8000-000000000001', 'card', $1)";
+        transaction.execute(reveal, &[&said]).map(drop)
+    };
+    assert_eq!(code(reveal("\u{200b}a b\n c\u{a0}d")), "22004");
+    for said in ["a b\nc d e", "\u{6848}\u{4ef6} 4711", "\u{645}\u{644}\u{641} 471"] {
+        reveal(said).unwrap();
+    }
+}
+
 /// A purpose that names somebody goes with the erasure, what was revealed or tried, to whom and when stays.
 #[test]
 fn an_erasure_takes_the_purposes_of_reveals_that_name_the_person() {
