@@ -5,10 +5,10 @@ CREATE TABLE tally.reveal_count (
   revealed int4 NOT NULL,
   actor    text COLLATE "C" NOT NULL CONSTRAINT reveal_count_pkey PRIMARY KEY
 );
-COMMENT ON TABLE tally.reveal_count IS 'how many times each custodian had something revealed in the last hour in which he did';
+COMMENT ON TABLE tally.reveal_count IS 'how many times each custodian, and each person under all its logins, had something revealed in the last hour in which that happened';
 COMMENT ON COLUMN tally.reveal_count.hour IS 'the hour';
 COMMENT ON COLUMN tally.reveal_count.revealed IS 'how many times, those included that were refused or undone';
-COMMENT ON COLUMN tally.reveal_count.actor IS 'hash of the login, and of whom its token was for';
+COMMENT ON COLUMN tally.reveal_count.actor IS 'hash of the login''s number and of whom its token was for, or of the person whose they are';
 
 CREATE TABLE tally.reveal_limit (
   per_hour int4 NOT NULL,
@@ -42,7 +42,7 @@ BEGIN
   INSERT INTO tally.reveal_limit (per_hour) SELECT set_reveal_limit.per_hour WHERE set_reveal_limit.per_hour IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tally.set_reveal_limit(int4) IS 'says how many values one custodian may have revealed in an hour; null is the default, 100';
+COMMENT ON FUNCTION tally.set_reveal_limit(int4) IS 'says how many values one custodian, a person under all its logins, may have revealed in an hour; null is the default, 100';
 
 CREATE FUNCTION tally_internal.note_reveal(actor text) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
