@@ -128,6 +128,11 @@ CREATE FUNCTION tally_internal.names(body text, field text, ids text[]) RETURNS 
 COMMENT ON FUNCTION tally_internal.names(text, text, text[]) IS
   'whether a field has one of these values in the text of an event, at any depth; where that is no JSON, whether any string or number in it is one';
 
+CREATE FUNCTION tally_internal.named(body text, field text, ids text[]) RETURNS text[]
+  LANGUAGE c IMMUTABLE PARALLEL SAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_named';
+COMMENT ON FUNCTION tally_internal.named(text, text, text[]) IS
+  'which of these values a field has in the text of an event, as tally_internal.names() looks for them; none of a text that is null';
+
 CREATE FUNCTION tally_internal.request_erasures(tenant_id text, subjects text[], hashes uuid[], reason text, requested_by text) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -293,7 +298,40 @@ $$;
 COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]) IS
   'removes the events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, attached and in months that were detached, and those without a user that go with them (tally_internal.anonymous_events); tells whose attached ones there were, and the minutes of them';
 
-CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[], known text[]) RETURNS jsonb
+CREATE FUNCTION tally_internal.seek_subjects(tenant_id text, subjects text[], sought jsonb) RETURNS jsonb
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part text;
+  here jsonb;
+BEGIN
+  FOR part IN SELECT r.name FROM tally_internal.registered('seek_') AS r (name) WHERE r.name <> 'subjects' LOOP
+    EXECUTE format('SELECT tally_internal.%I($1, $2, $3)', 'seek_' || part) INTO here
+      USING seek_subjects.tenant_id, subjects, coalesce(sought -> part, '{}');
+    sought := sought || jsonb_build_object(part, here);
+  END LOOP;
+  RETURN sought;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.seek_subjects(text, text[], jsonb) IS
+  'part of an erasure: calls what nouns have added to the register seek_; what each found, and with what was found before what came since';
+
+CREATE FUNCTION tally_internal.pin_subjects(sought jsonb) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part text;
+BEGIN
+  FOR part IN SELECT r.name FROM tally_internal.registered('pin_') AS r (name) WHERE r.name <> 'subjects' LOOP
+    EXECUTE format('SELECT tally_internal.%I($1)', 'pin_' || part) USING sought -> part;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.pin_subjects(jsonb) IS 'part of an erasure: calls what nouns have added to the register pin_, with what was found';
+
+CREATE FUNCTION tally_internal.forget_subjects(tenant_id text, subjects text[], known text[], sought jsonb) RETURNS jsonb
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -303,11 +341,11 @@ DECLARE
   told jsonb := '{}';
 BEGIN
   FOR part IN SELECT r.name FROM tally_internal.registered('forget_') AS r (name) WHERE r.name <> 'subjects' LOOP
-    EXECUTE format('SELECT tally_internal.%I($1, $2)', 'forget_' || part) INTO gone USING forget_subjects.tenant_id, subjects;
+    EXECUTE format('SELECT tally_internal.%I($1, $2, $3)', 'forget_' || part) INTO gone USING forget_subjects.tenant_id, subjects, coalesce(sought -> part, '{}');
     told := told || jsonb_build_object(part, gone);
   END LOOP;
   FOR part IN SELECT r.name FROM tally_internal.registered('unname_') AS r (name) LOOP
-    EXECUTE format('SELECT tally_internal.%I($1, $2)', 'unname_' || part) INTO gone USING forget_subjects.tenant_id, known;
+    EXECUTE format('SELECT tally_internal.%I($1, $2, $3)', 'unname_' || part) INTO gone USING forget_subjects.tenant_id, known, coalesce(sought -> part, '{}');
     told := told || jsonb_build_object(part, gone);
   END LOOP;
   UPDATE tally.erasure AS x SET requested_by = '' WHERE x.tenant_id = forget_subjects.tenant_id AND x.requested_by = ANY (subjects);
@@ -315,8 +353,8 @@ BEGIN
   RETURN told;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.forget_subjects(text, text[], text[]) IS
-  'part of an erasure: calls what nouns have added to the registers forget_ and, with the subjects that are known to have been users, unname_; tells how many rows each removed or changed';
+COMMENT ON FUNCTION tally_internal.forget_subjects(text, text[], text[], jsonb) IS
+  'part of an erasure: calls what nouns have added to the registers forget_ and, with the subjects that are known to have been users, unname_, with what was found; tells how many rows each removed or changed';
 
 CREATE FUNCTION tally_internal.note_trace(tables text[]) RETURNS void
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
@@ -427,15 +465,15 @@ $$;
 COMMENT ON FUNCTION tally_internal.stale_statistics() IS
   'a table whose statistics may still have what was erased or protected, null where there is none; notes that they were made anew, which the caller does in the same transaction';
 
-REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]),
+REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]), tally_internal.named(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
+  tally_internal.seek_subjects(text, text[], jsonb), tally_internal.pin_subjects(jsonb), tally_internal.forget_subjects(text, text[], text[], jsonb), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
   tally_internal.traced_table(text), tally_internal.stale_statistics() FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
-GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]),
+GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]), tally_internal.named(text, text, text[]),
   tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
-  tally_internal.forget_subjects(text, text[], text[]), tally_internal.note_trace(text[]),
+  tally_internal.seek_subjects(text, text[], jsonb), tally_internal.pin_subjects(jsonb), tally_internal.forget_subjects(text, text[], text[], jsonb), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.traced_table(text), tally_internal.stale_statistics(),
   tally_internal.registered(text) TO tally_owner;

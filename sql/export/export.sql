@@ -409,7 +409,51 @@ CREATE FUNCTION tally_internal.is_query_naming(query text, params text, subjects
 COMMENT ON FUNCTION tally_internal.is_query_naming(text, text, text[]) IS
   'whether strings, quoted names, comments or numbers of a query, or its parameters, a JSON array, name one of the subjects; ids of fewer than four characters only as all of a value';
 
-CREATE FUNCTION tally_internal.unname_exports(tenant_id text, subjects text[]) RETURNS int8
+CREATE FUNCTION tally_internal.seek_exports(tenant_id text, subjects text[], sought jsonb) RETURNS jsonb
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF sought <> '{}' THEN
+    RETURN sought;
+  END IF;
+  -- Exports of all tenants, too, where they name the tenant: whose user an id is, nobody knows otherwise.
+  RETURN jsonb_build_object(
+    'exports', ARRAY(
+      SELECT e.id FROM tally.export AS e
+       WHERE (tally_internal.is_query_naming(e.query, e.params::text, subjects) OR tally_internal.is_text_naming(e.purpose, subjects)
+              OR tally_internal.is_text_naming(e.reason, subjects))
+         AND (e.tenant_id = seek_exports.tenant_id
+              OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[seek_exports.tenant_id])
+                                       OR tally_internal.is_text_naming(e.purpose, ARRAY[seek_exports.tenant_id])))),
+    'entries', ARRAY(
+      SELECT p.entry_id FROM tally.audit_personal AS p
+       WHERE p.tenant_id = seek_exports.tenant_id AND p.content ~ '"(purpose|reason)"' AND tally_internal.are_words_naming(p.content, subjects)));
+END
+$$;
+COMMENT ON FUNCTION tally_internal.seek_exports(text, text[], jsonb) IS
+  'part of an erasure: exports that name one of the subjects, and entries of the tenant''s audit log whose purpose or reason does';
+
+CREATE FUNCTION tally_internal.pin_exports(sought jsonb) RETURNS void
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM tally.export AS e WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(sought -> 'exports')::uuid)) ORDER BY e.id FOR UPDATE;
+END
+$$;
+COMMENT ON FUNCTION tally_internal.pin_exports(jsonb) IS 'part of an erasure: locks the exports that were found';
+
+CREATE FUNCTION tally_internal.are_words_naming(content text, subjects text[]) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT coalesce(content::jsonb ->> 'purpose' = ANY (subjects), false) OR coalesce(content::jsonb ->> 'reason' = ANY (subjects), false)
+        OR coalesce(tally_internal.is_text_naming(content::jsonb ->> 'purpose', subjects), false) OR coalesce(tally_internal.is_text_naming(content::jsonb ->> 'reason', subjects), false);
+  END;
+COMMENT ON FUNCTION tally_internal.are_words_naming(text, text[]) IS 'whether the purpose or the reason in the personal part of an audit entry names one of the subjects';
+
+CREATE FUNCTION tally_internal.unname_exports(tenant_id text, subjects text[], sought jsonb) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -417,21 +461,18 @@ DECLARE
   named record;
   gone  int8 := 0;
 BEGIN
-  -- Exports of all tenants, too, where they name the tenant: whose user an id is, nobody knows otherwise.
   FOR named IN
     SELECT e.id, e.tenant_id, e.account_id, w.in_query, w.in_purpose, w.in_reason
       FROM tally.export AS e
       CROSS JOIN LATERAL (SELECT tally_internal.is_query_naming(e.query, e.params::text, subjects) AS in_query,
                                  tally_internal.is_text_naming(e.purpose, subjects) AS in_purpose,
                                  coalesce(tally_internal.is_text_naming(e.reason, subjects), false) AS in_reason) AS w
-     WHERE (w.in_query OR w.in_purpose OR w.in_reason)
+     WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(sought -> 'exports')::uuid))
+       AND (w.in_query OR w.in_purpose OR w.in_reason)
        -- What somebody requests who has asked for the erasure stays, as if it had been refused him for it.
        AND NOT EXISTS (SELECT FROM tally.erasure AS x
                         WHERE x.tenant_id = unname_exports.tenant_id AND x.finished_at IS NULL AND x.subject = ANY (subjects) AND x.requested_at <= e.requested_at
                           AND e.identities && tally_internal.with_persons(ARRAY['login ' || x.requested_by, 'subject ' || x.requested_by, 'role ' || x.requested_role::oid]))
-       AND (e.tenant_id = unname_exports.tenant_id
-            OR e.tenant_id = '' AND (tally_internal.is_query_naming(e.query, e.params::text, ARRAY[unname_exports.tenant_id])
-                                     OR tally_internal.is_text_naming(e.purpose, ARRAY[unname_exports.tenant_id])))
   LOOP
     UPDATE tally.export AS e
        SET query = CASE WHEN named.in_query THEN '' ELSE e.query END,
@@ -450,14 +491,13 @@ BEGIN
   -- What the audit log keeps of the tenant's purposes and reasons.
   PERFORM tally_internal.erase_audit_personal(unname_exports.tenant_id, ARRAY(
     SELECT p.entry_id FROM tally.audit_personal AS p
-     WHERE p.tenant_id = unname_exports.tenant_id AND p.content ~ '"(purpose|reason)"'
-       AND (p.content::jsonb ->> 'purpose' = ANY (subjects) OR p.content::jsonb ->> 'reason' = ANY (subjects)
-            OR tally_internal.is_text_naming(p.content::jsonb ->> 'purpose', subjects) OR tally_internal.is_text_naming(p.content::jsonb ->> 'reason', subjects))));
+     WHERE p.tenant_id = unname_exports.tenant_id AND p.entry_id = ANY (ARRAY(SELECT jsonb_array_elements_text(sought -> 'entries')::uuid))
+       AND tally_internal.are_words_naming(p.content, subjects)));
   RETURN gone;
 END
 $$;
-COMMENT ON FUNCTION tally_internal.unname_exports(text, text[]) IS
-  'part of an erasure: takes query, parameters, purpose and reason from exports where they name one of the subjects; hashes, counts and who it was stay';
+COMMENT ON FUNCTION tally_internal.unname_exports(text, text[], jsonb) IS
+  'part of an erasure: takes query, parameters, purpose and reason from the exports that were found where they name one of the subjects; hashes, counts and who it was stay';
 
 CREATE FUNCTION tally_internal.own_exports(tenant_id text, subjects text[]) RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -536,10 +576,10 @@ REVOKE ALL ON FUNCTION tally_internal.keep_export(), tally_internal.commit_for_g
   tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb),
   tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally_internal.client_approves(), tally_internal.judge_export(uuid, text), tally_internal.are_several_people(uuid),
   tally.approve_export(uuid, text), tally.reject_export(uuid, text), tally.withdraw_export(uuid, text), tally_internal.start_export(uuid, int8),
-  tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
+  tally_internal.end_export(uuid, text, int8, text), tally_internal.seek_exports(text, text[], jsonb), tally_internal.pin_exports(jsonb), tally_internal.are_words_naming(text, text[]), tally_internal.unname_exports(text, text[], jsonb), tally_internal.own_exports(text, text[]), tally_internal.sensitive_export() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.commit_for_good(),
   tally_internal.is_text_naming(text, text[]), tally_internal.is_query_naming(text, text, text[]), tally_internal.record_export(jsonb), tally_internal.client_approves(),
-  tally_internal.judge_export(uuid, text), tally_internal.are_several_people(uuid), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.unname_exports(text, text[]), tally_internal.own_exports(text, text[]) TO tally_owner;
+  tally_internal.judge_export(uuid, text), tally_internal.are_several_people(uuid), tally_internal.start_export(uuid, int8), tally_internal.end_export(uuid, text, int8, text), tally_internal.seek_exports(text, text[], jsonb), tally_internal.pin_exports(jsonb), tally_internal.are_words_naming(text, text[]), tally_internal.unname_exports(text, text[], jsonb), tally_internal.own_exports(text, text[]) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.sensitive_export() TO tally_owner, tally_security;
 GRANT EXECUTE ON FUNCTION tally.request_export(text, text, int8, jsonb), tally.run_export(uuid), tally.approve_export(uuid, text),
   tally.reject_export(uuid, text), tally.withdraw_export(uuid, text) TO tally_reader, tally_auditor, tally_admin;

@@ -79,7 +79,7 @@ $$;
 COMMENT ON FUNCTION tally.map_person(text, regrole, text) IS
   'says that a login, or the subject of tokens, is a person''s: whoever requests an export under one of a person''s can''t approve it under another; person null takes it back';
 -- A mapping that holds stays: it keeps people apart who must be two.
-CREATE FUNCTION tally_internal.forget_person(tenant_id text, subjects text[]) RETURNS int8
+CREATE FUNCTION tally_internal.forget_person(tenant_id text, subjects text[], sought jsonb) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
@@ -92,11 +92,11 @@ BEGIN
                       AND NOT EXISTS (SELECT FROM tally.person_identity AS m WHERE m.identity = 'subject ' || s.id OR m.person = s.id))));
 END
 $$;
-COMMENT ON FUNCTION tally_internal.forget_person(text, text[]) IS
+COMMENT ON FUNCTION tally_internal.forget_person(text, text[], jsonb) IS
   'part of an erasure: erases what the audit log keeps of mappings of the subjects to persons, once tally.map_person() has taken them back';
 
 ALTER FUNCTION tally.map_person(text, regrole, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text), tally_internal.forget_person(text, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally_internal.require_step_up(text), tally_internal.forget_person(text, text[]) TO tally_owner;
+REVOKE ALL ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally.map_person(text, regrole, text), tally_internal.forget_person(text, text[], jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally_internal.acting_identities(), tally_internal.is_requester(text[]), tally_internal.with_persons(text[]), tally_internal.require_step_up(text), tally_internal.forget_person(text, text[], jsonb) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.map_person(text, regrole, text) TO tally_admin;
 GRANT EXECUTE ON FUNCTION tally_internal.is_requester(text[]) TO tally_reader, tally_auditor, tally_admin; -- a view asks as who reads it

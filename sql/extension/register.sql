@@ -7,12 +7,15 @@
 --   rules_NAME()                  the rules that these are of: (name, level, title, description)
 --   sensitive_NAME()              acts that ask for a step-up by tally_internal.require_step_up(act): (act, description,
 --                                 held_by), the last a group of which the login itself must be a member, or null
---   forget_NAME(tenant_id, subjects)  removes what the noun keeps of erased users besides events and rollups: how many rows (int8)
---   unname_NAME(tenant_id, subjects)  takes texts away in which erased users are named by their words, of those that are known to have
+--   seek_NAME(tenant_id, subjects, sought)  finds what the noun keeps of erased users, before ingest is locked out, since that may take its time: jsonb. Called
+--                                 again, with what it found, once ingest is locked out: what came since is added
+--   pin_NAME(sought)              locks of that what tenants' own functions may lock, too
+--   forget_NAME(tenant_id, subjects, sought)  removes what the noun keeps of erased users besides events and rollups: how many rows (int8)
+--   unname_NAME(tenant_id, subjects, sought)  takes texts away in which erased users are named by their words, of those that are known to have
 --                                 been users: a word alone is no person; how many rows (int8)
 --   own_NAME(tenant_id, subjects)  what of it somebody requested who now asks for the erasure, as text, null for nothing: that is refused
 -- They run with the caller's rights, and tally_admin (lint: tally_auditor, too; sensitive acts: tally_owner and tally_security alone) must be granted
--- them; what forgets and unnames runs with those of tally_owner, in the global scope, ingest locked out. Only members of the extension
+-- them; what seeks, pins, forgets and unnames runs with those of tally_owner, in the global scope, what forgets and unnames with ingest locked out. Only members of the extension
 -- are called: in tally_internal nobody may create anything, and what a superuser puts there is reported by tally.lint().
 
 CREATE FUNCTION tally_internal.registered(beginning text) RETURNS SETOF text

@@ -14,6 +14,7 @@ use crate::privacy::{self, Stored};
 use crate::raw::gate;
 use crate::rollup;
 use pgrx::{IntoDatum, JsonB, Uuid};
+use serde_json::json;
 
 sql_function! {
     /// `erase_subject(tenant_id, subject, reason)`
@@ -62,6 +63,9 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
             break (known, places);
         }
     };
+    let found = elsewhere::seek(tenant, &users, &json!({}));
+    // By other ids than those, what was found is not all.
+    let found_of = |now: &Stored| if *now == users { found.clone() } else { json!({}) };
     let tables = elsewhere::tables();
     let try_to = |work: &dyn Fn() -> Result<Verdict<()>, ErasureError>| {
         let is_busy = |error: &ErasureError| matches!(error, ErasureError::Busy(_));
@@ -71,8 +75,9 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
         // Ingest has refused its events since, so that there is nothing to wait for.
         return try_to(&|| {
             waiting_for_nobody(|| request.note(hashes));
-            let users = Stored::of(tenant, &request.subjects)?;
-            let forgotten = waiting_for_nobody(|| elsewhere::forget(tenant, &users, &lost.months))?;
+            let now = Stored::of(tenant, &request.subjects)?;
+            let forgotten =
+                waiting_for_nobody(|| elsewhere::forget(tenant, &now, &found_of(&now), &lost.months))?;
             let missing = missing::of(&lost, &known);
             waiting_for_nobody(|| elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing))?;
             Ok(Verdict::Keep(()))
@@ -81,6 +86,7 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
     try_to(&|| {
         // Before ingest is locked out: it goes through what the caller requested himself.
         waiting_for_nobody(|| request.note(hashes));
+        waiting_for_nobody(|| elsewhere::pin(&found));
         gate::close(&[], Attempts::One)?;
         // Another session may have done it meanwhile.
         if times(request, hashes) > before {
@@ -89,21 +95,22 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
         // What is attached from here on is told.
         let lost = lost.now(tenant);
         // As they are stored now: the tenant may have got keys meanwhile.
-        let users = Stored::of(tenant, &request.subjects)?;
+        let now = Stored::of(tenant, &request.subjects)?;
         let mut places = places.clone();
-        places.extend(match removal::find_by_activity(tenant, &users.ids) {
+        places.extend(match removal::find_by_activity(tenant, &now.ids) {
             Some(places) => places,
-            None => removal::find(tenant, &users.ids, &everything),
+            None => removal::find(tenant, &now.ids, &everything),
         });
         // Into a month that was detached nothing comes any more.
         let detached = removal::detached_months();
         for month in detached.iter().filter(|month| !known.contains(month)) {
-            places.extend(removal::find_in_detached(tenant, &users.ids, month));
+            places.extend(removal::find_in_detached(tenant, &now.ids, month));
         }
         for place in &places {
-            removal::remove(tenant, &users, place, &detached)?;
+            removal::remove(tenant, &now, place, &detached)?;
         }
-        let forgotten = waiting_for_nobody(|| elsewhere::forget(tenant, &users, &lost.months))?;
+        let forgotten =
+            waiting_for_nobody(|| elsewhere::forget(tenant, &now, &found_of(&now), &lost.months))?;
         let missing = missing::of(&lost, &detached);
         waiting_for_nobody(|| elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing))?;
         Ok(Verdict::Keep(()))

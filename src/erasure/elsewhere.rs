@@ -22,13 +22,33 @@ pub fn tables() -> [Oid; 2] {
     [c"quarantine", c"export"].map(session::relation)
 }
 
+/// Finds what else is kept of the subjects, while ingest goes on, since a tenant may have much; with what was found before, what came since.
+pub fn seek(tenant: &str, subjects: &Stored, found: &Value) -> Value {
+    let seek = "SELECT tally_internal.seek_subjects($1, $2, $3)";
+    let values = [tenant.into(), subjects.ids.clone().into(), JsonB(found.clone()).into()];
+    session::as_owner(|| sql::one::<JsonB>(seek, &values)).map_or(Value::Null, |found| found.0)
+}
+
+/// Locks what was found.
+pub fn pin(found: &Value) {
+    let pin = "SELECT tally_internal.pin_subjects($1)";
+    session::as_owner(|| sql::run(pin, &[JsonB(found.clone()).into()]));
+}
+
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
-/// out, and removed their raw events; `lost` are the months whose events are gone otherwise.
-pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, ErasureError> {
+/// out, and removed their raw events; `found` is what was found before that, and `lost` are the months whose events are gone otherwise.
+pub fn forget(tenant: &str, subjects: &Stored, found: &Value, lost: &[i64]) -> Result<Value, ErasureError> {
+    let found = seek(tenant, subjects, found);
     let active = [tenant.into(), subjects.ids.clone().into(), subjects.sent.clone().into()];
     session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2, $3)", &active));
-    let known = "SELECT tally_internal.known_subjects($1, $2, $3)";
-    let mut known: Vec<String> = session::as_owner(|| sql::changed_rows(known, &active, |row| row.need(1)))
+    let known = "SELECT tally_internal.known_subjects($1, $2, $3, $4)";
+    let values = [
+        tenant.into(),
+        subjects.ids.clone().into(),
+        subjects.sent.clone().into(),
+        JsonB(found.clone()).into(),
+    ];
+    let mut known: Vec<String> = session::as_owner(|| sql::changed_rows(known, &values, |row| row.need(1)))
         .into_iter()
         .next()
         .unwrap_or_default();
@@ -44,8 +64,8 @@ pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, Er
         // Of one alone it is known whose they are.
         known.clone_from(&subjects.ids);
     }
-    let parts = "SELECT tally_internal.forget_subjects($1, $2, $3)";
-    let values = [tenant.into(), subjects.ids.clone().into(), known.into()];
+    let parts = "SELECT tally_internal.forget_subjects($1, $2, $3, $4)";
+    let values = [tenant.into(), subjects.ids.clone().into(), known.into(), JsonB(found).into()];
     let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values));
     let mut told = parts.map_or(Value::Null, |parts| parts.0);
     told["rollup_rows"] = rows.into();
@@ -59,19 +79,34 @@ pub fn forget(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, Er
 /// In what `forget_together` tells: what there was of those that had been erased before.
 const AGAIN: &str = "again";
 
+/// Subjects of a run, and what was found of them.
+pub type Sought = Vec<(Stored, Value)>;
+
 /// The same of the subjects of a run. Those that were erased before are gone through by themselves, so that it is known whether anything was there
 /// of them again.
-pub fn forget_together(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Value, ErasureError> {
+pub fn seek_together(tenant: &str, subjects: &Stored) -> Sought {
     let before = "SELECT x.subject FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject = ANY ($2) \
         AND EXISTS (SELECT FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL)";
     let values = [tenant.into(), subjects.sent.clone().into()];
     let before: HashSet<String> =
         session::as_owner(|| sql::changed_rows(before, &values, |row| row.need(1))).into_iter().collect();
     let (again, new) = subjects.split(|sent| before.contains(sent));
-    if again.ids.is_empty() || new.ids.is_empty() {
-        return forget(tenant, subjects, lost);
-    }
-    let (again, new) = (forget(tenant, &again, lost)?, forget(tenant, &new, lost)?);
+    let parts = [again, new].into_iter().filter(|part| !part.ids.is_empty());
+    parts
+        .map(|part| {
+            let found = seek(tenant, &part, &json!({}));
+            (part, found)
+        })
+        .collect()
+}
+
+/// Removes what else is kept of the subjects of a run.
+pub fn forget_together(tenant: &str, sought: &Sought, lost: &[i64]) -> Result<Value, ErasureError> {
+    let forgotten = sought.iter().map(|(subjects, found)| forget(tenant, subjects, found, lost));
+    let mut forgotten = forgotten.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let (first, second) = (forgotten.next().unwrap_or(Value::Null), forgotten.next());
+    let Some(new) = second else { return Ok(first) };
+    let again = first;
     let rows = |told: &Value, part: &String| told[part.as_str()].as_i64().unwrap_or(0);
     let parts = new.as_object().into_iter().flatten().map(|(part, _)| part);
     let all = parts.map(|part| (part.clone(), (rows(&again, part) + rows(&new, part)).into()));

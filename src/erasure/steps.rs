@@ -4,7 +4,7 @@
 //! A run begins by locking ingest out for a moment: batches that had begun before the request was known have ended then, and what a
 //! later transaction finds is all that there will be.
 
-use super::elsewhere;
+use super::elsewhere::{self, Sought};
 use super::failure::ErasureError;
 use super::missing;
 use super::removal::{self, Place};
@@ -122,7 +122,7 @@ fn begin(tenant: &str) -> Result<i64, ErasureError> {
                  WHERE x.tenant_id = $1 AND x.finished_at IS NULL AND x.subject_hash = ANY (ARRAY(\
                    SELECT w.subject_hash FROM tally.erasure AS w WHERE w.tenant_id = $1 AND w.finished_at IS NULL \
                     ORDER BY w.requested_at, w.subject_hash LIMIT $2))";
-    bounded(|| {
+    bounded(Attempts::One, || {
         session::as_owner(|| {
             sql::run(take, &[tenant.into(), SUBJECTS.into()]);
             sql::run("INSERT INTO tally.erasure_run (tenant_id) VALUES ($1)", &[tenant.into()]);
@@ -154,7 +154,14 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         }
         let is_last = month.is_none() && places.is_empty();
         let lost = is_last.then(|| rollup::Lost::of(tenant));
-        if is_last || !places.is_empty() {
+        let sought = is_last.then(|| elsewhere::seek_together(tenant, &subjects));
+        if let Some(sought) = &sought {
+            // What was found took its time: this is not to be done for nothing.
+            bounded(Attempts::Several, || {
+                sought.iter().for_each(|(_, found)| elsewhere::pin(found));
+                Ok(gate::close(&[], Attempts::One)?)
+            })?;
+        } else if !places.is_empty() {
             gate::close(&[], Attempts::One)?;
         }
         // The tenant may have got keys meanwhile: another step looks for them by those, too. Or a month was detached, or attached.
@@ -162,7 +169,7 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
             return Ok(1);
         }
         let (done, is_over) = remove_some(tenant, &subjects, &places, &detached, max_rows)?;
-        return match (next, lost) {
+        return match (next, lost.zip(sought)) {
             _ if !is_over => Ok(done),
             (Some(part), _) => {
                 let note =
@@ -171,8 +178,8 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
                 Ok(done)
             }
             // Of what is attached from now on it was noted that nobody could look into it.
-            (None, Some(lost)) => {
-                forget(tenant, &subjects, taken.len(), &lost.months, &missing::of(&lost, &detached))
+            (None, Some((lost, sought))) => {
+                forget(tenant, &sought, taken.len(), &lost.months, &missing::of(&lost, &detached))
             }
             (None, None) => Ok(done),
         };
@@ -211,9 +218,9 @@ fn remove_some(
 
 /// Runs work on rows that a tenant's transaction may have locked, and keep so: it is waited for a moment, since everybody's ingest waits. The step
 /// comes again.
-fn bounded<T>(work: impl Fn() -> Result<T, ErasureError>) -> Result<T, ErasureError> {
+fn bounded<T>(attempts: Attempts, work: impl Fn() -> Result<T, ErasureError>) -> Result<T, ErasureError> {
     let is_busy = |error: &ErasureError| matches!(error, ErasureError::Busy(_));
-    lock::tried(elsewhere::BUSY, &elsewhere::tables(), Attempts::One, is_busy, || {
+    lock::tried(elsewhere::BUSY, &elsewhere::tables(), attempts, is_busy, || {
         lock::waiting_at_most(lock::LONGEST_TRY, || work().map(Verdict::Keep))
     })
 }
@@ -221,12 +228,12 @@ fn bounded<T>(work: impl Fn() -> Result<T, ErasureError>) -> Result<T, ErasureEr
 /// Removes what else is kept of them. The caller has locked ingest out; `missing` are the months that nobody could search.
 fn forget(
     tenant: &str,
-    subjects: &Stored,
+    sought: &Sought,
     persons: usize,
     lost: &[i64],
     missing: &[i64],
 ) -> Result<i64, ErasureError> {
-    let mut forgotten = bounded(|| elsewhere::forget_together(tenant, subjects, lost))?;
+    let mut forgotten = bounded(Attempts::One, || elsewhere::forget_together(tenant, sought, lost))?;
     forgotten["subjects"] = persons.into();
     let missing = missing::array(missing);
     let note = format!(

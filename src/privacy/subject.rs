@@ -14,6 +14,7 @@ use crate::backend::{session, sql};
 use pgrx::Uuid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -219,4 +220,37 @@ fn names(body: &str, field: &str, ids: Vec<Option<String>>) -> bool {
         if ids.contains(&value) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     subject::named_in(body, field, find).is_break()
+}
+
+thread_local! {
+    /// The ids of the last call, with the array that they came in: an erasure asks of many texts.
+    static IDS: RefCell<(Vec<u8>, HashSet<String>)> = RefCell::default();
+}
+
+sql_function! {
+    /// `named(body, field, ids)`: which of these values the field has. Texts may be large, and are not held in pieces.
+    fn tally_named / pg_finfo_tally_named(call) {
+        let (Some(body), Some(field), Some(array)) = (call.text(0), call.text(1), call.bytes(2)) else {
+            return Ok(Vec::<String>::new().into_datum());
+        };
+        let found = IDS.with_borrow_mut(|(known, ids)| {
+            if known != array {
+                *ids = call.texts(2).into_iter().flatten().flatten().collect();
+                array.clone_into(known);
+            }
+            let (mut found, mut seen) = (BTreeSet::new(), 0);
+            let _ = subject::named_in(body, field, |value| {
+                seen += 1;
+                if seen % SEEN_AT_ONCE == 0 {
+                    session::check_for_interrupts();
+                }
+                if ids.contains(&value) {
+                    found.insert(value);
+                }
+                ControlFlow::Continue(())
+            });
+            found
+        });
+        Ok(found.into_iter().collect::<Vec<_>>().into_datum())
+    }
 }

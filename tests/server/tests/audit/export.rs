@@ -968,7 +968,7 @@ fn an_erasure_empties_the_exports_that_name_the_person_and_no_others() {
         let gone = number(
             admin,
             &format!(
-                "SELECT tally_internal.unname_exports('{tenant}', '{{jane-doe,joe,4711,1,user,count}}')"
+                "SELECT tally_internal.unname_exports(t.id, s.ids, tally_internal.seek_exports(t.id, s.ids, '{{}}')) FROM (VALUES ('{tenant}')) AS t (id), (VALUES ('{{jane-doe,joe,4711,1,user,count}}'::text[])) AS s (ids)"
             ),
         );
         admin.batch_execute("RESET ROLE; COMMIT").unwrap();

@@ -275,6 +275,78 @@ fn an_erasure_waits_for_nobody_with_ingest_locked_out() {
     }
 }
 
+/// What a tenant has of its own, and may have as much of as it likes, is read before ingest is locked out, and each quarantined event once.
+#[test]
+fn an_erasure_reads_a_tenants_own_before_ingest_is_locked_out() {
+    let shop = Shop::new("sought");
+    shop.database.set("track_functions = 'all'");
+    let mut superuser = shop.database.superuser();
+    superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+    let mut a = shop.a();
+    let waiting: Vec<String> = (0..30).map(|n| of_person(&format!("nobody-{n}"), "never", 500 + n)).collect();
+    assert_eq!(ingest(&mut a, &format!("[{}]", waiting.join(","))).unwrap().rejected, 30);
+    let opened = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions WHERE funcname = 'readable_quarantined'";
+    for (place, (table, is_step)) in [
+        ("quarantine", false),
+        ("export", false),
+        ("audit_personal", false),
+        ("quarantine", true),
+        ("export", true),
+        ("audit_personal", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let person = format!("person-{place}");
+        assert_eq!(
+            ingest(&mut a, &of_person(&person, "2026-11-15T12:00:00Z", 600 + place)).unwrap().accepted,
+            1
+        );
+        assert_eq!(ingest(&mut a, &of_person(&person, "never", 600 + place)).unwrap().rejected, 1);
+        let before = number(&mut superuser, opened);
+        let mut holder = shop.database.superuser();
+        holder.batch_execute(&format!("BEGIN; LOCK TABLE tally.{table} IN ACCESS EXCLUSIVE MODE")).unwrap();
+        let mut admin = shop.admin();
+        let admin_pid = pid(&mut admin);
+        std::thread::scope(|scope| {
+            let erasing = scope.spawn(|| {
+                if !is_step {
+                    return admin
+                        .batch_execute(&format!("SELECT tally.erase_subject('a', '{person}', 'asked for')"));
+                }
+                // Steps alone, of which nothing else of housekeeping keeps one.
+                admin.batch_execute(&format!(
+                    "SELECT tally.erase_subjects('a', '{{{person}}}', 'asked for')"
+                ))?;
+                for _ in 0..100 {
+                    if number(&mut admin, "SELECT tally_internal.erasure_step('a', 1000)") == 0 {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            let waits = format!(
+                "SELECT count(*) FROM pg_locks WHERE pid = {admin_pid} AND relation = 'tally.{table}'::regclass AND NOT granted"
+            );
+            wait_for("the erasure to read", || (number(&mut superuser, &waits) > 0).then_some(()));
+            let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'tally.rollup'::regclass AND mode = 'ShareRowExclusiveLock' AND granted";
+            assert_eq!(number(&mut superuser, locked), 0, "ingest is locked out while {table} is read");
+            shop.assert_b_is_free(table, 4000 + 10 * place);
+            holder.batch_execute("ROLLBACK").unwrap();
+            soon(table, || erasing.join().unwrap()).unwrap();
+        });
+        let left = format!(
+            "SELECT (SELECT count(*) FROM tally.events WHERE user_id = '{person}') + (SELECT count(*) FROM tally.quarantine WHERE body ~ '{person}')"
+        );
+        assert_eq!(number(&mut superuser, &left), 0, "{table}");
+        assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 30);
+        drop(admin);
+        wait_for("the calls to be counted", || (number(&mut superuser, opened) > before).then_some(()));
+        let times = number(&mut superuser, opened) - before;
+        assert!(times <= 33, "31 quarantined events were opened {times} times");
+    }
+}
+
 /// An event of somebody of tenant a's, valid or, by its time, not.
 fn of_person(person: &str, time: &str, number: usize) -> String {
     format!(
