@@ -40,10 +40,11 @@ unsafe extern "C-unwind" fn note_words(node: *mut pg_sys::Node, places: *mut c_v
         }
         if (*node).type_ == pg_sys::NodeTag::T_A_Const {
             let literal = &*node.cast::<pg_sys::A_Const>();
-            if !literal.isnull && literal.val.node.type_ == pg_sys::NodeTag::T_String {
-                if moment_word::is_in(CStr::from_ptr(literal.val.sval.sval).to_bytes()) {
-                    (*places.cast::<Vec<i32>>()).push(literal.location);
-                }
+            if !literal.isnull
+                && literal.val.node.type_ == pg_sys::NodeTag::T_String
+                && moment_word::is_in(CStr::from_ptr(literal.val.sval.sval).to_bytes())
+            {
+                (*places.cast::<Vec<i32>>()).push(literal.location);
             }
             return false;
         }
