@@ -1,7 +1,6 @@
 //! Why a scope is refused, and what in it.
 
 use super::witness::{self, Denial};
-use super::words::WORDS_BYTES;
 use crate::backend::report::{Report, raised_by_pgrx};
 use tally_core::token::TokenError;
 
@@ -24,8 +23,8 @@ pub enum ScopeError {
     RoleSetting { role: String, setting: String },
     /// A tenant or account is not an id.
     BadId(String),
-    /// What somebody wrote has so many bytes.
-    TooLong { field: String, bytes: usize },
+    /// What somebody wrote has so many bytes, and may have fewer.
+    TooLong { field: String, bytes: usize, most: usize },
     /// A confined session used this.
     Confined(String),
     /// A confined session ran a command that lasts.
@@ -96,8 +95,8 @@ impl From<ScopeError> for Report {
                     "a client could have set it for the next one, and it can change answers: ALTER ROLE {role} RESET {setting} as another role; what all clients need can be set for the database"
                 ))
             }
-            ScopeError::TooLong { field, bytes } => {
-                Report::new("22023", format!("{field} has {bytes} bytes, and may have {WORDS_BYTES}"))
+            ScopeError::TooLong { field, bytes, most } => {
+                Report::new("22023", format!("{field} has {bytes} bytes, and may have {most}"))
                     .hint("it is kept: say it in fewer words, and name the document or ticket that has more")
             }
             ScopeError::BadId(problem) => Report::new("22023", problem)

@@ -6,13 +6,13 @@ use pgrx::prelude::*;
 use tally_core::words;
 
 /// Bytes of it at most: it has to fit into an entry of the audit log.
-pub const WORDS_BYTES: usize = 2000;
+const WORDS_BYTES: usize = 2000;
 
 /// Refuses what is longer.
 pub fn check(field: &str, value: &str) -> Result<(), ScopeError> {
     match value.len() {
         ..=WORDS_BYTES => Ok(()),
-        bytes => Err(ScopeError::TooLong { field: field.to_owned(), bytes }),
+        bytes => Err(ScopeError::TooLong { field: field.to_owned(), bytes, most: WORDS_BYTES }),
     }
 }
 
