@@ -901,3 +901,41 @@ fn what_a_batch_shares_is_the_same_when_an_event_waits() {
         said(json!({"context": shared}), json!({}));
     }
 }
+
+/// What many events share is not copied for each without end where it can't be read.
+#[test]
+fn what_cannot_be_read_is_copied_for_so_many_events_alone_as_are_counted() {
+    let mapping = Mapping::parse(r#"{"account":{"value":"n"}}"#).unwrap();
+    let many = vec!["1"; 50_000].join(",");
+    let long = "x".repeat(50_000);
+    let texts = [
+        (
+            "opentelemetry",
+            format!(
+                r#"{{"\x":0,"pad":"{long}","resourceLogs":[{{"scopeLogs":[{{"logRecords":[{many}]}}]}}]}}"#
+            ),
+        ),
+        ("posthog", format!(r#"{{"batch":[{many}],"sent_at":{{"\x":1}},"pad":"{long}"}}"#)),
+        (
+            "opentelemetry",
+            format!(
+                r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"a","value":{{"stringValue":"{long}"}},"junk":NaN}}]}},"scopeLogs":[{{"logRecords":[{many}]}}]}}]}}"#
+            ),
+        ),
+    ];
+    for (format, text) in texts {
+        let found =
+            translate(Format::of(format).unwrap(), &text, ("m", &mapping), HOME, &limits(), &mut || {});
+        let told = found.map(|events| events.len()).map_err(|error| error.sqlstate);
+        assert_eq!(told, Err("54000"), "{format}");
+    }
+    // Scopes that are none are told together, with their resource once.
+    let text = format!(
+        r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"a","value":{{"stringValue":"{long}"}}}}]}},"scopeLogs":[{many}]}}]}}"#
+    );
+    let found =
+        translate(Format::of("opentelemetry").unwrap(), &text, ("m", &mapping), HOME, &limits(), &mut || {});
+    let found = found.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].body(&mut 0).unwrap().len() < 3 * text.len());
+}

@@ -145,15 +145,24 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Makes of it a text that can't be read: what its format took of the payload's text doesn't show the flaw.
-    pub(super) fn unread(&mut self, text: &str, flaw: Flaw) {
+    /// Makes of it a text that can't be read: what its format took of the payload's text doesn't show the flaw. `count` is asked whether
+    /// there may be a text of so many bytes before it is made.
+    pub(super) fn unread<E>(
+        &mut self,
+        text: &str,
+        flaw: Flaw,
+        count: &mut dyn FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.own.is_err() {
+            return Ok(());
+        }
         let spans = self.shared.iter().map(|shared| shared.span);
         let parts = std::iter::once(self.span).chain(spans).flatten();
         let parts: Vec<&str> = parts.filter_map(|(from, _)| object_at(text, from)).collect();
-        let kept = if parts.is_empty() { text.to_owned() } else { parts.join("\n") };
-        if self.own.is_ok() {
-            self.own = Err(Fault { text: Some(kept), ..Fault::of(flaw) });
-        }
+        let parts = if parts.is_empty() { vec![text] } else { parts };
+        count(parts.iter().map(|part| part.len() + 1).sum())?;
+        self.own = Err(Fault { text: Some(parts.join("\n")), ..Fault::of(flaw) });
+        Ok(())
     }
 
     /// What a path leads to in the one object that [`Event::print`] writes, unless that is null or an empty string; of an object, as

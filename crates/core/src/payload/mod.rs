@@ -239,11 +239,11 @@ pub fn translate<'a>(
             // What can't be told apart is kept as it came.
             events.push(Event::fault(Fault { text: Some(text.to_owned()), ..fault }));
         }
-        let flaws = flaws_of(text, &mut events, &flaws);
         if out.len() + events.len() > limits.batch_events {
             let reason = format!("payload has more than {} events", limits.batch_events);
             return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
         }
+        let flaws = flaws_of(text, &mut events, &flaws, &mut made, pause)?;
         for (number, event) in events.into_iter().enumerate() {
             pause();
             let known = match &limits.keys {
@@ -262,9 +262,16 @@ pub fn translate<'a>(
 
 /// The flaw of each event that has one, in what is its own or in what it shares. A value that no event has, as the time at which a batch was sent, costs
 /// none; a key might have been any, and costs each.
-fn flaws_of(text: &str, events: &mut [Event], flaws: &Flaws) -> Vec<Option<Flaw>> {
+/// What an event shares is part of its text: `made` counts the bytes.
+fn flaws_of(
+    text: &str,
+    events: &mut [Event],
+    flaws: &Flaws,
+    made: &mut usize,
+    pause: &mut dyn FnMut(),
+) -> Result<Vec<Option<Flaw>>, BatchError> {
     if flaws.is_empty() {
-        return vec![];
+        return Ok(vec![]);
     }
     let (mut noted, mut inside) = (HashSet::new(), vec![false; flaws.len()]);
     events.iter().for_each(|event| event.note(flaws, &mut noted, &mut inside));
@@ -273,13 +280,14 @@ fn flaws_of(text: &str, events: &mut [Event], flaws: &Flaws) -> Vec<Option<Flaw>
     let mut of_common = HashMap::new();
     let mut of_events = Vec::with_capacity(events.len());
     for event in events {
+        pause();
         let found = event.flaw(flaws, &mut of_common).or(beside);
         if let Some(Found { flaw, is_shown: false }) = found {
-            event.unread(text, flaw);
+            event.unread(text, flaw, &mut |bytes| count(made, bytes))?;
         }
         of_events.push(found.filter(|found| found.is_shown).map(|found| found.flaw));
     }
-    of_events
+    Ok(of_events)
 }
 
 /// A value of a payload: its text, what it is, and what is wrong in it.

@@ -36,21 +36,19 @@ impl Vendor for OpenTelemetry {
             }
             let scopes = batch(&mut of_resource, "scopeLogs")?.unwrap_or_default();
             let resource = of_resource.take("resource");
-            let faults: Vec<Option<Event>> = scopes
-                .iter()
-                .map(|scope| has_list(scope, "logRecords").err().map(|fault| alone(&resource, scope, fault)))
-                .collect();
+            let is_good = |scope: &Value| has_list(scope, "logRecords").is_ok();
+            let (scopes, others): (Vec<_>, Vec<_>) = scopes.into_iter().partition(is_good);
+            // The resource is printed once for all of them.
+            let fault = others.first().and_then(|first| has_list(first, "logRecords").err());
+            let unread = fault.map(|fault| alone(&resource, others, fault));
             let resource = common("resource", resource);
-            for (mut of_scope, fault) in scopes.into_iter().zip(faults) {
-                if let Some(fault) = fault {
-                    out.push(fault);
-                    continue;
-                }
+            for mut of_scope in scopes {
                 let scope = common("scope", of_scope.take("scope"));
                 let records = batch(&mut of_scope, "logRecords")?.unwrap_or_default();
                 let shared = [resource.clone(), scope];
                 out.extend(records.into_iter().map(|record| Event::made(record, flat, &shared)));
             }
+            out.extend(unread);
         }
         Ok(())
     }
@@ -91,9 +89,9 @@ fn unread<'a>(value: &Value, fault: Fault) -> Event<'a> {
     Event::fault(Fault { text: Some(text), ..fault })
 }
 
-/// The same of a scope, with its resource.
-fn alone<'a>(resource: &Option<Value>, scope: &Value, fault: Fault) -> Event<'a> {
-    let mut members = vec![(Cow::Borrowed("\"scopeLogs\""), Value::Array(vec![scope.clone()]))];
+/// The same of scopes, with their resource.
+fn alone<'a>(resource: &Option<Value<'a>>, scopes: Vec<Value<'a>>, fault: Fault) -> Event<'a> {
+    let mut members = vec![(Cow::Borrowed("\"scopeLogs\""), Value::Array(scopes))];
     members.extend(resource.clone().map(|resource| (Cow::Borrowed("\"resource\""), resource)));
     unread(&Value::Object(members), fault)
 }
