@@ -170,8 +170,11 @@ fn check_event_schema(schema: Document) -> Result<(), ErrorReport> {
 }
 
 #[pg_extern(sql = false)]
-fn event_schema_breaks(older: Document, newer: Document) -> Vec<String> {
-    tally_schema::breaks(&older.0, &newer.0)
+fn event_schema_breaks(older: Document, newer: Document) -> Result<Vec<String>, ErrorReport> {
+    for schema in [&older.0, &newer.0] {
+        tally_schema::check_size(schema).map_err(failure::schema_report)?;
+    }
+    Ok(tally_schema::breaks(&older.0, &newer.0))
 }
 
 #[pg_extern(sql = false)]

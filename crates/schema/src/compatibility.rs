@@ -278,8 +278,13 @@ fn properties(old: &Map<String, Value>, value: &Value, place: &str, found: &mut 
             _ if is_open(schema) => {}
             // Which of them, doesn't matter where it takes what each of them does.
             (None, _) if is_matched(name) => {
+                // One whose events it may refuse is enough.
+                let known = found.breaks.len();
                 for pattern in patterns.values() {
                     compare(pattern, schema, &place, found);
+                    if found.breaks.len() > known {
+                        break;
+                    }
                 }
             }
             (None, None) => {}

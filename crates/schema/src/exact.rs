@@ -173,11 +173,36 @@ fn exclusive<'a>(limit: &Value, past: Ordering, told: &'static str) -> Built<'a>
 }
 
 fn one_of<'a>(values: &[Value]) -> Built<'a> {
-    let spellings: HashSet<String> = values.iter().map(spelling).collect();
+    let texts: HashSet<String> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let numbers: HashSet<String> = values.iter().filter(|value| value.is_number()).map(spelling).collect();
+    let others: Vec<Value> =
+        values.iter().filter(|value| !value.is_string() && !value.is_number()).cloned().collect();
     let told = cut_list(values);
     rule(move |value| {
-        (!spellings.contains(&spelling(value))).then(|| format!("the value is not one of {told}"))
+        let is_one = match value {
+            Value::String(text) => texts.contains(text),
+            Value::Number(_) => numbers.contains(&spelling(value)),
+            _ => others.iter().any(|other| is_same(value, other)),
+        };
+        (!is_one).then(|| format!("the value is not one of {told}"))
     })
+}
+
+/// Whether two values are the same however their numbers are written; found out as soon as they aren't.
+fn is_same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => {
+            left == right || Decimal::of(left).cmp(&Decimal::of(right)) == Ordering::Equal
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| is_same(left, right))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left.iter().all(|(key, value)| right.get(key).is_some_and(|other| is_same(value, other)))
+        }
+        _ => left == right,
+    }
 }
 
 fn cut_list(values: &[Value]) -> String {
@@ -251,8 +276,8 @@ pub(crate) fn judging<'i, R>(
         options
     } else {
         options.with_keyword("const", |_: &Parent, only: &Value, _: Location| {
-            let (wanted, told) = (spelling(only), only.to_string());
-            rule(move |value| (spelling(value) != wanted).then(|| format!("{told} was expected")))
+            let (wanted, told) = (only.clone(), only.to_string());
+            rule(move |value| (!is_same(value, &wanted)).then(|| format!("{told} was expected")))
         })
     };
     options

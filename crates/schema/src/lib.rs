@@ -43,17 +43,17 @@ impl Schema {
         if !schema.is_object() {
             return Err(SchemaError("a schema is a JSON object".into()));
         }
-        let bytes = schema.to_string().len();
-        if bytes > MAX_BYTES {
-            return Err(SchemaError(format!("schema has {bytes} bytes, at most {MAX_BYTES} are allowed")));
+        check_size(schema)?;
+        check(schema)?;
+        let is_draft_4 = names_draft_4(schema);
+        if is_draft_4 && reference::has_base(schema) {
+            return Err(SchemaError("id is not taken: references lead into the schema itself".into()));
         }
-        check(schema, 1)?;
         if reference::is_endless(schema) {
             return Err(SchemaError(
                 "a reference leads back to its own place, so that judging a value never ends".into(),
             ));
         }
-        let is_draft_4 = schema["$schema"].as_str().is_some_and(|draft| draft.contains("draft-04"));
         let built = exact::judging(jsonschema::options(), is_draft_4)
             .with_pattern_options(
                 PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
@@ -72,11 +72,40 @@ impl Schema {
     }
 }
 
-/// Refuses what would lead out of the schema, and nesting that would exhaust the stack.
-fn check(value: &Value, depth: usize) -> Result<(), SchemaError> {
+/// Refuses a schema that is too large to be compared or compiled while others wait.
+pub fn check_size(schema: &Value) -> Result<(), SchemaError> {
+    let bytes = schema.to_string().len();
+    if bytes > MAX_BYTES {
+        return Err(SchemaError(format!("schema has {bytes} bytes, at most {MAX_BYTES} are allowed")));
+    }
+    check_depth(schema, 1)
+}
+
+fn check_depth(value: &Value, depth: usize) -> Result<(), SchemaError> {
     if depth > MAX_DEPTH {
         return Err(SchemaError(format!("schema is nested deeper than {MAX_DEPTH} levels")));
     }
+    match value {
+        Value::Object(fields) => fields.values().try_for_each(|value| check_depth(value, depth + 1)),
+        Value::Array(values) => values.iter().try_for_each(|value| check_depth(value, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a schema, or one inside of it, says that it is of draft 4.
+fn names_draft_4(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(key, value)| {
+            (key == "$schema" && value.as_str().is_some_and(|draft| draft.contains("draft-04")))
+                || names_draft_4(value)
+        }),
+        Value::Array(values) => values.iter().any(names_draft_4),
+        _ => false,
+    }
+}
+
+/// Refuses what would lead out of the schema.
+fn check(value: &Value) -> Result<(), SchemaError> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
             if let ("$ref" | "$dynamicRef" | "$recursiveRef", Some(target)) = (key.as_str(), value.as_str())
@@ -87,9 +116,9 @@ fn check(value: &Value, depth: usize) -> Result<(), SchemaError> {
             if key == "$id" {
                 return Err(SchemaError("$id is not taken: references lead into the schema itself".into()));
             }
-            check(value, depth + 1)
+            check(value)
         }),
-        Value::Array(values) => values.iter().try_for_each(|value| check(value, depth + 1)),
+        Value::Array(values) => values.iter().try_for_each(check),
         _ => Ok(()),
     }
 }

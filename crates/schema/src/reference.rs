@@ -145,6 +145,17 @@ impl References {
     }
 }
 
+/// Whether a schema has an `id` that isn't an anchor: in draft 4, what references are read against.
+pub(crate) fn has_base(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(key, value)| {
+            (key == "id" && value.as_str().is_some_and(|id| !id.starts_with('#'))) || has_base(value)
+        }),
+        Value::Array(values) => values.iter().any(has_base),
+        _ => false,
+    }
+}
+
 fn has_id(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {

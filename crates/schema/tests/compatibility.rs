@@ -392,3 +392,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_id_of_draft_4_that_references_would_be_read_against_is_refused() {
+    let inside = |id: &str| json!({"properties": {"a": {"id": id, "allOf": [{"$ref": "#"}]}}});
+    let draft_4 = "http://json-schema.org/draft-04/schema#";
+    let mut root = inside("http://b/x");
+    root["$schema"] = json!(draft_4);
+    let mut within = inside("http://b/x");
+    within["properties"]["a"]["$schema"] = json!(draft_4);
+    for schema in [root, within] {
+        assert!(Schema::compile(&schema).is_err(), "{schema}");
+    }
+    assert!(
+        Schema::compile(&json!({"$schema": draft_4, "properties": {"a": {"id": "#a", "type": "string"}}}))
+            .is_ok()
+    );
+    // In 2020-12 it is a name as any other.
+    assert!(Schema::compile(&json!({"properties": {"id": {"const": "http://b/x"}}})).is_ok());
+}
+
+#[test]
+fn a_name_that_many_patterns_judged_breaks_once() {
+    let patterns: serde_json::Map<String, Value> =
+        (0..1000).map(|n| (format!("^a.*{n}?"), json!({"type": "string"}))).collect();
+    let older = json!({"patternProperties": patterns});
+    let newer = json!({"patternProperties": patterns, "properties": {"a1": {"type": "integer"}}});
+    assert_eq!(breaks(&older, &newer).len(), 1);
+}
