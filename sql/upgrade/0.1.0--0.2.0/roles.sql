@@ -8,13 +8,15 @@ DECLARE
   wanted pg_catalog.oid;
   until pg_catalog.timestamptz;
 BEGIN
-  SELECT pg_catalog.array_agg(l.id ORDER BY l.is_last, l.id) INTO tables
-    FROM (SELECT c.oid, c.relname OPERATOR(pg_catalog.=) 'role_binding' FROM pg_catalog.pg_class AS c
-           WHERE c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace::pg_catalog.oid AND c.relkind IN ('r', 'p', 'v')
-          UNION ALL
-          SELECT p.table_name::pg_catalog.oid, false FROM tally.protected_table AS p) AS l (id, is_last);
   FOR attempt IN 1 .. tries LOOP
     BEGIN
+      -- What is protected may have been dropped: its row stays.
+      SELECT pg_catalog.array_agg(l.id ORDER BY l.is_last, l.id) INTO tables
+        FROM (SELECT c.oid, c.relname OPERATOR(pg_catalog.=) 'role_binding' FROM pg_catalog.pg_class AS c
+               WHERE c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace::pg_catalog.oid AND c.relkind IN ('r', 'p', 'v')
+              UNION ALL
+              SELECT c.oid, false FROM tally.protected_table AS p
+                JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.table_name::pg_catalog.oid) AS l (id, is_last);
       until := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '500 ms'::pg_catalog.interval;
       FOREACH wanted IN ARRAY tables LOOP
         PERFORM pg_catalog.set_config('lock_timeout', pg_catalog.concat(greatest(1, (1000
@@ -23,7 +25,8 @@ BEGIN
       END LOOP;
       PERFORM pg_catalog.set_config('lock_timeout', own, true);
       RETURN;
-    EXCEPTION WHEN lock_not_available THEN
+    -- Or dropped since it was listed.
+    EXCEPTION WHEN lock_not_available OR undefined_table OR syntax_error THEN
       IF attempt OPERATOR(pg_catalog.=) tries THEN
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
           MESSAGE = pg_catalog.format('the update needs all of pg_tally''s tables for itself, and %s was in use', wanted::pg_catalog.regclass),

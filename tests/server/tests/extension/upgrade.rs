@@ -164,7 +164,8 @@ fn every_release_upgrades_to_what_a_fresh_install_is() {
                      GRANT USAGE ON SCHEMA shop TO PUBLIC; SET ROLE {owner};
                      CREATE TABLE shop.orders (tenant varchar NOT NULL, account text NOT NULL) PARTITION BY LIST (account);
                      CREATE TABLE shop.orders_1 PARTITION OF shop.orders DEFAULT;
-                     SELECT tally.protect('shop.orders', 'tenant', 'account'); GRANT SELECT ON shop.orders TO PUBLIC;
+                     SELECT tally.protect('shop.orders', 'tenant', 'account');
+                     CREATE TABLE shop.gone (tenant text NOT NULL); SELECT tally.protect('shop.gone', 'tenant'); DROP TABLE shop.gone; GRANT SELECT ON shop.orders TO PUBLIC;
                      RESET ROLE;
                      INSERT INTO shop.orders SELECT t, a FROM unnest('{{t0,t1}}'::text[]) AS t, unnest('{{a,b}}'::text[]) AS a"
                 ))
