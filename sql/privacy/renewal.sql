@@ -38,7 +38,7 @@ BEGIN
    WHERE l.name COLLATE "C" = renewal.month OR l.name COLLATE "C" > renewal.months_done
    ORDER BY (l.name COLLATE "C" = renewal.month) IS NOT TRUE, l.name COLLATE "C" LIMIT 1;
   IF NOT FOUND THEN
-    UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
+    UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, after_account = NULL, after_time = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
     RETURN 1;
   END IF;
   IF place.name IS DISTINCT FROM renewal.month THEN
