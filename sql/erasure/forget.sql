@@ -73,6 +73,7 @@ COMMENT ON FUNCTION tally_internal.forget_quarantine(text, text[], jsonb) IS 'pa
 CREATE FUNCTION tally_internal.forget_batches(tenant_id text, subjects text[], sought jsonb) RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
+  SET plan_cache_mode = force_custom_plan -- of a list that it knows it looks a key up by its hash
 AS $$
 DECLARE
   gone int8;

@@ -89,7 +89,14 @@ pub fn tried<T, E: From<Busy>>(
                 None
             }
             Ok(result) => Some(result),
-            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
+            // Also in a circle with somebody who has such rows and waits for what this has.
+            Err(caught)
+                if matches!(
+                    caught.code,
+                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+                        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                ) =>
+            {
                 last.set(None);
                 None
             }

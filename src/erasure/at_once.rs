@@ -63,13 +63,12 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
             break (known, places);
         }
     };
-    let found = elsewhere::seek(tenant, &users, &json!({}));
+    let found = elsewhere::seek_first(tenant, &users)?;
     // By other ids than those, what was found is not all.
     let found_of = |now: &Stored| if *now == users { found.clone() } else { json!({}) };
     let tables = elsewhere::tables();
     let try_to = |work: &dyn Fn() -> Result<Verdict<()>, ErasureError>| {
-        let is_busy = |error: &ErasureError| matches!(error, ErasureError::Busy(_));
-        lock::tried(elsewhere::BUSY, &tables, Attempts::Several, is_busy, work)
+        lock::tried(elsewhere::BUSY, &tables, Attempts::Several, ErasureError::is_busy, work)
     };
     if before > 0 && places.is_empty() {
         // Ingest has refused its events since, so that there is nothing to wait for.
@@ -107,7 +106,7 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
             places.extend(removal::find_in_detached(tenant, &now.ids, month));
         }
         for place in &places {
-            removal::remove(tenant, &now, place, &detached)?;
+            waiting_for_nobody(|| removal::remove(tenant, &now, place, &detached))?;
         }
         let forgotten =
             waiting_for_nobody(|| elsewhere::forget(tenant, &now, &found_of(&now), &lost.months))?;

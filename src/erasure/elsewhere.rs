@@ -29,6 +29,12 @@ pub fn seek(tenant: &str, subjects: &Stored, found: &Value) -> Value {
     session::as_owner(|| sql::one::<JsonB>(seek, &values)).map_or(Value::Null, |found| found.0)
 }
 
+/// The same before anything is locked, with what rollups made of their ids, which takes its time, too.
+pub fn seek_first(tenant: &str, subjects: &Stored) -> Result<Value, ErasureError> {
+    rollup::prepare_users(tenant, &subjects.ids)?;
+    Ok(seek(tenant, subjects, &json!({})))
+}
+
 /// Locks what was found.
 pub fn pin(found: &Value) {
     let pin = "SELECT tally_internal.pin_subjects($1)";
@@ -84,7 +90,7 @@ pub type Sought = Vec<(Stored, Value)>;
 
 /// The same of the subjects of a run. Those that were erased before are gone through by themselves, so that it is known whether anything was there
 /// of them again.
-pub fn seek_together(tenant: &str, subjects: &Stored) -> Sought {
+pub fn seek_together(tenant: &str, subjects: &Stored) -> Result<Sought, ErasureError> {
     let before = "SELECT x.subject FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject = ANY ($2) \
         AND EXISTS (SELECT FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL)";
     let values = [tenant.into(), subjects.sent.clone().into()];
@@ -94,8 +100,8 @@ pub fn seek_together(tenant: &str, subjects: &Stored) -> Sought {
     let parts = [again, new].into_iter().filter(|part| !part.ids.is_empty());
     parts
         .map(|part| {
-            let found = seek(tenant, &part, &json!({}));
-            (part, found)
+            let found = seek_first(tenant, &part)?;
+            Ok((part, found))
         })
         .collect()
 }

@@ -48,6 +48,13 @@ impl From<ScopeError> for ErasureError {
     }
 }
 
+impl ErasureError {
+    /// Whether others' transactions hold what was to be locked.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::Rollup(RollupError::Busy(_)))
+    }
+}
+
 impl From<Busy> for ErasureError {
     fn from(busy: Busy) -> Self {
         Self::Busy(busy)

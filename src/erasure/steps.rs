@@ -154,7 +154,7 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         }
         let is_last = month.is_none() && places.is_empty();
         let lost = is_last.then(|| rollup::Lost::of(tenant));
-        let sought = is_last.then(|| elsewhere::seek_together(tenant, &subjects));
+        let sought = is_last.then(|| elsewhere::seek_together(tenant, &subjects)).transpose()?;
         if let Some(sought) = &sought {
             // What was found took its time: this is not to be done for nothing.
             bounded(Attempts::Several, || {
@@ -194,7 +194,9 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
     let lost = rollup::Lost::of(tenant);
     let mut missing = missing::of(&lost, &removal::detached_months());
     missing.extend(run.missing.iter().filter(|month| !missing.contains(month)).collect::<Vec<_>>());
-    elsewhere::certify(tenant, &some, together, forgotten, &lost.months, &missing)?;
+    bounded(Attempts::One, || {
+        elsewhere::certify(tenant, &some, together, forgotten, &lost.months, &missing)
+    })?;
     Ok(some.len() as i64)
 }
 
@@ -211,7 +213,7 @@ fn remove_some(
         if number > 0 && done >= max_rows {
             return Ok((done, false));
         }
-        done += removal::remove(tenant, subjects, place, detached)?;
+        done += bounded(Attempts::One, || removal::remove(tenant, subjects, place, detached))?;
     }
     Ok((done.max(1), true))
 }
@@ -219,8 +221,7 @@ fn remove_some(
 /// Runs work on rows that a tenant's transaction may have locked, and keep so: it is waited for a moment, since everybody's ingest waits. The step
 /// comes again.
 fn bounded<T>(attempts: Attempts, work: impl Fn() -> Result<T, ErasureError>) -> Result<T, ErasureError> {
-    let is_busy = |error: &ErasureError| matches!(error, ErasureError::Busy(_));
-    lock::tried(elsewhere::BUSY, &elsewhere::tables(), attempts, is_busy, || {
+    lock::tried(elsewhere::BUSY, &elsewhere::tables(), attempts, ErasureError::is_busy, || {
         lock::waiting_at_most(lock::LONGEST_TRY, || work().map(Verdict::Keep))
     })
 }

@@ -10,6 +10,7 @@ use crate::backend::expression_reads::Reads;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, session, sql, value};
 use crate::event::{EVENTS, EventRow};
+use core::cell::RefCell;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -46,11 +47,15 @@ pub fn of_users(
     users: &[String],
 ) -> Result<Vec<String>, RollupError> {
     let Some(expression) = &column.expression else { return Ok(Vec::new()) };
+    if let Some(known) = prepared(definition, column, tenant, users) {
+        return Ok(known);
+    }
     let reads = reads_of(column);
     let reads_more = reads.is_unknown || reads.columns.len() > 1 || !reads.properties.is_empty();
     let maker = Maker { definition, expression, tenant };
     let mut found = BTreeSet::new();
     for (user, made) in users.iter().zip(maker.make(users)?) {
+        session::check_for_interrupts();
         let own = maker.read(user);
         if let Some(made) = made
             && (own.as_ref() == Some(&made)
@@ -70,6 +75,64 @@ pub fn of_users(
         found.extend(session::as_owner(|| sql::rows(folded, &values, |row| row.need::<String>(1))));
     }
     Ok(found.into_iter().collect())
+}
+
+/// Values that were made before, of a column of a rollup and users of a tenant.
+struct Prepared {
+    rollup: String,
+    expression: Option<String>,
+    tenant: String,
+    users: Vec<String>,
+    values: Vec<String>,
+}
+
+thread_local! {
+    /// Those of a transaction, by when it began.
+    static PREPARED: RefCell<(i64, Vec<Prepared>)> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// Makes the values that `of_users` gives later in this transaction, while nobody is locked out: each is tried on many ids.
+pub fn prepare(tenant: &str, users: &[String]) -> Result<(), RollupError> {
+    let now = session::transaction_start();
+    PREPARED.with_borrow_mut(|(began, known)| {
+        if *began != now {
+            (*began, *known) = (now, Vec::new());
+        }
+    });
+    // With the locks that reading what is declared takes: they would be in the way of whoever locks ingest out.
+    let made = subtransaction::run(|| Verdict::Undo(make_of_all(tenant, users)));
+    let made = made.unwrap_or_else(|caught| caught.rethrow())?;
+    PREPARED.with_borrow_mut(|(_, known)| known.extend(made));
+    Ok(())
+}
+
+fn make_of_all(tenant: &str, users: &[String]) -> Result<Vec<Prepared>, RollupError> {
+    let mut made = Vec::new();
+    for definition in definition::all()?.iter() {
+        for column in definition.columns.iter().filter(|column| is_of_user(column) && !is_user(column)) {
+            made.push(Prepared {
+                rollup: definition.name.clone(),
+                expression: column.text.clone(),
+                tenant: tenant.to_owned(),
+                users: users.to_vec(),
+                values: of_users(definition, column, tenant, users)?,
+            });
+        }
+    }
+    Ok(made)
+}
+
+fn prepared(definition: &Definition, column: &Column, tenant: &str, users: &[String]) -> Option<Vec<String>> {
+    PREPARED.with_borrow(|(began, known)| {
+        let is_it = |known: &&Prepared| {
+            known.rollup == definition.name
+                && known.expression == column.text
+                && known.tenant == tenant
+                && known.users == users
+        };
+        let is_of_now = *began == session::transaction_start();
+        known.iter().filter(|_| is_of_now).find(is_it).map(|known| known.values.clone())
+    })
 }
 
 /// Evaluates one of a rollup's expressions for events of which nothing is known but the user.
@@ -170,7 +233,7 @@ fn like(user: &str) -> Vec<String> {
 #[allow(clippy::type_complexity, reason = "the columns of a set-returning function")]
 fn user_dimensions(
     tenant_id: &str,
-    ids: Vec<String>,
+    ids: Vec<Option<String>>,
 ) -> Result<
     TableIterator<
         'static,
@@ -183,6 +246,7 @@ fn user_dimensions(
     >,
     ErrorReport,
 > {
+    let ids: Vec<String> = ids.into_iter().flatten().collect();
     let mut found = Vec::new();
     for definition in definition::all()?.iter() {
         for column in definition.dimensions().filter(|column| is_of_user(column)) {
