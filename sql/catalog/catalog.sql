@@ -48,6 +48,16 @@ END
 $$;
 COMMENT ON FUNCTION tally_internal.has_personal_columns(oid[]) IS 'whether one of the tables has a column that is classified personal, as of now; for exports';
 
+CREATE FUNCTION tally_internal.is_something_held() RETURNS boolean
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT EXISTS (SELECT FROM pg_locks AS l
+                    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
+                      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()));
+  END;
+COMMENT ON FUNCTION tally_internal.is_something_held() IS 'whether another session has a table or view for itself, so that the catalogue can''t look at what it is made of';
+
 CREATE FUNCTION tally_internal.note_personal_columns() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -60,7 +70,11 @@ DECLARE
   found_from text := tally_internal.personal_found_from();
   changed    int8;
 BEGIN
-  IF found_from = (SELECT p.columns FROM tally.personal_column AS p WHERE p.relation = '') THEN
+  -- What somebody holds counts as coming from anything, and is looked at again.
+  IF tally_internal.is_something_held() THEN
+    found_from := 'held ' || found_from;
+  END IF;
+  IF found_from NOT LIKE 'held %' AND found_from = (SELECT p.columns FROM tally.personal_column AS p WHERE p.relation = '') THEN
     -- Where a transaction was open when it looked last, what had been written since then wasn't known to be all.
     UPDATE tally.personal_column AS p SET columns = seen
      WHERE p.relation = '-' AND p.columns <> seen
@@ -81,6 +95,9 @@ BEGIN
     RETURNING 1
   )
   SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept) INTO changed;
+  IF found_from NOT LIKE 'held %' AND tally_internal.is_something_held() THEN
+    UPDATE tally.personal_column AS p SET columns = 'held ' || p.columns WHERE p.relation = '';
+  END IF;
   RETURN changed;
 END
 $$;
@@ -363,9 +380,9 @@ GRANT SELECT ON tally.catalog TO tally_admin, tally_auditor;
 ALTER FUNCTION tally_internal.note_personal_columns() OWNER TO tally_owner;
 ALTER FUNCTION tally.classify(text, text, text) OWNER TO tally_owner;
 ALTER FUNCTION tally.describe_asset(text, text, text, text) OWNER TO tally_owner;
-REVOKE ALL ON FUNCTION tally_internal.personal_found_from(), tally_internal.personal_columns_now(), tally_internal.has_personal_columns(oid[]), tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8), tally_internal.note_asset(text), tally_internal.free_asset_name(text),
+REVOKE ALL ON FUNCTION tally_internal.is_something_held(), tally_internal.personal_found_from(), tally_internal.personal_columns_now(), tally_internal.has_personal_columns(oid[]), tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8), tally_internal.note_asset(text), tally_internal.free_asset_name(text),
   tally.classify(text, text, text), tally.describe_asset(text, text, text, text), tally_internal.raw_retention(), tally_internal.all_assets() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.personal_found_from(), tally_internal.personal_columns_now(), tally_internal.has_personal_columns(oid[]),
+GRANT EXECUTE ON FUNCTION tally_internal.is_something_held(), tally_internal.personal_found_from(), tally_internal.personal_columns_now(), tally_internal.has_personal_columns(oid[]),
   tally_internal.note_asset(text), tally_internal.free_asset_name(text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.note_personal_columns(), tally_internal.task_catalog(), tally_internal.step_catalog(text, int8),
   tally.classify(text, text, text), tally.describe_asset(text, text, text, text) TO tally_admin;

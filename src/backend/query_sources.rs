@@ -12,6 +12,8 @@ use std::rc::Rc;
 
 /// Queries inside of queries that are followed.
 const MAX_DEPTH: usize = 200;
+/// Sources that are remembered of a query's parts: some hundred megabytes.
+const MAX_KNOWN: usize = 1_000_000;
 /// Functions of Postgres that take one property out of an object: `->`, `->>`, `?`.
 const TAKES_PROPERTY: [u32; 3] = [3478, 3214, 4047];
 
@@ -51,9 +53,11 @@ struct Trace {
     properties: (Oid, i16),
     /// The table whose columns are meant outside of all queries.
     table: Oid,
-    /// Where on the stack it began, and whether something was nested too deeply to be followed from there.
+    /// Where on the stack it began, and whether something was too deep, or too much, to be followed.
     began_at: usize,
     is_too_deep: bool,
+    /// How many sources are known of all parts.
+    remembered: usize,
 }
 
 impl Trace {
@@ -67,6 +71,7 @@ impl Trace {
             table: Oid::INVALID,
             began_at: place_on_stack(),
             is_too_deep: false,
+            remembered: 0,
         }
     }
 
@@ -189,12 +194,17 @@ impl Trace {
 
     /// Adds what a part comes from, which is followed when it is named first.
     fn once(&mut self, part: Part, follow: impl FnOnce(&mut Self)) {
+        if self.is_too_deep {
+            return;
+        }
         let known = self.known.get(&part).cloned().unwrap_or_else(|| {
             check_for_interrupts!();
             let outer = core::mem::take(&mut self.found);
             follow(self);
             let found = Rc::new(core::mem::replace(&mut self.found, outer));
             self.known.insert(part, found.clone());
+            self.remembered += found.len();
+            self.is_too_deep |= self.remembered > MAX_KNOWN;
             found
         });
         self.found.extend(known.iter().cloned());

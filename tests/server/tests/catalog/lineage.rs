@@ -247,6 +247,19 @@ fn a_view_that_is_nested_too_deeply_or_being_dropped_comes_from_anything_and_sto
     ask("being dropped");
     maker.batch_execute("ROLLBACK").unwrap();
     assert_eq!(sources("app.plain"), "app.deep.1");
+    // What was held for a while is looked at again, though nothing has changed.
+    maker
+        .batch_execute("CREATE TABLE app.held (n int, twice int GENERATED ALWAYS AS (n * 2) STORED)")
+        .unwrap();
+    let mut superuser = database.superuser();
+    let mut noted = || {
+        superuser.batch_execute("CALL tally.maintain()").unwrap();
+        number(&mut superuser, "SELECT count(*) FROM tally.personal_column WHERE relation = 'app.held'")
+    };
+    maker.batch_execute("BEGIN; LOCK TABLE app.held").unwrap();
+    assert_eq!(noted(), 1);
+    maker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(noted(), 0);
 }
 
 /// Before 18 no column is computed when it is read.
