@@ -2,6 +2,7 @@
 
 use super::protect::entry;
 use super::{Batch, event_at};
+use crate::backend::session;
 use crate::ingest::failure::{IngestError, Refusal};
 use crate::ingest::options::OnConflict;
 use crate::privacy::subject::Erased;
@@ -163,6 +164,7 @@ impl Batch<'_> {
             return;
         }
         for index in (0..self.items.len()).filter(|&index| self.is_valid(index)).collect::<Vec<_>>() {
+            session::check_for_interrupts();
             let event = event_at(&self.items, index);
             match registry.judge(event) {
                 Verdict::Fine => {}
