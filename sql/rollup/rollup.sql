@@ -108,7 +108,7 @@ COMMENT ON FUNCTION tally.fold(text, int8) IS
 CREATE FUNCTION tally_internal.strange_code(OUT rollup_name text, OUT code text, OUT problem text) RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'strange_code_wrapper';
 COMMENT ON FUNCTION tally_internal.strange_code() IS
-  'functions in declared expressions that have no fixed search_path (open) or run with their owner''s rights (elevated), and expressions that can''t be read (unreadable) have a literal as ''now'' (momentary) or go by settings (mutable)';
+  'functions in declared expressions that have no fixed search_path (open) or run with their owner''s rights (elevated), and expressions that can''t be read (unreadable), have a literal as ''now'' (momentary) or go by settings (mutable)';
 REVOKE ALL ON FUNCTION tally_internal.strange_code() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally_internal.strange_code() TO tally_admin, tally_auditor;
 
