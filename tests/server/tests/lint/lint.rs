@@ -12,8 +12,11 @@ struct Finding {
 }
 
 fn lint(client: &mut impl GenericClient) -> Vec<Finding> {
-    let query = "SELECT name, concat_ws('.', metadata->>'schema', metadata->>'name'), remediation FROM tally.lint()
-                 WHERE level IN ('ERROR', 'WARN', 'INFO') AND length(detail) > 10 AND length(description) > 20";
+    // Administrators are the cluster's: those of other tests, whose names end with their databases', may be there.
+    let query =
+        "SELECT name, concat_ws('.', metadata->>'schema', metadata->>'name'), remediation FROM tally.lint()
+                 WHERE level IN ('ERROR', 'WARN', 'INFO') AND length(detail) > 10 AND length(description) > 20
+                   AND (name <> 'export_approver_alone' OR metadata->>'name' LIKE '%' || current_database())";
     let row = |row: &postgres::Row| Finding { name: row.get(0), object: row.get(1), fix: row.get(2) };
     client.query(query, &[]).unwrap().iter().map(row).collect()
 }
