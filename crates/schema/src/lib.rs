@@ -45,15 +45,18 @@ impl Schema {
         }
         check_size(schema)?;
         check(schema)?;
-        let is_draft_4 = names_draft_4(schema);
-        if is_draft_4 && reference::has_base(schema) {
-            return Err(SchemaError("id is not taken: references lead into the schema itself".into()));
+        if names_draft_4(schema) && reference::has_base(schema) {
+            return Err(SchemaError(
+                "an id inside of a schema with references is not taken: they lead into the schema itself"
+                    .into(),
+            ));
         }
         if reference::is_endless(schema) {
             return Err(SchemaError(
                 "a reference leads back to its own place, so that judging a value never ends".into(),
             ));
         }
+        let is_draft_4 = schema["$schema"].as_str().is_some_and(is_draft_4);
         let built = exact::judging(jsonschema::options(), is_draft_4)
             .with_pattern_options(
                 PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
@@ -93,15 +96,12 @@ fn check_depth(value: &Value, depth: usize) -> Result<(), SchemaError> {
 }
 
 /// Whether a schema, or one inside of it, says that it is of draft 4.
-fn names_draft_4(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().any(|(key, value)| {
-            (key == "$schema" && value.as_str().is_some_and(|draft| draft.contains("draft-04")))
-                || names_draft_4(value)
-        }),
-        Value::Array(values) => values.iter().any(names_draft_4),
-        _ => false,
-    }
+fn names_draft_4(schema: &Value) -> bool {
+    reference::has_text(schema, "$schema", is_draft_4)
+}
+
+fn is_draft_4(draft: &str) -> bool {
+    draft.contains("draft-04")
 }
 
 /// Refuses what would lead out of the schema.

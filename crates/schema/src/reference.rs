@@ -145,23 +145,29 @@ impl References {
     }
 }
 
-/// Whether a schema has an `id` that isn't an anchor: in draft 4, what references are read against.
-pub(crate) fn has_base(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().any(|(key, value)| {
-            (key == "id" && value.as_str().is_some_and(|id| !id.starts_with('#'))) || has_base(value)
-        }),
-        Value::Array(values) => values.iter().any(has_base),
-        _ => false,
-    }
+/// Whether a schema with references has another inside of it with an `id` that isn't an anchor: in draft 4, what references there are read
+/// against. Its own leads none astray.
+pub(crate) fn has_base(schema: &Value) -> bool {
+    let has_inside = |value: &Value| has_text(value, "id", |id| !id.starts_with('#'));
+    REFERENCES.iter().any(|keyword| has_text(schema, keyword, |_| true))
+        && schema.as_object().is_some_and(|fields| fields.values().any(has_inside))
 }
 
-fn has_id(value: &Value) -> bool {
+fn has_id(schema: &Value) -> bool {
+    has_text(schema, "id", |_| true)
+}
+
+/// Whether a schema, or another inside of it, has a text of this kind under a keyword. What values are compared with, or shown as, is none.
+pub(crate) fn has_text(value: &Value, key: &str, is_meant: fn(&str) -> bool) -> bool {
     match value {
         Value::Object(fields) => {
-            fields.iter().any(|(key, value)| (key == "id" && value.is_string()) || has_id(value))
+            fields.get(key).and_then(Value::as_str).is_some_and(is_meant)
+                || fields
+                    .iter()
+                    .filter(|(key, _)| !["enum", "const", "default", "examples"].contains(&key.as_str()))
+                    .any(|(_, value)| has_text(value, key, is_meant))
         }
-        Value::Array(values) => values.iter().any(has_id),
+        Value::Array(values) => values.iter().any(|value| has_text(value, key, is_meant)),
         _ => false,
     }
 }

@@ -408,6 +408,14 @@ fn an_id_of_draft_4_that_references_would_be_read_against_is_refused() {
         Schema::compile(&json!({"$schema": draft_4, "properties": {"a": {"id": "#a", "type": "string"}}}))
             .is_ok()
     );
+    // Its own leads nowhere else, nor does one where nothing refers to anything, nor a value.
+    let mut own = json!({"$schema": draft_4, "id": "http://b/x", "definitions": {"a": {"type": "string"}}});
+    own["properties"] = json!({"a": {"$ref": "#/definitions/a"}, "b": {"default": {"id": "u1"}}});
+    assert!(Schema::compile(&own).is_ok());
+    assert!(
+        Schema::compile(&json!({"$schema": draft_4, "properties": {"a": {"id": "b", "type": "string"}}}))
+            .is_ok()
+    );
     // In 2020-12 it is a name as any other.
     assert!(Schema::compile(&json!({"properties": {"id": {"const": "http://b/x"}}})).is_ok());
 }
@@ -419,4 +427,11 @@ fn a_name_that_many_patterns_judged_breaks_once() {
     let older = json!({"patternProperties": patterns});
     let newer = json!({"patternProperties": patterns, "properties": {"a1": {"type": "integer"}}});
     assert_eq!(breaks(&older, &newer).len(), 1);
+}
+
+#[test]
+fn the_draft_of_a_schema_inside_is_not_that_of_the_whole() {
+    let schema = json!({"properties": {"a": {"type": "integer"}}, "examples": [{"$schema": "http://json-schema.org/draft-04/schema#"}]});
+    let event = serde_json::from_str(r#"{"a": 1.0}"#).unwrap();
+    assert_eq!(Schema::compile(&schema).unwrap().problem(&event), None);
 }
