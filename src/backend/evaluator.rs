@@ -261,7 +261,7 @@ fn is_of_reading(setting: &str) -> bool {
 /// Runs `work`, in which Postgres' own functions and ours alone run, as nobody, confined, with fixed settings: functions that are called
 /// immutable read some nevertheless.
 pub fn of_built_in<T>(work: impl FnOnce() -> T) -> T {
-    session::with_fixed_settings(|| as_nobody(work))
+    session::with_settings_of_values(|| as_nobody(work))
 }
 
 /// Runs `work` as nobody, confined. Enough to compare values of Postgres' own types, which no setting changes.

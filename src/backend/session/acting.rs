@@ -37,34 +37,41 @@ pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The settings in which declared expressions are read and evaluated, whoever does: where names are looked up, what a literal means, and
-/// how values become text, in which functions that Postgres calls immutable go by the session's settings, too.
-const FIXED: [(&CStr, &CStr); 12] = [
+/// The settings in which declared expressions are evaluated, whoever does: how values become text and texts values, in which functions that
+/// Postgres calls immutable go by the session's settings, too.
+const OF_VALUES: [(&CStr, &CStr); 8] = [
     (c"timezone_abbreviations", c"Default"),
-    (c"search_path", c"pg_catalog, tally, pg_temp"),
     (c"timezone", c"UTC"),
     (c"datestyle", c"ISO, MDY"),
     (c"intervalstyle", c"postgres"),
-    (c"standard_conforming_strings", c"on"),
-    (c"transform_null_equals", c"off"),
-    (c"array_nulls", c"on"),
     (c"bytea_output", c"hex"),
     (c"extra_float_digits", c"1"),
     (c"xmlbinary", c"base64"),
     (c"xmloption", c"content"),
 ];
+/// Those in which they are read besides: where names are looked up, and what a literal means. What is read needs them no more.
+const OF_TEXTS: [(&CStr, &CStr); 4] = [
+    (c"search_path", c"pg_catalog, tally, pg_temp"),
+    (c"standard_conforming_strings", c"on"),
+    (c"transform_null_equals", c"off"),
+    (c"array_nulls", c"on"),
+];
 
-/// Runs `work` with the fixed settings. Only what differs is set: to set the abbreviations reads a file.
+/// Runs `work` with the settings in which declared expressions are read and evaluated.
 pub fn with_fixed_settings<T>(work: impl FnOnce() -> T) -> T {
-    let mut differing = FIXED;
-    let mut count = 0;
-    for (name, value) in FIXED {
-        if !setting::is(name, value) {
-            differing[count] = (name, value);
-            count += 1;
-        }
-    }
-    if count == 0 { work() } else { with_settings(&differing[..count], work) }
+    fixing(&OF_TEXTS, || fixing(&OF_VALUES, work))
+}
+
+/// Runs `work` with those in which what was read is evaluated.
+pub fn with_settings_of_values<T>(work: impl FnOnce() -> T) -> T {
+    fixing(&OF_VALUES, work)
+}
+
+/// Only what differs is set: to set the abbreviations reads a file.
+fn fixing<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
+    let is_other = |(name, value): &(&CStr, &CStr)| !setting::is(name, value);
+    let others: Vec<_> = settings.iter().copied().filter(is_other).collect();
+    if others.is_empty() { work() } else { with_settings(&others, work) }
 }
 
 /// Runs `work` with the same settings, and those by which Postgres writes amounts and words.

@@ -12,7 +12,10 @@ mod sleep;
 mod transaction;
 
 pub use crate::backend::version::transaction_number;
-pub use acting::{as_owner, in_scope, with_fixed_settings, with_owner_rights, with_settings_of_exports};
+pub use acting::{
+    as_owner, in_scope, with_fixed_settings, with_owner_rights, with_settings_of_exports,
+    with_settings_of_values,
+};
 pub use clock::{Statement, clock, statement, statement_start, transaction_start};
 pub use dice::{draw, random_bits, random_bytes};
 pub use lock::{
