@@ -86,16 +86,13 @@ pub fn own_name(relation: Oid) -> Option<String> {
 /// A relation's kind, and the transaction that wrote last what Postgres' catalogue has of it or of its generated columns; the frozen one
 /// where that was long ago. Who says anew what such a column is made of may write the column's row alone.
 pub fn kind_and_writer(relation: Oid) -> Option<(u8, u32)> {
+    let read = |row: pg_sys::HeapTuple, class: &pg_sys::FormData_pg_class| {
+        // SAFETY: a row of the catalogue.
+        (class.relkind as u8, unsafe { writer(row) })
+    };
+    let (kind, mut last) = of_class(relation, read)?;
     // SAFETY: look-ups in the cache, whose rows are read before they are released.
     unsafe {
-        let cache = pg_sys::SysCacheIdentifier::RELOID as core::ffi::c_int;
-        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(relation));
-        if row.is_null() {
-            return None;
-        }
-        let mut last = writer(row);
-        let kind = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relkind as u8;
-        pg_sys::ReleaseSysCache(row);
         for column in generated(relation) {
             let cache = pg_sys::SysCacheIdentifier::ATTNUM as core::ffi::c_int;
             let keys = (pg_sys::Datum::from(relation), pg_sys::Datum::from(column));
@@ -122,6 +119,14 @@ unsafe fn writer(row: pg_sys::HeapTuple) -> u32 {
 
 /// How many columns a relation has, with those that were dropped; `None` where there is no such relation. Locks nothing.
 pub fn number_of_columns(relation: Oid) -> Option<Column> {
+    of_class(relation, |_, class| class.relnatts)
+}
+
+/// What `read` takes of a relation's row of pg_class; `None` where there is no such relation.
+fn of_class<T>(
+    relation: Oid,
+    read: impl FnOnce(pg_sys::HeapTuple, &pg_sys::FormData_pg_class) -> T,
+) -> Option<T> {
     let cache = pg_sys::SysCacheIdentifier::RELOID as core::ffi::c_int;
     // SAFETY: the row is read before it is released.
     unsafe {
@@ -129,9 +134,9 @@ pub fn number_of_columns(relation: Oid) -> Option<Column> {
         if row.is_null() {
             return None;
         }
-        let number = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relnatts;
+        let taken = read(row, &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>());
         pg_sys::ReleaseSysCache(row);
-        Some(number)
+        Some(taken)
     }
 }
 
