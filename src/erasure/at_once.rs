@@ -1,20 +1,19 @@
 //! Erasing one subject while the caller waits, in its transaction. Who was erased before may be there again, in a month that was elsewhere
 //! then, or as the source of a batch: it is looked for as the first time, and ingest is locked out only where it has raw events.
 
-use super::elsewhere;
+use super::elsewhere::{self, Found, tried};
 use super::failure::ErasureError;
 use super::missing;
 use super::removal;
 use super::request::Request;
 use crate::backend::call::sql_function;
-use crate::backend::lock::{self, Attempts};
+use crate::backend::lock::Attempts;
 use crate::backend::subtransaction::Verdict;
 use crate::backend::{session, sql};
 use crate::privacy::{self, Stored};
 use crate::raw::gate;
 use crate::rollup;
 use pgrx::{IntoDatum, JsonB, Uuid};
-use serde_json::json;
 
 sql_function! {
     /// `erase_subject(tenant_id, subject, reason)`
@@ -63,34 +62,31 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
             break (known, places);
         }
     };
-    let found = elsewhere::seek_first(tenant, &users)?;
+    let (found, nothing) = (Found::of(tenant, &users, &lost.months)?, Found::nothing());
     // By other ids than those, what was found is not all.
-    let found_of = |now: &Stored| if *now == users { found.clone() } else { json!({}) };
-    let tables = elsewhere::tables();
-    let try_to = |work: &dyn Fn() -> Result<Verdict<()>, ErasureError>| {
-        lock::tried(elsewhere::BUSY, &tables, Attempts::Several, ErasureError::is_busy, work)
-    };
+    let found_of = |now: &Stored| if *now == users { &found } else { &nothing };
     if before > 0 && places.is_empty() {
         // Ingest has refused its events since, so that there is nothing to wait for.
-        return try_to(&|| {
-            waiting_for_nobody(|| request.note(hashes));
+        return tried(Attempts::Several, || {
+            request.note(hashes);
             let now = Stored::of(tenant, &request.subjects)?;
-            let forgotten =
-                waiting_for_nobody(|| elsewhere::forget(tenant, &now, &found_of(&now), &lost.months))?;
+            let forgotten = elsewhere::forget(tenant, &now, found_of(&now), &lost.months)?;
             let missing = missing::of(&lost, &known);
-            waiting_for_nobody(|| elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing))?;
+            elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing)?;
             Ok(Verdict::Keep(()))
         });
     }
-    try_to(&|| {
+    tried(Attempts::Several, || {
         // Before ingest is locked out: it goes through what the caller requested himself.
-        waiting_for_nobody(|| request.note(hashes));
-        waiting_for_nobody(|| elsewhere::pin(&found));
+        request.note(hashes);
+        found.pin();
         gate::close(&[], Attempts::One)?;
         // Another session may have done it meanwhile.
         if times(request, hashes) > before {
             return Ok(Verdict::Undo(()));
         }
+        // Before anything is removed, which would be done for nothing.
+        rollup::await_folders()?;
         // What is attached from here on is told.
         let lost = lost.now(tenant);
         // As they are stored now: the tenant may have got keys meanwhile.
@@ -106,17 +102,11 @@ fn erase(request: &Request, hashes: &[Uuid]) -> Result<(), ErasureError> {
             places.extend(removal::find_in_detached(tenant, &now.ids, month));
         }
         for place in &places {
-            waiting_for_nobody(|| removal::remove(tenant, &now, place, &detached))?;
+            removal::remove(tenant, &now, place, &detached)?;
         }
-        let forgotten =
-            waiting_for_nobody(|| elsewhere::forget(tenant, &now, &found_of(&now), &lost.months))?;
+        let forgotten = elsewhere::forget(tenant, &now, found_of(&now), &lost.months)?;
         let missing = missing::of(&lost, &detached);
-        waiting_for_nobody(|| elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing))?;
+        elsewhere::certify(tenant, hashes, 1, &forgotten, &lost.months, &missing)?;
         Ok(Verdict::Keep(()))
     })
-}
-
-/// Runs work on rows that a tenant's transaction may have locked, and keep so: it is waited for a moment, since everybody's ingest waits.
-fn waiting_for_nobody<T>(work: impl FnOnce() -> T) -> T {
-    lock::waiting_at_most(lock::LONGEST_TRY, work)
 }

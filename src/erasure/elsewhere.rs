@@ -3,48 +3,70 @@
 
 use super::failure::ErasureError;
 use super::missing;
+use crate::backend::lock::{self, Attempts};
 use crate::backend::session;
 use crate::backend::sql::{self, Moment, quote};
+use crate::backend::subtransaction::Verdict;
 use crate::privacy::Stored;
 use crate::rollup::{self, Kept, Own};
 use core::ops::Range;
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys::Oid;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// What an error says where another transaction has rows locked that an erasure changes.
-pub const BUSY: &str = "what else is kept of those who are erased can't be changed";
-
-/// Tables of which tenants' own functions lock rows, for as long as their transactions stay open.
-pub fn tables() -> [Oid; 2] {
-    [c"quarantine", c"export"].map(session::relation)
+/// Runs work on what others' transactions may have locked, and keep so, as `lock::tried` does: each is waited for a moment, since everybody's
+/// ingest waits.
+pub fn tried<T>(
+    attempts: Attempts,
+    work: impl Fn() -> Result<Verdict<T>, ErasureError>,
+) -> Result<T, ErasureError> {
+    // Tables of which tenants' own functions lock rows, for as long as their transactions stay open.
+    let tables = [c"quarantine", c"export"].map(session::relation);
+    let what = "what else is kept of those who are erased can't be changed";
+    let moment = || lock::waiting_at_most(lock::LONGEST_TRY, &work);
+    lock::tried(what, &tables, attempts, ErasureError::is_busy, moment)
 }
 
-/// Finds what else is kept of the subjects, while ingest goes on, since a tenant may have much; with what was found before, what came since.
-pub fn seek(tenant: &str, subjects: &Stored, found: &Value) -> Value {
+/// What was found of some subjects before ingest was locked out.
+pub struct Found {
+    /// What nouns keep, by the noun.
+    parts: Value,
+    /// What rollups made of their ids.
+    made: rollup::Made,
+}
+
+impl Found {
+    /// Looks for it, while ingest goes on: a tenant may have much.
+    /// `lost` are the months whose events are gone.
+    pub fn of(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Self, ErasureError> {
+        let made = rollup::Made::of(tenant, &subjects.ids, lost)?;
+        Ok(Self { parts: seek(tenant, subjects, &json!({})), made })
+    }
+
+    /// As if nobody had looked.
+    pub fn nothing() -> Self {
+        Self { parts: json!({}), made: rollup::Made::default() }
+    }
+
+    /// Locks it.
+    pub fn pin(&self) {
+        let pin = "SELECT tally_internal.pin_subjects($1)";
+        session::as_owner(|| sql::run(pin, &[JsonB(self.parts.clone()).into()]));
+    }
+}
+
+/// Finds what else is kept of the subjects; with what was found before, what came since.
+fn seek(tenant: &str, subjects: &Stored, found: &Value) -> Value {
     let seek = "SELECT tally_internal.seek_subjects($1, $2, $3)";
     let values = [tenant.into(), subjects.ids.clone().into(), JsonB(found.clone()).into()];
     session::as_owner(|| sql::one::<JsonB>(seek, &values)).map_or(Value::Null, |found| found.0)
 }
 
-/// The same before anything is locked, with what rollups made of their ids, which takes its time, too.
-pub fn seek_first(tenant: &str, subjects: &Stored) -> Result<Value, ErasureError> {
-    rollup::prepare_users(tenant, &subjects.ids)?;
-    Ok(seek(tenant, subjects, &json!({})))
-}
-
-/// Locks what was found.
-pub fn pin(found: &Value) {
-    let pin = "SELECT tally_internal.pin_subjects($1)";
-    session::as_owner(|| sql::run(pin, &[JsonB(found.clone()).into()]));
-}
-
 /// Removes what else is kept of the subjects; returns what each part of it was, for the certificates. The caller has locked ingest
 /// out, and removed their raw events; `found` is what was found before that, and `lost` are the months whose events are gone otherwise.
-pub fn forget(tenant: &str, subjects: &Stored, found: &Value, lost: &[i64]) -> Result<Value, ErasureError> {
-    let found = seek(tenant, subjects, found);
+pub fn forget(tenant: &str, subjects: &Stored, found: &Found, lost: &[i64]) -> Result<Value, ErasureError> {
+    let parts = seek(tenant, subjects, &found.parts);
     let active = [tenant.into(), subjects.ids.clone().into(), subjects.sent.clone().into()];
     session::as_owner(|| sql::run("SELECT tally_internal.know_activity($1, $2, $3)", &active));
     let known = "SELECT tally_internal.known_subjects($1, $2, $3, $4)";
@@ -52,13 +74,13 @@ pub fn forget(tenant: &str, subjects: &Stored, found: &Value, lost: &[i64]) -> R
         tenant.into(),
         subjects.ids.clone().into(),
         subjects.sent.clone().into(),
-        JsonB(found.clone()).into(),
+        JsonB(parts.clone()).into(),
     ];
     let mut known: Vec<String> = session::as_owner(|| sql::changed_rows(known, &values, |row| row.need(1)))
         .into_iter()
         .next()
         .unwrap_or_default();
-    let rollups = rollup::kept(tenant, lost, &subjects.ids)?;
+    let rollups = rollup::kept(tenant, lost, &subjects.ids, &found.made)?;
     let mut rows = 0;
     for kept in &rollups {
         // What values are compared by is text, written as it was where the expressions were evaluated.
@@ -70,10 +92,10 @@ pub fn forget(tenant: &str, subjects: &Stored, found: &Value, lost: &[i64]) -> R
         // Of one alone it is known whose they are.
         known.clone_from(&subjects.ids);
     }
-    let parts = "SELECT tally_internal.forget_subjects($1, $2, $3, $4)";
-    let values = [tenant.into(), subjects.ids.clone().into(), known.into(), JsonB(found).into()];
-    let parts: Option<JsonB> = session::as_owner(|| sql::one(parts, &values));
-    let mut told = parts.map_or(Value::Null, |parts| parts.0);
+    let forget = "SELECT tally_internal.forget_subjects($1, $2, $3, $4)";
+    let values = [tenant.into(), subjects.ids.clone().into(), known.into(), JsonB(parts).into()];
+    let told: Option<JsonB> = session::as_owner(|| sql::one(forget, &values));
+    let mut told = told.map_or(Value::Null, |told| told.0);
     told["rollup_rows"] = rows.into();
     // Removed with the others, a month and an account at a time.
     let detached = "SELECT sum(x.detached_events)::int8 FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject = ANY ($2)";
@@ -86,11 +108,11 @@ pub fn forget(tenant: &str, subjects: &Stored, found: &Value, lost: &[i64]) -> R
 const AGAIN: &str = "again";
 
 /// Subjects of a run, and what was found of them.
-pub type Sought = Vec<(Stored, Value)>;
+pub type Sought = Vec<(Stored, Found)>;
 
 /// The same of the subjects of a run. Those that were erased before are gone through by themselves, so that it is known whether anything was there
 /// of them again.
-pub fn seek_together(tenant: &str, subjects: &Stored) -> Result<Sought, ErasureError> {
+pub fn seek_together(tenant: &str, subjects: &Stored, lost: &[i64]) -> Result<Sought, ErasureError> {
     let before = "SELECT x.subject FROM tally.erasure AS x WHERE x.tenant_id = $1 AND x.subject = ANY ($2) \
         AND EXISTS (SELECT FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL)";
     let values = [tenant.into(), subjects.sent.clone().into()];
@@ -100,7 +122,7 @@ pub fn seek_together(tenant: &str, subjects: &Stored) -> Result<Sought, ErasureE
     let parts = [again, new].into_iter().filter(|part| !part.ids.is_empty());
     parts
         .map(|part| {
-            let found = seek_first(tenant, &part)?;
+            let found = Found::of(tenant, &part, lost)?;
             Ok((part, found))
         })
         .collect()
@@ -219,7 +241,7 @@ pub fn certify(
     lost: &[i64],
     missing: &[i64],
 ) -> Result<(), ErasureError> {
-    let rollups = rollup::kept(tenant, lost, &[])?;
+    let rollups = rollup::kept(tenant, lost, &[], &rollup::Made::default())?;
     let ending = "SELECT x.subject_hash, to_char(x.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), x.reason, x.events, x.anonymous_events, \
                          x.detached_events, x.first_at, x.last_at, \
                          (SELECT count(*) FROM tally.erasure AS b WHERE b.tenant_id = x.tenant_id AND b.subject_hash = x.subject_hash AND b.finished_at IS NOT NULL) \

@@ -154,11 +154,14 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         }
         let is_last = month.is_none() && places.is_empty();
         let lost = is_last.then(|| rollup::Lost::of(tenant));
-        let sought = is_last.then(|| elsewhere::seek_together(tenant, &subjects)).transpose()?;
+        let sought = match &lost {
+            Some(lost) => Some(elsewhere::seek_together(tenant, &subjects, &lost.months)?),
+            None => None,
+        };
         if let Some(sought) = &sought {
             // What was found took its time: this is not to be done for nothing.
             bounded(Attempts::Several, || {
-                sought.iter().for_each(|(_, found)| elsewhere::pin(found));
+                sought.iter().for_each(|(_, found)| found.pin());
                 Ok(gate::close(&[], Attempts::One)?)
             })?;
         } else if !places.is_empty() {
@@ -213,17 +216,18 @@ fn remove_some(
         if number > 0 && done >= max_rows {
             return Ok((done, false));
         }
-        done += bounded(Attempts::One, || removal::remove(tenant, subjects, place, detached))?;
+        match bounded(Attempts::One, || removal::remove(tenant, subjects, place, detached)) {
+            // What was removed stays so; another step goes on from there.
+            Err(error) if number > 0 && error.is_busy() => return Ok((done, false)),
+            removed => done += removed?,
+        }
     }
     Ok((done.max(1), true))
 }
 
-/// Runs work on rows that a tenant's transaction may have locked, and keep so: it is waited for a moment, since everybody's ingest waits. The step
-/// comes again.
+/// Runs work on rows that a tenant's transaction may have locked. The step comes again.
 fn bounded<T>(attempts: Attempts, work: impl Fn() -> Result<T, ErasureError>) -> Result<T, ErasureError> {
-    lock::tried(elsewhere::BUSY, &elsewhere::tables(), attempts, ErasureError::is_busy, || {
-        lock::waiting_at_most(lock::LONGEST_TRY, || work().map(Verdict::Keep))
-    })
+    elsewhere::tried(attempts, || work().map(Verdict::Keep))
 }
 
 /// Removes what else is kept of them. The caller has locked ingest out; `missing` are the months that nobody could search.

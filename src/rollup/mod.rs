@@ -41,5 +41,5 @@ pub use failure::RollupError;
 pub use pending::{Needed, needs_raw_before, pending_without_lock};
 pub use reads::reads;
 pub use relief::{Added, begin_attempt, begin_call, relieve};
-pub use renew::{Gone, Kept, Lost, Own, kept, renew};
-pub use user_values::prepare as prepare_users;
+pub use renew::{Gone, Kept, Lost, Own, await_folders, kept, renew};
+pub use user_values::Made;

@@ -7,7 +7,7 @@ use super::definition::{self, Column, Definition, Kind};
 use super::fold::{self, await_folding};
 use super::frozen::{self, joined, renewed_from};
 use super::rebuild::months_without_events;
-use super::user_values::{self, is_of_user, is_user, reads_of};
+use super::user_values::{self, Made, is_user, is_value, named_dimensions, named_measures, reads_of};
 use crate::backend::session;
 use crate::backend::sql::{self, quote, within, within_any};
 use crate::raw::{horizon, leaf};
@@ -231,9 +231,14 @@ fn tables_of_events() -> Vec<(Oid, Range<i64>)> {
     session::as_owner(|| leaf::leaves("true", &[])).into_iter().map(|leaf| (leaf.table, leaf.time)).collect()
 }
 
-/// The rollups, as an erasure of some users must know them, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller
+/// Takes the locks that keep rollups from being folded until the transaction ends. The caller has locked ingest out.
+pub fn await_folders() -> Result<(), RollupError> {
+    definition::all()?.iter().try_for_each(await_folding)
+}
+
+/// The rollups, as an erasure of some users must know them, of whom some values may be `made`, which lost the events of some months; holds the locks that keep each from being folded until the transaction ends. The caller
 /// has locked ingest out.
-pub fn kept(tenant: &str, lost: &[i64], users: &[String]) -> Result<Vec<Kept>, RollupError> {
+pub fn kept(tenant: &str, lost: &[i64], users: &[String], made: &Made) -> Result<Vec<Kept>, RollupError> {
     let definitions = definition::all()?;
     let names = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<String> {
         columns.map(|column| column.name.clone()).collect()
@@ -241,16 +246,19 @@ pub fn kept(tenant: &str, lost: &[i64], users: &[String]) -> Result<Vec<Kept>, R
     let describe = |definition: &Definition| {
         await_folding(definition)?;
         let frozen = frozen::times(definition, tenant, lost);
-        let users = if frozen.is_empty() { &[] } else { users };
+        let is_all_made_anew = frozen.is_empty();
+        let values = |column: &Column| match made.find(definition, column) {
+            _ if is_all_made_anew => Ok(Vec::new()),
+            Some(values) => Ok(values.clone()),
+            None => user_values::of_users(definition, column, tenant, users),
+        };
         let own = |column: &Column| -> Result<Own, RollupError> {
             Ok(Own {
                 column: column.name.clone(),
                 is_text: matches!(column.stored_type(), pg_sys::TEXTOID | pg_sys::VARCHAROID),
-                values: user_values::of_users(definition, column, tenant, users)?,
+                values: values(column)?,
             })
         };
-        let is_value =
-            |column: &&Column| matches!(column.kind, Kind::Min | Kind::Max | Kind::First | Kind::Last);
         let is_merged =
             |column: &&Column| is_value(column) || matches!(column.kind, Kind::Distinct | Kind::Percentiles);
         let has_user = definition.dimensions().any(is_user);
@@ -260,15 +268,8 @@ pub fn kept(tenant: &str, lost: &[i64], users: &[String]) -> Result<Vec<Kept>, R
             grains: definition.grains.iter().map(|grain| grain.to_string()).collect(),
             tables: definition.tables(),
             user_columns: names(&mut definition.dimensions().filter(|column| is_user(column))),
-            named_dimensions: definition
-                .dimensions()
-                .filter(|column| !is_user(column) && is_of_user(column))
-                .map(own)
-                .collect::<Result<_, _>>()?,
-            named_measures: definition
-                .measures()
-                .filter(is_value)
-                .filter(|column| is_of_user(column))
+            named_dimensions: named_dimensions(definition).map(own).collect::<Result<_, _>>()?,
+            named_measures: named_measures(definition)
                 .map(|column| Ok(NamedMeasure::new(definition, column, own(column)?)))
                 .collect::<Result<_, RollupError>>()?,
             // Of a rollup by user nothing of another user's group is a user's.

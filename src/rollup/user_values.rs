@@ -2,7 +2,8 @@
 //! they came from are gone.
 
 use super::RollupError;
-use super::definition::{self, Column, Definition};
+use super::definition::{self, Column, Definition, Kind};
+use super::frozen;
 use super::reads::reads;
 use crate::backend::arena::Arena;
 use crate::backend::expression::{Expression, Projector, type_name};
@@ -10,7 +11,6 @@ use crate::backend::expression_reads::Reads;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{memory, session, sql, value};
 use crate::event::{EVENTS, EventRow};
-use core::cell::RefCell;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -23,6 +23,9 @@ const TRIALS: usize = 128;
 /// Fewer say nothing.
 const LEAST_TRIALS: usize = 8;
 
+/// Users whose values are made while what is declared is kept from being changed.
+const MADE_AT_ONCE: usize = 500;
+
 /// What a column's expression reads.
 pub fn reads_of(column: &Column) -> Rc<Reads> {
     column.text.as_deref().map_or_else(Rc::default, reads)
@@ -34,8 +37,23 @@ pub fn is_user(column: &Column) -> bool {
 }
 
 /// Whether a column is made from the user.
-pub fn is_of_user(column: &Column) -> bool {
+fn is_of_user(column: &Column) -> bool {
     reads_of(column).reads_column("user_id")
+}
+
+/// Whether a column has values as they were made.
+pub fn is_value(column: &Column) -> bool {
+    matches!(column.kind, Kind::Min | Kind::Max | Kind::First | Kind::Last)
+}
+
+/// Dimensions that are made from the user, and aren't it.
+pub fn named_dimensions(definition: &Definition) -> impl Iterator<Item = &Column> {
+    definition.dimensions().filter(|column| !is_user(column) && is_of_user(column))
+}
+
+/// Measures that are, or are made from, users.
+pub fn named_measures(definition: &Definition) -> impl Iterator<Item = &Column> {
+    definition.measures().filter(|column| is_value(column) && is_of_user(column))
 }
 
 /// The values of a column, as text, that it has of these users of a tenant and of nobody else: their ids, as the column's type and in other letters, and what the
@@ -47,9 +65,6 @@ pub fn of_users(
     users: &[String],
 ) -> Result<Vec<String>, RollupError> {
     let Some(expression) = &column.expression else { return Ok(Vec::new()) };
-    if let Some(known) = prepared(definition, column, tenant, users) {
-        return Ok(known);
-    }
     let reads = reads_of(column);
     let reads_more = reads.is_unknown || reads.columns.len() > 1 || !reads.properties.is_empty();
     let maker = Maker { definition, expression, tenant };
@@ -77,62 +92,75 @@ pub fn of_users(
     Ok(found.into_iter().collect())
 }
 
-/// Values that were made before, of a column of a rollup and users of a tenant.
-struct Prepared {
+/// The values of some users of a tenant, made before they are asked for.
+#[derive(Default)]
+pub struct Made(Vec<MadeOf>);
+
+/// Those of a column, by its rollup, its name and its expression.
+struct MadeOf {
     rollup: String,
+    column: String,
     expression: Option<String>,
-    tenant: String,
-    users: Vec<String>,
     values: Vec<String>,
 }
 
-thread_local! {
-    /// Those of a transaction, by when it began.
-    static PREPARED: RefCell<(i64, Vec<Prepared>)> = const { RefCell::new((0, Vec::new())) };
-}
-
-/// Makes the values that `of_users` gives later in this transaction, while nobody is locked out: each is tried on many ids.
-pub fn prepare(tenant: &str, users: &[String]) -> Result<(), RollupError> {
-    let now = session::transaction_start();
-    PREPARED.with_borrow_mut(|(began, known)| {
-        if *began != now {
-            (*began, *known) = (now, Vec::new());
-        }
-    });
-    // With the locks that reading what is declared takes: they would be in the way of whoever locks ingest out.
-    let made = subtransaction::run(|| Verdict::Undo(make_of_all(tenant, users)));
-    let made = made.unwrap_or_else(|caught| caught.rethrow())?;
-    PREPARED.with_borrow_mut(|(_, known)| known.extend(made));
-    Ok(())
-}
-
-fn make_of_all(tenant: &str, users: &[String]) -> Result<Vec<Prepared>, RollupError> {
-    let mut made = Vec::new();
-    for definition in definition::all()?.iter() {
-        for column in definition.columns.iter().filter(|column| is_of_user(column) && !is_user(column)) {
-            made.push(Prepared {
+impl Made {
+    /// Makes them of the columns that keep some where buckets aren't made anew, while nobody is locked out: each user is tried on many ids. `lost`
+    /// are the months whose events are gone.
+    pub fn of(tenant: &str, users: &[String], lost: &[i64]) -> Result<Self, RollupError> {
+        let of_definition = |definition: &Definition| {
+            let columns = named_dimensions(definition).chain(named_measures(definition));
+            let of = |column: &Column| MadeOf {
                 rollup: definition.name.clone(),
+                column: column.name.clone(),
                 expression: column.text.clone(),
-                tenant: tenant.to_owned(),
-                users: users.to_vec(),
-                values: of_users(definition, column, tenant, users)?,
-            });
+                values: Vec::new(),
+            };
+            columns.map(of).collect::<Vec<_>>()
+        };
+        let has_frozen = |definition: &&Definition| !frozen::times(definition, tenant, lost).is_empty();
+        let mut made: Vec<MadeOf> = without_locks(|definitions| {
+            Ok(definitions.iter().filter(has_frozen).flat_map(of_definition).collect())
+        })?;
+        for of in &mut made {
+            for some in users.chunks(MADE_AT_ONCE) {
+                let values = without_locks(|definitions| match of.find_in(definitions) {
+                    Some((definition, column)) => of_users(definition, column, tenant, some).map(Some),
+                    None => Ok(None),
+                })?;
+                let Some(values) = values else {
+                    // It is changed meanwhile: of what it is now, none are made.
+                    of.expression = None;
+                    break;
+                };
+                of.values.extend(values);
+            }
         }
+        Ok(Self(made))
     }
-    Ok(made)
+
+    /// Those of a column, where they were made.
+    pub fn find(&self, definition: &Definition, column: &Column) -> Option<&Vec<String>> {
+        self.0.iter().find(|of| of.is_of(definition, column)).map(|of| &of.values)
+    }
 }
 
-fn prepared(definition: &Definition, column: &Column, tenant: &str, users: &[String]) -> Option<Vec<String>> {
-    PREPARED.with_borrow(|(began, known)| {
-        let is_it = |known: &&Prepared| {
-            known.rollup == definition.name
-                && known.expression == column.text
-                && known.tenant == tenant
-                && known.users == users
-        };
-        let is_of_now = *began == session::transaction_start();
-        known.iter().filter(|_| is_of_now).find(is_it).map(|known| known.values.clone())
-    })
+impl MadeOf {
+    fn is_of(&self, definition: &Definition, column: &Column) -> bool {
+        self.rollup == definition.name && self.column == column.name && self.expression == column.text
+    }
+
+    fn find_in<'d>(&self, definitions: &'d [Definition]) -> Option<(&'d Definition, &'d Column)> {
+        let columns =
+            |definition: &'d Definition| definition.columns.iter().map(move |column| (definition, column));
+        definitions.iter().flat_map(columns).find(|(definition, column)| self.is_of(definition, column))
+    }
+}
+
+/// Reads what is declared, and gives back the locks that this takes: they would be in the way of whoever locks ingest out.
+fn without_locks<T>(work: impl FnOnce(&[Definition]) -> Result<T, RollupError>) -> Result<T, RollupError> {
+    let done = subtransaction::run(|| Verdict::Undo(definition::all().and_then(|all| work(&all))));
+    done.unwrap_or_else(|caught| caught.rethrow())
 }
 
 /// Evaluates one of a rollup's expressions for events of which nothing is known but the user.
