@@ -52,11 +52,13 @@ CREATE FUNCTION tally_internal.is_something_held() RETURNS boolean
   LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT EXISTS (SELECT FROM pg_locks AS l
-                    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
-                      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()));
+    -- Who waits for it is in the way as well.
+    SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation AND c.relpersistence <> 't'
+                    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid IS DISTINCT FROM pg_backend_pid()
+                      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+                      AND (c.relkind IN ('v', 'm') OR EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attgenerated <> '')));
   END;
-COMMENT ON FUNCTION tally_internal.is_something_held() IS 'whether another session has a table or view for itself, so that the catalogue can''t look at what it is made of';
+COMMENT ON FUNCTION tally_internal.is_something_held() IS 'whether another session has, or waits for, a view or a table with generated columns for itself, so that the catalogue can''t look at what it is made of';
 
 CREATE FUNCTION tally_internal.note_personal_columns() RETURNS int8
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER

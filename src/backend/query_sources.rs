@@ -14,6 +14,8 @@ use std::rc::Rc;
 const MAX_DEPTH: usize = 200;
 /// Sources that are remembered of a query's parts: some hundred megabytes.
 const MAX_KNOWN: usize = 1_000_000;
+/// Bytes of a property's key that is followed by itself; a longer one stands for all properties, since each part remembers it.
+const LONGEST_KEY: usize = 1_000;
 /// Functions of Postgres that take one property out of an object: `->`, `->>`, `?`.
 const TAKES_PROPERTY: [u32; 3] = [3478, 3214, 4047];
 
@@ -437,7 +439,9 @@ impl Trace {
             let of = core::mem::replace(&mut self.found, outer);
             let (table, column) = self.properties;
             let is_properties = of.len() == 1 && of.contains(&Source::Column(table, column));
-            match String::from_datum(key.constvalue, false).filter(|_| is_properties) {
+            match String::from_datum(key.constvalue, false)
+                .filter(|key| is_properties && key.len() <= LONGEST_KEY)
+            {
                 Some(key) => {
                     self.found.insert(Source::Property(key));
                 }
