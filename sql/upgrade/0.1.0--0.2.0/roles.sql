@@ -16,7 +16,7 @@ BEGIN
                WHERE c.relnamespace OPERATOR(pg_catalog.=) 'tally'::pg_catalog.regnamespace::pg_catalog.oid AND c.relkind IN ('r', 'p', 'v')
               UNION ALL
               SELECT c.oid, false FROM tally.protected_table AS p
-                JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.table_name::pg_catalog.oid) AS l (id, is_last);
+                JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.table_name::pg_catalog.oid AND c.relkind IN ('r', 'p')) AS l (id, is_last);
       until := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '500 ms'::pg_catalog.interval;
       FOREACH wanted IN ARRAY tables LOOP
         PERFORM pg_catalog.set_config('lock_timeout', pg_catalog.concat(greatest(1, (1000
@@ -26,7 +26,7 @@ BEGIN
       PERFORM pg_catalog.set_config('lock_timeout', own, true);
       RETURN;
     -- Or dropped since it was listed.
-    EXCEPTION WHEN lock_not_available OR undefined_table OR syntax_error THEN
+    EXCEPTION WHEN lock_not_available OR undefined_table OR invalid_schema_name OR syntax_error THEN
       IF attempt OPERATOR(pg_catalog.=) tries THEN
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
           MESSAGE = pg_catalog.format('the update needs all of pg_tally''s tables for itself, and %s was in use', wanted::pg_catalog.regclass),
