@@ -38,7 +38,7 @@ BEGIN
    WHERE l.name COLLATE "C" = renewal.month OR l.name COLLATE "C" > renewal.months_done
    ORDER BY (l.name COLLATE "C" = renewal.month) IS NOT TRUE, l.name COLLATE "C" LIMIT 1;
   IF NOT FOUND THEN
-    UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, after_account = NULL, after_time = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
+    UPDATE tally.privacy_renewal AS r SET stage = 2, month = NULL, updated_at = clock_timestamp() WHERE r.tenant_id = tenant;
     RETURN 1;
   END IF;
   IF place.name IS DISTINCT FROM renewal.month THEN
@@ -120,7 +120,7 @@ BEGIN
                           FROM (SELECT p.* FROM piece AS p ORDER BY p.tenant_id DESC, p.batch_id DESC, p."position" DESC LIMIT 1) AS l) AS l
      GROUP BY l.tenant, l.batch, l.place
     $query$, CASE WHEN tenant = '' THEN 'true' ELSE 'q.tenant_id = $1' END)
-    INTO seen USING tenant, coalesce(renewal.after_account, tenant), coalesce(renewal.after_batch, -9223372036854775808), coalesce(renewal.after_position, -1), max_rows;
+    INTO seen USING tenant, CASE WHEN renewal.after_batch IS NULL THEN tenant ELSE renewal.after_account END, coalesce(renewal.after_batch, -9223372036854775808), coalesce(renewal.after_position, -1), max_rows;
   IF seen.written > 0 THEN
     PERFORM tally_internal.note_trace('{quarantine}');
   END IF;
