@@ -37,12 +37,17 @@ impl Vendor for OpenTelemetry {
             let scopes = batch(&mut of_resource, "scopeLogs")?.unwrap_or_default();
             let resource = of_resource.take("resource");
             let is_good = |scope: &Value| has_list(scope, "logRecords").is_ok();
+            let first_other = scopes.iter().position(|scope| !is_good(scope));
             let (scopes, others): (Vec<_>, Vec<_>) = scopes.into_iter().partition(is_good);
             // The resource is printed once for all of them.
             let fault = others.first().and_then(|first| has_list(first, "logRecords").err());
-            let unread = fault.map(|fault| alone(&resource, others, fault));
+            let mut unread = fault.map(|fault| alone(&resource, others, fault));
             let resource = common("resource", resource);
-            for mut of_scope in scopes {
+            for (number, mut of_scope) in scopes.into_iter().enumerate() {
+                // Where the first of them stood: others before it are good.
+                if first_other == Some(number) {
+                    out.extend(unread.take());
+                }
                 let scope = common("scope", of_scope.take("scope"));
                 let records = batch(&mut of_scope, "logRecords")?.unwrap_or_default();
                 let shared = [resource.clone(), scope];
