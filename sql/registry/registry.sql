@@ -162,8 +162,7 @@ ALTER FUNCTION tally.set_unregistered_policy(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.check_event_schema(jsonb), tally.event_schema_breaks(jsonb, jsonb), tally.standard_schema(text),
   tally_internal.registry_changed(), tally_internal.write_policy(text, text), tally.register_event(text, jsonb, text, int4, boolean),
   tally.set_unregistered_policy(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tally_internal.check_event_schema(jsonb), tally.event_schema_breaks(jsonb, jsonb),
-  tally.standard_schema(text) TO tally_owner, tally_admin, tally_writer;
-GRANT EXECUTE ON FUNCTION tally_internal.registry_changed(), tally_internal.write_policy(text, text) TO tally_owner;
+GRANT EXECUTE ON FUNCTION tally.event_schema_breaks(jsonb, jsonb), tally.standard_schema(text) TO tally_owner, tally_admin, tally_writer;
+GRANT EXECUTE ON FUNCTION tally_internal.check_event_schema(jsonb), tally_internal.registry_changed(), tally_internal.write_policy(text, text) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally.register_event(text, jsonb, text, int4, boolean),
   tally.set_unregistered_policy(text, text) TO tally_admin;

@@ -56,7 +56,7 @@ fn load() -> Registry {
         };
         // Checked when it was registered; what another version of the library no longer takes checks nothing.
         let compiled = match serde_json::from_str(&text) {
-            Ok(schema) => Schema::compile(&schema).map_err(|error| error.to_string()),
+            Ok(schema) => super::cancellable(|| Schema::compile(&schema)).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match compiled {

@@ -84,9 +84,14 @@ impl Registry {
     }
 }
 
+/// Compiles, compares or judges so that a cancel, a timeout or too deep a stack ends it.
+fn cancellable<T>(work: impl FnOnce() -> T) -> T {
+    tally_schema::watched(session::check_for_interrupts_and_depth, work)
+}
+
 fn problem(schema: &Schema, event: &EventRef) -> Option<String> {
     match jsonb::value(event.properties.jsonb()) {
-        Ok(properties) => schema.problem(&properties),
+        Ok(properties) => cancellable(|| schema.problem(&properties)),
         Err(error) => Some(error.reason),
     }
 }
@@ -165,7 +170,7 @@ fn number(hashers: &Hashers, tenant: &str, name: &str) -> u32 {
 
 #[pg_extern(sql = false)]
 fn check_event_schema(schema: Document) -> Result<(), ErrorReport> {
-    Schema::compile(&schema.0).map_err(failure::schema_report)?;
+    cancellable(|| Schema::compile(&schema.0)).map_err(failure::schema_report)?;
     Ok(())
 }
 
@@ -174,7 +179,7 @@ fn event_schema_breaks(older: Document, newer: Document) -> Result<Vec<String>, 
     for schema in [&older.0, &newer.0] {
         tally_schema::check_size(schema).map_err(failure::schema_report)?;
     }
-    Ok(tally_schema::breaks(&older.0, &newer.0))
+    Ok(cancellable(|| tally_schema::breaks(&older.0, &newer.0)))
 }
 
 #[pg_extern(sql = false)]

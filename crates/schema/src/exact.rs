@@ -1,6 +1,7 @@
 //! Numbers by all of their digits: what schemas say of numbers, judged as decimals. The `jsonschema` crate by itself goes by doubles
 //! beyond 64 bits.
 
+use crate::watch::step;
 use jsonschema::paths::Location;
 use jsonschema::{Keyword, ValidationError, ValidationOptions};
 use serde_json::{Map, Number, Value};
@@ -123,10 +124,10 @@ impl<'i, F: Fn(&Value) -> Option<String> + Send + Sync> Keyword<'i> for Rule<F> 
     }
 }
 
-type Judge = Box<dyn for<'i> Keyword<'i>>;
-type Built<'a> = Result<Judge, ValidationError<'a>>;
+pub(crate) type Judge = Box<dyn for<'i> Keyword<'i>>;
+pub(crate) type Built<'a> = Result<Judge, ValidationError<'a>>;
 
-fn rule<'a>(judge: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) -> Built<'a> {
+pub(crate) fn rule<'a>(judge: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) -> Built<'a> {
     Ok(Box::new(Rule(judge)))
 }
 
@@ -190,6 +191,7 @@ fn one_of<'a>(values: &[Value]) -> Built<'a> {
 
 /// Whether two values are the same however their numbers are written; found out as soon as they aren't.
 fn is_same(left: &Value, right: &Value) -> bool {
+    step();
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => {
             left == right || Decimal::of(left).cmp(&Decimal::of(right)) == Ordering::Equal
@@ -236,7 +238,11 @@ fn unique<'a>(is_wanted: bool) -> Built<'a> {
     rule(move |value| {
         let Value::Array(elements) = value else { return None };
         let mut seen = HashSet::new();
-        let is_unique = !is_wanted || elements.iter().all(|element| seen.insert(spelling(element)));
+        let is_unique = !is_wanted
+            || elements.iter().all(|element| {
+                step();
+                seen.insert(spelling(element))
+            });
         (!is_unique).then(|| "the value has non-unique elements".to_owned())
     })
 }

@@ -5,18 +5,24 @@ mod compatibility;
 mod exact;
 mod reference;
 mod standard;
+mod watch;
 
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use std::fmt;
 
 pub use compatibility::breaks;
 pub use standard::{STANDARD_KINDS, standard};
+pub use watch::watched;
 
 /// The most bytes of a schema's text.
 pub const MAX_BYTES: usize = 64 << 10;
 /// The deepest nesting of a schema.
 pub const MAX_DEPTH: usize = 32;
+/// The most steps that compiling a schema may take: it has fewer objects, each compiled now and then a few times.
+const COMPILING_STEPS: usize = 100_000;
+/// The most steps that judging a value may take, each a schema that judges it or a part of it.
+const JUDGING_STEPS: usize = 1_000_000;
 /// The most bytes that a compiled pattern may take: linear matching needs no more for what properties hold.
 const PATTERN_BYTES: usize = 1 << 20;
 
@@ -51,28 +57,39 @@ impl Schema {
                     .into(),
             ));
         }
-        if reference::is_endless(schema) {
-            return Err(SchemaError(
-                "a reference leads back to its own place, so that judging a value never ends".into(),
-            ));
+        if reference::are_among_values(schema) {
+            return Err(SchemaError("a reference among values that are compared leads to no schema".into()));
+        }
+        if let Some(why) = reference::obstacle(schema) {
+            return Err(SchemaError(why.into()));
         }
         let is_draft_4 = schema["$schema"].as_str().is_some_and(is_draft_4);
-        let built = exact::judging(jsonschema::options(), is_draft_4)
+        let options = watch::stepping(exact::judging(jsonschema::options(), is_draft_4))
             .with_pattern_options(
                 PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
             )
-            .should_validate_formats(true)
-            .build(schema);
-        built.map(Self).map_err(|error| SchemaError(cut(&format!("{error}"))))
+            .should_validate_formats(true);
+        match watch::within(COMPILING_STEPS, || options.build(&watch::with_steps(schema))) {
+            Some(built) => built.map(Self).map_err(|error| SchemaError(cut(&format!("{error}")))),
+            None => Err(SchemaError("compiling the schema takes too many steps".into())),
+        }
     }
 
-    /// Says what is wrong with properties, naming the place; `None` where they are valid.
+    /// Says what is wrong with properties, naming the place; `None` where they are valid. What would take more than a million steps
+    /// is not.
     pub fn problem(&self, properties: &Value) -> Option<String> {
-        let error = self.0.validate(properties).err()?;
-        let place = error.instance_path().to_string();
-        let message = error.masked_with("the value").to_string();
-        Some(cut(&if place.is_empty() { message } else { format!("{place}: {message}") }))
+        let judged = watch::within(JUDGING_STEPS, || {
+            // It remembers where it has been; the other one, which tells the place, doesn't.
+            if self.0.is_valid(properties) { None } else { self.0.validate(properties).err().map(told) }
+        });
+        judged.unwrap_or_else(|| Some(format!("judging them takes more than {JUDGING_STEPS} steps")))
     }
+}
+
+fn told(error: ValidationError) -> String {
+    let place = error.instance_path().to_string();
+    let message = error.masked_with("the value").to_string();
+    cut(&if place.is_empty() { message } else { format!("{place}: {message}") })
 }
 
 /// Refuses a schema that is too large to be compared or compiled while others wait.
@@ -104,14 +121,19 @@ fn is_draft_4(draft: &str) -> bool {
     draft.contains("draft-04")
 }
 
-/// Refuses what would lead out of the schema.
+/// Refuses what would lead out of the schema, or to what isn't one.
 fn check(value: &Value) -> Result<(), SchemaError> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
-            if let ("$ref" | "$dynamicRef" | "$recursiveRef", Some(target)) = (key.as_str(), value.as_str())
-                && !target.starts_with('#')
-            {
-                return Err(SchemaError(cut(&format!("{key} \"{target}\" leads out of the schema"))));
+            if let ("$ref" | "$dynamicRef" | "$recursiveRef", Some(target)) = (key.as_str(), value.as_str()) {
+                if !target.starts_with('#') {
+                    return Err(SchemaError(cut(&format!("{key} \"{target}\" leads out of the schema"))));
+                }
+                if !reference::is_plain(target) {
+                    return Err(SchemaError(cut(&format!(
+                        "{key} \"{target}\" has a number with a 0 or + before it"
+                    ))));
+                }
             }
             if key == "$id" {
                 return Err(SchemaError("$id is not taken: references lead into the schema itself".into()));

@@ -1,5 +1,6 @@
 //! References of a schema: whether they lead to what they led to.
 
+use crate::watch::{has_schemas_under_names, step};
 use jsonschema::Draft;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
@@ -10,50 +11,132 @@ const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 const WIDENING: [&str; 7] =
     ["additionalProperties", "allOf", "anyOf", "items", "patternProperties", "prefixItems", "properties"];
 
+/// Keywords that have values, and no schemas.
+const VALUES: [&str; 4] = ["enum", "const", "default", "examples"];
+/// Those, and others that have no schemas, whose values say what is valid.
+pub(crate) const COMPARED: [&str; 4] = ["enum", "const", "dependentRequired", "$vocabulary"];
+
 /// Keywords whose schemas judge the same value as the one that has them: one schema each, a list of them, or one under each name.
 const IN_PLACE: [&str; 9] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
 
-/// Whether a schema refers to itself for the same value, so that judging that would never end.
-pub(crate) fn is_endless(schema: &Value) -> bool {
-    let mut seen = HashMap::new();
+/// The most schemas in a row, each in the one before it or what that refers to, that judge one value.
+const MAX_DEEP: usize = 64;
+/// The most schemas that judge one value, each counted as often as a way leads to it.
+const MAX_SCHEMAS: usize = 10_000;
+/// The most of them that all schemas with `unevaluated…` have together: each makes all of its own anew.
+const MAX_UNEVALUATED: usize = 5_000;
+
+/// Schemas that judge the same value: how many, each as often as a way leads to it, and how many in a row.
+#[derive(Clone, Copy)]
+struct Judges {
+    count: usize,
+    deep: usize,
+}
+
+/// Why a schema's references ask for too much, if they do: that one leads back to its own place for the same value, so that judging that
+/// would never end, or that one value would be judged too often.
+pub(crate) fn obstacle(schema: &Value) -> Option<&'static str> {
+    let mut ways = Ways { root: schema, known: HashMap::new() };
+    let mut unevaluated = 0_usize;
     let mut places = vec![schema];
     while let Some(place) = places.pop() {
-        if comes_back(schema, place, &mut seen) {
-            return true;
-        }
+        let judges = match ways.from(place, 0) {
+            Ok(judges) => judges,
+            Err(why) => return Some(why),
+        };
         match place {
-            Value::Object(fields) => places.extend(fields.values()),
+            Value::Object(fields) => {
+                if ["unevaluatedProperties", "unevaluatedItems"].iter().any(|key| fields.contains_key(*key)) {
+                    unevaluated = unevaluated.saturating_add(judges.count);
+                }
+                places.extend(fields.values());
+            }
             Value::Array(values) => places.extend(values),
             _ => {}
         }
     }
-    false
+    (unevaluated > MAX_UNEVALUATED)
+        .then_some("unevaluatedProperties or unevaluatedItems would go through too many schemas")
 }
 
-/// Whether the way from a schema through those for the same value leads back. `seen` holds where it went, and whether it is still on its way.
-fn comes_back(root: &Value, schema: &Value, seen: &mut HashMap<*const Value, bool>) -> bool {
-    let Value::Object(fields) = schema else { return false };
-    let place = std::ptr::from_ref(schema);
-    if let Some(is_on_its_way) = seen.get(&place) {
-        return *is_on_its_way;
+/// The ways from schemas through those for the same value.
+struct Ways<'a> {
+    root: &'a Value,
+    /// Of each place where a way led: what judges there, or that it's still on the way.
+    known: HashMap<*const Value, Option<Judges>>,
+}
+
+impl<'a> Ways<'a> {
+    fn from(&mut self, schema: &'a Value, passed: usize) -> Result<Judges, &'static str> {
+        const BACK: &str = "a reference leads back to its own place, so that judging a value never ends";
+        const DEEP: &str = "more than 64 schemas in a row would judge the same value";
+        const OFTEN: &str = "its references would have the same value judged too often";
+        let mut judges = Judges { count: 1, deep: 1 };
+        let Value::Object(fields) = schema else { return Ok(judges) };
+        step();
+        let place = std::ptr::from_ref(schema);
+        match self.known.get(&place) {
+            Some(Some(known)) => return Ok(*known),
+            Some(None) => return Err(BACK),
+            None if passed == MAX_DEEP => return Err(DEEP),
+            None => self.known.insert(place, None),
+        };
+        for next in self.next(fields) {
+            let of_next = self.from(next, passed + 1)?;
+            judges.count = judges.count.saturating_add(of_next.count);
+            judges.deep = judges.deep.max(of_next.deep + 1);
+        }
+        if judges.deep > MAX_DEEP {
+            return Err(DEEP);
+        }
+        if judges.count > MAX_SCHEMAS {
+            return Err(OFTEN);
+        }
+        self.known.insert(place, Some(judges));
+        Ok(judges)
     }
-    seen.insert(place, true);
-    let mut next = Vec::new();
-    for (keyword, value) in fields {
-        match value {
-            Value::String(target) if REFERENCES.contains(&keyword.as_str()) => {
-                leads_to(root, target, &mut next)
+
+    /// What judges the same value beside a schema's own keywords.
+    fn next(&self, fields: &'a Map<String, Value>) -> Vec<&'a Value> {
+        let mut next = Vec::new();
+        for (keyword, value) in fields {
+            match value {
+                // Whatever its text is, this one leads to the whole.
+                Value::String(_) if keyword == "$recursiveRef" => next.push(self.root),
+                Value::String(target) if REFERENCES.contains(&keyword.as_str()) => {
+                    leads_to(self.root, target, &mut next);
+                }
+                _ if !IN_PLACE.contains(&keyword.as_str()) => {}
+                Value::Array(schemas) => next.extend(schemas),
+                Value::Object(named) if keyword.starts_with("depend") => next.extend(named.values()),
+                other => next.push(other),
             }
-            _ if !IN_PLACE.contains(&keyword.as_str()) => {}
-            Value::Array(schemas) => next.extend(schemas),
-            Value::Object(named) if keyword.starts_with("depend") => next.extend(named.values()),
-            other => next.push(other),
+        }
+        next
+    }
+}
+
+/// Whether there are references among what values are compared with, which are no schemas.
+pub(crate) fn are_among_values(schema: &Value) -> bool {
+    fn refers(value: &Value) -> bool {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .any(|(key, value)| REFERENCES.contains(&key.as_str()) && value.is_string() || refers(value)),
+            Value::Array(values) => values.iter().any(refers),
+            _ => false,
         }
     }
-    let comes_back = next.into_iter().any(|next| comes_back(root, next, seen));
-    seen.insert(place, false);
-    comes_back
+    any_member(schema, &|key, value, is_name| !is_name && COMPARED.contains(&key) && refers(value))
+}
+
+/// Whether a reference's text leads where its digits say: some read `00` and `+0` as 0.
+pub(crate) fn is_plain(target: &str) -> bool {
+    percent_decoded(target).split('/').all(|part| {
+        let is_number = part.strip_prefix('+').unwrap_or(part).bytes().all(|byte| byte.is_ascii_digit());
+        part.is_empty() || part == "0" || !is_number || !part.starts_with(['0', '+'])
+    })
 }
 
 /// Adds what a reference leads to, as far as it's found.
@@ -148,28 +231,49 @@ impl References {
 /// Whether a schema with references has another inside of it with an `id` that isn't an anchor: in draft 4, what references there are read
 /// against. Its own leads none astray.
 pub(crate) fn has_base(schema: &Value) -> bool {
-    let has_inside = |value: &Value| has_text(value, "id", |id| !id.starts_with('#'));
+    let is_base =
+        |key: &str, value: &Value, _| key == "id" && value.as_str().is_some_and(|id| !id.starts_with('#'));
     REFERENCES.iter().any(|keyword| has_text(schema, keyword, |_| true))
-        && schema.as_object().is_some_and(|fields| fields.values().any(has_inside))
+        && schema
+            .as_object()
+            .is_some_and(|fields| fields.iter().any(|(key, value)| any_in(key, value, false, &is_base)))
 }
 
 fn has_id(schema: &Value) -> bool {
     has_text(schema, "id", |_| true)
 }
 
-/// Whether a schema, or another inside of it, has a text of this kind under a keyword. What values are compared with, or shown as, is none.
-pub(crate) fn has_text(value: &Value, key: &str, is_meant: fn(&str) -> bool) -> bool {
+/// Whether a schema, or another inside of it, has a text of this kind under a keyword.
+pub(crate) fn has_text(schema: &Value, keyword: &str, is_meant: fn(&str) -> bool) -> bool {
+    has(schema, keyword, &|value| value.as_str().is_some_and(is_meant))
+}
+
+/// Whether a schema, or another inside of it, has a value of this kind under a keyword. What values are compared with, or shown as, is no schema.
+fn has(schema: &Value, keyword: &str, is_meant: &dyn Fn(&Value) -> bool) -> bool {
+    any_member(schema, &|key, value, _| key == keyword && is_meant(value))
+}
+
+/// Whether a member of an object anywhere in a schema is meant: its key, its value, and whether the key is a name that keywords such as
+/// `properties` have schemas under. Values that are no schemas are left out.
+fn any_member(schema: &Value, is_meant: &dyn Fn(&str, &Value, bool) -> bool) -> bool {
+    any_under(schema, false, is_meant)
+}
+
+/// The same in a value of which is known whether its keys are names.
+fn any_under(value: &Value, names: bool, is_meant: &dyn Fn(&str, &Value, bool) -> bool) -> bool {
     match value {
-        Value::Object(fields) => {
-            fields.get(key).and_then(Value::as_str).is_some_and(is_meant)
-                || fields
-                    .iter()
-                    .filter(|(key, _)| !["enum", "const", "default", "examples"].contains(&key.as_str()))
-                    .any(|(_, value)| has_text(value, key, is_meant))
-        }
-        Value::Array(values) => values.iter().any(|value| has_text(value, key, is_meant)),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| is_meant(key, value, names) || any_in(key, value, names, is_meant)),
+        Value::Array(elements) => elements.iter().any(|value| any_under(value, false, is_meant)),
         _ => false,
     }
+}
+
+/// The same inside of what is under a key.
+fn any_in(key: &str, value: &Value, is_name: bool, is_meant: &dyn Fn(&str, &Value, bool) -> bool) -> bool {
+    (is_name || !VALUES.contains(&key))
+        && any_under(value, !is_name && has_schemas_under_names(key), is_meant)
 }
 
 /// Adds what has an anchor of this name.

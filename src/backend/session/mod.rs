@@ -31,7 +31,7 @@ pub use setting::{
     application_name, can_set, client_statement, is_known, reported_path_bytes, reserve_prefix,
     set_for_session, set_local, set_scope, setting, telling_setting, with_settings,
 };
-pub use sleep::{check_for_interrupts, pause};
+pub use sleep::{check_for_interrupts, check_for_interrupts_and_depth, pause};
 pub use transaction::{
     accept_invalidations, advance_command, goes_on_as_client_says, has_fixed_snapshot, in_subtransaction,
     in_transaction_block, is_copying, is_creating_extension, is_outermost, is_parallel_worker, is_restricted,

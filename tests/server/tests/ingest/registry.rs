@@ -86,6 +86,42 @@ fn what_does_not_fit_waits_and_fits_once_the_schema_does() {
     assert_eq!(number(&mut other, "SELECT count(*) FROM tally.events WHERE name = 'sale'"), 3);
 }
 
+/// Definitions in a chain, each of which judges the same value by the following one, in several ways.
+fn chain(levels: usize, ways: usize) -> Value {
+    let link = |level| json!({"allOf": vec![json!({"$ref": format!("#/d/a{}", level + 1)}); ways]});
+    let mut definitions: serde_json::Map<String, Value> =
+        (0..levels).map(|level| (format!("a{level}"), link(level))).collect();
+    definitions.insert(format!("a{levels}"), json!({}));
+    json!({"d": definitions, "$ref": "#/d/a0", "unevaluatedProperties": false})
+}
+
+#[test]
+fn what_a_schema_asks_for_is_bounded_and_can_be_cancelled() {
+    let database = Database::new("schema_steps");
+    let mut client = database.superuser();
+    for (levels, ways) in [(1_100, 1), (18, 2), (30, 2)] {
+        let error = register(&mut client, "big", chain(levels, ways), "").unwrap_err();
+        assert!(error.as_db_error().unwrap().hint().is_some());
+        assert_eq!(sqlstate(error), "22023", "{levels} {ways}");
+    }
+    register(&mut client, "small", chain(4, 2), "").unwrap();
+    // Each level of the value has three schemas judge the next one.
+    let fans = json!({"anyOf": [{"$ref": "#/d/a"}], "unevaluatedProperties": false,
+                      "d": {"a": {"properties": {"i": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}, {"$ref": "#"}], "not": {"const": 1}}},
+                            "anyOf": [{"required": ["z"]}, {"properties": {"i": {"$ref": "#"}}}]}}});
+    register(&mut client, "fans", fans, "").unwrap();
+    let deep = (0..30).fold(json!({"x": 1}), |inner, _| json!({"i": inner}));
+    let summary = ingest(&mut client, &array(&[event("a", 1, "fans", deep.clone())])).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (0, 1));
+    let reason: String = client.query_one("SELECT reason FROM tally.quarantine", &[]).unwrap().get(0);
+    assert!(reason.contains("more than 1000000 steps"), "{reason}");
+    let many: Vec<Value> = (2..50).map(|id| event("a", id, "fans", deep.clone())).collect();
+    client.batch_execute("SET statement_timeout = '20ms'").unwrap();
+    assert_eq!(sqlstate(ingest(&mut client, &array(&many)).unwrap_err()), "57014");
+    client.batch_execute("RESET statement_timeout").unwrap();
+    assert_eq!(ingest(&mut client, &array(&[event("a", 50, "small", json!({}))])).unwrap().accepted, 1);
+}
+
 #[test]
 fn versions_are_immutable_compatible_and_on_record() {
     let mut database = Database::new("versions");
