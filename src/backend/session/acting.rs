@@ -39,7 +39,7 @@ pub fn with_owner_rights<T>(work: impl FnOnce() -> T) -> T {
 
 /// The settings in which declared expressions are evaluated, whoever does: how values become text and texts values, in which functions that
 /// Postgres calls immutable go by the session's settings, too.
-const OF_VALUES: [(&CStr, &CStr); 8] = [
+const OF_VALUES: [(&CStr, &CStr); 9] = [
     (c"timezone_abbreviations", c"Default"),
     (c"timezone", c"UTC"),
     (c"datestyle", c"ISO, MDY"),
@@ -48,6 +48,7 @@ const OF_VALUES: [(&CStr, &CStr); 8] = [
     (c"extra_float_digits", c"1"),
     (c"xmlbinary", c"base64"),
     (c"xmloption", c"content"),
+    (c"quote_all_identifiers", c"off"),
 ];
 /// Those in which they are read besides: where names are looked up, and what a literal means. What is read needs them no more.
 const OF_TEXTS: [(&CStr, &CStr); 4] = [
@@ -76,12 +77,7 @@ fn fixing<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
 
 /// Runs `work` with the same settings, and those by which Postgres writes amounts and words.
 pub fn with_settings_of_exports<T>(work: impl FnOnce() -> T) -> T {
-    let settings = [
-        (c"lc_monetary", c"C"),
-        (c"lc_numeric", c"C"),
-        (c"lc_time", c"C"),
-        (c"quote_all_identifiers", c"off"),
-    ];
+    let settings = [(c"lc_monetary", c"C"), (c"lc_numeric", c"C"), (c"lc_time", c"C")];
     with_fixed_settings(|| with_settings(&settings, work))
 }
 
