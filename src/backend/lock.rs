@@ -104,9 +104,10 @@ pub fn tried<T, E: From<Busy>>(
         }
     };
     tries(attempts, take).unwrap_or_else(|| {
-        // Whoever locks rows has a lock on their table that stands in the way of this one.
+        // Whoever locks rows has a lock on their table that stands in the way of this one. Others keep all of a table of ours from being written.
         let wanted: Vec<_> = tables.iter().map(|&table| (table, pg_sys::ExclusiveLock)).collect();
-        let busy = || Busy { what: what.to_owned(), holders: holders_of(&wanted) }.into();
+        let holders = || said(&format!("({} OR {KEPT_FROM_WRITING})", conditions_of(&wanted)));
+        let busy = || Busy { what: what.to_owned(), holders: holders() }.into();
         Err(last.take().unwrap_or_else(busy))
     })
 }
@@ -227,14 +228,23 @@ const HOLDERS: &str = "coalesce((SELECT string_agg(who, ', ' ORDER BY who) FROM 
         WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AND ";
 
+/// Locks that keep a table of ours from being written.
+const KEPT_FROM_WRITING: &str = "(l.locktype = 'relation' AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
+       AND l.relation IN (SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = 'tally'::regnamespace))";
+
 fn said(condition: &str) -> String {
-    let query =
-        format!("SELECT {HOLDERS}{condition} LIMIT 8) AS holding), 'transactions that have ended by now')");
+    let query = format!(
+        "SELECT {HOLDERS}{condition} LIMIT 8) AS holding), 'transactions that may have ended by now')"
+    );
     let who: String = session::as_owner(|| sql::one(&query, &[])).unwrap_or_default();
     format!("held by {who}")
 }
 
 fn holders_of(wanted: &[Wanted]) -> String {
+    said(&format!("({})", conditions_of(wanted)))
+}
+
+fn conditions_of(wanted: &[Wanted]) -> String {
     let conditions: Vec<String> = wanted
         .iter()
         .map(|(relation, mode)| {
@@ -250,7 +260,7 @@ fn holders_of(wanted: &[Wanted]) -> String {
             )
         })
         .collect();
-    said(&format!("({})", conditions.join(" OR ")))
+    conditions.join(" OR ")
 }
 
 fn holders_of_named(table: Oid, work: u32) -> String {

@@ -167,25 +167,27 @@ fn go_on(tenant: &str, run: &Run, max_rows: i64) -> Result<i64, ErasureError> {
         } else if !places.is_empty() {
             gate::close(&[], Attempts::One)?;
         }
-        // The tenant may have got keys meanwhile: another step looks for them by those, too. Or a month was detached, or attached.
-        if stored()? != subjects || removal::detached_months() != detached || removal::parts() != parts {
-            return Ok(1);
-        }
-        let (done, is_over) = remove_some(tenant, &subjects, &places, &detached, max_rows)?;
-        return match (next, lost.zip(sought)) {
-            _ if !is_over => Ok(done),
-            (Some(part), _) => {
-                let note =
-                    "UPDATE tally.erasure_run SET searched = array_append(searched, $2) WHERE tenant_id = $1";
-                session::as_owner(|| sql::run(note, &[tenant.into(), part.mark.as_str().into()]));
-                Ok(done)
+        // Whatever is waited for from here on, everybody's ingest waits for.
+        return lock::waiting_at_most(lock::LONGEST_TRY, || {
+            // The tenant may have got keys meanwhile: another step looks for them by those, too. Or a month was detached, or attached.
+            if stored()? != subjects || removal::detached_months() != detached || removal::parts() != parts {
+                return Ok(1);
             }
-            // Of what is attached from now on it was noted that nobody could look into it.
-            (None, Some((lost, sought))) => {
-                forget(tenant, &sought, taken.len(), &lost.months, &missing::of(&lost, &detached))
+            let (done, is_over) = remove_some(tenant, &subjects, &places, &detached, max_rows)?;
+            match (next, lost.zip(sought)) {
+                _ if !is_over => Ok(done),
+                (Some(part), _) => {
+                    let note = "UPDATE tally.erasure_run SET searched = array_append(searched, $2) WHERE tenant_id = $1";
+                    session::as_owner(|| sql::run(note, &[tenant.into(), part.mark.as_str().into()]));
+                    Ok(done)
+                }
+                // Of what is attached from now on it was noted that nobody could look into it.
+                (None, Some((lost, sought))) => {
+                    forget(tenant, &sought, taken.len(), &lost.months, &missing::of(&lost, &detached))
+                }
+                (None, None) => Ok(done),
             }
-            (None, None) => Ok(done),
-        };
+        });
     };
     let some: Vec<Uuid> = taken.iter().take(CERTIFICATES as usize).map(|&(_, hash)| hash).collect();
     if some.is_empty() {
@@ -212,13 +214,13 @@ fn remove_some(
     max_rows: i64,
 ) -> Result<(i64, bool), ErasureError> {
     let mut done = 0;
-    for (number, place) in places.iter().enumerate() {
-        if number > 0 && done >= max_rows {
+    for place in places {
+        if done > 0 && done >= max_rows {
             return Ok((done, false));
         }
         match bounded(Attempts::One, || removal::remove(tenant, subjects, place, detached)) {
             // What was removed stays so; another step goes on from there.
-            Err(error) if number > 0 && error.is_busy() => return Ok((done, false)),
+            Err(error) if done > 0 && error.is_busy() => return Ok((done, false)),
             removed => done += removed?,
         }
     }

@@ -159,3 +159,24 @@ fn statistics_that_are_being_made_anew() {
     admin.batch_execute("CALL tally.maintain()").unwrap();
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.erasure_trace"), 0);
 }
+
+/// Who keeps a table that an erasure writes from being written is named, whichever it is.
+#[test]
+fn who_is_in_the_way_is_told() {
+    let shop = Shop::new("in_the_way");
+    let mut holder = shop.keyed.database.superuser();
+    let pid = number(&mut holder, "SELECT pg_backend_pid()::int8");
+    let mut admin = shop.admin();
+    for table in ["tally.user_activity_year_base", "tally.events_p2026_03"] {
+        holder.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN SHARE MODE")).unwrap();
+        let error = admin.execute("SELECT tally.erase_subject('a', 'first', 'ticket 1')", &[]).unwrap_err();
+        let told = error.as_db_error().unwrap();
+        assert_eq!(told.code().code(), "55P03", "{table}: {told}");
+        assert!(
+            told.detail().is_some_and(|detail| detail.contains(&format!("process {pid}"))),
+            "{table}: {told:?}"
+        );
+        holder.batch_execute("COMMIT").unwrap();
+    }
+    admin.execute("SELECT tally.erase_subject('a', 'first', 'ticket 1')", &[]).unwrap();
+}
