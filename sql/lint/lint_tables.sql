@@ -89,6 +89,13 @@ CREATE FUNCTION tally_internal.lint_policies(OUT rule text, OUT type text, OUT s
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
        WHERE c.oid IN ('tally.role_binding'::regclass, 'tally.token_key'::regclass) AND r.rolname <> 'tally_security'
       UNION ALL
+      SELECT 'owner_changed', c.oid::regclass, pg_catalog.format('view %s of rollup "%s" belongs to %I', c.oid::regclass, u.rollup_name, r.rolname),
+             pg_catalog.format('ALTER VIEW %s OWNER TO tally_owner;', c.oid::regclass)
+        FROM tally.rollup AS u CROSS JOIN pg_catalog.unnest(u.grains) AS g
+        JOIN pg_catalog.pg_class AS c ON c.relname IN (u.rollup_name || '_' || g, u.rollup_name || '_' || g || '_state')
+        JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+       WHERE c.relnamespace = 'tally'::regnamespace AND c.relkind = 'v' AND r.rolname <> 'tally_owner'
+      UNION ALL
       SELECT 'child_outside_extension', h.inhrelid::regclass,
              pg_catalog.format('table %s is a child of %s', h.inhrelid::regclass, c.ref),
              CASE WHEN k.relispartition THEN pg_catalog.format('ALTER TABLE %s DETACH PARTITION %s;', c.ref, h.inhrelid::regclass)
@@ -108,7 +115,7 @@ CREATE FUNCTION tally_internal.lint_policies(OUT rule text, OUT type text, OUT s
          -- What these do is to record that definitions change, and to have sessions read them anew.
          AND t.tgfoid NOT IN ('tally_internal.record_change()'::regprocedure, 'tally_internal.forget()'::regprocedure)
     )
-    SELECT f.rule, 'table', n.nspname::text, c.relname::text, f.detail, f.fix
+    SELECT f.rule, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, n.nspname::text, c.relname::text, f.detail, f.fix
       FROM finding AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.ref
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace;
   END;
@@ -222,7 +229,7 @@ CREATE FUNCTION tally_internal.lint_tables(OUT rule text, OUT type text, OUT sch
        WHERE c.oid IN ('pg_catalog.pg_statistic'::regclass, 'pg_catalog.pg_statistic_ext_data'::regclass)
          AND g.grantee <> c.relowner
     )
-    SELECT f.rule, 'table', n.nspname::text, c.relname::text, f.detail, f.fix
+    SELECT f.rule, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, n.nspname::text, c.relname::text, f.detail, f.fix
       FROM finding AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.ref
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     UNION ALL
@@ -282,8 +289,8 @@ CREATE FUNCTION tally_internal.rules_policies(OUT name text, OUT level text, OUT
        'Rows without an id belong to nobody: no scope sees them, and no tenant can remove them.'),
       ('owner_bypasses_rls', 'ERROR', 'The owner of the table bypasses row security',
        'FORCE ROW LEVEL SECURITY doesn''t bind superusers and BYPASSRLS roles.'),
-      ('owner_changed', 'ERROR', 'A table of pg_tally does not belong to its owner',
-       'A table''s owner can drop its policies.'),
+      ('owner_changed', 'ERROR', 'A table or view of pg_tally does not belong to its owner',
+       'A table''s owner can drop its policies, a view''s can change what it shows; alter_rollup and drop_rollup need views that are tally_owner''s.'),
       ('trigger_on_table', 'ERROR', 'A trigger on a table of pg_tally',
        'A trigger sees what is written in every scope.'),
       ('rule_on_table', 'ERROR', 'A rewrite rule on a protected table',

@@ -181,6 +181,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("owner_changed", "tally.tenant", "ALTER TABLE tally.tenant OWNER TO tally_owner"),
     ("owner_changed", "tally.role_binding", "ALTER TABLE tally.role_binding OWNER TO tally_owner"),
     ("owner_changed", "tally.token_key", "ALTER TABLE tally.token_key OWNER TO tally_owner"),
+    ("owner_changed", "tally.usage_day", "ALTER VIEW tally.usage_day OWNER TO postgres"),
+    ("owner_changed", "tally.session_month_state", "ALTER VIEW tally.session_month_state OWNER TO $spare"),
     ("truncate_granted", "tally.events", "GRANT TRUNCATE ON tally.events TO tally_writer"),
     ("truncate_granted", "shop.orders", "GRANT TRUNCATE ON shop.orders TO PUBLIC"),
     ("references_granted", "shop.orders", "GRANT REFERENCES (tenant_id) ON shop.orders TO $app"),
