@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 200;
 /// Sources that are remembered of a query's parts: some hundred megabytes.
 const MAX_KNOWN: usize = 1_000_000;
 /// Bytes of a property's key that is followed by itself; a longer one stands for all properties, since each part remembers it.
-const LONGEST_KEY: usize = 1_000;
+const LONGEST_KEY: usize = 200;
 /// Functions of Postgres that take one property out of an object: `->`, `->>`, `?`.
 const TAKES_PROPERTY: [u32; 3] = [3478, 3214, 4047];
 

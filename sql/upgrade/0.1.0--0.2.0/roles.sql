@@ -1,5 +1,6 @@
 -- Whoever reads has tables and views before the bindings that their policies ask for, and the script needs both: all are locked before
--- anything is changed, or none for a moment. Who waits here for less than deadlock_timeout is part of no deadlock, nor is who waits for it.
+-- anything is changed, or none for a moment. Where that made a
+-- circle, it is tried again, too.
 DO $$
 DECLARE
   tries CONSTANT pg_catalog.int4 := 60;
@@ -26,7 +27,7 @@ BEGIN
       PERFORM pg_catalog.set_config('lock_timeout', own, true);
       RETURN;
     -- Or dropped since it was listed.
-    EXCEPTION WHEN lock_not_available OR undefined_table OR invalid_schema_name OR syntax_error THEN
+    EXCEPTION WHEN lock_not_available OR deadlock_detected OR undefined_table OR invalid_schema_name OR syntax_error THEN
       IF attempt OPERATOR(pg_catalog.=) tries THEN
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
           MESSAGE = pg_catalog.format('the update needs all of pg_tally''s tables for itself, and %s was in use', wanted::pg_catalog.regclass),
