@@ -794,6 +794,14 @@ fn what_events_share_is_judged_with_each_of_them() {
     logs["resourceLogs"][0]["scopeLogs"] = json!([{"logRecords": [record("1")]}, {"logRecords": 5}]);
     let found = judged("opentelemetry", &logs.to_string());
     assert_eq!(told(&found), [None, Some("22023"), None, None]);
+    // Where several can't, at the place of the first.
+    let scope = |id: &str| json!({"logRecords": [record(id)]});
+    logs["resourceLogs"][0]["scopeLogs"] =
+        json!([{"logRecords": 5}, scope("1"), {"logRecords": 6}, scope("2")]);
+    assert_eq!(told(&judged("opentelemetry", &logs.to_string())), [Some("22023"), None, None, None, None]);
+    logs["resourceLogs"][0]["scopeLogs"] =
+        json!([scope("1"), {"logRecords": 5}, {"logRecords": 6}, scope("2")]);
+    assert_eq!(told(&judged("opentelemetry", &logs.to_string())), [None, Some("22023"), None, None, None]);
     // What a format takes nothing from is the event's own all the same: it waits as it came, alone.
     let row = |id: u32, other: &str| {
         format!(
