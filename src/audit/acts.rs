@@ -79,6 +79,11 @@ fn new_id() -> [u8; 16] {
 /// Records an act of the running transaction: with it, and also where it is undone; returns the entry's id. An error where it can't
 /// be recorded, which undoes the act.
 pub fn act(act: &Act) -> Result<[u8; 16], Report> {
+    if session::is_restricted() {
+        return Err(Report::new("42501", "the code of an index or a materialized view has no scope and acts for nobody").hint(
+            "ANALYZE, REINDEX and REFRESH run it as the table's owner, in a session that may do more; have it compute from what it is given",
+        ));
+    }
     let record = act.record();
     let id = record.entry.entry_id;
     line::write("audit", &record);

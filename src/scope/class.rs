@@ -38,6 +38,12 @@ static IS_CONFINED: AtomicBool = AtomicBool::new(true);
 
 /// The class of the role that logged in, looked up once a transaction.
 pub fn class() -> Class {
+    // A tenant's code, whoever's session it is.
+    if session::runs_for_another()
+        && [c"tally_reader", c"tally_writer"].into_iter().any(session::acting_can_act_as)
+    {
+        return Class::Outside;
+    }
     let (transaction, role) = (session::transaction_number(), session::session_role());
     let known = KNOWN.get().filter(|known| known.role == role);
     if let Some(known) = known

@@ -15,6 +15,8 @@ pub fn current() -> Result<Scope, ScopeError> {
         return Ok(scope);
     }
     match &*binding() {
+        // What the login may see, the code isn't meant to.
+        Binding::Bound { .. } | Binding::Global if session::runs_for_another() => Err(ScopeError::Restricted),
         Binding::Bound { tenant, account } => {
             Ok(Scope::Tenant { tenant: tenant.clone(), account: account.clone() })
         }
@@ -32,7 +34,9 @@ pub fn key_for_auditing() -> Result<String, ScopeError> {
     let is_auditor = || session::session_is_superuser() || session::session_is_member_of(c"tally_auditor");
     match current() {
         Err(ScopeError::Missing)
-            if matches!(*binding(), Binding::Trusted | Binding::None) && is_auditor() =>
+            if matches!(*binding(), Binding::Trusted | Binding::None)
+                && is_auditor()
+                && !session::is_restricted() =>
         {
             Ok(Scope::Global.key())
         }
@@ -49,6 +53,7 @@ pub(super) fn for_records() -> Result<Scope, ScopeError> {
         Err(ScopeError::Missing)
             if matches!(*binding(), Binding::Trusted | Binding::None)
                 && session::session_is_member_of(c"tally_auditor")
+                && !session::is_restricted()
                 && !session::is_elevated() =>
         {
             Ok(Scope::Global)
@@ -85,6 +90,9 @@ pub(super) fn is_analyst() -> bool {
 /// The scope that ingest happens in: a trusted role need not enter one, since it may write for every tenant; one that is bound
 /// to the global scope may read every tenant, and write for none but one that it has entered.
 pub fn for_writing() -> Result<Scope, ScopeError> {
+    if session::is_restricted() {
+        return Err(ScopeError::Restricted);
+    }
     match current() {
         Ok(Scope::Global) if *binding() == Binding::Global => {
             Err(ScopeError::ReadsOnly(session::session_role_name()))
@@ -195,6 +203,7 @@ fn confined_to() -> Result<Option<String>, ErrorReport> {
     match current() {
         Ok(Scope::Tenant { tenant, .. }) => Ok(Some(tenant)),
         Ok(Scope::Global) => Ok(None),
+        Err(ScopeError::Missing) if session::is_restricted() => Err(ScopeError::Restricted.into()),
         Err(ScopeError::Missing) if matches!(*binding(), Binding::Trusted | Binding::None) => Ok(None),
         Err(error) => Err(error.into()),
     }

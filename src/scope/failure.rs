@@ -76,7 +76,7 @@ impl From<ScopeError> for Report {
                 "a scope lasts until the transaction ends; it can only be narrowed from a tenant to one of its accounts",
             ),
             ScopeError::Restricted => {
-                Report::new(denied, "the code of an index or a materialized view can't enter a scope").hint(
+                Report::new(denied, "the code of an index or a materialized view has no scope and acts for nobody").hint(
                     "ANALYZE, REINDEX and REFRESH run it as the table's owner, in a session that may see more; have it compute from what it is given",
                 )
             }
@@ -204,7 +204,7 @@ fn denial_of(error: &ScopeError) -> Option<Denial> {
         ScopeError::Denied(_) => denial("enter", "the role may not enter this scope".to_owned()),
         ScopeError::Latched => denial("enter", "the transaction is in another scope already".to_owned()),
         ScopeError::Restricted => {
-            denial("enter", "by the code of an index or a materialized view".to_owned())
+            denial("restricted", "by the code of an index or a materialized view".to_owned())
         }
         ScopeError::Subtransaction => denial("enter", "inside a savepoint or an exception block".to_owned()),
         ScopeError::Dirty(leftover) => denial("enter", format!("the session carries {leftover}")),

@@ -170,6 +170,9 @@ pub fn require_step_up(act: &str) -> Result<(), ScopeError> {
     if !policy.is_required {
         return Ok(());
     }
+    if session::is_restricted() {
+        return Err(ScopeError::Restricted);
+    }
     let refused =
         |problem: String| ScopeError::StepUp { act: act.to_owned(), max_age: policy.max_age, problem };
     if !session::session_is_superuser() && !holds(act) {

@@ -88,3 +88,27 @@ pub fn is_elevated() -> bool {
         acts != session_role() && !pg_sys::is_member_of_role(session_role(), acts)
     }
 }
+
+/// Whether code runs that Postgres runs for the role that acts, in a session that may see more: of an index in ANALYZE or REINDEX, of a
+/// materialized view in REFRESH. Not what is declared, which acts as a role without rights.
+pub fn runs_for_another() -> bool {
+    if !super::is_restricted() {
+        return false;
+    }
+    // SAFETY: reads backend state and looks names and memberships up.
+    unsafe {
+        let (acts, session) = (pg_sys::GetUserId(), session_role());
+        acts != pg_sys::get_role_oid(c"tally_evaluator".as_ptr(), true)
+            && (acts != session && pg_sys::superuser_arg(session)
+                || !pg_sys::has_privs_of_role(session, acts))
+    }
+}
+
+/// Whether the role that acts has a group role's privileges, or can take them by SET ROLE.
+pub fn acting_can_act_as(role: &CStr) -> bool {
+    // SAFETY: syscache look-ups of a constant name.
+    unsafe {
+        let group = pg_sys::get_role_oid(role.as_ptr(), true);
+        group != Oid::INVALID && pg_sys::is_member_of_role(pg_sys::GetUserId(), group)
+    }
+}

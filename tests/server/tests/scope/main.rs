@@ -11,6 +11,7 @@ mod operator;
 mod oracles;
 mod pgbouncer;
 mod pooled;
+mod restricted;
 mod row_limit;
 mod scope;
 mod step_up;
