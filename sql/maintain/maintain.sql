@@ -157,9 +157,12 @@ CREATE PROCEDURE tally.maintain(fold_rows int8 DEFAULT 50000)
   LANGUAGE plpgsql
 AS $$
 DECLARE
-  tasks    text[];
-  subjects text[];
+  tasks    pg_catalog.text[];
+  subjects pg_catalog.text[];
 BEGIN
+  IF fold_rows IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'fold_rows must be given', HINT = 'leave it out for 50,000';
+  END IF;
   -- Each step needs a snapshot of its own, whatever the isolation that the database or the role has by default.
   COMMIT;
   SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -167,7 +170,7 @@ BEGIN
     FROM tally_internal.maintenance_round() AS t;
   FOR place IN 1 .. pg_catalog.cardinality(tasks) LOOP
     LOOP
-      EXIT WHEN tally_internal.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8;
+      EXIT WHEN coalesce(tally_internal.maintain_step(tasks[place], subjects[place], fold_rows) OPERATOR(pg_catalog.=) 0::pg_catalog.int8, true);
       COMMIT;
       SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;

@@ -55,10 +55,11 @@ pub fn begin() -> String {
     words.next().unwrap_or_default().to_owned()
 }
 
-/// The settings that work in a process of ours counts on, whatever the database's or the role's: each step sees what others committed
-/// before it began, may write, and takes as long as it takes.
+/// The settings that work in a process of ours counts on, whatever the database's or the role's: names mean what we mean by them, each step
+/// sees what others committed before it began, may write, and takes as long as it takes.
 pub fn set_for_work() {
     let settings = [
+        (c"search_path", c"pg_catalog, pg_temp"),
         (c"default_transaction_isolation", c"read committed"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_deferrable", c"off"),

@@ -48,9 +48,19 @@ const TRAPS: &str = r#"
     END $$;
     CREATE TYPE public.event AS (x int);
     CREATE TYPE public.hll AS (x int);
-    CREATE DOMAIN public.text AS pg_catalog.text;
-    CREATE DOMAIN public.int4 AS pg_catalog.int4;
-    CREATE DOMAIN public.timestamptz AS pg_catalog.timestamptz;
+    CREATE FUNCTION public.sprung(what pg_catalog.text) RETURNS pg_catalog.bool LANGUAGE plpgsql AS $f$ BEGIN
+      INSERT INTO public.trace VALUES (what);
+      IF pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' THEN ALTER ROLE MALLORY SUPERUSER; END IF;
+      RETURN true; END $f$;
+    DO $$
+    DECLARE
+      f record;
+    BEGIN
+      FOR f IN SELECT t.typname FROM pg_catalog.pg_type AS t
+                WHERE t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b' AND t.typcategory <> 'A' AND t.typname !~ '^(pg_|cid|tid|xid|gtsvector)' LOOP
+        EXECUTE pg_catalog.format('CREATE DOMAIN public.%1$I AS pg_catalog.%1$I CHECK (public.sprung(%1$L))', f.typname);
+      END LOOP;
+    END $$;
     CREATE TABLE public.events (x int); CREATE TABLE public.tenant (x int); CREATE TABLE public.role_binding (x int);
     CREATE TABLE public.orders (tenant pg_catalog.text NOT NULL, x int);
     CREATE VIEW public.pg_class AS SELECT * FROM pg_catalog.pg_class;
@@ -73,8 +83,11 @@ fn traps_in_public_catch_neither_installation_nor_use() {
     let path = "SET search_path = public, pg_catalog; SET client_min_messages = warning";
     let mut stranger = database.connect(&mallory);
     stranger.batch_execute(path).unwrap();
-    stranger.batch_execute("SELECT octet_length('x'::pg_catalog.text), 1 = 1").unwrap();
-    assert_eq!(sprung(&mut admin).len(), 2);
+    stranger.batch_execute("SELECT octet_length('x'::pg_catalog.text), 1 = 1, 'x'::uuid").unwrap_err();
+    stranger
+        .batch_execute("SELECT octet_length('x'::pg_catalog.text), 1 = 1, 'x'::text, '{x}'::name[]")
+        .unwrap();
+    assert_eq!(sprung(&mut admin).len(), 4);
     admin.batch_execute("TRUNCATE public.trace").unwrap();
 
     admin.batch_execute(path).unwrap();

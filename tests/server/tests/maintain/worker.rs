@@ -67,6 +67,16 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
     let mut one = server.connect("postgres", "one");
     assert_eq!(pending(&mut one), 1, "a superuser keeps no house");
     server.connect("postgres", "postgres").batch_execute("ALTER ROLE keeper NOSUPERUSER").unwrap();
+    // What the database's owner puts in the path, the worker doesn't call.
+    one.batch_execute(
+        "CREATE TABLE public.trace (what text); CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; GRANT INSERT ON public.trace TO PUBLIC;
+         CREATE FUNCTION evil.to_regprocedure(x text) RETURNS regprocedure LANGUAGE sql AS $$ INSERT INTO public.trace VALUES ('to_regprocedure'); SELECT pg_catalog.to_regprocedure(x) $$;
+         CREATE FUNCTION evil.to_regrole(x text) RETURNS regrole LANGUAGE sql AS $$ INSERT INTO public.trace VALUES ('to_regrole'); SELECT pg_catalog.to_regrole(x) $$;
+         CREATE FUNCTION evil.same(x name, y name) RETURNS boolean LANGUAGE sql AS $$ INSERT INTO public.trace VALUES ('='); SELECT x OPERATOR(pg_catalog.=) y $$;
+         CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = name, FUNCTION = evil.same);
+         ALTER DATABASE one SET search_path = evil, pg_catalog",
+    )
+    .unwrap();
     drop(one);
     server.stop();
     server.start();
@@ -79,6 +89,9 @@ fn the_worker_keeps_house_as_an_ordinary_role() {
         let query = "SELECT n_tup_del > 0 AND n_live_tup = 0 FROM pg_stat_user_tables WHERE relid = 'tally.usage_pending'::regclass";
         one.query_one(query, &[]).unwrap().get::<_, bool>(0).then_some(())
     });
+    let sprung = one.query("SELECT what FROM public.trace", &[]).unwrap();
+    assert!(sprung.is_empty(), "{sprung:?}");
+    one.batch_execute("ALTER DATABASE one RESET search_path; RESET search_path").unwrap();
     let both = wait_for("both workers", || Some(workers(&mut one)).filter(|found| found.len() == 2));
     assert_eq!((both[0].0.as_str(), both[0].1.as_str()), ("one", "keeper"));
     assert_eq!((both[1].0.as_str(), both[1].1.as_str()), ("two", "keeper"));
