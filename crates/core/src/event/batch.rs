@@ -175,30 +175,31 @@ fn element<'a>(
     parser: &mut Parser<'_>,
 ) -> Result<Item<'a>, BatchError> {
     let bytes = text.as_bytes();
-    let fault = if bytes.get(start) == Some(&b'{') {
-        match parser.event(text, start) {
-            Ok((event, end)) => {
-                let next = skip_space(bytes, end);
-                if matches!(bytes.get(next), Some(b',' | b']')) {
-                    return Ok(Item { position, raw: &text[start..end], event: Ok(event) });
-                }
-                let rest = text.get(next..).unwrap_or_default();
+    if bytes.get(start) == Some(&b'{')
+        && let Ok((event, end)) = parser.event(text, start)
+        && matches!(bytes.get(skip_space(bytes, end)), Some(b',' | b']'))
+    {
+        return Ok(Item { position, raw: &text[start..end], event: Ok(event) });
+    }
+    let raw = text[start..element_end(bytes, start)?].trim_end_matches([' ', '\n', '\r', '\t']);
+    if raw.is_empty() {
+        return Err(unsplittable(start, "nothing between two commas or brackets"));
+    }
+    // Read by itself: what is wrong with it must not be told with words of the next one, which may be another tenant's.
+    let fault = if raw.starts_with('{') {
+        match parser.event(raw, 0) {
+            Ok((_, end)) => {
+                let rest = raw[end..].trim_start();
                 Fault::element("22P02", format!("text after the end of the event: \"{}\"", excerpt(rest)))
             }
             Err(fault) => fault,
         }
     } else {
-        let rest = excerpt(text.get(start..).unwrap_or_default());
-        match value_kind(bytes, start) {
+        match value_kind(raw.as_bytes(), 0) {
             Some(kind) => Fault::element("22023", format!("event is {kind}, not an object")),
-            None => Fault::element("22P02", format!("event is not JSON: \"{rest}\"")),
+            None => Fault::element("22P02", format!("event is not JSON: \"{}\"", excerpt(raw))),
         }
     };
-    let end = element_end(bytes, start)?;
-    let raw = text[start..end].trim_end_matches([' ', '\n', '\r', '\t']);
-    if raw.is_empty() {
-        return Err(unsplittable(start, "nothing between two commas or brackets"));
-    }
     Ok(Item { position, raw, event: Err(reject(raw, fault)) })
 }
 

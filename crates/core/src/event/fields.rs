@@ -7,6 +7,8 @@ use crate::jsonb::scan::{quote, skip_space, token};
 use crate::jsonb::{Bounds, Encoder};
 use std::borrow::Cow;
 
+const JSON_SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
+
 /// Names the fields, in the order in which [`Fields`] holds them.
 pub const FIELD_NAMES: [&str; 8] =
     ["tenant_id", "account_id", "name", "occurred_at", "event_id", "user_id", "session_id", "properties"];
@@ -73,8 +75,16 @@ fn reject(fields: &Fields<'_>, fault: Fault) -> Rejection {
 }
 
 /// Prints fields as one JSON object, which [`super::parse_event`] judges as the fields were judged. Absent fields are left
-/// out; properties that are no JSON object stand there as a string.
+/// out; properties that aren't taken and are no JSON object stand there as a string.
 pub fn fields_to_json(fields: &Fields<'_>) -> String {
+    let is_nothing = |text: &str| {
+        let inside = text.trim_matches(JSON_SPACE);
+        inside == "null"
+            || inside
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+                .is_some_and(|inside| inside.trim_matches(JSON_SPACE).is_empty())
+    };
     let mut out = String::from("{");
     for (name, text) in FIELD_NAMES.iter().zip(fields) {
         let Some(text) = text else { continue };
@@ -83,7 +93,8 @@ pub fn fields_to_json(fields: &Fields<'_>) -> String {
         }
         quote(name, &mut out);
         out.push_str(": ");
-        if *name == "properties" && Encoder::new().encode(text, Bounds::WIDEST, &mut Vec::new()).is_ok() {
+        let is_object = |text| Encoder::new().encode(text, Bounds::WIDEST, &mut Vec::new()).is_ok();
+        if *name == "properties" && (is_nothing(text) || is_object(text)) {
             out.push_str(text);
         } else {
             quote(text, &mut out);
