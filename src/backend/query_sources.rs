@@ -14,6 +14,8 @@ use std::rc::Rc;
 const MAX_DEPTH: usize = 200;
 /// Sources that are remembered of a query's parts: some hundred megabytes.
 const MAX_KNOWN: usize = 1_000_000;
+/// How often a query is followed that has recursive ones: each time, more may flow from column to column.
+const MAX_TIMES: usize = 8;
 /// Bytes of a property's key that is followed by itself; a longer one stands for all properties, since each part remembers it.
 const LONGEST_KEY: usize = 200;
 /// Functions of Postgres that take one property out of an object: `->`, `->>`, `?`.
@@ -50,6 +52,11 @@ struct Trace {
     found: HashSet<Source>,
     /// What was found before. A query stands in one place, so that its parts always mean the same.
     known: HashMap<Part, Rc<HashSet<Source>>>,
+    /// What is being followed; of what is named inside of itself, as a recursive query is, what the last time through said.
+    open: HashSet<Part>,
+    assumed: HashMap<Part, Rc<HashSet<Source>>>,
+    /// Parts that were named inside of themselves.
+    recursive: HashSet<Part>,
     begun: HashSet<*mut pg_sys::Query>,
     /// The properties of tally.events: the table and the column.
     properties: (Oid, i16),
@@ -68,6 +75,9 @@ impl Trace {
             stack: Vec::new(),
             found: HashSet::new(),
             known: HashMap::new(),
+            open: HashSet::new(),
+            assumed: HashMap::new(),
+            recursive: HashSet::new(),
             begun: HashSet::new(),
             properties,
             table: Oid::INVALID,
@@ -159,23 +169,47 @@ unsafe fn generated(relation: pg_sys::Relation, properties: (Oid, i16)) -> Optio
 
 /// `None` where it is nested too deeply.
 unsafe fn edges(query: *mut pg_sys::Query, properties: (Oid, i16)) -> Option<Vec<Edge>> {
-    let mut edges = Vec::new();
     let mut trace = Trace::new(properties);
-    // SAFETY: a valid query, the caller's promise.
-    unsafe {
-        for entry in entries((*query).targetList) {
-            if !(*entry).resjunk {
-                trace.column(query, (*entry).resno);
-                edges.extend(trace.found.drain().map(|source| ((*entry).resno, source)));
+    for _ in 0..MAX_TIMES {
+        let mut edges = Vec::new();
+        // SAFETY: a valid query, the caller's promise.
+        unsafe {
+            for entry in entries((*query).targetList) {
+                if !(*entry).resjunk {
+                    trace.column(query, (*entry).resno);
+                    edges.extend(trace.found.drain().map(|source| ((*entry).resno, source)));
+                }
             }
+            trace.conditions(query);
+            edges.extend(trace.found.drain().map(|source| (0, source)));
         }
-        trace.conditions(query);
-        edges.extend(trace.found.drain().map(|source| (0, source)));
+        if trace.is_too_deep {
+            return None;
+        }
+        if !trace.goes_again() {
+            return Some(edges);
+        }
     }
-    if trace.is_too_deep { None } else { Some(edges) }
+    None
 }
 
 impl Trace {
+    /// Whether what is named inside of itself comes from more than was assumed, so that all has to be followed once more.
+    fn goes_again(&mut self) -> bool {
+        let found: HashMap<_, _> =
+            self.recursive.drain().filter_map(|part| Some((part, self.known.get(&part)?.clone()))).collect();
+        if found.iter().all(|(part, sources)| {
+            self.assumed.get(part).map_or(sources.is_empty(), |assumed| assumed == sources)
+        }) {
+            return false;
+        }
+        self.assumed = found;
+        self.known.clear();
+        self.begun.clear();
+        self.remembered = 0;
+        true
+    }
+
     /// Does something inside a query, in which `stack` are those around it.
     fn inside(&mut self, query: *mut pg_sys::Query, work: impl FnOnce(&mut Self)) {
         if self.stack.len() < MAX_DEPTH {
@@ -199,10 +233,18 @@ impl Trace {
         if self.is_too_deep {
             return;
         }
+        if self.open.contains(&part) {
+            self.recursive.insert(part);
+            let assumed = self.assumed.get(&part).cloned().unwrap_or_default();
+            self.found.extend(assumed.iter().cloned());
+            return;
+        }
         let known = self.known.get(&part).cloned().unwrap_or_else(|| {
             check_for_interrupts!();
             let outer = core::mem::take(&mut self.found);
+            self.open.insert(part);
             follow(self);
+            self.open.remove(&part);
             let found = Rc::new(core::mem::replace(&mut self.found, outer));
             self.known.insert(part, found.clone());
             self.remembered += found.len();
@@ -326,7 +368,7 @@ impl Trace {
                     }
                 }
                 pg_sys::RTEKind::RTE_TABLEFUNC => self.all(vec![(*entry).tablefunc.cast()]),
-                pg_sys::RTEKind::RTE_CTE if !(*entry).self_reference => {
+                pg_sys::RTEKind::RTE_CTE => {
                     let level = (*entry).ctelevelsup as usize;
                     if level >= self.stack.len() {
                         return;
@@ -340,7 +382,10 @@ impl Trace {
                             if CStr::from_ptr((*with).ctename) == name
                                 && (*(*with).ctequery).type_ == NodeTag::T_Query
                             {
-                                trace.column((*with).ctequery.cast(), number);
+                                let query = (*with).ctequery.cast::<pg_sys::Query>();
+                                // What SEARCH and CYCLE add is made of others of its columns.
+                                let is_added = i32::from(number) > list::length((*query).targetList);
+                                trace.column(query, if is_added { 0 } else { number });
                             }
                         }
                     });

@@ -526,6 +526,39 @@ fn what_derives_from_personal_is_personal() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally_internal.classes() WHERE asset ~ '^app'"), 0);
 }
 
+/// A recursive query hands values from one of its columns to another, each time further.
+#[test]
+fn what_comes_from_personal_by_recursion_is_personal() {
+    let mut database = Database::new("recursion");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    let rotated = "WITH RECURSIVE x (i, a, b, c, d) AS (SELECT id, mail, plan, plan, plan FROM app.people UNION ALL SELECT i + 1, d, a, b, c FROM x WHERE i < 9)";
+    let views = [
+        ("plain", "WITH RECURSIVE x (i, m, p) AS (SELECT id, mail, plan FROM app.people UNION ALL SELECT i + 1, m, p FROM x WHERE i < 3) SELECT p AS kept, m AS c FROM x".to_owned()),
+        ("swapped", "WITH RECURSIVE x (i, m, z) AS (SELECT id, mail, plan FROM app.people UNION ALL SELECT i + 1, z, m FROM x WHERE i < 3) SELECT i AS kept, z AS c FROM x".to_owned()),
+        ("rotated", format!("{rotated} SELECT i AS kept, d AS c FROM x")),
+        ("searched", "WITH RECURSIVE x (i, m) AS (SELECT id, mail FROM app.people UNION ALL SELECT i + 1, m FROM x WHERE i < 3) SEARCH DEPTH FIRST BY m SET ord SELECT i AS kept, ord::text AS c FROM x".to_owned()),
+        ("cycled", "WITH RECURSIVE x (i, m) AS (SELECT id, mail FROM app.people UNION ALL SELECT i + 1, m FROM x) CYCLE m SET isc USING pth SELECT i AS kept, pth::text AS c FROM x".to_owned()),
+        ("nested", format!("WITH RECURSIVE y (i, k, l) AS (SELECT id, plan, plan FROM app.people UNION ALL SELECT s.i + 1, s.l, s.k FROM ({rotated} SELECT y.i, y.l, x.c AS k FROM x JOIN y USING (i)) AS s WHERE s.i < 3) SELECT i AS kept, l AS c FROM y")),
+        ("harmless", "WITH RECURSIVE x (i, p, z) AS (SELECT id, plan, plan FROM app.people UNION ALL SELECT i + 1, z, p FROM x WHERE i < 3) SELECT i AS kept, z AS c FROM x".to_owned()),
+    ];
+    superuser
+        .batch_execute(&format!(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; CREATE TABLE app.people (id int, mail text, plan text); GRANT SELECT ON app.people TO {admin}; {}",
+            views.iter().map(|(name, query)| format!("CREATE VIEW app.{name} AS {query};")).collect::<String>()
+        ))
+        .unwrap();
+    let mut admin = database.connect(&admin);
+    classify(&mut admin, "app.people.mail", "personal").unwrap();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let classes = classes(&mut admin);
+    for (name, _) in &views {
+        let wanted = if *name == "harmless" { "internal" } else { "personal" };
+        assert_eq!(classes[&format!("app.{name}.c")], wanted, "{name}");
+        assert_eq!(classes[&format!("app.{name}.kept")], "internal", "{name}");
+    }
+}
+
 #[test]
 fn what_takes_a_tables_place_is_protected_like_it_and_what_hides_is_said_to() {
     let mut database = Database::new("catalog_swap");
