@@ -99,7 +99,7 @@ fn problem(schema: &Schema, event: &EventRef) -> Option<String> {
 /// Notes names that nobody registered, each once a tenant. What another transaction is noting is left to it: nobody waits for
 /// it to end, and where it is undone the next event of the name is noted.
 pub fn mark(
-    names: &[(&str, &str)],
+    names: Vec<(&str, &str)>,
     hashers: &Hashers,
     batch_id: i64,
     now: i64,
@@ -109,7 +109,7 @@ pub fn mark(
     }
     let table = session::relation(c"unregistered_event");
     let mut arena = Arena::default();
-    let missing = not_noted(table, names.to_vec(), View::Now, &mut arena);
+    let missing = not_noted(table, names, View::Now, &mut arena);
     let ours = missing
         .into_iter()
         .filter(|(tenant, name)| session::lock(table.to_u32(), number(hashers, tenant, name), false))

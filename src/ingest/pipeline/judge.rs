@@ -102,8 +102,10 @@ impl Batch<'_> {
 
     /// Takes the events from their tenants' quotas, and rejects those whose properties are larger than their tenant may send.
     /// What waits in quarantine was taken from them when it was sent.
-    pub(super) fn charge(&mut self) -> Result<(), IngestError> {
-        let Some(quotas) = self.quotas.clone() else { return Ok(()) };
+    /// Says which these are.
+    pub(super) fn charge(&mut self) -> Result<Vec<usize>, IngestError> {
+        let mut refused = Vec::new();
+        let Some(quotas) = self.quotas.clone() else { return Ok(refused) };
         if self.homes.is_none() {
             quotas.charge(&self.counts(|_| true))?;
         }
@@ -116,25 +118,28 @@ impl Batch<'_> {
                     event.tenant_id
                 );
                 self.outcomes[index] = Outcome::Rejected { sqlstate: "53400".into(), reason };
+                refused.push(index);
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
-    /// Rejects events of months that may not get a partition, and those that the schema registry refuses.
-    pub(super) fn refuse_by_rule(&mut self) -> Result<(), IngestError> {
+    /// Rejects events of months that may not get a partition, and those that the schema registry refuses; `refused` are those that their
+    /// tenant's quota refused.
+    pub(super) fn refuse_by_rule(&mut self, mut refused: Vec<usize>) -> Result<(), IngestError> {
         let valid = (0..self.items.len()).filter(|&index| self.is_valid(index));
         let times = valid.map(|index| {
             let event = event_at(&self.items, index);
             (index, &*event.tenant_id, event.occurred_at)
         });
-        let mut refused: Vec<usize> = open_months::not_open(times, self.now).into_iter().collect();
-        for &index in &refused {
+        let not_open: Vec<usize> = open_months::not_open(times, self.now).into_iter().collect();
+        for &index in &not_open {
             self.outcomes[index] = Outcome::Rejected {
                 sqlstate: open_months::NOT_OPEN.into(),
                 reason: open_months::REASON.into(),
             };
         }
+        refused.extend(not_open);
         self.consult_registry(&mut refused);
         refused.extend(self.erased.iter().filter(|&&index| self.outcomes[index].reason().0 == ERASED));
         // What was accepted before and is sent again is a duplicate, whatever the rules are now: its sender must learn that it

@@ -233,8 +233,8 @@ impl<'a> Batch<'a> {
 
     fn judge_and_store(&mut self) -> Result<Summary, IngestError> {
         self.judge();
-        self.charge()?;
-        self.refuse_by_rule()?;
+        let refused = self.charge()?;
+        self.refuse_by_rule(refused)?;
         self.protect();
         self.refuse()?;
         self.group();

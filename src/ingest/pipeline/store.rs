@@ -20,6 +20,7 @@ use crate::raw::{partition, store, tenant};
 use crate::registry;
 use crate::rollup::{self, RollupError};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use tally_core::batch;
 
 /// What one attempt came to.
@@ -119,9 +120,13 @@ impl Batch<'_> {
         let Ok(hashers) = tenant::hashers(candidates().map(|event| &*event.tenant_id), self.now)? else {
             return Ok(Attempt::Clash);
         };
-        let unregistered: Vec<(&str, &str)> =
-            self.unregistered.iter().map(|(tenant, name)| (tenant.as_str(), name.as_str())).collect();
-        if registry::mark(&unregistered, &hashers, batch_id, self.now)? == Unique::Clash {
+        // Of those that are stored: others may have been rejected since.
+        let unregistered: BTreeSet<(&str, &str)> = candidates()
+            .map(|event| (&*event.tenant_id, &*event.name))
+            .filter(|&name| self.is_to_be_noted(name))
+            .collect();
+        if registry::mark(unregistered.into_iter().collect(), &hashers, batch_id, self.now)? == Unique::Clash
+        {
             return Ok(Attempt::Clash);
         }
         let entry = |position: usize| entry(items, &self.sent, self.guard.as_ref(), position);
@@ -155,12 +160,24 @@ impl Batch<'_> {
         Ok(if recorded == Unique::Yes { Attempt::Done } else { Attempt::Clash })
     }
 
+    /// Whether the registry wants an event's name noted.
+    fn is_to_be_noted(&self, (tenant, name): (&str, &str)) -> bool {
+        !self.unregistered.is_empty() && self.unregistered.contains(&(tenant.to_owned(), name.to_owned()))
+    }
+
     /// Rejects the events for which a declared rollup's expressions fail, or what an administrator added to the events' table; says
-    /// whether there were any.
+    /// whether there were any. What was counted before is a duplicate, whatever was declared since.
     fn reject_unevaluable(&mut self) -> Result<bool, IngestError> {
         let mut found = false;
-        let valid = self.candidates.iter().copied().chain(self.repeats.iter().map(|&(position, _)| position));
-        for position in valid.collect::<Vec<_>>() {
+        let entries: Vec<Entry> = self
+            .candidates
+            .iter()
+            .map(|&position| entry(&self.items, &self.sent, self.guard.as_ref(), position))
+            .collect();
+        let is_new: Vec<bool> = ledger::look_up(&entries)?.iter().map(Option::is_none).collect();
+        let candidates = (0..).zip(&self.candidates).map(|(first, &position)| (position, first));
+        let valid = candidates.chain(self.repeats.iter().copied()).filter(|&(_, first)| is_new[first]);
+        for (position, _) in valid.collect::<Vec<_>>() {
             let mut arena = Arena::default();
             let row = EventRow::new(event_at(&self.items, position), 0, &mut arena);
             let refused = match store::refusal(row.copied())? {

@@ -383,3 +383,61 @@ fn texts_of_two_dimensions_are_told_apart_whatever_they_contain() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally.pairs_hour WHERE n = 1"), 2);
     assert_eq!(number(&mut client, "SELECT count(*) FROM tally.verify_rollup('pairs')"), 0);
 }
+
+/// The one event of a tenant, or of a name, that can't be counted: its tenant is none yet, and its name isn't noted.
+#[test]
+fn the_name_of_an_event_that_is_rejected_is_not_noted() {
+    let database = Database::new("unnoted");
+    let mut client = database.superuser();
+    client
+        .batch_execute("SELECT tally.set_unregistered_policy('mark'); SELECT tally.create_rollup('amounts', '{day}', ARRAY['sum((properties->>''n'')::numeric) AS n'])")
+        .unwrap();
+    let of = |number: usize, tenant: &str, name: &str, n: &str| {
+        let mut event = event(number, "a", json!({"n": n}));
+        event["tenant_id"] = json!(tenant);
+        event["name"] = json!(name);
+        event
+    };
+    let batch =
+        json!([of(1, "good", "n1", "1"), of(2, "bad", "n2", "abc"), of(3, "good", "n3", "abc")]).to_string();
+    let summary = ingest(&mut client, &batch).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (1, 2));
+    let summary = ingest(&mut client, &of(4, "bad", "n4", "abc").to_string()).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (0, 1));
+    assert_eq!(number(&mut client, "SELECT rejected FROM tally.redrive()"), 3);
+    let noted: Vec<String> = client
+        .query("SELECT tenant_id || ' ' || name FROM tally.unregistered_event", &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(noted, ["good n1"]);
+}
+
+/// What was counted is a duplicate when it is sent again, whatever has been declared since.
+#[test]
+fn what_was_counted_is_a_duplicate_whatever_was_declared_since() {
+    let database = Database::new("since");
+    let mut client = database.superuser();
+    let counted = event(1, "a", json!({"n": "abc", "pad": "x".repeat(1_900)}));
+    assert_eq!(ingest(&mut client, &counted.to_string()).unwrap().accepted, 1);
+    client
+        .batch_execute("SELECT tally.create_rollup('amounts', '{day}', ARRAY['sum((properties->>''n'')::numeric) AS n'], backfill => false)")
+        .unwrap();
+    let bad = event(2, "a", json!({"n": "def"}));
+    for _ in 0..2 {
+        let summary = ingest(&mut client, &json!([counted, bad, counted]).to_string()).unwrap();
+        assert_eq!((summary.duplicates, summary.rejected, summary.accepted), (2, 1, 0));
+    }
+    client.batch_execute("SELECT tally.set_quota('t', properties_kb => 1)").unwrap();
+    let large = event(3, "a", json!({"pad": "x".repeat(1_900)}));
+    let summary = ingest(&mut client, &json!([counted, bad, large]).to_string()).unwrap();
+    assert_eq!((summary.duplicates, summary.rejected, summary.accepted), (1, 2, 0));
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM tally.quarantine WHERE event_id = '00000000-0000-4000-8000-000000000001'"
+        ),
+        0
+    );
+}
