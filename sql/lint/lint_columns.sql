@@ -34,13 +34,13 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
       SELECT 'table_altered', d.table_name,
              pg_catalog.format('column %I of table tally.%I %s', d.column_name, d.table_name,
                CASE WHEN a.attnum IS NULL THEN 'is missing'
-                    ELSE pg_catalog.format('has type %s, not %s', pg_catalog.format_type(a.atttypid, NULL), d.type_name) END),
+                    ELSE pg_catalog.format('has type %s, not %s', pg_catalog.format_type(a.atttypid, -1), d.type_name) END),
              CASE WHEN a.attnum IS NULL THEN pg_catalog.format('give the column of table tally.%I back its name %I', d.table_name, d.column_name)
                   ELSE pg_catalog.format('ALTER TABLE tally.%I ALTER %I TYPE %s;', d.table_name, d.column_name, d.type_name) END
         FROM declared AS d
         LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.id AND a.attname = d.column_name AND a.attnum > 0 AND NOT a.attisdropped
        WHERE d.id IS NOT NULL
-         AND (a.attnum IS NULL OR pg_catalog.format_type(a.atttypid, NULL) <> d.type_name)
+         AND (a.attnum IS NULL OR pg_catalog.format_type(a.atttypid, -1) <> d.type_name)
       UNION ALL
       SELECT 'table_altered', o.relname::text, pg_catalog.format('table %s is unlogged', o.ref),
              pg_catalog.format('ALTER TABLE %s SET LOGGED;', o.ref)

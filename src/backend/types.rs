@@ -6,10 +6,13 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// Function of `oid = oid`, the same since that type exists.
 pub(super) const OID_EQ: u32 = 184;
 
-/// SQL name of a type.
+/// SQL name of a type, of values of any length: `character` and `bit` would be those of one.
 pub fn type_name(oid: Oid) -> String {
     // SAFETY: the result is a palloc'd C string.
-    unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
+    unsafe {
+        let name = pg_sys::format_type_extended(oid, -1, pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN as pg_sys::bits16);
+        CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
 }
 
 /// OID of one of our types, by name.

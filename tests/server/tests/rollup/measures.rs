@@ -355,3 +355,40 @@ fn types_without_a_minimum_in_postgres_have_extremes() {
         assert!(error.0 == "42804" && error.1.contains(word), "{measure}: {error:?}");
     }
 }
+
+/// Values of types whose names alone mean one character, or one bit: the tables' columns take any length, and so does a dump.
+#[test]
+fn measures_of_fixed_length_keep_their_length() {
+    let database = Database::new("fixed_length");
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "SELECT tally.create_rollup('r', grains => '{day,month}', measures => ARRAY['max(user_id::char(60)) AS greatest', 'first(user_id::char(7)) AS one', 'last(B''10110101''::bit(8)) AS bits'])",
+        )
+        .unwrap();
+    let short = "SELECT count(*) FROM pg_attribute WHERE attrelid::regclass::text LIKE 'tally.r\\_%' AND atttypid IN ('bpchar'::regtype, 'bit'::regtype, 'bpchar[]'::regtype) AND atttypmod <> -1";
+    let all = short.replace("<> -1", "= -1");
+    assert_eq!(number(&mut client, short), 0);
+    assert!(number(&mut client, &all) >= 9);
+    for (place, user) in ["ann", "abe"].into_iter().enumerate() {
+        let event = json!({"tenant_id": "t", "account_id": "a", "name": "longer", "user_id": user, "occurred_at": "2026-03-02T09:15:00Z",
+                           "event_id": format!("00000000-0000-4000-8000-{place:012}")});
+        assert_eq!(ingest(&mut client, &event.to_string()).unwrap().accepted, 1);
+    }
+    fold_all(&mut client, "r");
+    assert_right(&mut client, "r");
+    client
+        .batch_execute(
+            "CREATE TABLE copied (LIKE tally.r_day_base); INSERT INTO copied SELECT * FROM tally.r_day_base",
+        )
+        .unwrap();
+    assert_eq!(
+        number(&mut client, "SELECT count(*) FROM copied WHERE greatest = 'ann' AND bits = B'10110101'"),
+        1
+    );
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.lint() WHERE name LIKE 'column%'"), 0);
+    client.batch_execute("CALL tally.maintain()").unwrap();
+    client
+        .batch_execute("SELECT tally.drop_raw('2026-04-01'), tally.set_step_up_policy('erase_subject', false); SELECT tally.erase_subject('t', 'ann', 'ticket 1')")
+        .unwrap();
+}
