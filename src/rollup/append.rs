@@ -157,6 +157,9 @@ fn group<'s>(
         let mut projector = projector(definition)?;
         for row in rows {
             let counted = row.occurred_at() >= shape.filled_from;
+            if !counted && !of_new_events {
+                continue;
+            }
             let groups = if counted { &mut groups } else { &mut waiting };
             add(shape, &mut projector, groups, row, &hashers[row.tenant_id()])?;
         }

@@ -1044,3 +1044,31 @@ fn an_id_with_separators_in_it_is_found_in_what_could_not_be_read() {
         assert_eq!(waiting(), (before, 0), "{subject}: the other two lines");
     }
 }
+
+/// What a rollup can't be evaluated for, among events that it hasn't counted yet, is none of an erasure's business.
+#[test]
+fn a_rollup_that_is_not_filled_yet_keeps_nobody_from_being_erased() {
+    let mut database = Database::new("unfilled");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+    let event = |number: u32, user: &str, time: &str, amount: &str| {
+        json!({"tenant_id": "t", "account_id": "n", "name": "p", "user_id": user, "occurred_at": time,
+               "event_id": format!("00000000-0000-4000-8000-{number:012}"), "properties": {"x": amount}})
+    };
+    let old = [event(1, "bob", "2026-01-05T10:00:00Z", "NaN"), event(2, "ann", "2026-01-05T11:00:00Z", "1")];
+    assert_eq!(ingest(&mut superuser, &json!(old).to_string()).unwrap().accepted, 2);
+    let mut admin = database.connect(&admin);
+    admin
+        .batch_execute(
+            "SELECT tally.create_rollup('s', grains => '{day}', measures => ARRAY[$$sum((properties->>'x')::numeric) AS p$$, 'distinct(user_id) AS u'], backfill => false)",
+        )
+        .unwrap();
+    // What comes in late is tried all the same, while it can be rejected.
+    let late = ingest(&mut superuser, &event(3, "eve", "2026-01-05T12:00:00Z", "NaN").to_string()).unwrap();
+    assert_eq!(late.rejected, 1);
+    admin.batch_execute("SELECT tally.erase_subject('t', 'ann', 'ticket 1')").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events WHERE user_id = 'ann'"), 0);
+    admin.batch_execute("SELECT tally.rebuild_rollup('s')").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.s_day"), 0);
+}
