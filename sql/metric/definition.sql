@@ -269,7 +269,7 @@ BEGIN
       answered := CASE WHEN coalesce(d ->> 'missing', 'skip') = 'skip' THEN d ->> 'property' = 'amount' AND NOT kept.payments_split
                        WHEN d ->> 'property' = 'amount' THEN NOT kept.payments_split AND NOT kept.events_split
                        ELSE d ->> 'property' = 'value' AND NOT kept.events_split END;
-      value := CASE WHEN answered THEN CASE d ->> 'property' WHEN 'amount' THEN coalesce(kept.amount, 0) ELSE coalesce(kept.value_sum, 0) END
+      value := CASE WHEN answered THEN (CASE d ->> 'property' WHEN 'amount' THEN coalesce(kept.amount, 0) ELSE coalesce(kept.value_sum, 0) END + 0.00000000000000000000)
                  / nullif(CASE d ->> 'missing' WHEN 'zero' THEN kept.events ELSE kept.payments END, 0) END;
     ELSE
       answered := value IS NOT NULL;

@@ -66,6 +66,12 @@ fn few_values_answer_as_percentile_cont() {
     assert_eq!(digest.rank(3.25), Ok(Some(4.0 / 7.0)));
     assert_eq!(digest.rank(-2.0), Ok(Some(0.0)));
     assert_eq!(digest.rank(f64::INFINITY), Ok(Some(1.0)));
+    // Between values so far apart that the share of the way is rounded to all of it.
+    let far = digest_of(100, &[-1e16, 0.25, 0.5]);
+    assert_eq!(
+        (far.rank(0.0), far.rank(0.25), far.rank(0.3)),
+        (Ok(Some(1.0 / 3.0)), Ok(Some(2.0 / 3.0)), Ok(Some(2.0 / 3.0)))
+    );
     assert_eq!(digest.trimmed_mean(2.0 / 7.0, 5.0 / 7.0), Ok(Some((3.25 + 3.25 + 5.0) / 3.0)));
     assert_eq!(digest.quantiles(&[1.0, 0.0]), Ok(vec![Some(100.0), Some(-1.5)]));
 }

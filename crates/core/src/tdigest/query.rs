@@ -122,8 +122,9 @@ impl Summary {
             if first.1 > value {
                 // From here on the values are larger; the line says how many come before.
                 let share = ratio(value, left.1, first.1);
-                let number = left.0 + (first.0 - left.0) * share;
-                return Ok(Some(((number.floor() + 1.0) / self.count as f64).min(1.0)));
+                // A share so near to 1 that it is rounded to it reaches the next value no more than others do.
+                let number = (left.0 + (first.0 - left.0) * share).floor().min(first.0.ceil() - 1.0);
+                return Ok(Some(((number + 1.0) / self.count as f64).min(1.0)));
             }
             left = last;
             before += centroid.weight();

@@ -1,7 +1,7 @@
 //! Edges of the metrics, a case each: a tenant of its own with few events, a question, and the answer worked out by hand.
 
 use serde_json::json;
-use tally_server_tests::{Database, ingest};
+use tally_server_tests::{Database, ingest, number};
 
 /// Account, user, name, time; batches are ingested one after the other.
 type Events = &'static [(&'static str, &'static str, &'static str, &'static str)];
@@ -378,15 +378,14 @@ fn averages_of_great_amounts_have_their_fractions() {
     let events = format!("[{},{}]", amount("100000000000000000", 1), amount("100000000000000001", 2));
     assert_eq!(ingest(&mut superuser, &events).unwrap().accepted, 2);
     let mut reader = database.connect(&reader);
+    let mean =
+        "SELECT trim_scale(value)::text FROM tally.metric_value('usual', '2026-03-01Z', '2026-04-01Z')";
     for (query, expected) in [
         (
             "SELECT DISTINCT arpa::text FROM tally.revenue('2026-03-01Z', '2026-04-01Z')",
             "100000000000000000.500000",
         ),
-        (
-            "SELECT trim_scale(value)::text FROM tally.metric_value('usual', '2026-03-01Z', '2026-04-01Z')",
-            "100000000000000000.5",
-        ),
+        (mean, "100000000000000000.5"),
         (
             "SELECT coalesce(value::text, '-') FROM tally.metric_value('usual', '2026-04-01Z', '2026-05-01Z')",
             "-",
@@ -395,6 +394,11 @@ fn averages_of_great_amounts_have_their_fractions() {
     ] {
         assert_eq!(reader.query_one(query, &[]).unwrap().get::<_, String>(0), expected, "{query}");
     }
+    // From what is kept, too.
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    superuser.batch_execute("SELECT tally.drop_raw('2026-04-01Z')").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 0);
+    assert_eq!(reader.query_one(mean, &[]).unwrap().get::<_, String>(0), "100000000000000000.5");
 }
 
 #[test]
