@@ -461,6 +461,16 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('x-personal stands in the schema of "%s" where, or with what, it is not understood', name),
       HINT = 'it is true, "drop", "token" or "seal", of a property in "properties", also of those of an object or of the items of an array; for other places call tally.protect_property()';
   END IF;
+  -- What a reference leads to is there, too, where no mark is found.
+  IF jsonb_path_exists(schema, 'strict $.** ? (@."x-personal" == true || @."x-personal".type() == "string")') AND EXISTS (
+      SELECT FROM jsonb_path_query(schema, 'strict $.** ? (@.type() == "object").keyvalue() ? (@.key starts with "$" && @.key like_regex "Ref$" || @.key == "$ref").value ? (@.type() == "string")') AS r (target)
+       CROSS JOIN LATERAL (SELECT r.target #>> '{}' AS place) AS t
+       WHERE t.place !~ '^#(/[^%~]*)?$'
+          OR jsonb_path_exists(schema #> CASE WHEN t.place = '#' THEN '{}' ELSE string_to_array(substr(t.place, 3), '/') END,
+                               'strict $.** ? (@."x-personal" == true || @."x-personal".type() == "string")')) THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('a reference in the schema of "%s" may lead to what is marked with x-personal', name),
+      HINT = 'mark the property itself and write its schema out where it stands, or call tally.protect_property() for each place';
+  END IF;
   FOR marked IN SELECT p.path, p.treatment FROM tally_internal.personal_properties(schema) AS p
                  -- What an administrator declared stays.
                  WHERE NOT EXISTS (SELECT FROM tally.protection AS d WHERE d.tenant_id = '' AND d.event_name = name AND d.path = p.path) LOOP

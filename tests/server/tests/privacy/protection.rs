@@ -281,6 +281,21 @@ fn declarations_that_can_not_be_kept_are_refused() {
             "22023",
             "protect_property",
         ),
+        (
+            "SELECT tally.register_event('x', '{\"properties\": {\"a\": {\"x-personal\": true}, \"b\": {\"$ref\": \"#/properties/a\"}}}', 'y')",
+            "22023",
+            "protect_property",
+        ),
+        (
+            "SELECT tally.register_event('x', '{\"properties\": {\"a\": {\"x-personal\": \"drop\"}, \"b\": {\"items\": {\"$ref\": \"#\"}}}}', 'y')",
+            "22023",
+            "protect_property",
+        ),
+        (
+            "SELECT tally.register_event('x', '{\"properties\": {\"a\": {\"x-personal\": true, \"$anchor\": \"a\"}, \"b\": {\"$ref\": \"#a\"}}}', 'y')",
+            "22023",
+            "protect_property",
+        ),
         ("SELECT tally.protect_user_ids('seal')", "22023", "token and drop"),
         ("SELECT tally.rotate_keys('nobody')", "55T80", "first protected"),
         ("SELECT tally.unprotect_user_ids()", "42T20", "authenticate"),
