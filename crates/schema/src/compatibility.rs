@@ -18,6 +18,7 @@ use crate::watch::step;
 use crate::{Schema, reference};
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::LazyLock;
 
 /// Keywords that say nothing of what is valid.
@@ -209,7 +210,10 @@ fn keyword_change(
             }
         }
         "enum" => {
-            let listed = |wanted: &Value| value.as_array().is_some_and(|values| values.contains(wanted));
+            // Numbers that are the same are written alike.
+            let values: HashSet<String> =
+                value.as_array().into_iter().flatten().map(Value::to_string).collect();
+            let listed = |wanted: &Value| values.contains(&wanted.to_string());
             // Draft 4 doesn't know `const`.
             let only = old.get("const").filter(|_| found.draft != Draft::Draft4);
             let kept = match (before, only) {
@@ -222,7 +226,7 @@ fn keyword_change(
             }
         }
         "required" => {
-            let names = |value: &Value| -> Vec<String> {
+            let names = |value: &Value| -> BTreeSet<String> {
                 let values = value.as_array().into_iter().flatten();
                 values.filter_map(|name| name.as_str().map(str::to_owned)).collect()
             };

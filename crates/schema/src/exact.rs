@@ -1,7 +1,9 @@
 //! Numbers by all of their digits: what schemas say of numbers, judged as decimals. The `jsonschema` crate by itself goes by doubles
 //! beyond 64 bits.
 
-use crate::watch::step;
+use crate::counted::{Counted, Looked};
+use crate::cut;
+use crate::watch::{step, steps};
 use jsonschema::paths::Location;
 use jsonschema::{Keyword, ValidationError, ValidationOptions};
 use serde_json::{Map, Number, Value};
@@ -105,29 +107,34 @@ pub(crate) fn alike(value: &Value) -> Value {
 
 /// A text that values have in common which are the same.
 fn spelling(value: &Value) -> String {
-    alike(value).to_string()
+    let text = alike(value).to_string();
+    steps(text.len() / 64);
+    text
 }
 
 /// What a keyword says of a value: what is wrong, if anything.
 struct Rule<F>(F);
 
-impl<'i, F: Fn(&Value) -> Option<String> + Send + Sync> Keyword<'i> for Rule<F> {
-    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
-        match (self.0)(instance) {
+impl<'i, F: Fn(&Value) -> Option<String> + Send + Sync> Keyword<'i, Counted> for Rule<F> {
+    fn validate(&self, instance: Looked<&'i Value>) -> Result<(), ValidationError<'i>> {
+        step();
+        match (self.0)(instance.0) {
             None => Ok(()),
             Some(problem) => Err(ValidationError::custom(problem)),
         }
     }
 
-    fn is_valid(&self, instance: &'i Value) -> bool {
-        (self.0)(instance).is_none()
+    fn is_valid(&self, instance: Looked<&'i Value>) -> bool {
+        step();
+        (self.0)(instance.0).is_none()
     }
 }
 
-pub(crate) type Judge = Box<dyn for<'i> Keyword<'i>>;
-pub(crate) type Built<'a> = Result<Judge, ValidationError<'a>>;
+type Judge = Box<dyn for<'i> Keyword<'i, Counted>>;
+type Built<'a> = Result<Judge, ValidationError<'a>>;
 
-pub(crate) fn rule<'a>(judge: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) -> Built<'a> {
+fn rule<'a>(judge: impl Fn(&Value) -> Option<String> + Send + Sync + 'static) -> Built<'a> {
+    step();
     Ok(Box::new(Rule(judge)))
 }
 
@@ -178,7 +185,7 @@ fn one_of<'a>(values: &[Value]) -> Built<'a> {
     let numbers: HashSet<String> = values.iter().filter(|value| value.is_number()).map(spelling).collect();
     let others: Vec<Value> =
         values.iter().filter(|value| !value.is_string() && !value.is_number()).cloned().collect();
-    let told = cut_list(values);
+    let told = cut(&cut_list(values));
     rule(move |value| {
         let is_one = match value {
             Value::String(text) => texts.contains(text),
@@ -273,16 +280,16 @@ fn types<'a>(kinds: &Value, is_draft_4: bool) -> Built<'a> {
 
 /// Options by which numbers are judged by their digits.
 pub(crate) fn judging<'i, R>(
-    options: ValidationOptions<'i, R>,
+    options: ValidationOptions<'i, R, Counted>,
     is_draft_4: bool,
-) -> ValidationOptions<'i, R> {
+) -> ValidationOptions<'i, R, Counted> {
     type Parent = Map<String, Value>;
     // Draft 4 has no such keyword.
     let options = if is_draft_4 {
         options
     } else {
         options.with_keyword("const", |_: &Parent, only: &Value, _: Location| {
-            let (wanted, told) = (only.clone(), only.to_string());
+            let (wanted, told) = (only.clone(), cut(&only.to_string()));
             rule(move |value| (!is_same(value, &wanted)).then(|| format!("{told} was expected")))
         })
     };

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod compatibility;
+mod counted;
 mod exact;
 mod reference;
 mod standard;
 mod watch;
 
+use counted::{Counted, Looked};
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use std::fmt;
@@ -20,11 +22,18 @@ pub const MAX_BYTES: usize = 64 << 10;
 /// The deepest nesting of a schema.
 pub const MAX_DEPTH: usize = 32;
 /// The most steps that compiling a schema may take: it has fewer objects, each compiled now and then a few times.
-const COMPILING_STEPS: usize = 100_000;
-/// The most steps that judging a value may take, each a schema that judges it or a part of it.
-const JUDGING_STEPS: usize = 1_000_000;
+const COMPILING_STEPS: usize = 50_000;
+/// The most steps that judging a value may take, each a look into it: a schema takes a few of each part that it judges.
+const JUDGING_STEPS: usize = 10_000_000;
+/// The most bytes that errors may take while it is found out which to tell, and what one takes beside its place.
+const TELLING_BYTES: usize = 64 << 20;
+const ERROR_BYTES: usize = 256;
 /// The most bytes that a compiled pattern may take: linear matching needs no more for what properties hold.
 const PATTERN_BYTES: usize = 1 << 20;
+/// The same of all patterns of a schema.
+const PATTERNS_BYTES: usize = 16 << 20;
+/// The most bytes of the places of all that is in a schema: the validator keeps them.
+const PLACES_BYTES: usize = 16 << 20;
 
 /// Says why a document is no schema that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +49,7 @@ impl std::error::Error for SchemaError {}
 
 /// Judges properties by one schema.
 #[derive(Debug)]
-pub struct Schema(Validator);
+pub struct Schema(Validator<Counted>);
 
 impl Schema {
     /// Compiles a schema: draft 2020-12 unless `$schema` names another one. References lead into the schema itself, and
@@ -57,32 +66,46 @@ impl Schema {
                     .into(),
             ));
         }
-        if reference::are_among_values(schema) {
-            return Err(SchemaError("a reference among values that are compared leads to no schema".into()));
-        }
         if let Some(why) = reference::obstacle(schema) {
             return Err(SchemaError(why.into()));
         }
         let is_draft_4 = schema["$schema"].as_str().is_some_and(is_draft_4);
-        let options = watch::stepping(exact::judging(jsonschema::options(), is_draft_4))
+        let pattern_bytes = PATTERN_BYTES.min(PATTERNS_BYTES / reference::patterns(schema).max(1));
+        let options = exact::judging(jsonschema::options_for::<Counted>(), is_draft_4)
             .with_pattern_options(
-                PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES),
+                PatternOptions::regex().size_limit(pattern_bytes).dfa_size_limit(pattern_bytes),
             )
             .should_validate_formats(true);
-        match watch::within(COMPILING_STEPS, || options.build(&watch::with_steps(schema))) {
+        match watch::within(COMPILING_STEPS, || options.build(schema)) {
             Some(built) => built.map(Self).map_err(|error| SchemaError(cut(&format!("{error}")))),
             None => Err(SchemaError("compiling the schema takes too many steps".into())),
         }
     }
 
-    /// Says what is wrong with properties, naming the place; `None` where they are valid. What would take more than a million steps
-    /// is not.
+    /// Says what is wrong with properties, naming the place; `None` where they are valid. What would take more than so many steps is not.
     pub fn problem(&self, properties: &Value) -> Option<String> {
-        let judged = watch::within(JUDGING_STEPS, || {
-            // It remembers where it has been; the other one, which tells the place, doesn't.
-            if self.0.is_valid(properties) { None } else { self.0.validate(properties).err().map(told) }
-        });
-        judged.unwrap_or_else(|| Some(format!("judging them takes more than {JUDGING_STEPS} steps")))
+        let properties = Looked(properties);
+        // It remembers where it has been, and keeps nothing; the other one, which tells the place, doesn't.
+        match watch::within(JUDGING_STEPS, || self.0.is_valid(properties)) {
+            Some(true) => return None,
+            Some(false) => {}
+            None => return Some(format!("to judge them takes more than {JUDGING_STEPS} steps")),
+        }
+        let most = TELLING_BYTES / (longest_place(properties.0) + ERROR_BYTES);
+        let judged = watch::within(most, || self.0.validate(properties).err().map(told));
+        judged.unwrap_or_else(|| Some("they are not valid, in more ways than can be told".into()))
+    }
+}
+
+/// Bytes of the longest place in a value, as an error keeps it.
+fn longest_place(value: &Value) -> usize {
+    let longest = |places: &mut dyn Iterator<Item = usize>| places.max().unwrap_or(0);
+    match value {
+        Value::Object(fields) => {
+            longest(&mut fields.iter().map(|(name, value)| name.len() + 1 + longest_place(value)))
+        }
+        Value::Array(values) => 8 + longest(&mut values.iter().map(longest_place)),
+        _ => 0,
     }
 }
 
@@ -98,7 +121,23 @@ pub fn check_size(schema: &Value) -> Result<(), SchemaError> {
     if bytes > MAX_BYTES {
         return Err(SchemaError(format!("schema has {bytes} bytes, at most {MAX_BYTES} are allowed")));
     }
-    check_depth(schema, 1)
+    check_depth(schema, 1)?;
+    if places_bytes(schema, 0) > PLACES_BYTES {
+        return Err(SchemaError("too much of the schema stands beneath too long names".into()));
+    }
+    Ok(())
+}
+
+/// Bytes of the places of all values in one that stands at a place of so many bytes.
+fn places_bytes(value: &Value, place: usize) -> usize {
+    let inside = match value {
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| places_bytes(value, place + name.len() + 1)).sum()
+        }
+        Value::Array(values) => values.iter().map(|value| places_bytes(value, place + 6)).sum(),
+        _ => 0,
+    };
+    place + inside
 }
 
 fn check_depth(value: &Value, depth: usize) -> Result<(), SchemaError> {
@@ -146,7 +185,7 @@ fn check(value: &Value) -> Result<(), SchemaError> {
 }
 
 /// Cuts a message short: at most 300 characters, without control characters.
-fn cut(message: &str) -> String {
+pub(crate) fn cut(message: &str) -> String {
     let mut out: String = message.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if message.chars().nth(300).is_some() {
         out.push('…');

@@ -1,6 +1,6 @@
 //! References of a schema: whether they lead to what they led to.
 
-use crate::watch::{has_schemas_under_names, step};
+use crate::watch::step;
 use jsonschema::Draft;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
@@ -13,24 +13,26 @@ const WIDENING: [&str; 7] =
 
 /// Keywords that have values, and no schemas.
 const VALUES: [&str; 4] = ["enum", "const", "default", "examples"];
-/// Those, and others that have no schemas, whose values say what is valid.
-pub(crate) const COMPARED: [&str; 4] = ["enum", "const", "dependentRequired", "$vocabulary"];
 
 /// Keywords whose schemas judge the same value as the one that has them: one schema each, a list of them, or one under each name.
 const IN_PLACE: [&str; 9] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
+/// Those of which the schemas judge what others don't, and are made ready together with them.
+const UNEVALUATED: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 
 /// The most schemas in a row, each in the one before it or what that refers to, that judge one value.
 const MAX_DEEP: usize = 64;
 /// The most schemas that judge one value, each counted as often as a way leads to it.
 const MAX_SCHEMAS: usize = 10_000;
-/// The most of them that all schemas with `unevaluated…` have together: each makes all of its own anew.
-const MAX_UNEVALUATED: usize = 5_000;
+/// The most of them, with the names of properties in each, that all schemas with `unevaluated…` have together: each makes all of its own anew.
+const MAX_UNEVALUATED: usize = 20_000;
 
 /// Schemas that judge the same value: how many, each as often as a way leads to it, and how many in a row.
 #[derive(Clone, Copy)]
 struct Judges {
     count: usize,
+    /// With the names of properties that they have.
+    names: usize,
     deep: usize,
 }
 
@@ -47,8 +49,8 @@ pub(crate) fn obstacle(schema: &Value) -> Option<&'static str> {
         };
         match place {
             Value::Object(fields) => {
-                if ["unevaluatedProperties", "unevaluatedItems"].iter().any(|key| fields.contains_key(*key)) {
-                    unevaluated = unevaluated.saturating_add(judges.count);
+                if UNEVALUATED.iter().any(|key| fields.contains_key(*key)) {
+                    unevaluated = unevaluated.saturating_add(judges.names);
                 }
                 places.extend(fields.values());
             }
@@ -69,10 +71,10 @@ struct Ways<'a> {
 
 impl<'a> Ways<'a> {
     fn from(&mut self, schema: &'a Value, passed: usize) -> Result<Judges, &'static str> {
-        const BACK: &str = "a reference leads back to its own place, so that judging a value never ends";
+        const BACK: &str = "a reference leads back to its own place for the same value, or for what is unevaluated of it: judging that might never end";
         const DEEP: &str = "more than 64 schemas in a row would judge the same value";
         const OFTEN: &str = "its references would have the same value judged too often";
-        let mut judges = Judges { count: 1, deep: 1 };
+        let mut judges = Judges { count: 1, names: 1, deep: 1 };
         let Value::Object(fields) = schema else { return Ok(judges) };
         step();
         let place = std::ptr::from_ref(schema);
@@ -82,9 +84,13 @@ impl<'a> Ways<'a> {
             None if passed == MAX_DEEP => return Err(DEEP),
             None => self.known.insert(place, None),
         };
+        for keyword in ["properties", "patternProperties"] {
+            judges.names += fields.get(keyword).and_then(Value::as_object).map_or(0, Map::len);
+        }
         for next in self.next(fields) {
             let of_next = self.from(next, passed + 1)?;
             judges.count = judges.count.saturating_add(of_next.count);
+            judges.names = judges.names.saturating_add(of_next.names);
             judges.deep = judges.deep.max(of_next.deep + 1);
         }
         if judges.deep > MAX_DEEP {
@@ -107,7 +113,8 @@ impl<'a> Ways<'a> {
                 Value::String(target) if REFERENCES.contains(&keyword.as_str()) => {
                     leads_to(self.root, target, &mut next);
                 }
-                _ if !IN_PLACE.contains(&keyword.as_str()) => {}
+                _ if ![&IN_PLACE[..], &UNEVALUATED].iter().any(|known| known.contains(&keyword.as_str())) => {
+                }
                 Value::Array(schemas) => next.extend(schemas),
                 Value::Object(named) if keyword.starts_with("depend") => next.extend(named.values()),
                 other => next.push(other),
@@ -117,18 +124,26 @@ impl<'a> Ways<'a> {
     }
 }
 
-/// Whether there are references among what values are compared with, which are no schemas.
-pub(crate) fn are_among_values(schema: &Value) -> bool {
-    fn refers(value: &Value) -> bool {
-        match value {
-            Value::Object(fields) => fields
-                .iter()
-                .any(|(key, value)| REFERENCES.contains(&key.as_str()) && value.is_string() || refers(value)),
-            Value::Array(values) => values.iter().any(refers),
-            _ => false,
+/// Whether a keyword's object has schemas under names of their own.
+fn has_schemas_under_names(keyword: &str) -> bool {
+    ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"]
+        .contains(&keyword)
+}
+
+/// How many patterns a schema has.
+pub(crate) fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Object(fields) => {
+            let own = |(key, value): (&String, &Value)| match (key.as_str(), value) {
+                ("pattern", Value::String(_)) => 1,
+                ("patternProperties", Value::Object(patterns)) => patterns.len() + self::patterns(value),
+                _ => self::patterns(value),
+            };
+            fields.iter().map(own).sum()
         }
+        Value::Array(values) => values.iter().map(patterns).sum(),
+        _ => 0,
     }
-    any_member(schema, &|key, value, is_name| !is_name && COMPARED.contains(&key) && refers(value))
 }
 
 /// Whether a reference's text leads where its digits say: some read `00` and `+0` as 0.
@@ -278,6 +293,7 @@ fn any_in(key: &str, value: &Value, is_name: bool, is_meant: &dyn Fn(&str, &Valu
 
 /// Adds what has an anchor of this name.
 fn anchored<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {
+    step();
     let is_anchor = |keyword| value.get(keyword).is_some_and(|anchor| anchor == name);
     // Draft 4 has them as ids.
     let id = value.get("id").and_then(|id| id.as_str()?.strip_prefix('#'));

@@ -1,17 +1,8 @@
 //! What compiling a schema, or judging a value by one, may take. A few bytes of either can ask for more than anybody has, so steps are
-//! counted, and whoever waits for them can end them: every object of a schema is given a keyword of ours, which is a step wherever the
-//! validator comes to it.
+//! counted, and whoever waits for them can end them.
 
-use crate::exact;
-use crate::reference::COMPARED;
-use jsonschema::ValidationOptions;
-use jsonschema::paths::Location;
-use serde_json::{Map, Value, json};
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
-
-/// No name of a property has it: a text of Postgres has no NUL.
-const KEYWORD: &str = "\0step";
 
 thread_local! {
     /// What is called with each step.
@@ -46,8 +37,13 @@ pub fn watched<T>(watch: fn(), work: impl FnOnce() -> T) -> T {
 
 /// Takes a step.
 pub(crate) fn step() {
+    steps(1);
+}
+
+/// Takes some steps at once.
+pub(crate) fn steps(count: usize) {
     WATCH.get()();
-    match LEFT.get().checked_sub(1) {
+    match LEFT.get().checked_sub(count) {
         Some(left) => LEFT.set(left),
         None => panic::resume_unwind(Box::new(TooMuch)),
     }
@@ -61,48 +57,4 @@ pub(crate) fn within<T>(steps: usize, work: impl FnOnce() -> T) -> Option<T> {
         Err(cause) if cause.is::<TooMuch>() => None,
         Err(cause) => panic::resume_unwind(cause),
     }
-}
-
-/// A schema with the keyword in all of its objects but those that values are compared with.
-pub(crate) fn with_steps(schema: &Value) -> Value {
-    added(schema, false)
-}
-
-fn added(value: &Value, are_names: bool) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let added = fields.iter().map(|(key, value)| (key.clone(), added_under(key, value, are_names)));
-            let mut added: Map<String, Value> = added.collect();
-            // An empty schema, where the object has schemas under names.
-            added.insert(KEYWORD.to_owned(), json!({}));
-            Value::Object(added)
-        }
-        Value::Array(values) => values.iter().map(|value| added(value, false)).collect(),
-        other => other.clone(),
-    }
-}
-
-fn added_under(key: &str, value: &Value, is_name: bool) -> Value {
-    match key {
-        _ if is_name => added(value, false),
-        _ if COMPARED.contains(&key) => value.clone(),
-        _ => added(value, has_schemas_under_names(key)),
-    }
-}
-
-/// Whether a keyword's object has schemas under names of their own.
-pub(crate) fn has_schemas_under_names(keyword: &str) -> bool {
-    ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"]
-        .contains(&keyword)
-}
-
-/// Options by which the keyword is a step.
-pub(crate) fn stepping<'i, R>(options: ValidationOptions<'i, R>) -> ValidationOptions<'i, R> {
-    options.with_keyword(KEYWORD, |_: &Map<String, Value>, _: &Value, _: Location| {
-        step();
-        exact::rule(|_| {
-            step();
-            None
-        })
-    })
 }

@@ -91,7 +91,7 @@ fn a_value_that_branches_with_its_depth_takes_so_many_steps() {
     for _ in 0..30 {
         (good, bad) = (json!({"i": good}), json!({"i": bad}));
     }
-    let ends = |value: &Value| schema.problem(value).is_none_or(|problem| problem.contains("1000000 steps"));
+    let ends = |value: &Value| schema.problem(value).is_none_or(|problem| problem.contains(" steps"));
     assert!(ends(&good));
     assert!(schema.problem(&bad).is_some());
     assert!(
@@ -123,7 +123,7 @@ fn who_waits_is_asked_with_each_step_and_may_end_it() {
         SEEN.get()
     };
     assert!(steps(&|| assert_eq!(compiled.problem(&value), None)) >= 1_000);
-    assert!(steps(&|| drop(Schema::compile(&schema))) >= 4);
+    assert!(steps(&|| drop(Schema::compile(&schema))) >= 1);
     let newer = json!({"additionalProperties": {"items": {"minimum": 2}}});
     assert!(steps(&|| assert!(!breaks(&schema, &newer).is_empty())) >= 2);
     assert_eq!(steps(&|| ()), 0);
@@ -137,6 +137,119 @@ fn who_waits_is_asked_with_each_step_and_may_end_it() {
     }
     // Nobody is asked any more.
     assert_eq!(compiled.problem(&value), None);
+}
+
+/// Ways through a value that no keyword of ours is on.
+fn ladder(levels: usize, ways: usize, end: Value) -> (Value, Value) {
+    let mut definitions: Map<String, Value> = (0..levels)
+        .map(|level| {
+            let way = json!({"properties": {"i": {"$ref": format!("#/d/{}", level + 1)}}});
+            (level.to_string(), json!({"anyOf": vec![way; ways]}))
+        })
+        .collect();
+    definitions.insert(levels.to_string(), end);
+    let value = (0..levels).fold(json!({"x": []}), |inner, _| json!({"i": inner}));
+    (json!({"d": definitions, "$ref": "#/d/0"}), value)
+}
+
+#[test]
+fn every_look_into_a_value_is_a_step() {
+    for (levels, ways) in [(28, 3), (12, 6), (8, 10)] {
+        for end in [json!(false), json!({"required": ["z"]}), json!({"minProperties": 3})] {
+            for draft in
+                ["http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"]
+            {
+                let (mut schema, value) = ladder(levels, ways, end.clone());
+                schema["$schema"] = json!(draft);
+                let schema = Schema::compile(&schema).expect("a schema");
+                assert!(schema.problem(&value).is_some_and(|problem| problem.contains("steps")));
+            }
+        }
+    }
+    let (schema, value) = ladder(4, 2, json!({"required": ["z"]}));
+    let problem = Schema::compile(&schema).expect("a schema").problem(&value).expect("not valid");
+    assert!(!problem.contains("steps"), "{problem}");
+}
+
+/// What is wrong in many ways takes no more memory than that of one.
+#[test]
+fn a_value_that_is_wrong_in_many_ways_is_told_of_in_bounds() {
+    let nulls: Vec<Value> = vec![json!({"type": "null"}); 3_900];
+    let values: Vec<Value> = vec![json!({"": null}); 4_000];
+    let long = "x".repeat(30_000);
+    for (schema, value) in [
+        (json!({"anyOf": nulls}), json!({"a": values})),
+        (
+            json!({"$defs": {"e": {"properties": {"a": {"items": {"enum": ["x".repeat(50_000)]}}}}},
+                   "anyOf": vec![json!({"$ref": "#/$defs/e"}); 60]}),
+            json!({"a": vec![true; 16_000]}),
+        ),
+        (
+            json!({"$defs": {"e": {"properties": {&long: {"items": {"minItems": 1}}}}},
+                   "anyOf": vec![json!({"$ref": "#/$defs/e"}); 60]}),
+            json!({&long: vec![json!([]); 4_000]}),
+        ),
+    ] {
+        let before = most_memory();
+        let problem = Schema::compile(&schema).expect("a schema").problem(&value).expect("not valid");
+        assert!(problem.len() < 400, "{problem}");
+        let taken = most_memory() - before;
+        assert!(taken < 600 << 10, "{taken} kB");
+    }
+}
+
+/// The most memory that this process has had, in kB.
+fn most_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn patterns_share_what_they_may_take() {
+    let patterns = |count: usize| -> Map<String, Value> {
+        (0..count).map(|number| (format!("\\p{{L}}{{20}}{number}"), json!(false))).collect()
+    };
+    assert!(Schema::compile(&json!({"patternProperties": patterns(2_000)})).is_err());
+    assert!(Schema::compile(&json!({"patternProperties": patterns(10)})).is_ok());
+    let named: Map<String, Value> =
+        (0..300).map(|n| (format!("p{n}"), json!({"pattern": "^[a-z]{1,20}$"}))).collect();
+    assert!(Schema::compile(&json!({"properties": named})).is_ok());
+}
+
+#[test]
+fn what_is_unevaluated_is_in_the_row_too() {
+    let links: Map<String, Value> = (0..300)
+        .map(|n| (format!("d{n}"), json!({"unevaluatedProperties": {"$ref": format!("#/d/d{}", n + 1), "unevaluatedProperties": {}}})))
+        .collect();
+    let names: Map<String, Value> = (0..5_000).map(|n| (format!("{n}"), json!(true))).collect();
+    for schema in [
+        json!({"d": links, "$ref": "#/d/d0"}),
+        json!({"unevaluatedProperties": {"$ref": "#", "unevaluatedProperties": {}}}),
+        json!({"d": {"b": {"properties": names}, "m": {"anyOf": vec![json!({"$ref": "#/d/b"}); 48]}},
+               "anyOf": vec![json!({"$ref": "#/d/m"}); 48], "unevaluatedProperties": false}),
+        json!({"properties": {"x".repeat(30_000): {"anyOf": vec![true; 6_000]}}}),
+    ] {
+        assert!(Schema::compile(&schema).is_err(), "{}", &schema.to_string()[..100]);
+    }
+    let each: Map<String, Value> = (0..1_000)
+        .map(|n| (format!("p{n}"), json!({"properties": {"a": {}}, "unevaluatedProperties": false})))
+        .collect();
+    Schema::compile(&json!({"properties": each})).expect("a schema");
+}
+
+#[test]
+fn versions_are_compared_in_bounds() {
+    let patterns: Map<String, Value> =
+        (0..2_500).map(|n| (format!("\\p{{L}}{{22}}{n}"), json!(true))).collect();
+    let newer = json!({"patternProperties": patterns, "properties": {"a": {"type": "string"}}});
+    assert!(!breaks(&json!({"patternProperties": patterns}), &newer).is_empty());
+    let many = |first: usize| -> Vec<usize> { (first..first + 30_000).collect() };
+    assert!(!breaks(&json!({"enum": many(0)}), &json!({"enum": many(1)})).is_empty());
+    assert!(
+        breaks(&json!({"enum": many(0)}), &json!({"enum": many(0).into_iter().rev().collect::<Vec<_>>()}))
+            .is_empty()
+    );
 }
 
 #[test]
@@ -175,7 +288,6 @@ fn references_that_are_read_in_two_ways_are_refused() {
         json!({"allOf": [{}, {"$ref": "#/allOf/+0"}]}),
         json!({"allOf": [{}, {"$ref": "#/allOf/%2B0"}]}),
         json!({"$schema": "https://json-schema.org/draft/2019-09/schema", "$defs": {"b": {}}, "$recursiveRef": "#/$defs/b"}),
-        json!({"enum": [{"$ref": "#/enum/0"}]}),
         json!({"d": {"const": {"a": {"$ref": "#"}}}, "$ref": "#/d/const/a"}),
         json!({"$schema": "http://json-schema.org/draft-04/schema#",
                "properties": {"default": {"id": "http://b/x", "allOf": [{"$ref": "#"}]}}}),
