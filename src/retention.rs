@@ -75,6 +75,12 @@ fn lock_and_remove(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<Stri
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
         return Err(RawError::Range.into());
     }
+    // Of later months there are no events; what would be said of them now would hold when there are.
+    let next_month = Grain::Month.ceiling(session::clock() + 1);
+    let before = match TimestampWithTimeZone::try_from(next_month) {
+        Ok(next) if i64::from(before) > next_month => next,
+        _ => before,
+    };
     months::lock(before, Attempts::Several)?;
     remove_months(before, fate)
 }

@@ -44,6 +44,11 @@ BEGIN
       MESSAGE = pg_catalog.format('%s is too short a retention', set_retention.keep),
       HINT = 'keep events for a day or longer: retention goes by whole days (UTC)';
   END IF;
+  IF set_retention.keep > interval '1000 years' THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = pg_catalog.format('%s is too long a retention', set_retention.keep),
+      HINT = 'keep events for 1,000 years or less, or for ever: null';
+  END IF;
   IF set_retention.keep IS NULL THEN
     DELETE FROM tally.retention AS r WHERE r.tenant_id = coalesce(set_retention.tenant_id, '');
   ELSE

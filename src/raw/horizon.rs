@@ -74,7 +74,7 @@ pub fn hold<'a>(tenants: impl Iterator<Item = &'a str>) -> BTreeMap<String, i64>
 /// Moves the horizon of each tenant that keeps less than it has; returns how many moved.
 pub fn advance() -> Result<i64, Busy> {
     // The day in which the retention begins.
-    let wanted = "SELECT t.tenant_id, date_trunc('day', now() - coalesce(own.keep, usual.keep), 'UTC') AS raw_from \
+    let wanted = "SELECT t.tenant_id, date_trunc('day', now() - least(coalesce(own.keep, usual.keep), interval '1000 years'), 'UTC') AS raw_from \
            FROM tally.tenant AS t \
            LEFT JOIN tally.retention AS own ON own.tenant_id = t.tenant_id \
            LEFT JOIN tally.retention AS usual ON usual.tenant_id = '' \

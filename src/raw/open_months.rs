@@ -38,6 +38,9 @@ pub fn not_open<'a>(events: impl Iterator<Item = (usize, &'a str, i64)>, now: i6
     let routing = Routing::open(session::relation(c"events"));
     let missing: Vec<_> = old.into_iter().filter(|&(_, _, time)| !routing.covers(time)).collect();
     routing.close();
+    if missing.is_empty() {
+        return BTreeSet::new();
+    }
     let tenants: BTreeSet<&str> = missing.iter().map(|&(_, tenant, _)| tenant).collect();
     let opened = opened(&tenants);
     let is_open = |tenant: &str, time: i64| {
@@ -64,7 +67,7 @@ const OPENED: Declared = Declared {
 /// From when months are open, by tenant, of those for which that was declared; empty for all others.
 fn opened<'a>(tenants: &BTreeSet<&'a str>) -> BTreeMap<&'a str, i64> {
     let mut arena = Arena::default();
-    let mut declared = Lookup::open(session::relation(c"opened_months"), &[Key::Text], View::Latest);
+    let mut declared = Lookup::open(session::relation(c"opened_months"), &[Key::Text], View::Now);
     declared.require(&OPENED);
     let mut found = BTreeMap::new();
     for &tenant in tenants.iter().chain([&""]) {

@@ -30,14 +30,21 @@ pub fn due() -> Vec<Due> {
     session::as_owner(|| scan::texts(&query, Snapshot::Fresh)).into_iter().map(read).collect()
 }
 
-/// Removes up to `max_rows` events of a tenant with their keys, or keys whose events were dropped; returns how many rows.
+/// Removes up to `max_rows` events of a tenant with their keys, or keys whose events were dropped; returns how many rows, 0 where another
+/// session is at it, or has rows locked.
 /// Called as the owner.
 pub fn tenant(due: &Due, max_rows: i64) -> i64 {
     let Due { tenant, horizon, pruned } = due;
     let (horizon, pruned) = (Moment(*horizon), Moment(*pruned));
     let tenant = tenant.as_str();
+    // One session at a time: what another one is removing would look as if nothing were left.
+    let mine = "SELECT true FROM tally.tenant_horizon WHERE tenant_id = $1 AND pruned_from < raw_from FOR UPDATE SKIP LOCKED";
+    if sql::one::<bool>(mine, &[tenant.into()]).is_none() {
+        return 0;
+    }
     let mut removed = 0;
     let due = leaves("l.first < $1 AND l.next > $2", &[horizon.into(), pruned.into()]);
+    let mut is_left = false;
     for Leaf { table, source, time } in due {
         let own = format!(
             "tenant_id = $1 AND occurred_at < $2 AND tableoid = $4 AND {}",
@@ -56,6 +63,9 @@ pub fn tenant(due: &Due, max_rows: i64) -> i64 {
         if removed >= max_rows {
             return removed;
         }
+        // Rows that somebody changes meanwhile are passed over.
+        let left = format!("SELECT EXISTS (SELECT FROM {source} WHERE {})", own.replace("$4", "$3"));
+        is_left |= sql::one(&left, &[tenant.into(), horizon.into(), table.into()]) == Some(true);
     }
     // Keys of events that went with a whole month.
     let dropped = "SELECT EXISTS (SELECT FROM tally.raw_horizon WHERE raw_from > $1)";
@@ -80,6 +90,12 @@ pub fn tenant(due: &Due, max_rows: i64) -> i64 {
         if removed >= max_rows {
             return removed;
         }
+        let left =
+            format!("SELECT EXISTS (SELECT FROM tally.{table} WHERE tenant_id = $1 AND batch_id < $2)");
+        is_left |= sql::one(&left, &[tenant.into(), first.into()]) == Some(true);
+    }
+    if is_left {
+        return removed;
     }
     let done = "UPDATE tally.tenant_horizon SET pruned_from = $1 WHERE tenant_id = $2";
     sql::run(done, &[horizon.into(), tenant.into()]);

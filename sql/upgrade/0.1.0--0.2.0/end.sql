@@ -202,3 +202,6 @@ BEGIN
   END LOOP;
 END
 $usage$;
+
+-- Two that kept house at once could leave what is past its retention: it is looked for once more.
+UPDATE tally.tenant_horizon SET pruned_from = '-infinity' WHERE pruned_from OPERATOR(pg_catalog.>) '-infinity'::pg_catalog.timestamptz;

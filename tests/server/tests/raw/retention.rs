@@ -4,7 +4,7 @@
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use tally_server_tests::{Database, assert_same, away_from_midnight, ingest, json_array};
+use tally_server_tests::{Database, assert_same, away_from_midnight, ingest, json_array, number};
 
 /// Days ago of each event; each tenant has one of each.
 const AGES: std::ops::Range<usize> = 0..150;
@@ -312,4 +312,86 @@ fn cold_months_move_and_leave_by_name() {
         superuser.batch_execute(&format!("DROP TABLE {name}")).unwrap();
     }
     superuser.batch_execute(&format!("DROP TABLESPACE {space}")).unwrap();
+}
+
+/// Two that keep house at once: what the one is removing doesn't look to the other as if nothing were left.
+#[test]
+fn two_housekeepers_leave_nothing() {
+    let bench = Bench::new("two_keepers");
+    let [mut first, mut second] = [bench.admin(), bench.admin()];
+    first
+        .batch_execute("SELECT tally.set_retention('t1', '90 days'), tally.set_retention('t2', '90 days')")
+        .unwrap();
+    assert_eq!(step(&mut first, 10), 2, "the horizons move first");
+    let fold = "SELECT sum(tally.fold(rollup_name))::int8 FROM tally.rollup";
+    while first.query_one(fold, &[]).unwrap().get::<_, i64>(0) > 0 {}
+    let old = "SELECT count(*) FROM tally.events WHERE tenant_id IN ('t1', 't2') AND occurred_at < date_trunc('day', now() - interval '90 days', 'UTC')";
+    let mut superuser = bench.database.superuser();
+    assert!(number(&mut superuser, old) > 50);
+    first.batch_execute("BEGIN").unwrap();
+    assert!(step(&mut first, 10) > 0);
+    thread::scope(|scope| {
+        let beside = scope.spawn(move || (0..40).map(|_| step(&mut second, 10)).sum::<i64>());
+        thread::sleep(std::time::Duration::from_millis(300));
+        first.batch_execute("COMMIT").unwrap();
+        beside.join().unwrap();
+    });
+    let mut admin = bench.admin();
+    while step(&mut admin, 100) > 0 {}
+    assert_eq!(number(&mut superuser, old), 0);
+    assert_eq!(
+        number(&mut superuser, "SELECT count(*) FROM tally.tenant_horizon WHERE pruned_from < raw_from"),
+        0
+    );
+}
+
+#[test]
+fn a_retention_beyond_all_time_is_refused_and_stops_nobody() {
+    let bench = Bench::new("long_retention");
+    let mut admin = bench.admin();
+    let refused = admin.batch_execute("SELECT tally.set_retention('t1', '10000 years')").unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "22023");
+    // As an earlier version took it.
+    bench
+        .database
+        .superuser()
+        .batch_execute("INSERT INTO tally.retention (keep, tenant_id) VALUES ('10000 years', 't1')")
+        .unwrap();
+    admin.batch_execute("SELECT tally.set_retention('t2', '90 days')").unwrap();
+    assert!(step(&mut admin, 10) > 0);
+}
+
+/// Months that are still to come aren't taken for gone.
+#[test]
+fn what_is_dropped_ends_with_the_present_month() {
+    let bench = Bench::new("future_drop");
+    let mut admin = bench.admin();
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    admin.batch_execute("SELECT tally.drop_raw('2999-12-01')").unwrap();
+    let mut superuser = bench.database.superuser();
+    let frozen = "SELECT count(*) FROM tally.raw_horizon WHERE raw_from = date_trunc('month', now(), 'UTC') + interval '1 month'";
+    assert_eq!(number(&mut superuser, frozen), 1);
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), 0);
+}
+
+/// Who opens months and doesn't commit is in nobody's way, of whose events' months some are there already.
+#[test]
+fn opening_months_keeps_nobody_waiting() {
+    let database = Database::new("opening");
+    let [mut opener, mut writer] = [database.superuser(), database.superuser()];
+    let event = |id: u32, time: &str| {
+        format!(
+            r#"{{"tenant_id": "t", "account_id": "a", "name": "n", "occurred_at": "{time}", "event_id": "00000000-0000-4000-8000-{id:012}"}}"#
+        )
+    };
+    assert_eq!(ingest(&mut writer, &event(1, "2020-05-01T00:00:00Z")).unwrap().accepted, 1);
+    opener.batch_execute("SELECT tally.open_months('2020-01-01')").unwrap();
+    opener
+        .batch_execute("BEGIN; SELECT tally.open_months('2020-02-01'), tally.open_months('2020-01-01', 't')")
+        .unwrap();
+    writer.batch_execute("SET statement_timeout = '5s'").unwrap();
+    for (id, time) in [(2, "2020-05-02T00:00:00Z"), (3, "2020-06-02T00:00:00Z")] {
+        assert_eq!(ingest(&mut writer, &event(id, time)).unwrap().accepted, 1, "{time}");
+    }
+    opener.batch_execute("ROLLBACK").unwrap();
 }
