@@ -6,7 +6,7 @@
 
 use super::own_transaction;
 use super::report::{Report, raised_by_pgrx};
-use super::subtransaction::{self, Verdict};
+use super::subtransaction::{self, Caught, Verdict};
 use super::{session, sql};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
@@ -90,13 +90,7 @@ pub fn tried<T, E: From<Busy>>(
             }
             Ok(result) => Some(result),
             // Also in a circle with somebody who has such rows and waits for what this has.
-            Err(caught)
-                if matches!(
-                    caught.code,
-                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
-                        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-                ) =>
-            {
+            Err(caught) if is_of_waiting(&caught) => {
                 last.set(None);
                 None
             }
@@ -151,6 +145,12 @@ pub fn as_owner_defining<T>(work: impl FnOnce() -> T) -> T {
     session::as_owner(|| session::with_settings(&known, || waiting_at_most(LONGEST_TRY, work)))
 }
 
+/// Whether it says that a lock didn't come.
+fn is_of_waiting(caught: &Caught) -> bool {
+    let codes = [PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED];
+    codes.contains(&caught.code)
+}
+
 /// A try that takes locks; `None` where one didn't come.
 fn taken(take: impl Fn(Instant)) -> impl Fn(Instant) -> Option<()> {
     move |deadline| {
@@ -160,7 +160,8 @@ fn taken(take: impl Fn(Instant)) -> impl Fn(Instant) -> Option<()> {
         });
         match tried {
             Ok(()) => Some(()),
-            Err(caught) if caught.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => None,
+            // Also in a circle with somebody who has one of them already, and wants another.
+            Err(caught) if is_of_waiting(&caught) => None,
             Err(caught) => caught.rethrow(),
         }
     }
