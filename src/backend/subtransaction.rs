@@ -176,3 +176,28 @@ fn catch<T>(work: impl FnOnce() -> Verdict<T> + UnwindSafe) -> Result<Verdict<T>
     };
     PgTryBuilder::new(move || Ok(work())).catch_others(caught).execute()
 }
+
+/// Tries some things together and, where that fails, each half of them, down to each by itself: those that fail, with the reason that
+/// `attempt` gives. It tries them in a subtransaction of its own.
+pub fn by_halves<R, E>(
+    things: Vec<usize>,
+    attempt: impl Fn(&[usize]) -> Result<Option<R>, E>,
+) -> Result<Vec<(usize, R)>, E> {
+    let mut failing = Vec::new();
+    let mut waiting = vec![things];
+    while let Some(part) = waiting.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        pgrx::check_for_interrupts!();
+        match (attempt(&part)?, &part[..]) {
+            (None, _) => {}
+            (Some(reason), &[thing]) => failing.push((thing, reason)),
+            (Some(_), several) => {
+                let (first, second) = several.split_at(several.len() / 2);
+                waiting.extend([first.to_vec(), second.to_vec()]);
+            }
+        }
+    }
+    Ok(failing)
+}

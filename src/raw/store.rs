@@ -81,22 +81,27 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Tries one event on its partition and undoes it: error code and reason where a column or constraint that an administrator
-/// added doesn't take it.
-pub fn refusal(row: EventRow) -> Result<Option<(String, String)>, TableError> {
-    let stored = subtransaction::run(|| {
-        if let Err(busy) = partition::ensure([row.occurred_at()].into_iter()) {
-            Report::from(busy).raise();
+/// The number of an event among others, and the error code and reason of what is wrong with it.
+type Refused = (usize, (String, String));
+
+/// Tries events on their partitions and undoes it: of each that a column or constraint which an administrator added doesn't take.
+pub fn refusals(rows: &[EventRow]) -> Result<Vec<Refused>, TableError> {
+    subtransaction::by_halves((0..rows.len()).collect(), |part| {
+        let stored = subtransaction::run(|| {
+            if let Err(busy) = partition::ensure(part.iter().map(|&row| rows[row].occurred_at())) {
+                Report::from(busy).raise();
+            }
+            let mut part: Vec<EventRow> = part.iter().map(|&row| rows[row].copied()).collect();
+            Verdict::Undo(raw(&mut part))
+        });
+        match stored {
+            Ok(stored) => stored.map(|()| None),
+            Err(caught) if caught.is_about_data() => {
+                Ok(Some((caught.sqlstate, format!("tally.events: {}", caught.message))))
+            }
+            Err(caught) => caught.rethrow(),
         }
-        Verdict::Undo(raw(&mut [row]))
-    });
-    match stored {
-        Ok(stored) => stored.map(|()| None),
-        Err(caught) if caught.is_about_data() => {
-            Ok(Some((caught.sqlstate, format!("tally.events: {}", caught.message))))
-        }
-        Err(caught) => caught.rethrow(),
-    }
+    })
 }
 
 /// Where a batch came from, as `tally.ingest_batch` keeps it.

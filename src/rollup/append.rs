@@ -94,31 +94,47 @@ pub fn fill_of(name: &str, condition: &str, users: &[String]) -> Result<i64, Rol
     Ok(filled)
 }
 
-/// Tries one event on every rollup and undoes it: error code and reason where one of them can't be evaluated for it.
-pub fn evaluate(row: &EventRow) -> Result<Option<(String, String)>, RollupError> {
-    let hasher = ValueHasher::Keyed { key: HashKey([0; 16]), epoch: 0 };
+/// Tries events on every rollup and undoes it: error code and reason of each for which one of them can't be evaluated. Those that fail
+/// together are tried by halves, so that one among many costs little more than they do.
+pub fn unevaluable(rows: &[EventRow]) -> Result<Vec<Option<(String, String)>>, RollupError> {
+    let mut refused = vec![None; rows.len()];
     for definition in &shared::current()?.definitions {
         let shape = Shape::of(definition)?;
-        let mut groups = Groups::new(&shape, true);
-        let tried = subtransaction::run(|| {
-            Verdict::Undo(
-                definition.evaluate(|| add(&shape, &mut projector(definition)?, &mut groups, row, &hasher)),
-            )
-        });
-        match tried {
-            Ok(Ok(())) => {}
-            Ok(Err(RollupError::Value { rollup, column, problem })) => {
-                return Ok(Some(("22003".into(), format!("rollup \"{rollup}\": {column} {problem}"))));
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(caught) if caught.may_be_of_an_expression() => {
-                let reason = format!("rollup \"{}\": {}", definition.name, caught.message);
-                return Ok(Some((caught.sqlstate, reason)));
-            }
-            Err(caught) => caught.rethrow(),
+        let left: Vec<usize> = (0..rows.len()).filter(|&row| refused[row].is_none()).collect();
+        for (row, reason) in subtransaction::by_halves(left, |part| try_on(definition, &shape, rows, part))? {
+            refused[row] = Some(reason);
         }
     }
-    Ok(None)
+    Ok(refused)
+}
+
+/// What is wrong with some of the rows, if anything.
+fn try_on(
+    definition: &Definition,
+    shape: &Shape,
+    rows: &[EventRow],
+    part: &[usize],
+) -> Result<Option<(String, String)>, RollupError> {
+    let hasher = ValueHasher::Keyed { key: HashKey([0; 16]), epoch: 0 };
+    let tried = subtransaction::run(|| {
+        let mut groups = Groups::new(shape, true);
+        Verdict::Undo(definition.evaluate(|| -> Result<(), RollupError> {
+            let mut projector = projector(definition)?;
+            part.iter().try_for_each(|&row| add(shape, &mut projector, &mut groups, &rows[row], &hasher))
+        }))
+    });
+    match tried {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(RollupError::Value { rollup, column, problem })) => {
+            Ok(Some(("22003".into(), format!("rollup \"{rollup}\": {column} {problem}"))))
+        }
+        Ok(Err(error)) => Err(error),
+        Err(caught) if caught.may_be_of_an_expression() => {
+            let reason = format!("rollup \"{}\": {}", definition.name, caught.message);
+            Ok(Some((caught.sqlstate, reason)))
+        }
+        Err(caught) => caught.rethrow(),
+    }
 }
 
 /// The groups of a set of rollups that events add to, whose shared expressions were evaluated.

@@ -35,7 +35,7 @@ mod user_values;
 mod verify;
 mod view_settings;
 
-pub use append::{append, evaluate};
+pub use append::{append, unevaluable};
 pub use backfill::is_backfilling;
 pub use failure::RollupError;
 pub use pending::{Needed, needs_raw_before, pending_without_lock};

@@ -85,13 +85,13 @@ impl Batch<'_> {
                 }
                 Ok(Ok(Attempt::Clash)) => look_up = Some(true),
                 Ok(Err(IngestError::Rollup(error @ RollupError::Value { .. }))) => {
-                    if !self.reject_unevaluable()? {
+                    if !self.reject_failing(stage)? {
                         return Err(error.into());
                     }
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(caught) if stage != Stage::Storing && caught.may_be_of_an_expression() => {
-                    if !self.reject_unevaluable()? {
+                    if !self.reject_failing(stage)? {
                         self.rethrow(caught);
                     }
                 }
@@ -165,10 +165,9 @@ impl Batch<'_> {
         !self.unregistered.is_empty() && self.unregistered.contains(&(tenant.to_owned(), name.to_owned()))
     }
 
-    /// Rejects the events for which a declared rollup's expressions fail, or what an administrator added to the events' table; says
-    /// whether there were any. What was counted before is a duplicate, whatever was declared since.
-    fn reject_unevaluable(&mut self) -> Result<bool, IngestError> {
-        let mut found = false;
+    /// Rejects the events for which a declared rollup's expressions fail or, where the attempt came no further, what an administrator added
+    /// to the events' table; says whether there were any. What was counted before is a duplicate, whatever was declared since.
+    fn reject_failing(&mut self, stage: Stage) -> Result<bool, IngestError> {
         let entries: Vec<Entry> = self
             .candidates
             .iter()
@@ -177,17 +176,23 @@ impl Batch<'_> {
         let is_new: Vec<bool> = ledger::look_up(&entries)?.iter().map(Option::is_none).collect();
         let candidates = (0..).zip(&self.candidates).map(|(first, &position)| (position, first));
         let valid = candidates.chain(self.repeats.iter().copied()).filter(|&(_, first)| is_new[first]);
-        for (position, _) in valid.collect::<Vec<_>>() {
-            let mut arena = Arena::default();
-            let row = EventRow::new(event_at(&self.items, position), 0, &mut arena);
-            let refused = match store::refusal(row.copied())? {
-                Some(refused) => Some(refused),
-                None => rollup::evaluate(&row)?,
-            };
-            if let Some((sqlstate, reason)) = refused {
-                found = true;
-                self.outcomes[position] = Outcome::Rejected { sqlstate: Cow::Owned(sqlstate), reason };
-            }
+        let valid: Vec<usize> = valid.map(|(position, _)| position).collect();
+        let mut arena = Arena::default();
+        let rows: Vec<EventRow> = valid
+            .iter()
+            .map(|&position| EventRow::new(event_at(&self.items, position), 0, &mut arena))
+            .collect();
+        let refused: Vec<_> = if stage == Stage::Events {
+            store::refusals(&rows)?
+        } else {
+            (0..)
+                .zip(rollup::unevaluable(&rows)?)
+                .filter_map(|(row, refused)| Some((row, refused?)))
+                .collect()
+        };
+        let found = !refused.is_empty();
+        for (row, (sqlstate, reason)) in refused {
+            self.outcomes[valid[row]] = Outcome::Rejected { sqlstate: Cow::Owned(sqlstate), reason };
         }
         self.group();
         Ok(found)

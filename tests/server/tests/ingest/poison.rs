@@ -441,3 +441,32 @@ fn what_was_counted_is_a_duplicate_whatever_was_declared_since() {
         0
     );
 }
+
+/// One bad event among many costs little more than they do, and no transaction id for each.
+#[test]
+fn one_bad_event_among_many_is_found_by_halves() {
+    let database = Database::new("halves");
+    let mut client = database.superuser();
+    client
+        .batch_execute("SELECT tally.create_rollup('amounts', '{day}', ARRAY['sum((properties->>''n'')::numeric) AS n']);
+                        ALTER TABLE tally.events ADD CONSTRAINT no_worse CHECK (account_id <> 'worse')")
+        .unwrap();
+    let mut next = move || number(&mut client, "SELECT pg_current_xact_id()::text::int8");
+    let mut writer = database.superuser();
+    for (place, wrong) in [(0, 1), (1_234, 1), (2_999, 2)] {
+        let mut events: Vec<Value> =
+            (0..3_000).map(|n| event(10_000 * wrong + n + place, "a", json!({"n": "1"}))).collect();
+        events[place] = event(90_000 + place, "a", json!({"n": "abc"}));
+        if wrong == 2 {
+            events[17] = event(80_000, "worse", json!({}));
+        }
+        let before = next();
+        let summary = ingest(&mut writer, &Value::Array(events).to_string()).unwrap();
+        assert_eq!(
+            (summary.rejected, summary.accepted + summary.duplicates),
+            (wrong as i64, 3_000 - wrong as i64)
+        );
+        // A try of the events' table each takes one, and there are two for each halving.
+        assert!(next() - before < 120, "{}", next() - before);
+    }
+}
