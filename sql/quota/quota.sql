@@ -17,7 +17,7 @@ CREATE TABLE tally.quota (
 COMMENT ON TABLE tally.quota IS 'how much each tenant may send; null where nothing bounds it';
 COMMENT ON COLUMN tally.quota.events_per_minute IS 'events a minute, in the long run, whatever becomes of them';
 COMMENT ON COLUMN tally.quota.burst IS 'the most events at once, after a pause; null: as many as a minute''s';
-COMMENT ON COLUMN tally.quota.quarantine_events IS 'events in quarantine, about: above it, calls that would add to them are refused';
+COMMENT ON COLUMN tally.quota.quarantine_events IS 'events in quarantine: calls that would bring more are refused; about, where several sessions send at once';
 COMMENT ON COLUMN tally.quota.batch_events IS 'events in one call';
 COMMENT ON COLUMN tally.quota.properties_kb IS 'kilobytes of one event''s properties as stored; an event with more is rejected alone';
 COMMENT ON COLUMN tally.quota.tenant_id IS 'the tenant; empty for all that have no quota of their own';

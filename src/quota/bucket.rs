@@ -133,10 +133,3 @@ fn read(statement: &str, tenant: &str) -> (Option<Level>, Vec<(i64, f64)>) {
     takes.sort_by_key(|(at, _)| *at);
     (start, takes)
 }
-
-/// Events of a tenant in quarantine, counted up to `most`.
-pub fn quarantined(tenant: &str, most: i64) -> i64 {
-    let count =
-        "SELECT count(*) FROM (SELECT FROM tally.quarantine AS q WHERE q.tenant_id = $1 LIMIT $2) AS counted";
-    session::as_owner(|| sql::one(count, &[tenant.into(), most.into()])).unwrap_or(0)
-}

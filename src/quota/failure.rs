@@ -7,7 +7,7 @@ use crate::backend::report::Report;
 pub enum QuotaError {
     Rate { tenant: String, events_per_minute: i64, sent: i64, left: i64, wait: Option<f64>, burst: i64 },
     Batch { tenant: String, sent: i64, most: i64 },
-    Quarantine { tenant: String, most: i64 },
+    Quarantine { tenant: String, most: i64, added: i64 },
 }
 
 impl From<QuotaError> for Report {
@@ -26,9 +26,14 @@ impl From<QuotaError> for Report {
                 Report::new(code, format!("the call has {sent} events of tenant \"{tenant}\", at most {most} are allowed"))
                     .hint("send smaller batches, at once; nothing of this one was stored")
             }
-            QuotaError::Quarantine { tenant, most } => {
-                Report::new(code, format!("{most} events of tenant \"{tenant}\" wait in quarantine, and the call would add to them"))
-                    .hint("retry once some have left it, by tally.redrive() or tally.discard(); a call whose events are all good goes in")
+            QuotaError::Quarantine { tenant, most, added } => {
+                Report::new(code, format!("tenant \"{tenant}\" may have at most {most} events in quarantine, and the call would bring more"))
+                    .detail(format!("{added} of its events are not valid or conflict; nothing of it was stored"))
+                    .hint(if added > most {
+                        "send fewer such events in a call; a call whose events are all good goes in"
+                    } else {
+                        "retry once some have left it, by tally.redrive() or tally.discard(); a call whose events are all good goes in"
+                    })
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Quotas: how much each tenant may send. `tally.quota` says how much, `bucket` counts events a minute.
+//! Quotas: how much each tenant may send. `tally.quota` says how much, `bucket` counts events a minute, `quarantine` what waits there.
 
 mod bucket;
 mod failure;
+mod quarantine;
 
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{cache, session, sql};
@@ -12,10 +13,7 @@ use std::rc::Rc;
 use tally_core::token_bucket::Bucket;
 
 pub use failure::QuotaError;
-
-/// Checks of the quarantine's size for each time that a tenant's limit is quarantined: a limit is overshot by a
-/// sixteenth at most, on average, and a check costs little for each event.
-const QUARANTINE_CHECKS: f64 = 16.0;
+pub use quarantine::forget as forget_quarantine;
 
 /// What one tenant may send; `None` where nothing bounds it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,15 +79,25 @@ impl Quotas {
         Ok(())
     }
 
-    /// Refuses a call that adds to a quarantine that is too full already. Looked at now and then, by chance: counting costs.
+    /// Refuses a call that would add to quarantines, before it stores anything, where one is known to have no room for that.
+    pub fn expect_room(&self, adding: &BTreeMap<&str, i64>) -> Result<(), QuotaError> {
+        self.hold_quarantine(adding, |tenant, most, adding| !quarantine::is_known_full(tenant, most, adding))
+    }
+
+    /// Refuses a call that has added more to a quarantine than there was room for.
     pub fn check_quarantine(&self, added: &BTreeMap<&str, i64>) -> Result<(), QuotaError> {
+        self.hold_quarantine(added, quarantine::takes)
+    }
+
+    fn hold_quarantine(
+        &self,
+        added: &BTreeMap<&str, i64>,
+        takes: impl Fn(&str, i64, i64) -> bool,
+    ) -> Result<(), QuotaError> {
         for (&tenant, &added) in added {
-            let Some(most) = self.of(tenant).quarantine_events else { continue };
-            let drawn = session::draw();
-            if drawn < QUARANTINE_CHECKS * added as f64 / most as f64
-                && bucket::quarantined(tenant, most) >= most
+            if let Some(most) = self.of(tenant).quarantine_events.filter(|&most| !takes(tenant, most, added))
             {
-                return Err(QuotaError::Quarantine { tenant: tenant.to_owned(), most });
+                return Err(QuotaError::Quarantine { tenant: tenant.to_owned(), most, added });
             }
         }
         Ok(())

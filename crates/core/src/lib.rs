@@ -21,6 +21,7 @@ pub mod pending_keys;
 pub mod personal;
 pub mod privacy;
 pub mod retention;
+pub mod room;
 pub mod scope_key;
 pub mod session;
 pub mod step_up;

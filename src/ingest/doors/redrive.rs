@@ -9,6 +9,7 @@ use crate::backend::{schema, session};
 use crate::ingest::options::{OnConflict, Options};
 use crate::ingest::pipeline::{self, Home};
 use crate::privacy::{self, Body, PrivacyFailure};
+use crate::quota;
 use crate::raw::gate;
 use crate::raw::outcome::Outcome;
 use crate::scope::Scope;
@@ -92,6 +93,7 @@ door! {
             .collect();
         let (summary, outcomes) = pipeline::run_quarantined(items, &homes, scope.clone(), options)?;
         in_scope(&scope, || settle(&taken, &outcomes, summary.batch_id.unwrap_or_default()));
+        quota::forget_quarantine();
         Ok(summary)
     }
 }
@@ -164,6 +166,7 @@ sql_function! {
         values.extend(conditions(call, 1));
         let statement = "SELECT tally_internal.discard_quarantined($1, $2, $3, $4, $5, $6, $7)";
         let discarded = in_scope(&scope, || sql::one::<i64>(statement, &values));
+        quota::forget_quarantine();
         Ok(Some(Datum::from(discarded.unwrap_or(0))))
     }
 }

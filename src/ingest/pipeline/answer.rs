@@ -18,7 +18,7 @@ impl Batch<'_> {
         for (index, (item, outcome)) in self.items.iter().zip(&self.outcomes).enumerate() {
             let (tenant_id, account_id) = self.home(index);
             counts.entry(tenant_id).or_default().add(outcome);
-            if self.is_kept(outcome) && !self.erased.contains(&index) {
+            if self.is_kept(index) {
                 quarantined.push(Quarantined {
                     position: item.position as u32,
                     event_id: event_id(item),
@@ -38,10 +38,16 @@ impl Batch<'_> {
         }
     }
 
+    /// How many events of each tenant go to quarantine, as far as their outcomes are known.
+    pub(super) fn kept(&self) -> BTreeMap<&str, i64> {
+        self.counts(|index| self.is_kept(index))
+    }
+
     /// Whether an event goes to quarantine.
-    pub(super) fn is_kept(&self, outcome: &Outcome) -> bool {
+    fn is_kept(&self, index: usize) -> bool {
         self.homes.is_none()
-            && match outcome {
+            && !self.erased.contains(&index)
+            && match self.outcomes[index] {
                 Outcome::Accepted | Outcome::Duplicate => false,
                 Outcome::Conflict => self.options.on_conflict != OnConflict::Ignore,
                 Outcome::Rejected { .. } => true,

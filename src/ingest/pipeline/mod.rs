@@ -237,6 +237,9 @@ impl<'a> Batch<'a> {
         self.refuse_by_rule(refused)?;
         self.protect();
         self.refuse()?;
+        if let Some(quotas) = &self.quotas {
+            quotas.expect_room(&self.kept())?;
+        }
         self.group();
         self.store()
     }
@@ -246,10 +249,10 @@ impl<'a> Batch<'a> {
         !self.outcomes[index].is_rejected() && !self.known.contains(&index)
     }
 
-    /// How many events of each tenant have an outcome that is wanted.
-    fn counts(&self, wanted: impl Fn(&Outcome) -> bool) -> BTreeMap<&str, i64> {
+    /// How many events of each tenant are wanted, by index.
+    fn counts(&self, wanted: impl Fn(usize) -> bool) -> BTreeMap<&str, i64> {
         let mut counts = BTreeMap::new();
-        for index in (0..self.items.len()).filter(|&index| wanted(&self.outcomes[index])) {
+        for index in (0..self.items.len()).filter(|&index| wanted(index)) {
             *counts.entry(self.home(index).0).or_default() += 1;
         }
         counts

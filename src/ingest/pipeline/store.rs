@@ -77,7 +77,7 @@ impl Batch<'_> {
                     self.refuse()?;
                     session::advance_command();
                     if let Some(quotas) = &self.quotas {
-                        quotas.check_quarantine(&self.counts(|outcome| self.is_kept(outcome)))?;
+                        quotas.check_quarantine(&self.kept())?;
                     }
                     let summary = self.summary(batch_id);
                     rollup::relieve(&self.added)?;

@@ -184,6 +184,104 @@ fn batches_properties_and_quarantine_have_limits_of_a_tenants_own() {
     }
 }
 
+/// Sends single bad events as a session's tenant; says how many are taken.
+fn send_rubbish(client: &mut Client, calls: usize) -> usize {
+    let send = client.prepare("SELECT * FROM tally.ingest('{}')").unwrap();
+    let mut taken = 0;
+    for _ in 0..calls {
+        match client.execute(&send, &[]) {
+            Ok(_) => taken += 1,
+            Err(error) => assert_eq!(sqlstate(&error), "53400"),
+        }
+    }
+    taken
+}
+
+#[test]
+fn the_limit_of_the_quarantine_bounds_it() {
+    let mut database = Database::new("quarantine_limit");
+    let mut admin = database.superuser();
+    let writers: Vec<String> = ["acme", "globex", "initech", "hooli"]
+        .iter()
+        .map(|tenant| {
+            let writer = database.role(tenant, &["tally_writer"]);
+            admin.execute("SELECT tally.bind_role($1::text::regrole, $2)", &[&writer, tenant]).unwrap();
+            writer
+        })
+        .collect();
+    let kept = |admin: &mut Client, tenant: &str| {
+        number(admin, &format!("SELECT count(*) FROM tally.quarantine WHERE tenant_id = '{tenant}'"))
+    };
+    // One session, one event a call: exactly as many as may be.
+    admin.batch_execute("SELECT tally.set_quota('acme', quarantine_events => 1000)").unwrap();
+    let mut client = database.connect(&writers[0]);
+    assert_eq!(send_rubbish(&mut client, 1500), 1000);
+    assert_eq!(kept(&mut admin, "acme"), 1000);
+    // Also with the first look of a session, and in sessions of one call.
+    for _ in 0..5 {
+        assert_eq!(send_rubbish(&mut database.connect(&writers[0]), 1), 0);
+    }
+    // A good event goes in all the same; and once there is room, as much as that.
+    assert_eq!(ingest(&mut client, &batch("acme", 1, json!({}))).unwrap().accepted, 1);
+    let discard = "WITH picked AS MATERIALIZED (SELECT batch_id FROM tally.quarantine WHERE tenant_id = 'acme' ORDER BY batch_id LIMIT 30) \
+                   SELECT sum(tally.discard('rubbish', batch_id))::int8 FROM picked";
+    assert_eq!(number(&mut admin, discard), 30);
+    let mut taken = 0;
+    wait_for("the room to be seen", || {
+        taken += send_rubbish(&mut client, 5);
+        (taken == 30).then_some(())
+    });
+    assert_eq!(send_rubbish(&mut client, 20), 0);
+    assert_eq!(kept(&mut admin, "acme"), 1000);
+    // More than there is room for is refused whole, and what still fits goes in.
+    for limit in [1, 2, 7] {
+        admin
+            .batch_execute(&format!(
+                "DELETE FROM tally.quarantine; SELECT tally.set_quota('globex', quarantine_events => {limit})"
+            ))
+            .unwrap();
+        let mut client = database.connect(&writers[1]);
+        let many = format!("[{}]", vec!["{}"; limit + 1].join(","));
+        let error = ingest(&mut client, &many).unwrap_err();
+        assert_eq!(sqlstate(&error), "53400");
+        let text = error.as_db_error().unwrap().message().to_owned();
+        assert!(text.contains(&format!("at most {limit} events in quarantine")), "{text}");
+        assert_eq!(send_rubbish(&mut client, limit + 3), limit);
+    }
+    // A limit that is raised counts at once.
+    admin.batch_execute("SELECT tally.set_quota('globex', quarantine_events => 17)").unwrap();
+    assert_eq!(send_rubbish(&mut database.connect(&writers[1]), 30), 10);
+    // What is sent in one statement is seen by the next call in it, and what was rolled back doesn't count for long.
+    admin.batch_execute("SELECT tally.set_quota('hooli', quarantine_events => 10)").unwrap();
+    let mut client = database.connect(&writers[3]);
+    let several = |events| {
+        format!(
+            "SELECT sum(i.rejected)::int8 FROM generate_series(1, {events}) AS n, tally.ingest('{{}}' || left(n::text, 0)) AS i"
+        )
+    };
+    assert_eq!(sqlstate(&client.query(&several(11), &[]).unwrap_err()), "53400");
+    wait_for("what was rolled back to be forgotten", || client.query(&several(10), &[]).ok().map(|_| ()));
+    assert_eq!(send_rubbish(&mut client, 3), 0);
+    // Of somebody who was erased nothing is kept, so that a full quarantine is no reason to refuse the call.
+    let ann = batch("hooli", 1, json!({})).replace("{\"account_id\"", "{\"user_id\":\"ann\",\"account_id\"");
+    assert!(ann.contains("ann"), "{ann}");
+    assert_eq!(ingest(&mut client, &ann).unwrap().accepted, 1);
+    admin
+        .batch_execute("SELECT tally.set_step_up_policy('erase_subject', false); SELECT tally.erase_subject('hooli', 'ann', 'ticket 1')")
+        .unwrap();
+    assert_eq!(ingest(&mut client, &ann.replace("run", "walk")).unwrap().rejected, 1);
+    // Several sessions at once: what each may bring before it looks again is a share of what there is room for.
+    admin.batch_execute("SELECT tally.set_quota('initech', quarantine_events => 1600)").unwrap();
+    let taken: usize = thread::scope(|scope| {
+        let sessions: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| send_rubbish(&mut database.connect(&writers[2]), 700))).collect();
+        sessions.into_iter().map(|session| session.join().unwrap()).sum()
+    });
+    println!("{taken} taken of 1,600 by four sessions");
+    assert!((1600..=1610).contains(&taken), "{taken}");
+    assert_eq!(kept(&mut admin, "initech"), taken as i64);
+}
+
 #[test]
 fn what_comes_in_waits_where_folding_is_held_up_for_long() {
     let database = Database::new("backpressure");
