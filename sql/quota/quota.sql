@@ -25,23 +25,31 @@ COMMENT ON COLUMN tally.quota.tenant_id IS 'the tenant; empty for all that have 
 CREATE TABLE tally.quota_state (
   refilled_at timestamptz NOT NULL,
   tokens      float8 NOT NULL,
-  tenant_id   text COLLATE "C" NOT NULL CONSTRAINT quota_state_pkey PRIMARY KEY
+  tenant_id   text COLLATE "C" NOT NULL CONSTRAINT quota_state_pkey PRIMARY KEY,
+  events_per_minute int8,
+  burst             int8
 );
 COMMENT ON TABLE tally.quota_state IS 'what of a tenant''s events a minute was left at a moment; tally.quota_take has what was taken since';
 COMMENT ON COLUMN tally.quota_state.refilled_at IS 'the moment';
 COMMENT ON COLUMN tally.quota_state.tokens IS 'events that could be sent at once then; below zero where sessions took without knowing of each other';
 COMMENT ON COLUMN tally.quota_state.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.quota_state.events_per_minute IS 'of the quota that this is of: under another one it counts for nothing; null for a state of version 0.1.0';
+COMMENT ON COLUMN tally.quota_state.burst IS 'the most events at once of that quota';
 
 CREATE TABLE tally.quota_take (
   taken_at  timestamptz NOT NULL,
   tokens    float8 NOT NULL,
-  tenant_id text COLLATE "C" NOT NULL
+  tenant_id text COLLATE "C" NOT NULL,
+  events_per_minute int8,
+  burst             int8
 );
 CREATE INDEX quota_take_tenant ON tally.quota_take (tenant_id);
 COMMENT ON TABLE tally.quota_take IS 'events that sessions took from their tenant''s quota, some ahead';
 COMMENT ON COLUMN tally.quota_take.taken_at IS 'when';
 COMMENT ON COLUMN tally.quota_take.tokens IS 'how many';
 COMMENT ON COLUMN tally.quota_take.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.quota_take.events_per_minute IS 'of the quota under which they were taken: under another one they count for nothing; null for takes of version 0.1.0';
+COMMENT ON COLUMN tally.quota_take.burst IS 'the most events at once of that quota';
 
 ALTER TABLE tally.quota_take REPLICA IDENTITY FULL;
 ALTER TABLE tally.quota OWNER TO tally_owner;
@@ -82,7 +90,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) IS
-  'says how much a tenant may send, or with a null tenant all that have no quota of their own; replaces what was said, and removes it where every limit is null. Over it a call is refused with SQLSTATE 53400 and a hint when to retry';
+  'says how much a tenant may send, or with a null tenant all that have no quota of their own; replaces what was said, and removes it where every limit is null; with another rate or burst it begins full. Over it a call is refused with SQLSTATE 53400 and a hint when to retry';
 ALTER FUNCTION tally.set_quota(text, int8, int8, int4, int4, int8) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally_internal.write_quota(text, int8, int8, int4, int4, int8), tally.set_quota(text, int8, int8, int4, int4, int8)
   FROM PUBLIC;

@@ -10,16 +10,15 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use tally_core::token_bucket::Bucket;
 
+use bucket::Rate;
 pub use failure::QuotaError;
 pub use quarantine::forget as forget_quarantine;
 
 /// What one tenant may send; `None` where nothing bounds it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quota {
-    rate: Option<Bucket>,
-    pub events_per_minute: Option<i64>,
+    rate: Option<Rate>,
     pub batch_events: Option<i64>,
     /// Bytes of an event's properties.
     pub properties_size: Option<usize>,
@@ -65,14 +64,14 @@ impl Quotas {
             if let Some(most) = quota.batch_events.filter(|most| sent > *most) {
                 return Err(QuotaError::Batch { tenant: tenant.to_owned(), sent, most });
             }
-            if let (Some(rate), Some(events_per_minute)) = (&quota.rate, quota.events_per_minute) {
+            if let Some(rate) = quota.rate {
                 bucket::take(tenant, sent, rate).map_err(|short| QuotaError::Rate {
                     tenant: tenant.to_owned(),
-                    events_per_minute,
+                    events_per_minute: rate.events_per_minute,
                     sent,
                     left: short.left,
                     wait: short.wait,
-                    burst: rate.capacity as i64,
+                    burst: rate.burst,
                 })?;
             }
         }
@@ -117,11 +116,8 @@ fn load() -> Quotas {
         let [events_per_minute, burst, batch_events, properties_kb, quarantine_events] =
             numbers.map(|text| text.map(|text| text.parse::<i64>().expect("a number")));
         let quota = Quota {
-            rate: events_per_minute.map(|events| Bucket {
-                capacity: burst.unwrap_or(events) as f64,
-                rate: events as f64 / 60.0,
-            }),
-            events_per_minute,
+            rate: events_per_minute
+                .map(|events| Rate { events_per_minute: events, burst: burst.unwrap_or(events) }),
             batch_events,
             properties_size: properties_kb.map(|size| size as usize * 1024),
             quarantine_events,

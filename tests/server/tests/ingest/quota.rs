@@ -84,6 +84,74 @@ fn over_the_rate_a_call_is_refused_whole_until_tokens_are_back() {
     assert_eq!(ingest(&mut other, &batch("a", 500, json!({}))).unwrap().accepted, 500);
 }
 
+/// Sends single events as long as they go in; how many, and the seconds after which the next would.
+fn send_until_refused(client: &mut Client, tenant: &str, most: usize) -> (usize, Option<u64>) {
+    for sent in 0..most {
+        if let Err(error) = ingest(client, &batch(tenant, 1, json!({}))) {
+            assert_eq!(sqlstate(&error), "53400");
+            let hint = error.as_db_error().unwrap().hint().unwrap().to_owned();
+            return (
+                sent,
+                Some(hint.trim_start_matches("retry in ").trim_end_matches(" s").parse().unwrap()),
+            );
+        }
+    }
+    (most, None)
+}
+
+#[test]
+fn a_quota_that_replaces_another_bears_none_of_its_takes() {
+    let mut database = Database::new("rate_replaced");
+    let mut admin = database.superuser();
+    let mut writer = |topic: &str, tenant: &str| {
+        let writer = database.role(topic, &["tally_writer"]);
+        admin.execute("SELECT tally.bind_role($1::text::regrole, $2)", &[&writer, &tenant]).unwrap();
+        database.connect(&writer)
+    };
+    let (mut a, mut a_again, mut b, mut c) =
+        (writer("a", "a"), writer("again", "a"), writer("b", "b"), writer("c", "c"));
+    // Lowered: what was within the old one is no debt, and tokens that a session took ahead are worth nothing. 60 a minute are 1 a second.
+    admin.batch_execute("SELECT tally.set_quota('a', events_per_minute => 600000)").unwrap();
+    for _ in 0..2 {
+        assert_eq!(ingest(&mut a, &batch("a", 1000, json!({}))).unwrap().accepted, 1000);
+        assert_eq!(ingest(&mut a_again, &batch("a", 1, json!({}))).unwrap().accepted, 1);
+    }
+    // Nor what a transaction took that ends later.
+    let mut open = a_again.transaction().unwrap();
+    assert_eq!(ingest(&mut open, &batch("a", 1000, json!({}))).unwrap().accepted, 1000);
+    admin.batch_execute("SELECT tally.set_quota('a', events_per_minute => 60, burst => 10)").unwrap();
+    let began = Instant::now();
+    let (sent, wait) = send_until_refused(&mut a, "a", 100);
+    let back = began.elapsed().as_secs() as usize + 1;
+    assert!((10..=10 + back).contains(&sent) && wait == Some(1), "{sent} sent, {wait:?}");
+    open.commit().unwrap();
+    let (sent, wait) = send_until_refused(&mut a_again, "a", 100);
+    assert!(sent <= 2 && wait == Some(1), "{sent} sent, {wait:?}");
+    // Removed and set again, or set to what it is, it gives nothing away and takes nothing.
+    for statement in [
+        "SELECT tally.set_quota('a'); SELECT tally.set_quota('a', events_per_minute => 60, burst => 10)",
+        "SELECT tally.set_quota('a', events_per_minute => 60, burst => 10, batch_events => 1000)",
+    ] {
+        admin.batch_execute(statement).unwrap();
+        let (sent, wait) = send_until_refused(&mut a, "a", 100);
+        assert!(sent <= 2 && wait == Some(1), "{sent} sent, {wait:?}");
+    }
+    // Raised: the new one begins full.
+    admin.batch_execute("SELECT tally.set_quota('a', events_per_minute => 6000, burst => 300)").unwrap();
+    assert_eq!(ingest(&mut a, &batch("a", 300, json!({}))).unwrap().accepted, 300);
+    // Everyone's, by another burst alone, and with many takes, which are merged.
+    admin.batch_execute("SELECT tally.set_quota(NULL, events_per_minute => 60000, burst => 60000)").unwrap();
+    for _ in 0..150 {
+        assert_eq!(ingest(&mut b, &batch("b", 63, json!({}))).unwrap().accepted, 63);
+    }
+    assert!(number(&mut admin, "SELECT count(*) FROM tally.quota_take WHERE tenant_id = 'b'") < 70);
+    admin.batch_execute("SELECT tally.set_quota(NULL, events_per_minute => 60, burst => 5)").unwrap();
+    for (tenant, client) in [("b", &mut b), ("c", &mut c)] {
+        let (sent, wait) = send_until_refused(client, tenant, 100);
+        assert!((5..=7).contains(&sent) && wait == Some(1), "{tenant}: {sent} sent, {wait:?}");
+    }
+}
+
 #[test]
 fn the_rate_holds_over_sessions_and_its_takes_are_merged() {
     let database = Database::new("rate_sessions");
