@@ -54,7 +54,10 @@ SELECT held, count(*) AS holders, date_trunc('second', now() - min(since)) AS lo
 \echo == Ingest of the last 24 hours
 SELECT count(*) AS batches, sum(accepted) AS accepted, sum(duplicates) AS duplicates, sum(conflicts) AS conflicts, sum(rejected) AS rejected,
        count(DISTINCT tenant_id) AS tenants, round(100.0 * max(of_tenant) / nullif(sum(accepted), 0)) AS per_cent_of_the_largest
-  FROM (SELECT b.*, sum(b.accepted) OVER (PARTITION BY b.tenant_id) AS of_tenant FROM tally.ingest_batch AS b WHERE b.ingested_at > now() - interval '24 hours') AS b;
+  FROM (SELECT b.*, sum(b.accepted) OVER (PARTITION BY b.tenant_id) AS of_tenant FROM tally.ingest_batch AS b
+         WHERE b.ingested_at > now() - interval '24 hours' AND b.redrives IS NULL) AS b;
+SELECT count(*) AS redrives, sum(accepted) AS accepted, sum(duplicates) AS duplicates, sum(conflicts + rejected) AS in_vain
+  FROM tally.ingest_batch WHERE ingested_at > now() - interval '24 hours' AND redrives IS NOT NULL;
 SELECT outcome, sqlstate, count(*), max(tries) AS tries FROM tally.quarantine GROUP BY outcome, sqlstate ORDER BY outcome, sqlstate;
 
 \echo == How many

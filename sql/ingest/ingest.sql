@@ -152,7 +152,9 @@ BEGIN
   place := 1;
   component := 'ingest';
   value := (SELECT round(coalesce(100.0 * sum(b.conflicts + b.rejected) / nullif(sum(b.accepted + b.duplicates + b.conflicts + b.rejected), 0), 0), 3)
-              FROM tally.ingest_batch AS b WHERE b.ingested_at > now() - interval '1 hour');
+              FROM tally.ingest_batch AS b
+             -- What a redrive tries again was counted when it came.
+             WHERE b.ingested_at > now() - interval '1 hour' AND b.redrives IS NULL);
   "limit" := 1;
   status := CASE WHEN value > 50 THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
   advice := CASE WHEN value > "limit" THEN format('%s percent of the last hour''s events conflict or are rejected: SELECT tenant_id, reason, count(*) FROM tally.quarantine WHERE quarantined_at > now() - interval ''1 hour'' GROUP BY 1, 2 ORDER BY 3 DESC', value) END;

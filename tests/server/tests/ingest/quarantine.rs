@@ -244,3 +244,26 @@ fn two_redrives_at_once_count_once() {
     assert_eq!(number(&mut admin, "SELECT count(*) FROM tally.quarantine"), 0);
     assert_eq!(number(&mut admin, "SELECT sum(events)::int8 FROM tally.usage_day"), 2_000);
 }
+
+#[test]
+fn a_redrive_is_no_new_event_to_health() {
+    let mut database = Database::new("redrive_health");
+    let writer = database.role("writer", &["tally_writer"]);
+    let admin = database.role("admin", &["tally_admin"]);
+    database.superuser().execute("SELECT tally.bind_role($1::text::regrole, 'acme')", &[&writer]).unwrap();
+    let mut client = database.connect(&writer);
+    let good = "SELECT sum(accepted)::int8 FROM tally.ingest((SELECT json_agg(json_build_object('tenant_id', 'acme', 'account_id', 'n',
+                       'name', 'a', 'occurred_at', '2026-03-02T09:15:00Z', 'event_id', gen_random_uuid())) FROM generate_series(1, 995)))";
+    assert_eq!(number(&mut client, good), 995);
+    assert_eq!(number(&mut client, "SELECT rejected FROM tally.ingest('[{}, {}, {}, {}, {}]')"), 5);
+    let mut admin = database.connect(&admin);
+    let mut health = || {
+        let query = "SELECT status || ' ' || value FROM tally.observe_health() WHERE component = 'ingest'";
+        admin.query_one(query, &[]).unwrap().get::<_, String>(0)
+    };
+    assert_eq!(health(), "ok 0.5");
+    for _ in 0..20 {
+        assert_eq!(number(&mut client, "SELECT rejected FROM tally.redrive()"), 5);
+    }
+    assert_eq!(health(), "ok 0.5");
+}
