@@ -17,7 +17,7 @@ CREATE TABLE tally.stream (
 COMMENT ON TABLE tally.stream IS 'how far each stream has been stored';
 COMMENT ON COLUMN tally.stream."position" IS 'the position of the last thing stored; null before the first';
 COMMENT ON COLUMN tally.stream.batch_id IS 'the batch that brought it';
-COMMENT ON COLUMN tally.stream.missing IS 'positions that no batch brought, all together';
+COMMENT ON COLUMN tally.stream.missing IS 'positions that no batch brought, all together, up to the greatest bigint';
 COMMENT ON COLUMN tally.stream.moved_at IS 'start of the transaction that brought it';
 COMMENT ON COLUMN tally.stream.gaps IS 'how often positions were missing';
 COMMENT ON COLUMN tally.stream.tenant_id IS 'the tenant in whose scope it is sent; empty for what a trusted role sends in none';
@@ -96,7 +96,9 @@ BEGIN
   UPDATE tally.stream AS s
      SET "position" = "to", batch_id = by_batch, moved_at = now(),
          owned_by = CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = s.owned_by) THEN s.owned_by ELSE session_user END,
-         gaps = s.gaps + (missed > 0)::int4, missing = s.missing + missed
+         -- Each ends at the greatest number that it may have.
+         gaps = s.gaps + (missed > 0 AND s.gaps < 2147483647)::int4,
+         missing = s.missing + least(missed, 9223372036854775807 - s.missing)
    WHERE s.tenant_id = tenant AND s.account_id = account AND s.stream = named;
 END
 $$;

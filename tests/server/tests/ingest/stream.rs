@@ -401,3 +401,26 @@ fn what_is_no_position_is_an_error() {
         assert_eq!(client.query_one(payload, &[&event(2).to_string()]).unwrap().get::<_, i64>(0), accepted);
     }
 }
+
+#[test]
+fn sums_of_gaps_end_at_the_greatest_number() {
+    let mut database = Database::new("stream_gaps");
+    let role = tenant(&mut database, "w", "acme", None);
+    let mut client = database.connect(&role);
+    let missing = "SELECT missing FROM tally.stream";
+    assert!(send(&mut client, &json!([]), &at(0)).unwrap().0);
+    assert!(send(&mut client, &json!([]), &at(i64::MAX)).unwrap().0);
+    assert_eq!(number(&mut client, missing), i64::MAX - 1);
+    client.query("SELECT tally.reset_stream('orders-3', 1)", &[]).unwrap();
+    for position in [3, 7, i64::MAX] {
+        let (stored, _, _, details) = send(&mut client, &json!([]), &at(position)).unwrap();
+        assert_eq!((stored, &details[0]["outcome"]), (true, &json!("gap")), "{position}");
+        assert_eq!(number(&mut client, missing), i64::MAX);
+    }
+    database.superuser().batch_execute("UPDATE tally.stream SET gaps = 2147483646").unwrap();
+    for position in [3, 7] {
+        client.query("SELECT tally.reset_stream('orders-3', 1)", &[]).unwrap();
+        assert!(send(&mut client, &json!([]), &at(position)).unwrap().0);
+        assert_eq!(number(&mut client, "SELECT gaps::int8 FROM tally.stream"), 2_147_483_647);
+    }
+}
