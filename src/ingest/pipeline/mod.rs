@@ -113,21 +113,21 @@ fn run_with_ids(
     scope: Scope,
     options: Options,
 ) -> Result<Summary, Report> {
-    let made = items.iter().any(|item| item.event.is_ok() && item.raw.is_empty());
+    // What an event that waits without an id has in it, where it can have one.
+    let with_id = |item: &Item, id: Option<[u8; 16]>| match &item.event {
+        Err(rejection) if rejection.event_id.is_none() => event::with_id(item.raw, &id?),
+        _ => None,
+    };
+    let is_made = |item: &Item| match item.event {
+        Ok(_) => item.raw.is_empty(),
+        Err(_) => with_id(item, Some([0; 16])).is_some(),
+    };
     let fits = match &options.stream {
-        Some(stream) => stream::check_places(stream, items.len(), made)?,
+        Some(stream) => stream::check_places(stream, items.len(), items.iter().any(is_made))?,
         None => false,
     };
     let id_at = |position| limits.keys.as_ref().filter(|_| fits).and_then(|keys| keys.id(position));
-    let texts: Vec<Option<String>> = items
-        .iter()
-        .map(|item| match &item.event {
-            Err(rejection) if rejection.event_id.is_none() => {
-                event::with_id(item.raw, &id_at(item.position)?)
-            }
-            _ => None,
-        })
-        .collect();
+    let texts: Vec<Option<String>> = items.iter().map(|item| with_id(item, id_at(item.position))).collect();
     let items = items
         .into_iter()
         .zip(&texts)

@@ -424,3 +424,46 @@ fn sums_of_gaps_end_at_the_greatest_number() {
         assert_eq!(number(&mut client, "SELECT gaps::int8 FROM tally.stream"), 2_147_483_647);
     }
 }
+
+#[test]
+fn an_event_that_waits_without_an_id_has_its_place_said_too() {
+    let mut database = Database::new("stream_rejected_place");
+    let role = tenant(&mut database, "w", "acme", None);
+    let mut client = database.connect(&role);
+    let three = json!({"stream": "orders-3", "first": 1, "position": 3});
+    let mut wrong = nameless(1);
+    wrong["occurred_at"] = json!("soon");
+    let mut with_null = wrong.clone();
+    with_null["event_id"] = Value::Null;
+    for wrong in [&wrong, &with_null] {
+        assert_eq!(code(send(&mut client, &json!([event(1), wrong]), &three)), "22023", "{wrong}");
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.quarantine"), 0);
+    assert_eq!(number(&mut client, POSITION), -1);
+    // One that has an id of its own, or can't have any, takes none from the stream.
+    let mut own = event(2);
+    own["occurred_at"] = json!("soon");
+    let mut bad = event(3);
+    bad["event_id"] = json!("not a uuid");
+    assert_eq!(send(&mut client, &json!([event(1), own, bad, 7]), &three).unwrap().1, 1);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.quarantine"), 3);
+    // Where each has its place, it waits with the stream's id.
+    assert_eq!(
+        send(
+            &mut client,
+            &json!([event(4), wrong]),
+            &json!({"stream": "orders-3", "first": 4, "position": 5})
+        )
+        .unwrap()
+        .1,
+        1
+    );
+    let with_id = "SELECT count(*) FROM tally.quarantine WHERE batch_id = (SELECT max(batch_id) FROM tally.quarantine) AND event_id IS NOT NULL";
+    assert_eq!(number(&mut client, with_id), 1);
+    // Of payloads the same.
+    let payload = "SELECT rejected FROM tally.ingest_from('posthog', $1, NULL, $2)";
+    let nobodys =
+        json!({"event": "opened", "distinct_id": "ann", "timestamp": "2026-03-02T09:15:00Z"}).to_string();
+    let places = json!({"stream": "p", "first": 1, "position": 3}).to_string();
+    assert_eq!(code(client.query_one(payload, &[&format!("{nobodys}\n{nobodys}"), &places])), "22023");
+}
