@@ -129,12 +129,9 @@ impl From<IngestError> for Report {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Batch(problem) => {
-                let (code, hint) = match problem.sqlstate {
-                    "54000" => (
-                        "54000",
-                        "send fewer events in a batch, or raise tally.batch_max_events",
-                    ),
-                    _ => (
+                let (code, hint) = match over_limit(&problem) {
+                    Some(hint) => ("54000", hint),
+                    None => (
                         "22032",
                         "send the text of one JSON object or of an array of them, as JSON.stringify or json.dumps makes it; nothing of this batch was stored",
                     ),
@@ -142,12 +139,12 @@ impl From<IngestError> for Report {
                 Report::new(code, problem.reason).detail(format!("at byte {}", problem.offset)).hint(hint)
             }
             IngestError::Codec(error) => Report::new("XX001", error.reason),
-            IngestError::Payload(problem) => Report::new(problem.sqlstate, problem.reason)
-                .detail(format!("at byte {}", problem.offset))
-                .hint(match problem.sqlstate {
-                    "54000" => "send it in smaller pieces; nothing of this one was stored",
-                    _ => "docs/ingest.md says what each format is, one JSON document or one on each line; nothing of this payload was stored",
-                }),
+            IngestError::Payload(problem) => {
+                let hint = over_limit(&problem).unwrap_or(
+                    "docs/ingest.md says what each format is, one JSON document or one on each line; nothing of this payload was stored",
+                );
+                Report::new(problem.sqlstate, problem.reason).detail(format!("at byte {}", problem.offset)).hint(hint)
+            }
             IngestError::Format(format) => {
                 let known: Vec<&str> = Format::names().collect();
                 Report::new("22023", format!("unknown format \"{format}\"")).hint(format!("formats are {}", known.join(", ")))
@@ -193,6 +190,19 @@ impl From<IngestError> for Report {
             IngestError::Rollup(error) => error.into(),
             IngestError::Busy(busy) => busy.into(),
         }
+    }
+}
+
+/// What helps where a batch or a payload is over a limit.
+fn over_limit(problem: &BatchError) -> Option<&'static str> {
+    match problem {
+        BatchError { is_of_events: true, .. } => {
+            Some("send fewer events at once, or raise tally.batch_max_events; nothing of these was stored")
+        }
+        BatchError { sqlstate: "54000", .. } => {
+            Some("send it in smaller pieces: no setting allows more; nothing of this one was stored")
+        }
+        _ => None,
     }
 }
 

@@ -84,7 +84,7 @@ impl Inbox {
                 "row {} has {bytes} bytes, at most {most} are allowed",
                 self.before + self.rows.len()
             );
-            return Err(BatchError { reason, sqlstate: "54000", offset: 0 }.into());
+            return Err(BatchError::of_size(reason).into());
         }
         if let Some(quotas) = &self.limits {
             let tenant = match &self.scope {

@@ -85,8 +85,7 @@ pub fn check_count(events: usize, limits: &Limits) -> Result<(), IngestError> {
     if events <= limits.batch_events {
         return Ok(());
     }
-    let reason = format!("batch has more than {} events", limits.batch_events);
-    Err(BatchError { reason, sqlstate: "54000", offset: 0 }.into())
+    Err(BatchError::of_events("batch", limits.batch_events).into())
 }
 
 /// Ingests one event or an array of them, given as JSON.

@@ -56,6 +56,8 @@ pub struct BatchError {
     pub reason: String,
     /// Holds the SQLSTATE: 22032 for text that is not JSON, 54000 for a limit.
     pub sqlstate: &'static str,
+    /// Says whether the limit is that of the number of events.
+    pub is_of_events: bool,
     /// Counts the bytes before the place of the error.
     pub offset: usize,
 }
@@ -70,12 +72,21 @@ impl std::error::Error for BatchError {}
 
 #[cold]
 pub(super) fn unsplittable(offset: usize, reason: impl Into<String>) -> BatchError {
-    BatchError { reason: reason.into(), sqlstate: "22032", offset }
+    BatchError { reason: reason.into(), sqlstate: "22032", is_of_events: false, offset }
 }
 
-#[cold]
-fn over_limit(reason: String) -> BatchError {
-    BatchError { reason, sqlstate: "54000", offset: 0 }
+impl BatchError {
+    /// More events than may be; `what` has them.
+    #[cold]
+    pub fn of_events(what: &str, most: usize) -> Self {
+        Self { is_of_events: true, ..Self::of_size(format!("{what} has more than {most} events")) }
+    }
+
+    /// More than may be of anything else.
+    #[cold]
+    pub fn of_size(reason: String) -> Self {
+        Self { reason, sqlstate: "54000", is_of_events: false, offset: 0 }
+    }
 }
 
 /// The byte order mark that some programs put before a text: a parser may pass it over (RFC 8259, 8.1).
@@ -89,7 +100,10 @@ pub(crate) const BOM: char = '\u{FEFF}';
 pub fn parse_batch<'a>(text: &'a str, limits: &Limits) -> Result<Batch<'a>, BatchError> {
     let most = limits.batch_bytes.min(1 << 30);
     if text.len() > most {
-        return Err(over_limit(format!("batch has {} bytes, at most {most} are allowed", text.len())));
+        return Err(BatchError::of_size(format!(
+            "batch has {} bytes, at most {most} are allowed",
+            text.len()
+        )));
     }
     let bytes = text.as_bytes();
     let mut parser = Parser::new(limits);
@@ -147,7 +161,7 @@ fn array<'a>(
     }
     loop {
         if items.len() == limits.batch_events {
-            return Err(over_limit(format!("batch has more than {} events", limits.batch_events)));
+            return Err(BatchError::of_events("batch", limits.batch_events));
         }
         parser.position = items.len();
         let mut item = element(text, start, items.len(), parser)?;

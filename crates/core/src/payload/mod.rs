@@ -153,7 +153,7 @@ fn count(made: &mut usize, bytes: usize) -> Result<(), BatchError> {
     let reason = format!(
         "the events of the payload take more than {MADE_BYTES} bytes, each with what it shares with others"
     );
-    Err(BatchError { reason, sqlstate: "54000", offset: 0 })
+    Err(BatchError::of_size(reason))
 }
 
 /// An event that waits in quarantine as its payload had it.
@@ -222,7 +222,7 @@ pub fn translate<'a>(
 ) -> Result<Vec<Translated<'a>>, BatchError> {
     if text.len() > limits.batch_bytes {
         let reason = format!("payload has {} bytes, at most {} are allowed", text.len(), limits.batch_bytes);
-        return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
+        return Err(BatchError::of_size(reason));
     }
     let text = text.strip_prefix(BOM).unwrap_or(text);
     let mut out = Vec::new();
@@ -240,8 +240,7 @@ pub fn translate<'a>(
             events.push(Event::fault(Fault { text: Some(text.to_owned()), ..fault }));
         }
         if out.len() + events.len() > limits.batch_events {
-            let reason = format!("payload has more than {} events", limits.batch_events);
-            return Err(BatchError { reason, sqlstate: "54000", offset: 0 });
+            return Err(BatchError::of_events("payload", limits.batch_events));
         }
         let flaws = flaws_of(text, &mut events, &flaws, &mut made, pause)?;
         for (number, event) in events.into_iter().enumerate() {
@@ -298,6 +297,7 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
     let unreadable = |error: NotJson| BatchError {
         reason: format!("payload is not JSON: {}", error.reason),
         sqlstate: error.sqlstate,
+        is_of_events: false,
         offset: error.offset,
     };
     let lines = || {

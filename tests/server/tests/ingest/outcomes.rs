@@ -244,3 +244,34 @@ fn a_rollup_that_cannot_take_an_event_rejects_that_event_alone() {
         client.query_one("SELECT sum(amount)::text FROM tally.money_day", &[]).unwrap().get(0);
     assert_eq!(total, "21.00");
 }
+
+#[test]
+fn a_batch_over_a_limit_is_told_what_helps() {
+    let database = Database::new("too_large");
+    let mut client = database.superuser();
+    client.batch_execute("LOAD 'pg_tally'; SET tally.batch_max_events = 2").unwrap();
+    let mut hint = |statement: &str| {
+        let error = client.batch_execute(statement).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "54000", "{}", error.message());
+        error.hint().unwrap().to_owned()
+    };
+    let setting = "tally.batch_max_events";
+    for events in [
+        "SELECT tally.ingest('[{},{},{}]')",
+        "SELECT tally.ingest_events(ARRAY[NULL, NULL, NULL]::tally.event[])",
+        "SELECT tally.ingest_from('segment', '[{},{},{}]')",
+    ] {
+        let hint = hint(events);
+        assert!(hint.contains("fewer events") && hint.contains(setting), "{events}: {hint}");
+    }
+    // No setting allows more bytes.
+    for bytes in [
+        "SELECT tally.ingest(repeat(' ', 67108865))",
+        "SELECT tally.ingest_from('segment', repeat(' ', 67108865))",
+        "INSERT INTO tally.inbox (tenant_id, properties) SELECT 'a', to_json(repeat('x', 67108865))::text::jsonb",
+    ] {
+        let hint = hint(bytes);
+        assert!(hint.contains("smaller pieces") && !hint.contains(setting), "{bytes}: {hint}");
+    }
+}
