@@ -79,7 +79,12 @@ BEGIN
   PERFORM tally_internal.lock_mappings();
   SELECT m.* INTO newest FROM tally.payload_mapping AS m
    WHERE m.mapping_name = define_mapping.name ORDER BY m.version DESC LIMIT 1;
-  IF newest.definition = define_mapping.mapping AND newest.format = define_mapping.format THEN
+  IF newest.format <> define_mapping.format THEN
+    RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+      MESSAGE = format('mapping "%s" is one for the format %s', define_mapping.name, newest.format),
+      HINT = 'give the mapping another name: what waits in quarantine by this one would be translated by paths of the other format';
+  END IF;
+  IF newest.definition = define_mapping.mapping THEN
     RETURN newest.version;
   END IF;
   SELECT e.* INTO exposed FROM tally_internal.exposures(define_mapping.format, define_mapping.mapping::text) AS e LIMIT 1;
@@ -96,7 +101,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.define_mapping(text, text, jsonb) IS
-  'declares where in payloads of a format tenant, account and other fields are, or the next version of that if it differs; returns the version; docs/ingest.md lists the keys';
+  'declares where in payloads of a format tenant, account and other fields are, or the next version of that if it differs, of the same format; returns the version; docs/ingest.md lists the keys';
 ALTER FUNCTION tally.define_mapping(text, text, jsonb) OWNER TO tally_owner;
 
 CREATE FUNCTION tally.ingest_from(format text, payload text, mapping text DEFAULT NULL, options text DEFAULT NULL,

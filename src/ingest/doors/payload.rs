@@ -110,21 +110,24 @@ fn run(call: &Call, mut options: Options) -> Result<Summary, Report> {
 }
 
 /// Translates quarantined events of payloads again, each by the newest version of its mapping, for the tenant and account in whose scope
-/// it was sent; `None` for events that came otherwise, or whose mapping is gone. That one is of a payload, and of which format, says its
+/// it was sent; `None` for events that came otherwise, or whose mapping is gone
+/// or one for another format. That one is of a payload, and of which format, says its
 /// row, which only the pipeline writes: what its text says is its sender's word.
 pub fn retranslate<'a>(
     quarantined: impl Iterator<Item = (&'a str, Option<&'a str>, &'a Home)>,
 ) -> Vec<Option<Translated<'a>>> {
-    let mut known: HashMap<String, Option<Rc<Mapping>>> = HashMap::new();
+    let mut known: HashMap<(String, &str), Option<Rc<Mapping>>> = HashMap::new();
     quarantined
         .map(|(body, format, (tenant, account))| {
             let format = Format::of(format?)?;
             let waiting = Waiting::read(body)?;
-            let mapping =
-                known.entry(waiting.mapping.clone()).or_insert_with(|| match waiting.mapping.as_str() {
+            let of_format = |declared: &Declared| declared.format == format.name();
+            let mapping = known.entry((waiting.mapping.clone(), format.name())).or_insert_with(|| {
+                match waiting.mapping.as_str() {
                     "" => Some(Rc::new(Mapping::default())),
-                    name => declared(name).ok().map(|declared| Rc::new(declared.mapping)),
-                });
+                    name => declared(name).ok().filter(of_format).map(|declared| Rc::new(declared.mapping)),
+                }
+            });
             let mapping = mapping.clone()?;
             let some = |id: &'a String| (!id.is_empty()).then_some(id.as_str());
             let home = payload::Home { tenant: some(tenant), account: some(account) };

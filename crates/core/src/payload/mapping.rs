@@ -100,11 +100,12 @@ impl Mapping {
 }
 
 fn check_path(field: &str, path: &str) -> Result<(), String> {
-    if path.starts_with('/') && path.len() <= 500 {
+    let escapes = path.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+    if path.starts_with('/') && escapes && path.len() <= 500 {
         return Ok(());
     }
     Err(format!(
-        "{field}: \"{}\" is not a path of at most 500 bytes such as /context/groupId",
+        "{field}: \"{}\" is not a path of at most 500 bytes such as /context/groupId, in which a tilde is written ~0 and a slash ~1",
         path.escape_default()
     ))
 }
@@ -129,7 +130,9 @@ fn places(field: &str, value: &Value) -> Result<Vec<Place>, String> {
 
 fn zone(value: &Value) -> Result<String, String> {
     let text = value.as_str().unwrap_or_default();
-    let known = crate::event::parse_timestamp(&format!("2000-01-01T00:00:00{text}")).is_ok();
+    // A fraction of a second would be read as one of the time that it stands behind.
+    let known = !text.starts_with('.')
+        && crate::event::parse_timestamp(&format!("2000-01-01T00:00:00{text}")).is_ok();
     if known { Ok(text.to_owned()) } else { Err("zone is not an offset from UTC such as +02:00".into()) }
 }
 
@@ -157,7 +160,12 @@ mod tests {
             (r#"{"account": 7}"#, "account is neither a path"),
             (r#"{"account": []}"#, "account has 0 places"),
             (r#"{"account": {"value": 7}}"#, "account is an object other"),
+            (r#"{"account": "/a~2"}"#, "account: \"/a~2\" is not a path"),
+            (r#"{"account": ["/a", "/b~"]}"#, "account: \"/b~\" is not a path"),
+            (r#"{"properties": {"a": "/~x"}}"#, "properties: \"/~x\" is not a path"),
             (r#"{"zone": "CET"}"#, "zone is not an offset"),
+            (r#"{"zone": ".5+02:00"}"#, "zone is not an offset"),
+            (r#"{"zone": ""}"#, "zone is not an offset"),
             (r#"{"names": {"a": 1}}"#, "names is not an object of texts"),
             (r#"{"properties": {"a": "b"}}"#, "properties: \"b\" is not a path"),
             (r#"{"omit": "a"}"#, "omit is not an array"),

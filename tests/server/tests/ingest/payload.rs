@@ -127,6 +127,39 @@ fn a_mapping_is_declared_in_versions_and_says_where_tenant_and_account_are() {
 }
 
 #[test]
+fn a_mapping_stays_with_its_format() {
+    let mut database = Database::new("mapping_format");
+    let admin = database.role("admin", &["tally_admin"]);
+    let own = writer(&mut database, "acme");
+    let (mut admin, mut own) = (database.connect(&admin), database.connect(&own));
+    assert_eq!(define(&mut admin, "shop", "segment", &json!({"account": "/context/groupId"})), 1);
+    let mut event = track("m-1", "a", "north");
+    event["context"] = json!({});
+    assert_eq!(send(&mut own, "segment", &event.to_string(), Some("shop")).unwrap().0, [0, 0, 0, 1]);
+    // What waits would be translated by the other format's paths.
+    let statement = "SELECT tally.define_mapping('shop', 'posthog', '{\"account\": {\"value\": \"x\"}}')";
+    let error = admin.query(statement, &[]).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "42710");
+    assert!(error.message().contains("for the format segment"), "{}", error.message());
+    assert_eq!(define(&mut admin, "shop", "segment", &json!({"account": {"value": "south"}})), 2);
+    assert_eq!(number(&mut own, "SELECT accepted FROM tally.redrive()"), 1);
+    assert_eq!(number(&mut own, "SELECT count(*) FROM tally.events WHERE account_id = 'south'"), 1);
+    // Nor is it where somebody has put one of another format into the table.
+    assert_eq!(define(&mut admin, "other", "segment", &json!({"account": "/context/groupId"})), 1);
+    event["messageId"] = json!("m-2");
+    assert_eq!(send(&mut own, "segment", &event.to_string(), Some("other")).unwrap().0, [0, 0, 0, 1]);
+    let put = "UPDATE tally.payload_mapping SET format = 'posthog', definition = '{\"account\": {\"value\": \"x\"}}' WHERE mapping_name = 'other'";
+    database.superuser().batch_execute(put).unwrap();
+    assert_eq!(number(&mut own, "SELECT rejected FROM tally.redrive()"), 1);
+    assert_eq!(number(&mut own, "SELECT count(*) FROM tally.events WHERE account_id = 'x'"), 0);
+    for mapping in [r#"{"zone": ".5+02:00"}"#, r#"{"account": "/a~2"}"#, r#"{"properties": {"a": "/b~"}}"#] {
+        let statement = format!("SELECT tally.define_mapping('m', 'segment', '{mapping}')");
+        assert_eq!(sqlstate(admin.query(&statement, &[])), "22023", "{mapping}");
+    }
+}
+
+#[test]
 fn what_a_mapping_cannot_find_waits_and_is_redriven_by_the_next_version() {
     let mut database = Database::new("remap");
     let admin = database.role("admin", &["tally_admin"]);
