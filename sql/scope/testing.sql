@@ -25,7 +25,7 @@ COMMENT ON FUNCTION tally.authenticate_as(text, text, name) IS
 CREATE FUNCTION tally_internal.try_as_owner(target regclass, tenant_id text, statement text) RETURNS int8[]
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'try_as_owner_wrapper';
 COMMENT ON FUNCTION tally_internal.try_as_owner(regclass, text, text) IS
-  'for tally.assert_isolated(): what a statement answers, or how many rows it changes, as the table''s owner in the scope of a tenant, or in none; undone, and confined: what belongs to the owner can''t become the superuser';
+  'for tally.assert_isolated(): what a statement answers, or how many rows it changes, as the table''s owner in the scope of a tenant, in none where that is null, and in none and not bound by the table''s row security where it is empty; undone, and confined: what belongs to the owner can''t become the superuser';
 
 CREATE FUNCTION tally_internal.try_writing_as_owner(target regclass, tenant_id text, statement text) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'tally_try_writing_as_owner';
@@ -47,7 +47,7 @@ COMMENT ON FUNCTION tally_internal.policy_condition(regclass, "char", boolean) I
   'for tally.assert_isolated(): what the policies that bind a table''s owner ask of a row which a command meets, or of one that it writes';
 
 CREATE FUNCTION tally.assert_isolated(target regclass, tenant_a text, tenant_b text) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -65,19 +65,28 @@ DECLARE
   own_name      name := (SELECT c.relname FROM pg_catalog.pg_class AS c WHERE c.oid = target);
 BEGIN
   PERFORM tally.authenticate_as(NULL, NULL, 'none');
+  IF target IS NULL OR tenant_a IS NULL OR tenant_b IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'target, tenant_a and tenant_b must not be null',
+      HINT = 'name a protected table, and two tenants that have rows in it';
+  END IF;
+  PERFORM tally_internal.check_id('tenant_a', tenant_a), tally_internal.check_id('tenant_b', tenant_b);
   SELECT i.tenant_column INTO tenant_column FROM tally_internal.isolated_tables() AS i WHERE i.id = target;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = '55T01', MESSAGE = pg_catalog.format('table "%s" is not protected', target),
-      HINT = pg_catalog.format('SELECT tally.protect(%L)', target);
+      HINT = CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = target AND c.relkind IN ('r', 'p'))
+                  THEN pg_catalog.format('SELECT tally.protect(%L)', target)
+                  ELSE 'only tables are tried: try those that it reads' END;
   END IF;
   tenant_type := (SELECT pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute AS a
                    WHERE a.attrelid = target AND a.attname = tenant_column AND NOT a.attisdropped);
-  EXECUTE pg_catalog.format('SELECT ARRAY[count(*) FILTER (WHERE %1$I::text = $1), count(*) FILTER (WHERE %1$I::text = $2)] FROM %2$s',
-    tenant_column, target) INTO expected USING tenant_a, tenant_b;
+  -- Also what is only planned or counted may run the owner's code: none of it as the superuser.
+  expected := tally_internal.try_as_owner(target, '',
+    pg_catalog.format('SELECT count(*) FILTER (WHERE %1$I::text = %3$L), count(*) FILTER (WHERE %1$I::text = %4$L) FROM %2$s',
+      tenant_column, target, tenant_a, tenant_b));
   FOR i IN 1 .. 2 LOOP
     IF expected[i] = 0 OR tenant_a = tenant_b THEN
       RAISE EXCEPTION USING ERRCODE = '55T02',
-        MESSAGE = pg_catalog.format('table "%s" has no rows of tenant "%s" to hide', target, tenants[3 - i]),
+        MESSAGE = pg_catalog.format('table "%s" has no rows of tenant "%s" to hide', target, tenants[i]),
         HINT = 'insert rows of two tenants first: an empty table proves nothing';
     END IF;
   END LOOP;

@@ -271,15 +271,18 @@ pub fn as_nobody<T>(work: impl FnOnce() -> T) -> T {
     confined(if role == Oid::INVALID { NO_ROLE } else { role }, work)
 }
 
-/// Runs `work` as the owner of a table, confined, in a tenant's scope or in none, and undoes it. A superuser who ran it as
+/// Runs `work` as the owner of a table, confined, in a tenant's scope or in none, and undoes it; of a tenant without a name, in none and
+/// without being bound by the row security of the owner's own tables. A superuser who ran it as
 /// that role by SET ROLE would be one RESET ROLE of the owner's code away from running that code as a superuser.
 pub fn as_owner_of<T>(table: Oid, tenant: Option<&str>, work: impl FnOnce() -> T) -> Result<T, Caught> {
     // SAFETY: a catalogue look-up; of a table that is gone it gives no role.
     let owner = unsafe { owner(table) };
+    let security = if tenant == Some("") { pg_sys::SECURITY_NOFORCE_RLS } else { 0 };
+    let tenant = tenant.filter(|tenant| !tenant.is_empty());
     let key = tenant.map_or_else(String::new, |tenant| scope_key::of(tenant, None));
     let guarded = || {
         let _guard = Guard::begin(Running::Tried);
-        confined(owner, work)
+        confined_with(owner, security, work)
     };
     let scoped = || session::in_scope(&key, || alone(guarded));
     subtransaction::run(|| Verdict::Undo(scoped()))
@@ -299,9 +302,14 @@ unsafe fn owner(relation: Oid) -> Oid {
 
 /// Runs `work` as a role that can't change roles, make temporary objects, fire deferred triggers or leave settings changed.
 fn confined<T>(role: Oid, work: impl FnOnce() -> T) -> T {
+    confined_with(role, 0, work)
+}
+
+/// The same, with more of what Postgres keeps beside the role.
+fn confined_with<T>(role: Oid, more: u32, work: impl FnOnce() -> T) -> T {
     // SAFETY: the role is put back below; on error Postgres does it when it aborts the (sub)transaction.
     unsafe {
-        let confined = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        let confined = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION | more;
         let (mut caller, mut security) = (Oid::INVALID, 0);
         pg_sys::GetUserIdAndSecContext(&raw mut caller, &raw mut security);
         let level = pg_sys::NewGUCNestLevel();

@@ -208,3 +208,58 @@ fn a_table_that_leaks_nothing_passes_whatever_else_it_has() {
     }
     assert_eq!(admin.query("SELECT FROM shop.t", &[]).unwrap().len(), 4, "nothing was changed");
 }
+
+/// What the owner has put into an index runs where a table is planned, and never as the superuser who tries it.
+#[test]
+fn the_owners_code_has_none_of_the_superusers_rights() {
+    let (_database, mut admin) = shop();
+    let planted = "CREATE TABLE shop.seen (who name, is_super bool);
+        CREATE FUNCTION shop.see() RETURNS boolean LANGUAGE plpgsql AS
+          $$ BEGIN IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN RAISE 'seen by %', current_user; END IF; RETURN true; END $$;
+        CREATE FUNCTION shop.sees(x int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN shop.see(); END'";
+    for place in [
+        "CREATE INDEX ON shop.t (tenant) WHERE shop.sees(1)",
+        "CREATE INDEX ON shop.t (tenant, shop.sees(v)); CREATE STATISTICS shop.own ON tenant, shop.sees(v) FROM shop.t",
+        "ALTER TABLE shop.t ADD CHECK (shop.sees(1))",
+    ] {
+        let (found, message) = tried(&mut admin, &[planted, place]);
+        assert_eq!((&*found, &*message), ("", ""), "{place}");
+    }
+}
+
+/// Nothing is shown of a tenant that isn't named, or that has no rows; the error names that one.
+#[test]
+fn a_trial_says_which_tenant_has_nothing_to_hide() {
+    let (_database, mut admin) = shop();
+    let mut told = |arguments: &str| {
+        let error = admin.batch_execute(&format!("SELECT tally.assert_isolated({arguments})")).err();
+        error.map_or_else(Default::default, |error| {
+            let error = error.as_db_error().expect("an SQL error").clone();
+            (
+                error.code().code().to_owned(),
+                error.message().to_owned(),
+                error.hint().unwrap_or_default().to_owned(),
+            )
+        })
+    };
+    for arguments in ["'shop.t', NULL, 'b'", "'shop.t', 'a', NULL", "NULL, 'a', 'b'"] {
+        assert_eq!(told(arguments).0, "22004", "{arguments}");
+    }
+    assert_eq!(told("'shop.t', 'a', ''").0, "22023");
+    for (arguments, named) in [
+        ("'shop.t', 'a', 'nobody'", "nobody"),
+        ("'shop.t', 'nobody', 'a'", "nobody"),
+        ("'shop.t', 'a', 'a'", "a"),
+    ] {
+        let (code, message, _) = told(arguments);
+        assert!(
+            code == "55T02" && message.contains(&format!("\"{named}\"")),
+            "{arguments}: {code} {message}"
+        );
+    }
+    // A view can't be protected.
+    let (code, _, hint) = told("'tally.usage_day', 'a', 'b'");
+    assert!(code == "55T01" && !hint.contains("tally.protect(") && hint.contains("tables"), "{code} {hint}");
+    let (code, _, hint) = told("'shop.log', 'a', 'b'");
+    assert!(code == "55T02", "{code} {hint}");
+}
