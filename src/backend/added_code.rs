@@ -8,6 +8,7 @@ use super::expression_code::Code;
 use super::guarded;
 use super::heap::name;
 use super::list;
+use super::made_types::{is_kind, may_run_code, runs_code};
 use super::reads;
 use super::report::Report;
 use super::schema;
@@ -15,7 +16,7 @@ use super::session;
 use super::stored_code::{self, checks};
 use super::types::type_name;
 use super::version::attribute;
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{CStr, c_int};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -110,11 +111,11 @@ pub fn refused(table: Oid) -> Vec<Refused> {
     found
 }
 
-/// Functions, each once.
-fn distinct(mut functions: Vec<Oid>) -> Vec<Oid> {
-    functions.sort_by_key(|function| function.to_u32());
-    functions.dedup();
-    functions
+/// Functions or types, each once.
+fn distinct(mut ids: Vec<Oid>) -> Vec<Oid> {
+    ids.sort_by_key(|id| id.to_u32());
+    ids.dedup();
+    ids
 }
 
 /// Hands the expressions of a table's columns, constraints and indexes to `look`, as they are stored: nothing of them runs.
@@ -199,14 +200,16 @@ pub unsafe extern "C-unwind" fn refuse_in_query(query: *mut pg_sys::Query) {
                 refuse_changes((*entry).relid, changes);
             }
         }
-        let mut functions: Vec<Oid> = Vec::new();
-        walk(query.cast(), (&raw mut functions).cast());
-        if let Some(strange) = distinct(functions).into_iter().find(|&function| !may_run(function)) {
-            refuse(&format!(
-                "a policy, a default or a rule of somebody's calls {}(), which",
-                guarded::name_of(strange)
-            ));
-        }
+        let code = Code::made_by(query.cast());
+        let strange = distinct(code.functions).into_iter().find(|&function| !may_run(function));
+        let does = match strange {
+            Some(function) => format!("calls {}()", guarded::name_of(function)),
+            None => match distinct(code.types).into_iter().find(|&of| may_run_code(of)) {
+                Some(of) => format!("makes values of type {}", type_name(of)),
+                None => return,
+            },
+        };
+        refuse(&format!("a policy, a default or a rule of somebody's {does}, which"));
     }
 }
 
@@ -220,7 +223,7 @@ fn is_our_own() -> bool {
 /// Whether a function may stand in a statement of our own, which calls what it likes of Postgres'; with what was found before.
 fn may_run(function: Oid) -> bool {
     if schema::is_of_postgres(function) {
-        return true;
+        return !guarded::makes_by_type(function);
     }
     let heard = changes::heard_so_far();
     if is_known(&ALLOWED, function, &heard) {
@@ -231,29 +234,6 @@ fn may_run(function: Oid) -> bool {
         remember(&ALLOWED, function, heard);
     }
     may_run
-}
-
-/// Notes the functions of a query, wherever they stand in it.
-#[pg_guard]
-unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, functions: *mut c_void) -> bool {
-    // SAFETY: the tree walkers pass nodes of a valid tree, and the context that they were given.
-    unsafe {
-        if node.is_null() {
-            return false;
-        }
-        if (*node).type_ == pg_sys::NodeTag::T_Query {
-            return pg_sys::query_tree_walker(node.cast(), Some(walk), functions, 0);
-        }
-        pg_sys::check_functions_in_node(node, Some(note_function), functions);
-        pg_sys::expression_tree_walker(node, Some(walk), functions)
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn note_function(function: Oid, functions: *mut c_void) -> bool {
-    // SAFETY: the context that `walk` was given.
-    unsafe { (*functions.cast::<Vec<Oid>>()).push(function) };
-    false
 }
 
 /// Refuses a table of ours with a rule, which puts what it likes in the place of a statement.
@@ -384,6 +364,19 @@ unsafe fn refuse_changes(table: Oid, changes: u32) {
     }
 }
 
+/// What code does that may not run as the owner; `None` where it may.
+fn problem(code: Code) -> Option<String> {
+    let strange =
+        distinct(code.functions).into_iter().find(|&function| !evaluator::may_run_as_owner(function));
+    if let Some(function) = strange {
+        return Some(format!("calls {}()", guarded::name_of(function)));
+    }
+    code.types
+        .into_iter()
+        .find(|&of| may_run_code(of))
+        .map(|of| format!("has values of type {}", type_name(of)))
+}
+
 /// Triggers that such changes fire and that call functions which are neither ours, nor Postgres', nor in C.
 ///
 /// # Safety
@@ -402,21 +395,19 @@ unsafe fn strange_triggers(relation: pg_sys::Relation, changes: u32) -> Vec<Stra
         };
         let fired = triggers.iter().filter(|trigger| u32::from(trigger.tgtype as u16) & changes != 0);
         let strange = fired.filter(fires).filter_map(|trigger| {
-            let mut functions = vec![trigger.tgfoid];
-            if !trigger.tgqual.is_null() {
-                functions.extend(Code::of(pg_sys::stringToNode(trigger.tgqual).cast()).functions);
-            }
+            let changes = u32::from(trigger.tgtype as u16);
+            let mut code = if trigger.tgqual.is_null() {
+                Code::default()
+            } else {
+                Code::made_by(pg_sys::stringToNode(trigger.tgqual).cast())
+            };
             // Postgres' own triggers write, as that is what they are for.
-            let strange = functions.into_iter().find(|&function| {
-                !(function == trigger.tgfoid && schema::is_of_postgres(function)
-                    || evaluator::may_run_as_owner(function))
-            })?;
-            Some(Strange {
-                of: "trigger",
-                name: CStr::from_ptr(trigger.tgname).to_string_lossy().into_owned(),
-                problem: format!("calls {}()", guarded::name_of(strange)),
-                changes: u32::from(trigger.tgtype as u16),
-            })
+            if !schema::is_of_postgres(trigger.tgfoid) {
+                code.functions.push(trigger.tgfoid);
+            }
+            let problem = problem(code)?;
+            let name = CStr::from_ptr(trigger.tgname).to_string_lossy().into_owned();
+            Some(Strange { of: "trigger", name, problem, changes })
         });
         strange.collect()
     }
@@ -431,15 +422,7 @@ unsafe fn strange_expressions(relation: pg_sys::Relation) -> Vec<Strange> {
     // SAFETY: the caller's promise.
     unsafe {
         each_expression(relation, &mut |place, name, node| {
-            let code = Code::of(node);
-            let strange_type = code.types.iter().copied().find(|&of| may_run_code(of));
-            let strange =
-                distinct(code.functions).into_iter().find(|&function| !evaluator::may_run_as_owner(function));
-            let problem = match (strange, strange_type) {
-                (Some(function), _) => format!("calls {}()", guarded::name_of(function)),
-                (None, Some(of)) => format!("has values of type {}", type_name(of)),
-                (None, None) => return,
-            };
+            let Some(problem) = problem(Code::of(node)) else { return };
             let changes = if place == Place::Default { INSERT } else { INSERT | UPDATE };
             found.push(Strange { of: place.noun(), name, problem, changes });
         });
@@ -469,22 +452,6 @@ unsafe fn strange_expressions(relation: pg_sys::Relation) -> Vec<Strange> {
     found
 }
 
-/// Whether making a value of a type runs somebody's code: that of a domain's constraints.
-fn runs_code(of: Oid) -> bool {
-    // SAFETY: a look-up in the cache.
-    is_kind(of, pg_sys::TYPTYPE_DOMAIN) && unsafe { pg_sys::DomainHasConstraints(of) }
-}
-
-/// Whether making a value of a type, or of one within it, may run somebody's code.
-fn may_run_code(of: Oid) -> bool {
-    // SAFETY: look-ups in the caches.
-    unsafe {
-        let element = pg_sys::get_base_element_type(of);
-        let one = if element == Oid::INVALID { of } else { element };
-        runs_code(of) || runs_code(one) || is_kind(pg_sys::getBaseType(one), pg_sys::TYPTYPE_COMPOSITE)
-    }
-}
-
 /// Whether an index is of a kind that calls a function which somebody gave a type of ranges.
 unsafe fn takes_differences(index: pg_sys::Relation) -> bool {
     // SAFETY: the index is open.
@@ -496,10 +463,4 @@ unsafe fn takes_differences(index: pg_sys::Relation) -> bool {
                 is_kind(of, pg_sys::TYPTYPE_RANGE) || is_kind(of, pg_sys::TYPTYPE_MULTIRANGE)
             })
     }
-}
-
-/// Whether somebody made a type, of a kind.
-fn is_kind(of: Oid, kind: u8) -> bool {
-    // SAFETY: a look-up in the cache.
-    !schema::is_of_postgres(of) && unsafe { pg_sys::get_typtype(of) } as u8 == kind
 }

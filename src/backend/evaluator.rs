@@ -175,7 +175,8 @@ pub fn problem_of_added(function: Oid) -> Option<String> {
 }
 
 /// Whether a function may run with the rights of the owner of our tables, wherever somebody put a call of it: Postgres' own that only read
-/// and compute, ours, and those in C. What a query that it takes as text does is somebody's again.
+/// and compute, ours, and those in C. What a query that it takes as text does is somebody's again, and so is what a type runs that it takes by
+/// number.
 pub fn may_run_as_owner(function: Oid) -> bool {
     // SAFETY: a look-up in the cache, whose row is read before it is released.
     let (inside, language, volatility) = unsafe {
@@ -199,6 +200,7 @@ pub fn may_run_as_owner(function: Oid) -> bool {
     let inside = inside.as_bytes();
     language != INTERNAL
         || !guarded::takes_queries(inside)
+            && !guarded::makes_by_type(function)
             && (volatility != pg_sys::PROVOLATILE_VOLATILE
                 || guarded::is_harmless(inside)
                 || guarded::is_of_sequences(inside))

@@ -94,6 +94,24 @@ const HARMLESS: [&[u8]; 12] = [
 /// Those that take numbers from a sequence, and tell which one was taken.
 const OF_SEQUENCES: [&[u8]; 3] = [b"currval_oid", b"lastval", b"nextval_oid"];
 
+/// Those that make a value of the type whose number, or name, they are given: what that type runs is found by no look at an expression.
+/// So does the check of a function's body, which reads its constants.
+const MAKING: [&CStr; 13] = [
+    c"array_in",
+    c"array_recv",
+    c"domain_in",
+    c"domain_recv",
+    c"fmgr_sql_validator",
+    c"multirange_in",
+    c"multirange_recv",
+    c"pg_input_error_info",
+    c"pg_input_is_valid",
+    c"range_in",
+    c"range_recv",
+    c"record_in",
+    c"record_recv",
+];
+
 static BY_NUMBER: OnceLock<Vec<(u32, Guarded)>> = OnceLock::new();
 
 /// The number of a function that is compiled in; a release that lacks it has none.
@@ -120,6 +138,14 @@ pub fn takes_queries(inside: &[u8]) -> bool {
 /// Whether a function is about large objects.
 pub fn is_of_large_objects(inside: &[u8]) -> bool {
     inside.starts_with(b"be_lo")
+}
+
+/// Whether a function makes a value of whatever type it is told.
+pub fn makes_by_type(function: Oid) -> bool {
+    static NUMBERS: OnceLock<Vec<Oid>> = OnceLock::new();
+    let numbers = NUMBERS
+        .get_or_init(|| MAKING.into_iter().map(number).filter(|&number| number != Oid::INVALID).collect());
+    numbers.contains(&function)
 }
 
 fn by_number() -> &'static [(u32, Guarded)] {

@@ -43,6 +43,7 @@ mod list;
 pub mod lock;
 pub mod log;
 pub mod lookup;
+mod made_types;
 pub mod memory;
 mod moment;
 mod mutable_parts;

@@ -24,7 +24,9 @@ impl Scene {
                  CREATE FUNCTION app.f(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN app.tell(x); END';
                  CREATE FUNCTION app.spy() RETURNS trigger LANGUAGE plpgsql AS
                    'BEGIN PERFORM app.tell(''trigger''); IF TG_OP = ''DELETE'' THEN RETURN OLD; END IF; RETURN NEW; END';
-                 CREATE DOMAIN app.told AS text CHECK (app.f(coalesce(VALUE, 'null')) IS NOT NULL)",
+                 CREATE DOMAIN app.told AS text CHECK (app.f(coalesce(VALUE, 'null')) IS NOT NULL);
+                 CREATE TYPE app.holds AS (t app.told); CREATE TYPE app.deep AS (h app.holds[]);
+                 CREATE TYPE app.spans AS RANGE (subtype = app.told, multirange_type_name = app.many)",
             )
             .unwrap();
         scene
@@ -192,6 +194,114 @@ fn what_was_added_keeps_our_own_statements_from_changing_rows() {
         assert_eq!(scene.refused(role, &statement.replace("tally_guest", &guest)), None, "{statement}");
         scene.send();
     }
+}
+
+/// As above, where it is a value of a domain of somebody's that runs code, wherever it is made. `:told` stands for the domain's number, and so on.
+const MADE: &[(&str, &str)] = &[
+    ("trigger", "NEW.reason::app.told IS NOT NULL"),
+    ("trigger", "jsonb_populate_record(NULL::app.holds, '{\"t\": \"x\"}') IS NOT NULL"),
+    ("trigger", "array_in('{1}', :told, -1) IS NOT NULL"),
+    ("trigger", "domain_in('x', :told, -1) IS NOT NULL"),
+    ("policy", "reason::app.told IS NOT NULL"),
+    ("policy", "array_in('{1}', :told, -1) IS NOT NULL"),
+    ("policy", "jsonb_populate_record(NULL::app.deep, '{\"h\": [{\"t\": \"x\"}]}') IS NOT NULL"),
+    ("policy", "EXISTS (SELECT FROM json_to_record('{\"t\": \"x\"}') AS r (t app.told))"),
+    ("policy", "EXISTS (SELECT FROM XMLTABLE('/a' PASSING '<a>x</a>' COLUMNS t app.told PATH '.'))"),
+    ("policy", "('[' || reason || ',)')::app.spans IS NOT NULL"),
+    ("insert", "reason::app.told IS NOT NULL"),
+    ("insert", "array_in('{1}', :told, -1) IS NOT NULL"),
+    ("check", "array_in('{7}', :told, -1) IS NOT NULL"),
+    ("check", "record_in('(x)', :holds, -1) IS NOT NULL"),
+    ("check", "range_in('[x,)', :spans, -1) IS NOT NULL"),
+    ("check", "multirange_in('{[x,)}', :many, -1) IS NOT NULL"),
+    ("check", "('[' || reason || ',)')::app.spans IS NOT NULL"),
+    ("check", "('{[' || reason || ',)}')::app.many IS NOT NULL"),
+    ("check", "('{\"[' || reason || ',)\"}')::app.spans[] IS NOT NULL"),
+    ("default", "('[x,y)'::text::app.spans)::text"),
+];
+
+#[test]
+fn values_of_types_of_somebodys_keep_our_own_statements_from_changing_rows() {
+    let mut scene = Scene::telling("added_made");
+    scene.send();
+    for (place, expression) in MADE {
+        let mut expression = (*expression).to_owned();
+        for name in ["told", "holds", "spans", "many"] {
+            let id = number(&mut scene.admin, &format!("SELECT 'app.{name}'::regtype::oid::int8"));
+            expression = expression
+                .replace(&format!(":{name}"), &id.to_string())
+                .replace(&format!(":{id}"), &format!("::{name}"));
+        }
+        let (added, statement, taken) = match *place {
+            "trigger" => (
+                format!(
+                    "CREATE TRIGGER t BEFORE UPDATE ON tally.quarantine FOR EACH ROW WHEN ({expression}) EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+                ),
+                "SELECT tally.redrive()",
+                "DROP TRIGGER t ON tally.quarantine",
+            ),
+            "policy" => (
+                format!("CREATE POLICY p ON tally.quarantine AS RESTRICTIVE FOR DELETE USING ({expression})"),
+                "SELECT tally.discard('no use')",
+                "DROP POLICY p ON tally.quarantine",
+            ),
+            "insert" => (
+                format!(
+                    "CREATE POLICY p ON tally.quarantine_discard AS RESTRICTIVE FOR INSERT WITH CHECK ({expression})"
+                ),
+                "SELECT tally.discard('no use')",
+                "DROP POLICY p ON tally.quarantine_discard",
+            ),
+            "check" => (
+                format!("ALTER TABLE tally.quarantine ADD CONSTRAINT own CHECK ({expression}) NOT VALID"),
+                "SELECT tally.redrive()",
+                "ALTER TABLE tally.quarantine DROP CONSTRAINT own",
+            ),
+            _ => (
+                format!(
+                    "ALTER TABLE tally.quarantine_discard ADD COLUMN own text; ALTER TABLE tally.quarantine_discard ALTER own SET DEFAULT {expression}"
+                ),
+                "SELECT tally.discard('no use')",
+                "ALTER TABLE tally.quarantine_discard DROP COLUMN own",
+            ),
+        };
+        scene.admin.batch_execute(&added).unwrap_or_else(|error| panic!("{added}: {error:?}"));
+        scene.admin.batch_execute("TRUNCATE app.seen").unwrap();
+        let refused = scene.refused("rw", statement);
+        let seen = scene.admin.query("SELECT who::text || ' by ' || what FROM app.seen", &[]).unwrap();
+        let seen: Vec<String> = seen.iter().map(|row| row.get(0)).collect();
+        assert!(seen.is_empty(), "{added}: {seen:?}");
+        assert!(
+            matches!(&refused, Some((code, message)) if code == "0A000" && message.contains("would run with the rights of the owner")),
+            "{added}: {refused:?}"
+        );
+        scene.admin.batch_execute(taken).unwrap();
+    }
+    assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM tally.quarantine WHERE tries = 0"), 1);
+}
+
+/// Casts by text between Postgres' own types, and rows of our own tables, make no such values.
+#[test]
+fn casts_to_types_of_postgres_go_on() {
+    let mut scene = Scene::telling("added_cast");
+    scene.send();
+    scene
+        .admin
+        .batch_execute(
+            "CREATE DOMAIN app.short AS text; CREATE TYPE app.plain AS RANGE (subtype = int4); CREATE TYPE app.kind AS ENUM ('rejected');
+             ALTER TABLE tally.quarantine ADD CONSTRAINT own CHECK (('{' || tries::text || '}')::int4[] IS NOT NULL
+               AND ('[' || tries::text || ',)')::int4range IS NOT NULL AND ('{[' || tries::text || ',)}')::int4multirange IS NOT NULL
+               AND ('[' || tries::text || ',)')::app.plain IS NOT NULL AND reason::app.short IS NOT NULL AND ('{' || outcome || '}')::app.kind[] IS NOT NULL);
+             CREATE POLICY p ON tally.quarantine AS RESTRICTIVE USING (('{' || tries::text || '}')::int4[] IS NOT NULL AND reason::app.short IS NOT NULL);
+             CREATE POLICY q ON tally.quarantine AS RESTRICTIVE FOR UPDATE USING (quarantine IS DISTINCT FROM NULL);
+             CREATE TRIGGER t BEFORE UPDATE ON tally.quarantine FOR EACH ROW WHEN (OLD.* IS NOT DISTINCT FROM NEW.* AND ('{' || NEW.tries::text || '}')::int4[] IS NOT NULL)
+               EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        )
+        .unwrap();
+    assert_eq!(scene.refused("rw", "SELECT tally.redrive()"), None);
+    assert_eq!(scene.refused("rw", "SELECT tally.discard('no use')"), None);
+    let told = "SELECT count(*) FROM tally.lint() WHERE name IN ('code_as_owner', 'added_code')";
+    assert_eq!(number(&mut scene.admin, told), 0);
 }
 
 /// Adding a trigger takes a right to the table, and no more.
