@@ -12,7 +12,7 @@ COMMENT ON FUNCTION tally_internal.refused_code(regclass) IS
 CREATE FUNCTION tally_internal.code_as_owner(target regclass, OUT kind text, OUT name text, OUT problem text) RETURNS SETOF record
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'code_as_owner_wrapper';
 COMMENT ON FUNCTION tally_internal.code_as_owner(regclass) IS
-  'what of a table would run somebody''s code with the rights of its owner where pg_tally''s own statements change rows, and has them refused: a trigger, the default, expression or domain of a column, a constraint or an index';
+  'what of a table would run somebody''s code with the rights of its owner where pg_tally''s own statements change rows, and has them refused: a trigger, a foreign key, the default, expression or domain of a column, a constraint or an index';
 
 CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT schema text, OUT object text, OUT detail text, OUT fix text)
   RETURNS SETOF record
@@ -77,12 +77,16 @@ CREATE FUNCTION tally_internal.lint_columns(OUT rule text, OUT type text, OUT sc
              CASE c.kind WHEN 'trigger' THEN pg_catalog.format('DROP TRIGGER %I ON %s;', c.name, o.ref)
                WHEN 'constraint' THEN pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', o.ref, c.name)
                WHEN 'index' THEN pg_catalog.format('DROP INDEX tally.%I;', c.name)
+               WHEN 'foreign key' THEN (SELECT pg_catalog.string_agg(pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname), ' ')
+                                          FROM pg_catalog.pg_constraint AS k WHERE o.id IN (k.confrelid, k.conrelid) AND k.contype = 'f' AND k.conparentid = 0 AND k.conname = c.name)
                ELSE pg_catalog.format('ALTER TABLE %s DROP COLUMN %I;', o.ref, c.name) END
-        FROM own AS o CROSS JOIN LATERAL tally_internal.code_as_owner(o.id) AS c
+        FROM own AS o CROSS JOIN LATERAL (SELECT DISTINCT a.* FROM tally_internal.code_as_owner(o.id) AS a) AS c
        -- What is refused by ingest as well is told above; partitions as there.
        WHERE NOT EXISTS (SELECT FROM tally_internal.refused_code(o.id) AS r WHERE r.kind = c.kind AND r.name = c.name)
          -- Of tables of tenants every trigger is told (trigger_on_table).
          AND NOT (c.kind = 'trigger' AND EXISTS (SELECT FROM tally_internal.isolated_tables() AS t WHERE t.id = o.id))
+         -- A partition has those of its parent, under other names.
+         AND NOT (c.kind = 'foreign key' AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE o.id IN (k.confrelid, k.conrelid) AND k.contype = 'f' AND k.conparentid = 0 AND k.conname = c.name))
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i CROSS JOIN LATERAL tally_internal.code_as_owner(i.inhparent) AS p
                           WHERE i.inhrelid = o.id AND p.kind = c.kind AND p.name = c.name)
          AND NOT (c.kind = 'index' AND EXISTS (SELECT FROM pg_catalog.pg_class AS x
@@ -169,8 +173,8 @@ CREATE FUNCTION tally_internal.rules_columns(OUT name text, OUT level text, OUT 
        'Ingest and folds write these columns by name and type, and refuse a table that isn''t as it was made.'),
       ('added_code', 'ERROR', 'Code that was added to a table of pg_tally is refused where it runs',
        'Defaults, constraints and indexes that you added may read and compute, in the session of whoever ingests: what calls anything else stops all ingest, or folds, with 42501.'),
-      ('code_as_owner', 'WARN', 'Somebody''s code would run with the rights of the owner of pg_tally''s tables',
-       'Where pg_tally changes rows by statements of its own (redrives, discards, erasures, renewals, policies), a trigger, column, constraint or index that calls functions other than Postgres'' would see every tenant. Such statements fail with 0A000.'),
+      ('code_as_owner', 'ERROR', 'Somebody''s code would run with the rights of the owner of pg_tally''s tables',
+       'Where pg_tally changes rows by statements of its own (redrives, discards, erasures, renewals, policies), a trigger, column, constraint or index that calls functions other than Postgres'' would see every tenant, and a foreign key would fire triggers of the table that has it. Such statements fail with 0A000.'),
       ('trigger_altered', 'ERROR', 'A trigger of pg_tally does not fire in every mode',
        'What it does would be left undone, without an error, for a subscription''s worker or a restore.'),
       ('too_few_locks', 'WARN', 'A query of all months takes more locks than max_locks_per_transaction',

@@ -2,6 +2,7 @@
 //! would run with the rights of the table's owner. The executor runs those, and no guard fits around them, since they call functions that
 //! only the owner may: such a statement is refused.
 
+use super::added_keys;
 use super::changes::{self, Heard};
 use super::evaluator;
 use super::expression_code::Code;
@@ -310,7 +311,7 @@ fn changes_of(command: pg_sys::CmdType::Type, on_conflict: Option<pg_sys::OnConf
 
 /// Code of somebody's on a table.
 pub struct Strange {
-    /// What has it: a trigger, a column, a constraint or an index.
+    /// What has it: a trigger, a foreign key, a column, a constraint or an index.
     pub of: &'static str,
     pub name: String,
     /// What it does.
@@ -377,7 +378,26 @@ fn problem(code: Code) -> Option<String> {
         .map(|of| format!("has values of type {}", type_name(of)))
 }
 
-/// Triggers that such changes fire and that call functions which are neither ours, nor Postgres', nor in C.
+/// What of a table runs code of somebody's where it is planned.
+///
+/// # Safety
+/// The relation is open.
+unsafe fn code_of_plans(relation: pg_sys::Relation) -> Option<String> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(found) =
+            strange_expressions(relation).into_iter().find(|found| found.changes & UPDATE != 0)
+        {
+            return Some(format!("its {} \"{}\" {}", found.of, found.name, found.problem));
+        }
+        let statistics = stored_code::of_statistics(relation).into_iter();
+        let found = statistics.filter_map(|node| problem(Code::of(node))).next()?;
+        Some(format!("statistics of it {found}"))
+    }
+}
+
+/// Triggers that such changes fire and that call functions which are neither ours, nor Postgres', nor in C, and those of foreign keys that
+/// reach into tables of somebody's.
 ///
 /// # Safety
 /// The relation is open.
@@ -386,6 +406,7 @@ unsafe fn strange_triggers(relation: pg_sys::Relation, changes: u32) -> Vec<Stra
     unsafe {
         let Some(triggers) = (*relation).trigdesc.as_ref() else { return Vec::new() };
         let triggers = core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
+        let owner = (*(*relation).rd_rel).relowner;
         let replica = pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as c_int;
         let fires = |trigger: &&pg_sys::Trigger| match trigger.tgenabled as u8 {
             pg_sys::TRIGGER_DISABLED => false,
@@ -396,6 +417,13 @@ unsafe fn strange_triggers(relation: pg_sys::Relation, changes: u32) -> Vec<Stra
         let fired = triggers.iter().filter(|trigger| u32::from(trigger.tgtype as u16) & changes != 0);
         let strange = fired.filter(fires).filter_map(|trigger| {
             let changes = u32::from(trigger.tgtype as u16);
+            if let Some(problem) = added_keys::problem(trigger, owner, |other| code_of_plans(other)) {
+                let name = pg_sys::get_constraint_name(trigger.tgconstraint);
+                // Of one that is dropped meanwhile, the trigger says it.
+                let name = CStr::from_ptr(if name.is_null() { trigger.tgname } else { name });
+                let name = name.to_string_lossy().into_owned();
+                return Some(Strange { of: "foreign key", name, problem, changes });
+            }
             let mut code = if trigger.tgqual.is_null() {
                 Code::default()
             } else {

@@ -7,6 +7,7 @@
 //! memory when it aborts the (sub)transaction.
 
 pub mod added_code;
+mod added_keys;
 mod additions;
 pub mod aggregate;
 pub mod appender;

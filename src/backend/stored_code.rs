@@ -1,8 +1,9 @@
 //! Expressions of a table as they are stored: reading them runs nothing of them, as reading what the relation cache keeps does.
 
+use super::list;
 use super::version;
 use core::ffi::c_int;
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Datum};
 
 /// The CHECK constraints of an open table that are enforced.
 ///
@@ -39,4 +40,30 @@ pub(super) unsafe fn of_index(index: pg_sys::Relation) -> Vec<*mut pg_sys::Node>
         }
     });
     stored.collect()
+}
+
+/// The expressions of an open table's extended statistics, which are computed, as far as they are constant, where the table is planned.
+///
+/// # Safety
+/// The relation is open.
+pub(super) unsafe fn of_statistics(relation: pg_sys::Relation) -> Vec<*mut pg_sys::Node> {
+    let mut stored = Vec::new();
+    // SAFETY: a row of the catalogue is read before it is released; what is stored is a tree's text.
+    unsafe {
+        for statistics in list::ids(pg_sys::RelationGetStatExtList(relation)) {
+            let cache = pg_sys::SysCacheIdentifier::STATEXTOID as c_int;
+            let row = pg_sys::SearchSysCache1(cache, Datum::from(statistics));
+            if row.is_null() {
+                continue;
+            }
+            let mut is_null = false;
+            let part = pg_sys::Anum_pg_statistic_ext_stxexprs as i16;
+            let text = pg_sys::SysCacheGetAttr(cache, row, part, &raw mut is_null);
+            if !is_null {
+                stored.push(pg_sys::stringToNode(pg_sys::text_to_cstring(text.cast_mut_ptr())).cast());
+            }
+            pg_sys::ReleaseSysCache(row);
+        }
+    }
+    stored
 }

@@ -577,6 +577,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
          ALTER TABLE tally.quarantine_discard ADD CONSTRAINT own CHECK (shop.own(reason) <> '') NOT VALID",
     ),
     (
+        "code_as_owner",
+        "tally.rollup",
+        "CREATE TABLE shop.refers (rollup_name text COLLATE \"C\" REFERENCES tally.rollup ON DELETE CASCADE)",
+    ),
+    (
         "trigger_altered",
         "tally.role_binding",
         "ALTER TABLE tally.role_binding DISABLE TRIGGER role_binding_changed",

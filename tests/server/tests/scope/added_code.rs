@@ -325,6 +325,102 @@ fn a_right_to_add_triggers_is_no_right_to_act_as_the_owner() {
     assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM tally.quarantine"), 0);
 }
 
+/// Keys of somebody's table that refer to one of ours, and a statement of ours that would change rows of that table, or read it as its owner.
+const KEYS: [(&str, &str, &str); 6] = [
+    ("quarantine (tenant_id, batch_id, position)", "ON DELETE CASCADE", "SELECT tally.discard('no use')"),
+    ("quarantine (tenant_id, batch_id, position)", "ON DELETE SET NULL", "SELECT tally.discard('no use')"),
+    (
+        "quarantine (tenant_id, batch_id, position)",
+        "ON DELETE RESTRICT ON UPDATE CASCADE",
+        "SELECT tally.redrive()",
+    ),
+    // An index that the check of the key plans with.
+    (
+        "quarantine (tenant_id, batch_id, position)",
+        "; CREATE INDEX ON app.child (tenant_id) WHERE app.f('index') = 'index'",
+        "SELECT tally.discard('no use')",
+    ),
+    (
+        "quarantine (tenant_id, batch_id, position)",
+        "; CREATE STATISTICS app.own ON batch_id, (app.f('statistics') || tenant_id) FROM app.child",
+        "SELECT tally.discard('no use')",
+    ),
+    // A value that somebody's cast makes comparable.
+    ("quarantine (tenant_id, batch_id, position)", "of a type", "SELECT tally.discard('no use')"),
+];
+
+/// What a foreign key does to the table that has it fires that table's triggers, as whoever changes rows, or as who commits.
+#[test]
+fn a_right_to_refer_is_no_right_to_act_as_whoever_changes_rows() {
+    let mut scene = Scene::telling("added_key");
+    scene.send();
+    let adm = scene.adm.clone();
+    scene.admin.batch_execute(&format!("GRANT REFERENCES ON ALL TABLES IN SCHEMA tally TO {adm}")).unwrap();
+    scene
+        .as_adm()
+        .batch_execute(
+            "CREATE TYPE app.number AS ENUM ('1'); CREATE FUNCTION app.as_number(app.number) RETURNS int4 LANGUAGE plpgsql IMMUTABLE AS
+               $$ BEGIN PERFORM app.tell('cast'); RETURN 1; END $$;
+             CREATE CAST (app.number AS int4) WITH FUNCTION app.as_number(app.number) AS IMPLICIT",
+        )
+        .unwrap();
+    for (key, what, statement) in KEYS {
+        let (of, what) = if what == "of a type" { ("app.number", "") } else { ("int4", what) };
+        scene
+            .as_adm()
+            .batch_execute(&format!(
+                "CREATE TABLE app.child (tenant_id text COLLATE \"C\", batch_id int8, position {of});
+                 CREATE TRIGGER at_once AFTER UPDATE OR DELETE ON app.child FOR EACH ROW EXECUTE FUNCTION app.spy();
+                 CREATE CONSTRAINT TRIGGER later AFTER UPDATE OR DELETE ON app.child DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.spy();
+                 ALTER TABLE app.child ADD FOREIGN KEY (tenant_id, batch_id, position) REFERENCES tally.{key} {what}"
+            ))
+            .unwrap();
+        scene.admin.batch_execute("TRUNCATE app.seen").unwrap();
+        if of == "int4" && what.starts_with("ON") {
+            scene.admin.batch_execute("INSERT INTO app.child SELECT tenant_id, batch_id, position FROM tally.quarantine; TRUNCATE app.seen").unwrap();
+        }
+        for role in ["rw", "superuser"] {
+            let refused = if role == "rw" {
+                scene.refused("rw", statement)
+            } else {
+                let mut client = scene.database.superuser();
+                client.batch_execute("BEGIN; SELECT tally.enter('a')").unwrap();
+                let error = client.batch_execute(statement).err();
+                let _ = client.batch_execute("COMMIT");
+                error.map(|error| {
+                    let error = error.as_db_error().expect("an SQL error").clone();
+                    (error.code().code().to_owned(), error.message().to_owned())
+                })
+            };
+            let seen = scene.admin.query("SELECT who::text || ' by ' || what FROM app.seen", &[]).unwrap();
+            let seen: Vec<String> = seen.iter().map(|row| row.get(0)).collect();
+            assert!(seen.is_empty(), "{what}, {role}: {seen:?}");
+            assert!(
+                matches!(&refused, Some((code, message)) if code == "0A000" && message.contains("child_")),
+                "{what}, {role}: {refused:?}"
+            );
+        }
+        scene.as_adm().batch_execute("DROP TABLE app.child").unwrap();
+    }
+    // One that only keeps rows from going, as what refers to events and has no code, does so.
+    scene
+        .as_adm()
+        .batch_execute(
+            "CREATE TABLE app.child (tenant_id text COLLATE \"C\", batch_id int8, position int4, FOREIGN KEY (tenant_id, batch_id, position) REFERENCES tally.quarantine);
+             CREATE INDEX ON app.child (tenant_id, lower(tenant_id)) WHERE batch_id > 0",
+        )
+        .unwrap();
+    scene
+        .admin
+        .batch_execute("INSERT INTO app.child SELECT tenant_id, batch_id, position FROM tally.quarantine")
+        .unwrap();
+    let kept = scene.refused("rw", "SELECT tally.discard('no use')");
+    assert_eq!(kept.map(|kept| kept.0).as_deref(), Some("23503"));
+    scene.admin.batch_execute("DELETE FROM app.child").unwrap();
+    assert_eq!(scene.refused("rw", "SELECT tally.discard('no use')"), None);
+    assert_eq!(number(&mut scene.admin, "SELECT count(*) FROM tally.quarantine"), 0);
+}
+
 /// What Postgres' own functions do needs no refusing, and our own triggers fire.
 #[test]
 fn built_in_code_goes_on() {
