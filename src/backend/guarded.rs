@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarded {
     /// Tells about rows that row security hides: counters of what was read, and locks on what was read. Counters of the whole
-    /// database, too: who reads a row ten thousand times finds it there.
+    /// database, too: who reads a row ten thousand times finds it there. How often, how long or when last something was read or called is
+    /// the same.
     Tells,
     /// Stays in the session, makes an object, or reaches into the sessions of the same role.
     Stays,
@@ -29,17 +30,26 @@ const GUARDED: [(Guarded, &[&CStr]); 5] = [
             c"pg_stat_get_backend_io",
             c"pg_stat_get_blocks_fetched",
             c"pg_stat_get_blocks_hit",
+            c"pg_stat_get_buf_alloc",
+            c"pg_stat_get_db_blk_read_time",
             c"pg_stat_get_db_blocks_fetched",
             c"pg_stat_get_db_blocks_hit",
             c"pg_stat_get_db_tuples_fetched",
             c"pg_stat_get_db_tuples_returned",
             c"pg_stat_get_function_calls",
+            c"pg_stat_get_function_self_time",
+            c"pg_stat_get_function_total_time",
             c"pg_stat_get_io",
+            c"pg_stat_get_lastscan",
+            c"pg_stat_get_numscans",
+            c"pg_stat_get_slru",
             c"pg_stat_get_tuples_fetched",
             c"pg_stat_get_tuples_returned",
             c"pg_stat_get_xact_blocks_fetched",
             c"pg_stat_get_xact_blocks_hit",
             c"pg_stat_get_xact_function_calls",
+            c"pg_stat_get_xact_function_self_time",
+            c"pg_stat_get_xact_function_total_time",
             c"pg_stat_get_xact_numscans",
             c"pg_stat_get_xact_tuples_deleted",
             c"pg_stat_get_xact_tuples_fetched",

@@ -313,6 +313,17 @@ fn functions_that_tell_or_stay_are_refused() {
         ("SELECT pg_stat_get_db_blocks_fetched(0)", all),
         ("SELECT pg_stat_get_xact_function_calls('public.tell()'::regprocedure)", all),
         ("SELECT pg_stat_get_function_calls('public.tell()'::regprocedure)", all),
+        ("SELECT idx_scan FROM pg_stat_all_tables", all),
+        ("SELECT seq_scan FROM pg_stat_user_tables", all),
+        ("SELECT idx_scan FROM pg_stat_user_indexes", all),
+        ("SELECT pg_stat_get_numscans('public.shared'::regclass)", all),
+        ("SELECT total_time FROM pg_stat_user_functions", all),
+        ("SELECT pg_stat_get_function_self_time('public.tell()'::regprocedure)", all),
+        ("SELECT pg_stat_get_xact_function_total_time('public.tell()'::regprocedure)", all),
+        ("SELECT self_time FROM pg_stat_xact_user_functions", all),
+        ("SELECT blk_read_time FROM pg_stat_database", all),
+        ("SELECT blks_hit FROM pg_stat_slru", all),
+        ("SELECT buffers_alloc FROM pg_stat_bgwriter", all),
         // Another login of a tenant's may do no more for it than the tenant's own.
         ("SELECT public.counted()", all),
         ("SELECT public.locked()", all),
@@ -332,8 +343,18 @@ fn functions_that_tell_or_stay_are_refused() {
             }
         }
     }
-    // In the leader and the workers of a parallel plan alike.
+    // Since 16 it is told when a table was read last.
     let mut client = confined.database.connect(bound);
+    if number(&mut client, "SELECT current_setting('server_version_num')::int8") >= 160_000 {
+        for statement in [
+            "SELECT last_seq_scan FROM pg_stat_all_tables",
+            "SELECT last_idx_scan FROM pg_stat_user_indexes",
+            "SELECT pg_stat_get_lastscan('public.shared'::regclass)",
+        ] {
+            assert!(is_refused(&mut client, statement), "{statement}");
+        }
+    }
+    // In the leader and the workers of a parallel plan alike.
     let force = force_parallel(&mut client);
     client.batch_execute(&force).unwrap();
     assert!(is_refused(&mut client, "SELECT pg_stat_get_xact_tuples_fetched('public.shared'::regclass)"));
