@@ -39,9 +39,26 @@ pub fn ensure(times: impl Iterator<Item = i64>) -> Result<(), Busy> {
         let left: Vec<i64> = months.iter().copied().filter(|&month| !routing.covers(month)).collect();
         routing.close();
         let until = if has_waited { Instant::now() } else { until };
-        left.into_iter().try_for_each(|month| create(month, until))?;
+        left.iter().try_for_each(|&month| create(month, until))?;
+        left.into_iter().try_for_each(learn)?;
     }
     Ok(())
+}
+
+/// Has this session know of a month's partition that another one has just made: it is seen once it is committed, a moment before others
+/// are told that the table's partitions have changed. Its maker keeps it locked until they are.
+fn learn(month: i64) -> Result<(), Busy> {
+    let routing = Routing::open(session::relation(c"events"));
+    let is_known = routing.covers(month);
+    routing.close();
+    let partition = "SELECT to_regclass('tally.events_p' || to_char($1, 'YYYY_MM'))::oid";
+    match session::as_owner(|| sql::one::<pg_sys::Oid>(partition, &[Moment(month).into()])) {
+        Some(partition) if !is_known => {
+            let what = format!("events of {} can't be stored", month_name(month));
+            lock::relations(&what, &[(partition, pg_sys::AccessShareLock)], Attempts::Several)
+        }
+        _ => Ok(()),
+    }
 }
 
 process_main! {

@@ -13,6 +13,7 @@ use crate::event::{EVENTS, EventRow};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use tally_core::event::format_timestamp;
 
 pub const BATCHES: Declared = Declared {
     table: "ingest_batch",
@@ -59,7 +60,9 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), TableError> {
     let routing = Routing::open(session::relation(c"events"));
     let mut by_partition: BTreeMap<u32, Vec<&mut EventRow>> = BTreeMap::new();
     for row in rows {
-        let partition = routing.find(row.occurred_at(), row.tenant_id()).expect("partition::ensure made it");
+        let Some(partition) = routing.find(row.occurred_at(), row.tenant_id()) else {
+            no_partition(row.occurred_at(), row.tenant_id(), routing.covers(row.occurred_at())).raise()
+        };
         by_partition.entry(partition.to_u32()).or_default().push(row);
     }
     routing.close();
@@ -79,6 +82,18 @@ pub fn raw(rows: &mut [EventRow]) -> Result<(), TableError> {
         let _ = events.finish();
     }
     Ok(())
+}
+
+/// An event can't be stored although its month was seen to: somebody has just taken the month out, or has divided it by tenants by hand.
+fn no_partition(time: i64, tenant: &str, is_divided: bool) -> Report {
+    let time = format_timestamp(time);
+    if is_divided {
+        Report::new("23514", format!("no partition of the month of {time} takes tenant {tenant:?}"))
+            .hint("the month was divided by hand: give it a default partition")
+    } else {
+        Report::new("55P03", format!("the partition of {time} has just been taken out of tally.events"))
+            .hint("try again: it is made anew")
+    }
 }
 
 /// The number of an event among others, and the error code and reason of what is wrong with it.

@@ -1,7 +1,9 @@
 //! Which months ingest opens by itself: a year and a month back, more where that was declared; what is refused comes in later.
 
 use postgres::Client;
-use tally_server_tests::{Database, away_from_midnight, ingest, number, wait_for};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+use tally_server_tests::{Database, PrivateServer, away_from_midnight, ingest, number, wait_for};
 
 struct Shop {
     database: Database,
@@ -246,4 +248,41 @@ fn the_first_events_of_a_month_wait_for_an_analyze() {
     assert_eq!(ingest(&mut hasty, &event("a", &shop.month(0), 5)).unwrap().accepted, 1);
     superuser.batch_execute("COMMIT").unwrap();
     assert_eq!(ingest(&mut shop.writer(), &event("a", &shop.month(4), 4)).unwrap().accepted, 1);
+}
+
+/// Several sessions that bring the first events of the same months at once, where Postgres has no process to make months in.
+#[test]
+fn first_events_of_a_month_from_several_sessions_are_all_taken_without_a_process() {
+    const SESSIONS: usize = 8;
+    const MONTHS: usize = 30;
+    let settings = "max_worker_processes = 0\nmax_logical_replication_workers = 0\nmax_parallel_workers = 0\nfsync = off";
+    let server = PrivateServer::create("months_at_once", settings);
+    let mut superuser = server.connect("postgres", "postgres");
+    superuser.batch_execute("CREATE EXTENSION pg_tally; SELECT tally.open_months('-infinity')").unwrap();
+    let (start, failures) = (Barrier::new(SESSIONS), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for session in 0..SESSIONS {
+            let (server, start, failures) = (&server, &start, &failures);
+            scope.spawn(move || {
+                let mut client = server.connect("postgres", "postgres");
+                start.wait();
+                for month in 0..MONTHS {
+                    let event = format!(
+                        r#"{{"tenant_id":"a","account_id":"x","name":"n","event_id":"{session:08}-0000-4000-8000-{month:012}","occurred_at":"{}-{:02}-15T00:00:00Z"}}"#,
+                        2000 + month / 12,
+                        1 + month % 12
+                    );
+                    while let Err(error) = ingest(&mut client, &event) {
+                        let error = error.as_db_error().unwrap();
+                        // Another session makes it, and the caller is to try again.
+                        if error.code().code() != "55P03" {
+                            failures.lock().unwrap().push(error.to_string());
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(failures.into_inner().unwrap(), Vec::<String>::new());
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.events"), (SESSIONS * MONTHS) as i64);
 }

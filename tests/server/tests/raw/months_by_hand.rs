@@ -422,3 +422,28 @@ fn a_month_that_is_attached_again_is_whole() {
     assert_eq!(funnel(&mut readers.before, RANGE), Ok(1));
     assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.record_lost_months()"), 0);
 }
+
+/// A month that an administrator divided by tenants, without a place for the rest.
+#[test]
+fn an_event_that_no_part_of_its_month_takes_is_rejected_alone() {
+    let database = Database::new("by_hand_no_part");
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(
+            "CREATE TABLE tally.by_hand (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES) PARTITION BY LIST (tenant_id);
+             CREATE TABLE tally.by_hand_other (LIKE tally.events INCLUDING ALL EXCLUDING INDEXES);
+             ALTER TABLE tally.by_hand ATTACH PARTITION tally.by_hand_other FOR VALUES IN ('other');
+             ALTER TABLE tally.events ATTACH PARTITION tally.by_hand FOR VALUES FROM ('2026-02-01Z') TO ('2026-03-01Z')",
+        )
+        .unwrap();
+    let of_other = event("2026-02").replace("acme", "other").replace("0001\"", "0002\"");
+    let batch = format!("[{},{},{of_other}]", event("2026-01"), event("2026-02"));
+    let summary = ingest(&mut superuser, &batch).unwrap();
+    assert_eq!((summary.accepted, summary.rejected), (2, 1));
+    let refused = superuser
+        .query_one("SELECT sqlstate, reason FROM tally.quarantine", &[])
+        .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)))
+        .unwrap();
+    assert_eq!(refused.0, "23514", "{}", refused.1);
+    assert!(refused.1.contains("2026-02"), "{}", refused.1);
+}
