@@ -63,7 +63,8 @@ COMMENT ON FUNCTION tally.record_lost_months() IS
 CREATE FUNCTION tally.rollup_status()
   RETURNS TABLE (rollup_name text, grains text[], pending_rows int8, pending_bytes int8,
     oldest_pending_bucket timestamptz, last_fold_at timestamptz, rows_folded int8, lag interval)
-  LANGUAGE plpgsql STABLE PARALLEL SAFE
+  -- No subtransaction is to be had in a parallel plan.
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -73,9 +74,14 @@ BEGIN
     SELECT r.rollup_name, r.grains, r.declared_at, f.last_fold_at, coalesce(f.rows_folded, 0) AS rows_folded
       FROM tally.rollup AS r LEFT JOIN tally.rollup_fold AS f USING (rollup_name) ORDER BY r.rollup_name
   LOOP
-    EXECUTE format('SELECT count(*), min(bucket) FROM tally.%I', declared.rollup_name || '_pending')
-      INTO pending_rows, oldest_pending_bucket;
-    pending_bytes := pg_table_size(format('tally.%I', declared.rollup_name || '_pending')::regclass);
+    BEGIN
+      EXECUTE format('SELECT count(*), min(bucket) FROM tally.%I', declared.rollup_name || '_pending')
+        INTO pending_rows, oldest_pending_bucket;
+      pending_bytes := pg_table_size(format('tally.%I', declared.rollup_name || '_pending')::regclass);
+    EXCEPTION WHEN undefined_table THEN
+      -- Dropped since the names were read, by a transaction that this one waited for. Of tables that somebody took away by hand, ingest tells.
+      CONTINUE;
+    END;
     rollup_name := declared.rollup_name;
     grains := declared.grains;
     last_fold_at := declared.last_fold_at;
@@ -90,7 +96,7 @@ COMMENT ON FUNCTION tally.rollup_status() IS
   'one row a rollup: pending rows in scope, bytes of the pending table, the oldest bucket among them, the last fold, and lag: at most how long the oldest pending row has waited (readers see it all the while)';
 
 CREATE FUNCTION tally.freshness(rollup_name text) RETURNS float8
-  LANGUAGE sql STABLE PARALLEL SAFE STRICT
+  LANGUAGE sql STABLE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT extract(epoch FROM s.lag)::float8 FROM tally.rollup_status() AS s

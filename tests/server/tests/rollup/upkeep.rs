@@ -218,6 +218,43 @@ fn status_says_what_waits() {
     assert_eq!((left, all, freshness), (0, pending + folded, 0.0));
 }
 
+/// Monitoring that waits for whoever drops a rollup goes on with the others.
+#[test]
+fn status_leaves_out_a_rollup_that_is_dropped_meanwhile() {
+    let bench = Bench::new("status_dropped");
+    let mut admin = bench.admin();
+    for asked in [
+        "SELECT count(*) FROM tally.observe_health()",
+        "SELECT count(*) FROM tally.observe_rollups()",
+        "SELECT count(*) FROM tally.observe_slo()",
+        "SELECT count(*) FROM tally.lint()",
+        "SELECT count(*) FROM tally.catalog",
+        "SELECT count(*) FROM tally.lineage",
+    ] {
+        admin.batch_execute("SELECT tally.create_rollup('xr', '{day}', ARRAY['count(*) AS n'])").unwrap();
+        let mut dropping = admin.transaction().unwrap();
+        dropping.execute("SELECT tally.drop_rollup('xr')", &[]).unwrap();
+        let mut watcher = bench.admin();
+        let pid = number(&mut watcher, "SELECT pg_backend_pid()::int8");
+        thread::scope(|scope| {
+            let answer = scope.spawn(move || {
+                let mut transaction = watcher.transaction()?;
+                transaction.execute("SELECT tally.enter_global()", &[])?;
+                transaction.query_one(asked, &[]).map(|row| row.get::<_, i64>(0))
+            });
+            let is_waiting = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
+            let mut superuser = bench.database.superuser();
+            // What doesn't need the rollup's tables doesn't wait.
+            wait_for("the watcher to wait or to end", || {
+                (answer.is_finished() || number(&mut superuser, &is_waiting) > 0).then_some(())
+            });
+            dropping.commit().unwrap();
+            let answered = answer.join().unwrap();
+            assert!(answered.is_ok(), "{asked}: {answered:?}");
+        });
+    }
+}
+
 /// Where folding is behind, a call whose rows are more than the limit folds, and takes them with it; not where another session folds, nor where it
 /// could fail because of what others did meanwhile.
 #[test]
