@@ -26,9 +26,11 @@ DECLARE
   is_left bool := false;
 BEGIN
   FOR origin IN
-    -- Of other clusters there are entries only after a restore, and then from the start of this one's log: its own come last.
+    -- Of other clusters there are entries only after a restore, whose last seal is another cluster's, also where the database was here before:
+    -- this one's own come last.
     (SELECT DISTINCT e.origin FROM tally.audit_entry AS e
-      WHERE e.origin <> own AND NOT EXISTS (SELECT FROM tally.audit_seal AS s WHERE s.origin = own))
+      WHERE e.origin <> own
+        AND own IS DISTINCT FROM (SELECT s.origin FROM tally.audit_seal AS s ORDER BY s.place DESC LIMIT 1))
     UNION ALL
     SELECT own
   LOOP

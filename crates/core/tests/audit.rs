@@ -519,6 +519,11 @@ fn entries_that_cannot_have_been_written_are_found() {
         let expected = [(Fault::Inserted, Some(unsealed.entry_id))];
         assert_eq!(faults, expected[..usize::from(is_found)], "{what}: {:?}", report.problems);
     }
+    // Moved to another cluster and back: what that one recorded last is sealed here first.
+    let mut moved = log.clone();
+    moved.seal(vec![Entry { origin: 8, xid: 3, ..entry(30) }], 0, 4);
+    let report = with(&moved.lines(), &Entry { origin: 8, xid: 5, ..entry(33) });
+    assert!(report.is_intact(), "{:?}", report.problems);
     // The same once they are sealed, and of what comes after none is found.
     for (days, is_found) in [(-7, false), (-40, true)] {
         let mut log = log.clone();

@@ -261,11 +261,11 @@ impl Verifier {
         if own.is_some_and(|own| own.origin == entry.origin && entry.xid >= own.next_xid) {
             return Some("its transaction had not begun when the log was exported".to_owned());
         }
-        // A restored database's log is sealed before its new cluster's own. What is replicated comes with its seals within minutes.
+        // A restored database's log is sealed before its new cluster's own, also where it was in that cluster before. What is replicated
+        // comes with its seals within minutes.
+        let last = self.round.map(|(origin, ..)| origin);
         let is_left = own.is_some_and(|own| {
-            own.origin != entry.origin
-                && self.sealed_to.contains_key(&own.origin)
-                && entry.at < own.at - LEFT_FOR
+            own.origin != entry.origin && last == Some(own.origin) && entry.at < own.at - LEFT_FOR
         });
         if is_left {
             return Some("it is of another cluster, whose entries aren't sealed any more".to_owned());

@@ -542,5 +542,36 @@ fn all_of_a_restored_log_is_sealed_before_the_clusters_own() {
         .unwrap()
         .get(0);
     assert!(first_of_own);
+
+    // Moved on to another cluster, which sealed some of its own, and back from there.
+    transaction
+        .batch_execute(
+            "UPDATE tally.audit_seal SET origin = 44, from_xid = '5', to_xid = '6' WHERE place = (SELECT max(place) FROM tally.audit_seal);
+             INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf)
+             SELECT n::text::xid8, now() - interval '2 days', 44, gen_random_uuid(), 'a', 'somebody', 'limit_changed', decode(repeat('00', 32), 'hex')
+               FROM generate_series(6, 9) AS n",
+        )
+        .unwrap();
+    let left = "SELECT count(*) FROM tally.audit_entry AS e WHERE e.origin <> tally_internal.cluster_number()
+                   AND NOT EXISTS (SELECT FROM tally.audit_seal AS s WHERE s.origin = e.origin AND s.to_xid > e.xid)";
+    let count = |transaction: &mut Transaction| -> i64 { transaction.query_one(left, &[]).unwrap().get(0) };
+    assert_eq!(count(&mut transaction), 4);
+    let seal = |transaction: &mut Transaction| -> i64 {
+        transaction.query_one("SELECT tally.seal_audit(2)", &[]).unwrap().get(0)
+    };
+    for _ in 0..4 {
+        seal(&mut transaction);
+    }
+    assert_eq!(count(&mut transaction), 0);
+    // What is put in under another cluster's name afterwards is sealed by nobody.
+    transaction
+        .batch_execute(
+            "UPDATE tally.audit_seal SET origin = tally_internal.cluster_number() WHERE place = (SELECT max(place) FROM tally.audit_seal);
+             INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf)
+             VALUES ('8', now(), 45, gen_random_uuid(), 'a', 'somebody', 'limit_changed', decode(repeat('00', 32), 'hex'))",
+        )
+        .unwrap();
+    seal(&mut transaction);
+    assert_eq!(count(&mut transaction), 1);
     transaction.rollback().unwrap();
 }
