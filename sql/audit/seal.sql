@@ -74,11 +74,18 @@ $$;
 COMMENT ON FUNCTION tally_internal.audit_step(int8) IS 'tally.seal_audit(), and a warning in the log where it fails; called by the worker every two seconds';
 
 -- For those who may not read the log itself: administrators.
-CREATE FUNCTION tally_internal.audit_state(OUT unsealed_since timestamptz, OUT first_sealed_at timestamptz, OUT anchored_at timestamptz)
+CREATE FUNCTION tally_internal.audit_state(OUT unsealed_since timestamptz, OUT first_sealed_at timestamptz, OUT anchored_at timestamptz, OUT ahead_by numeric)
   LANGUAGE plpgsql STABLE PARALLEL RESTRICTED STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  own int8 := tally_internal.cluster_number();
+  -- What is seen was written by transactions before it.
+  next numeric := greatest(pg_snapshot_xmax(pg_current_snapshot())::text::numeric, pg_current_xact_id_if_assigned()::text::numeric + 1);
+  known numeric := greatest(tally_internal.audit_sealed_to(own)::text::numeric,
+    (SELECT e.xid::text::numeric + 1 FROM tally.audit_entry AS e WHERE e.origin = own AND e.xid >= next::text::xid8 ORDER BY e.xid DESC LIMIT 1));
 BEGIN
+  ahead_by := CASE WHEN known > next THEN known - next END;
   unsealed_since := (SELECT min(e.at) FROM tally.audit_entry AS e WHERE e.xid >= tally_internal.audit_sealed_to(tally_internal.cluster_number()) AND e.origin = tally_internal.cluster_number());
   first_sealed_at := (SELECT s.sealed_at FROM tally.audit_seal AS s ORDER BY s.place LIMIT 1);
   anchored_at := (SELECT max(e.at) FROM tally.audit_entry AS e
@@ -86,7 +93,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.audit_state() IS
-  'since when entries wait to be sealed, null where none does; when the first seal was made; when an anchor was taken last, within 31 days';
+  'since when entries wait to be sealed, null where none does; when the first seal was made; when an anchor was taken last, within 31 days; how many transactions must pass here before anything can be sealed, null but where the database is of a copy of this cluster that went on for longer';
 
 CREATE FUNCTION tally_internal.audit_waits_s() RETURNS float8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'audit_waits_s_wrapper';
@@ -302,15 +309,17 @@ CREATE FUNCTION tally_internal.health_audit()
 AS $$
 DECLARE
   in_memory float8 := round(tally_internal.audit_waits_s());
-  in_table  float8 := (SELECT round(extract(epoch FROM clock_timestamp() - s.unsealed_since)) FROM tally_internal.audit_state() AS s);
+  state     record := tally_internal.audit_state();
+  in_table  float8 := round(extract(epoch FROM clock_timestamp() - state.unsealed_since));
 BEGIN
   -- A transaction that is open for long keeps what is newer from being sealed.
   place := 10;
   component := 'audit';
   value := greatest(in_memory, in_table);
   "limit" := CASE WHEN tally_internal.worker_is_configured() THEN 60 ELSE 900 END;
-  status := CASE WHEN value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
-  advice := CASE WHEN in_memory > "limit" THEN format('entries of the audit log wait in shared memory since %s seconds, and a restart loses them but for the log''s lines: see that the worker or CALL tally.maintain() runs, and what the server''s log says of event=audit_failed', in_memory)
+  status := CASE WHEN state.ahead_by IS NOT NULL OR value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
+  advice := CASE WHEN state.ahead_by IS NOT NULL THEN format('the audit log has entries or seals of %s transactions that have yet to come here, as where the database is of a copy of this cluster that went on for longer: until then nothing is sealed, and what is recorded counts as put in afterwards; restore it into a cluster that initdb made, or see docs/runbooks/restore.md', state.ahead_by)
+                 WHEN in_memory > "limit" THEN format('entries of the audit log wait in shared memory since %s seconds, and a restart loses them but for the log''s lines: see that the worker or CALL tally.maintain() runs, and what the server''s log says of event=audit_failed', in_memory)
                  WHEN value > "limit" THEN format('entries of the audit log wait for their seal since %s seconds: see that the worker or CALL tally.maintain() runs, and for old transactions (SELECT pid, usename, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; SELECT * FROM pg_prepared_xacts)', value) END;
   RETURN NEXT;
 END

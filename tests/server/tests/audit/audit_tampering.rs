@@ -575,3 +575,33 @@ fn all_of_a_restored_log_is_sealed_before_the_clusters_own() {
     assert_eq!(count(&mut transaction), 1);
     transaction.rollback().unwrap();
 }
+
+/// A database of a copy of this cluster, which went on for longer: nothing that is recorded here can be sealed, and that is told at once.
+#[test]
+fn a_log_that_is_ahead_of_its_cluster_is_told() {
+    for ahead in [
+        "INSERT INTO tally.audit_seal (from_xid, to_xid, sealed_at, place, number, origin, total, entries, month, tenant_id, root, previous, hash, leaves)
+         VALUES ('9000000000000000', '9000000000000001', now(), 1000000, 1000000, tally_internal.cluster_number(), 1, 1, '2026-01-01', '', '', '', '', '')",
+        "INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf)
+         VALUES ('9000000000000000', now(), tally_internal.cluster_number(), gen_random_uuid(), 'a', 'somebody', 'limit_changed', decode(repeat('00', 32), 'hex'))",
+    ] {
+        let mut database = Database::new("audit_ahead");
+        let role = database.role("admin", &["tally_admin"]);
+        let mut admin = database.connect(&role);
+        let health = "SELECT status, coalesce(advice, '') FROM tally.observe_health() WHERE component = 'audit'";
+        let mut told = |statement: &str| -> (String, String) {
+            if !statement.is_empty() {
+                admin.batch_execute(statement).unwrap();
+            }
+            let row = admin.query_one(health, &[]).unwrap();
+            (row.get(0), row.get(1))
+        };
+        // Also of a transaction that has recorded something itself.
+        assert_eq!(told("BEGIN; SELECT tally.set_retention('a', '90 days')").0, "ok");
+        assert_eq!(told("COMMIT").0, "ok");
+        database.superuser().batch_execute(ahead).unwrap();
+        let (status, advice) = told("");
+        assert_eq!(status, "failing");
+        assert!(advice.contains("restore.md"), "{advice}");
+    }
+}
