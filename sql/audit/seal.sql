@@ -89,7 +89,7 @@ BEGIN
   unsealed_since := (SELECT min(e.at) FROM tally.audit_entry AS e WHERE e.xid >= tally_internal.audit_sealed_to(tally_internal.cluster_number()) AND e.origin = tally_internal.cluster_number());
   first_sealed_at := (SELECT s.sealed_at FROM tally.audit_seal AS s ORDER BY s.place LIMIT 1);
   anchored_at := (SELECT max(e.at) FROM tally.audit_entry AS e
-                   WHERE e.tenant_id = '' AND e.act = 'audit_anchor_taken' AND e.at > now() - interval '31 days');
+                   WHERE e.tenant_id = '' AND e.act = 'audit_anchor_taken' AND e.at > now() - interval '31 days' AND e.at <= clock_timestamp());
 END
 $$;
 COMMENT ON FUNCTION tally_internal.audit_state() IS

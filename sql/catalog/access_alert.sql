@@ -175,7 +175,7 @@ CREATE FUNCTION tally_internal.access_was_judged() RETURNS timestamptz
   LANGUAGE sql STABLE PARALLEL SAFE STRICT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
   BEGIN ATOMIC
-    SELECT max(a.updated_at) FROM tally.access_day AS a;
+    SELECT max(a.updated_at) FROM tally.access_day AS a WHERE a.updated_at <= clock_timestamp();
   END;
 COMMENT ON FUNCTION tally_internal.access_was_judged() IS 'when what actors did was summed up last';
 

@@ -43,7 +43,8 @@ AS $$
 BEGIN
   IF note_maintenance.problem IS NULL AND note_maintenance.done = 0 AND EXISTS (
       SELECT FROM tally.maintenance AS m WHERE m.task = note_maintenance.task AND m.subject = note_maintenance.subject
-         AND m.failed_at IS NULL AND m.finished_at > clock_timestamp() - interval '1 minute') THEN
+         -- Not what was noted while the clock was ahead.
+         AND m.failed_at IS NULL AND m.finished_at > clock_timestamp() - interval '1 minute' AND m.finished_at <= clock_timestamp()) THEN
     RETURN;
   END IF;
   -- Another session that does the same task notes it, and may take its time.
@@ -90,7 +91,7 @@ CREATE FUNCTION tally_internal.analyze_events() RETURNS int8
 AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_stat_all_tables AS s WHERE s.relid = 'tally.events'::regclass
-                AND s.last_analyze > clock_timestamp() - interval '1 day') THEN
+                AND s.last_analyze > clock_timestamp() - interval '1 day' AND s.last_analyze <= clock_timestamp()) THEN
     RETURN 0;
   END IF;
   ANALYZE tally.events;
@@ -201,6 +202,8 @@ AS $$
 DECLARE
   -- Where nothing has come in yet, nothing is missing.
   is_used boolean := EXISTS (SELECT FROM tally.ingest_batch) OR EXISTS (SELECT FROM tally.maintenance);
+  -- What the clock had written while it was ahead says nothing of when anything ran.
+  is_ahead boolean := EXISTS (SELECT FROM tally.maintenance AS m WHERE m.task <> 'fold' AND greatest(m.finished_at, m.failed_at) > clock_timestamp());
 BEGIN
   place := 8;
   component := 'maintenance';
@@ -215,10 +218,11 @@ BEGIN
   component := 'worker';
   -- Folds are noted by other processes, too.
   value := (SELECT round(extract(epoch FROM clock_timestamp() - max(greatest(m.finished_at, m.failed_at))))
-              FROM tally.maintenance AS m WHERE m.task <> 'fold');
+              FROM tally.maintenance AS m WHERE m.task <> 'fold' AND greatest(m.finished_at, m.failed_at) <= clock_timestamp());
   "limit" := 600;
   status := CASE WHEN value IS NULL OR value > "limit" THEN CASE WHEN tally_internal.worker_is_configured() THEN 'failing' WHEN is_used THEN 'warning' ELSE 'ok' END ELSE 'ok' END;
-  advice := CASE WHEN status <> 'ok' THEN format('%s: %s', CASE WHEN value IS NULL THEN 'housekeeping has never run here'
+  advice := CASE WHEN status <> 'ok' THEN format('%s: %s', CASE WHEN value IS NULL AND is_ahead THEN 'housekeeping was noted by a clock that was ahead, and has not run since'
+                     WHEN value IS NULL THEN 'housekeeping has never run here'
                      ELSE format('housekeeping ran last %s seconds ago', value) END,
                    CASE WHEN tally_internal.worker_is_configured() THEN 'the worker is configured for this database; the server''s log tells why it does not run'
                         ELSE 'schedule CALL tally.maintain(), or configure the worker (tally.worker_databases, tally.worker_role)' END) END;

@@ -138,7 +138,7 @@ BEGIN
   place := 11;
   component := 'probe';
   value := (SELECT round((extract(epoch FROM coalesce(p.shown_at, clock_timestamp()) - p.sent_at) * 1000)::numeric, 1)
-              FROM tally.probe_result AS p ORDER BY p.sent_at DESC LIMIT 1);
+              FROM tally.probe_result AS p WHERE p.sent_at <= clock_timestamp() ORDER BY p.sent_at DESC LIMIT 1);
   "limit" := 1000;
   status := CASE WHEN value > 10 * "limit" THEN 'failing' WHEN value > "limit" THEN 'warning' ELSE 'ok' END;
   advice := CASE WHEN value IS NULL THEN 'no probe has run; to measure from sending to showing, schedule CALL tally.probe()'

@@ -87,7 +87,8 @@ BEGIN
     last_fold_at := declared.last_fold_at;
     rows_folded := declared.rows_folded;
     lag := CASE WHEN pending_rows = 0 THEN interval '0'
-                ELSE clock_timestamp() - coalesce(declared.last_fold_at, declared.declared_at) END;
+                -- What a clock that was ahead has written tells nothing.
+                ELSE greatest(clock_timestamp() - coalesce(CASE WHEN declared.last_fold_at <= clock_timestamp() THEN declared.last_fold_at END, declared.declared_at), interval '0') END;
     RETURN NEXT;
   END LOOP;
 END

@@ -201,7 +201,8 @@ pub fn put(message: &[u8], should_fit: bool) -> bool {
             if used + needed > room {
                 return (false, ring.latch);
             }
-            if used == 0 {
+            // Also where it was written by a clock that was ahead: else nobody would be told that these wait.
+            if used == 0 || ring.since > now {
                 ring.since = now;
             }
             copy_in(data, capacity, ring.head, &(message.len() as u32).to_ne_bytes());

@@ -300,7 +300,8 @@ pub fn is_set_aside(definition: &Definition) -> bool {
 
 /// Whether it is, and was tried a moment ago.
 pub fn is_to_be_left(definition: &Definition) -> bool {
-    failed_for(definition).is_some_and(|seconds| seconds * 1e6 < RETRY_AFTER_US as f64)
+    // Where a clock that was ahead noted the failure, nothing is known of when it was.
+    failed_for(definition).is_some_and(|seconds| (0.0..RETRY_AFTER_US as f64).contains(&(seconds * 1e6)))
 }
 
 /// For how many seconds a rollup is set aside, since its last fold failed; `None` where it isn't. Asked now and then.

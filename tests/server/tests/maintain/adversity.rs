@@ -88,3 +88,51 @@ fn a_clock_that_steps_back_moves_no_horizon_back() {
     assert_eq!(total, 166);
     assert!(transaction.query("SELECT * FROM tally.health()", &[]).unwrap().len() > 8);
 }
+
+/// What was noted while the clock was ahead hides nothing that stands still once it is right again.
+#[test]
+fn a_clock_that_was_ahead_hides_nothing_from_health() {
+    let mut database = Database::new("clock_ahead");
+    let role = database.role("admin", &["tally_admin"]);
+    let (mut superuser, mut admin) = (database.superuser(), database.connect(&role));
+    assert_eq!(ingest(&mut superuser, &batch(0, 100, 1)).unwrap().accepted, 100);
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let mut status = |component: &str| -> (String, Option<f64>) {
+        let query = "SELECT status, value FROM tally.observe_health() WHERE component = $1";
+        let row = admin.query_one(query, &[&component]).unwrap();
+        (row.get(0), row.get(1))
+    };
+    assert_eq!(status("worker").0, "ok");
+    superuser
+        .batch_execute(
+            "UPDATE tally.maintenance SET started_at = started_at + interval '1 year', finished_at = finished_at + interval '1 year';
+             UPDATE tally.rollup_fold SET last_fold_at = last_fold_at + interval '1 year';
+             INSERT INTO tally.probe_result (sent_at, shown_at) VALUES (now() + interval '1 year', now() + interval '1 year'), (now() - interval '5 seconds', NULL);
+             DELETE FROM tally.access_day;
+             INSERT INTO tally.access_day (day, updated_at, rows, denials, hours, tenants, actor) VALUES (now() + interval '1 year', now() + interval '1 year', 1, 0, array_fill(0::int8, ARRAY[24]), '{}', 'somebody')",
+        )
+        .unwrap();
+    // Housekeeping that has stopped since, and a probe that isn't shown.
+    assert_eq!(status("worker"), ("warning".to_owned(), None));
+    assert_eq!(status("probe").0, "warning");
+    assert_eq!(ingest(&mut superuser, &batch(1000, 99, 1)).unwrap().accepted, 99);
+    let lag = "SELECT coalesce(min(lag) < interval '0', false) FROM tally.observe_rollups()";
+    assert!(!superuser.query_one(lag, &[]).unwrap().get::<_, bool>(0));
+    let judged = "SELECT coalesce(tally_internal.access_was_judged() > now(), false)";
+    assert!(!superuser.query_one(judged, &[]).unwrap().get::<_, bool>(0));
+    superuser
+        .batch_execute(
+            "INSERT INTO tally.audit_entry (xid, at, origin, entry_id, tenant_id, actor, act, leaf)
+             VALUES ('3', now() + interval '1 year', 1, gen_random_uuid(), '', 'somebody', 'audit_anchor_taken', decode(repeat('00', 32), 'hex'))",
+        )
+        .unwrap();
+    let anchored = "SELECT anchored_at IS NULL FROM tally_internal.audit_state()";
+    assert!(superuser.query_one(anchored, &[]).unwrap().get::<_, bool>(0));
+    // Once it runs again, it is noted as ever.
+    superuser.batch_execute("CALL tally.maintain()").unwrap();
+    let (worker, age) = status("worker");
+    assert!(worker == "ok" && age.is_some_and(|age| (0.0..60.0).contains(&age)), "{worker} {age:?}");
+    let ahead =
+        "SELECT count(*) FROM tally.maintenance WHERE task <> 'fold' AND finished_at > clock_timestamp()";
+    assert_eq!(superuser.query_one(ahead, &[]).unwrap().get::<_, i64>(0), 0);
+}
