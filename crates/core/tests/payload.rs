@@ -331,8 +331,9 @@ fn what_is_as_deep_and_large_as_may_be_is_read_again() {
     let mapping = json!({"account": {"value": "n"}});
     let found_later = Mapping::parse(&mapping.to_string()).unwrap();
     for (at_limit, beyond) in [(deep(63), deep(64)), (large(1_999_994), large(1_999_995))] {
-        let refused = translate(posthog, &beyond, ("", &none), HOME, &limits, &mut || {});
-        assert_eq!(refused.err().unwrap().sqlstate, "54000");
+        let refused = translate(posthog, &beyond, ("", &found_later), HOME, &limits, &mut || {}).unwrap();
+        let refused = refused[0].event(&mut FieldsParser::new(&limits)).unwrap_err();
+        assert_eq!(refused.sqlstate, "54000", "{refused:?}");
         let found = translate(posthog, &at_limit, ("", &none), HOME, &limits, &mut || {}).unwrap();
         let body = found[0].body(&mut 0).unwrap();
         let again =
@@ -342,6 +343,94 @@ fn what_is_as_deep_and_large_as_may_be_is_read_again() {
     // What it says is one content, however it's spelt.
     let spelt = |text: &str| good("posthog", text, mapping.clone())[0]["event_id"].clone();
     assert_eq!(spelt(&deep(63)), spelt(&deep(63).replace("\"a\":", "\"\\u0061\" :")));
+}
+
+/// What is too deep or too large for a payload costs the event or line that it is in.
+#[test]
+fn what_is_too_deep_or_too_large_costs_its_event_alone() {
+    let levels = |levels: usize| format!("{}{}", "{\"a\":".repeat(levels) + "\"ann\"", "}".repeat(levels));
+    let values = |values: usize| format!("[{}0]", "0,".repeat(values - 1));
+    let limits = limits();
+    // Whether each is accepted, and what waits says the same when it is redriven.
+    let judged = |format: &str, text: &str, mapping: &Value| -> Vec<bool> {
+        let mapping = Mapping::parse(&mapping.to_string()).unwrap();
+        let format = Format::of(format).unwrap();
+        let found = translate(format, text, ("m", &mapping), HOME, &limits, &mut || {}).unwrap();
+        let mut parser = FieldsParser::new(&limits);
+        let mut one = |one: &tally_core::payload::Translated| match one.event(&mut parser) {
+            Ok(_) => true,
+            Err(rejection) => {
+                assert!(rejection.sqlstate == "54000" && !rejection.reason.contains("JSON"), "{rejection:?}");
+                assert_eq!(rejection.tenant_id.as_deref(), HOME.tenant);
+                let body = one.body(&mut 0).unwrap();
+                let waiting = Waiting::read(&body).unwrap();
+                let again = waiting.translate(format, &mapping, HOME);
+                assert!(again.event(&mut FieldsParser::new(&limits)).is_err(), "{}", &body[..200]);
+                false
+            }
+        };
+        found.iter().map(&mut one).collect()
+    };
+    let deeps = [62, 63, 64, 65, 66, 67, 68, 69, 70, 72, 75, 100, 200, 20_000].map(levels);
+    for bad in deeps.iter().chain(&[values(2_000_001)]) {
+        let mapping = json!({"account": {"value": "n"}});
+        let track = |id: &str, properties: &str| {
+            format!(
+                r#"{{"type":"track","event":"x","messageId":"{id}","userId":"ann","timestamp":"2026-03-02T09:15:00Z","context":{properties}}}"#
+            )
+        };
+        let (good, bad_one, last) = (track("1", "{}"), track("2", bad), track("3", "{}"));
+        let batch = format!(r#"{{"batch":[{good},{bad_one},{last}]}}"#);
+        assert_eq!(judged("segment", &batch, &mapping), [true, false, true], "{}", bad.len());
+        let deep_alone = bad.len() > 66 * 6;
+        if bad.starts_with('[') {
+            let lines = format!("{good}\n{bad_one}\n{last}\n");
+            assert_eq!(judged("segment", &lines, &mapping), [true, false, true]);
+            assert_eq!(judged("segment", &bad_one, &mapping), [false]);
+            continue;
+        }
+        // An erasure finds whose it is.
+        let segment = Format::of("segment").unwrap();
+        let parsed = Mapping::parse(&mapping.to_string()).unwrap();
+        let found = translate(segment, &batch, ("m", &parsed), HOME, &limits, &mut || {}).unwrap();
+        assert!(named_in(&found[1].body(&mut 0).unwrap(), "user_id").contains(&"ann".to_owned()));
+        if deep_alone {
+            let lines = format!("{good}\n{bad_one}\n{last}\n");
+            assert_eq!(judged("segment", &lines, &mapping), [true, false, true], "{}", bad.len());
+            assert_eq!(judged("segment", &format!("{bad_one}\n{good}"), &mapping), [false, true]);
+            assert_eq!(judged("segment", &bad_one, &mapping), [false]);
+            // A batch in a line, and what is no object.
+            assert_eq!(
+                judged("segment", &format!("{good}\n{bad}\n{batch}"), &mapping),
+                [true, false, true, false, true]
+            );
+            // What no event has costs none.
+            let beside = format!(r#"{{"sentAt":{bad},"batch":[{good},{last}]}}"#);
+            assert_eq!(judged("segment", &beside, &mapping), [true, true]);
+            // What they share, each.
+            let shared = format!(r#"{{"context":{bad},"batch":[{good},{last}]}}"#);
+            assert_eq!(judged("segment", &shared, &mapping), [false, false]);
+        }
+        let record = |value: &str| {
+            format!(
+                r#"{{"timeUnixNano":"1772442900123456789","attributes":[{{"key":"a","value":{value}}}]}}"#
+            )
+        };
+        let (good, bad) = (record(r#"{"stringValue":"x"}"#), record(bad));
+        let logs =
+            format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{good},{bad},{good}]}}]}}]}}"#);
+        assert_eq!(judged("opentelemetry", &logs, &mapping), [true, false, true]);
+    }
+    // Many events with too many values together are to be sent in smaller pieces.
+    let many = format!(r#"{{"batch":[{}]}}"#, vec![format!(r#"{{"a":{}}}"#, values(1_000)); 2_000].join(","));
+    let error = all("segment", &many, "{}", HOME).unwrap_err();
+    assert_eq!(error, "54000 payload has more than 2000000 values");
+    let many = &many[9..many.len() - 1];
+    assert_eq!(all("segment", many, "{}", HOME).unwrap_err(), error);
+    // Brackets that don't belong together are no JSON, however deep.
+    for text in ["[".repeat(100_000), "[".repeat(70) + "}", "[".repeat(70) + "\"" + &"]".repeat(70)] {
+        assert!(all("segment", &text, "{}", HOME).unwrap_err().starts_with("22032"));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Amplitude: the body of the HTTP V2 and batch endpoints, or events alone.
 
-use super::json::Value;
+use super::json::{Lists, Value};
 use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch, compound, one_or_many};
 
 pub(super) struct Amplitude;
@@ -14,6 +14,10 @@ impl Vendor for Amplitude {
             properties: &["/event_properties"],
             ..NOWHERE
         }
+    }
+
+    fn lists(&self) -> Lists {
+        &[(1, "events")]
     }
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {

@@ -1,5 +1,6 @@
 //! JSON as a tree that keeps strings and numbers as they are written. Brackets, commas and quotes must be right; of a string or number
-//! that is none, the reader says where it stands, so that it costs the event that it is in and no other.
+//! that is none, and of a value that is too deep or too large, the reader says where it stands, so that it costs the event that it is in
+//! and no other.
 
 use crate::event::{format_timestamp, parse_timestamp};
 use crate::jsonb::scan::{check_escapes, quote, skip_space, unescape};
@@ -38,24 +39,35 @@ fn not_json<T>(offset: usize, reason: &'static str) -> Result<T, NotJson> {
     Err(NotJson { offset, reason, sqlstate: "22032" })
 }
 
-/// What is wrong with a string or number.
+/// What is wrong with a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Flaw {
     Word,
     Control,
     Escape,
     Surrogate,
+    /// It is deeper in its payload than may be.
+    Deep,
+    /// It has more values than may be.
+    Large,
 }
 
 impl Flaw {
     /// Its SQLSTATE, and what it is, without the value: that may be personal.
     pub(super) fn told(self) -> (&'static str, &'static str) {
         match self {
-            Flaw::Word => ("22P02", "a value is no string, number, true, false or null"),
-            Flaw::Control => ("22P02", "raw control character in a string"),
-            Flaw::Escape => ("22P02", "invalid escape in a string"),
-            Flaw::Surrogate => ("22P05", "lone surrogate in a string"),
+            Flaw::Word => ("22P02", "is not JSON: a value is no string, number, true, false or null"),
+            Flaw::Control => ("22P02", "is not JSON: raw control character in a string"),
+            Flaw::Escape => ("22P02", "is not JSON: invalid escape in a string"),
+            Flaw::Surrogate => ("22P05", "is not JSON: lone surrogate in a string"),
+            Flaw::Deep => ("54000", "is nested too deeply: a payload may have 64 levels"),
+            Flaw::Large => ("54000", "has too many values: a payload may have 2000000"),
         }
+    }
+
+    /// Whether it was passed over unread: what has it is kept as a text, since it would be judged otherwise where it stands alone.
+    pub(super) fn is_unread(self) -> bool {
+        matches!(self, Flaw::Deep | Flaw::Large)
     }
 }
 
@@ -65,19 +77,40 @@ pub(super) type Flaws = Vec<(usize, Flaw)>;
 /// Reads values; counts those of a whole payload.
 pub(super) struct Reader<'a> {
     text: &'a str,
+    values: usize,
     left: usize,
     depth: usize,
     flaws: Flaws,
+    /// Where a document has its events, if it has several: depths and keys of arrays.
+    lists: Option<Lists>,
+    /// Whether there were too many values in such an array.
+    is_list_full: bool,
 }
+
+/// The keys of arrays that have events in them, with the depth of each.
+pub(super) type Lists = &'static [(usize, &'static str)];
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, left: VALUES, depth: DEPTH, flaws: Flaws::new() }
+        Self {
+            text,
+            values: VALUES,
+            left: VALUES,
+            depth: DEPTH,
+            flaws: Flaws::new(),
+            lists: None,
+            is_list_full: false,
+        }
+    }
+
+    /// Of a document that may be several events, in an array or in those with these keys: together they may have so many values and no more.
+    pub(super) fn of_events(text: &'a str, lists: Lists) -> Self {
+        Self { lists: Some(lists), ..Self::new(text) }
     }
 
     /// Of an event that we have printed, which was within the bounds when it came.
     pub(super) fn of_printed(text: &'a str) -> Self {
-        Self { text, left: PRINTED_VALUES, depth: PRINTED_DEPTH, flaws: Flaws::new() }
+        Self { values: PRINTED_VALUES, left: PRINTED_VALUES, depth: PRINTED_DEPTH, ..Self::new(text) }
     }
 
     /// What was wrong with strings and numbers since this was asked last.
@@ -87,7 +120,7 @@ impl<'a> Reader<'a> {
 
     /// The value that a piece of the text is, nothing else around it.
     pub(super) fn whole(&mut self, from: usize, to: usize) -> Result<Value<'a>, NotJson> {
-        let (value, end) = self.value(from, to, 0)?;
+        let (value, end) = self.value(from, to, 0, None)?;
         match skip_space(&self.text.as_bytes()[..to], end) {
             end if end == to => Ok(value),
             end => not_json(end, "text after the end"),
@@ -102,23 +135,50 @@ impl<'a> Reader<'a> {
         skip_space(&self.text.as_bytes()[..to], pos)
     }
 
-    fn value(&mut self, from: usize, to: usize, depth: usize) -> Result<(Value<'a>, usize), NotJson> {
+    /// The value at a place, and where it ends; `key` is the key that it has.
+    fn value(
+        &mut self,
+        from: usize,
+        to: usize,
+        depth: usize,
+        key: Option<&str>,
+    ) -> Result<(Value<'a>, usize), NotJson> {
         if self.left == 0 {
-            return Err(NotJson {
-                offset: from,
-                reason: "payload has more than 2000000 values",
-                sqlstate: "54000",
-            });
+            let reason = "payload has more than 2000000 values";
+            return Err(NotJson { offset: from, reason, sqlstate: "54000" });
         }
         self.left -= 1;
-        if depth == self.depth {
-            return Err(NotJson { offset: from, reason: "payload nests deeper than 64", sqlstate: "54000" });
-        }
         let start = self.space(from, to);
+        let (left, flaws) = (self.left, self.flaws.len());
         match self.byte(start, to) {
+            Some(_) if depth == self.depth => {
+                let (end, _) = self.extent(start, to)?;
+                Ok((self.passed_over(start, end, Flaw::Deep), end))
+            }
             Some(b'"') => self.string(start, to).map(|(text, end)| (Value::String(text.into()), end)),
-            Some(b'[') => self.array(start, to, depth),
-            Some(b'{') => self.object(start, to, depth),
+            Some(open @ (b'[' | b'{')) => {
+                let read = match open {
+                    b'[' => self.array(start, to, depth),
+                    _ => self.object(start, to, depth),
+                };
+                match read {
+                    Err(error) if error.sqlstate == "54000" && !self.is_list_full => {
+                        if open == b'[' && self.has_events(depth, key) {
+                            self.is_list_full = true;
+                            return Err(error);
+                        }
+                        // The innermost that alone has too many is passed over; what it took is there for others again.
+                        let (end, values) = self.extent(start, to)?;
+                        if values <= self.values {
+                            return Err(error);
+                        }
+                        self.left = left;
+                        self.flaws.truncate(flaws);
+                        Ok((self.passed_over(start, end, Flaw::Large), end))
+                    }
+                    read => read,
+                }
+            }
             Some(_) => {
                 let token = &self.text[start..to];
                 let end = token.find([',', ':', '[', ']', '{', '}', '"', ' ', '\n', '\r', '\t']);
@@ -134,6 +194,69 @@ impl<'a> Reader<'a> {
             }
             None => not_json(start, "a value is missing"),
         }
+    }
+
+    /// What stands in the place of a value that isn't read: its text.
+    fn passed_over(&mut self, start: usize, end: usize, flaw: Flaw) -> Value<'a> {
+        let text = &self.text[start..end];
+        self.flaws.push((text.as_ptr().addr(), flaw));
+        Value::Token(text.into())
+    }
+
+    /// Where the value at `start` ends, by its brackets alone, and how many values it has.
+    fn extent(&self, start: usize, to: usize) -> Result<(usize, usize), NotJson> {
+        let bytes = &self.text.as_bytes()[..to];
+        let (mut open, mut pos, mut values) = (Vec::new(), start, 1);
+        loop {
+            match bytes.get(pos) {
+                None => return not_json(start, "a value has no end"),
+                Some(b'"') => pos = self.string_end(pos, to)?,
+                Some(&bracket @ (b'[' | b'{')) => {
+                    open.push(bracket);
+                    pos = self.space(pos + 1, to);
+                    values += usize::from(!matches!(bytes.get(pos), Some(b']' | b'}')));
+                }
+                Some(b']') if open.pop() == Some(b'[') => pos += 1,
+                Some(b'}') if open.pop() == Some(b'{') => pos += 1,
+                Some(b']' | b'}') => return not_json(pos, "a bracket closes another one"),
+                Some(&byte) if open.is_empty() => {
+                    let is_end = |byte: &u8| b",:[]{}\" \n\r\t".contains(byte);
+                    pos += bytes[pos..].iter().position(is_end).unwrap_or(to - pos);
+                    if is_end(&byte) {
+                        return not_json(start, "a value is missing");
+                    }
+                }
+                Some(byte) => {
+                    values += usize::from(*byte == b',');
+                    pos += 1;
+                }
+            }
+            if open.is_empty() {
+                return Ok((pos, values));
+            }
+        }
+    }
+
+    /// Where the string at `start` ends.
+    fn string_end(&self, start: usize, to: usize) -> Result<usize, NotJson> {
+        let bytes = &self.text.as_bytes()[..to];
+        let mut pos = start + 1;
+        while let Some(&byte) = bytes.get(pos) {
+            match byte {
+                b'"' => return Ok(pos + 1),
+                b'\\' => pos += 2,
+                _ => pos += 1,
+            }
+        }
+        not_json(start, "a string has no end")
+    }
+
+    /// Whether what is so deep, under a key or in none, is where a document has its events.
+    fn has_events(&self, depth: usize, key: Option<&str>) -> bool {
+        self.lists.is_some_and(|lists| match key {
+            Some(key) => lists.iter().any(|(at, name)| *at == depth && is_named(key, name)),
+            None => depth == 0,
+        })
     }
 
     /// The string at `start` with its quotes, and where it ends.
@@ -172,7 +295,7 @@ impl<'a> Reader<'a> {
             return Ok((Value::Array(elements), pos + 1));
         }
         loop {
-            let (element, end) = self.value(pos, to, depth + 1)?;
+            let (element, end) = self.value(pos, to, depth + 1, None)?;
             elements.push(element);
             pos = self.space(end, to);
             match self.byte(pos, to) {
@@ -199,7 +322,7 @@ impl<'a> Reader<'a> {
             if self.byte(pos, to) != Some(b':') {
                 return not_json(pos, "expected \":\"");
             }
-            let (value, end) = self.value(pos + 1, to, depth + 1)?;
+            let (value, end) = self.value(pos + 1, to, depth + 1, Some(key))?;
             members.push((key.into(), value));
             pos = self.space(end, to);
             match self.byte(pos, to) {
@@ -215,7 +338,7 @@ impl<'a> Reader<'a> {
 pub(super) fn object_at(text: &str, first_key: usize) -> Option<&str> {
     let before = text[..first_key - text.as_ptr().addr()].trim_end_matches([' ', '\n', '\r', '\t']);
     let open = before.len().checked_sub(1).filter(|_| before.ends_with('{'))?;
-    let (_, end) = Reader::new(text).value(open, text.len(), 0).ok()?;
+    let (_, end) = Reader::new(text).value(open, text.len(), 0, None).ok()?;
     Some(&text[open..end])
 }
 
@@ -409,7 +532,7 @@ impl<'a> Value<'a> {
         match self {
             Value::String(written) => meaning(written),
             Value::Token(token) if is_token(token) => Ok(as_jsonb(token)),
-            Value::Token(_) => Err((Flaw::Word.told().0, format!("is not JSON: {}", Flaw::Word.told().1))),
+            Value::Token(_) => Err((Flaw::Word.told().0, Flaw::Word.told().1.to_owned())),
             other => Err(("22023", format!("is {}, not a text or number", other.kind()))),
         }
     }
@@ -748,8 +871,8 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap_err().sqlstate, "22032", "{text}");
         }
-        for text in ["[".repeat(100_000), format!("[{}1]", "1,".repeat(VALUES))] {
-            assert_eq!(read(&text).unwrap_err().sqlstate, "54000");
+        for text in ["[".repeat(100_000), "[".repeat(70) + &"}".repeat(70)] {
+            assert_eq!(read(&text).unwrap_err().sqlstate, "22032");
         }
     }
 

@@ -31,7 +31,7 @@ use crate::event::{
 use crate::jsonb::excerpt;
 use crate::jsonb::scan::{quote, skip_space};
 use event::{Common, Event, Found};
-use json::{Flaw, Flaws, NotJson, Reader, Value};
+use json::{Flaw, Flaws, Lists, NotJson, Reader, Value};
 use key::Known;
 use mapping::Place;
 use std::borrow::Cow;
@@ -98,6 +98,8 @@ pub struct Translated<'a> {
     user: Option<String>,
     /// The id that was made for it, where the event alone doesn't lead to it.
     id: Option<String>,
+    /// Whether it is kept as a text, which is rejected again.
+    is_text: bool,
 }
 
 impl Translated<'_> {
@@ -133,6 +135,12 @@ impl Translated<'_> {
             Err(Fault { text: Some(text), .. }) => {
                 body.push_str(",\"text\":");
                 quote(text, &mut body);
+            }
+            _ if self.is_text => {
+                let mut text = String::new();
+                self.event.print(&mut text);
+                body.push_str(",\"text\":");
+                quote(&text, &mut body);
             }
             _ => {
                 body.push_str(",\"payload\":");
@@ -232,6 +240,8 @@ pub fn translate<'a>(
         let mut events = Vec::new();
         let read = document.and_then(|document| format.vendor.events(document, &mut events));
         let read = match flaws.first() {
+            // What stands in the place of a value that wasn't read says nothing of it.
+            Some((_, flaw)) if read.is_err() && flaw.is_unread() => Err(Fault::of(*flaw)),
             Some((_, flaw)) if events.is_empty() => read.and(Err(Fault::of(*flaw))),
             _ => read,
         };
@@ -294,11 +304,14 @@ type Document<'a> = (&'a str, Result<Value<'a>, Fault>, Flaws);
 
 /// The values of a payload, each with its text: one, or one a line. A line that isn't one costs no other.
 fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError> {
-    let unreadable = |error: NotJson| BatchError {
-        reason: format!("payload is not JSON: {}", error.reason),
-        sqlstate: error.sqlstate,
+    let unreadable = |NotJson { offset, reason, sqlstate }| BatchError {
+        reason: match sqlstate {
+            "22032" => format!("payload is not JSON: {reason}"),
+            _ => reason.to_owned(),
+        },
+        sqlstate,
         is_of_events: false,
-        offset: error.offset,
+        offset,
     };
     let lines = || {
         let mut from = 0;
@@ -309,7 +322,7 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
             (skip_space(line.as_bytes(), 0) < line.len()).then_some((start, start + line.len()))
         })
     };
-    let mut reader = Reader::new(text);
+    let mut reader = Reader::of_events(text, format.vendor.lists());
     if format.vendor.is_table(text) {
         let row = |(from, to)| (&text[from..to], format.vendor.row(&text[from..to]), vec![]);
         return Ok(lines().map(row).collect());
@@ -358,7 +371,7 @@ impl Fault {
     #[cold]
     fn of(flaw: Flaw) -> Self {
         let (sqlstate, reason) = flaw.told();
-        Self::new("", sqlstate, format!("is not JSON: {reason}"))
+        Self::new("", sqlstate, reason)
     }
 
     #[cold]
@@ -413,6 +426,11 @@ const NOWHERE: Paths = Paths {
 /// What a format knows of its events.
 trait Vendor: Sync {
     fn paths(&self) -> &'static Paths;
+
+    /// The arrays in which a batch has its events.
+    fn lists(&self) -> Lists {
+        &[]
+    }
 
     /// Makes events of a value.
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault>;
@@ -485,6 +503,7 @@ fn translated<'a>(
         tenant,
         user,
         id,
+        is_text: flaw.is_some_and(Flaw::is_unread),
         format: format.name,
         mapping: named.to_owned(),
     }

@@ -2,7 +2,7 @@
 //! stand beside it, with their attributes likewise.
 
 use super::ga4::is_integer;
-use super::json::{Value, is_named};
+use super::json::{Lists, Value, is_named};
 use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch};
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -20,6 +20,10 @@ impl Vendor for OpenTelemetry {
             properties: &["/attributes"],
             ..NOWHERE
         }
+    }
+
+    fn lists(&self) -> Lists {
+        &[(1, "resourceLogs"), (3, "scopeLogs"), (5, "logRecords")]
     }
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {

@@ -1,6 +1,6 @@
 //! PostHog: the capture and batch endpoints.
 
-use super::json::Value;
+use super::json::{Lists, Value};
 use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, batch, one_or_many};
 
 pub(super) struct PostHog;
@@ -16,6 +16,10 @@ impl Vendor for PostHog {
             properties: &["/properties"],
             ..NOWHERE
         }
+    }
+
+    fn lists(&self) -> Lists {
+        &[(1, "batch")]
     }
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {

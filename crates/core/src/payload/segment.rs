@@ -1,6 +1,6 @@
 //! Segment: the Track, Page, Screen, Identify, Group and Alias calls of its HTTP API, alone, in an array or as a batch.
 
-use super::json::Value;
+use super::json::{Lists, Value};
 use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch, one_or_many};
 
 pub(super) struct Segment;
@@ -21,6 +21,10 @@ impl Vendor for Segment {
             properties: &["/properties", "/traits"],
             ..NOWHERE
         }
+    }
+
+    fn lists(&self) -> Lists {
+        &[(1, "batch")]
     }
 
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {

@@ -536,6 +536,38 @@ fn what_is_no_json_waits_in_quarantine_and_is_nobodys() {
 }
 
 #[test]
+fn an_event_that_is_nested_too_deeply_waits_alone_and_can_be_discarded() {
+    let mut database = Database::new("payload_deep");
+    let role = writer(&mut database, "acme");
+    let mut client = database.connect(&role);
+    let deep = |id: &str| {
+        let levels = "{\"a\":".repeat(70) + "0" + &"}".repeat(70);
+        track(id, "a", "north").to_string().replace("{\"value\":5}", &levels)
+    };
+    let good = |id: &str| track(id, "a", "north").to_string();
+    let batch = format!("{{\"batch\":[{},{},{}]}}", good("m-1"), deep("m-2"), good("m-3"));
+    assert_eq!(send(&mut client, "segment", &batch, None).unwrap().0, [2, 0, 0, 1]);
+    let lines = format!("{}\n{}\n{}\n", good("m-4"), deep("m-5"), good("m-6"));
+    assert_eq!(send(&mut client, "segment", &lines, None).unwrap().0, [2, 0, 0, 1]);
+    let mut superuser = database.superuser();
+    let waiting = |tries: i32| {
+        format!(
+            "SELECT count(*) FROM tally.quarantine WHERE sqlstate = '54000' AND tenant_id = 'acme' AND tries = {tries} \
+             AND body LIKE '%\\\\\"a\\\\\":{{\\\\\"a\\\\\":%' AND tally_internal.names(body, 'user_id', '{{ann}}')"
+        )
+    };
+    assert_eq!(number(&mut superuser, &waiting(0)), 2);
+    // Redriven it waits again.
+    let accepted = "SELECT count(*) FROM tally.events";
+    superuser.batch_execute("SELECT tally.redrive()").unwrap();
+    assert_eq!(number(&mut superuser, accepted), 4);
+    let still = "SELECT count(*) FROM tally.quarantine WHERE tenant_id = 'acme' AND tries = 1 AND tally_internal.names(body, 'user_id', '{ann}')";
+    assert_eq!(number(&mut superuser, still), 2);
+    superuser.batch_execute("SELECT tally.discard('too deep')").unwrap();
+    assert_eq!(number(&mut superuser, "SELECT count(*) FROM tally.quarantine"), 0);
+}
+
+#[test]
 fn what_a_batch_shares_costs_no_other_person_where_one_was_erased() {
     let mut database = Database::new("payload_shared");
     let role = writer(&mut database, "acme");
