@@ -284,6 +284,40 @@ fn events_of_a_stream_have_its_ids() {
     assert_eq!(made, [true, false, true]);
 }
 
+/// A stream's positions are what they are: one whose text can't be read costs itself, or the stream would stop there for good.
+#[test]
+fn a_line_of_a_stream_that_cannot_be_read_is_rejected_also_where_no_other_can_be() {
+    let mapping = Mapping::parse(r#"{"account": {"value": "n"}}"#).unwrap();
+    let keys = Keys { prefix: "p\n".into(), places: Places::From(7) };
+    let limits = Limits { keys: Some(keys), ..limits() };
+    for name in Format::names() {
+        let format = Format::of(name).unwrap();
+        for (text, count) in [
+            ("{\"a\": ", 1),
+            ("nonsense", 1),
+            ("", 1),
+            (" \n", 1),
+            ("{\"a\":NaN,\n{\n", 2),
+            ("\"text\"\n\"text\"", 2),
+            ("{\"a\"\n\n5\n", 2),
+            ("\u{feff}{", 1),
+        ] {
+            let found = translate(format, text, ("m", &mapping), HOME, &limits, &mut || {}).unwrap();
+            let mut parser = FieldsParser::new(&limits);
+            assert!(found.iter().all(|one| one.event(&mut parser).is_err()), "{name}: {text}");
+            assert_eq!(found.len(), count, "{name}: {text}");
+            for one in &found {
+                let body = one.body(&mut 0).unwrap();
+                let again = Waiting::read(&body).unwrap().translate(format, &mapping, HOME);
+                assert!(again.event(&mut parser).is_err(), "{body}");
+            }
+        }
+        // What there is to read is read as ever, and has no event where it has none.
+        let none = if name == "opentelemetry" { r#"{"resourceLogs":[]}"# } else { "[]" };
+        assert!(translate(format, none, ("m", &mapping), HOME, &limits, &mut || {}).unwrap().is_empty());
+    }
+}
+
 #[test]
 fn a_payload_is_the_same_as_text_and_as_jsonb() {
     let mapping = json!({"account": {"value": "n"}, "properties": {"copied": "/properties/n"}});

@@ -236,7 +236,7 @@ pub fn translate<'a>(
     let mut out = Vec::new();
     let mut made = 0;
     let (mut seen, mut said) = (key::Seen::default(), 0);
-    for (text, document, flaws) in documents(format, text)? {
+    for (text, document, flaws) in documents(format, text, limits.keys.is_some())? {
         let mut events = Vec::new();
         let read = document.and_then(|document| format.vendor.events(document, &mut events));
         let read = match flaws.first() {
@@ -302,8 +302,9 @@ fn flaws_of(
 /// A value of a payload: its text, what it is, and what is wrong in it.
 type Document<'a> = (&'a str, Result<Value<'a>, Fault>, Flaws);
 
-/// The values of a payload, each with its text: one, or one a line. A line that isn't one costs no other.
-fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError> {
+/// The values of a payload, each with its text: one, or one a line. A line that isn't one costs no other; of a stream, which couldn't go on
+/// past it otherwise, it costs itself also where there is no other.
+fn documents(format: Format, text: &str, is_stream: bool) -> Result<Vec<Document<'_>>, BatchError> {
     let unreadable = |NotJson { offset, reason, sqlstate }| BatchError {
         reason: match sqlstate {
             "22032" => format!("payload is not JSON: {reason}"),
@@ -313,6 +314,7 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
         is_of_events: false,
         offset,
     };
+    let not_json = |error: &NotJson| Fault::new("", "22P02", format!("is not JSON: {}", error.reason));
     let lines = || {
         let mut from = 0;
         text.split_inclusive('\n').filter_map(move |line| {
@@ -325,7 +327,10 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
     let mut reader = Reader::of_events(text, format.vendor.lists());
     if format.vendor.is_table(text) {
         let row = |(from, to)| (&text[from..to], format.vendor.row(&text[from..to]), vec![]);
-        return Ok(lines().map(row).collect());
+        let rows: Vec<_> = lines().map(row).collect();
+        if !(rows.is_empty() && is_stream) {
+            return Ok(rows);
+        }
     }
     let error = match reader.whole(0, text.len()) {
         Ok(value) => return Ok(vec![(text, Ok(value), reader.take_flaws())]),
@@ -341,15 +346,16 @@ fn documents(format: Format, text: &str) -> Result<Vec<Document<'_>>, BatchError
                 any |= matches!(value, Value::Object(_) | Value::Array(_));
                 Ok(value)
             }
-            Err(error) if error.sqlstate == "22032" => {
-                Err(Fault::new("", "22P02", format!("is not JSON: {}", error.reason)))
-            }
+            Err(error) if error.sqlstate == "22032" => Err(not_json(&error)),
             Err(error) => return Err(unreadable(error)),
         };
         let flaws = reader.take_flaws();
         documents.push((&text[from..to], document, flaws));
     }
-    if any && documents.len() > 1 { Ok(documents) } else { Err(unreadable(error)) }
+    if is_stream && documents.is_empty() {
+        documents.push((text, Err(not_json(&error)), vec![]));
+    }
+    if is_stream || any && documents.len() > 1 { Ok(documents) } else { Err(unreadable(error)) }
 }
 
 /// Why an event of a payload is none of ours: the path at fault, and what is wrong there.
