@@ -308,6 +308,95 @@ fn files_are_sent_plain_and_compressed_once_whatever_happens() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+#[test]
+fn a_line_of_a_log_that_cannot_be_read_waits_and_the_log_goes_on() {
+    let mut database = Database::new("send_poison");
+    let role = writer(&mut database, "acme");
+    let directory = std::env::temp_dir().join(format!("tally_{}", database.name()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let line = |id: u32| {
+        let event = json!({"account_id": "north", "name": "x", "properties": {"id": id}, "occurred_at": "2026-03-02T09:15:00Z"});
+        event.to_string().into_bytes()
+    };
+    let bad = |id: u32, byte: &[u8]| [b"{\"name\": \"", byte, b"\", ", &line(id)[1..]].concat();
+    let mut client = database.connect(&role);
+    let mut superuser = database.superuser();
+    // Accepted, rejected of a log with these lines, which is sent once and then has nothing that is new.
+    let mut sent = |name: &str, lines: &[Vec<u8>], more: &[&str], expected: (i64, i64)| {
+        superuser.batch_execute("SELECT tally.discard('test')").unwrap();
+        let before = number(&mut superuser, "SELECT count(*) FROM tally.events");
+        let path = directory.join(name);
+        std::fs::write(&path, lines.join(&b'\n')).unwrap();
+        let arguments = [&["--stream", name], more, &[path.to_str().unwrap()]].concat();
+        let (status, said) = send_file(&database, &role, &arguments);
+        let end = format!("{} accepted, 0 duplicates, 0 conflicts, {} rejected", expected.0, expected.1);
+        assert!(status == i32::from(expected.1 > 0) && said.contains(&end), "{name}: {status} {said}");
+        let nothing = "0 accepted, 0 duplicates, 0 conflicts, 0 rejected\n";
+        assert_eq!(send_file(&database, &role, &arguments), (0, nothing.into()), "{name}");
+        let now = number(&mut superuser, "SELECT count(*) FROM tally.events");
+        assert_eq!(now - before, expected.0, "{name}");
+        let waiting = superuser.query("SELECT body FROM tally.quarantine ORDER BY batch_id, position", &[]);
+        let waiting: Vec<String> = waiting.unwrap().iter().map(|row| row.get(0)).collect();
+        assert_eq!(waiting.len() as i64, expected.1, "{name}");
+        waiting
+    };
+    let text = |text: &str| text.as_bytes().to_vec();
+    let none = || text("");
+    // A torn line alone between others that have no event; then nothing but such lines.
+    let torn = sent(
+        "torn",
+        &[line(1), text("# note"), text("{\"name\": \"to"), none(), line(2), none()],
+        &[],
+        (2, 1),
+    );
+    assert!(torn[0].contains(r#"{\"name\": \"to"#), "{torn:?}");
+    sent("garbage", &[text("{\"a\":"), text("nonsense"), text("\"{}\""), none()], &[], (0, 3));
+    // A byte that isn't UTF-8, and one that Postgres hasn't, in an event, a note, and alone.
+    for (name, byte) in [("latin", &b"\xe9"[..]), ("zero", b"\0")] {
+        let note = [b"# caf", byte].concat();
+        let lines = [line(1), bad(7, byte), line(2), note, none(), byte.to_vec(), none(), line(3), none()];
+        let waiting = sent(name, &lines, &[], (3, 2));
+        assert!(waiting[0].contains("\u{fffd}") && waiting[0].contains("2026-03-02"), "{waiting:?}");
+    }
+    let zeros = vec![0; 5_000];
+    sent("zeros", &[line(1), [&zeros[..], &line(2)].concat(), line(3), none()], &[], (2, 1));
+    // A line that has no event, or several.
+    let several = [b"[", &line(7)[..], b",", &line(8), b"]"].concat();
+    sent("several", &[line(1), text("[]"), line(2), several, line(3), none()], &[], (5, 0));
+    // The same of other formats.
+    let record =
+        |id: u32| text(&json!({"timeUnixNano": "1772442900123456789", "attributes": {"id": id}}).to_string());
+    let otel = ["--format", "opentelemetry", "--mapping", "north"];
+    define(&mut database.superuser(), "north", "opentelemetry", &json!({"account": {"value": "n"}}));
+    let lines = [record(1), none(), text("{\"a"), none(), bad(1, b"\xff"), record(2), none()];
+    sent("otel", &lines, &otel, (2, 2));
+    let lines = [text("a\tb"), none(), [b"a\t".to_vec(), vec![0xff]].concat(), none()];
+    sent("snowplow", &lines, &["--format", "snowplow"], (0, 2));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.stream WHERE gaps > 0"), 0);
+
+    // Files that can't be read cost no other, and end with 2.
+    let whole = directory.join("whole");
+    std::fs::write(&whole, [line(100), none()].join(&b'\n')).unwrap();
+    let packed = directory.join("packed.gz");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    gzip.write_all(&(200..300).flat_map(|id| [line(id), none()].join(&b'\n')).collect::<Vec<u8>>()).unwrap();
+    let packed_bytes = gzip.finish().unwrap();
+    std::fs::write(&packed, &packed_bytes[..packed_bytes.len() / 2]).unwrap();
+    let missing = directory.join("missing");
+    let [whole, packed, missing, place] =
+        [&whole, &packed, &missing, &directory].map(|path| path.to_str().unwrap());
+    for stream in [&["--stream", "s"][..], &["--format", "posthog"]] {
+        for file in [missing, place, packed] {
+            let (status, said) = send_file(&database, &role, &[stream, &[file]].concat());
+            assert!(status == 2 && said.contains(file) && !said.contains("Traceback"), "{file}: {said}");
+        }
+    }
+    let (status, said) = send_file(&database, &role, &["--stream", "t", packed, place, whole]);
+    assert!(status == 2 && !said.starts_with("0 accepted"), "{said}");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tally.events WHERE properties ->> 'id' = '100'"), 1);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 /// Rotates a log as logrotate does with these lines of its configuration; false where it isn't installed.
 fn rotate(directory: &Path, how: &str) -> bool {
     let configuration = directory.join("logrotate.conf");
