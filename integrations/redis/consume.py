@@ -20,6 +20,10 @@ import redis
 
 # An entry's id is a time in milliseconds and a number; a position holds both: numbers below a million or so, times until the year 2248.
 BITS = 20
+# A call has entries up to this size, or one that is larger alone. A batch may have 64 MB: of a larger entry so much is kept.
+BYTES = 8 << 20
+LARGEST = 63 << 20
+KEPT = 1 << 20
 
 
 def position_of(entry):
@@ -38,7 +42,8 @@ def no_json(constant):
 
 
 def event_of(fields):
-    """The text of an entry's event; of what is no JSON object a string of it, which is rejected at its place, is kept and stops no other."""
+    """The text of an entry's event; of what is no JSON object an array with a string of it, which is rejected at its place, is kept and stops
+    no other. (A string alone would be refused as events that were written twice.)"""
     data = fields.get(b"event", b"")
     try:
         text = data.decode()
@@ -46,9 +51,11 @@ def event_of(fields):
         is_event = isinstance(json.loads(text, parse_constant=no_json, parse_int=len, parse_float=len), dict)
     except (ValueError, RecursionError):
         is_event = False
-    if is_event:
+    if is_event and len(data) <= LARGEST:
         return text
-    return json.dumps(data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}"))
+    text = data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    string = json.dumps([text], ensure_ascii=False)
+    return string if len(string.encode()) <= LARGEST else json.dumps([text[:KEPT]], ensure_ascii=False)
 
 
 def main():
@@ -67,12 +74,17 @@ def main():
             # Entries are trimmed from the oldest on: while the last one that was stored is there, none after it is gone.
             if stored and not broker.xrange(given.stream, entry_at(stored), entry_at(stored)):
                 sys.exit(f"entry {entry_at(stored)}, which was stored last, is gone, and what came after it may be, too")
-            entries = answer[0][1]
-            positions = [position_of(entry) for entry, _ in entries]
+            positions, events, size = [], [], 0
+            for entry, fields in answer[0][1]:
+                event = event_of(fields)
+                size += len(event.encode())
+                if events and size > BYTES:
+                    break
+                positions.append(position_of(entry))
+                events.append(event)
             # Between two entries' positions there are others, which no entry has: the batch begins after what is stored.
             options = {"stream": given.stream, "first": stored + 1, "positions": positions, "on_gap": "refuse"}
-            events = "[" + ",".join(event_of(fields) for _, fields in entries) + "]"
-            tally.execute("SELECT FROM tally.ingest(%s, %s)", [events, json.dumps(options)])
+            tally.execute("SELECT FROM tally.ingest(%s, %s)", ["[" + ",".join(events) + "]", json.dumps(options)])
             stored = positions[-1]
 
 

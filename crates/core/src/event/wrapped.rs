@@ -40,7 +40,10 @@ fn element(text: &str) -> Option<&'static str> {
     let first = skip_space(bytes, start + 1);
     let rest = &text[first..];
     if ["\"{", "\"["].iter().any(|opening| rest.starts_with(opening)) {
-        return Some("batch is an array as Postgres writes it, not JSON");
+        // A key of JSON may begin like that, too.
+        let end = string_end(bytes, first + 1).ok().map(|(end, _)| skip_space(bytes, end + 1));
+        let is_key = end.is_some_and(|end| bytes.get(end) == Some(&b':'));
+        return (!is_key).then_some("batch is an array as Postgres writes it, not JSON");
     }
     if rest.starts_with('\'') {
         return Some("batch is the text that Python makes of a dict, not JSON");
@@ -85,9 +88,21 @@ mod tests {
 
     #[test]
     fn leaves_json_to_the_parser() {
-        for text in
-            ["", "{}", "[]", "[[]]", "{\"a\":1}", "[{\"tenant_id\":\"{\"}]", "{", "[{\"", "é", "[é", "{\"a\\"]
-        {
+        for text in [
+            "{\"{a\":1}",
+            "{\"[a\" : 1}",
+            "",
+            "{}",
+            "[]",
+            "[[]]",
+            "{\"a\":1}",
+            "[{\"tenant_id\":\"{\"}]",
+            "{",
+            "[{\"",
+            "é",
+            "[é",
+            "{\"a\\",
+        ] {
             assert_eq!(disguise(text, None), None, "{text}");
         }
     }
