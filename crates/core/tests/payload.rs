@@ -265,6 +265,95 @@ fn events_that_say_the_same_are_told_apart_by_their_number() {
     assert_eq!(json!(again), json!([found[0], found[2]]));
 }
 
+/// What a delivery adds, wherever it stands, makes no other event of one that has no key.
+#[test]
+fn what_differs_from_one_delivery_to_the_next_is_not_taken() {
+    let time = "2026-03-02T09:15:00Z";
+    let events = [
+        (
+            "segment",
+            "batch",
+            json!({"type": "track", "event": "x", "userId": "ann", "timestamp": time, "properties": {"sentAt": 1}}),
+        ),
+        (
+            "posthog",
+            "batch",
+            json!({"event": "x", "distinct_id": "ann", "timestamp": time, "properties": {"sent_at": 1}}),
+        ),
+        (
+            "amplitude",
+            "events",
+            json!({"event_type": "x", "user_id": "ann", "time": 1772442900, "event_properties": {"api_key": 1}}),
+        ),
+        (
+            "mixpanel",
+            "",
+            json!({"event": "x", "properties": {"distinct_id": "ann", "time": 1772442900, "sent_at": 1}}),
+        ),
+        ("snowplow", "", json!({"event": "x", "user_id": "ann", "collector_tstamp": time, "app_id": "a"})),
+    ];
+    let added = |format: &str| match format {
+        "segment" => vec!["/sentAt", "/receivedAt", "/writeKey"],
+        "posthog" => {
+            vec!["/sent_at", "/api_key", "/token", "/offset", "/historical_migration", "/properties/token"]
+        }
+        "amplitude" => vec![
+            "/api_key",
+            "/client_upload_time",
+            "/server_upload_time",
+            "/server_received_time",
+            "/processed_time",
+        ],
+        "mixpanel" => vec!["/properties/token"],
+        _ => vec!["/etl_tstamp", "/dvce_sent_tstamp"],
+    };
+    let mapping = json!({"account": {"value": "n"}});
+    for (format, list, event) in events {
+        let ids = |payload: Value, mapping: &Value| -> Vec<Value> {
+            let events = good(format, &payload.to_string(), mapping.clone());
+            events.into_iter().map(|event| event["event_id"].clone()).collect()
+        };
+        let id = ids(event.clone(), &mapping);
+        for path in added(format) {
+            let (place, name) = path.rsplit_once('/').unwrap();
+            for delivery in ["2026-03-02T09:16:00Z", "2026-03-02T09:17:00Z"] {
+                let mut other = event.clone();
+                other.pointer_mut(place).unwrap()[name] = json!(delivery);
+                assert_eq!(ids(other.clone(), &mapping), id, "{format}: {path}");
+                assert_eq!(ids(json!([other]), &mapping), id, "{format}: {path}");
+                if !list.is_empty() {
+                    assert_eq!(ids(json!({list: [other]}), &mapping), id, "{format}: {path}");
+                    assert_eq!(ids(json!({list: [event], name: delivery}), &mapping), id, "{format}: {path}");
+                }
+                // Of two in one payload each counts, however they were delivered.
+                let two = ids(json!([event, other]), &mapping);
+                assert!(two[0] == id[0] && two[1] != id[0], "{format}: {path}");
+            }
+            // What a mapping reads is the event's.
+            let mut other = event.clone();
+            other.pointer_mut(place).unwrap()[name] = json!("z");
+            let reads = json!({"account": {"value": "n"}, "properties": {"more": path}});
+            let is_read = ids(other, &reads) != ids(event.clone(), &reads);
+            assert!(is_read || path == "/api_key" && format == "posthog", "{format}: {path}");
+        }
+        if format == "mixpanel" {
+            let mut other = event.clone();
+            other["properties"]["token"] = json!("t");
+            let reads = json!({"account": {"value": "n"}, "properties": {"all": "/properties"}});
+            assert_ne!(ids(other, &reads), ids(event.clone(), &reads));
+        }
+        let mut other = event.clone();
+        other["more"] = json!(1);
+        assert_ne!(ids(other, &mapping), id, "{format}");
+    }
+    // Nor does PostHog's key of the project wait with an event.
+    let event = json!({"event": "x", "api_key": "phc_secret"});
+    for payload in [event.clone(), json!([event]), json!({"api_key": "phc_secret", "batch": [event]})] {
+        let waiting = judged("posthog", &payload.to_string());
+        assert!(waiting[0].0.is_some() && !waiting[0].1.contains("secret"), "{waiting:?}");
+    }
+}
+
 #[test]
 fn events_of_a_stream_have_its_ids() {
     let one = json!({"event": "a", "properties": {"distinct_id": "u", "time": 1772442900}});

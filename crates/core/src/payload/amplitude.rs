@@ -20,6 +20,16 @@ impl Vendor for Amplitude {
         &[(1, "events")]
     }
 
+    fn of_delivery(&self) -> &'static [&'static str] {
+        &[
+            "/api_key",
+            "/client_upload_time",
+            "/server_upload_time",
+            "/server_received_time",
+            "/processed_time",
+        ]
+    }
+
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let events = batch(&mut document, "events")?;
         one_or_many(events.map_or(document, Value::Array), &[], out);

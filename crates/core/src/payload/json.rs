@@ -489,6 +489,17 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Takes out what a path leads to, its steps given one by one.
+    pub(super) fn without(&mut self, mut steps: impl Iterator<Item = String>) {
+        let (Some(step), Value::Object(members)) = (steps.next(), self) else { return };
+        let rest: Vec<String> = steps.collect();
+        if rest.is_empty() {
+            members.retain(|(key, _)| !is_named(key, &step));
+        } else if let Some((_, inner)) = members.iter_mut().rfind(|(key, _)| is_named(key, &step)) {
+            inner.without(rest.into_iter());
+        }
+    }
+
     /// The places, one in the other, of what a path leads to, its steps given one by one.
     pub(super) fn route(&self, steps: impl Iterator<Item = String>) -> Option<Vec<usize>> {
         let mut route = Vec::new();

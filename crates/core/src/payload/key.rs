@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use super::json::Reader;
-use super::mapping::Mapping;
+use super::mapping::{Mapping, steps};
 use super::{Fault, Format, field_read, missing};
 use crate::event::{event_id_from_key, format_uuid, parse_uuid};
 use std::collections::HashMap;
@@ -56,7 +56,18 @@ pub(super) fn event_id(format: Format, mapping: &Mapping, event: &Event, known: 
     let mut whole = String::new();
     event.print(&mut whole);
     let content = match Reader::of_printed(&whole).whole(0, whole.len()) {
-        Ok(value) => value.canonical(true),
+        Ok(mut value) => {
+            // What the mapping reads is the event's, whoever adds it.
+            let is_in = |inner: &str, outer: &str| {
+                inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            let is_read =
+                |path: &str| mapping.reads().any(|(read, ..)| is_in(path, read) || is_in(read, path));
+            for path in vendor.of_delivery().iter().filter(|path| !is_read(path)) {
+                value.without(steps(path));
+            }
+            value.canonical(true)
+        }
         Err(_) => whole,
     };
     let id = made(&content);

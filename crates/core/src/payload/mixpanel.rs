@@ -18,6 +18,10 @@ impl Vendor for Mixpanel {
         }
     }
 
+    fn of_delivery(&self) -> &'static [&'static str] {
+        &["/properties/token"]
+    }
+
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         one_or_many(document, &[], out);
         Ok(())

@@ -469,6 +469,12 @@ trait Vendor: Sync {
         true
     }
 
+    /// Where an event has what its delivery adds and changes from one attempt to the next: of an event without a key it tells none from
+    /// another.
+    fn of_delivery(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What tells the event from every other, where that isn't at a path.
     fn key(&self, _: &Event) -> Result<Option<String>, Fault> {
         Ok(None)

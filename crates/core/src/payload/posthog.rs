@@ -1,7 +1,8 @@
 //! PostHog: the capture and batch endpoints.
 
 use super::json::{Lists, Value};
-use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, batch, one_or_many};
+use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add_members, batch};
+use std::rc::Rc;
 
 pub(super) struct PostHog;
 
@@ -22,19 +23,27 @@ impl Vendor for PostHog {
         &[(1, "batch")]
     }
 
+    fn of_delivery(&self) -> &'static [&'static str] {
+        &["/sent_at", "/api_key", "/token", "/offset", "/historical_migration", "/properties/token"]
+    }
+
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
-        let Some(events) = batch(&mut document, "batch")? else {
-            match document {
-                // The key of the project says nothing about the event.
-                Value::Object(_) => out.push(Event::made(document, without_key, &[])),
-                other => one_or_many(other, &[], out),
-            }
-            return Ok(());
+        // The key of the project says nothing about an event.
+        let mut add = |events: Vec<Value<'a>>, shared: &[Rc<Common<'a>>]| {
+            out.extend(events.into_iter().map(|event| Event::made(event, without_key, shared)));
         };
-        for fleeting in ["api_key", "sent_at", "historical_migration"] {
-            document.take(fleeting);
+        match batch(&mut document, "batch")? {
+            Some(events) => {
+                for fleeting in ["api_key", "sent_at", "historical_migration"] {
+                    document.take(fleeting);
+                }
+                add(events, &[Common::new(document)]);
+            }
+            None => match document {
+                Value::Array(events) => add(events, &[]),
+                event => add(vec![event], &[]),
+            },
         }
-        one_or_many(Value::Array(events), &[Common::new(document)], out);
         Ok(())
     }
 

@@ -27,6 +27,10 @@ impl Vendor for Segment {
         &[(1, "batch")]
     }
 
+    fn of_delivery(&self) -> &'static [&'static str] {
+        &["/sentAt", "/receivedAt", "/writeKey"]
+    }
+
     fn events<'a>(&self, mut document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         let Some(messages) = batch(&mut document, "batch")? else {
             one_or_many(document, &[], out);

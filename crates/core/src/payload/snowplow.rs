@@ -68,6 +68,10 @@ impl Vendor for Snowplow {
         Ok(Value::Object(members))
     }
 
+    fn of_delivery(&self) -> &'static [&'static str] {
+        &["/etl_tstamp", "/dvce_sent_tstamp"]
+    }
+
     fn events<'a>(&self, document: Value<'a>, out: &mut Vec<Event<'a>>) -> Result<(), Fault> {
         one_or_many(document, &[], out);
         Ok(())
