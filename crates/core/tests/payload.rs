@@ -433,6 +433,41 @@ fn a_payload_is_the_same_as_text_and_as_jsonb() {
             r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [{"key": "a", "value": {"stringValue": "x"}}, {"key": "a", "value": {"kvlistValue": {"values": [{"key": "b", "value": {"boolValue": true}}, {"key": "b", "value": {"boolValue": false}}]}}}], "timeUnixNano": 1772442900123456789}]}]}]}"#,
         ),
         (
+            "snowplow",
+            r#"{"event": "unstruct", "event_id": "k", "collector_tstamp": "2026-03-02T09:15:00Z", "unstruct\u005fevent_com_acme_buy_1": {"a": 1, "b": 2}}"#,
+            r#"{"event": "unstruct", "event_id": "k", "collector_tstamp": "2026-03-02T09:15:00Z", "unstruct_event_com_acme_buy_1": {"a": 1, "b": 2}}"#,
+        ),
+        (
+            "snowplow",
+            r#"{"event": "unstruct", "collector_tstamp": "2026-03-02T09:15:00Z", "unstruct_event_com_acme_buy_1": {"a": 1}, "unstruct_event_com_acme_buy_1": {"b": 2}}"#,
+            r#"{"event": "unstruct", "collector_tstamp": "2026-03-02T09:15:00Z", "unstruct_event_com_acme_buy_1": {"b": 2}}"#,
+        ),
+        (
+            "ga4",
+            r#"{"event_name": "a", "event_timestamp": "1772442900123456", "event_params": [{"key": "a", "value": {"int_value": "\u0035"}}, {"key": "b", "value": {"int_value": 1, "int_value": null, "double_value": 2}}], "user_properties": 1, "user_properties": []}"#,
+            r#"{"event_name": "a", "event_timestamp": "1772442900123456", "event_params": [{"key": "a", "value": {"int_value": "5"}}, {"key": "b", "value": {"int_value": null, "double_value": 2}}], "user_properties": []}"#,
+        ),
+        (
+            "opentelemetry",
+            r#"{"resourceLogs": 5, "resourceLogs": [{"scopeLogs": [], "scopeLogs": [{"logRecords": [{"timeUnixNano": "1772442900123456789", "body": {"stringValue": "x", "stringValue": "y"}, "attributes": [{"key": "no"}], "attributes": [{"key": "a", "value": {"intValue": "\u0035"}}, {"key": "b", "value": {"intValue": "1", "int\u0056alue": "2"}}, {"key": "x", "key": "c", "value": {"kvlistValue": {"values": [], "values": [{"key": "d", "value": 1}]}}}]}]}]}]}"#,
+            r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "1772442900123456789", "body": {"stringValue": "y"}, "attributes": [{"key": "a", "value": {"intValue": "5"}}, {"key": "b", "value": {"intValue": "2"}}, {"key": "c", "value": {"kvlistValue": {"values": [{"key": "d", "value": 1}]}}}]}]}]}]}"#,
+        ),
+        (
+            "posthog",
+            r#"{"api_key": "a", "api_key": "b", "batch": [], "batch": [{"event": "a", "distinct_id": "u", "api_key": 1, "api_key": 2, "timestamp": "2026-03-02T09:15:00Z", "properties": {"n": 0e131073, "m": -0.00E+00000000000000001000}}]}"#,
+            r#"{"batch": [{"event": "a", "distinct_id": "u", "timestamp": "2026-03-02T09:15:00Z", "properties": {"n": 0, "m": 0}}]}"#,
+        ),
+        (
+            "segment",
+            r#"{"type": "track", "event": "a", "userId": 0e131073, "timestamp": "2026-03-02T09:15:00Z", "x": 1e00000000000002, "properties": {}, "properties": {"n": 1}, "writeKey": 1, "writeKey": 2}"#,
+            r#"{"type": "track", "event": "a", "userId": 0, "timestamp": "2026-03-02T09:15:00Z", "x": 100, "properties": {"n": 1}}"#,
+        ),
+        (
+            "amplitude",
+            r#"{"events": 1, "events": [{"event_type": "a", "user_id": "x", "user_id": "u", "time": 1772442900, "insert_id": "k", "event_properties": {"a": 1}, "event_properties": {"n": 1}}]}"#,
+            r#"{"events": [{"event_type": "a", "user_id": "u", "time": 1772442900, "insert_id": "k", "event_properties": {"n": 1}}]}"#,
+        ),
+        (
             "mixpanel",
             r#"{"event": "a", "properties": {"time": 1.7955e9, "distinct_id": 1E+2, "$insert_id": 1e0, "tags": [{"k": 1, "k": [2]}]}}"#,
             r#"{"event": "a", "properties": {"tags": [{"k": [2]}], "time": 1795500000, "$insert_id": 1, "distinct_id": 100}}"#,

@@ -16,6 +16,9 @@ pub const MAX_DIGITS: i32 = 400;
 /// Exponents beyond this are refused before they are applied.
 const MAX_EXPONENT: i32 = 1000;
 
+/// Exponents are counted so far: beyond the longest fraction that is read.
+const COUNTED_EXPONENT: i32 = 1_000_000;
+
 const SHORT: u16 = 0x8000;
 const SHORT_NEGATIVE: u16 = 0x2000;
 const SHORT_SCALE_SHIFT: u32 = 7;
@@ -66,10 +69,14 @@ pub(super) fn encode(text: &[u8], pos: usize, out: &mut Vec<u8>) -> Result<(usiz
             return Err(fail("22P02", pos, "invalid number"));
         }
         for d in &text[start..end] {
-            exponent = (exponent * 10 + i32::from(d - b'0')).min(MAX_EXPONENT + 1);
+            exponent = (exponent * 10 + i32::from(d - b'0')).min(COUNTED_EXPONENT);
         }
         if exponent > MAX_EXPONENT {
-            return Err(out_of_range(pos));
+            // Zero is zero however often it's multiplied by ten.
+            let is_zero = text[first..int_end].iter().chain(&text[fraction.clone()]).all(|d| *d == b'0');
+            if !is_zero || sign == b'-' {
+                return Err(out_of_range(pos));
+            }
         }
         if sign == b'-' {
             exponent = -exponent;

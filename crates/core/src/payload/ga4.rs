@@ -103,17 +103,20 @@ fn typed(mut value: Value) -> Value {
         let Some(found) = value.take(name).filter(|found| !found.is_null()) else { continue };
         return match (name, &found) {
             // Integers of 64 bits are strings in JSON.
-            ("int_value", Value::String(written)) if is_integer(&written[1..written.len() - 1]) => {
-                Value::Token(written[1..written.len() - 1].to_owned().into())
-            }
+            ("int_value", Value::String(_)) => integer(&found).unwrap_or(found),
             _ => found,
         };
     }
     Value::NULL
 }
 
-/// Whether a text is a whole number as JSON writes one.
-pub(super) fn is_integer(text: &str) -> bool {
+/// The number that a string says, where it is a whole one as JSON writes it.
+pub(super) fn integer(string: &Value) -> Option<Value<'static>> {
+    let text = string.text().ok().filter(|text| is_integer(text))?;
+    Some(Value::Token(text.into_owned().into()))
+}
+
+fn is_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     (1..=20).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_digit())

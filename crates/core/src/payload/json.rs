@@ -23,7 +23,8 @@ pub enum Value<'a> {
     /// A string, with its quotes and escapes.
     String(Cow<'a, str>),
     Array(Vec<Value<'a>>),
-    /// Keys with their quotes and escapes, in the order in which they are written.
+    /// Keys with their quotes and escapes, in the order in which they are written; of one that is repeated the last, as jsonb keeps it, unless
+    /// something is wrong in the object.
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 
@@ -308,6 +309,7 @@ impl<'a> Reader<'a> {
 
     fn object(&mut self, open: usize, to: usize, depth: usize) -> Result<(Value<'a>, usize), NotJson> {
         let mut members = Vec::new();
+        let flaws = self.flaws.len();
         let mut pos = self.space(open + 1, to);
         if self.byte(pos, to) == Some(b'}') {
             return Ok((Value::Object(members), pos + 1));
@@ -327,11 +329,37 @@ impl<'a> Reader<'a> {
             pos = self.space(end, to);
             match self.byte(pos, to) {
                 Some(b',') => pos += 1,
-                Some(b'}') => return Ok((Value::Object(members), pos + 1)),
+                Some(b'}') => {
+                    // What is wrong stays to be seen.
+                    if self.flaws.len() == flaws {
+                        keep_last(&mut members);
+                    }
+                    return Ok((Value::Object(members), pos + 1));
+                }
                 _ => return not_json(pos, "expected \",\" or \"}\""),
             }
         }
     }
+}
+
+/// Members up to which each is compared with each.
+const FEW_MEMBERS: usize = 16;
+
+/// Leaves of members the last of each key.
+fn keep_last<'a>(members: &mut Vec<(Cow<'a, str>, Value<'a>)>) {
+    let is_plain = |(key, _): &(Cow<str>, Value)| !key.as_bytes().contains(&b'\\');
+    if members.len() <= FEW_MEMBERS && members.iter().all(is_plain) {
+        let is_repeated = |at: usize| members[at + 1..].iter().any(|(key, _)| *key == members[at].0);
+        if !(0..members.len()).any(is_repeated) {
+            return;
+        }
+    }
+    let is_last: Vec<bool> = {
+        let mut seen = HashSet::new();
+        members.iter().rev().map(|(key, _)| seen.insert(one_key(key))).collect()
+    };
+    let mut is_last = is_last.into_iter().rev();
+    members.retain(|_| is_last.next() == Some(true));
 }
 
 /// The text of the object whose first key has an address; `None` where it is none.
@@ -766,6 +794,10 @@ fn as_jsonb(token: &str) -> Cow<'_, str> {
         return Cow::Borrowed(if is_zero(unsigned) { unsigned } else { token });
     };
     let (mantissa, exponent) = (&unsigned[..at], unsigned[at + 1..].parse::<i64>());
+    // As often as it is multiplied by ten.
+    if is_zero(mantissa) && exponent.as_ref().is_ok_and(|exponent| *exponent > FIELD_DIGITS) {
+        return Cow::Borrowed("0");
+    }
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let Some(exponent) = exponent.ok().filter(|exponent| (-FIELD_DIGITS..=FIELD_DIGITS).contains(exponent))
     else {
@@ -784,6 +816,9 @@ fn as_jsonb(token: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{sign}{whole}{point}{fraction}"))
 }
 
+/// Exponents below this are Postgres'.
+const EXPONENT_LIMIT: i64 = 1 << 30;
+
 /// Digits that a number is written out with; a longer one has an exponent.
 const WRITTEN_OUT: i64 = 40;
 
@@ -800,9 +835,10 @@ fn number(token: &str) -> Option<String> {
         None => (mantissa, ""),
     };
     let exponent: i64 = match exponent {
-        // Of so many digits no number is; what isn't one stays as it is written.
-        Some(exponent) if exponent.len() > 10 => return None,
-        Some(exponent) => exponent.parse().ok()?,
+        Some(exponent) => {
+            // Of so many digits no number is; what isn't one stays as it is written.
+            exponent.parse().ok().filter(|exponent: &i64| exponent.abs() < EXPONENT_LIMIT)?
+        }
         None => 0,
     };
     if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {

@@ -1,7 +1,7 @@
 //! OpenTelemetry: logs in OTLP's JSON. A record becomes an object of its own members, its attributes an object; resource and scope
 //! stand beside it, with their attributes likewise.
 
-use super::ga4::is_integer;
+use super::ga4::integer;
 use super::json::{Lists, Value, is_named};
 use super::{Common, Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_members, batch};
 use std::borrow::Cow;
@@ -143,9 +143,7 @@ fn plain<'a>(mut value: Value<'a>) -> Value<'a> {
     }
     if let Some(found) = value.take("intValue") {
         return match &found {
-            Value::String(written) if is_integer(&written[1..written.len() - 1]) => {
-                Value::Token(written[1..written.len() - 1].to_owned().into())
-            }
+            Value::String(_) => integer(&found).unwrap_or(found),
             _ => found,
         };
     }

@@ -1,6 +1,6 @@
 //! Snowplow: enriched events, tab-separated as the pipeline writes them, or as the JSON that its analytics SDKs make of that.
 
-use super::json::{Reader, Value, quoted};
+use super::json::{Reader, Value, one_key, quoted};
 use super::{Event, Fault, NOWHERE, Paths, Property, Vendor, add, add_all, one_or_many};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -97,7 +97,7 @@ impl Vendor for Snowplow {
         // Of the same name, what the event describes of itself counts.
         let Ok(Value::Object(members)) = &event.own else { return };
         for (key, value) in members {
-            if let (true, Value::Object(described)) = (key.starts_with("\"unstruct_event"), value) {
+            if let (true, Value::Object(described)) = (one_key(key).starts_with("unstruct_event"), value) {
                 add_all(described, out);
             }
         }
