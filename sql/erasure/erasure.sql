@@ -68,6 +68,17 @@ COMMENT ON COLUMN tally.erasure_run.forgotten IS 'rows of theirs that were remov
 COMMENT ON COLUMN tally.erasure_run.searched IS 'the months that are done, by number and name of the table: one that was elsewhere is searched when it is attached meanwhile';
 COMMENT ON COLUMN tally.erasure_run.months_missing IS 'starts of the months that were elsewhere when all others were done';
 
+CREATE TABLE tally.erasure_unrenewed (
+  month      timestamptz NOT NULL,
+  tenant_id  text COLLATE "C" NOT NULL,
+  account_id text COLLATE "C" NOT NULL,
+  CONSTRAINT erasure_unrenewed_pkey PRIMARY KEY (tenant_id, account_id, month)
+);
+COMMENT ON TABLE tally.erasure_unrenewed IS 'months that somebody had detached or moved away by hand when events of erased persons were removed, so that the rollups count those still: tally.maintain() makes these buckets anew once the month is attached again';
+COMMENT ON COLUMN tally.erasure_unrenewed.month IS 'its start';
+COMMENT ON COLUMN tally.erasure_unrenewed.tenant_id IS 'the tenant';
+COMMENT ON COLUMN tally.erasure_unrenewed.account_id IS 'the account that had the events';
+
 -- Without a key: who notes something has rows of a tenant's locked, or ingest locked out, and must wait for nobody.
 CREATE TABLE tally.erasure_trace (
   changed_at  timestamptz NOT NULL,
@@ -83,16 +94,18 @@ COMMENT ON COLUMN tally.erasure_trace.table_name IS 'the table: in schema tally,
 ALTER TABLE tally.erasure_key OWNER TO tally_owner;
 ALTER TABLE tally.erasure OWNER TO tally_owner;
 ALTER TABLE tally.erasure_run OWNER TO tally_owner;
+ALTER TABLE tally.erasure_unrenewed OWNER TO tally_owner;
 ALTER TABLE tally.erasure_trace OWNER TO tally_owner;
 SELECT tally_internal.secure_table('tally.erasure_key'), tally_internal.secure_table('tally.erasure'),
-       tally_internal.secure_table('tally.erasure_run'), tally_internal.confine_table('tally.erasure_trace');
-REVOKE ALL ON tally.erasure_key, tally.erasure, tally.erasure_run, tally.erasure_trace FROM PUBLIC;
+       tally_internal.secure_table('tally.erasure_run'), tally_internal.secure_table('tally.erasure_unrenewed'), tally_internal.confine_table('tally.erasure_trace');
+REVOKE ALL ON tally.erasure_key, tally.erasure, tally.erasure_run, tally.erasure_unrenewed, tally.erasure_trace FROM PUBLIC;
 GRANT SELECT (requested_at, finished_at, events, anonymous_events, subject_hash, tenant_id, requested_by, reason, certificate)
   ON tally.erasure TO tally_reader, tally_auditor;
 GRANT SELECT ON tally.erasure_run, tally.erasure_trace TO tally_analyst, tally_auditor;
 SELECT pg_catalog.pg_extension_config_dump('tally.erasure_key', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.erasure', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.erasure_run', '');
+SELECT pg_catalog.pg_extension_config_dump('tally.erasure_unrenewed', '');
 SELECT pg_catalog.pg_extension_config_dump('tally.erasure_trace', '');
 
 CREATE VIEW tally.erasures WITH (security_invoker = true) AS
@@ -255,12 +268,13 @@ BEGIN
                    FROM gone AS o JOIN unnest($5, $6) AS s (stored, sent) ON s.stored = o.user_id GROUP BY s.sent) AS g
           WHERE x.tenant_id = $1 AND x.subject = g.sent
        )
-       SELECT array_agg(DISTINCT g.user_id) AS users, count(*) AS events FROM gone AS g', month)
+       SELECT array_agg(DISTINCT g.user_id) AS users, array_agg(DISTINCT date_trunc(''minute'', g.occurred_at)) AS moments, count(*) AS events FROM gone AS g', month)
        INTO here USING erase_events.tenant_id, erase_events.account_id, "from", until, subjects, erase_events.sent;
     IF here.events > 0 THEN
-      PERFORM tally_internal.note_trace(ARRAY[month::text]);
+      PERFORM tally_internal.note_detached(month);
       removed := removed + here.events;
       whose := whose || here.users;
+      moments := moments || here.moments;
     END IF;
   END LOOP;
   IF alone.ids IS NULL THEN
@@ -283,11 +297,12 @@ BEGIN
          DELETE FROM tally.%I AS e USING unnest($3, $4, $5) AS a (part, event_id, occurred_at)
           WHERE a.part = $6 AND e.tenant_id = $1 AND e.account_id = $2 AND e.occurred_at >= $7 AND e.occurred_at <= $8
             AND e.occurred_at = a.occurred_at AND e.event_id = a.event_id AND e.user_id IS NULL
-         RETURNING 1)
-       SELECT count(*) AS events FROM gone', month)
+         RETURNING e.occurred_at)
+       SELECT array_agg(DISTINCT date_trunc(''minute'', g.occurred_at)) AS moments, count(*) AS events FROM gone AS g', month)
        INTO here USING erase_events.tenant_id, erase_events.account_id, alone.places, alone.ids, alone.times, month, alone.began, alone.ended;
-    PERFORM tally_internal.note_trace(ARRAY[month::text]);
+    PERFORM tally_internal.note_detached(month);
     elsewhere := elsewhere + here.events;
+    anonymous_moments := anonymous_moments || here.moments;
   END LOOP;
   UPDATE tally.erasure AS x SET anonymous_events = x.anonymous_events + anonymous, detached_events = x.detached_events + elsewhere
    WHERE x.tenant_id = erase_events.tenant_id
@@ -296,7 +311,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]) IS
-  'removes the events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, attached and in months that were detached, and those without a user that go with them (tally_internal.anonymous_events); tells whose attached ones there were, and the minutes of them';
+  'removes the events of subjects, by the ids under which they are stored, each with the id as sent, in an account and a range of time, attached and in months that were detached, and those without a user that go with them (tally_internal.anonymous_events); tells whose attached ones there were, and the minutes of all';
 
 CREATE FUNCTION tally_internal.seek_subjects(tenant_id text, subjects text[], sought jsonb) RETURNS jsonb
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
@@ -374,6 +389,14 @@ AS $$
 $$;
 COMMENT ON FUNCTION tally_internal.note_removed(oid[]) IS 'notes partitions of tally.events whose files and statistics may still have what was erased or protected, whoever made them';
 
+CREATE FUNCTION tally_internal.note_detached(part name) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE STRICT
+  SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT tally_internal.note_trace(ARRAY[part::text, 'events', coalesce(substring(part::text from '^events_p[0-9]{4}_[0-9]{2}'), 'events')])
+$$;
+COMMENT ON FUNCTION tally_internal.note_detached(name) IS 'notes a table of events that was detached, and those whose statistics may still have what was in it';
+
 CREATE FUNCTION tally_internal.know_activity(tenant_id text, subjects text[], sent text[]) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
   SET search_path = pg_catalog, pg_temp
@@ -417,11 +440,11 @@ COMMENT ON FUNCTION tally_internal.certify_erasures(text, uuid[], jsonb[]) IS
 CREATE FUNCTION tally_internal.erasure_step(tenant_id text, max_rows int8) RETURNS int8
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'tally_erasure_step';
 COMMENT ON FUNCTION tally_internal.erasure_step(text, int8) IS
-  'one step of what tally.erase_subjects() asked for of a tenant, or with an empty one of making statistics anew that may still have what was erased or protected; returns how much it did, 0 where nothing is left';
+  'one step of what tally.erase_subjects() asked for of a tenant, or of making buckets anew of months that were detached when something was erased from them and are attached again; with an empty one of making statistics anew that may still have what was erased or protected; returns how much it did, 0 where nothing is left';
 
 CREATE FUNCTION tally_internal.erasing_tenants() RETURNS SETOF text
   LANGUAGE c STABLE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'erasing_tenants_wrapper';
-COMMENT ON FUNCTION tally_internal.erasing_tenants() IS 'tenants of which subjects wait to be erased, or whose last step failed';
+COMMENT ON FUNCTION tally_internal.erasing_tenants() IS 'tenants of which subjects wait to be erased, or buckets to be made anew after that, or whose last step failed';
 
 -- By the catalogue: to_regclass() needs the right to use the schema.
 CREATE FUNCTION tally_internal.traced_table(table_name text) RETURNS regclass
@@ -466,13 +489,13 @@ COMMENT ON FUNCTION tally_internal.stale_statistics() IS
   'a table whose statistics may still have what was erased or protected, null where there is none; notes that they were made anew, which the caller does in the same transaction';
 
 REVOKE ALL ON FUNCTION tally.erase_subject(text, text, text), tally.erase_subjects(text, text[], text), tally_internal.names(text, text, text[]), tally_internal.named(text, text, text[]),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]), tally_internal.note_detached(name),
   tally_internal.seek_subjects(text, text[], jsonb), tally_internal.pin_subjects(jsonb), tally_internal.forget_subjects(text, text[], text[], jsonb), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]), tally_internal.erasure_step(text, int8), tally_internal.erasing_tenants(),
   tally_internal.traced_table(text), tally_internal.stale_statistics() FROM PUBLIC;
 GRANT SELECT ON tally_internal.user_activity_part TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.names(text, text, text[]), tally_internal.named(text, text, text[]),
-  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]),
+  tally_internal.request_erasures(text, text[], uuid[], text, text), tally_internal.anonymous_events(text, text, timestamptz, timestamptz, text[], name[]), tally_internal.erase_events(text, text, timestamptz, timestamptz, text[], text[], name[]), tally_internal.note_removed(oid[]), tally_internal.note_detached(name),
   tally_internal.seek_subjects(text, text[], jsonb), tally_internal.pin_subjects(jsonb), tally_internal.forget_subjects(text, text[], text[], jsonb), tally_internal.note_trace(text[]),
   tally_internal.know_activity(text, text[], text[]), tally_internal.certify_erasures(text, uuid[], jsonb[]),
   tally_internal.traced_table(text), tally_internal.stale_statistics(),

@@ -248,7 +248,7 @@ REVOKE ALL ON FUNCTION tally.open_months(timestamptz, text), tally_internal.crea
 GRANT EXECUTE ON FUNCTION tally_internal.create_leaf(name), tally_internal.split_month(name, text, name), tally_internal.create_partition(timestamptz), tally_internal.event_parts(), tally_internal.event_leaves(), tally_internal.note_months(),
   tally_internal.split_months(text, timestamptz) TO tally_owner;
 GRANT EXECUTE ON FUNCTION tally_internal.event_parts() TO tally_reader;
-GRANT EXECUTE ON FUNCTION tally_internal.lost_months() TO tally_admin;
+GRANT EXECUTE ON FUNCTION tally_internal.lost_months() TO tally_owner, tally_admin;
 GRANT EXECUTE ON FUNCTION tally.open_months(timestamptz, text), tally.isolate_tenant(text, timestamptz),
   tally.unisolate_tenant(text) TO tally_admin;
 

@@ -20,7 +20,11 @@ pub fn of(lost: &Lost, searched: &[String]) -> Vec<i64> {
     let read = |row: sql::Row| (row.need::<i64>(1), row.need::<String>(2));
     let named = session::as_owner(|| sql::changed_rows(&query, &[], read)).into_iter();
     let is_searched = |name: &String| {
-        ["events_p", "detached_events_"].iter().any(|table| searched.contains(&format!("{table}{name}")))
+        let (month, part) = (format!("events_p{name}"), format!("events_p{name}_"));
+        let is_of_it = |table: &String| {
+            *table == month || table.starts_with(&part) || *table == format!("detached_events_{name}")
+        };
+        searched.iter().any(is_of_it)
     };
     named.filter(|(_, name)| !is_searched(name)).map(|(month, _)| month).collect()
 }

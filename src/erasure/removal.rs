@@ -2,11 +2,13 @@
 //! at no moment do rollups and events differ.
 
 use super::failure::ErasureError;
+use crate::backend::lock::Attempts;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment};
 use crate::privacy::Stored;
+use crate::raw::gate;
 use crate::raw::leaf::{Leaf, leaves};
-use crate::rollup::{self, Gone};
+use crate::rollup::{self, Gone, Renewed};
 use core::ops::Range;
 use std::collections::BTreeSet;
 use tally_core::grain::Grain;
@@ -127,5 +129,47 @@ pub fn remove(
     }
     let gone =
         Gone { tenant, account, users: &users, moments: &moments, anonymous_moments: &anonymous_moments };
-    Ok(removed + rollup::renew(&gone)?)
+    let renewed = rollup::renew(&gone)?;
+    note_unrenewed(tenant, account, &renewed);
+    Ok(removed + renewed.read)
+}
+
+/// Notes the months whose buckets of an account count still what was removed, since they were elsewhere.
+fn note_unrenewed(tenant: &str, account: &str, renewed: &Renewed) {
+    let note = "INSERT INTO tally.erasure_unrenewed (month, tenant_id, account_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    for &month in &renewed.left {
+        session::as_owner(|| sql::run(note, &[Moment(month).into(), tenant.into(), account.into()]));
+    }
+}
+
+/// Those of them that are attached again: tenants, accounts and the beginnings of the months.
+pub fn unrenewed() -> Vec<(String, String, i64)> {
+    let there = format!(
+        "SELECT w.tenant_id, w.account_id, {} FROM tally.erasure_unrenewed AS w \
+          WHERE EXISTS (SELECT FROM tally_internal.event_parts() AS p WHERE w.month >= p.first AND w.month < p.next) \
+            AND to_char(w.month AT TIME ZONE 'UTC', 'YYYY-MM') NOT IN (SELECT l.month FROM tally_internal.lost_months() AS l (month)) ORDER BY 1, 3, 2",
+        sql::micros("w.month")
+    );
+    let read = |row: sql::Row| (row.need::<String>(1), row.need::<String>(2), row.need::<i64>(3));
+    let mut found = session::as_owner(|| sql::changed_rows(&there, &[], read));
+    // The month may be there without the part of a tenant that lies apart.
+    found.retain(|(tenant, account, month)| rollup::has_its_events(tenant, account, *month));
+    found
+}
+
+/// Makes anew what an account has of such a month; how much that was, 0 where there is none. Locks ingest out.
+pub fn renew_attached(tenant: &str) -> Result<i64, ErasureError> {
+    let Some((_, account, month)) = unrenewed().into_iter().find(|(of, ..)| of == tenant) else {
+        return Ok(0);
+    };
+    gate::close(&[], Attempts::One)?;
+    let renewed = rollup::renew_month(tenant, &account, month)?;
+    let done = "DELETE FROM tally.erasure_unrenewed AS u WHERE u.month = $1 AND u.tenant_id = $2 AND u.account_id = $3";
+    session::as_owner(|| {
+        sql::run(done, &[Moment(month).into(), tenant.into(), account.as_str().into()]);
+        let tables: Vec<String> = renewed.tables.iter().cloned().collect();
+        sql::run("SELECT tally_internal.note_trace($1)", &[tables.into()]);
+    });
+    note_unrenewed(tenant, &account, &renewed);
+    Ok(renewed.read.max(1))
 }

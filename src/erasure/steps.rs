@@ -16,6 +16,7 @@ use crate::backend::{session, statistics};
 use crate::privacy::Stored;
 use crate::raw::{RawError, gate};
 use crate::{rollup, scope};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
@@ -62,7 +63,10 @@ fn step(tenant: &str, max_rows: i64) -> Result<i64, ErasureError> {
     }
     match current(tenant) {
         Some(run) => go_on(tenant, &run, max_rows),
-        None => begin(tenant),
+        None => match lock::waiting_at_most(lock::LONGEST_TRY, || removal::renew_attached(tenant))? {
+            0 => begin(tenant),
+            done => Ok(done),
+        },
     }
 }
 
@@ -74,10 +78,26 @@ fn erasing_tenants() -> SetOfIterator<'static, String> {
              UNION SELECT x.tenant_id FROM tally.erasure AS x WHERE x.finished_at IS NULL \
              UNION SELECT m.subject FROM tally.maintenance AS m WHERE m.task = 'erasure' AND m.subject <> '' AND m.failed_at IS NOT NULL";
     let own = scope::tenant_of_session();
-    let mut tenants = session::as_owner(|| sql::rows(waiting, &[], |row| row.need::<String>(1)));
+    let tenants = session::as_owner(|| sql::rows(waiting, &[], |row| row.need::<String>(1)));
+    let unrenewed = removal::unrenewed().into_iter().map(|(tenant, ..)| tenant);
+    let mut tenants: BTreeSet<String> = tenants.into_iter().chain(unrenewed).collect();
     // Who else there is, no tenant learns.
     tenants.retain(|tenant| own.as_ref().is_none_or(|own| own == tenant));
     SetOfIterator::new(tenants)
+}
+
+/// Months that are attached again and of which the rollups count what was erased while they were elsewhere.
+#[pg_extern(sql = false)]
+fn unrenewed_months()
+-> TableIterator<'static, (name!(tenant_id, String), name!(month, TimestampWithTimeZone))> {
+    let own = scope::tenant_of_session();
+    let mut found: BTreeSet<_> =
+        removal::unrenewed().into_iter().map(|(tenant, _, month)| (tenant, month)).collect();
+    // Who else there is, no tenant learns.
+    found.retain(|(tenant, _)| own.as_ref().is_none_or(|own| own == tenant));
+    let of =
+        |(tenant, month)| (tenant, TimestampWithTimeZone::try_from(month).expect("a moment that was stored"));
+    TableIterator::new(found.into_iter().map(of))
 }
 
 /// Makes the statistics of one table anew that may still have what was erased; returns 1 if there was one.

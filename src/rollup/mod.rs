@@ -40,6 +40,7 @@ pub use backfill::is_backfilling;
 pub use failure::RollupError;
 pub use pending::{Needed, needs_raw_before, pending_without_lock};
 pub use reads::reads;
+pub use rebuild::has_its_events;
 pub use relief::{Added, begin_attempt, begin_call, relieve};
-pub use renew::{Gone, Kept, Lost, Own, await_folders, kept, renew};
+pub use renew::{Gone, Kept, Lost, Own, Renewed, await_folders, kept, renew, renew_month};
 pub use user_values::Made;

@@ -76,7 +76,45 @@ pub fn months_without_events(condition: &str) -> Vec<(i64, String)> {
         }
     }
     routing.close();
+    let apart = months_in_detached_leaves(condition);
+    if !apart.is_empty() {
+        missing.extend(apart);
+        missing.sort_unstable();
+        missing.dedup();
+    }
     missing
+}
+
+/// Those of which somebody detached the part of one tenant alone, and that has such events still: the month is there without them.
+fn months_in_detached_leaves(condition: &str) -> Vec<(i64, String)> {
+    // A database that isn't updated yet has no such function.
+    if session::find_relation(c"erasure_unrenewed").is_none() {
+        return Vec::new();
+    }
+    let leaves = "SELECT c.relname::text FROM pg_class AS c \
+                   WHERE c.relname ~ '^events_p[0-9]{4}_[0-9]{2}_' AND c.relnamespace = 'tally'::regnamespace AND NOT c.relispartition \
+                     AND EXISTS (SELECT FROM tally_internal.detached_months() AS d (month) WHERE d.month = c.relname)";
+    let leaves = session::as_owner(|| sql::changed_rows(leaves, &[], |row| row.need::<String>(1)));
+    let month = "date_trunc('month', kept.bucket, 'UTC')";
+    let of = |leaf: &String| {
+        let query = format!(
+            "SELECT DISTINCT {}, to_char({month} AT TIME ZONE 'UTC', 'YYYY-MM') \
+               FROM (SELECT e.tenant_id, e.account_id, date_trunc('day', e.occurred_at, 'UTC') AS bucket FROM tally.{} AS e) AS kept WHERE {condition}",
+            sql::micros(month),
+            quote(leaf)
+        );
+        session::as_owner(|| {
+            sql::changed_rows(&query, &[], |row| (row.need::<i64>(1), row.need::<String>(2)))
+        })
+    };
+    leaves.iter().flat_map(of).collect()
+}
+
+/// Whether an account's events of a month are where its numbers came from.
+pub fn has_its_events(tenant: &str, account: &str, month: i64) -> bool {
+    let time = within("bucket", &(month..Grain::Month.ceiling(month + 1)));
+    let own = format!("tenant_id = {} AND account_id = {}", sql::literal(tenant), sql::literal(account));
+    months_without_events(&format!("{own} AND {time}")).is_empty()
 }
 
 /// Months of which there are numbers and no events, although nothing of ours took those out.

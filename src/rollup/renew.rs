@@ -33,21 +33,56 @@ pub struct Gone<'a> {
 struct Part {
     groups: String,
     events: String,
-    moments: Vec<i64>,
+    buckets: BTreeSet<(i64, i64)>,
 }
 
-/// Makes the groups anew; returns how many events were read for it. The caller has locked ingest out, and removed the events.
-pub fn renew(gone: &Gone) -> Result<i64, RollupError> {
-    let own =
-        format!("tenant_id = {} AND account_id = {}", sql::literal(gone.tenant), sql::literal(gone.account));
-    let mut read = 0;
+/// What became of it.
+#[derive(Default)]
+pub struct Renewed {
+    /// How many events were read.
+    pub read: i64,
+    /// Months, by their beginnings, that somebody took out by hand, and whose buckets stay as they are therefore.
+    pub left: BTreeSet<i64>,
+    /// The tables in which buckets were made anew.
+    pub tables: BTreeSet<String>,
+}
+
+/// Makes the groups anew. The caller has locked ingest out, and removed the events.
+pub fn renew(gone: &Gone) -> Result<Renewed, RollupError> {
+    renew_parts(gone.tenant, gone.account, gone.users, |definition| parts(definition, gone))
+}
+
+/// Makes anew the groups of an account in a month, that was elsewhere when events were removed from it, but for the groups of single users. The caller
+/// has locked ingest out.
+pub fn renew_month(tenant: &str, account: &str, month: i64) -> Result<Renewed, RollupError> {
+    let end = Grain::Month.ceiling(month + 1);
+    renew_parts(tenant, account, &[], |definition| {
+        let (groups, events) = match definition.dimensions().find(|column| is_user(column)) {
+            None => ("true".to_owned(), "true".to_owned()),
+            Some(column) => (format!("{} IS NULL", quote(&column.name)), "user_id IS NULL".to_owned()),
+        };
+        let next = |&(_, next): &(i64, i64)| Some((next, definition.ceiling(next + 1)));
+        let first = (definition.floor(month), definition.ceiling(month + 1));
+        let buckets = std::iter::successors(Some(first), next).take_while(|&(start, _)| start < end);
+        vec![Part { groups, events, buckets: buckets.collect() }]
+    })
+}
+
+fn renew_parts(
+    tenant: &str,
+    account: &str,
+    users: &[String],
+    parts: impl Fn(&Definition) -> Vec<Part>,
+) -> Result<Renewed, RollupError> {
+    let own = format!("tenant_id = {} AND account_id = {}", sql::literal(tenant), sql::literal(account));
+    let mut renewed = Renewed::default();
     for definition in definition::all()?.iter() {
-        let from = renewed_from(definition, gone.tenant);
-        for part in parts(definition, gone) {
-            read += renew_part(definition, from, &own, gone.users, &part)?;
+        let from = renewed_from(definition, tenant);
+        for part in parts(definition) {
+            renew_part(definition, from, &own, users, part, &mut renewed)?;
         }
     }
-    Ok(read)
+    Ok(renewed)
 }
 
 /// The groups of a rollup in which what is gone counted: of one by user the users' own, and those without a user.
@@ -56,7 +91,7 @@ fn parts(definition: &Definition, gone: &Gone) -> Vec<Part> {
         None => vec![Part {
             groups: "true".to_owned(),
             events: "true".to_owned(),
-            moments: [gone.moments, gone.anonymous_moments].concat(),
+            buckets: buckets(definition, &[gone.moments, gone.anonymous_moments].concat()),
         }],
         Some(column) => {
             let is_one = "= ANY ($1)";
@@ -65,12 +100,12 @@ fn parts(definition: &Definition, gone: &Gone) -> Vec<Part> {
                 Part {
                     groups: format!("{column} {is_one}"),
                     events: format!("user_id {is_one}"),
-                    moments: gone.moments.to_vec(),
+                    buckets: buckets(definition, gone.moments),
                 },
                 Part {
                     groups: format!("{column} IS NULL"),
                     events: "user_id IS NULL".to_owned(),
-                    moments: gone.anonymous_moments.to_vec(),
+                    buckets: buckets(definition, gone.anonymous_moments),
                 },
             ]
         }
@@ -82,21 +117,25 @@ fn renew_part(
     from: i64,
     own: &str,
     users: &[String],
-    part: &Part,
-) -> Result<i64, RollupError> {
-    let mut buckets = buckets(definition, from, &part.moments);
-    let Some(all) = within_any("bucket", &joined(&buckets)) else { return Ok(0) };
+    part: Part,
+    renewed: &mut Renewed,
+) -> Result<(), RollupError> {
+    let mut buckets = part.buckets;
+    buckets.retain(|&(start, _)| start >= from);
+    let Some(all) = within_any("bucket", &joined(&buckets)) else { return Ok(()) };
     // Made anew, what is of a month that is gone would lose what it has of others.
     for (month, _) in months_without_events(&format!("{own} AND {all}")) {
         let end = Grain::Month.ceiling(month + 1);
         buckets.retain(|&(start, next)| next <= month || start >= end);
+        renewed.left.insert(month);
     }
     let ranges = joined(&buckets);
     let (Some(buckets), Some(times)) = (within_any("bucket", &ranges), within_any("occurred_at", &ranges))
     else {
-        return Ok(0);
+        return Ok(());
     };
     await_folding(definition)?;
+    renewed.tables.extend(definition.tables());
     session::as_owner(|| {
         for table in definition.tables() {
             let condition = format!("{own} AND {buckets} AND {}", part.groups);
@@ -105,16 +144,14 @@ fn renew_part(
             sql::run(&delete, &[users.to_vec().into()]);
         }
     });
-    append::fill_of(&definition.name, &format!("{own} AND {times} AND {}", part.events), users)
+    renewed.read +=
+        append::fill_of(&definition.name, &format!("{own} AND {times} AND {}", part.events), users)?;
+    Ok(())
 }
 
-/// Buckets of every grain that some moments lie in, those that begin before `from` left out.
-fn buckets(definition: &Definition, from: i64, moments: &[i64]) -> BTreeSet<(i64, i64)> {
-    moments
-        .iter()
-        .map(|&moment| (definition.floor(moment), definition.ceiling(moment + 1)))
-        .filter(|&(start, _)| start >= from)
-        .collect()
+/// Buckets of every grain that some moments lie in.
+fn buckets(definition: &Definition, moments: &[i64]) -> BTreeSet<(i64, i64)> {
+    moments.iter().map(|&moment| (definition.floor(moment), definition.ceiling(moment + 1))).collect()
 }
 
 /// Whether a dimension's values may be one user's alone: made from its id, its session or from what the application sends.

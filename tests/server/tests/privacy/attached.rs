@@ -3,7 +3,7 @@
 use crate::erasure::{Bench, traces};
 use postgres::Client;
 use serde_json::{Value, json};
-use tally_server_tests::number;
+use tally_server_tests::{code, number};
 
 const SUBJECT: &str = "planted-b1a9d0e2";
 
@@ -113,4 +113,88 @@ fn a_month_below_the_horizon_that_is_there_again_is_told() {
         assert_eq!(again["events_removed"], json!(1), "{again}");
         assert!(!is_told(&bench), "in steps: {in_steps}");
     }
+}
+
+/// Its events are removed from the table, but its numbers can't be made anew meanwhile, nor those of a week that begins or ends in it.
+#[test]
+fn numbers_of_a_month_that_was_detached_are_right_once_it_is_attached() {
+    for in_steps in [false, true] {
+        let bench = Bench::new(if in_steps { "unrenewed_steps" } else { "unrenewed_once" });
+        let mut sent = events();
+        // Of a week that ends in February, and of nobody, in a session of the person.
+        sent.push(json!({"tenant_id": "t", "account_id": "b", "name": "n", "event_id": "00000000-0000-4000-8000-000000000021",
+            "occurred_at": "2026-01-30T10:00:00Z", "user_id": SUBJECT, "properties": {"value": 1}}));
+        sent.push(json!({"tenant_id": "t", "account_id": "b", "name": "n", "event_id": "00000000-0000-4000-8000-000000000022",
+            "occurred_at": "2026-02-01T10:00:00Z", "user_id": "u", "properties": {"value": 2}}));
+        sent.push(json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": "00000000-0000-4000-8000-000000000023",
+            "occurred_at": "2026-02-10T11:00:00Z", "session_id": format!("s-{SUBJECT}"), "properties": {"value": 3}}));
+        assert_eq!(bench.send(&sent).accepted, 11);
+        bench.fold();
+        let (mut admin, mut superuser) = (bench.admin(), bench.database.superuser());
+        superuser.batch_execute("ALTER TABLE tally.events DETACH PARTITION tally.events_p2026_02").unwrap();
+        if in_steps {
+            admin.execute("SELECT tally.erase_subjects('t', ARRAY[$1], 'ticket 1')", &[&SUBJECT]).unwrap();
+            admin.batch_execute("CALL tally.maintain()").unwrap();
+        } else {
+            bench.erase("t", SUBJECT);
+        }
+        let certificate = "SELECT certificate::text FROM tally.erasure";
+        let certificate: Value =
+            serde_json::from_str(&superuser.query_one(certificate, &[]).unwrap().get::<_, String>(0))
+                .unwrap();
+        assert_eq!(certificate["removed_elsewhere"]["detached"], json!(2), "{certificate}");
+        let left = certificate["left_in_rollups"].as_array().unwrap();
+        assert!(left.iter().any(|left| left["rollup"] == "latest"), "{certificate}");
+        // As long as it is elsewhere, nothing is done, and nothing fails.
+        admin.batch_execute("CALL tally.maintain()").unwrap();
+        superuser.batch_execute(BACK).unwrap();
+        let told = "SELECT count(*) FROM tally.lint() WHERE name = 'erased_there_again' AND detail ~ 'count them still'";
+        assert_eq!(number(&mut bench.admin(), told), 1, "in steps: {in_steps}");
+        admin.batch_execute("CALL tally.maintain()").unwrap();
+        assert_eq!(number(&mut bench.admin(), told), 0, "in steps: {in_steps}");
+        bench.verify();
+        bench.fold();
+        assert_eq!(traces(&mut superuser, SUBJECT), Vec::<String>::new(), "in steps: {in_steps}");
+        let failed = "SELECT count(*) FROM tally.maintenance WHERE failed_at IS NOT NULL";
+        assert_eq!(number(&mut superuser, failed), 0);
+    }
+}
+
+/// A tenant's part of a month that is there otherwise: what others have in it stays counted.
+#[test]
+fn numbers_of_a_part_that_was_detached_are_right_once_it_is_attached() {
+    let bench = Bench::new("unrenewed_part");
+    let (mut admin, mut superuser) = (bench.admin(), bench.database.superuser());
+    admin.batch_execute("SELECT tally.isolate_tenant('t', '2026-01-01')").unwrap();
+    assert_eq!(bench.send(&events()).accepted, 8);
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    bench.fold();
+    let leaf = "SELECT p.relname::text FROM pg_class AS p JOIN pg_inherits AS i ON i.inhrelid = p.oid
+                 WHERE i.inhparent = 'tally.events_p2026_02'::regclass AND p.relname !~ 'rest$'";
+    let leaf: String = superuser.query_one(leaf, &[]).unwrap().get(0);
+    superuser
+        .batch_execute(&format!("ALTER TABLE tally.events_p2026_02 DETACH PARTITION tally.{leaf}"))
+        .unwrap();
+    let certificate = bench.erase("t", SUBJECT);
+    assert_eq!(certificate["removed_elsewhere"]["detached"], json!(1), "{certificate}");
+    let left = certificate["left_in_rollups"].as_array().unwrap();
+    assert!(left.iter().any(|left| left["rollup"] == "latest"), "{certificate}");
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    let february =
+        "SELECT coalesce(sum(n), 0)::int8 FROM tally.latest_month_base WHERE bucket = '2026-02-01Z'";
+    assert_eq!(number(&mut superuser, february), 2);
+    assert_eq!(code(admin.query("SELECT tally.rebuild_rollup('latest')", &[])), "55000");
+    superuser
+        .batch_execute(&format!(
+            "ALTER TABLE tally.events_p2026_02 ATTACH PARTITION tally.{leaf} FOR VALUES IN ('t')"
+        ))
+        .unwrap();
+    let told = "SELECT count(*) FROM tally.lint() WHERE name = 'erased_there_again'";
+    assert_eq!(number(&mut admin, told), 1);
+    admin.batch_execute("CALL tally.maintain()").unwrap();
+    bench.fold();
+    assert_eq!(number(&mut superuser, february), 1);
+    assert_eq!(number(&mut admin, told), 0);
+    bench.verify();
+    assert_eq!(traces(&mut superuser, SUBJECT), Vec::<String>::new());
 }
