@@ -287,7 +287,9 @@ pub fn kept(tenant: &str, lost: &[i64], users: &[String], made: &Made) -> Result
         let values = |column: &Column| match made.find(definition, column) {
             _ if is_all_made_anew => Ok(Vec::new()),
             Some(values) => Ok(values.clone()),
-            None => user_values::of_users(definition, column, tenant, users),
+            None => {
+                user_values::of_users(definition, column, tenant, users, &user_values::alike(tenant, users))
+            }
         };
         let own = |column: &Column| -> Result<Own, RollupError> {
             Ok(Own {

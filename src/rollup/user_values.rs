@@ -57,12 +57,13 @@ pub fn named_measures(definition: &Definition) -> impl Iterator<Item = &Column> 
 }
 
 /// The values of a column, as text, that it has of these users of a tenant and of nobody else: their ids, as the column's type and in other letters, and what the
-/// expression makes of an id where it makes something else of others that are like it.
+/// expression makes of an id where it makes something else of others that are like it. `alike` are other users whose ids are these in another spelling.
 pub fn of_users(
     definition: &Definition,
     column: &Column,
     tenant: &str,
     users: &[String],
+    alike: &[String],
 ) -> Result<Vec<String>, RollupError> {
     let Some(expression) = &column.expression else { return Ok(Vec::new()) };
     let reads = reads_of(column);
@@ -88,8 +89,74 @@ pub fn of_users(
             LATERAL (VALUES (lower(s.id)), (upper(s.id)), (lower(s.id COLLATE \"C\")), (upper(s.id COLLATE \"C\"))) AS v (text)";
         let values = [users.to_vec().into()];
         found.extend(session::as_owner(|| sql::rows(folded, &values, |row| row.need::<String>(1))));
+        for other in alike {
+            found.remove(&other.to_lowercase());
+            found.remove(&other.to_uppercase());
+        }
+    }
+    if !found.is_empty() && !alike.is_empty() {
+        for (other, made) in alike.iter().zip(maker.make(alike)?) {
+            let read = maker.read(other).filter(|_| reads_more);
+            for shared in made.iter().chain(&read) {
+                found.remove(shared);
+            }
+        }
     }
     Ok(found.into_iter().collect())
+}
+
+/// The users of a tenant, as the rollup of users' activity knows them, that are none of some and whose ids are one of theirs in another spelling: in
+/// other letters, the same number with other zeros, the same uuid with other signs, or with blanks around.
+pub fn alike(tenant: &str, users: &[String]) -> Vec<String> {
+    if users.is_empty() || session::find_relation(c"user_activity_pending").is_none() {
+        return Vec::new();
+    }
+    let spelt: BTreeSet<String> = users.iter().flat_map(|user| spellings(user)).collect();
+    let folded: BTreeSet<String> = users.iter().map(|user| user.to_lowercase()).collect();
+    let query = "SELECT DISTINCT p.user_id FROM tally_internal.user_activity_part AS p \
+                  WHERE p.tenant_id = $1 AND (p.user_id = ANY ($2) OR lower(p.user_id COLLATE \"default\") = ANY ($3))";
+    let values = [
+        tenant.into(),
+        spelt.into_iter().collect::<Vec<_>>().into(),
+        folded.into_iter().collect::<Vec<_>>().into(),
+    ];
+    let known = session::as_owner(|| sql::changed_rows(query, &values, |row| row.need::<String>(1)));
+    let users: HashSet<&String> = users.iter().collect();
+    known.into_iter().filter(|known| !users.contains(known)).collect()
+}
+
+/// Zeros in front of a number, of an id that somebody has filled up to a width.
+const ZEROS: usize = 20;
+
+/// Other spellings of an id, as types other than text read them.
+fn spellings(user: &str) -> Vec<String> {
+    let bare = user.trim();
+    let mut found = vec![bare.to_owned(), format!(" {bare}"), format!("{bare} ")];
+    let (sign, digits) = match bare.strip_prefix(['-', '+']) {
+        Some(digits) if bare.starts_with('-') => ("-", digits),
+        Some(digits) => ("", digits),
+        None => ("", bare),
+    };
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = digits.trim_start_matches('0');
+        for zeros in 0..=ZEROS {
+            let spelt = format!("{}{number}", "0".repeat(zeros));
+            found.push(format!("{sign}{spelt}"));
+            if sign.is_empty() {
+                found.push(format!("+{spelt}"));
+            }
+        }
+    }
+    let plain: String = bare.chars().filter(char::is_ascii_hexdigit).collect();
+    if plain.len() == 32 {
+        let plain = plain.to_lowercase();
+        let parts = [&plain[..8], &plain[8..12], &plain[12..16], &plain[16..20], &plain[20..]].join("-");
+        for spelt in [plain, parts] {
+            let braced = format!("{{{spelt}}}");
+            found.extend([spelt.to_uppercase(), braced.to_uppercase(), braced, spelt]);
+        }
+    }
+    found
 }
 
 /// The values of some users of a tenant, made before they are asked for.
@@ -122,10 +189,13 @@ impl Made {
         let mut made: Vec<MadeOf> = without_locks(|definitions| {
             Ok(definitions.iter().filter(has_frozen).flat_map(of_definition).collect())
         })?;
+        let alike = if made.is_empty() { Vec::new() } else { alike(tenant, users) };
         for of in &mut made {
             for some in users.chunks(MADE_AT_ONCE) {
                 let values = without_locks(|definitions| match of.find_in(definitions) {
-                    Some((definition, column)) => of_users(definition, column, tenant, some).map(Some),
+                    Some((definition, column)) => {
+                        of_users(definition, column, tenant, some, &alike).map(Some)
+                    }
                     None => Ok(None),
                 })?;
                 let Some(values) = values else {
@@ -275,11 +345,15 @@ fn user_dimensions(
     ErrorReport,
 > {
     let ids: Vec<String> = ids.into_iter().flatten().collect();
+    let alike = alike(tenant_id, &ids);
     let mut found = Vec::new();
     for definition in definition::all()?.iter() {
         for column in definition.dimensions().filter(|column| is_of_user(column)) {
-            let made =
-                if is_user(column) { ids.clone() } else { of_users(definition, column, tenant_id, &ids)? };
+            let made = if is_user(column) {
+                ids.clone()
+            } else {
+                of_users(definition, column, tenant_id, &ids, &alike)?
+            };
             found.push((definition.name.clone(), column.name.clone(), type_name(column.stored_type()), made));
         }
     }

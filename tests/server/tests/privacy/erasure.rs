@@ -674,6 +674,48 @@ fn what_is_made_of_an_id_goes_whatever_its_type() {
     bench.verify();
 }
 
+/// What two ids are alike as values of a type is neither's alone.
+#[test]
+fn a_number_that_others_have_too_stays_and_is_named() {
+    let bench = Bench::new("alike");
+    let mut admin = bench.admin();
+    for (name, made) in [
+        ("numbers", "user_id::int8"),
+        ("decimals", "user_id::numeric::int8"),
+        ("shorter", "ltrim(user_id, '0')"),
+        ("texts", "user_id::int8::text"),
+    ] {
+        let declare = format!(
+            "SELECT tally.create_rollup('{name}', '{{day}}', dimensions => ARRAY[$a${made} AS part$a$], measures => ARRAY['count(*) AS n', $a$last({made}) AS latest$a$])"
+        );
+        admin.batch_execute(&declare).unwrap();
+    }
+    let event = |n: u32, user: &str| {
+        json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": format!("2026-01-{n:02}T10:00:00Z"), "user_id": user})
+    };
+    let sent = [event(1, "4711"), event(2, "004711"), event(3, "815"), event(4, "12")];
+    assert_eq!(bench.send(&sent).accepted, 4);
+    bench.fold();
+    admin.batch_execute("SELECT tally.drop_raw('2026-02-01')").unwrap();
+    let certificate = bench.erase("t", "4711");
+    let of = |name: &str| {
+        let left = certificate["left_in_rollups"].as_array().unwrap();
+        left.iter()
+            .find(|left| left["rollup"] == name)
+            .unwrap_or_else(|| panic!("{name}: {certificate}"))
+            .clone()
+    };
+    let mut superuser = bench.database.superuser();
+    for name in ["numbers", "decimals", "shorter", "texts"] {
+        assert_eq!(of(name)["by"], json!(["part"]), "{certificate}");
+        let counted = format!("SELECT sum(n)::int8 FROM tally.{name}_day_base WHERE part::text ~ '^4711'");
+        assert_eq!(number(&mut superuser, &counted), 2, "{name}");
+        let last = format!("SELECT count(latest) FROM tally.{name}_day_base");
+        assert_eq!(number(&mut superuser, &last), 4, "{name}");
+    }
+}
+
 /// As where it was dropped by hand: buckets that need it stay, and keep nobody from being erased.
 #[test]
 fn a_month_taken_out_by_hand_is_in_nobodys_way() {
