@@ -1,10 +1,14 @@
 //! Whether texts name one of many people: what somebody has written in words, and queries, of which strings, quoted names, comments
 //! and numbers count, since their other words are SQL's. Linear in the text, whatever it has and however many people there are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 /// A name of fewer characters stands in a text by chance: it counts only where it is all of a value.
 const TELLING: usize = 4;
+
+/// How often a value's escapes are read: as they stand, as a document's, and as those of documents in its strings.
+const DOCUMENTS: usize = 4;
 
 fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
@@ -68,13 +72,24 @@ impl Names {
     }
 
     fn are_in_value(&self, value: &str) -> bool {
-        self.all.contains(value) || self.telling.is_in(value)
+        let mut value = Cow::Borrowed(value);
+        for _ in 0..DOCUMENTS {
+            if self.all.contains(&*value) || self.telling.is_in(&value) {
+                return true;
+            }
+            if !value.contains('\\') {
+                return false;
+            }
+            // As JSON that the value may be, or have in a string.
+            value = Cow::Owned(unescaped(&value, '\\', JSON));
+        }
+        false
     }
 
     /// Whether a query has one of them.
     pub fn are_in_query(&self, query: &str) -> bool {
         self.marked.is_in(query)
-            || Literals { query, place: 0 }.any(|literal| match literal {
+            || Literals { query, place: 0, between: Vec::new() }.any(|literal| match literal {
                 Literal::Text(value) => self.are_in_value(&value),
                 Literal::Number(digits) => self.telling.is_in(digits),
             })
@@ -96,26 +111,31 @@ enum Literal<'a> {
 struct Literals<'a> {
     query: &'a str,
     place: usize,
+    /// Comments between the parts of a string.
+    between: Vec<String>,
 }
 
 /// Escapes with a number that a string may have: what follows the backslash, how many digits at most and their radix, and whether they
 /// are a byte or a character.
 type Escapes = &'static [(&'static str, usize, u32, bool)];
-const NONE: Escapes = &[];
 /// Of `E'…'`.
 const BACKSLASH: Escapes = &[("x", 2, 16, true), ("u", 4, 16, false), ("U", 8, 16, false), ("", 3, 8, true)];
 /// Of `U&'…'`.
 const UNICODE: Escapes = &[("+", 6, 16, false), ("", 4, 16, false)];
+const JSON: Escapes = &[("u", 4, 16, false)];
 
 impl<'a> Iterator for Literals<'a> {
     type Item = Literal<'a>;
 
     fn next(&mut self) -> Option<Literal<'a>> {
         loop {
+            if let Some(comment) = self.between.pop() {
+                return Some(Literal::Text(comment));
+            }
             let rest = &self.query[self.place..];
             let first = rest.chars().next()?;
             match first {
-                '\'' | '"' => return Some(Literal::Text(self.quoted(first, NONE))),
+                '\'' | '"' => return Some(Literal::Text(self.quoted(first, false))),
                 '-' if rest.starts_with("--") => {
                     let end = rest.find('\n').unwrap_or(rest.len());
                     self.place += end;
@@ -143,13 +163,16 @@ impl<'a> Iterator for Literals<'a> {
                     self.place += end;
                     let (word, after) = rest.split_at(end);
                     if word.eq_ignore_ascii_case("e") && after.starts_with('\'') {
-                        return Some(Literal::Text(self.quoted('\'', BACKSLASH)));
+                        let text = self.quoted('\'', true);
+                        return Some(Literal::Text(unescaped(&text, '\\', BACKSLASH)));
                     }
                     if word.eq_ignore_ascii_case("u") && (after.starts_with("&'") || after.starts_with("&\""))
                     {
                         self.place += 1;
                         let quote = if after.starts_with("&'") { '\'' } else { '"' };
-                        return Some(Literal::Text(self.quoted(quote, UNICODE)));
+                        let text = self.quoted(quote, false);
+                        let escape = self.escape().unwrap_or('\\');
+                        return Some(Literal::Text(unescaped(&text, escape, UNICODE)));
                     }
                 }
                 _ => self.place += first.len_utf8(),
@@ -159,24 +182,86 @@ impl<'a> Iterator for Literals<'a> {
 }
 
 impl Literals<'_> {
-    /// What stands between quotes; a quote within is doubled.
-    fn quoted(&mut self, quote: char, escapes: Escapes) -> String {
-        let mut found = Vec::new();
+    /// What stands between quotes; a quote within is doubled, or has a backslash, which stays, where that escapes. A string goes on in the next line.
+    fn quoted(&mut self, quote: char, escapes: bool) -> String {
+        let mut found = String::new();
         let mut rest = &self.query[self.place + 1..];
         while let Some(c) = rest.chars().next() {
             rest = &rest[c.len_utf8()..];
-            if c == '\\' && !escapes.is_empty() {
-                rest = unescape(rest, escapes, &mut found);
+            if c == '\\' && escapes {
+                let escaped = rest.chars().next();
+                found.push(c);
+                found.extend(escaped);
+                rest = &rest[escaped.map_or(0, char::len_utf8)..];
                 continue;
             }
             if c == quote {
-                let Some(after) = rest.strip_prefix(quote) else { break };
-                rest = after;
+                match rest.strip_prefix(quote) {
+                    Some(after) => rest = after,
+                    None => match self.continued(rest).filter(|_| quote == '\'') {
+                        Some(after) => {
+                            rest = after;
+                            continue;
+                        }
+                        None => break,
+                    },
+                }
             }
-            push(&mut found, c);
+            found.push(c);
         }
         self.place = self.query.len() - rest.len();
-        String::from_utf8_lossy(&found).into_owned()
+        found
+    }
+
+    /// What follows the quote with which a string goes on: between its parts is the end of a line, and nothing but white space and comments to the
+    /// ends of lines.
+    fn continued<'b>(&mut self, rest: &'b str) -> Option<&'b str> {
+        let mut comments = Vec::new();
+        let mut has_line_end = false;
+        let mut left = rest;
+        loop {
+            let after = left.trim_start_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']);
+            has_line_end |= left[..left.len() - after.len()].contains(['\n', '\r']);
+            if let Some(comment) = after.strip_prefix("--") {
+                let end = comment.find(['\n', '\r'])?;
+                comments.push(comment[..end].trim().to_owned());
+                left = &comment[end..];
+                continue;
+            }
+            let after = after.strip_prefix('\'').filter(|_| has_line_end)?;
+            self.between.append(&mut comments);
+            return Some(after);
+        }
+    }
+
+    /// The character that begins escapes in the string before, where it says so: `UESCAPE '!'`.
+    fn escape(&self) -> Option<char> {
+        let mut ahead = Literals { query: self.query, place: self.place, between: Vec::new() };
+        ahead.skip_blanks();
+        let word = ahead.query.get(ahead.place..ahead.place + "uescape".len())?;
+        if !word.eq_ignore_ascii_case("uescape") {
+            return None;
+        }
+        ahead.place += word.len();
+        ahead.skip_blanks();
+        let mut escape = ahead.query[ahead.place..].strip_prefix('\'')?.chars();
+        escape.next().filter(|_| escape.next() == Some('\''))
+    }
+
+    /// Goes on behind white space and comments.
+    fn skip_blanks(&mut self) {
+        loop {
+            let rest = &self.query[self.place..];
+            let after = rest.trim_start();
+            self.place += rest.len() - after.len();
+            if after.starts_with("--") {
+                self.place += after.find(['\n', '\r']).unwrap_or(after.len());
+            } else if after.starts_with("/*") {
+                self.comment();
+            } else {
+                return;
+            }
+        }
     }
 
     /// A comment, which may have others in it.
@@ -203,36 +288,84 @@ impl Literals<'_> {
     }
 }
 
-/// Reads what follows a backslash; what is left of the text.
-fn unescape<'a>(rest: &'a str, escapes: Escapes, found: &mut Vec<u8>) -> &'a str {
-    for &(marker, most, radix, is_byte) in escapes {
-        let Some(after) = rest.strip_prefix(marker) else { continue };
-        let digits = after.chars().take(most).take_while(|c| c.is_digit(radix)).count();
-        let Ok(number) = u32::from_str_radix(&after[..digits], radix) else { continue };
-        if is_byte {
-            found.push(number as u8);
+/// A text without its escapes.
+fn unescaped(text: &str, escape: char, escapes: Escapes) -> String {
+    let mut found = Unescaped::default();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        if c == escape {
+            rest = found.read(rest, escapes);
         } else {
-            push(found, char::from_u32(number).unwrap_or('\u{fffd}'));
+            found.push(c);
         }
-        return &after[digits..];
     }
-    let Some(c) = rest.chars().next() else { return rest };
-    push(
-        found,
-        match c {
+    found.end();
+    String::from_utf8_lossy(&found.bytes).into_owned()
+}
+
+/// What is read of a text with escapes, byte by byte.
+#[derive(Default)]
+struct Unescaped {
+    bytes: Vec<u8>,
+    /// The first half of a character that is written as two.
+    half: Option<u32>,
+}
+
+impl Unescaped {
+    fn end(&mut self) {
+        if self.half.take().is_some() {
+            self.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+
+    fn push(&mut self, c: char) {
+        self.end();
+        self.bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    fn push_code(&mut self, code: u32) {
+        match (self.half.take(), code) {
+            (Some(half), 0xdc00..=0xdfff) => {
+                let whole = 0x10000 + ((half - 0xd800) << 10) + (code - 0xdc00);
+                self.push(char::from_u32(whole).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            (half, _) => {
+                self.half = half;
+                self.end();
+                match code {
+                    0xd800..=0xdbff => self.half = Some(code),
+                    _ => self.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)),
+                }
+            }
+        }
+    }
+
+    /// Reads what follows the beginning of an escape; what is left of the text.
+    fn read<'a>(&mut self, rest: &'a str, escapes: Escapes) -> &'a str {
+        for &(marker, most, radix, is_byte) in escapes {
+            let Some(after) = rest.strip_prefix(marker) else { continue };
+            let digits = after.chars().take(most).take_while(|c| c.is_digit(radix)).count();
+            let Ok(number) = u32::from_str_radix(&after[..digits], radix) else { continue };
+            if is_byte {
+                self.end();
+                self.bytes.push(number as u8);
+            } else {
+                self.push_code(number);
+            }
+            return &after[digits..];
+        }
+        let Some(c) = rest.chars().next() else { return rest };
+        self.push(match c {
             'n' => '\n',
             't' => '\t',
             'r' => '\r',
             'b' => '\u{8}',
             'f' => '\u{c}',
             other => other,
-        },
-    );
-    &rest[c.len_utf8()..]
-}
-
-fn push(bytes: &mut Vec<u8>, c: char) {
-    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        });
+        &rest[c.len_utf8()..]
+    }
 }
 
 /// The tag that a dollar-quoted string begins with.

@@ -35,6 +35,25 @@ fn a_query_names_whom_its_literals_name() {
         // Wherever it stands: it is no word of SQL's.
         ("SELECT 'ann@ex' || 'ample.com', ann@example.com", "ann@example.com"),
         ("SELECT a$b$c$d$e, 'anna'", "anna"),
+        // As JSON spells it, once or in a document that is a string of another.
+        (r#"SELECT '{"who": "\u0061nna"}'::jsonb"#, "anna"),
+        (r#"SELECT E'{"who": "\\u0061nna"}'::jsonb"#, "anna"),
+        (r#"SELECT $${"who": "\u00c4nn-1"}$$"#, "Änn-1"),
+        (r#"SELECT '{"who": "\ud83d\ude00-12"}'"#, "😀-12"),
+        (r#"SELECT '{"a": "{\"who\": \"\\u0061nna\"}"}'"#, "anna"),
+        (r#"SELECT '{"who": "o\/hara"}'"#, "o/hara"),
+        (r"SELECT U&'!0061nna' UESCAPE '!'", "anna"),
+        (r#"SELECT 1 AS U&"@0061nna" uescape'@'"#, "anna"),
+        (
+            r"SELECT U&'!+000061nna' /* so */ UESCAPE -- or
+            '!'",
+            "anna",
+        ),
+        (r"SELECT U&'\D83D\DE00-12'", "😀-12"),
+        ("SELECT 'an'\n'na'", "anna"),
+        ("SELECT 'an' -- of\n  'na'", "anna"),
+        ("SELECT e'\\x61n'\n\t'\\x6ea'", "anna"),
+        ("SELECT U&'!0061n'\n'n!0061' UESCAPE '!'", "anna"),
     ] {
         assert!(found(query, name), "{query}: {name}");
     }
@@ -46,6 +65,10 @@ fn a_query_names_whom_its_literals_name() {
         ("SELECT 1", "1"),
         ("SELECT 'for a'", "a"),
         ("SELECT count(*) FROM t", "count"),
+        // Two values, or what is no escape.
+        ("SELECT 'an', 'na'", "anna"),
+        ("SELECT 'an' 'na'", "anna"),
+        (r"SELECT U&'!0061nna'", "anna"),
     ] {
         assert!(!found(query, name), "{query}: {name}");
     }
@@ -55,8 +78,14 @@ fn a_query_names_whom_its_literals_name() {
 fn documents_and_texts_name_people_too() {
     let who = names(&["4711", "anna", "x", "123456789012345678901"]);
     let found = |document: &str| who.are_in_parameters(&parameters(document).unwrap());
-    for document in ["[4711]", r#"["id=4711"]"#, r#"[1, "for anna"]"#, r#"["x"]"#, "[123456789012345678901]"]
-    {
+    for document in [
+        "[4711]",
+        r#"["id=4711"]"#,
+        r#"[1, "for anna"]"#,
+        r#"["x"]"#,
+        "[123456789012345678901]",
+        r#"["{\"who\": \"\\u0061nna\"}"]"#,
+    ] {
         assert!(found(document), "{document}");
     }
     for document in ["[47110]", r#"["ax x"]"#, "[null, true]", "[]", "[123456789012345678902]"] {
