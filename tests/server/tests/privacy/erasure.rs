@@ -499,6 +499,39 @@ fn sessions_in_detached_months_and_declared_statistics_go_too() {
     assert_eq!(number(&mut superuser, &remembered), 0);
 }
 
+/// Of what indexes make of rows, too, also where the table is empty afterwards.
+#[test]
+fn statistics_of_expressions_in_indexes_go_too() {
+    let bench = Bench::new("index_statistics");
+    let rejected = json!({"tenant_id": "t", "account_id": "a", "name": "n", "user_id": SUBJECT, "occurred_at": "2026-01-10T10:00:00Z", "bad": 1});
+    assert_eq!(bench.send(&[rejected.clone(), rejected]).rejected, 2);
+    let events: Vec<Value> = (1..=40)
+        .map(|n| {
+            json!({"tenant_id": "t", "account_id": "a", "name": "n", "event_id": format!("00000000-0000-4000-8000-{n:012}"),
+               "occurred_at": "2026-01-10T10:00:00Z", "user_id": SUBJECT})
+        })
+        .collect();
+    assert_eq!(bench.send(&events).accepted, 40);
+    let mut superuser = bench.database.superuser();
+    superuser
+        .batch_execute(
+            "CREATE INDEX waiting ON tally.quarantine (tenant_id, left(body, 200));
+             CREATE INDEX named ON tally.events (tenant_id, lower(user_id));
+             CREATE STATISTICS tally.made ON (left(body, 100)) FROM tally.quarantine; ANALYZE",
+        )
+        .unwrap();
+    let remembered = format!(
+        "SELECT count(*) FROM pg_stats WHERE concat(most_common_vals::text, histogram_bounds::text) LIKE '%{SUBJECT}%' AND tablename ~ '^waiting$|_idx|_lower'"
+    );
+    assert!(number(&mut superuser, &remembered) >= 2);
+    bench.erase("t", SUBJECT);
+    for _ in 0..2 {
+        bench.admin().batch_execute("CALL tally.maintain()").unwrap();
+    }
+    assert_eq!(number(&mut superuser, &remembered), 0);
+    assert_eq!(traces(&mut superuser, SUBJECT), Vec::<String>::new());
+}
+
 /// What is made from an id in other letters goes with it; counts and sums in which it counts with others' are told, and by what.
 #[test]
 fn numbers_that_are_left_are_named_and_ids_in_other_letters_are_not_left() {
