@@ -8,10 +8,12 @@ use crate::audit::{self, Act};
 use crate::backend::call::{self, sql_function};
 use crate::backend::report::Report;
 use crate::backend::scan::{self, Snapshot};
+use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::worker::process_main;
 use crate::backend::{own_transaction, session, sql, worker};
 use crate::scope;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tally_core::privacy::{Place, seal_epoch};
 
@@ -40,6 +42,11 @@ fn hash(of: impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
+}
+
+/// Numbers that stand for some actors, in one order.
+fn lock_numbers(actors: &[String]) -> BTreeSet<u32> {
+    actors.iter().map(|actor| u32::from_str_radix(&actor[..8], 16).expect("digits of a hash")).collect()
 }
 
 /// How often an actor has had something revealed in the last hour in which that happened, and that hour.
@@ -74,9 +81,17 @@ sql_function! {
         let limit = session::as_owner(|| sql::one::<i64>(limit, &[])).unwrap_or(PER_HOUR);
         let actors = actors();
         let counts = || actors.iter().map(|actor| counted(actor)).collect::<Vec<_>>();
-        let before = counts();
-        let is_run = own_transaction::run("tally_reveal_main", &actors.join(" "));
-        let after = counts();
+        // One at a time for each of them, or what is read had been raised by others, too; the locks end with the subtransaction.
+        let counting = subtransaction::run(|| {
+            let table = session::relation(c"reveal_count").to_u32();
+            lock_numbers(&actors).into_iter().for_each(|number| {
+                session::lock(table, number, true);
+            });
+            let before = counts();
+            let is_run = own_transaction::run("tally_reveal_main", &actors.join(" "));
+            Verdict::Undo((before, is_run, counts()))
+        });
+        let (before, is_run, after) = counting.unwrap_or_else(|caught| caught.rethrow());
         let is_counted = is_run && before.iter().zip(&after).all(|(before, after)| after.is_some() && before != after);
         let act = |name| Act {
             act: name,

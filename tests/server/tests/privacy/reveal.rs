@@ -188,6 +188,37 @@ fn the_limit_is_a_persons_under_all_its_logins() {
     }
 }
 
+/// As many as may be are revealed, however many are asked for at once.
+#[test]
+fn as_many_are_revealed_at_once_as_one_after_the_other() {
+    let mut keyed = Keyed::new("reveal_at_once");
+    let role = keyed.database.role("custodian", &["tally_custodian"]);
+    let mut superuser = keyed.database.superuser();
+    superuser
+        .batch_execute(&format!(
+            "SELECT tally.set_step_up_policy('reveal', false), tally.set_step_up_policy('binding', false), tally.set_reveal_limit(5),
+                    tally.protect_property('signup', 'card', 'seal'), tally.bind_role('{role}', 'a')"
+        ))
+        .unwrap();
+    assert_eq!(
+        ingest(&mut superuser, &array([event("a", 1, "ada", json!({"card": "4111"}))])).unwrap().accepted,
+        1
+    );
+    away_from_the_hours_end();
+    let database = &keyed.database;
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<Client> = (0..8).map(|_| database.connect(&role)).collect();
+        let asked: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| scope.spawn(move || reveal(&mut client, None, "", 1, "card")))
+            .collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    let revealed = answers.iter().filter(|answer| *answer == "\"4111\"").count();
+    assert_eq!(revealed, 5, "{answers:?}");
+    assert!(answers.iter().all(|answer| answer == "\"4111\"" || answer == "53400"), "{answers:?}");
+}
+
 /// What says what something is for can be read: white space and characters that show nothing say nothing.
 #[test]
 fn purposes_and_reasons_have_characters_that_can_be_seen() {
