@@ -23,6 +23,7 @@ DECLARE
   alone    record;
   is_known boolean := false;
   named    text;
+  words    jsonb;
 BEGIN
   PERFORM tally_internal.check_id('tenant_id', coalesce(subject_report.tenant_id, '')), tally_internal.check_id('subject', coalesce(subject_report.subject, ''));
   IF own <> subject_report.tenant_id OR tally.current_account() IS NOT NULL THEN
@@ -82,6 +83,21 @@ BEGIN
      WHERE p.tenant_id = subject_report.tenant_id AND tally_internal.is_content_naming(p.content, ids)
      ORDER BY a.at;
   is_known := is_known OR FOUND;
+  -- In words that somebody wrote, and in queries, as an erasure finds it: of one that is known, or any word would be.
+  IF is_known THEN
+    words := tally_internal.seek_exports(subject_report.tenant_id, array_remove(ids, NULL), '{}');
+    RETURN QUERY
+      SELECT jsonb_build_object('from', 'audit', 'row', jsonb_build_object('at', a.at, 'act', a.act, 'object', a.object, 'personal', p.content::jsonb))
+        FROM tally.audit_personal AS p JOIN tally.audit_entry AS a ON a.tenant_id = p.tenant_id AND a.entry_id = p.entry_id
+       WHERE p.tenant_id = subject_report.tenant_id AND p.entry_id IN (SELECT jsonb_array_elements_text(words -> 'entries')::uuid)
+         AND NOT tally_internal.is_content_naming(p.content, array_remove(ids, NULL))
+       ORDER BY a.at;
+    RETURN QUERY
+      SELECT jsonb_build_object('from', 'exports', 'row', to_jsonb(e))
+        FROM tally.export AS e
+       -- Those over all tenants may name others' users, too: they are seen in the global scope alone.
+       WHERE e.id IN (SELECT jsonb_array_elements_text(words -> 'exports')::uuid) AND (e.tenant_id = subject_report.tenant_id OR own IS NULL) ORDER BY e.requested_at;
+  END IF;
   -- Whom it was about is kept only of one that is known: one who was erased is not named again. As its events have it: of protected ids the token.
   IF EXISTS (SELECT FROM tally.protection AS p WHERE p.tenant_id IN (subject_report.tenant_id, '') AND p.path = '') THEN
     named := CASE WHEN subject_report.subject LIKE 'tok.0.%' THEN subject_report.subject ELSE ids[2] END;
@@ -93,7 +109,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.subject_report(text, text) IS
-  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, in detached months, too, with those without a user that an erasure takes with them (within a day of one of its own in the same session, and of nobody else''s there), quarantined events, batches that it is the source or client of, rollups by user or by what is made of its id alone, personal parts of audit entries that name it. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
+  'everything that is kept of a user of a tenant, by the id as it is sent, as lines of JSON: from where, and the row as it is stored, tokens and closed up texts too; events, in detached months, too, with those without a user that an erasure takes with them (within a day of one of its own in the same session, and of nobody else''s there), quarantined events, batches that it is the source or client of, rollups by user or by what is made of its id alone, personal parts of audit entries that name it, in their purposes and reasons, too, and exports that do. In the scope of the whole tenant or the global one; needs a second factor, and where the tenant has keys those, and is recorded';
 ALTER FUNCTION tally.subject_report(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.subject_report(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.subject_report(text, text) TO tally_admin;

@@ -1024,6 +1024,62 @@ fn an_erasure_empties_the_exports_that_name_the_person_and_no_others() {
     }
 }
 
+/// What an erasure of a person would empty, a report of the person has.
+#[test]
+fn a_report_tells_the_exports_and_purposes_that_an_erasure_finds() {
+    let mut scene = Scene::new("export_reported");
+    let analyst = scene.database.role("analyst", &["tally_reader", "tally_analyst"]);
+    let officer = scene.database.role("officer", &["tally_admin"]);
+    let mut admin = scene.database.superuser();
+    admin
+        .batch_execute(&format!(
+            "SELECT tally.bind_role('{analyst}', 'global'::tally.scope_kind); SELECT tally.set_step_up_policy('subject_report', false)"
+        ))
+        .unwrap();
+    admin
+        .batch_execute("SELECT tally.ingest(jsonb_build_array(jsonb_build_object('tenant_id', 'a', 'account_id', 'north', 'name', 'n', 'user_id', 'jane-doe', 'event_id', gen_random_uuid(), 'occurred_at', now())))")
+        .unwrap();
+    let mut client = scene.database.connect(&scene.requester);
+    let mut everywhere = scene.database.connect(&analyst);
+    let asked = |client: &mut Client, query: &str, purpose: &str, params: &str| -> String {
+        let statement = "SELECT tally.request_export($1, $2, 5000, $3::text::jsonb)::text";
+        client.query_one(statement, &[&query, &purpose, &params]).unwrap().get(0)
+    };
+    asked(&mut client, "SELECT n FROM shop.note WHERE n > 1", "note 1 for the board", "[]");
+    asked(
+        &mut everywhere,
+        "SELECT name FROM tally.events WHERE user_id = 'jane-doe'",
+        "whose it is, isn't said",
+        "[]",
+    );
+    let mut named = vec![
+        asked(&mut client, "SELECT n FROM shop.note WHERE n > 2", "complaint of jane-doe, ticket 7", "[]"),
+        asked(&mut client, "SELECT n FROM shop.note WHERE body <> 'it''s jane-doe'", "a test", "[]"),
+        asked(&mut client, "SELECT n FROM shop.note WHERE body <> $1", "a test", "[\"id=jane-doe\"]"),
+    ];
+    let of_all = asked(
+        &mut everywhere,
+        "SELECT name FROM tally.events WHERE tenant_id = 'a' AND user_id = 'jane-doe'",
+        "a test",
+        "[]",
+    );
+    named.sort();
+    drop(client);
+    let mut officer = scene.database.connect(&officer);
+    let mut told = |scope: &str, from: &str| -> Vec<String> {
+        let mut transaction = officer.transaction().unwrap();
+        transaction.batch_execute(scope).unwrap();
+        let query = "SELECT coalesce(r #>> '{row,id}', r #>> '{row,personal,purpose}') FROM tally.subject_report('a', 'jane-doe') AS r WHERE r ->> 'from' = $1 ORDER BY 1";
+        transaction.query(query, &[&from]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    assert_eq!(told("SELECT tally.enter('a')", "exports"), named);
+    // Those over all tenants are seen in the global scope alone.
+    named.push(of_all);
+    named.sort();
+    assert_eq!(told("SELECT tally.enter_global()", "exports"), named);
+    assert_eq!(told("SELECT tally.enter('a')", "audit"), ["complaint of jane-doe, ticket 7"]);
+}
+
 #[test]
 fn of_people_who_share_a_trusted_login_each_has_their_own_exports() {
     let mut scene = Scene::new("export_shared");
