@@ -113,3 +113,42 @@ COMMENT ON FUNCTION tally.subject_report(text, text) IS
 ALTER FUNCTION tally.subject_report(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.subject_report(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.subject_report(text, text) TO tally_admin;
+
+-- Of tokens that are of no tenant, as administrators step up with: an erasure of a tenant's user leaves them, since somebody else of that name may act for a tenant.
+CREATE FUNCTION tally.erase_token_subject(subject text, reason text) RETURNS int8
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  entries uuid[];
+  erased  int8 := 0;
+BEGIN
+  PERFORM tally_internal.check_id('subject', coalesce(erase_token_subject.subject, '')), tally_internal.check_words('reason', coalesce(erase_token_subject.reason, ''));
+  IF tally.current_tenant() IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'what tokens of no tenant said is erased in the global scope alone',
+      HINT = 'SELECT tally.enter_global(); of a tenant''s users there is tally.erase_subject()';
+  END IF;
+  PERFORM tally_internal.require_step_up('erase_subject');
+  IF length(erase_token_subject.subject) >= 4 AND position(erase_token_subject.subject IN erase_token_subject.reason) > 0 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'the reason names the subject that is to be erased',
+      HINT = 'reasons are kept: name the request by its number';
+  END IF;
+  entries := ARRAY(SELECT p.entry_id FROM tally.audit_personal AS p WHERE p.tenant_id = '' AND p.content::jsonb ->> 'subject' = erase_token_subject.subject);
+  -- Nobody takes away alone that it was them, nor whoever shares the login.
+  IF tally_internal.with_persons(ARRAY['subject ' || erase_token_subject.subject]) && tally_internal.with_persons(tally_internal.acting_identities())
+     OR EXISTS (SELECT FROM tally.audit_entry AS a WHERE a.tenant_id = '' AND a.entry_id = ANY (entries) AND a.actor = session_user) THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'the subject acted under the login that asks for it', HINT = 'have another person ask for the erasure, under another login';
+  END IF;
+  IF entries <> '{}' THEN
+    PERFORM tally_internal.record_act('erasure_requested', NULL, jsonb_build_object('reason', erase_token_subject.reason), '');
+    erased := tally_internal.erase_audit_personal('', entries);
+    PERFORM tally_internal.note_trace('{audit_personal}');
+  END IF;
+  RETURN erased;
+END
+$$;
+COMMENT ON FUNCTION tally.erase_token_subject(text, text) IS
+  'erases who acted, by the sub of their tokens, from the audit log''s entries that are of no tenant, as of a step-up of administrators; the entries stay verifiable. In the global scope, by another person than the subject, under another login than that of the entries; needs the second factor of erase_subject. Returns of how many entries';
+ALTER FUNCTION tally.erase_token_subject(text, text) OWNER TO tally_owner;
+REVOKE ALL ON FUNCTION tally.erase_token_subject(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tally.erase_token_subject(text, text) TO tally_admin;

@@ -8,11 +8,18 @@ use tally_server_tests::{TokenSigner, away_from_the_hours_end, code, ingest, num
 
 /// Shows a second factor to the running transaction, of a role that an application may share among people.
 fn step_up(signer: &TokenSigner, transaction: &mut Transaction) {
+    step_up_as(signer, transaction, None);
+}
+
+fn step_up_as(signer: &TokenSigner, transaction: &mut Transaction, subject: Option<&str>) {
     let asked = "SELECT tally.challenge(), tally.token_audience(), session_user::text";
     let row = transaction.query_one(asked, &[]).unwrap();
     let mut claims = signer.claims(row.get(1), row.get(2), "", row.get(0));
     claims.as_object_mut().unwrap().remove("tenant");
     claims["amr"] = json!(["pwd", "otp"]);
+    if let Some(subject) = subject {
+        claims["sub"] = json!(subject);
+    }
     claims["auth_time"] = json!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
     transaction.query_one("SELECT tally.step_up($1)", &[&signer.sign(&claims)]).unwrap();
 }
@@ -186,6 +193,53 @@ fn the_limit_is_a_persons_under_all_its_logins() {
         superuser.batch_execute(&format!("ALTER ROLE {renamed} RENAME TO {role}")).unwrap();
         assert_eq!(answer, "53400");
     }
+}
+
+/// Who stepped up for no tenant, no tenant's erasure takes away, but an administrator of all.
+#[test]
+fn the_subject_of_a_step_up_is_erased_in_the_global_scope() {
+    let mut keyed = Keyed::new("stepped_up_erased");
+    let roles = ["one", "two"].map(|topic| keyed.database.role(topic, &["tally_admin"]));
+    let mut superuser = keyed.database.superuser();
+    let signer = TokenSigner::new("k", 1);
+    signer.register(&mut superuser).unwrap();
+    for role in &roles {
+        superuser.batch_execute(&format!("SELECT tally.trust_role('{role}')")).unwrap();
+    }
+    superuser.batch_execute("SELECT tally.set_step_up_policy('erase_subject', false)").unwrap();
+    let [mut one, mut two] = [0, 1].map(|place| keyed.database.connect(&roles[place]));
+    let mut transaction = one.transaction().unwrap();
+    let subject = "planted-7d20c4";
+    step_up_as(&signer, &mut transaction, Some(subject));
+    transaction.batch_execute("SELECT tally.set_reveal_limit(7)").unwrap();
+    transaction.commit().unwrap();
+    maintain(&mut superuser);
+    let left = format!("SELECT count(*) FROM tally.audit_personal WHERE strpos(content, '{subject}') > 0");
+    two.query("SELECT tally.erase_subject('a', $1, 'ticket 4')", &[&subject]).unwrap();
+    assert!(number(&mut superuser, &left) > 0);
+    let erase = |client: &mut Client, scope: &str, reason: &str| -> String {
+        let mut transaction = client.transaction().unwrap();
+        transaction.batch_execute(scope).unwrap();
+        let erased = transaction.query_one("SELECT tally.erase_token_subject($1, $2)", &[&subject, &reason]);
+        match erased {
+            Ok(row) => {
+                transaction.commit().unwrap();
+                row.get::<_, i64>(0).to_string()
+            }
+            Err(error) => error.code().unwrap().code().to_owned(),
+        }
+    };
+    // Under that login it may be its own.
+    assert_eq!(erase(&mut one, "SELECT tally.enter_global()", "ticket 5"), "42501");
+    assert_eq!(erase(&mut two, "SELECT tally.enter('a')", "ticket 5"), "42501");
+    assert_eq!(erase(&mut two, "SELECT tally.enter_global()", &format!("{subject} asked")), "22023");
+    assert_ne!(erase(&mut two, "SELECT tally.enter_global()", "ticket 5"), "0");
+    drop((one, two));
+    maintain(&mut superuser);
+    assert_eq!(number(&mut superuser, &left), 0);
+    let asked =
+        "SELECT count(*) FROM tally.audit WHERE act = 'erasure_requested' AND detail::text ~ 'ticket 5'";
+    assert_eq!(number(&mut superuser, asked), 1);
 }
 
 /// As many as may be are revealed, however many are asked for at once.
