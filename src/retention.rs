@@ -2,7 +2,7 @@
 //! months, and of each tenant by the days that it keeps. What is removed and how is `raw`'s; this asks the rollups first.
 
 use crate::backend::lock::{self, Attempts};
-use crate::backend::report::Report;
+use crate::backend::report::{Report, given};
 use crate::backend::session;
 use crate::raw::months::{self, Fate};
 use crate::raw::{RawError, gate, horizon, lost_months, prune};
@@ -13,25 +13,32 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use tally_core::grain::Grain;
 
+const BEFORE: &str = "give a moment, such as '2026-01-01Z': whole months before it are meant";
+const TABLESPACE: &str = "pg_tablespace lists the tablespaces";
+
 #[pg_extern(sql = false)]
-fn drop_raw(before: TimestampWithTimeZone) -> Result<SetOfIterator<'static, String>, ErrorReport> {
+fn drop_raw(before: Option<TimestampWithTimeZone>) -> Result<SetOfIterator<'static, String>, ErrorReport> {
     session::require_writable(c"tally.drop_raw()");
+    let before = given(before, "before", BEFORE)?;
     Ok(SetOfIterator::new(lock_and_remove(before, Fate::Dropped)?))
 }
 
 #[pg_extern(sql = false)]
-fn detach_raw(before: TimestampWithTimeZone) -> Result<SetOfIterator<'static, String>, ErrorReport> {
+fn detach_raw(before: Option<TimestampWithTimeZone>) -> Result<SetOfIterator<'static, String>, ErrorReport> {
     session::require_writable(c"tally.detach_raw()");
+    let before = given(before, "before", BEFORE)?;
     Ok(SetOfIterator::new(lock_and_remove(before, Fate::Detached)?))
 }
 
 /// Moves whole months to a tablespace.
 #[pg_extern(sql = false)]
 fn move_raw(
-    before: TimestampWithTimeZone,
-    tablespace: &CStr,
+    before: Option<TimestampWithTimeZone>,
+    tablespace: Option<&CStr>,
 ) -> Result<SetOfIterator<'static, String>, ErrorReport> {
     session::require_writable(c"tally.move_raw()");
+    let (before, tablespace) =
+        (given(before, "before", BEFORE)?, given(tablespace, "tablespace", TABLESPACE)?);
     let tablespace = tablespace.to_str().map_err(|_| RawError::Range)?.to_owned();
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
         return Err(RawError::Range.into());
@@ -111,8 +118,9 @@ fn still_needed(needed: Needed) -> Report {
 
 /// One step of retention.
 #[pg_extern(sql = false)]
-fn retain(max_rows: i64) -> Result<i64, ErrorReport> {
+fn retain(max_rows: Option<i64>) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.retain()");
+    let max_rows = given(max_rows, "max_rows", "leave it out for 50,000")?;
     if session::has_fixed_snapshot() {
         return Err(RawError::FixedSnapshot.into());
     }

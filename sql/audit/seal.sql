@@ -56,7 +56,7 @@ $$;
 COMMENT ON FUNCTION tally_internal.audit_rounds(int8) IS 'from and up to which transactions, of which clusters, entries can be sealed now';
 
 CREATE FUNCTION tally.seal_audit(max_entries int8 DEFAULT 50000) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'seal_audit_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'seal_audit_wrapper';
 COMMENT ON FUNCTION tally.seal_audit(int8) IS
   'one step of sealing: stores what sessions handed over through shared memory, and seals the entries of transactions that are older than every running one; returns how many entries, 0 where nothing is left for now';
 
@@ -253,7 +253,7 @@ COMMENT ON FUNCTION tally.audit_anchor() IS
 
 CREATE FUNCTION tally.verify_audit(VARIADIC anchors text[] DEFAULT '{}')
   RETURNS TABLE (fault text, seal int8, tenant_id text, entry_id uuid, detail text)
-  LANGUAGE c STABLE PARALLEL RESTRICTED STRICT AS 'MODULE_PATHNAME', 'verify_audit_wrapper';
+  LANGUAGE c STABLE PARALLEL RESTRICTED CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'verify_audit_wrapper';
 COMMENT ON FUNCTION tally.verify_audit(text[]) IS
   'what is wrong with the log, the first place first; no row where it is intact. With anchors that were kept elsewhere also where all hashes were made anew, or the end was cut off';
 

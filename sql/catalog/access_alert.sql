@@ -102,7 +102,7 @@ $$;
 COMMENT ON FUNCTION tally_internal.sum_access(timestamptz) IS 'sums up what actors did, from the day of a moment on; returns how many days of actors';
 
 CREATE FUNCTION tally.find_access_alerts(since timestamptz DEFAULT now() - interval '1 day') RETURNS SETOF tally.access_alert
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
   SET timezone = 'UTC'
 AS $$
@@ -112,6 +112,10 @@ DECLARE
   found  record;
   alert  tally.access_alert;
 BEGIN
+  IF since IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'since must not be null',
+      HINT = 'leave it out for the last day';
+  END IF;
   PERFORM tally_internal.refuse_confined();
   IF NOT isfinite(since) THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'since must not be infinite', HINT = 'name a day, such as now() or 2026-03-01';

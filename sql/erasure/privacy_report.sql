@@ -1,7 +1,7 @@
 -- The record of processing and the facts that an impact assessment begins with, from what is installed.
 
 CREATE FUNCTION tally.privacy_report(tenant_id text) RETURNS TABLE (section text, item text, detail text)
-  LANGUAGE plpgsql STABLE PARALLEL UNSAFE STRICT
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -9,6 +9,10 @@ DECLARE
   kept interval := (SELECT r.keep FROM tally.retention AS r WHERE r.tenant_id IN (privacy_report.tenant_id, '') ORDER BY r.tenant_id DESC LIMIT 1);
   reads text := (SELECT p.reads FROM tally.audit_policy AS p WHERE p.tenant_id IN (privacy_report.tenant_id, '') ORDER BY p.tenant_id DESC LIMIT 1);
 BEGIN
+  IF privacy_report.tenant_id IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'tenant_id must not be null',
+      HINT = 'a report is about one tenant: name it';
+  END IF;
   IF own <> privacy_report.tenant_id THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'this session acts for another tenant',
       HINT = 'enter the tenant''s scope, or the global one';

@@ -177,7 +177,7 @@ COMMENT ON FUNCTION tally.request_export(text, text, int8, jsonb) IS
   'requests an export of what a query returns in the present scope, of so many rows at most, of which each counts once for each 4 kB that it begins; params are the values of $1, $2, …, each a text. Returns its id; when others have approved it, tally.run_export() hands it out once. LISTEN tally_export tells approvers that there is something to approve';
 
 CREATE FUNCTION tally.run_export(id uuid) RETURNS SETOF text
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT ROWS 100000 AS 'MODULE_PATHNAME', 'run_export_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 100000 AS 'MODULE_PATHNAME', 'run_export_wrapper';
 COMMENT ON FUNCTION tally.run_export(uuid) IS
   'hands out an approved export, once, to who requested it, in the same scope: a line of JSON for each row. Use COPY (SELECT tally.run_export(…)) TO STDOUT, or a cursor; pg_stat_progress_copy shows how far it is';
 
@@ -293,12 +293,16 @@ COMMENT ON FUNCTION tally.approve_export(uuid, text) IS
   'approves an export that another person has requested, by a statement of its own, with a second factor as policy says; with the hash that tally.exports shows, nothing else than that. Returns the export''s state';
 
 CREATE FUNCTION tally.reject_export(id uuid, reason text) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   export tally.export;
 BEGIN
+  IF reject_export.id IS NULL OR reject_export.reason IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'id and reason must not be null',
+      HINT = 'tally.exports shows the ids of exports; the reason is told to who requested it';
+  END IF;
   PERFORM tally_internal.check_words('reason', reject_export.reason);
   export := tally_internal.judge_export(reject_export.id, 'reject');
   UPDATE tally.export AS e SET state = 'rejected', decided_at = clock_timestamp(), reason = reject_export.reason WHERE e.id = export.id;

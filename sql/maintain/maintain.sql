@@ -1,7 +1,7 @@
 -- Housekeeping, and what a DBA looks at first.
 
 CREATE FUNCTION tally.make_partitions(months int4 DEFAULT 2) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'make_partitions_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'make_partitions_wrapper';
 COMMENT ON FUNCTION tally.make_partitions(int4) IS
   'makes the partitions of this month (UTC) and of so many months after it, at most 120, each with row security before anyone can see it; returns how many were missing';
 

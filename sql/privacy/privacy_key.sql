@@ -89,12 +89,16 @@ COMMENT ON FUNCTION tally_internal.stored_user_ids(text, text) IS
   'the ids under which a user may be stored, of one that was sent: as it is, and its token where the tenant has keys; an error where those are not at hand';
 
 CREATE FUNCTION tally.rotate_keys(tenant_id text) RETURNS int4
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   epoch int4;
 BEGIN
+  IF rotate_keys.tenant_id IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'tenant_id must not be null',
+      HINT = 'each tenant has keys of its own: name one';
+  END IF;
   PERFORM tally_internal.check_id('tenant_id', rotate_keys.tenant_id);
   -- First, as the steps do that lock both.
   PERFORM tally_internal.start_renewal(rotate_keys.tenant_id,

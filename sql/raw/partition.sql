@@ -234,12 +234,12 @@ COMMENT ON FUNCTION tally_internal.split_months(text, timestamptz) IS
   'gives a tenant a partition of its own in each month that exists and begins with or after that of a moment; called by tally.isolate_tenant()';
 
 CREATE FUNCTION tally.isolate_tenant(tenant_id text, "from" timestamptz DEFAULT now()) RETURNS SETOF text
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'isolate_tenant_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'isolate_tenant_wrapper';
 COMMENT ON FUNCTION tally.isolate_tenant(text, timestamptz) IS
   'gives a tenant a partition of its own in every month (UTC) from that of a moment on, for a tenant so heavy that the others'' queries and vacuum feel it; moves the events that it has there, while ingest and readers wait; returns the partitions it made. Months to come get theirs as they are made. At most 100 tenants. Everybody can read the bound of a partition, which is the tenant''s id, and how much lies in it: do not isolate a tenant whose existence or volume others must not learn. A repeatable read transaction that began before and reads events only afterwards may miss what was moved';
 
 CREATE FUNCTION tally.unisolate_tenant(tenant_id text) RETURNS boolean
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'unisolate_tenant_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'unisolate_tenant_wrapper';
 COMMENT ON FUNCTION tally.unisolate_tenant(text) IS
   'from now on no month is made with a partition for this tenant; those that exist keep theirs. Says whether it was isolated';
 

@@ -61,12 +61,12 @@ COMMENT ON FUNCTION tally.set_retention(text, interval) IS
   'keeps a tenant''s raw events for so long, in whole days, null for ever; for the tenant null: the default of every tenant that has none of its own. maintain() removes what is older, with its keys in the ledger, its batches and what waits of them in quarantine, once it is folded; from then on such events are rejected with SQLSTATE 22T11. Rollups keep their numbers';
 
 CREATE FUNCTION tally.retain(max_rows int8 DEFAULT 50000) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'retain_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'retain_wrapper';
 COMMENT ON FUNCTION tally.retain(int8) IS
   'one step of retention: moves the tenants'' horizons to today''s, or drops a month that every tenant''s retention has passed, or removes at most max_rows events or keys of one tenant; returns how many, 0 where nothing is left or something waits to be folded first';
 
 CREATE FUNCTION tally.detach_raw(before timestamptz) RETURNS SETOF text
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'detach_raw_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'detach_raw_wrapper';
 COMMENT ON FUNCTION tally.detach_raw(timestamptz) IS
   'as drop_raw(), but leaves the events of each month behind as a table of its own, tally.detached_events_YYYY_MM, with row security as before, to be exported or dropped by name; returns the tables';
 
@@ -98,7 +98,7 @@ COMMENT ON FUNCTION tally_internal.move_partitions(timestamptz, name) IS
   'moves the partitions of whole months before a moment, with their indexes, to a tablespace; called by tally.move_raw()';
 
 CREATE FUNCTION tally.move_raw(before timestamptz, tablespace name) RETURNS SETOF text
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'move_raw_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'move_raw_wrapper';
 COMMENT ON FUNCTION tally.move_raw(timestamptz, name) IS
   'moves the partitions of whole months before a moment, with their indexes, to a tablespace, on which tally_owner needs CREATE; returns those it moved; ingest and readers wait meanwhile, until the transaction ends';
 

@@ -91,17 +91,17 @@ COMMENT ON FUNCTION tally.alter_rollup(text, text[], text[], boolean) IS
   'adds measures and dimensions to a rollup, and makes its buckets anew from the events, as one change (ingest waits meanwhile); in buckets whose events were dropped what was added is null, or has only what is ingested afterwards: a warning and the comments of the views'' columns say from when on it has everything; what you set on its tables and views stays; its views are made anew, so views of your own or of others on them must be, too: where there are some it is an error, and with cascade => true they are dropped';
 
 CREATE FUNCTION tally.backfill(rollup_name text, max_events int8 DEFAULT 100000) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'backfill_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'backfill_wrapper';
 COMMENT ON FUNCTION tally.backfill(text, int8) IS
   'one step of filling a rollup that was declared with backfill => false, from late to early: counts about max_events events (all of one microsecond together) while ingest waits; returns how many, 0 when nothing is left; tally.rollup_backfill shows how far it has come';
 
 CREATE FUNCTION tally.drop_rollup(rollup_name text, cascade boolean DEFAULT false) RETURNS void
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_rollup_cascade_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'drop_rollup_cascade_wrapper';
 COMMENT ON FUNCTION tally.drop_rollup(text, boolean) IS
   'drops a rollup with its tables and views; where other objects depend on those, as a tenant''s own view, it is an error that names them, and with cascade => true they are dropped, too, whoever owns them';
 
 CREATE FUNCTION tally.fold(rollup_name text, max_rows int8 DEFAULT 100000) RETURNS int8
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'fold_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'fold_wrapper';
 COMMENT ON FUNCTION tally.fold(text, int8) IS
   'merges pending rows into the base rows, at most max_rows of them; returns how many, 0 also where another session is folding the same rollup';
 

@@ -51,7 +51,7 @@ REVOKE ALL ON FUNCTION tally_internal.renewable_times(text, timestamptz, timesta
 GRANT EXECUTE ON FUNCTION tally_internal.renewable_times(text, timestamptz, timestamptz, text, text[]) TO tally_owner;
 
 CREATE FUNCTION tally.drop_raw(before timestamptz) RETURNS SETOF text
-  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'drop_raw_wrapper';
+  LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'drop_raw_wrapper';
 COMMENT ON FUNCTION tally.drop_raw(timestamptz) IS
   'drops the raw events of whole months before a moment and returns the partitions; refuses while a rollup has pending rows of buckets that end by then; the ledger keeps their keys, the rollups their numbers';
 

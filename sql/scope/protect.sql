@@ -195,6 +195,10 @@ DECLARE
   statement  text;
   shared     record;
 BEGIN
+  IF dry_run IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'dry_run must not be null',
+      HINT = 'true for the statements alone, false to have them executed';
+  END IF;
   PERFORM tally_internal.check_protectable(target, tenant_column, account_column);
   statements := ARRAY(SELECT s FROM tally_internal.protect_statements(target, tenant_column, account_column) AS s);
   IF dry_run IS NOT TRUE THEN
@@ -225,6 +229,10 @@ DECLARE
   statements text[];
   statement  text;
 BEGIN
+  IF target IS NULL OR dry_run IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'target and dry_run must not be null',
+      HINT = 'name a table of yours; dry_run is true for the statements alone, false to have them executed';
+  END IF;
   IF EXISTS (SELECT FROM pg_catalog.pg_class AS c
               WHERE c.oid = target AND c.relnamespace = 'tally'::pg_catalog.regnamespace) THEN
     RAISE EXCEPTION USING ERRCODE = '42T02', MESSAGE = pg_catalog.format('"%s" is not a table of yours', target),

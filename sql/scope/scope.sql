@@ -171,12 +171,16 @@ CREATE TYPE tally.scope_kind AS ENUM ('global');
 COMMENT ON TYPE tally.scope_kind IS 'a scope that a role can be bound to without a tenant';
 
 CREATE FUNCTION tally.bind_role(role_name regrole, scope tally.scope_kind) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   bound_as name := tally_internal.check_bindable(bind_role.role_name);
 BEGIN
+  IF bind_role.scope IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'scope must not be null',
+      HINT = 'tally.bind_role(role, scope => ''global'') is for a role that reads every tenant, tally.bind_role(role, tenant) for one that reads one tenant';
+  END IF;
   PERFORM tally_internal.require_step_up('binding');
   IF NOT pg_catalog.pg_has_role(bind_role.role_name::pg_catalog.oid, 'tally_analyst', 'USAGE') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -192,7 +196,7 @@ COMMENT ON FUNCTION tally.bind_role(regrole, tally.scope_kind) IS
   'has a role, and the members of a group role, read every tenant from the start, in single statements, too; for members of tally_analyst; replaces an earlier binding';
 
 CREATE FUNCTION tally.trust_role(role_name regrole) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -209,10 +213,14 @@ COMMENT ON FUNCTION tally.trust_role(regrole) IS
   'lets a role, and the members of a group role, act for every tenant: enter any tenant''s scope, and ingest for any tenant without entering one';
 
 CREATE FUNCTION tally.unbind_role(role_name regrole) RETURNS boolean
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF unbind_role.role_name IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'role_name must not be null',
+      HINT = 'tally.role_binding lists the roles that are bound';
+  END IF;
   PERFORM tally_internal.require_step_up('binding');
   DELETE FROM tally.role_binding AS b WHERE b.role_name OPERATOR(pg_catalog.=) unbind_role.role_name;
   RETURN FOUND;
@@ -222,12 +230,16 @@ COMMENT ON FUNCTION tally.unbind_role(regrole) IS
   'removes a role''s binding, trust or need of tokens; says whether there was one';
 
 CREATE FUNCTION tally_internal.check_bindable(role_name regrole) RETURNS name
-  LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT
+  LANGUAGE plpgsql STABLE PARALLEL SAFE CALLED ON NULL INPUT
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   seen record;
 BEGIN
+  IF check_bindable.role_name IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'role_name must not be null',
+      HINT = 'name a role; pg_roles lists those that there are';
+  END IF;
   SELECT r.rolname, r.rolsuper OR r.rolbypassrls AS bypasses,
          NOT r.rolcanlogin AND r.rolname::text OPERATOR(pg_catalog.~) '^(tally|pg)_' AS is_own
     INTO seen FROM pg_catalog.pg_roles AS r

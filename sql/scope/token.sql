@@ -1,7 +1,7 @@
 -- Tokens: pool roles, which enter a scope by token alone, and the public keys that tokens are verified with.
 
 CREATE FUNCTION tally.pool_role(role_name regrole) RETURNS void
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -65,13 +65,17 @@ COMMENT ON FUNCTION tally.register_key(text, bytea, timestamptz) IS
   'registers an Ed25519 public key (32 bytes, or SubjectPublicKeyInfo in DER) that tokens may be signed with, until a moment or until revoked';
 
 CREATE FUNCTION tally.revoke_key(key_id text, at timestamptz DEFAULT now()) RETURNS timestamptz
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   until timestamptz;
 BEGIN
   PERFORM tally_internal.require_step_up('key');
+  IF revoke_key.key_id IS NULL OR revoke_key.at IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'key_id and at must not be null',
+      HINT = 'tally.token_key lists the keys; leave out at to revoke one now';
+  END IF;
   UPDATE tally.token_key AS k SET valid_until = LEAST(k.valid_until, revoke_key.at)
    WHERE k.key_id OPERATOR(pg_catalog.=) revoke_key.key_id
   RETURNING k.valid_until INTO until;

@@ -6,7 +6,7 @@
 
 use super::acts::Act;
 use super::store;
-use crate::backend::report::Report;
+use crate::backend::report::{Report, given};
 use crate::backend::sql::{self, Moment};
 use crate::backend::{lock, ring, session, transaction_end};
 use pgrx::datum::DatumWithOid;
@@ -216,8 +216,9 @@ fn insert(seal: &Seal, frontier: Option<Vec<u8>>) {
 
 /// One step: stores what waits, then seals. One session at a time does it; another one returns at once.
 #[pg_extern(sql = false)]
-fn seal_audit(max_entries: i64) -> Result<i64, ErrorReport> {
+fn seal_audit(max_entries: Option<i64>) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.seal_audit()");
+    let max_entries = given(max_entries, "max_entries", "leave it out for 50,000")?;
     if !store::is_installed() || !session::lock(session::relation(c"audit_seal").to_u32(), SEALING, false) {
         return Ok(0);
     }

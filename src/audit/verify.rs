@@ -2,7 +2,7 @@
 
 use super::acts::{Act, act};
 use super::seal;
-use crate::backend::report::Report;
+use crate::backend::report::{Report, given};
 use crate::backend::session;
 use crate::scope;
 use pgrx::datum::Uuid;
@@ -14,6 +14,10 @@ use tally_core::event::format_timestamp;
 
 /// Lines of the export that are fetched at a time.
 const LINES: i64 = 5000;
+
+/// What to do instead of giving an anchor that holds nothing: with it, no row would seem to say that nothing was cut off.
+const NO_ANCHOR: &str =
+    "give what tally.audit_anchor() returned, or nothing at all to check the log against itself";
 
 fn bad_anchor(problem: &str) -> Report {
     Report::new("22023", format!("the anchor can't be read: {problem}"))
@@ -56,7 +60,7 @@ type Row = (
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of the result")]
 fn verify_audit(
-    anchors: Vec<Option<String>>,
+    anchors: Option<Vec<Option<String>>>,
 ) -> Result<
     TableIterator<
         'static,
@@ -72,9 +76,14 @@ fn verify_audit(
 > {
     refuse_confined()?;
     let mut read = Vec::new();
-    for text in anchors.iter().flatten() {
+    for text in given(anchors, "anchors", NO_ANCHOR)? {
+        let text = given(text, "an anchor", NO_ANCHOR)?;
+        let before = read.len();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             read.push(Anchor::read(line).map_err(bad_anchor)?);
+        }
+        if read.len() == before {
+            return Err(Report::new("22023", "an anchor is empty").hint(NO_ANCHOR).into());
         }
     }
     let mut verifier = Verifier::new(read);

@@ -55,6 +55,11 @@ impl Report {
     }
 }
 
+/// What an argument says; an error where it is null.
+pub fn given<T>(value: Option<T>, name: &'static str, hint: &'static str) -> Result<T, Report> {
+    value.ok_or_else(|| Report::new("22004", format!("{name} must not be null")).hint(hint))
+}
+
 /// The number that Postgres packs an SQLSTATE into.
 fn packed(sqlstate: &str) -> c_int {
     let digits = sqlstate.bytes().enumerate();

@@ -6,7 +6,7 @@ use super::request::{Request, check_role, parts};
 use crate::audit::{self, Act};
 use crate::backend::bound_query;
 use crate::backend::cursor::Cursor;
-use crate::backend::report::Report;
+use crate::backend::report::{Report, given};
 use crate::backend::row_count::rows_of;
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::{session, sql, transactions};
@@ -220,6 +220,6 @@ impl Iterator for Lines {
 }
 
 #[pg_extern(sql = false)]
-fn run_export(id: Uuid) -> Result<SetOfIterator<'static, String>, ErrorReport> {
-    Ok(SetOfIterator::new(begin(id)?))
+fn run_export(id: Option<Uuid>) -> Result<SetOfIterator<'static, String>, ErrorReport> {
+    Ok(SetOfIterator::new(begin(given(id, "id", "tally.exports shows the ids of exports")?)?))
 }

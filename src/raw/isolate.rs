@@ -2,18 +2,23 @@
 
 use super::{RawError, gate};
 use crate::backend::lock::{self, Attempts};
+use crate::backend::report::given;
 use crate::backend::{session, sql};
 use crate::scope;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+const TENANT: &str = "name one tenant; tally.isolated_tenant lists those that have partitions of their own";
+
 /// Gives a tenant partitions of its own.
 #[pg_extern(sql = false)]
 fn isolate_tenant(
-    tenant_id: &str,
-    from: TimestampWithTimeZone,
+    tenant_id: Option<&str>,
+    from: Option<TimestampWithTimeZone>,
 ) -> Result<SetOfIterator<'static, String>, ErrorReport> {
     session::require_writable(c"tally.isolate_tenant()");
+    let tenant_id = given(tenant_id, "tenant_id", TENANT)?;
+    let from = given(from, "from", "leave it out for the months from this one on")?;
     if session::has_fixed_snapshot() {
         return Err(RawError::FixedSnapshot.into());
     }
@@ -39,9 +44,10 @@ fn isolate_tenant(
 
 /// Makes no more partitions for a tenant.
 #[pg_extern(sql = false)]
-fn unisolate_tenant(tenant_id: &str) -> bool {
+fn unisolate_tenant(tenant_id: Option<&str>) -> Result<bool, ErrorReport> {
     session::require_writable(c"tally.unisolate_tenant()");
+    let tenant_id = given(tenant_id, "tenant_id", TENANT)?;
     let end = "WITH ended AS (UPDATE tally.isolated_tenant SET isolated_until = now() \
                  WHERE tenant_id = $1 AND isolated_until IS NULL RETURNING 1) SELECT count(*) FROM ended";
-    session::as_owner(|| sql::one::<i64>(end, &[tenant_id.into()])) == Some(1)
+    Ok(session::as_owner(|| sql::one::<i64>(end, &[tenant_id.into()])) == Some(1))
 }

@@ -2,6 +2,7 @@
 
 use crate::backend::lock::{self, Attempts, Busy};
 use crate::backend::partition::Routing;
+use crate::backend::report::given;
 use crate::backend::sql::{self, Moment};
 use crate::backend::subtransaction::{self, Verdict};
 use crate::backend::worker::process_main;
@@ -120,7 +121,8 @@ fn month_name(month: i64) -> String {
 
 /// Makes the partitions of this month and of `months` after it; returns how many were missing.
 #[pg_extern(sql = false)]
-fn make_partitions(months: i32) -> Result<i64, ErrorReport> {
+fn make_partitions(months: Option<i32>) -> Result<i64, ErrorReport> {
+    let months = given(months, "months", "leave it out for the two months after this one")?;
     session::require_writable(c"tally.make_partitions()");
     let starts = format!(
         "SELECT array_agg({} ORDER BY ahead) FROM generate_series(0, $1) AS ahead",

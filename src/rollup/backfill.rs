@@ -5,8 +5,10 @@
 //! passed, in one transaction: each event is counted by the one or the other, never by both.
 
 use super::RollupError;
+use super::failure::WHICH_ROLLUP;
 use super::{append, definition};
 use crate::backend::lock::Attempts;
+use crate::backend::report::given;
 use crate::backend::session;
 use crate::backend::sql::{self, Moment};
 use crate::raw::{RawError, gate};
@@ -26,8 +28,10 @@ pub fn begin(rollup_name: &str) {
 
 /// One step; returns how many events it counted, 0 where nothing is left.
 #[pg_extern(sql = false)]
-fn backfill(rollup_name: &str, max_events: i64) -> Result<i64, ErrorReport> {
+fn backfill(rollup_name: Option<&str>, max_events: Option<i64>) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.backfill()");
+    let rollup_name = given(rollup_name, "rollup_name", WHICH_ROLLUP)?;
+    let max_events = given(max_events, "max_events", "leave it out for 100,000")?;
     if session::has_fixed_snapshot() {
         return Err(RawError::FixedSnapshot.into());
     }

@@ -3,11 +3,13 @@
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
 use super::dependents::{Dependents, Going};
+use super::failure::WHICH_ROLLUP;
 use super::layout::{self, finished};
 use super::{backfill, frozen, strange_code};
 use crate::backend::expression::{self, Analysis, ExpressionError, type_name};
 use crate::backend::expression_code::Code;
 use crate::backend::lock::{self, Attempts};
+use crate::backend::report::given;
 use crate::backend::session;
 use crate::backend::sql::{self, quote};
 use crate::backend::value::Extreme;
@@ -166,12 +168,15 @@ pub fn measure_columns(texts: &[String], code: &mut Code) -> Result<Vec<Column>,
 /// What schemas of 0.1.0 call.
 #[pg_extern(sql = false)]
 fn drop_rollup(rollup_name: &str) -> Result<(), ErrorReport> {
-    drop_rollup_cascade(rollup_name, false)
+    drop_rollup_cascade(Some(rollup_name), Some(false))
 }
 
 #[pg_extern(sql = false)]
-fn drop_rollup_cascade(rollup_name: &str, cascade: bool) -> Result<(), ErrorReport> {
+fn drop_rollup_cascade(rollup_name: Option<&str>, cascade: Option<bool>) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.drop_rollup()");
+    let rollup_name = given(rollup_name, "rollup_name", WHICH_ROLLUP)?;
+    let cascade =
+        given(cascade, "cascade", "true also drops what others made of the rollup's views, false doesn't")?;
     lock_rollup(rollup_name)?;
     // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
     let declared = definition::grains().into_iter().find(|(name, _)| name == rollup_name);

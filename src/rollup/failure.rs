@@ -6,6 +6,8 @@ use crate::backend::lock::Busy;
 use crate::backend::report::{Report, raised_by_pgrx};
 use crate::backend::take::{Conflict, TakeError};
 
+pub(super) const WHICH_ROLLUP: &str = "tally.rollup lists the declared rollups";
+
 /// What is wrong with a function that a declared expression calls.
 #[derive(Debug)]
 pub enum Problem {
@@ -187,7 +189,7 @@ impl From<RollupError> for Report {
             .hint("nothing of it is stored; send the events in several transactions of fewer events, by several COPYs or with a COMMIT now and then"),
             RollupError::Unknown(name) => {
                 Report::new("42704", format!("there is no rollup \"{name}\""))
-                    .hint("tally.rollup lists the declared rollups")
+                    .hint(WHICH_ROLLUP)
             }
             RollupError::Type { column, found, hint } => {
                 Report::new("42804", format!("column \"{column}\" has type {found}"))

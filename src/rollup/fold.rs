@@ -3,11 +3,13 @@
 use super::RollupError;
 use super::definition::{self, Column, Definition, Kind};
 use super::delta::{self, Delta, States};
+use super::failure::WHICH_ROLLUP;
 use crate::backend::appender::{Appender, Unique};
 use crate::backend::arena::Arena;
 use crate::backend::expression;
 use crate::backend::heap::Declared;
 use crate::backend::lock::{self, Attempts};
+use crate::backend::report::given;
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::sql::{self, quote};
 use crate::backend::take::{self, Conflict};
@@ -297,8 +299,10 @@ pub fn extreme(column: &Column, value: &str, function: &str, order: &str) -> Str
 }
 
 #[pg_extern(sql = false)]
-fn fold(rollup_name: &str, max_rows: i64) -> Result<i64, ErrorReport> {
+fn fold(rollup_name: Option<&str>, max_rows: Option<i64>) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.fold()");
+    let rollup_name = given(rollup_name, "rollup_name", WHICH_ROLLUP)?;
+    let max_rows = given(max_rows, "max_rows", "leave it out for 100,000")?;
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
     Ok(fold_definition(definition, max_rows)?)

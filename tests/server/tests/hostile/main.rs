@@ -3,3 +3,4 @@
 mod argument_errors;
 mod hostile_arguments;
 mod hostile_grammar;
+mod null_arguments;
