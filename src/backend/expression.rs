@@ -95,6 +95,10 @@ pub struct Analysis {
     pub says_moment: bool,
     /// Whether a part of it that Postgres takes for immutable goes by settings, other rows or the moment.
     pub has_mutable_part: bool,
+    /// The type whose values are written out and read anew as the type that was asked for: most texts are none of that type.
+    pub read_from: Option<Oid>,
+    /// Whether it reads the event's properties, which may have anything.
+    pub has_properties: bool,
 }
 
 /// Analyses `text`, which may end in `AS name`. Code of anybody's may run: input functions of literals, and functions of
@@ -110,9 +114,10 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
         // What is kept of a domain is a value of the type beneath: kept values are read by whoever reads the rollup, and a
         // domain's checks are somebody's code.
         let beneath = pg_sys::getBaseType(pg_sys::exprType(node));
+        let found = pg_sys::exprType(node);
         let cast_to = cast_to.or_else(|| (beneath != pg_sys::exprType(node)).then_some(beneath));
+        let is_literal = (*node).type_ == pg_sys::NodeTag::T_Const;
         if let Some(needed) = cast_to {
-            let found = pg_sys::exprType(node);
             node = pg_sys::coerce_to_target_type(
                 ptr::null_mut(),
                 node,
@@ -131,6 +136,11 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
                 });
             }
         }
+        // A literal is read here, once for all.
+        let is_read_anew = !is_literal
+            && cast_to.is_some_and(|needed| needed != found)
+            && (*node).type_ == pg_sys::NodeTag::T_CoerceViaIO;
+        let mut has_properties = false;
         // The parser did so before the cast was put around.
         pg_sys::assign_expr_collations(ptr::null_mut(), node);
         let mut columns: *mut pg_sys::Bitmapset = ptr::null_mut();
@@ -148,6 +158,7 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
             let number = (column + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16;
             let table = &*pg_sys::list_nth(query.rtable, 0).cast::<pg_sys::RangeTblEntry>();
             let name = CStr::from_ptr(pg_sys::get_attname(table.relid, number, false)).to_string_lossy();
+            has_properties |= name == "properties";
             if !declared.columns.iter().any(|(declared, _)| *declared == name) {
                 return Err(ExpressionError::OwnColumn {
                     expression: text.to_owned(),
@@ -174,6 +185,8 @@ pub fn analyse(text: &str, cast_to: Option<Oid>, declared: &Declared) -> Result<
             code,
             says_moment,
             has_mutable_part,
+            read_from: is_read_anew.then_some(found),
+            has_properties,
         })
     }
 }

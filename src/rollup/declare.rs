@@ -57,7 +57,11 @@ fn create_rollup(
     let mut columns = dimension_columns(dimensions, &mut code)?;
     columns.extend(measure_columns(&measures, &mut code)?);
     if let Some(filter) = filter {
-        code.add(lasting(filter, definition::analyse_filter(filter)?)?.code);
+        let found = lasting(filter, definition::analyse_filter(filter)?)?;
+        if let Some(read_from) = found.read_from {
+            return Err(RollupError::Filter { filter: filter.to_owned(), found: type_name(read_from) }.into());
+        }
+        code.add(found.code);
         // The parentheses of that must not be what makes it whole.
         definition::analyse(filter, Some(pg_sys::BOOLOID))?;
     }
@@ -277,8 +281,16 @@ fn measure(text: &str, code: &mut Code) -> Result<Column, RollupError> {
     if kind == Kind::Count && argument == "*" {
         return Ok(Column { name, kind, expression: None, text: None });
     }
-    let Analysis { expression, code: found, .. } =
+    let Analysis { expression, code: found, read_from, has_properties, .. } =
         lasting(argument, definition::analyse(argument, kind.argument_type())?)?;
+    // What a property has as text may be a number in every event; of the event's own columns none is.
+    if let Some(read_from) = read_from.filter(|_| !has_properties) {
+        return Err(RollupError::Type {
+            column: name,
+            found: type_name(read_from),
+            hint: "every event whose text is no number would be rejected: measure a number, such as tally.property_number(properties, 'amount'), or cast to one yourself",
+        });
+    }
     // Verifying puts it in parentheses.
     definition::analyse(&format!("({argument}\n)"), kind.argument_type())?;
     code.add(found);

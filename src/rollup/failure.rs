@@ -54,6 +54,11 @@ pub enum RollupError {
     TooMuchAtOnce(String),
     /// No such rollup.
     Unknown(String),
+    /// A filter that is no condition.
+    Filter {
+        filter: String,
+        found: String,
+    },
     /// A type that can't be a dimension or be counted.
     Type {
         column: String,
@@ -190,6 +195,10 @@ impl From<RollupError> for Report {
             RollupError::Unknown(name) => {
                 Report::new("42704", format!("there is no rollup \"{name}\""))
                     .hint(WHICH_ROLLUP)
+            }
+            RollupError::Filter { filter, found } => {
+                Report::new("42804", format!("filter \"{filter}\" has type {found}, and is no condition"))
+                    .hint("write what is true or false, as name = 'run': an event whose text is neither would be rejected")
             }
             RollupError::Type { column, found, hint } => {
                 Report::new("42804", format!("column \"{column}\" has type {found}"))

@@ -2,6 +2,7 @@
 
 mod alter;
 mod corruption;
+mod declarations;
 mod dependents;
 mod differential;
 mod layout;
