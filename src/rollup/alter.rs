@@ -2,7 +2,10 @@
 //! them, and makes the views anew.
 
 use super::RollupError;
-use super::declare::{check_names, dimension_columns, lock_rollup, measure_columns, register, run};
+use super::declare::{
+    check_names, check_view_names, dimension_columns, lock_rollup, measure_columns, measure_texts, register,
+    run,
+};
 use super::definition::{self, Column, Definition};
 use super::dependents::{Dependents, Going};
 use super::fold;
@@ -41,7 +44,7 @@ fn alter_rollup_cascade(
 ) -> Result<(), ErrorReport> {
     session::require_writable(c"tally.alter_rollup()");
     let name = rollup_name.unwrap_or_default();
-    let measures: Vec<String> = add_measures.unwrap_or_default().into_iter().flatten().collect();
+    let measures = measure_texts(add_measures)?;
     let mut code = Code::default();
     let (new_dimensions, new_measures) =
         (dimension_columns(add_dimensions, &mut code)?, measure_columns(&measures, &mut code)?);
@@ -56,6 +59,7 @@ fn alter_rollup_cascade(
     let definitions = definition::all()?;
     let old = definition::find(&definitions, name)?;
     let dependents = Dependents::of(name, &old.grains, cascade.unwrap_or(false), Going::Views)?;
+    check_view_names(&old.grains, new_dimensions.iter().chain(&new_measures))?;
     refuse_own_columns(old, new_dimensions.iter().chain(&new_measures))?;
     let kept = |column: &Column| column.copied();
     let mut columns: Vec<Column> = old.dimensions().map(kept).collect();

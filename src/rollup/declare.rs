@@ -33,6 +33,10 @@ const DIMENSION_TYPES: [Oid; 9] = [
     pg_sys::DATEOID,
     pg_sys::TIMESTAMPTZOID,
 ];
+/// What Postgres calls a column of a SELECT that has no name.
+const NO_NAME: &str = "?column?";
+/// Names that every table has already.
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"];
 /// Longest rollup name: the longest name made from it, `<name>_quarter_state`, still is an identifier.
 const MAX_NAME: usize = 40;
 
@@ -49,7 +53,7 @@ fn create_rollup(
     let name = rollup_name.unwrap_or_default();
     check_name(name)?;
     let grains = parse_grains(grains.unwrap_or_default().into_iter().flatten())?;
-    let measures: Vec<String> = measures.unwrap_or_default().into_iter().flatten().collect();
+    let measures = measure_texts(measures)?;
     if measures.is_empty() {
         return Err(RollupError::Empty("a rollup needs a measure").into());
     }
@@ -67,6 +71,7 @@ fn create_rollup(
     }
     strange_code::refuse(&code)?;
     check_names(&columns)?;
+    check_view_names(&grains, &columns)?;
 
     // While the extension is being created there are no events that a snapshot could be older than.
     if session::has_fixed_snapshot() && !session::is_creating_extension() {
@@ -137,12 +142,32 @@ pub fn register(definition: &Definition) {
     }
 }
 
+/// Measures as an array has them.
+pub fn measure_texts(measures: Option<Vec<Option<String>>>) -> Result<Vec<String>, RollupError> {
+    let given = |text: Option<String>| text.ok_or(RollupError::Null("a measure"));
+    measures.unwrap_or_default().into_iter().map(given).collect()
+}
+
+/// Refuses columns that would take the place of those that the views have by themselves. One from before 0.2.0 stays.
+pub fn check_view_names<'a>(
+    grains: &[Grain],
+    columns: impl IntoIterator<Item = &'a Column>,
+) -> Result<(), RollupError> {
+    for (name, ..) in columns.into_iter().flat_map(finished) {
+        if let Some(grain) = grains.iter().find(|grain| layout::has_date(**grain) && grain.name() == name) {
+            return Err(RollupError::DateColumn(grain.name()));
+        }
+    }
+    Ok(())
+}
+
 /// Dimensions as declared; adds the functions of theirs to `code`.
 pub fn dimension_columns(
     texts: Option<Vec<Option<String>>>,
     code: &mut Code,
 ) -> Result<Vec<Column>, RollupError> {
-    texts.unwrap_or_default().into_iter().flatten().map(|text| dimension(text, code)).collect()
+    let given = |text: Option<String>| text.ok_or(RollupError::Null("a dimension"));
+    texts.unwrap_or_default().into_iter().map(|text| dimension(given(text)?, code)).collect()
 }
 
 /// Measures as declared. A first or last value brings a measure of its own with it, the time of that value.
@@ -255,6 +280,9 @@ fn dimension(text: String, code: &mut Code) -> Result<Column, RollupError> {
     if !expression::is_item(&text) {
         return Err(ExpressionError::NotPlain(text).into());
     }
+    if name == NO_NAME {
+        return Err(RollupError::NoName(text));
+    }
     code.add(found);
     if !DIMENSION_TYPES.contains(&expression.type_oid) {
         return Err(RollupError::Type {
@@ -333,6 +361,9 @@ pub fn check_names(columns: &[Column]) -> Result<(), RollupError> {
     let mut taken: BTreeSet<String> =
         ["tenant_id", "account_id", "bucket"].into_iter().map(str::to_owned).collect();
     for column in columns {
+        if SYSTEM_COLUMNS.contains(&&*column.name) {
+            return Err(RollupError::SystemName(column.name.clone()));
+        }
         let shown = finished(column).into_iter().map(|(name, _, _)| name);
         for name in shown.chain([column.name.clone()]).collect::<BTreeSet<_>>() {
             if !taken.insert(name.clone()) {

@@ -32,6 +32,14 @@ pub enum RollupError {
     Measure(String),
     /// Two columns of the same name.
     DuplicateColumn(String),
+    /// A column is called like a system column.
+    SystemName(String),
+    /// A column would take the place of the date that the view of a grain has.
+    DateColumn(&'static str),
+    /// A dimension whose expression gives it no name.
+    NoName(String),
+    /// One of an array is null.
+    Null(&'static str),
     /// A relation of that name exists.
     Exists(String),
     /// Declaring in a transaction whose snapshot may be older than events that are there.
@@ -156,6 +164,20 @@ impl From<RollupError> for Report {
                 Report::new("42701", format!("column \"{name}\" exists already"))
                     .hint("name it otherwise, with AS")
             }
+            RollupError::SystemName(name) => {
+                Report::new("42701", format!("\"{name}\" is a column that Postgres gives every table"))
+                    .hint("name it otherwise, with AS")
+            }
+            RollupError::DateColumn(name) => {
+                Report::new("42701", format!("the view by {name} has a column \"{name}\" by itself, the date on which it begins"))
+                    .hint("name yours otherwise, with AS")
+            }
+            RollupError::NoName(text) => {
+                Report::new("42602", format!("dimension \"{text}\" has no name"))
+                    .hint("give it one, with AS: properties->>'plan' AS plan")
+            }
+            RollupError::Null(what) => Report::new("22004", format!("{what} must not be null"))
+                .hint("leave out what is null; an empty array is no measure and no dimension"),
             RollupError::Exists(name) => {
                 Report::new("42P07", format!("relation tally.{name} exists already"))
                     .hint("choose another name, or drop that rollup first with tally.drop_rollup()")

@@ -118,11 +118,15 @@ fn state_comment(column: &Column) -> String {
     }
 }
 
-/// Name of the column that has the bucket as a date: that of the grain, from a day on, unless the rollup has one of that name.
+/// Whether views of a grain have the bucket as a date, too.
+pub fn has_date(grain: Grain) -> bool {
+    !matches!(grain, Grain::Minute | Grain::Hour)
+}
+
+/// Name of the column that has the bucket as a date: that of the grain, from a day on, unless a rollup from before 0.2.0 has one of that name.
 fn date_column(grain: Grain, shown: &[(String, String, String)]) -> Option<&'static str> {
     let name = grain.name();
-    let is_date = !matches!(grain, Grain::Minute | Grain::Hour);
-    (is_date && shown.iter().all(|(column, ..)| column != name)).then_some(name)
+    (has_date(grain) && shown.iter().all(|(column, ..)| column != name)).then_some(name)
 }
 
 fn column_type(column: &Column) -> String {

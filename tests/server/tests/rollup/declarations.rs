@@ -50,3 +50,44 @@ fn what_is_no_condition_filters_nothing_and_what_is_no_number_is_not_summed() {
     let sent = ingest(&mut database.superuser(), EVENT).unwrap();
     assert_eq!((sent.accepted, sent.rejected), (1, 0));
 }
+
+#[test]
+fn a_column_takes_no_name_that_is_taken_and_has_one() {
+    let mut database = Database::new("column_names");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut admin = database.connect(&admin);
+    for (grain, column) in [("day", "day"), ("week", "week"), ("month,hour", "month"), ("year", "year")] {
+        let measure = format!("create_rollup('r', '{{{grain}}}', '{{count(*) AS {column}}}')");
+        refused(&mut admin, &measure, "42701", "by itself");
+        let dimension =
+            format!("create_rollup('r', '{{{grain}}}', '{{count(*) AS n}}', ARRAY['name AS {column}'])");
+        refused(&mut admin, &dimension, "42701", "by itself");
+    }
+    for column in ["ctid", "xmin", "tableoid"] {
+        let call = format!("create_rollup('r', '{{day}}', '{{count(*) AS n}}', ARRAY['name AS {column}'])");
+        refused(&mut admin, &call, "42701", "every table");
+        refused(
+            &mut admin,
+            &format!("create_rollup('r', '{{day}}', '{{count(*) AS {column}}}')"),
+            "42701",
+            "every table",
+        );
+    }
+    for dimension in ["name || ''x''", "properties->>''plan''", "1"] {
+        let call = format!("create_rollup('r', '{{day}}', '{{count(*) AS n}}', ARRAY['{dimension}'])");
+        refused(&mut admin, &call, "42602", "has no name");
+    }
+    for arrays in [
+        "'{count(*) AS n}', '{NULL}'",
+        "'{count(*) AS n}', '{name,NULL}'",
+        "'{NULL}'",
+        "'{count(*) AS n,NULL}'",
+    ] {
+        refused(&mut admin, &format!("create_rollup('r', '{{day}}', {arrays})"), "22004", "null");
+    }
+    // A name is free where no view has it.
+    let free = "create_rollup('r', '{hour,week}', '{count(*) AS hour}', ARRAY['name AS day'])";
+    assert_eq!(answer(&mut admin, free), None);
+    refused(&mut admin, "alter_rollup('r', '{count(*) AS week}')", "42701", "by itself");
+    refused(&mut admin, "alter_rollup('r', add_dimensions => '{NULL}')", "22004", "null");
+}
