@@ -3,8 +3,8 @@
 
 use super::RollupError;
 use super::declare::{
-    check_names, check_view_names, dimension_columns, lock_rollup, measure_columns, measure_texts, register,
-    run,
+    check_names, check_view_names, dimension_columns, lock_rollup, measure_columns, measure_texts,
+    refuse_built_in, register, run,
 };
 use super::definition::{self, Column, Definition};
 use super::dependents::{Dependents, Going};
@@ -55,6 +55,7 @@ fn alter_rollup_cascade(
     if session::has_fixed_snapshot() {
         return Err(RollupError::OldSnapshot.into());
     }
+    refuse_built_in(name)?;
     lock_rollup(name)?;
     let definitions = definition::all()?;
     let old = definition::find(&definitions, name)?;

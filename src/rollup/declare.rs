@@ -206,6 +206,7 @@ fn drop_rollup_cascade(rollup_name: Option<&str>, cascade: Option<bool>) -> Resu
     let rollup_name = given(rollup_name, "rollup_name", WHICH_ROLLUP)?;
     let cascade =
         given(cascade, "cascade", "true also drops what others made of the rollup's views, false doesn't")?;
+    refuse_built_in(rollup_name)?;
     lock_rollup(rollup_name)?;
     // Not by way of the definitions: where a function that one uses is gone, none can be loaded, and dropping it is the way out.
     let declared = definition::grains().into_iter().find(|(name, _)| name == rollup_name);
@@ -231,6 +232,14 @@ fn drop_rollup_cascade(rollup_name: Option<&str>, cascade: Option<bool>) -> Resu
     });
     definition::invalidate();
     Ok(())
+}
+
+/// Refuses rollups that come with the extension, whose views and tables can't be dropped without it.
+pub fn refuse_built_in(name: &str) -> Result<(), RollupError> {
+    let belongs = "SELECT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' \
+                                     AND d.objid = to_regclass('tally.' || quote_ident($1 || '_pending')))";
+    let is_built_in = sql::one(belongs, &[name.into()]) == Some(true) && !session::is_creating_extension();
+    if is_built_in { Err(RollupError::BuiltIn(name.to_owned())) } else { Ok(()) }
 }
 
 /// Locks ingest out, and everybody from a rollup's tables and views, which are to be dropped or made anew.

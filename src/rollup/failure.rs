@@ -42,6 +42,8 @@ pub enum RollupError {
     Null(&'static str),
     /// A relation of that name exists.
     Exists(String),
+    /// One that comes with the extension is to be altered or dropped.
+    BuiltIn(String),
     /// Declaring in a transaction whose snapshot may be older than events that are there.
     OldSnapshot,
     /// Events of buckets from before this moment (text) are gone.
@@ -178,6 +180,10 @@ impl From<RollupError> for Report {
             }
             RollupError::Null(what) => Report::new("22004", format!("{what} must not be null"))
                 .hint("leave out what is null; an empty array is no measure and no dimension"),
+            RollupError::BuiltIn(name) => {
+                Report::new("2BP01", format!("rollup \"{name}\" comes with pg_tally, which needs it as it is"))
+                    .hint("declare one of your own beside it, with tally.create_rollup()")
+            }
             RollupError::Exists(name) => {
                 Report::new("42P07", format!("relation tally.{name} exists already"))
                     .hint("choose another name, or drop that rollup first with tally.drop_rollup()")

@@ -91,3 +91,21 @@ fn a_column_takes_no_name_that_is_taken_and_has_one() {
     refused(&mut admin, "alter_rollup('r', '{count(*) AS week}')", "42701", "by itself");
     refused(&mut admin, "alter_rollup('r', add_dimensions => '{NULL}')", "22004", "null");
 }
+
+#[test]
+fn the_rollups_that_pg_tally_brings_stay_as_they_are() {
+    let mut database = Database::new("built_in");
+    let login = database.role("admin", &["tally_admin"]);
+    let mut admin = database.connect(&login);
+    let names = database.superuser().query("SELECT rollup_name FROM tally.rollup", &[]).unwrap();
+    assert!(names.len() > 2);
+    for client in [&mut admin, &mut database.superuser()] {
+        for name in names.iter().map(|row| row.get::<_, String>(0)) {
+            for cascade in [false, true] {
+                refused(client, &format!("drop_rollup('{name}', {cascade})"), "2BP01", "comes with pg_tally");
+                let alter = format!("alter_rollup('{name}', '{{count(*) AS more}}', cascade => {cascade})");
+                refused(client, &alter, "2BP01", "comes with pg_tally");
+            }
+        }
+    }
+}
