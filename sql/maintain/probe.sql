@@ -61,8 +61,8 @@ CREATE TABLE tally.slo_target (
 );
 ALTER TABLE tally.slo_target OWNER TO tally_owner;
 COMMENT ON TABLE tally.slo_target IS 'what tenants are promised about freshness and latency';
-COMMENT ON COLUMN tally.slo_target.freshness IS 'an event was accepted within this time before now';
-COMMENT ON COLUMN tally.slo_target.latency IS 'from an event''s occurring to its acceptance, which is when rollups show it';
+COMMENT ON COLUMN tally.slo_target.freshness IS 'an event was accepted within this time before now; 100 years where nothing is promised';
+COMMENT ON COLUMN tally.slo_target.latency IS 'from an event''s occurring to its acceptance, which is when rollups show it; 100 years where nothing is promised';
 COMMENT ON COLUMN tally.slo_target.share IS 'fraction of the events of the last 24 hours that must be within that latency';
 COMMENT ON COLUMN tally.slo_target.tenant_id IS 'the tenant; empty for every tenant without a row';
 SELECT tally_internal.confine_table('tally.slo_target');
@@ -82,6 +82,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = 'share must be a fraction above 0, up to 1',
       HINT = '0.99 promises that 99 of 100 events are accepted within the latency';
   END IF;
+  IF set_slo.freshness < interval '0' OR set_slo.latency < interval '0' THEN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = format('%s must not be negative', CASE WHEN set_slo.freshness < interval '0' THEN 'freshness' ELSE 'latency' END),
+      HINT = 'a length of time, such as 1 hour; null promises nothing of it';
+  END IF;
   DELETE FROM tally.slo_target AS t WHERE t.tenant_id = coalesce(set_slo.tenant_id, '');
   IF num_nonnulls(set_slo.freshness, set_slo.latency) > 0 THEN
     INSERT INTO tally.slo_target AS t (freshness, latency, share, tenant_id)
@@ -90,14 +94,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.set_slo(text, interval, interval, float8) IS
-  'promises a tenant, or with null every tenant that has no promise of its own, freshness and latency; both null removes the promise; tally.slo shows how it is kept';
+  'promises a tenant, or with null every tenant that has no promise of its own, freshness and latency; null promises nothing of the one, both null removes the promise; tally.slo shows how it is kept';
 
 CREATE VIEW tally.slo WITH (security_invoker = true) AS
-  SELECT t.tenant_id, g.freshness AS freshness_target, date_trunc('second', now() - b.last_at) AS freshness,
-         coalesce(now() - b.last_at <= g.freshness, false) AS freshness_met,
-         g.latency AS latency_target, e.latency_p99, coalesce(e.events, 0) AS events, e.in_time AS share,
+  SELECT t.tenant_id, nullif(g.freshness, interval '100 years') AS freshness_target, date_trunc('second', now() - b.last_at) AS freshness,
+         coalesce(now() - b.last_at <= g.freshness, g.freshness = interval '100 years') AS freshness_met,
+         nullif(g.latency, interval '100 years') AS latency_target, e.latency_p99, coalesce(e.events, 0) AS events, e.in_time AS share,
          g.share AS share_target, coalesce(e.in_time >= g.share, true) AS latency_met
-    FROM tally.tenant AS t
+    -- A tenant that is promised something may have sent nothing yet; the probe's is nobody's.
+    FROM (SELECT n.tenant_id FROM tally.tenant AS n WHERE n.tenant_id <> 'tally:probe'
+          UNION SELECT p.tenant_id FROM tally.slo_target AS p WHERE p.tenant_id <> '') AS t
     JOIN LATERAL (SELECT s.* FROM tally.slo_target AS s WHERE s.tenant_id IN (t.tenant_id, '')
                    ORDER BY s.tenant_id DESC LIMIT 1) AS g ON true
     LEFT JOIN LATERAL (SELECT max(i.ingested_at) AS last_at FROM tally.ingest_batch AS i
@@ -110,15 +116,15 @@ CREATE VIEW tally.slo WITH (security_invoker = true) AS
                                 WHERE r.tenant_id = t.tenant_id AND r.occurred_at > now() - interval '1 day' AND r.occurred_at <= now()) AS d) AS e ON true;
 COMMENT ON VIEW tally.slo IS 'the tenants in scope that are promised something, and how it was kept in the last 24 hours';
 COMMENT ON COLUMN tally.slo.tenant_id IS 'the tenant';
-COMMENT ON COLUMN tally.slo.freshness_target IS 'longest time since the last accepted event';
-COMMENT ON COLUMN tally.slo.freshness IS 'time since the last accepted event';
-COMMENT ON COLUMN tally.slo.freshness_met IS 'whether it is within the target';
-COMMENT ON COLUMN tally.slo.latency_target IS 'longest time from occurring to being accepted and shown';
+COMMENT ON COLUMN tally.slo.freshness_target IS 'longest time since the last accepted event; null where none is promised';
+COMMENT ON COLUMN tally.slo.freshness IS 'time since the last accepted event; null where there is none';
+COMMENT ON COLUMN tally.slo.freshness_met IS 'whether it is within the target; true where none is promised';
+COMMENT ON COLUMN tally.slo.latency_target IS 'longest time from occurring to being accepted and shown; null where none is promised';
 COMMENT ON COLUMN tally.slo.latency_p99 IS 'that of all but the latest 1 % of the events of the last 24 hours';
 COMMENT ON COLUMN tally.slo.events IS 'events that occurred in the last 24 hours';
 COMMENT ON COLUMN tally.slo.share IS 'fraction of them within the target';
 COMMENT ON COLUMN tally.slo.share_target IS 'fraction that must be';
-COMMENT ON COLUMN tally.slo.latency_met IS 'whether it is; true where there were no events';
+COMMENT ON COLUMN tally.slo.latency_met IS 'whether it is; true where there were no events, or no latency is promised';
 ALTER VIEW tally.slo OWNER TO tally_owner;
 REVOKE ALL ON tally.slo FROM PUBLIC;
 GRANT SELECT ON tally.slo TO tally_analyst;

@@ -23,6 +23,8 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("admin", "tally.set_quota('acme', batch_events => 0)", "23514", "batch_events"),
     ("admin", "tally.set_quota('acme', properties_kb => 0)", "23514", "properties_kb"),
     ("admin", "tally.set_quota('acme', quarantine_events => 0)", "23514", "quarantine_events"),
+    ("admin", "tally.set_slo('acme', '-1 hour', '1 hour')", "23514", "freshness"),
+    ("admin", "tally.set_slo('acme', '1 hour', '-1 second')", "23514", "latency"),
     ("admin", "tally.set_slo('acme', '1 hour', '1 hour', 'NaN')", "23514", "share"),
     ("admin", "tally.set_slo('acme', '1 hour', '1 hour', NULL)", "23514", "share"),
     ("admin", "tally.set_export_policy('raw', 6)", "23514", "approvals"),

@@ -281,6 +281,25 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
+fn targets_are_of_tenants_that_are_promised_something_and_of_no_probe() {
+    let mut database = Database::new("promised");
+    let admin = database.role("admin", &["tally_admin"]);
+    let mut superuser = database.superuser();
+    superuser.batch_execute("CALL tally.probe()").unwrap();
+    superuser
+        .batch_execute(
+            "SELECT tally.set_slo(NULL, '1 hour', NULL), tally.set_slo('silent', NULL, '5 minutes')",
+        )
+        .unwrap();
+    ingest(&mut superuser, r#"{"tenant_id":"acme","account_id":"a","name":"run","event_id":"00000000-0000-4000-8000-000000000001","occurred_at":"2026-03-01T00:00:00Z"}"#).unwrap();
+    // The tenants of the reserved name and of no event: the one is promised nothing, the other appears all the same.
+    let query = "SELECT concat_ws(' ', tenant_id, coalesce(freshness_target::text, '-'), freshness_met, coalesce(latency_target::text, '-'), latency_met) FROM tally.observe_slo() ORDER BY 1";
+    let rows = database.connect(&admin).query(query, &[]).unwrap();
+    let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(rows, ["acme 01:00:00 t - t", "silent - t 00:05:00 t"]);
+}
+
+#[test]
 fn each_edge_has_its_answer() {
     let mut database = Database::new("metric_cases");
     let mut superuser = database.superuser();
