@@ -70,7 +70,7 @@ pub fn pending_limit() -> u64 {
     PENDING_LIMIT.get() as u64 * 1024
 }
 
-/// Size in bytes that an event's properties may have as text. 64 kB is above what product events carry (the median of
+/// Size in bytes that an event's properties may have as they are stored, as jsonb that is not compressed. 64 kB is above what product events carry (the median of
 /// real ones is below 1 kB) and small enough that a batch of the largest stays in memory.
 pub fn properties_max_size() -> usize {
     PROPERTIES_MAX_SIZE.get() as usize * 1024
@@ -177,8 +177,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"tally.properties_max_size",
-        c"Size that the properties of one event may have as text.",
-        c"An event with larger properties is rejected.",
+        c"Size that the properties of one event may have as they are stored.",
+        c"As jsonb that is not compressed, often more than as text. An event with larger properties is rejected.",
         &PROPERTIES_MAX_SIZE,
         1,
         1024,
