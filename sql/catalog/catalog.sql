@@ -361,7 +361,7 @@ COMMENT ON FUNCTION tally_internal.all_assets() IS 'the rows of tally.catalog';
 CREATE VIEW tally.catalog AS
   SELECT a.asset, a.kind, a.meaning, a.classification, a.origin, a.reason, a.owner, a.belongs_to, a.purpose, a.retention, a.freshness, a.readers
     FROM tally_internal.all_assets() AS a;
-COMMENT ON VIEW tally.catalog IS 'the catalogue: tables, views, columns, functions, rollups, metrics, cohorts, registered events and properties; for administrators, analysts and auditors';
+COMMENT ON VIEW tally.catalog IS 'the catalogue: tables, views, columns, functions, rollups, metrics, cohorts, registered events and properties; for administrators and auditors';
 COMMENT ON COLUMN tally.catalog.asset IS 'its name: schema.table, schema.table.column, function:…, rollup:…, metric:…, cohort:…, event:…, property:…';
 COMMENT ON COLUMN tally.catalog.kind IS 'table, view, materialized view, foreign table, column, function, rollup, metric, cohort, event or property';
 COMMENT ON COLUMN tally.catalog.meaning IS 'what it means: its comment, its definition or its schema''s description';
