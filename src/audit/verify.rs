@@ -4,7 +4,7 @@ use super::acts::{Act, act};
 use super::seal;
 use crate::backend::report::{Report, given};
 use crate::backend::session;
-use crate::scope;
+use crate::scope::{self, Scope, ScopeError};
 use pgrx::datum::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -120,8 +120,22 @@ fn verify_audit(
     Ok(TableIterator::new(rows))
 }
 
+/// What who may not read the log is told. Recorded as ever: the report is made of the error.
+fn refused(error: ScopeError) -> Report {
+    let is_of_everybody =
+        matches!(error, ScopeError::Denied(_)) && matches!(scope::current(), Ok(Scope::Global));
+    let report = Report::from(error);
+    if is_of_everybody {
+        Report::new("42501", "the audit log of every tenant is for members of tally_auditor").hint(
+            "enter one tenant's scope, with tally.enter(tenant), and read its entries, or ask an auditor",
+        )
+    } else {
+        report
+    }
+}
+
 /// The scope in which the log is read.
 #[pg_extern(sql = false)]
 fn audit_scope_key() -> Result<String, ErrorReport> {
-    Ok(scope::key_for_auditing()?)
+    Ok(scope::key_for_auditing().map_err(refused)?)
 }
