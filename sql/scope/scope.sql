@@ -135,7 +135,7 @@ CREATE FUNCTION tally.enter(tenant_id text, account_id text DEFAULT NULL) RETURN
   LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enter_wrapper';
 COMMENT ON FUNCTION tally.enter(text, text) IS
   'puts the rest of the transaction in the scope of a tenant or one of its accounts; for trusted roles, and for bound roles that narrow their own tenant to an account
-(token text): puts the rest of the transaction in the scope that a signed token names, which answers tally.challenge(); for pool roles, which enter no other way';
+(tenant_id text): of a pool role, tenant_id is a signed token: puts the rest of the transaction in the scope that it names, which answers tally.challenge(); for pool roles, which enter no other way';
 
 CREATE FUNCTION tally.enter_global() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'enter_global_wrapper';

@@ -92,6 +92,16 @@ fn reference(client: &mut Client) -> String {
         "SELECT '`' || name || '`', boot_val, unit, short_desc || ' ' || extra_desc FROM pg_settings
          WHERE name LIKE 'tally.%' AND name <> 'tally.scope' ORDER BY name",
     );
+    // Settings that no list of settings shows.
+    for (name, what) in [
+        ("key_command", "a program that gives the keys with which the keys of protected data are encrypted"),
+        ("key_file", "a file that has them"),
+    ] {
+        let value: Option<String> =
+            client.query_one(&format!("SELECT current_setting('tally.{name}', true)"), &[]).unwrap().get(0);
+        assert!(value.is_some(), "tally.{name} is no setting");
+        writeln!(out, "| `tally.{name}` |  |  | {what}: PRIVACY.md. Superusers alone are shown it, with `SHOW tally.{name}`. |").unwrap();
+    }
     out
 }
 
