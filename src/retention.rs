@@ -41,7 +41,7 @@ fn move_raw(
         (given(before, "before", BEFORE)?, given(tablespace, "tablespace", TABLESPACE)?);
     let tablespace = tablespace.to_str().map_err(|_| RawError::Range)?.to_owned();
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
-        return Err(RawError::Range.into());
+        return Err(RawError::Infinite("before").into());
     }
     months::lock(before, Attempts::Several)?;
     Ok(SetOfIterator::new(months::move_to(&tablespace, before)))
@@ -80,7 +80,7 @@ fn lock_and_remove(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<Stri
         return Err(RawError::FixedSnapshot.into());
     }
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
-        return Err(RawError::Range.into());
+        return Err(RawError::Infinite("before").into());
     }
     // Of later months there are no events; what would be said of them now would hold when there are.
     let next_month = Grain::Month.ceiling(session::clock() + 1);
@@ -125,7 +125,7 @@ fn retain(max_rows: Option<i64>) -> Result<i64, ErrorReport> {
         return Err(RawError::FixedSnapshot.into());
     }
     if max_rows < 1 {
-        return Err(RawError::Range.into());
+        return Err(RawError::TooFew("max_rows", 1, "leave it out for 50,000").into());
     }
     // What others' transactions keep locked waits for the next round; what needs no lock goes on.
     let mut kept_waiting = None;

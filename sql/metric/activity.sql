@@ -13,16 +13,20 @@ DECLARE
   first_day date := lower(active_users.days);
   end_day   date := upper(active_users.days);
   -- The buckets, a year each, that can hold the range's days and the 29 before them.
-  first_year timestamptz := date_trunc('year', (first_day - 29)::timestamp) AT TIME ZONE 'UTC';
-  end_at    timestamptz := end_day::timestamp AT TIME ZONE 'UTC';
+  first_year timestamptz;
+  end_at    timestamptz;
   counts    int8[];
 BEGIN
   PERFORM tally_internal.warn_unconfined(), tally_internal.check_metric_unit(active_users.unit);
-  IF first_day IS NULL OR end_day IS NULL OR NOT isfinite(first_day) OR NOT isfinite(end_day) THEN
+  -- Dates go further than times do.
+  IF first_day IS NULL OR end_day IS NULL OR NOT isfinite(first_day) OR NOT isfinite(end_day)
+     OR first_day < date '4712-01-01 BC' OR end_day > date '294276-01-01' THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'days must be a range with a first and a last day',
       HINT = 'such as daterange(''2026-01-01'', ''2026-02-01''), which ends before its upper bound';
   END IF;
+  first_year := date_trunc('year', (first_day - 29)::timestamp) AT TIME ZONE 'UTC';
+  end_at := end_day::timestamp AT TIME ZONE 'UTC';
   -- As in tally.retention.
   IF active_users.unit = 'user' THEN
     WITH pending AS MATERIALIZED (

@@ -103,6 +103,10 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format('%s is no age of a second factor', max_age),
       HINT = 'from 1 second to 24 hours';
   END IF;
+  IF pg_catalog.array_ndims(amr) OPERATOR(pg_catalog.>) 1 OR pg_catalog.array_ndims(acr) OPERATOR(pg_catalog.>) 1 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'amr and acr are lists of words, not of lists',
+      HINT = 'ARRAY[''mfa'', ''hwk'']';
+  END IF;
   IF EXISTS (SELECT FROM pg_catalog.unnest(amr OPERATOR(pg_catalog.||) acr) AS u (word)
               WHERE u.word IS NULL OR u.word OPERATOR(pg_catalog.=) '' OR u.word OPERATOR(pg_catalog.~) '[[:space:][:cntrl:]]') THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'amr and acr are words without spaces',

@@ -219,6 +219,11 @@ fn insert(seal: &Seal, frontier: Option<Vec<u8>>) {
 fn seal_audit(max_entries: Option<i64>) -> Result<i64, ErrorReport> {
     session::require_writable(c"tally.seal_audit()");
     let max_entries = given(max_entries, "max_entries", "leave it out for 50,000")?;
+    if max_entries < 1 {
+        return Err(Report::new("22023", "max_entries is less than 1")
+            .hint("leave it out for 50,000")
+            .into());
+    }
     if !store::is_installed() || !session::lock(session::relation(c"audit_seal").to_u32(), SEALING, false) {
         return Ok(0);
     }

@@ -11,6 +11,10 @@ pub enum RawError {
     FixedSnapshot,
     /// A range of time that isn't one.
     Range,
+    /// A moment that is given is infinite.
+    Infinite(&'static str),
+    /// A number of steps or rows is too small: its name, the least, and what to do instead.
+    TooFew(&'static str, i64, &'static str),
     /// Others' transactions hold what is to be locked.
     Busy(Busy),
     Scope(ScopeError),
@@ -37,6 +41,11 @@ impl From<RawError> for Report {
             }
             RawError::Range => Report::new("22023", "the range of time is empty or infinite")
                 .hint("give a start before the end; leave either out for everything on that side"),
+            RawError::Infinite(name) => Report::new("22023", format!("{name} must not be infinite"))
+                .hint("give a moment, such as '2026-01-01Z'"),
+            RawError::TooFew(name, least, hint) => {
+                Report::new("22023", format!("{name} is less than {least}")).hint(hint)
+            }
             RawError::Busy(busy) => busy.into(),
             RawError::Scope(error) => error.into(),
         }

@@ -24,7 +24,7 @@ fn isolate_tenant(
     }
     scope::check("tenant_id", tenant_id)?;
     if matches!(i64::from(from), i64::MIN | i64::MAX) {
-        return Err(RawError::Range.into());
+        return Err(RawError::Infinite("from").into());
     }
     // What ingest stores meanwhile would go to where the tenant's events no longer belong.
     let events = session::relation(c"events");

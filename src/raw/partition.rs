@@ -1,5 +1,6 @@
 //! Makes the partitions that a batch needs.
 
+use super::RawError;
 use crate::backend::lock::{self, Attempts, Busy};
 use crate::backend::partition::Routing;
 use crate::backend::report::given;
@@ -123,12 +124,15 @@ fn month_name(month: i64) -> String {
 #[pg_extern(sql = false)]
 fn make_partitions(months: Option<i32>) -> Result<i64, ErrorReport> {
     let months = given(months, "months", "leave it out for the two months after this one")?;
+    if months < 0 {
+        return Err(RawError::TooFew("months", 0, "leave it out for the two months after this one").into());
+    }
     session::require_writable(c"tally.make_partitions()");
     let starts = format!(
         "SELECT array_agg({} ORDER BY ahead) FROM generate_series(0, $1) AS ahead",
         sql::micros("date_trunc('month', now(), 'UTC') + make_interval(months => ahead)")
     );
-    let starts = session::as_owner(|| sql::one::<Vec<i64>>(&starts, &[months.clamp(0, 120).into()]));
+    let starts = session::as_owner(|| sql::one::<Vec<i64>>(&starts, &[months.min(120).into()]));
     let count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tally.events'::regclass";
     let there = || session::as_owner(|| sql::one::<i64>(count, &[])).unwrap_or(0);
     let before = there();

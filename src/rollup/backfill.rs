@@ -36,7 +36,7 @@ fn backfill(rollup_name: Option<&str>, max_events: Option<i64>) -> Result<i64, E
         return Err(RawError::FixedSnapshot.into());
     }
     if max_events < 1 {
-        return Err(RawError::Range.into());
+        return Err(RawError::TooFew("max_events", 1, "leave it out for 100,000").into());
     }
     // Asked without a lock: two sessions that had the definitions' would each wait for the other when they take the stronger one.
     let is_done = "SELECT (SELECT b.rollup_name IS NULL OR b.finished_at IS NOT NULL FROM tally.rollup AS r \

@@ -9,7 +9,7 @@ use super::{backfill, frozen, strange_code};
 use crate::backend::expression::{self, Analysis, ExpressionError, type_name};
 use crate::backend::expression_code::Code;
 use crate::backend::lock::{self, Attempts};
-use crate::backend::report::given;
+use crate::backend::report::{Report, given};
 use crate::backend::session;
 use crate::backend::sql::{self, quote};
 use crate::backend::value::Extreme;
@@ -61,6 +61,11 @@ fn create_rollup(
     let mut columns = dimension_columns(dimensions, &mut code)?;
     columns.extend(measure_columns(&measures, &mut code)?);
     if let Some(filter) = filter {
+        if filter.trim().is_empty() {
+            return Err(Report::new("22023", "the filter is empty")
+                .hint("leave it out to count every event")
+                .into());
+        }
         let found = lasting(filter, definition::analyse_filter(filter)?)?;
         if let Some(read_from) = found.read_from {
             return Err(RollupError::Filter { filter: filter.to_owned(), found: type_name(read_from) }.into());

@@ -15,6 +15,7 @@ use crate::backend::sql::{self, quote};
 use crate::backend::take::{self, Conflict};
 use crate::backend::upsert::Upsert;
 use crate::backend::{memory, session};
+use crate::raw::RawError;
 use pgrx::pg_sys::Datum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -303,6 +304,9 @@ fn fold(rollup_name: Option<&str>, max_rows: Option<i64>) -> Result<i64, ErrorRe
     session::require_writable(c"tally.fold()");
     let rollup_name = given(rollup_name, "rollup_name", WHICH_ROLLUP)?;
     let max_rows = given(max_rows, "max_rows", "leave it out for 100,000")?;
+    if max_rows < 1 {
+        return Err(RawError::TooFew("max_rows", 1, "leave it out for 100,000").into());
+    }
     let definitions = definition::all()?;
     let definition = definition::find(&definitions, rollup_name)?;
     Ok(fold_definition(definition, max_rows)?)

@@ -27,6 +27,7 @@ impl From<HllError> for Report {
             HllError::KeyingMismatch | HllError::EpochMismatch { .. } => {
                 "sketches of different tenants, or of rollups and of tally.hll(value), can't be merged; group by tenant_id"
             }
+            HllError::StdDevs(_) => "two of them cover the true number in 95 of 100 sketches",
             _ => "",
         };
         Report::new(error.sqlstate(), error.to_string()).hint(hint)

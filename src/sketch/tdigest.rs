@@ -22,6 +22,7 @@ impl From<TDigestError> for Report {
         let hint = match error {
             TDigestError::CompressionMismatch { .. } => "only digests of the same compression can be merged",
             TDigestError::NotFinite(_) => "leave NaN and the infinities out with FILTER (WHERE …)",
+            TDigestError::Fraction(_) => "0.5 is the median; of two fractions, the lower one comes first",
             _ => "",
         };
         Report::new(error.sqlstate(), error.to_string()).hint(hint)
