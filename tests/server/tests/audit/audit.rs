@@ -377,7 +377,10 @@ fn nobody_changes_it_and_a_tenant_reads_its_own() {
     let refused = looker.query("SELECT * FROM tally.audit", &[]).unwrap_err();
     let refused = refused.as_db_error().unwrap();
     assert_eq!(refused.code().code(), "42501");
-    assert!(refused.message().contains("members of tally_auditor") && refused.hint().is_some(), "{refused:?}");
+    assert!(
+        refused.message().contains("members of tally_auditor") && refused.hint().is_some(),
+        "{refused:?}"
+    );
 
     // Nobody writes, forges, drains or takes it all along.
     for role in [&admin, &auditor, &acme, &trusted] {
