@@ -57,7 +57,7 @@ pub(super) unsafe fn of_statistics(relation: pg_sys::Relation) -> Vec<*mut pg_sy
                 continue;
             }
             let mut is_null = false;
-            let part = pg_sys::Anum_pg_statistic_ext_stxexprs as i16;
+            let part = version::STATISTICS_EXPRESSIONS;
             let text = pg_sys::SysCacheGetAttr(cache, row, part, &raw mut is_null);
             if !is_null {
                 stored.push(pg_sys::stringToNode(pg_sys::text_to_cstring(text.cast_mut_ptr())).cast());

@@ -10,6 +10,9 @@ pub const USER_TIMEOUT: c_int = if cfg!(any(feature = "pg15", feature = "pg16"))
 /// Attribute number of the group in pg_auth_members: since 16 its rows have an oid, which comes first.
 pub const MEMBERS_GROUP: i16 = if cfg!(feature = "pg15") { 1 } else { 2 };
 
+/// Attribute number of the expressions in pg_statistic_ext, of whose columns the bindings of 18 name none.
+pub const STATISTICS_EXPRESSIONS: i16 = 9;
+
 /// Whether clients are told of search_path when it changes.
 pub const REPORTS_SEARCH_PATH: bool = cfg!(feature = "pg18");
 
