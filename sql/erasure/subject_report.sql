@@ -93,7 +93,7 @@ BEGIN
          AND NOT tally_internal.is_content_naming(p.content, array_remove(ids, NULL))
        ORDER BY a.at;
     RETURN QUERY
-      SELECT jsonb_build_object('from', 'exports', 'row', to_jsonb(e))
+      SELECT jsonb_build_object('from', 'exports', 'row', to_jsonb(e) - '{identities,requester,requester_role,approvers,approvers_role}'::text[])
         FROM tally.export AS e
        -- Those over all tenants may name others' users, too: they are seen in the global scope alone.
        WHERE e.id IN (SELECT jsonb_array_elements_text(words -> 'exports')::uuid) AND (e.tenant_id = subject_report.tenant_id OR own IS NULL) ORDER BY e.requested_at;
@@ -123,13 +123,16 @@ DECLARE
   entries uuid[];
   erased  int8 := 0;
 BEGIN
+  IF num_nulls(erase_token_subject.subject, erase_token_subject.reason) > 0 THEN
+    RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'subject and reason must not be null', HINT = 'the reason names the request by its number';
+  END IF;
   PERFORM tally_internal.check_id('subject', coalesce(erase_token_subject.subject, '')), tally_internal.check_words('reason', coalesce(erase_token_subject.reason, ''));
   IF tally.current_tenant() IS NOT NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'what tokens of no tenant said is erased in the global scope alone',
       HINT = 'SELECT tally.enter_global(); of a tenant''s users there is tally.erase_subject()';
   END IF;
   PERFORM tally_internal.require_step_up('erase_subject');
-  IF length(erase_token_subject.subject) >= 4 AND position(erase_token_subject.subject IN erase_token_subject.reason) > 0 THEN
+  IF octet_length(erase_token_subject.subject) >= 4 AND position(erase_token_subject.subject IN erase_token_subject.reason) > 0 THEN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'the reason names the subject that is to be erased',
       HINT = 'reasons are kept: name the request by its number';
   END IF;
@@ -148,7 +151,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tally.erase_token_subject(text, text) IS
-  'erases who acted, by the sub of their tokens, from the audit log''s entries that are of no tenant, as of a step-up of administrators; the entries stay verifiable. In the global scope, by another person than the subject, under another login than that of the entries; needs the second factor of erase_subject. Returns of how many entries';
+  'erases who acted, by the sub of their tokens, from the audit log''s entries that are of no tenant, as of a step-up of administrators; the entries stay verifiable. Entries about a tenant stay: erase_subject takes those. In the global scope, by another person than the subject, under another login than that of the entries; needs the second factor of erase_subject. Returns of how many entries';
 ALTER FUNCTION tally.erase_token_subject(text, text) OWNER TO tally_owner;
 REVOKE ALL ON FUNCTION tally.erase_token_subject(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tally.erase_token_subject(text, text) TO tally_admin;

@@ -63,8 +63,9 @@ fn step(tenant: &str, max_rows: i64) -> Result<i64, ErasureError> {
     }
     match current(tenant) {
         Some(run) => go_on(tenant, &run, max_rows),
-        None => match lock::waiting_at_most(lock::LONGEST_TRY, || removal::renew_attached(tenant))? {
-            0 => begin(tenant),
+        // What keeps a month from being made anew keeps nobody from being erased.
+        None => match begin(tenant)? {
+            0 => lock::waiting_at_most(lock::LONGEST_TRY, || removal::renew_attached(tenant)),
             done => Ok(done),
         },
     }
@@ -79,7 +80,7 @@ fn erasing_tenants() -> SetOfIterator<'static, String> {
              UNION SELECT m.subject FROM tally.maintenance AS m WHERE m.task = 'erasure' AND m.subject <> '' AND m.failed_at IS NOT NULL";
     let own = scope::tenant_of_session();
     let tenants = session::as_owner(|| sql::rows(waiting, &[], |row| row.need::<String>(1)));
-    let unrenewed = removal::unrenewed().into_iter().map(|(tenant, ..)| tenant);
+    let unrenewed = removal::unrenewed(own.as_deref()).into_iter().map(|(tenant, ..)| tenant);
     let mut tenants: BTreeSet<String> = tenants.into_iter().chain(unrenewed).collect();
     // Who else there is, no tenant learns.
     tenants.retain(|tenant| own.as_ref().is_none_or(|own| own == tenant));
@@ -92,7 +93,7 @@ fn unrenewed_months()
 -> TableIterator<'static, (name!(tenant_id, String), name!(month, TimestampWithTimeZone))> {
     let own = scope::tenant_of_session();
     let mut found: BTreeSet<_> =
-        removal::unrenewed().into_iter().map(|(tenant, _, month)| (tenant, month)).collect();
+        removal::unrenewed(own.as_deref()).into_iter().map(|(tenant, _, month)| (tenant, month)).collect();
     // Who else there is, no tenant learns.
     found.retain(|(tenant, _)| own.as_ref().is_none_or(|own| own == tenant));
     let of =

@@ -243,7 +243,8 @@ fn drop_rollup_cascade(rollup_name: Option<&str>, cascade: Option<bool>) -> Resu
 pub fn refuse_built_in(name: &str) -> Result<(), RollupError> {
     let belongs = "SELECT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' \
                                      AND d.objid = to_regclass('tally.' || quote_ident($1 || '_pending')))";
-    let is_built_in = sql::one(belongs, &[name.into()]) == Some(true) && !session::is_creating_extension();
+    let belongs = session::as_owner(|| sql::one::<bool>(belongs, &[name.into()])) == Some(true);
+    let is_built_in = belongs && !session::is_creating_extension();
     if is_built_in { Err(RollupError::BuiltIn(name.to_owned())) } else { Ok(()) }
 }
 

@@ -120,7 +120,7 @@ pub fn alike(tenant: &str, users: &[String]) -> Vec<String> {
         spelt.into_iter().collect::<Vec<_>>().into(),
         folded.into_iter().collect::<Vec<_>>().into(),
     ];
-    let known = session::as_owner(|| sql::changed_rows(query, &values, |row| row.need::<String>(1)));
+    let known = session::as_owner(|| sql::rows(query, &values, |row| row.need::<String>(1)));
     let users: HashSet<&String> = users.iter().collect();
     known.into_iter().filter(|known| !users.contains(known)).collect()
 }
