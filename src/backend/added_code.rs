@@ -404,7 +404,10 @@ unsafe fn code_of_plans(relation: pg_sys::Relation) -> Option<String> {
 unsafe fn strange_triggers(relation: pg_sys::Relation, changes: u32) -> Vec<Strange> {
     // SAFETY: the caller's promise; the description has `numtriggers` triggers, and conditions are stored as trees.
     unsafe {
-        let Some(triggers) = (*relation).trigdesc.as_ref() else { return Vec::new() };
+        // A copy: while other tables are looked at, this one's may be read anew.
+        let Some(triggers) = pg_sys::CopyTriggerDesc((*relation).trigdesc).as_ref() else {
+            return Vec::new();
+        };
         let triggers = core::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
         let owner = (*(*relation).rd_rel).relowner;
         let replica = pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as c_int;

@@ -68,7 +68,8 @@ unsafe fn strange_column(relation: pg_sys::Relation, key: Oid) -> Option<String>
             .map(|key| &*key)
             .find(|one| one.conoid == key)?;
         let of = |&number: &i16| attribute((*relation).rd_att, number as usize - 1).atttypid;
-        key.conkey[..key.nkeys as usize]
+        let columns = key.conkey[..key.nkeys as usize].to_vec();
+        columns
             .iter()
             .map(of)
             .find(|&of| !schema::is_of_postgres(pg_sys::getBaseType(of)))

@@ -2,7 +2,7 @@
 
 use super::binding::{self, Binding};
 use crate::backend::changes::{self, Heard};
-use crate::backend::{own_transaction, session};
+use crate::backend::{evaluator, own_transaction, session};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,10 +38,8 @@ static IS_CONFINED: AtomicBool = AtomicBool::new(true);
 
 /// The class of the role that logged in, looked up once a transaction.
 pub fn class() -> Class {
-    // A tenant's code, whoever's session it is.
-    if session::runs_for_another()
-        && [c"tally_reader", c"tally_writer"].into_iter().any(session::acting_can_act_as)
-    {
+    // A tenant's code, whoever's session it is. What we try as a table's owner is ours.
+    if session::runs_for_another() && !evaluator::is_running() && session::acts_as_reader_or_writer() {
         return Class::Outside;
     }
     let (transaction, role) = (session::transaction_number(), session::session_role());

@@ -36,7 +36,7 @@ pub fn key_for_auditing() -> Result<String, ScopeError> {
         Err(ScopeError::Missing)
             if matches!(*binding(), Binding::Trusted | Binding::None)
                 && is_auditor()
-                && !session::is_restricted() =>
+                && session::runs_for_itself() =>
         {
             Ok(Scope::Global.key())
         }
@@ -53,7 +53,7 @@ pub(super) fn for_records() -> Result<Scope, ScopeError> {
         Err(ScopeError::Missing)
             if matches!(*binding(), Binding::Trusted | Binding::None)
                 && session::session_is_member_of(c"tally_auditor")
-                && !session::is_restricted()
+                && session::runs_for_itself()
                 && !session::is_elevated() =>
         {
             Ok(Scope::Global)
@@ -203,7 +203,7 @@ fn confined_to() -> Result<Option<String>, ErrorReport> {
     match current() {
         Ok(Scope::Tenant { tenant, .. }) => Ok(Some(tenant)),
         Ok(Scope::Global) => Ok(None),
-        Err(ScopeError::Missing) if session::is_restricted() => Err(ScopeError::Restricted.into()),
+        Err(ScopeError::Missing) if !session::runs_for_itself() => Err(ScopeError::Restricted.into()),
         Err(ScopeError::Missing) if matches!(*binding(), Binding::Trusted | Binding::None) => Ok(None),
         Err(error) => Err(error.into()),
     }

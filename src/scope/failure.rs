@@ -76,8 +76,8 @@ impl From<ScopeError> for Report {
                 "a scope lasts until the transaction ends; it can only be narrowed from a tenant to one of its accounts",
             ),
             ScopeError::Restricted => {
-                Report::new(denied, "the code of an index or a materialized view has no scope and acts for nobody").hint(
-                    "ANALYZE, REINDEX and REFRESH run it as the table's owner, in a session that may see more; have it compute from what it is given",
+                Report::new(denied, "the code of an index or a materialized view enters no scope and acts for nobody").hint(
+                    "ANALYZE, REINDEX and REFRESH run it as the table's owner, in a session that may see more; have it compute from what it is given. So does a subscription without run_as_owner",
                 )
             }
             ScopeError::Subtransaction => {

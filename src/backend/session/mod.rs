@@ -24,9 +24,9 @@ pub use lock::{
 pub use log::log;
 pub use relation::{audience, find_relation, find_relation_named, is_installed, relation, relation_named};
 pub use role::{
-    acting_can_act_as, acting_role, bypasses_row_security, current_role_name, is_elevated, runs_for_another,
-    sees_everything, session_can_act_as, session_is_member_of, session_is_superuser, session_role,
-    session_role_name,
+    acting_role, acts_as_reader_or_writer, bypasses_row_security, current_role_name, is_elevated,
+    runs_for_another, runs_for_itself, sees_everything, session_can_act_as, session_is_member_of,
+    session_is_superuser, session_role, session_role_name,
 };
 pub use setting::{
     application_name, can_set, client_statement, is_known, reported_path_bytes, reserve_prefix,

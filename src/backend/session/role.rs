@@ -104,11 +104,20 @@ pub fn runs_for_another() -> bool {
     }
 }
 
-/// Whether the role that acts has a group role's privileges, or can take them by SET ROLE.
-pub fn acting_can_act_as(role: &CStr) -> bool {
-    // SAFETY: syscache look-ups of a constant name.
+/// Whether the role that acts reads or writes tenants' events, and isn't one that sees all of them: a superuser's, or an analyst's.
+pub fn acts_as_reader_or_writer() -> bool {
+    // SAFETY: syscache look-ups of constant names.
     unsafe {
-        let group = pg_sys::get_role_oid(role.as_ptr(), true);
-        group != Oid::INVALID && pg_sys::is_member_of_role(pg_sys::GetUserId(), group)
+        let acts = pg_sys::GetUserId();
+        let is_member = |role: &CStr| {
+            let group = pg_sys::get_role_oid(role.as_ptr(), true);
+            group != Oid::INVALID && pg_sys::is_member_of_role(acts, group)
+        };
+        !is_member(c"tally_analyst") && (is_member(c"tally_reader") || is_member(c"tally_writer"))
     }
+}
+
+/// Whether what runs is the session's own, and not what Postgres runs for a table's owner, nor what a guard is around.
+pub fn runs_for_itself() -> bool {
+    !super::is_restricted() || acting_role() == session_role()
 }
