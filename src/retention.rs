@@ -11,6 +11,7 @@ use core::ffi::CStr;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use tally_core::batch;
 use tally_core::grain::Grain;
 
 const BEFORE: &str = "give a moment, such as '2026-01-01Z': whole months before it are meant";
@@ -82,8 +83,8 @@ fn lock_and_remove(before: TimestampWithTimeZone, fate: Fate) -> Result<Vec<Stri
     if matches!(i64::from(before), i64::MIN | i64::MAX) {
         return Err(RawError::Infinite("before").into());
     }
-    // Of later months there are no events; what would be said of them now would hold when there are.
-    let next_month = Grain::Month.ceiling(session::clock() + 1);
+    // Of later months there are no events: none is taken that lies further ahead. What would be said of them now would hold when there are.
+    let next_month = Grain::Month.ceiling(session::clock() + batch::FUTURE + 1);
     let before = match TimestampWithTimeZone::try_from(next_month) {
         Ok(next) if i64::from(before) > next_month => next,
         _ => before,

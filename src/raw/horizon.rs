@@ -7,7 +7,7 @@
 use super::gate;
 use crate::backend::arena::Arena;
 use crate::backend::heap::Declared;
-use crate::backend::lock::{Attempts, Busy};
+use crate::backend::lock::{self, Attempts, Busy};
 use crate::backend::lookup::{Key, Lookup, View};
 use crate::backend::scan::{self, Snapshot};
 use crate::backend::{session, sql};
@@ -93,7 +93,9 @@ pub fn advance() -> Result<i64, Busy> {
            ON CONFLICT (tenant_id) DO UPDATE SET raw_from = excluded.raw_from WHERE h.raw_from < excluded.raw_from \
            RETURNING 1) SELECT count(*) FROM moved"
     );
-    Ok(session::as_owner(|| sql::one(&moved, &[])).unwrap_or(0))
+    // Who prunes has its tenant's row, and may take its time: ingest doesn't wait for that, which is done in the next round.
+    let moved = || session::as_owner(|| sql::one(&moved, &[])).unwrap_or(0);
+    Ok(lock::waiting_at_most(lock::LONGEST_TRY, moved))
 }
 
 /// The moment that every tenant's horizon has passed; `None` where there is none. Called as the owner.

@@ -100,9 +100,8 @@ impl Batch<'_> {
         at_home && self.scope.admits(&event.tenant_id, &event.account_id)
     }
 
-    /// Takes the events from their tenants' quotas, and rejects those whose properties are larger than their tenant may send.
-    /// What waits in quarantine was taken from them when it was sent.
-    /// Says which these are.
+    /// Takes the events from their tenants' quotas, and rejects those whose properties are larger than their tenant may send; says which
+    /// these are. What waits in quarantine was taken from them when it was sent.
     pub(super) fn charge(&mut self) -> Result<Vec<usize>, IngestError> {
         let mut refused = Vec::new();
         let Some(quotas) = self.quotas.clone() else { return Ok(refused) };

@@ -177,6 +177,10 @@ impl Batch<'_> {
         let candidates = (0..).zip(&self.candidates).map(|(first, &position)| (position, first));
         let valid = candidates.chain(self.repeats.iter().copied()).filter(|&(_, first)| is_new[first]);
         let valid: Vec<usize> = valid.map(|(position, _)| position).collect();
+        if valid.is_empty() {
+            // Another session has just stored those that failed.
+            return Ok(true);
+        }
         let mut arena = Arena::default();
         let rows: Vec<EventRow> = valid
             .iter()
