@@ -110,9 +110,8 @@ fn run(call: &Call, mut options: Options) -> Result<Summary, Report> {
 }
 
 /// Translates quarantined events of payloads again, each by the newest version of its mapping, for the tenant and account in whose scope
-/// it was sent; `None` for events that came otherwise, or whose mapping is gone
-/// or one for another format. That one is of a payload, and of which format, says its
-/// row, which only the pipeline writes: what its text says is its sender's word.
+/// it was sent; `None` for events that came otherwise, or whose mapping is gone or one for another format. That one is of a payload, and
+/// of which format, says its row, which only the pipeline writes: what its text says is its sender's word.
 pub fn retranslate<'a>(
     quarantined: impl Iterator<Item = (&'a str, Option<&'a str>, &'a Home)>,
 ) -> Vec<Option<Translated<'a>>> {
