@@ -144,7 +144,7 @@ fn a_subject_whose_id_is_protected_is_told_everything() {
     assert_eq!(told("drop"), (4, 2, 1));
     let mut housekeeper = keyed.database.superuser();
     maintain(&mut housekeeper);
-    let plain = "SELECT count(*) FROM tally.events WHERE user_id = 'ann' OR EXISTS (SELECT FROM tally.quarantine WHERE body LIKE '%ann%')";
+    let plain = "SELECT count(*) FROM tally.events WHERE user_id = 'ann' OR EXISTS (SELECT FROM tally.quarantine WHERE body LIKE '%\"ann\"%')";
     assert_eq!(number(&mut housekeeper, plain), 0);
     for round in 0..2 {
         assert_eq!(told("token"), (4, 2, 1), "round {round}");
